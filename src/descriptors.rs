@@ -10,22 +10,22 @@ const RESERVED_DESCRIPTORS: u64 = 128;
 /// connections that fit into it, at most `connections`.
 pub(crate) fn max_connections(connections: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = connections as u64 + RESERVED_DESCRIPTORS;
+    let needed = connections as u64 + RESERVED_DESCRIPTORS;
     // `None` means unlimited.
     let Some(mut current) = limit.current else {
         return connections;
     };
-    if current < wanted {
+    if current < needed {
         // An unprivileged process may raise its soft limit up to the hard limit. `max` keeps the call from lowering it.
         let raised = limit
             .maximum
-            .map_or(wanted, |most| most.min(wanted))
+            .map_or(needed, |max| max.min(needed))
             .max(current);
-        let new = Rlimit {
+        let new_limit = Rlimit {
             current: Some(raised),
             maximum: limit.maximum,
         };
-        if setrlimit(Resource::Nofile, new).is_ok() {
+        if setrlimit(Resource::Nofile, new_limit).is_ok() {
             current = raised;
         }
     }

@@ -43,9 +43,9 @@ impl Instance {
     /// Parses 16 hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
         // Checked apart from the conversion, which accepts a sign and fewer digits.
-        let well_formed = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_well_formed = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let number = u64::from_str_radix(text, 16).ok()?;
-        well_formed.then_some(Self(number))
+        is_well_formed.then_some(Self(number))
     }
 
     /// Returns the value of [`INSTANCE_HEADER`].

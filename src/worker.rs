@@ -76,12 +76,12 @@ impl Worker {
         self.run_with_server(shutdown, std::future::ready(()))
     }
 
-    /// Same as [`run`](Self::run) for a caller that knows when the last request is `answered`.
+    /// Same as [`run`](Self::run) for a caller whose server handles requests until `requests_done` completes.
     // The stage is set in the call and not at the first poll of the future: a request or a signal may come before that.
     pub(crate) fn run_with_server<S, A>(
         mut self,
         shutdown: S,
-        answered: A,
+        requests_done: A,
     ) -> impl Future<Output = Result<bool, StartError>> + Send
     where
         S: Future<Output = ()> + Send,
@@ -94,10 +94,10 @@ impl Worker {
         });
         // Created outside the future, so that the stage becomes `Ended` even if the future is dropped without being
         // polled.
-        let ended = self.lifecycle.end_on_drop();
+        let end_guard = self.lifecycle.end_on_drop();
         async move {
             // Moved into the future, so that its end, an error, a panic and its drop all run the guard.
-            let _ended = ended;
+            let _end_guard = end_guard;
             self.open().await?;
             self.lifecycle.set(Stage::Running);
             // All branches but `shutdown` are endless loops; `watch` is pending without a task. They share this task,
@@ -113,7 +113,8 @@ impl Worker {
                 () = self.watch() => {}
             }
             self.lifecycle.set(Stage::Draining);
-            let drained = tokio::time::timeout(self.shutdown_timeout, self.finish(answered)).await;
+            let drained =
+                tokio::time::timeout(self.shutdown_timeout, self.drain(requests_done)).await;
             // Logs the SIDs whose replies could not be written, whether or not the timeout passed.
             let has_unflushed = self.dispatcher.log_unflushed_replies();
             // Release the claims, so that other servers need not wait for the lease of this one to expire. Not before
@@ -130,10 +131,10 @@ impl Worker {
     }
 
     /// Waits for the requests and tasks in progress, and writes all unflushed replies to the store.
-    async fn finish(&self, answered: impl Future<Output = ()>) {
+    async fn drain(&self, requests_done: impl Future<Output = ()>) {
         let finished = async {
             // First the requests: one that is still being read may spawn a task.
-            answered.await;
+            requests_done.await;
             // `wait` completes only after `close`. A closed tracker still accepts tasks and waits for them.
             self.tasks.close();
             self.tasks.wait().await;
@@ -171,29 +172,29 @@ impl Worker {
     }
 
     async fn update_stats(&self) {
-        let mut every = tokio::time::interval(STATS_INTERVAL);
+        let mut interval = tokio::time::interval(STATS_INTERVAL);
         let health = &self.dispatcher.store_report.health;
         loop {
-            every.tick().await;
+            interval.tick().await;
             // Without it, histogram samples accumulate in memory until `/metrics` is scraped.
             self.metrics.upkeep();
             let outbox = self.store.outbox_stats().await;
-            if let Some(state) = health.read(outbox) {
-                self.metrics.outbox(&state, self.clock.now());
+            if let Some(stats) = health.read(outbox) {
+                self.metrics.outbox(&stats, self.clock.now());
             }
-            let open = self.store.backlog_stats().await;
-            if let Some(open) = health.read(open) {
-                self.metrics.messages(&open, self.clock.now());
+            let backlog = self.store.backlog_stats().await;
+            if let Some(backlog) = health.read(backlog) {
+                self.metrics.messages(&backlog, self.clock.now());
             }
         }
     }
 
     async fn check_store(&self) {
-        let mut every = tokio::time::interval(CHECK_INTERVAL);
+        let mut interval = tokio::time::interval(CHECK_INTERVAL);
         // A slow check must not cause a burst of checks that make up for the missed ticks.
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            every.tick().await;
+            interval.tick().await;
             self.dispatcher.check_store().await;
         }
     }
@@ -201,24 +202,28 @@ impl Worker {
     async fn expire_content(&self) {
         loop {
             // Real time and not the clock's: the pause depends on how long the deletion blocked the store.
-            let begun = Instant::now();
+            let started = Instant::now();
             let (content, texts) = self.retention;
             let retention = Retention::new(content, texts, self.clock.now());
-            let links = self.store.expire_links(self.clock.now()).await;
-            let links = links.unwrap_or_else(|error| {
-                self.dispatcher.store_report.failed("expire_links", &error);
+            let has_more_links = self.store.expire_links(self.clock.now()).await;
+            let has_more_links = has_more_links.unwrap_or_else(|error| {
+                self.dispatcher
+                    .store_report
+                    .record_failure("expire_links", &error);
                 false
             });
             let expired = self.store.expire(retention).await;
             let expired = expired.unwrap_or_else(|error| {
-                self.dispatcher.store_report.failed("expire", &error);
+                self.dispatcher
+                    .store_report
+                    .record_failure("expire", &error);
                 ExpiryReport::default()
             });
             self.dispatcher.report_expired(&expired.unanswered);
             // One step deletes a limited number of rows. While more is left, pause so that messages can be written in
             // between.
-            let pause = if expired.has_more || links {
-                ExpiryReport::pause_after(begun.elapsed())
+            let pause = if expired.has_more || has_more_links {
+                ExpiryReport::pause_after(started.elapsed())
             } else {
                 EXPIRY_INTERVAL
             };

@@ -10,7 +10,7 @@ use super::Readiness;
 use crate::probe::{INSTANCE_HEADER, Instance};
 
 // Limits the memory if the listener is not a replyhook server. A response of `/readyz` is much smaller.
-const MAX_BYTES: u64 = 64 * 1024;
+const MAX_RESPONSE_BYTES: u64 = 64 * 1024;
 
 /// Response of a private listener to `/readyz`. See [`check_readiness`] for an example.
 #[derive(Debug, Clone)]
@@ -71,19 +71,19 @@ pub fn check_readiness(
         ip => &[ip],
     };
     // Overwritten by each failed attempt, as `hosts` is never empty.
-    let mut last = ReadinessError::Timeout(listen);
+    let mut last_error = ReadinessError::Timeout(listen);
     for host in hosts {
         let address = SocketAddr::new(*host, listen.port());
         match send_request(address, timeout) {
-            Ok(response) => return Ok(report(&response)),
+            Ok(response) => return Ok(parse_report(&response)),
             // An expired socket timeout is `WouldBlock` on Unix; `connect_timeout` returns `TimedOut`.
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                last = ReadinessError::Timeout(address);
+                last_error = ReadinessError::Timeout(address);
             }
-            Err(error) => last = ReadinessError::Connect(address, error),
+            Err(error) => last_error = ReadinessError::Connect(address, error),
         }
     }
-    Err(last)
+    Err(last_error)
 }
 
 /// Checks that a server is ready, for use as a container's health check.
@@ -118,12 +118,12 @@ fn send_request(address: SocketAddr, timeout: Duration) -> std::io::Result<Strin
     // `Connection: close`, so that reading to the end needs no parsing of lengths.
     stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut response = Vec::new();
-    stream.take(MAX_BYTES).read_to_end(&mut response)?;
+    stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut response)?;
     Ok(String::from_utf8_lossy(&response).into_owned())
 }
 
 // Never fails: if another program listens on the port, `instance` and `readiness` are `None`.
-fn report(response: &str) -> ReadinessReport {
+fn parse_report(response: &str) -> ReadinessReport {
     let (head, body) = response.split_once("\r\n\r\n").unwrap_or((response, ""));
     let mut headers = head.lines().filter_map(|line| line.split_once(':'));
     let instance = headers.find(|(name, _)| name.eq_ignore_ascii_case(INSTANCE_HEADER));

@@ -140,14 +140,14 @@ pub(crate) fn router(admin: Admin) -> Router {
 
 async fn readyz(State(admin): State<Admin>) -> Response {
     let stage = admin.lifecycle.stage();
-    let (failure, kept) = match stage {
+    let (failure, stats) = match stage {
         // The store is not open in these two stages, so it is not checked.
         Stage::Idle => (Some("not started".to_owned()), None),
         Stage::Opening => (Some("being opened".to_owned()), None),
         Stage::Running | Stage::Draining | Stage::Ended => check_store(&admin).await,
     };
     // Zero if the store did not return the counts in time.
-    let (messages, outbox) = kept.unwrap_or_default();
+    let (messages, outbox) = stats.unwrap_or_default();
     let ready = stage == Stage::Running && failure.is_none();
     let now = admin.dispatcher.clock.now();
     // Not negative: a message may be due in the future, because of the rate limit or after the clock was set back.
@@ -178,13 +178,13 @@ async fn readyz(State(admin): State<Admin>) -> Response {
             },
         },
     };
-    let status = if ready {
+    let code = if ready {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
     let body = serde_json::to_string(&readiness).unwrap_or_default() + "\n";
-    (status, [(CONTENT_TYPE, "application/json")], body).into_response()
+    (code, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 type StoreStats = (BacklogStats, OutboxStats);
@@ -193,23 +193,23 @@ type StoreStats = (BacklogStats, OutboxStats);
 async fn check_store(admin: &Admin) -> (Option<String>, Option<StoreStats>) {
     // One deadline for the check and the counts, so that a failing store delays the response by one operation timeout
     // only.
-    let by = tokio::time::Instant::now() + admin.store.operation_timeout();
+    let deadline = tokio::time::Instant::now() + admin.store.operation_timeout();
     admin.dispatcher.check_store().await;
     let health = &admin.dispatcher.store_report.health;
-    let kept = async {
-        let open = admin.store.backlog_stats().await?;
-        Ok::<StoreStats, StoreError>((open, admin.store.outbox_stats().await?))
+    let stats = async {
+        let backlog = admin.store.backlog_stats().await?;
+        Ok::<StoreStats, StoreError>((backlog, admin.store.outbox_stats().await?))
     };
     // A timeout of the counts is not a failure of the store: `health` judges by the check and by messages.
-    let kept = tokio::time::timeout_at(by, kept).await.ok();
-    let kept = kept.and_then(|kept| health.read(kept));
+    let stats = tokio::time::timeout_at(deadline, stats).await.ok();
+    let stats = stats.and_then(|stats| health.read(stats));
     // The gauges of `/metrics` get the same numbers.
-    if let Some((messages, outbox)) = &kept {
+    if let Some((messages, outbox)) = &stats {
         let now = admin.dispatcher.clock.now();
         admin.metrics.messages(messages, now);
         admin.metrics.outbox(outbox, now);
     }
-    (health.failure(), kept)
+    (health.failure(), stats)
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {

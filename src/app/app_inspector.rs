@@ -46,8 +46,8 @@ impl AppInspector for AppState {
 
     fn state(&self, user: String, sender: String) -> BoxFuture<'_, Value> {
         Box::pin(async move {
-            let described = self.describe(Address::parse(user), Address::parse(sender));
-            described
+            let state = self.describe(Address::parse(user), Address::parse(sender));
+            state
                 .await
                 .unwrap_or_else(|error| json!({"error": error.to_string()}))
         })
@@ -97,10 +97,12 @@ impl AppState {
             };
             let messages = self.store.messages(filter).await?;
             // A message is pending until its handler has finished and each of its replies has been sent.
-            let is_open = |state: &str| matches!(state, "received" | "processing" | "deferred");
+            let is_unfinished =
+                |state: &str| matches!(state, "received" | "processing" | "deferred");
             let pending = messages.iter().filter(|message| {
                 let mut replies = message.replies.iter();
-                is_open(message.state) || replies.any(|reply| reply.state == OutboundState::Pending)
+                is_unfinished(message.state)
+                    || replies.any(|reply| reply.state == OutboundState::Pending)
             });
             Ok(json!({
                 "sender": sender.as_str(),
@@ -163,7 +165,7 @@ impl Handler for FaultyHandler {
         Box::pin(async move {
             let ms = self.injector.delay_ms.load(Ordering::Relaxed);
             // Count before the delay: `DevServer::wait_for_handler_call` returns while the handler still runs.
-            self.injector.calls.send_modify(|runs| *runs += 1);
+            self.injector.calls.send_modify(|calls| *calls += 1);
             if ms > 0 {
                 // The emulator's clock, so that advancing it ends the delay.
                 self.clock.sleep(Duration::from_millis(ms)).await;

@@ -36,7 +36,7 @@ pub(super) struct Bot {
 }
 
 /// Renders a text from the settings as a TwiML response.
-pub(super) fn document(text: &str) -> Result<Document, StartError> {
+pub(super) fn render_document(text: &str) -> Result<Document, StartError> {
     // Rendered before the channel of any message is known, so WhatsApp's limits apply on every channel.
     Document::render(&Reply::text(text), &Channel::WhatsApp, None)
         .map_err(|error| StartError::config(&error))
@@ -52,7 +52,7 @@ impl Bot {
         }
     }
 
-    pub(super) fn yours(handler: Arc<dyn Handler>) -> Self {
+    pub(super) fn custom(handler: Arc<dyn Handler>) -> Self {
         Self::new(handler, "your handler")
     }
 
@@ -94,22 +94,22 @@ impl Bot {
     /// Builds the consent keywords and their confirmations. Texts in the rules file override those of the settings.
     pub(super) fn consent_rules(&self, settings: &Settings) -> Result<ConsentRules, StartError> {
         let consent = &settings.consent;
-        let words = Keywords::new(&consent.stop_words, &consent.start_words);
+        let keywords = Keywords::new(&consent.stop_words, &consent.start_words);
         #[cfg_attr(
             not(feature = "rules"),
             expect(unused_mut, reason = "only a rules file replaces them")
         )]
-        let mut replies = replies(settings)?;
+        let mut replies = confirmations(settings)?;
         #[cfg(feature = "rules")]
         if let Some(rules) = &self.rules {
             replies = override_replies(&replies, &rules.opt_out())?;
         }
-        Ok(ConsentRules::new(words, replies))
+        Ok(ConsentRules::new(keywords, replies))
     }
 
     /// Returns the task that reloads the rules file, if the handler is a rules file.
     #[cfg(feature = "rules")]
-    pub(super) fn watch(
+    pub(super) fn rules_reload_task(
         &self,
         settings: &Settings,
         dispatcher: &Arc<Dispatcher>,
@@ -118,15 +118,15 @@ impl Bot {
         let Some(rules) = self.rules.clone() else {
             return Ok(None);
         };
-        let (dispatcher, replies) = (dispatcher.clone(), replies(settings)?);
+        let (dispatcher, replies) = (dispatcher.clone(), confirmations(settings)?);
         Ok(Some(Arc::new(move || {
-            let watched = RulesReloader {
+            let reloader = RulesReloader {
                 rules: rules.clone(),
                 dispatcher: dispatcher.clone(),
                 replies: replies.clone(),
                 on_reload: on_reload.clone(),
             };
-            Box::pin(watched.poll())
+            Box::pin(reloader.poll())
         })))
     }
 
@@ -136,7 +136,7 @@ impl Bot {
         clippy::unused_self,
         reason = "the signature of the variant with rules"
     )]
-    pub(super) fn watch(
+    pub(super) fn rules_reload_task(
         &self,
         _settings: &Settings,
         _dispatcher: &Arc<Dispatcher>,
@@ -146,10 +146,11 @@ impl Bot {
     }
 }
 
-fn replies(settings: &Settings) -> Result<ConsentReplies, StartError> {
+/// Renders the confirmations of opt-out and opt-in keywords in the settings.
+fn confirmations(settings: &Settings) -> Result<ConsentReplies, StartError> {
     Ok(ConsentReplies {
-        stop: document(&settings.consent.stop_reply)?,
-        start: document(&settings.consent.start_reply)?,
+        stop: render_document(&settings.consent.stop_reply)?,
+        start: render_document(&settings.consent.start_reply)?,
     })
 }
 
@@ -159,7 +160,7 @@ fn override_replies(
     texts: &OptOutTexts,
 ) -> Result<ConsentReplies, StartError> {
     let reply = |text: &Option<String>, default: &Document| match text {
-        Some(text) => document(text),
+        Some(text) => render_document(text),
         None => Ok(default.clone()),
     };
     Ok(ConsentReplies {
@@ -186,7 +187,7 @@ impl RulesReloader {
             let rules = self.rules.clone();
             // Reading the file blocks.
             let reloaded = tokio::task::spawn_blocking(move || rules.reload_if_changed()).await;
-            // `None`: the file has not changed.
+            // `None`: the file has not changed. `Err`: the call panicked; the next round tries again.
             let Ok(Some(reloaded)) = reloaded else {
                 continue;
             };

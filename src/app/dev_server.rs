@@ -80,14 +80,14 @@ pub struct DevServerOptions {
 /// Redacts passwords in URLs.
 impl fmt::Debug for DevServerOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |url: &Option<String>| url.as_deref().map(redacted_url);
+        let redacted = |url: &Option<String>| url.as_deref().map(redacted_url);
         f.debug_struct("DevServerOptions")
-            .field("webhook", &shown(&self.webhook))
-            .field("fallback", &shown(&self.fallback))
-            .field("status_callback", &shown(&self.status_callback))
+            .field("webhook", &redacted(&self.webhook))
+            .field("fallback", &redacted(&self.fallback))
+            .field("status_callback", &redacted(&self.status_callback))
             .field("emulator_port", &self.emulator_port)
             .field("port", &self.port)
-            .field("tunnel_url", &shown(&self.tunnel_url))
+            .field("tunnel_url", &redacted(&self.tunnel_url))
             .field("record_dir", &self.record_dir)
             .field("media_dir", &self.media_dir)
             .field("protect", &self.protect)
@@ -113,7 +113,7 @@ pub struct DevServer {
     app: Option<RunningApp>,
     app_factory: AppFactory,
     stop: CancellationToken,
-    serving: JoinHandle<std::io::Result<()>>,
+    emulator_task: JoinHandle<std::io::Result<()>>,
     ignored_env_vars: Vec<String>,
 }
 
@@ -136,7 +136,7 @@ impl AppFactory {
         builder.store = store.or(builder.store);
         builder.tunnel.clone_from(&self.tunnel);
         // A store of `DATABASE_URL` may hold outbound messages of real accounts: send none of them to the emulator.
-        builder.only = Some(self.account);
+        builder.restrict_to = Some(self.account);
         builder.on_reload = Some(self.on_reload.clone());
         self.fault_injector
             .wrap(builder, self.clock.clone())
@@ -149,10 +149,10 @@ struct RunningApp {
     url: String,
     address: SocketAddr,
     store: Arc<dyn Store>,
-    sender: OutboundClient,
+    outbound: OutboundClient,
     handler: &'static str,
     store_url: String,
-    admin: Option<SocketAddr>,
+    admin_addr: Option<SocketAddr>,
     stop: CancellationToken,
     worker: JoinHandle<Result<bool, StartError>>,
     listeners: Vec<JoinHandle<()>>,
@@ -175,20 +175,21 @@ impl DevServer {
             .clock
             .clone()
             .unwrap_or_else(|| Arc::new(ShiftedClock::default()));
-        let listener = bind("--emulator-port", options.emulator_port, EMULATOR_PORT).await?;
-        let public = match options.webhook {
+        let emulator_listener =
+            bind_loopback("--emulator-port", options.emulator_port, EMULATOR_PORT).await?;
+        let app_listener = match options.webhook {
             Some(_) => None,
-            None => Some(bind("--port", options.port, SERVER_PORT).await?),
+            None => Some(bind_loopback("--port", options.port, SERVER_PORT).await?),
         };
         // Both listeners are bound by now: the emulator and the app need each other's URL.
-        let emulator_options = emulator_options(&options, public.as_ref());
-        let emulator = Emulator::new(emulator_options, clock.clone(), &listener)
+        let emulator_options = emulator_options(&options, app_listener.as_ref());
+        let emulator = Emulator::new(emulator_options, clock.clone(), &emulator_listener)
             .map_err(|error| StartError::config(&error))?;
         let tunnel = match &options.tunnel_url {
-            Some(url) => Some(tunnel(url, &sources)?),
+            Some(url) => Some(load_tunnel(url, &sources)?),
             None => None,
         };
-        let (mut sources, mut ignored) = settings(sources, &emulator, public.as_ref());
+        let (mut sources, mut ignored) = dev_settings(sources, &emulator, app_listener.as_ref());
         if !options.admin_listener {
             sources.fixed.insert("admin.listen", String::new());
         }
@@ -196,7 +197,7 @@ impl DevServer {
             // The tunnel is public: do not report to unauthenticated clients why their signature does not match.
             let enforced = "enforce".to_owned();
             sources.fixed.insert("signature.mode", enforced);
-            // `tunnel` has read these variables.
+            // `load_tunnel` has read these variables.
             ignored.retain(|name| !TUNNEL_ENV_VARS.contains(&name.as_str()));
         }
         let app_factory = AppFactory {
@@ -207,26 +208,27 @@ impl DevServer {
             account: emulator.account_sid(),
             on_reload: reload_hook(&emulator),
         };
-        let app = match public {
-            Some(public) => {
+        let app = match app_listener {
+            Some(app_listener) => {
                 let app = app_factory.build(builder, None)?;
                 if options.logs {
                     logs::install(app.settings());
                 }
                 let state = (app_factory.fault_injector.clone(), &emulator);
-                Some(RunningApp::start(app, public, state, false).await?)
+                Some(RunningApp::start(app, app_listener, state, false).await?)
             }
             None => None,
         };
         let stop = CancellationToken::new();
-        let (served, stopped) = (emulator.clone(), stop.clone().cancelled_owned());
-        let serving = tokio::spawn(async move { served.serve(listener, stopped).await });
+        let (server, stopped) = (emulator.clone(), stop.clone().cancelled_owned());
+        let emulator_task =
+            tokio::spawn(async move { server.serve(emulator_listener, stopped).await });
         Ok(Self {
             emulator,
             app,
             app_factory,
             stop,
-            serving,
+            emulator_task,
             ignored_env_vars: ignored,
         })
     }
@@ -259,12 +261,12 @@ impl DevServer {
 
     /// Returns the app's client for outbound messages, if the app runs. See [`App::outbound`] for its limits.
     pub fn outbound(&self) -> Option<OutboundClient> {
-        self.app.as_ref().map(|app| app.sender.clone())
+        self.app.as_ref().map(|app| app.outbound.clone())
     }
 
     /// Returns the address of the private listener, if it is open.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
-        self.app.as_ref().and_then(|app| app.admin)
+        self.app.as_ref().and_then(|app| app.admin_addr)
     }
 
     /// Returns the clock of the emulator and the app.
@@ -277,11 +279,11 @@ impl DevServer {
         *self.app_factory.fault_injector.calls.borrow()
     }
 
-    /// Completes once the handler was called more than `runs` times.
-    pub async fn wait_for_handler_call(&self, runs: u64) {
-        let mut called = self.app_factory.fault_injector.calls.subscribe();
+    /// Completes once the handler was called more than `previous_calls` times.
+    pub async fn wait_for_handler_call(&self, previous_calls: u64) {
+        let mut calls = self.app_factory.fault_injector.calls.subscribe();
         // Cannot fail: `self` keeps the sender alive while this waits.
-        let _ = called.wait_for(|now| *now > runs).await;
+        let _ = calls.wait_for(|count| *count > previous_calls).await;
     }
 
     /// Restarts the app with `builder` and the settings file as it is now, on the same store and address.
@@ -303,17 +305,17 @@ impl DevServer {
         let address = running.address;
         // Try a new private address before stopping the old app, so that an error leaves it running.
         // An unchanged address is not tried: the old app still listens on it.
-        if let Some(wanted) = private_address(&app)
-            && running.admin != Some(wanted)
+        if let Some(new_address) = admin_listen_address(&app)
+            && running.admin_addr != Some(new_address)
         {
-            drop(run::listen("admin.listen", wanted).await?);
+            drop(run::bind_listener("admin.listen", new_address).await?);
         }
         if let Some(running) = self.app.take() {
             running.stop().await;
         }
-        let public = run::listen("--port", address).await?;
+        let app_listener = run::bind_listener("--port", address).await?;
         let state = (self.app_factory.fault_injector.clone(), &self.emulator);
-        self.app = Some(RunningApp::start(app, public, state, true).await?);
+        self.app = Some(RunningApp::start(app, app_listener, state, true).await?);
         Ok(())
     }
 
@@ -328,12 +330,12 @@ impl DevServer {
     /// [`StartError`] if the worker ended with one.
     pub async fn wait(&mut self) -> Result<(), StartError> {
         let Some(app) = &mut self.app else {
-            let _ = (&mut self.serving).await;
+            let _ = (&mut self.emulator_task).await;
             return Ok(());
         };
         tokio::select! {
             worker = &mut app.worker => worker.unwrap_or(Ok(true)).map(|_| ()),
-            _ = &mut self.serving => Ok(()),
+            _ = &mut self.emulator_task => Ok(()),
         }
     }
 
@@ -345,8 +347,8 @@ impl DevServer {
         }
         self.stop.cancel();
         // `wait` may have polled this handle to completion; polling it again would panic.
-        if !self.serving.is_finished() {
-            let _ = self.serving.await;
+        if !self.emulator_task.is_finished() {
+            let _ = self.emulator_task.await;
         }
     }
 }
@@ -366,30 +368,39 @@ fn reload_hook(emulator: &Emulator) -> ReloadHook {
 }
 
 /// Binds a listener on loopback. Only a default port that is in use is replaced by the next free one.
-async fn bind(name: &str, port: Option<u16>, default: u16) -> Result<TcpListener, StartError> {
-    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+async fn bind_loopback(
+    name: &str,
+    port: Option<u16>,
+    default: u16,
+) -> Result<TcpListener, StartError> {
+    let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     if let Some(port) = port {
-        return run::listen(name, at(port)).await;
+        return run::bind_listener(name, loopback(port)).await;
     }
     // Always replaced: the loop runs at least once.
-    let mut last = Err(StartError::config(&"no free port"));
+    let mut result = Err(StartError::config(&"no free port"));
     for port in default..default + MAX_PORT_ATTEMPTS {
-        last = run::listen(name, at(port)).await;
-        if last.is_ok() {
+        result = run::bind_listener(name, loopback(port)).await;
+        if result.is_ok() {
             break;
         }
     }
-    last
+    result
 }
 
-fn url_of(listener: &TcpListener) -> String {
+/// Returns the URL of a listener without a path, such as `http://127.0.0.1:8080`.
+fn base_url(listener: &TcpListener) -> String {
     let address = listener.local_addr();
     address.map_or_else(|_| String::new(), |address| format!("http://{address}"))
 }
 
-fn emulator_options(options: &DevServerOptions, public: Option<&TcpListener>) -> EmulatorOptions {
+fn emulator_options(
+    options: &DevServerOptions,
+    app_listener: Option<&TcpListener>,
+) -> EmulatorOptions {
     // `None` without an app: then only the URLs of `options` are called.
-    let app_url = |path| public.map(|public| format!("{}{path}", url_of(public)));
+    let app_url =
+        |path| app_listener.map(|app_listener| format!("{}{path}", base_url(app_listener)));
     let webhook = options.webhook.clone().or_else(|| app_url("/webhook"));
     let mut emulator_options = EmulatorOptions::new(webhook.unwrap_or_default());
     emulator_options.fallback = options
@@ -406,7 +417,7 @@ fn emulator_options(options: &DevServerOptions, public: Option<&TcpListener>) ->
     emulator_options
 }
 
-/// Environment variables that [`tunnel`] reads through [`SigningSettings::load`].
+/// Environment variables that [`load_tunnel`] reads through [`SigningSettings::load`].
 const TUNNEL_ENV_VARS: [&str; 6] = [
     "TWILIO_ACCOUNT_SID",
     "TWILIO_AUTH_TOKEN",
@@ -416,17 +427,18 @@ const TUNNEL_ENV_VARS: [&str; 6] = [
     "PUBLIC_URL",
 ];
 
-fn tunnel(url: &str, sources: &Sources) -> Result<Tunnel, StartError> {
+fn load_tunnel(url: &str, sources: &Sources) -> Result<Tunnel, StartError> {
     let (public_url, _) = PublicUrl::parse(url)
         .map_err(|error| StartError::config(&format!("--tunnel-url: {error}")))?;
-    let real = SigningSettings::load(sources).map_err(|error| StartError::config(&error))?;
-    let account = real.twilio.account_sid.ok_or_else(|| {
-        let needed =
+    let signing = SigningSettings::load(sources).map_err(|error| StartError::config(&error))?;
+    let account = signing.twilio.account_sid.ok_or_else(|| {
+        let reason =
             "--tunnel-url needs a real account; set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN";
-        StartError::config(&needed)
+        StartError::config(&reason)
     })?;
     // Order matters: `keyring` uses the first token, the primary one, for the account's REST calls.
-    let tokens = std::iter::once(real.twilio.auth_token).chain(real.twilio.auth_token_secondary);
+    let tokens =
+        std::iter::once(signing.twilio.auth_token).chain(signing.twilio.auth_token_secondary);
     Ok(Tunnel {
         public_url,
         account,
@@ -435,10 +447,10 @@ fn tunnel(url: &str, sources: &Sources) -> Result<Tunnel, StartError> {
 }
 
 /// Returns settings under which the app uses the emulator as Twilio, and the environment variables that they ignore.
-fn settings(
+fn dev_settings(
     mut sources: Sources,
     emulator: &Emulator,
-    public: Option<&TcpListener>,
+    app_listener: Option<&TcpListener>,
 ) -> (Sources, Vec<String>) {
     sources.ignored.extend(IGNORED_SETTINGS);
     // A store that the caller asks for explicitly applies. Otherwise it stays in memory, whatever the file configures.
@@ -450,7 +462,7 @@ fn settings(
     }
     let ignored = sources.ignored_env();
     let ignored = ignored.into_iter().map(str::to_owned).collect();
-    let url = public.map(url_of).unwrap_or_default();
+    let url = app_listener.map(base_url).unwrap_or_default();
     let address = url.trim_start_matches("http://").to_owned();
     let api = emulator.url().to_owned();
     let fixed = [
@@ -476,20 +488,20 @@ fn settings(
 }
 
 /// Returns the configured private address, moved to loopback: no part of a dev server is reachable by others.
-fn private_address(app: &App) -> Option<SocketAddr> {
-    let wanted = app.settings.admin.listen?;
-    Some(SocketAddr::from((Ipv4Addr::LOCALHOST, wanted.port())))
+fn admin_listen_address(app: &App) -> Option<SocketAddr> {
+    let configured = app.settings.admin.listen?;
+    Some(SocketAddr::from((Ipv4Addr::LOCALHOST, configured.port())))
 }
 
 impl RunningApp {
     async fn start(
         mut app: App,
-        public: TcpListener,
+        app_listener: TcpListener,
         (fault_injector, emulator): (Arc<FaultInjector>, &Emulator),
         store_is_open: bool,
     ) -> Result<Self, StartError> {
-        let url = url_of(&public);
-        let address = public
+        let url = base_url(&app_listener);
+        let address = app_listener
             .local_addr()
             .map_err(|error| StartError::listen("--port", &url, &error))?;
         // After a restart the store is the old app's and still open.
@@ -499,10 +511,10 @@ impl RunningApp {
         let limits = run::connection_limits(&app.settings.server);
         let stop = CancellationToken::new();
         let mut listeners = Vec::new();
-        let mut private = None;
-        if let Some(address) = private_address(&app) {
-            let listener = run::listen("admin.listen", address).await?;
-            private = listener.local_addr().ok();
+        let mut admin_addr = None;
+        if let Some(address) = admin_listen_address(&app) {
+            let listener = run::bind_listener("admin.listen", address).await?;
+            admin_addr = listener.local_addr().ok();
             let router = admin::router(app.admin.clone());
             let metrics = Arc::new(Metrics::new());
             let limits = limits.private(limits.connections);
@@ -524,20 +536,20 @@ impl RunningApp {
             fault_injector,
         };
         let (handler, store_url) = (app.handler, app.worker.store_url.clone());
-        let sender = app.outbound();
+        let outbound = app.outbound();
         emulator.attach(Arc::new(state));
         let metrics = app.admin.metrics.clone();
         let worker = tokio::spawn(app.worker.run(stop.clone().cancelled_owned()));
-        let serve = server::serve(public, app.router, limits, metrics, stop.clone());
+        let serve = server::serve(app_listener, app.router, limits, metrics, stop.clone());
         listeners.push(tokio::spawn(serve));
         Ok(Self {
             url,
             address,
             store,
-            sender,
+            outbound,
             handler,
             store_url,
-            admin: private,
+            admin_addr,
             stop,
             worker,
             listeners,

@@ -14,27 +14,32 @@ use crate::twilio::media::MediaHosts;
 use crate::twilio::{Client, Credentials};
 
 /// Fetches an account's media with the routes and credentials of the outbox worker.
-struct ByDelivery {
+struct DeliveryAccounts {
     delivery: Arc<OutboxWorker>,
     public_url: PublicUrl,
 }
 
-impl Accounts for ByDelivery {
-    fn of(&self, account: AccountSid, auth_token: AuthTokenKind) -> Option<(&Client, Credentials)> {
-        let route = self.delivery.routes.of(account)?;
+impl Accounts for DeliveryAccounts {
+    fn rest_client(
+        &self,
+        account: AccountSid,
+        auth_token: AuthTokenKind,
+    ) -> Option<(&Client, Credentials)> {
+        let route = self.delivery.routes.route_for(account)?;
         let credentials = self.delivery.keyring.credentials(account, auth_token);
         Some((&route.client, credentials))
     }
 
     fn public_url(&self, account: AccountSid) -> PublicUrl {
         // Media links of a tunnel's account must use the tunnel's URL, which is the base of its status callbacks too.
-        let route = self.delivery.routes.of(account);
+        let route = self.delivery.routes.route_for(account);
         let known = route.and_then(|route| route.status_callback.as_ref());
         known.unwrap_or(&self.public_url).clone()
     }
 }
 
-pub(super) fn media(
+/// Builds the service that fetches, saves and links media.
+pub(super) fn media_service(
     settings: &Settings,
     delivery: &Arc<OutboxWorker>,
     clock: &Arc<dyn Clock>,
@@ -47,7 +52,7 @@ pub(super) fn media(
     });
     let hosts = MediaHosts::new(media.allowed_redirect_hosts.clone());
     let (store, clock) = (delivery.store.clone(), clock.clone());
-    let accounts = Arc::new(ByDelivery {
+    let accounts = Arc::new(DeliveryAccounts {
         delivery: delivery.clone(),
         public_url: settings.server.public_url.clone(),
     });

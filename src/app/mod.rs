@@ -22,7 +22,7 @@ use axum::Router;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
-use self::bot::{Bot, ReloadHook, document};
+use self::bot::{Bot, ReloadHook, render_document};
 use self::parts::{delivery_policy, dispatch_limits, guard, keyring, routes, signature_layer};
 use crate::admin::{self, Admin};
 use crate::clock::{Clock, SystemClock};
@@ -122,7 +122,7 @@ pub struct AppBuilder {
     /// Receives the result of each reload of the rules file.
     on_reload: Option<ReloadHook>,
     /// Sends via the REST API for this account only; `None` sends for every account.
-    only: Option<AccountSid>,
+    restrict_to: Option<AccountSid>,
 }
 
 /// A real Twilio account whose webhooks arrive through a tunnel, in addition to the emulator's account.
@@ -228,7 +228,7 @@ impl AppBuilder {
         let (metrics, lifecycle) = (Arc::new(Metrics::new()), Arc::new(Lifecycle::default()));
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
         let bot = match self.handler {
-            Some(handler) => Bot::yours(handler),
+            Some(handler) => Bot::custom(handler),
             None => Bot::built_in(&settings, &clock)?,
         };
         let handler = wrap_handler(bot.handler.clone(), self.wrap_handler);
@@ -240,10 +240,10 @@ impl AppBuilder {
         let (tasks, outbox) = (TaskTracker::new(), Arc::new(Notify::new()));
         let store_health = Arc::new(StoreHealth::new(metrics.clone()));
         let keyring = Arc::new(keyring(&settings, self.tunnel.as_ref()));
-        let sender = outbound::outbound(&settings, &store, &clock, &keyring).waking(outbox.clone());
+        let outbound = outbound::client(&settings, &store, &clock, &keyring).waking(outbox.clone());
         let delivery = Arc::new(OutboxWorker {
             store: store.clone(),
-            routes: routes(&settings, self.only, self.tunnel.as_ref()),
+            routes: routes(&settings, self.restrict_to, self.tunnel.as_ref()),
             keyring: keyring.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
@@ -256,7 +256,7 @@ impl AppBuilder {
             store_report: StoreReport::new(metrics.clone(), store_health.clone()),
             warnings: Throttle::new(10),
         });
-        let media = files::media(&settings, &delivery, &clock, &tasks);
+        let media = files::media_service(&settings, &delivery, &clock, &tasks);
         let dispatcher = Arc::new(Dispatcher {
             handler,
             store: store.clone(),
@@ -267,10 +267,10 @@ impl AppBuilder {
             limits: dispatch_limits(&settings),
             consent: bot.consent_rules(&settings)?,
             guard: guard(&settings),
-            fallback_text: document(&settings.reply.fallback_text)?,
+            fallback_text: render_document(&settings.reply.fallback_text)?,
             on_consent: self.on_consent,
             files: Arc::new(media.clone()),
-            typing: outbound::typing(&settings, self.tunnel.as_ref(), keyring),
+            typing: outbound::typing_hook(&settings, self.tunnel.as_ref(), keyring),
             tasks: tasks.clone(),
             outbox,
             // Shared with the outbox worker: an opt-out wakes it to cancel the user's scheduled messages.
@@ -317,12 +317,12 @@ impl AppBuilder {
                 is_open: false,
                 clock,
                 delivery,
-                watch: bot.watch(&settings, &dispatcher, self.on_reload)?,
+                watch: bot.rules_reload_task(&settings, &dispatcher, self.on_reload)?,
                 dispatcher,
                 retention: (settings.store.retention, settings.store.body_retention),
             },
             admin,
-            outbound: sender,
+            outbound,
             settings,
             warnings: loaded.warnings,
             handler: bot.name,
@@ -330,9 +330,9 @@ impl AppBuilder {
     }
 }
 
-fn wrap_handler(handler: Arc<dyn Handler>, around: Option<HandlerWrapper>) -> Arc<dyn Handler> {
-    match around {
-        Some(around) => around(handler),
+fn wrap_handler(handler: Arc<dyn Handler>, wrapper: Option<HandlerWrapper>) -> Arc<dyn Handler> {
+    match wrapper {
+        Some(wrapper) => wrapper(handler),
         None => handler,
     }
 }

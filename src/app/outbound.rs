@@ -12,14 +12,15 @@ use crate::signature::AuthTokenKind;
 use crate::store::Store;
 use crate::twilio::{ApiUrl, Client};
 
-pub(super) fn outbound(
+/// Builds the client that queues outbound messages.
+pub(super) fn client(
     settings: &Settings,
     store: &Arc<dyn Store>,
     clock: &Arc<dyn Clock>,
     keyring: &Keyring,
 ) -> OutboundClient {
     let account = settings.twilio.account_sid;
-    let rules = OutboundConfig {
+    let config = OutboundConfig {
         account,
         consent_required: settings.consent.required,
         rate_per_second: settings.outbound.rate_per_second,
@@ -28,27 +29,28 @@ pub(super) fn outbound(
         let client = Client::new(settings.rest.content_url.clone());
         (client, keyring.credentials(account, AuthTokenKind::Primary))
     });
-    OutboundClient::new(store.clone(), clock.clone(), rules, templates)
+    OutboundClient::new(store.clone(), clock.clone(), config, templates)
 }
 
 /// Builds the hook that sends typing indicators via the REST API.
 ///
 /// Calls for the tunnel's account go to Twilio, all others to `twilio.messaging_url`, so that a dev server never sends a
 /// real account's token to the emulator.
-pub(super) fn typing(
+pub(super) fn typing_hook(
     settings: &Settings,
     tunnel: Option<&Tunnel>,
     keyring: Arc<Keyring>,
 ) -> TypingHook {
-    let default = Arc::new(Client::new(settings.rest.messaging_url.clone()));
-    let real = tunnel.map(|tunnel| (tunnel.account, Arc::new(Client::new(ApiUrl::messaging()))));
+    let default_client = Arc::new(Client::new(settings.rest.messaging_url.clone()));
+    let tunnel_client =
+        tunnel.map(|tunnel| (tunnel.account, Arc::new(Client::new(ApiUrl::messaging()))));
     Arc::new(move |inbound: Inbound| {
-        let (default, keyring) = (default.clone(), keyring.clone());
-        let client = match &real {
+        let (default_client, keyring) = (default_client.clone(), keyring.clone());
+        let client = match &tunnel_client {
             Some((account, client)) if account.to_lowercase() == inbound.account.to_lowercase() => {
                 client.clone()
             }
-            _ => default,
+            _ => default_client,
         };
         Box::pin(async move {
             let credentials = keyring.credentials(inbound.account, inbound.slot);

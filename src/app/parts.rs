@@ -56,13 +56,13 @@ pub(super) fn dispatch_limits(settings: &Settings) -> DispatchLimits {
 /// Twilio rejects a message whose status callback URL it cannot reach (error 21609).
 fn status_callback(settings: &Settings) -> Option<PublicUrl> {
     let public_url = &settings.server.public_url;
-    let reachable = !public_url.is_loopback() || settings.rest.api_url.is_loopback();
-    reachable.then(|| public_url.clone())
+    let is_reachable = !public_url.is_loopback() || settings.rest.api_url.is_loopback();
+    is_reachable.then(|| public_url.clone())
 }
 
 pub(super) fn routes(
     settings: &Settings,
-    only: Option<AccountSid>,
+    restrict_to: Option<AccountSid>,
     tunnel: Option<&Tunnel>,
 ) -> ApiRoutes {
     ApiRoutes {
@@ -70,7 +70,7 @@ pub(super) fn routes(
             client: Client::new(settings.rest.api_url.clone()),
             status_callback: status_callback(settings),
         },
-        restrict_to: only,
+        restrict_to,
         tunnel: tunnel.map(|tunnel| {
             let route = ApiRoute {
                 // The default URL is Twilio's: `rest.api_url` of a dev server is its emulator.
@@ -84,7 +84,7 @@ pub(super) fn routes(
 
 pub(super) fn keyring(settings: &Settings, tunnel: Option<&Tunnel>) -> Keyring {
     let accounts = settings.twilio.accounts.iter();
-    let real = tunnel.and_then(|tunnel| {
+    let tunnel_account = tunnel.and_then(|tunnel| {
         // `Keyring` holds one token per account: the first, which is the primary.
         let token = tunnel.tokens.first()?;
         Some((tunnel.account.to_lowercase(), token.clone()))
@@ -97,7 +97,7 @@ pub(super) fn keyring(settings: &Settings, tunnel: Option<&Tunnel>) -> Keyring {
         // Lower case: `Keyring::credentials` looks accounts up without regard to case.
         accounts: accounts
             .map(|account| (account.sid.to_lowercase(), account.auth_token.clone()))
-            .chain(real)
+            .chain(tunnel_account)
             .collect(),
     }
 }
@@ -153,21 +153,21 @@ pub(super) fn signature_layer(
             .with_max_params(server.max_params);
     if let Some(tunnel) = tunnel {
         // Verify each URL only with its own tokens: the emulator's token must not be valid at the tunnel's URL.
-        let real = SignatureVerifier::new(tunnel.public_url, tunnel.tokens)
+        let tunnel_verifier = SignatureVerifier::new(tunnel.public_url, tunnel.tokens)
             .map_err(|error| StartError::config(&error))?
             .with_default_account(tunnel.account)
             .with_max_params(server.max_params);
-        verifier = verifier.or(real);
+        verifier = verifier.or(tunnel_verifier);
     }
     let limits = RequestLimits {
         max_body_bytes: server.max_body_bytes,
         body_timeout: server.body_timeout,
         max_uri_bytes: server.max_uri_bytes,
     };
-    let report = RejectionLog::new(settings.signature.mode == SignatureMode::Report);
+    let rejection_log = RejectionLog::new(settings.signature.mode == SignatureMode::Report);
     Ok(SignatureLayer::new(Arc::new(verifier))
         .with_limits(limits)
-        .on_rejection(move |rejection| report.report(rejection)))
+        .on_rejection(move |rejection| rejection_log.report(rejection)))
 }
 
 // Here and not in `signature`, which does not know the settings.

@@ -18,7 +18,7 @@ use crate::telemetry::logs;
 
 pub(super) async fn run(app: App) -> Result<(), StartError> {
     let mut app = app;
-    let flush = logs::install(&app.settings);
+    let telemetry_guard = logs::install(&app.settings);
     // After `logs::install`: both calls below log warnings.
     if !app.settings.server.core_dumps {
         core_dumps::disable();
@@ -35,26 +35,26 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     // Before binding: a store that cannot be opened is reported before any request is accepted.
     app.worker.open().await?;
     let server = &app.settings.server;
-    let public = listen("server.listen", server.listen).await?;
-    let private = match app.settings.admin.listen {
-        Some(address) => Some((address, listen("admin.listen", address).await?)),
+    let public_listener = bind_listener("server.listen", server.listen).await?;
+    let admin_listener = match app.settings.admin.listen {
+        Some(address) => Some((address, bind_listener("admin.listen", address).await?)),
         None => None,
     };
     let limits = connection_limits(server);
-    let (stop, drained) = (CancellationToken::new(), CancellationToken::new());
-    let answered = CancellationToken::new();
+    let (stop, stop_admin) = (CancellationToken::new(), CancellationToken::new());
+    let requests_done = CancellationToken::new();
     // Before `announce`: a supervisor may send SIGTERM as soon as it reads that line.
-    let mut signals = Signals::new();
-    announce(&app, &public);
+    let mut signals = ShutdownSignals::new();
+    announce(&app, &public_listener);
     let (metrics, lifecycle) = (app.admin.metrics.clone(), app.admin.lifecycle.clone());
     let shutdown_timeout = server.shutdown_timeout;
     // Before the private listener starts: this call sets the lifecycle stage that `/readyz` reports.
     let worker = app.worker.run_with_server(
         stop.clone().cancelled_owned(),
-        answered.clone().cancelled_owned(),
+        requests_done.clone().cancelled_owned(),
     );
     let worker = tokio::spawn(worker);
-    let private = private.map(|(_, listener)| {
+    let admin_task = admin_listener.map(|(_, listener)| {
         // These 16 descriptors are part of `descriptors::RESERVED_DESCRIPTORS`.
         let limits = limits.private(16);
         // Metrics of its own: `replyhook_connections` counts connections of the public listener only.
@@ -64,54 +64,56 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
             admin::router(app.admin.clone()),
             limits,
             metrics,
-            drained.clone(),
+            stop_admin.clone(),
         ))
     });
-    let public = tokio::spawn(server::serve(
-        public,
+    let public_task = tokio::spawn(server::serve(
+        public_listener,
         app.router,
         limits,
         metrics,
         stop.clone(),
     ));
 
-    let first = signals.next().await;
+    let first_signal = signals.next().await;
     // Before `stop`: from here on `EndpointState` rejects new messages and status callbacks with 503.
     lifecycle.set(Stage::Draining);
     stop.cancel();
     tracing::info!(
-        signal = first.name,
+        signal = first_signal.name,
         shutdown_timeout_s = shutdown_timeout.as_secs(),
         "draining"
     );
     let finished = async {
         // The public listener first: a request that it is still reading may start another handler.
-        let in_time = tokio::time::timeout(shutdown_timeout, public).await.is_ok();
-        answered.cancel();
+        let in_time = tokio::time::timeout(shutdown_timeout, public_task)
+            .await
+            .is_ok();
+        requests_done.cancel();
         // `&`, not `&&`: wait for the worker even if the listener was late.
         in_time & matches!(worker.await, Ok(Ok(true)))
     };
-    let clean = tokio::select! {
-        clean = finished => clean,
-        second = signals.next() => {
-            tracing::warn!(signal = second.name, "second signal; exiting without waiting for work in progress");
+    let is_clean = tokio::select! {
+        is_clean = finished => is_clean,
+        second_signal = signals.next() => {
+            tracing::warn!(signal = second_signal.name, "second signal; exiting without waiting for work in progress");
             // `exit` runs no destructors, so send waiting traces now.
-            drop(flush);
-            std::process::exit(second.exit_code());
+            drop(telemetry_guard);
+            std::process::exit(second_signal.exit_code());
         }
     };
     // The private listener last: it serves health checks and metrics during the drain.
-    drained.cancel();
-    if let Some(private) = private {
-        private.abort();
+    stop_admin.cancel();
+    if let Some(admin_task) = admin_task {
+        admin_task.abort();
     }
-    if !clean {
+    if !is_clean {
         tracing::error!("shutdown timed out; work in progress was aborted");
-        drop(flush);
-        std::process::exit(first.exit_code());
+        drop(telemetry_guard);
+        std::process::exit(first_signal.exit_code());
     }
     tracing::info!("stopped");
-    drop(flush);
+    drop(telemetry_guard);
     Ok(())
 }
 
@@ -138,11 +140,15 @@ pub(super) fn connection_limits(settings: &ServerSettings) -> ConnectionLimits {
         unverified_bytes: settings
             .unverified_bytes
             .unwrap_or_else(server::default_unverified_bytes),
-        wants_signatures: true,
+        requires_signatures: true,
     }
 }
 
-pub(super) async fn listen(name: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
+/// Binds a listener. `name` is the setting or option that a failure names.
+pub(super) async fn bind_listener(
+    name: &str,
+    address: SocketAddr,
+) -> Result<TcpListener, StartError> {
     TcpListener::bind(address)
         .await
         .map_err(|error| StartError::listen(name, &address.to_string(), &error))
@@ -164,25 +170,25 @@ fn announce(app: &App, public: &TcpListener) {
 }
 
 /// Streams of the signals that stop the server.
-struct Signals {
+struct ShutdownSignals {
     term: Signal,
     int: Signal,
 }
 
 #[derive(Clone, Copy)]
-struct Received {
+struct ReceivedSignal {
     name: &'static str,
     number: i32,
 }
 
-impl Received {
+impl ReceivedSignal {
     fn exit_code(self) -> i32 {
         // The shell's convention for a process that a signal ended.
         128 + self.number
     }
 }
 
-impl Signals {
+impl ShutdownSignals {
     fn new() -> Self {
         let install = |kind| signal(kind).expect("a signal handler can be installed");
         Self {
@@ -191,10 +197,10 @@ impl Signals {
         }
     }
 
-    async fn next(&mut self) -> Received {
+    async fn next(&mut self) -> ReceivedSignal {
         tokio::select! {
-            _ = self.term.recv() => Received { name: "SIGTERM", number: 15 },
-            _ = self.int.recv() => Received { name: "SIGINT", number: 2 },
+            _ = self.term.recv() => ReceivedSignal { name: "SIGTERM", number: 15 },
+            _ = self.int.recv() => ReceivedSignal { name: "SIGINT", number: 2 },
         }
     }
 }

@@ -105,9 +105,9 @@ impl SendSettings {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
         let mut reader = SettingsReader::new(&layers, problems);
-        let account = own_account(&mut reader, "that sends");
+        let account = require_account_sid(&mut reader, "that sends");
         let rest = sections::rest(&mut reader);
-        let credentials = own_credentials(&mut reader, account, rest.as_ref());
+        let credentials = rest_credentials(&mut reader, account, rest.as_ref());
         let store = store::store(&mut reader);
         let consent = store::consent(&mut reader);
         let outbound = outbound(&mut reader);
@@ -151,12 +151,12 @@ impl SenderWebhookSettings {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
         let mut reader = SettingsReader::new(&layers, problems);
-        let account = own_account(&mut reader, "that owns the senders");
+        let account = require_account_sid(&mut reader, "that owns the senders");
         let rest = sections::rest(&mut reader);
-        // If `own_credentials` reports a problem, such as an empty token, a second one would be noise.
-        let before = reader.problem_count();
-        let credentials = own_credentials(&mut reader, account, rest.as_ref());
-        if account.is_some() && credentials.is_none() && reader.problem_count() == before {
+        // If `rest_credentials` reports a problem, such as an empty token, a second one would be noise.
+        let problems_before = reader.problem_count();
+        let credentials = rest_credentials(&mut reader, account, rest.as_ref());
+        if account.is_some() && credentials.is_none() && reader.problem_count() == problems_before {
             reader.problem(
                 "twilio.auth_token",
                 "is missing: set TWILIO_AUTH_TOKEN, or twilio.api_key_sid and twilio.api_key_secret, to call Twilio's API",
@@ -174,7 +174,7 @@ impl SenderWebhookSettings {
 }
 
 /// Returns the API key if there is one, otherwise the account's auth token.
-fn own_credentials(
+fn rest_credentials(
     reader: &mut SettingsReader<'_>,
     account: Option<AccountSid>,
     rest: Option<&RestSettings>,
@@ -187,14 +187,14 @@ fn own_credentials(
     Some(Credentials::auth_token(account?, token?))
 }
 
-/// Returns `twilio.account_sid`, or records a problem. `which` completes "the account …" in its text.
-fn own_account(reader: &mut SettingsReader<'_>, which: &str) -> Option<AccountSid> {
+/// Returns `twilio.account_sid`, or records a problem. `purpose` completes "the account …" in its text.
+fn require_account_sid(reader: &mut SettingsReader<'_>, purpose: &str) -> Option<AccountSid> {
     const KEY: &str = "twilio.account_sid";
     match reader.text(KEY) {
         "" => {
             reader.problem(
                 KEY,
-                format!("is missing: set TWILIO_ACCOUNT_SID to the account {which}"),
+                format!("is missing: set TWILIO_ACCOUNT_SID to the account {purpose}"),
             );
             None
         }
@@ -208,31 +208,35 @@ fn accounts(
     api_key: Option<Credentials>,
 ) -> Vec<(AccountSid, Credentials)> {
     let mut accounts: Vec<(AccountSid, Credentials)> = Vec::new();
-    let own = own_account(reader, "whose messages are listed");
-    let before = reader.problem_count();
+    let main_account = require_account_sid(reader, "whose messages are listed");
+    let problems_before = reader.problem_count();
     let token = sections::token(reader, "twilio.auth_token");
-    if api_key.is_none() && token.is_none() && reader.problem_count() == before {
+    if api_key.is_none() && token.is_none() && reader.problem_count() == problems_before {
         reader.problem(
             "twilio.auth_token",
             "is missing: set TWILIO_AUTH_TOKEN, or twilio.api_key_sid and twilio.api_key_secret, to read Twilio's message \
              list",
         );
     }
-    if let Some(own) = own {
-        let token = token.map(|token| Credentials::auth_token(own, token));
-        accounts.extend(api_key.or(token).map(|credentials| (own, credentials)));
+    if let Some(main_account) = main_account {
+        let token = token.map(|token| Credentials::auth_token(main_account, token));
+        accounts.extend(
+            api_key
+                .or(token)
+                .map(|credentials| (main_account, credentials)),
+        );
     }
     for name in reader.layers.accounts() {
         let key = format!("twilio.accounts.{name}.auth_token");
         let sid = sections::sid(reader, &key, &name);
         if let (Some(sid), Some(token)) = (sid, sections::token(reader, &key)) {
-            let known = accounts
+            let existing = accounts
                 .iter()
                 .position(|(known, _)| known.to_lowercase() == sid.to_lowercase());
             let credentials = Credentials::auth_token(sid, token);
-            match known {
+            match existing {
                 // Its entry below `twilio.accounts` wins over the default token, as in `Keyring::credentials`.
-                Some(at) => accounts[at].1 = credentials,
+                Some(index) => accounts[index].1 = credentials,
                 None => accounts.push((sid, credentials)),
             }
         }

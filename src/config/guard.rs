@@ -16,12 +16,12 @@ pub struct GuardSettings {
 }
 
 pub(super) fn guard(reader: &mut SettingsReader<'_>) -> Option<GuardSettings> {
-    let loops = reader.flag("guard.loop_detection");
+    let loop_detection = reader.flag("guard.loop_detection");
     let messages_per_user_per_minute =
         reader.number("guard.messages_per_user_per_minute", 0..=1_000_000);
     let own_numbers = own_numbers(reader);
     Some(GuardSettings {
-        loop_detection: loops?,
+        loop_detection: loop_detection?,
         messages_per_user_per_minute: u32::try_from(messages_per_user_per_minute?).ok()?,
         own_numbers: own_numbers?,
     })
@@ -32,14 +32,16 @@ fn own_numbers(reader: &mut SettingsReader<'_>) -> Option<Vec<Address>> {
     let texts = reader.list(KEY);
     let addresses: Vec<_> = texts.into_iter().map(Address::parse).collect();
     // Only phone numbers have a known format. On other channels any text may be an address.
-    let is_phones =
+    let has_phone_numbers =
         |address: &Address| matches!(address.channel(), Channel::Sms | Channel::WhatsApp);
-    let mut addresses_of_phones = addresses.iter().filter(|address| is_phones(address));
-    if let Some(odd) = addresses_of_phones.find(|address| address.identity() == Identity::Other) {
-        let odd = odd.as_str();
+    let mut phone_addresses = addresses
+        .iter()
+        .filter(|address| has_phone_numbers(address));
+    if let Some(invalid) = phone_addresses.find(|address| address.identity() == Identity::Other) {
+        let invalid = invalid.as_str();
         reader.problem(
             KEY,
-            format!("has {odd:?}, which is not an address: write addresses as Twilio does, such as [\"+15550002222\", \"whatsapp:+15550002222\"]"),
+            format!("has {invalid:?}, which is not an address: write addresses as Twilio does, such as [\"+15550002222\", \"whatsapp:+15550002222\"]"),
         );
         return None;
     }

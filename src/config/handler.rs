@@ -70,11 +70,11 @@ pub(super) fn handler(reader: &mut SettingsReader<'_>) -> Option<HandlerSettings
     ];
     let kind = reader.choice("handler.kind", &kinds);
     if let Some(kind) = kind {
-        warn_of_unused(reader, kind);
+        warn_about_unused_settings(reader, kind);
     }
     // Rules may forward, so a URL is optional for them. With an invalid `kind`, a URL that is set is still checked.
-    let forwards = kind != Some(HandlerKind::Echo) && !reader.text(FORWARD_URL).is_empty();
-    let forward = forward(reader, kind == Some(HandlerKind::Forward) || forwards);
+    let may_forward = kind != Some(HandlerKind::Echo) && !reader.text(FORWARD_URL).is_empty();
+    let forward = forward(reader, kind == Some(HandlerKind::Forward) || may_forward);
     #[cfg(feature = "rules")]
     let rules = match kind {
         // `Err`: the URL is set but invalid. Reporting it as missing too would be wrong.
@@ -100,12 +100,12 @@ pub(super) fn handler(reader: &mut SettingsReader<'_>) -> Option<HandlerSettings
 
 pub(super) fn handoff(reader: &mut SettingsReader<'_>) -> Option<HandoffSettings> {
     const KEY: &str = "handoff.ttl";
-    const MAX: Duration = Duration::from_hours(720);
+    const MAX_TTL: Duration = Duration::from_hours(720);
     let text = reader.text(KEY);
     let ttl: Option<SignedDuration> = text.parse().ok();
     // A negative time does not convert.
     let ttl = ttl.and_then(|ttl| Duration::try_from(ttl).ok());
-    let ttl = ttl.filter(|ttl| (Duration::from_secs(1)..=MAX).contains(ttl));
+    let ttl = ttl.filter(|ttl| (Duration::from_secs(1)..=MAX_TTL).contains(ttl));
     if ttl.is_none() {
         reader.problem(
             KEY,
@@ -126,7 +126,7 @@ const NO_FORWARD_SECRET: &str = "is missing: make one with  echo whsec_$(openssl
 /// Warns about settings of a handler that `handler.kind` does not select.
 ///
 /// The operator may expect that handler's replies, and users would get others.
-fn warn_of_unused(reader: &mut SettingsReader<'_>, kind: HandlerKind) {
+fn warn_about_unused_settings(reader: &mut SettingsReader<'_>, kind: HandlerKind) {
     let (name, reads_rules, reads_forward_url) = match kind {
         HandlerKind::Echo => ("echo", false, false),
         HandlerKind::Forward => ("forward", false, true),
@@ -155,17 +155,17 @@ fn warn_of_unused(reader: &mut SettingsReader<'_>, kind: HandlerKind) {
 /// Marks an invalid value whose problem has been recorded.
 struct AlreadyReported;
 
-/// Returns the service to forward to, if `is_asked` requires one.
+/// Reads the service to forward to. With `is_required`, a missing URL or secret is a problem.
 fn forward(
     reader: &mut SettingsReader<'_>,
-    is_asked: bool,
+    is_required: bool,
 ) -> Result<Option<ForwardTarget>, AlreadyReported> {
-    let before = reader.problem_count();
+    let problems_before = reader.problem_count();
     let url = reader.text(FORWARD_URL).trim().to_owned();
     let secret = reader.secret(FORWARD_SECRET);
-    let has_problem = reader.problem_count() > before;
+    let has_problem = reader.problem_count() > problems_before;
     // A secret that nothing uses is still read above: one that is empty or unreadable is a mistake.
-    if !is_asked {
+    if !is_required {
         return if has_problem {
             Err(AlreadyReported)
         } else {
@@ -195,11 +195,11 @@ fn forward(
     }
 }
 
-/// Reads and validates the rules file. `forwards_nowhere`: `handler.forward_url` is not set.
+/// Reads and validates the rules file. With `is_forward_url_missing`, a rule that forwards is a problem.
 #[cfg(feature = "rules")]
 fn rules(
     reader: &mut SettingsReader<'_>,
-    forwards_nowhere: bool,
+    is_forward_url_missing: bool,
 ) -> Result<Option<RulesFile>, AlreadyReported> {
     let text = reader.text(RULES).trim().to_owned();
     if text.is_empty() {
@@ -217,17 +217,17 @@ fn rules(
             RULES,
             format!(
                 "names {}, which has problems:\n    {lines}",
-                super::shown(&path)
+                super::display_path(&path)
             ),
         );
         AlreadyReported
     })?;
-    if let Some((line, column)) = file.first_forward().filter(|_| forwards_nowhere) {
+    if let Some((line, column)) = file.first_forward().filter(|_| is_forward_url_missing) {
         reader.problem(
             FORWARD_URL,
             format!(
                 "is missing: {}, line {line}, column {column}, forwards to it",
-                super::shown(&path)
+                super::display_path(&path)
             ),
         );
         if reader.secret(FORWARD_SECRET).is_none() {

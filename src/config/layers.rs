@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::problem::Problems;
-use super::{DEFAULT_FILE, DEFAULT_TOML, Sources, shown};
+use super::{DEFAULT_FILE, DEFAULT_TOML, Sources, display_path};
 use crate::redact::{is_url, redacted_url};
 
 /// Short environment names of keys, in addition to their `REPLYHOOK__` names.
-const WELL_KNOWN: [(&str, &str); 8] = [
+const SHORT_NAMES: [(&str, &str); 8] = [
     ("TWILIO_AUTH_TOKEN", "twilio.auth_token"),
     ("TWILIO_AUTH_TOKEN_FILE", "twilio.auth_token_file"),
     ("TWILIO_AUTH_TOKEN_SECONDARY", "twilio.auth_token_secondary"),
@@ -47,10 +47,10 @@ const RENAMED: [(&str, &str); 18] = [
     ("server.max_target_bytes", "server.max_uri_bytes"),
     ("store.keep_bodies", "store.body_retention_days"),
 ];
-const PREFIX: &str = "REPLYHOOK__";
-const DEFAULT: &str = "default";
+const ENV_PREFIX: &str = "REPLYHOOK__";
+const DEFAULT_ORIGIN: &str = "default";
 /// Prefix of the keys `<AccountSid>.auth_token` and `<AccountSid>.auth_token_file`.
-pub(super) const ACCOUNTS: &str = "twilio.accounts.";
+pub(super) const ACCOUNTS_PREFIX: &str = "twilio.accounts.";
 
 /// A value and its origin.
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ pub(super) struct Layers {
 
 impl Layers {
     pub(super) fn read(sources: &Sources, problems: &mut Problems) -> Self {
-        // The defaults come first: they define the known keys and the types that `set` and `typed` check.
+        // The defaults come first: they define the known keys and the types that `set` and `convert` check.
         let mut entries = BTreeMap::new();
         let defaults: Table = DEFAULT_TOML
             .parse()
@@ -83,7 +83,7 @@ impl Layers {
                 key,
                 SettingEntry {
                     value: value.clone(),
-                    origin: DEFAULT.to_owned(),
+                    origin: DEFAULT_ORIGIN.to_owned(),
                     rank: 0,
                 },
             );
@@ -94,12 +94,12 @@ impl Layers {
             port: None,
         };
         for (key, value) in &sources.defaults {
-            layers.put(key, value, DEFAULT, 0, problems);
+            layers.set_internal(key, value, DEFAULT_ORIGIN, 0, problems);
         }
         layers.read_file(sources, problems);
         layers.read_env(sources, problems);
         for (key, value) in &sources.fixed {
-            layers.put(key, value, "this command", 4, problems);
+            layers.set_internal(key, value, "this command", 4, problems);
         }
         layers
     }
@@ -121,7 +121,7 @@ impl Layers {
         let mut accounts: Vec<_> = self
             .entries
             .keys()
-            .filter_map(|key| key.strip_prefix(ACCOUNTS)?.split('.').next())
+            .filter_map(|key| key.strip_prefix(ACCOUNTS_PREFIX)?.split('.').next())
             .collect();
         accounts.dedup();
         accounts.into_iter().map(str::to_owned).collect()
@@ -129,7 +129,7 @@ impl Layers {
 
     /// Returns key, masked value and origin of every setting.
     pub(super) fn effective(&self) -> Vec<(String, String, String)> {
-        let shown = |(key, entry): (&String, &SettingEntry)| {
+        let describe = |(key, entry): (&String, &SettingEntry)| {
             let (mut value, mut origin) = (entry.value.clone(), entry.origin.clone());
             // Show the address that the server will listen on, not the one whose port `PORT` replaces.
             if key == "server.listen"
@@ -142,22 +142,26 @@ impl Layers {
                 ));
                 origin = format!("{origin}, {}", port.origin);
             }
-            (key.clone(), masked(key, &value), origin)
+            (key.clone(), display_value(key, &value), origin)
         };
-        self.entries.iter().map(shown).collect()
+        self.entries.iter().map(describe).collect()
     }
 
     fn read_file(&mut self, sources: &Sources, problems: &mut Problems) {
-        let (path, named) = match &sources.file {
+        let (path, is_explicit) = match &sources.file {
             Some(path) => (path.as_path(), true),
             None => (Path::new(DEFAULT_FILE), false),
         };
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             // The default file is optional; a file that was named must exist.
-            Err(error) if !named && error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) if !is_explicit && error.kind() == std::io::ErrorKind::NotFound => return,
             Err(error) => {
-                return problems.push("--config", shown(path), format!("cannot be read: {error}"));
+                return problems.push(
+                    "--config",
+                    display_path(path),
+                    format!("cannot be read: {error}"),
+                );
             }
         };
         let table: Table = match text.parse() {
@@ -165,13 +169,13 @@ impl Layers {
             Err(error) => {
                 return problems.push(
                     "(file)",
-                    position(path, &text, &error),
-                    format!("is not TOML: {}", reason(&text, &error)),
+                    error_position(path, &text, &error),
+                    format!("is not TOML: {}", syntax_error_message(&text, &error)),
                 );
             }
         };
         self.directory = path.parent().map(Path::to_path_buf).unwrap_or_default();
-        let origin = shown(path);
+        let origin = display_path(path);
         walk("", &table, &mut |key, value| {
             if !sources.ignores(&key) {
                 self.set(key, value.clone(), &origin, 1, problems);
@@ -182,7 +186,7 @@ impl Layers {
     fn read_env(&mut self, sources: &Sources, problems: &mut Problems) {
         for (name, value) in &sources.env {
             let origin = format!("environment variable {name}");
-            if let Some((_, key)) = WELL_KNOWN.iter().find(|(known, _)| known == name) {
+            if let Some((_, key)) = SHORT_NAMES.iter().find(|(known, _)| known == name) {
                 if sources.ignores(key) {
                     continue;
                 }
@@ -199,20 +203,20 @@ impl Layers {
                     origin,
                     rank: 3,
                 });
-            } else if let Some(rest) = name.strip_prefix(PREFIX) {
+            } else if let Some(rest) = name.strip_prefix(ENV_PREFIX) {
                 let mut key = rest.to_lowercase().replace("__", ".");
                 // `to_lowercase` above has changed the `AC` of an account SID as well: restore it.
                 if let Some(account) = key
-                    .strip_prefix(ACCOUNTS)
+                    .strip_prefix(ACCOUNTS_PREFIX)
                     .and_then(|rest| rest.strip_prefix("ac"))
                 {
-                    key = format!("{ACCOUNTS}AC{account}");
+                    key = format!("{ACCOUNTS_PREFIX}AC{account}");
                 }
-                // Before `typed`: a variable that is ignored must not cause a problem either.
+                // Before `convert`: a variable that is ignored must not cause a problem either.
                 if sources.ignores(&key) {
                     continue;
                 }
-                match self.typed(&key, value) {
+                match self.convert(&key, value) {
                     Ok(value) => self.set(key, value, &origin, 2, problems),
                     Err(expected) => problems.push(key, origin, format!("is not {expected}")),
                 }
@@ -221,15 +225,22 @@ impl Layers {
     }
 
     /// Sets a value of the program itself. Unlike [`set`](Self::set), does not check that the key is known.
-    fn put(&mut self, key: &str, text: &str, origin: &str, rank: u8, problems: &mut Problems) {
-        match self.typed(key, text) {
+    fn set_internal(
+        &mut self,
+        key: &str,
+        text: &str,
+        origin: &str,
+        rank: u8,
+        problems: &mut Problems,
+    ) {
+        match self.convert(key, text) {
             Ok(value) => self.replace(key.to_owned(), value, origin, rank),
             Err(expected) => problems.push(key, origin, format!("is not {expected}")),
         }
     }
 
     /// Converts a text to the type of its key's default. For a key without a default it stays a text.
-    fn typed(&self, key: &str, text: &str) -> Result<Value, &'static str> {
+    fn convert(&self, key: &str, text: &str) -> Result<Value, &'static str> {
         match self.entries.get(key).map(|entry| &entry.value) {
             Some(Value::Integer(_)) => text
                 .trim()
@@ -253,18 +264,18 @@ impl Layers {
 
     fn set(&mut self, key: String, value: Value, origin: &str, rank: u8, problems: &mut Problems) {
         if let Some((account, field)) = key
-            .strip_prefix(ACCOUNTS)
+            .strip_prefix(ACCOUNTS_PREFIX)
             .and_then(|rest| rest.split_once('.'))
             && matches!(field, "auth_token" | "auth_token_file")
         {
             // Account SIDs are compared without case: environment keys have arrived here in lower case.
-            let same = |known: &&String| {
-                known.eq_ignore_ascii_case(&format!("{ACCOUNTS}{account}.{field}"))
+            let is_same_key = |known: &&String| {
+                known.eq_ignore_ascii_case(&format!("{ACCOUNTS_PREFIX}{account}.{field}"))
             };
             let key = self
                 .entries
                 .keys()
-                .find(same)
+                .find(is_same_key)
                 .cloned()
                 .unwrap_or_else(|| key.clone());
             if !value.is_str() {
@@ -277,11 +288,11 @@ impl Layers {
             if let Some((_, new)) = RENAMED.iter().find(|(old, _)| *old == key) {
                 return problems.push(&key, origin, format!("is now called {new}"));
             }
-            let hint = match self.nearest(&key) {
-                _ if key.starts_with(ACCOUNTS) => {
+            let hint = match self.most_similar_key(&key) {
+                _ if key.starts_with(ACCOUNTS_PREFIX) => {
                     "; write twilio.accounts.<AccountSid>.auth_token or …auth_token_file".to_owned()
                 }
-                Some(near) => format!("; did you mean {near}?"),
+                Some(similar) => format!("; did you mean {similar}?"),
                 None => String::new(),
             };
             return problems.push(&key, origin, format!("is not a known key{hint}"));
@@ -318,15 +329,15 @@ impl Layers {
             .is_none_or(|entry| entry.rank <= rank)
         {
             // A secret and its `_file` are one setting: set in a higher layer, one clears the other of a lower layer.
-            // Within one layer both stay, and `Reader::secret` reports that.
-            let twin = key
+            // Within one layer both stay, and `SettingsReader::secret` reports that.
+            let counterpart = key
                 .strip_suffix("_file")
                 .map_or_else(|| format!("{key}_file"), str::to_owned);
-            if let Some(twin) = self.entries.get_mut(&twin)
-                && twin.rank < rank
+            if let Some(counterpart) = self.entries.get_mut(&counterpart)
+                && counterpart.rank < rank
                 && value.as_str().is_some_and(|text| !text.is_empty())
             {
-                twin.value = Value::String(String::new());
+                counterpart.value = Value::String(String::new());
             }
             self.entries.insert(
                 key,
@@ -340,13 +351,13 @@ impl Layers {
     }
 
     /// Returns the known key that is most similar to a misspelled one.
-    fn nearest(&self, key: &str) -> Option<&str> {
+    fn most_similar_key(&self, key: &str) -> Option<&str> {
         // Compare the last part alone as well: it finds a key in a wrong section. The small malus prefers a key whose
         // section is similar too.
-        let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+        let last_part = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
         let score = |known: &str| {
             strsim::jaro_winkler(known, key)
-                .max(strsim::jaro_winkler(&last(known), &last(key)) - 0.05)
+                .max(strsim::jaro_winkler(&last_part(known), &last_part(key)) - 0.05)
         };
         let best = self
             .entries
@@ -357,23 +368,29 @@ impl Layers {
 }
 
 /// Returns the key of an environment variable's short or `REPLYHOOK__` name.
-pub(super) fn key_of(name: &str) -> Option<String> {
-    let known = WELL_KNOWN.iter().find(|(known, _)| *known == name);
-    let named = || Some(name.strip_prefix(PREFIX)?.to_lowercase().replace("__", "."));
-    known.map(|(_, key)| (*key).to_owned()).or_else(named)
+pub(super) fn key_of_env_var(name: &str) -> Option<String> {
+    let known = SHORT_NAMES.iter().find(|(known, _)| *known == name);
+    let prefixed = || {
+        Some(
+            name.strip_prefix(ENV_PREFIX)?
+                .to_lowercase()
+                .replace("__", "."),
+        )
+    };
+    known.map(|(_, key)| (*key).to_owned()).or_else(prefixed)
 }
 
 /// Replacement for a secret. Its length does not depend on the secret's.
 const MASK: &str = "********";
 
 /// Formats a value for display. Masks secrets, and texts of other keys that look like an auth token.
-fn masked(key: &str, value: &Value) -> String {
-    let secret = ["auth_token", "auth_token_secondary", "_secret"]
+fn display_value(key: &str, value: &Value) -> String {
+    let is_secret = ["auth_token", "auth_token_secondary", "_secret"]
         .iter()
         .any(|name| key.ends_with(name));
     match value {
         Value::String(text) if text.is_empty() => "(not set)".to_owned(),
-        Value::String(text) if secret || is_token(text) => MASK.to_owned(),
+        Value::String(text) if is_secret || is_token(text) => MASK.to_owned(),
         Value::String(text) if may_be_url(key, text) => format!("{:?}", redacted_url(text)),
         value => value.to_string(),
     }
@@ -418,7 +435,7 @@ fn walk(prefix: &str, table: &Table, visit: &mut impl FnMut(String, &Value)) {
 }
 
 /// Returns the message of a TOML error, or a general one for a line that may hold a secret.
-fn reason(text: &str, error: &toml::de::Error) -> String {
+fn syntax_error_message(text: &str, error: &toml::de::Error) -> String {
     // The parser's messages may quote the value.
     let start = error.span().map_or(0, |span| span.start);
     let line = text
@@ -434,9 +451,9 @@ fn reason(text: &str, error: &toml::de::Error) -> String {
     error.message().trim_end().to_owned()
 }
 
-fn position(path: &Path, text: &str, error: &toml::de::Error) -> String {
+fn error_position(path: &Path, text: &str, error: &toml::de::Error) -> String {
     let Some(span) = error.span() else {
-        return shown(path);
+        return display_path(path);
     };
     let before = text.get(..span.start).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
@@ -445,7 +462,7 @@ fn position(path: &Path, text: &str, error: &toml::de::Error) -> String {
         .next()
         .map_or(0, |line| line.chars().count())
         + 1;
-    format!("{} line {line}, column {column}", shown(path))
+    format!("{} line {line}, column {column}", display_path(path))
 }
 
 #[cfg(test)]

@@ -40,10 +40,10 @@ impl MediaSettings {
 }
 
 pub(super) fn media(reader: &mut SettingsReader<'_>) -> Option<MediaSettings> {
-    let save = reader.text("media.save_dir").trim();
-    let save = (!save.is_empty()).then(|| reader.layers.directory.join(save));
+    let save_dir = reader.text("media.save_dir").trim();
+    let save_dir = (!save_dir.is_empty()).then(|| reader.layers.directory.join(save_dir));
     let delete_after_save = reader.flag("media.delete_after_save")?;
-    if delete_after_save && save.is_none() {
+    if delete_after_save && save_dir.is_none() {
         reader.problem(
             "media.delete_after_save",
             "deletes only saved media, and media.save_dir is not set: set it, or leave this key out",
@@ -51,32 +51,32 @@ pub(super) fn media(reader: &mut SettingsReader<'_>) -> Option<MediaSettings> {
         return None;
     }
     // A folder that does not exist yet is valid.
-    if let Some(folder) = save
+    if let Some(folder) = save_dir
         .as_ref()
         .filter(|folder| folder.exists() && !folder.is_dir())
     {
-        let shown = super::shown(folder);
+        let path = super::display_path(folder);
         reader.problem(
             "media.save_dir",
-            format!("names {shown}, which is not a folder"),
+            format!("names {path}, which is not a folder"),
         );
         return None;
     }
-    if let Some(folder) = &save
-        && let Ok(about) = folder.metadata()
-        && about.mode() & 0o077 != 0
+    if let Some(folder) = &save_dir
+        && let Ok(metadata) = folder.metadata()
+        && metadata.mode() & 0o077 != 0
     {
         // Users' files: a folder with permissions for group or others is suspicious, but may be intended.
-        let (mode, shown) = (about.mode() & 0o777, super::shown(folder));
+        let (mode, path) = (metadata.mode() & 0o777, super::display_path(folder));
         reader.warn(
             "media.save_dir",
-            format!("names {shown}, which other users of this machine may enter (mode {mode:o}): chmod 700 {shown}"),
+            format!("names {path}, which other users of this machine may enter (mode {mode:o}): chmod 700 {path}"),
         );
     }
     let quota = reader.number("media.save_quota_mib", 1..=1_048_576);
     let hosts = hosts(reader);
     Some(MediaSettings {
-        save_dir: save,
+        save_dir,
         delete_after_save,
         save_quota: u64::try_from(quota?).ok()? * 1024 * 1024,
         allowed_redirect_hosts: hosts?,

@@ -124,7 +124,7 @@ impl Sources {
         let names = self.env.iter().filter(|(_, value)| !value.is_empty());
         names
             .map(|(name, _)| name.as_str())
-            .filter(|name| layers::key_of(name).is_some_and(|key| self.ignores(&key)))
+            .filter(|name| layers::key_of_env_var(name).is_some_and(|key| self.ignores(&key)))
             .collect()
     }
 
@@ -299,6 +299,6 @@ impl StoreSettings {
     }
 }
 
-fn shown(path: &Path) -> String {
+fn display_path(path: &Path) -> String {
     path.display().to_string()
 }

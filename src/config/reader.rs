@@ -5,9 +5,9 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
+use super::display_path;
 use super::layers::{self, Layers, SettingEntry, quoted};
 use super::problem::{Problem, Problems, Warning};
-use super::shown;
 use crate::secret::Secret;
 
 /// Reads values, and collects problems and warnings.
@@ -160,7 +160,7 @@ impl<'a> SettingsReader<'a> {
     pub(super) fn secret(&mut self, key: &str) -> Option<Secret> {
         let file_key = format!("{key}_file");
         // Set by the operator, even if to an empty text.
-        let set = |key: &str| {
+        let find_configured = |key: &str| {
             self.layers
                 .get(key)
                 .filter(|entry| entry.origin != "default")
@@ -176,9 +176,9 @@ impl<'a> SettingsReader<'a> {
         }
         if file.is_empty() {
             // Set but empty is a deployment mistake, such as a variable that did not expand. Not set is valid here.
-            if let Some(SettingEntry { origin, .. }) = set(key)
+            if let Some(SettingEntry { origin, .. }) = find_configured(key)
                 .filter(|_| text.trim().is_empty())
-                .filter(|_| set(&file_key).is_none())
+                .filter(|_| find_configured(&file_key).is_none())
             {
                 let text = if key.ends_with("auth_token") || key.contains("auth_token_") {
                     "is empty: with an empty token anyone could sign; set it or leave it out"
@@ -188,32 +188,35 @@ impl<'a> SettingsReader<'a> {
                 self.problems.push(key, origin, text);
                 return None;
             }
-            return (!text.is_empty()).then(|| self.trimmed(key, &text));
+            return (!text.is_empty()).then(|| self.trim_secret(key, &text));
         }
         // `join` keeps an absolute path as it is.
         let path = self.layers.directory.join(&file);
         match std::fs::read_to_string(&path) {
             Ok(text) if text.trim().is_empty() => {
-                self.problem(&file_key, format!("names {}, which is empty", shown(&path)));
+                self.problem(
+                    &file_key,
+                    format!("names {}, which is empty", display_path(&path)),
+                );
                 None
             }
             // Editors end files with a line feed: do not warn about it.
-            Ok(text) => Some(self.trimmed(&file_key, text.trim_end_matches(['\r', '\n']))),
+            Ok(text) => Some(self.trim_secret(&file_key, text.trim_end_matches(['\r', '\n']))),
             Err(error) => {
-                self.unreadable(&file_key, &path, &error);
+                self.report_unreadable(&file_key, &path, &error);
                 None
             }
         }
     }
 
-    fn trimmed(&mut self, key: &str, text: &str) -> Secret {
+    fn trim_secret(&mut self, key: &str, text: &str) -> Secret {
         if text.trim().len() < text.len() {
             self.warn(key, "has white space around it, which was cut");
         }
         Secret::new(text.trim())
     }
 
-    fn unreadable(&mut self, key: &str, path: &Path, error: &std::io::Error) {
+    fn report_unreadable(&mut self, key: &str, path: &Path, error: &std::io::Error) {
         // The value may be the token itself, so the problem must not quote it.
         if path
             .file_name()
@@ -227,7 +230,10 @@ impl<'a> SettingsReader<'a> {
         }
         self.problem(
             key,
-            format!("names {}, which cannot be read: {error}", shown(path)),
+            format!(
+                "names {}, which cannot be read: {error}",
+                display_path(path)
+            ),
         );
     }
 }

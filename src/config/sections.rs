@@ -217,11 +217,11 @@ pub(super) fn read(
 }
 
 pub(super) fn twilio(reader: &mut SettingsReader<'_>) -> Option<TwilioSettings> {
-    let before = reader.problem_count();
+    let problems_before = reader.problem_count();
     let auth_token = token(reader, "twilio.auth_token");
     let auth_token_secondary = token(reader, "twilio.auth_token_secondary");
     // `token` has reported one that is set but empty or unreadable.
-    if auth_token.is_none() && reader.problem_count() == before {
+    if auth_token.is_none() && reader.problem_count() == problems_before {
         reader.problem(
             "twilio.auth_token",
             "is missing: set TWILIO_AUTH_TOKEN (or TWILIO_AUTH_TOKEN_FILE) to the auth token in Twilio's console; \
@@ -238,7 +238,7 @@ pub(super) fn twilio(reader: &mut SettingsReader<'_>) -> Option<TwilioSettings> 
         let sid = sid(reader, &key, &name);
         match (sid, token(reader, &key)) {
             (Some(sid), Some(auth_token)) => accounts.push(AccountSettings { sid, auth_token }),
-            (Some(_), None) if reader.problem_count() == before => {
+            (Some(_), None) if reader.problem_count() == problems_before => {
                 reader.problem(&key, "is empty: set it or leave the account out");
             }
             _ => {}
@@ -345,9 +345,9 @@ pub(super) fn public_url(reader: &mut SettingsReader<'_>) -> Option<PublicUrl> {
         return None;
     }
     match PublicUrl::parse(text) {
-        Ok((url, notes)) => {
-            for note in &notes {
-                reader.warn(KEY, note);
+        Ok((url, warnings)) => {
+            for warning in &warnings {
+                reader.warn(KEY, warning);
             }
             Some(url)
         }
@@ -412,8 +412,8 @@ fn signature(
     ];
     let mode = reader.choice(KEY, &modes)?;
     // The explanation must not help an attacker, so only loopback clients may get it.
-    let reachable = server.is_some_and(|server| !server.listen.ip().is_loopback());
-    if mode == SignatureMode::Report && reachable && !allow_public_diagnostics {
+    let is_reachable = server.is_some_and(|server| !server.listen.ip().is_loopback());
+    if mode == SignatureMode::Report && is_reachable && !allow_public_diagnostics {
         reader.problem(
             KEY,
             "is report, which explains to every client why its signature does not match: set server.listen to a loopback \
@@ -432,13 +432,13 @@ fn reply(reader: &mut SettingsReader<'_>) -> Option<ReplySettings> {
     let max_messages = reader.count("reply.max_messages", 1..=1000);
     let fallback_text = reader.text("reply.fallback_text").to_owned();
     let template = reader.text("reply.window_closed_template").trim();
-    let well_formed = template.len() == 34
+    let is_well_formed = template.len() == 34
         && template.starts_with("HX")
         && template
             .bytes()
             .skip(2)
             .all(|byte| byte.is_ascii_hexdigit());
-    if !template.is_empty() && !well_formed {
+    if !template.is_empty() && !is_well_formed {
         reader.problem(
             "reply.window_closed_template",
             "is not a ContentSid: write HX and 32 hexadecimal digits",
@@ -457,8 +457,8 @@ fn reply(reader: &mut SettingsReader<'_>) -> Option<ReplySettings> {
 
 pub(super) fn rest(reader: &mut SettingsReader<'_>) -> Option<RestSettings> {
     let api_url = api_url(reader);
-    let messaging_url = other_url(reader, "twilio.messaging_url");
-    let content_url = other_url(reader, "twilio.content_url");
+    let messaging_url = rest_url(reader, "twilio.messaging_url");
+    let content_url = rest_url(reader, "twilio.content_url");
     let sid = reader.text("twilio.api_key_sid").trim().to_owned();
     let secret = reader.secret("twilio.api_key_secret");
     let api_key = match (sid.is_empty(), secret) {
@@ -514,7 +514,7 @@ fn api_url(reader: &mut SettingsReader<'_>) -> Option<ApiUrl> {
     url.map_err(|error| reader.problem(KEY, error)).ok()
 }
 
-fn other_url(reader: &mut SettingsReader<'_>, key: &str) -> Option<ApiUrl> {
+fn rest_url(reader: &mut SettingsReader<'_>, key: &str) -> Option<ApiUrl> {
     let url = ApiUrl::parse(reader.text(key));
     url.map_err(|error| reader.problem(key, error)).ok()
 }

@@ -44,7 +44,7 @@ pub struct ConsentSettings {
 
 pub(super) fn store(reader: &mut SettingsReader<'_>) -> Option<StoreSettings> {
     const KEY: &str = "store.url";
-    let before = reader.problem_count();
+    let problems_before = reader.problem_count();
     let url = match reader.secret(KEY) {
         Some(text) => match text.expose().parse() {
             Ok(url) => Some(url),
@@ -57,7 +57,7 @@ pub(super) fn store(reader: &mut SettingsReader<'_>) -> Option<StoreSettings> {
                 None
             }
         },
-        None if reader.problem_count() == before => {
+        None if reader.problem_count() == problems_before => {
             reader.problem(
                 KEY,
                 "(DATABASE_URL) is empty: leave it out for sqlite:replyhook.db",
@@ -86,14 +86,14 @@ pub(super) fn store(reader: &mut SettingsReader<'_>) -> Option<StoreSettings> {
     let body_retention_days = reader.number("store.body_retention_days", -1..=3650);
     let (retention, body_retention_days) = (retention?, body_retention_days?);
     // -1 cannot become a `u64`: texts are then stored for as long as other content.
-    let bodies = u64::try_from(body_retention_days).map_or(retention, |number| {
+    let body_retention = u64::try_from(body_retention_days).map_or(retention, |number| {
         // At least an hour, so that a redelivery in that time still gets the saved response.
         Duration::from_secs((number * 86_400).max(3600)).min(retention)
     });
     Some(StoreSettings {
         url: url?,
         retention,
-        body_retention: bodies,
+        body_retention,
     })
 }
 

@@ -59,7 +59,7 @@ impl Budget {
         self.used.fetch_sub(bytes, Ordering::AcqRel);
     }
 
-    pub(super) fn forget(&self, connection: &ConnectionState) {
+    pub(super) fn remove(&self, connection: &ConnectionState) {
         self.charged().remove(&connection.id);
     }
 
@@ -76,7 +76,7 @@ impl Budget {
         let now = Instant::now();
         let mut by_rate: Vec<_> = charged
             .iter()
-            .map(|(id, connection)| (connection.rate(now), *id))
+            .map(|(id, connection)| (connection.bytes_per_second(now), *id))
             .collect();
         by_rate.sort_unstable();
         let mut dropped = 0;
@@ -178,7 +178,7 @@ mod tests {
         second.record_flush();
         receive(second, FREE_BYTES + 7000);
         assert_eq!(used(), 7000);
-        second.release();
+        second.release_charge();
         assert_eq!(used(), 0);
         assert!(first.budget.as_ref().unwrap().charged().is_empty());
     }

@@ -4,8 +4,8 @@
 //! the server report it here. The stream reports reads and writes, the exchange reports the begin of a request and of
 //! its response, and the signature layer reports a verified request.
 //!
-//! The methods that report progress run in the connection's task. Only `evict_unverified`, `evict_idle`, `rate`,
-//! `drop_request` and `shut_down` are called from other tasks.
+//! The methods that report progress run in the connection's task. Only `evict_unverified`, `evict_idle`,
+//! `bytes_per_second`, `drop_request` and `shut_down` are called from other tasks.
 
 mod budget;
 
@@ -33,7 +33,7 @@ const DROPPED: u8 = 0x40;
 const NOT_STALLED: u64 = u64::MAX;
 
 /// Progress of a connection.
-// The values are stored in `ConnectionState::bits`; `ALL` is in the same order, so that `of` can read them.
+// The values are stored in `ConnectionState::bits`; `ALL` is in the same order, so that `from_bits` can read them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Accepted; nothing was read yet, so bytes may be waiting.
@@ -97,17 +97,17 @@ pub(crate) enum Eviction {
 pub(crate) struct ConnectionState {
     id: u64,
     budget: Option<Arc<Budget>>,
-    accepted: Instant,
+    accepted_at: Instant,
     /// [`Phase`], [`EVER_VERIFIED`] and [`DROPPED`].
     // One word, changed by compare-and-swap: an eviction or a drop never overwrites a phase that it has not checked,
     // such as that of a request that has just begun or was just verified. AcqRel on success, so that the thread that
     // sees a phase also sees the `since` stored before it.
     bits: AtomicU8,
-    /// Begin of the request, or of the idle time, in microseconds after `accepted`.
+    /// Begin of the request, or of the idle time, in microseconds after `accepted_at`.
     // Stored with Release before the phase changes: another thread may briefly see the new time with the old phase, and
     // then its compare-and-swap of `bits` decides.
     since: AtomicU64,
-    /// Time at which a write began to wait for the peer, in microseconds after `accepted`, or [`NOT_STALLED`].
+    /// Time at which a write began to wait for the peer, in microseconds after `accepted_at`, or [`NOT_STALLED`].
     // Relaxed, like the two flags below: only the connection's task uses it. Atomic because the state is shared.
     stalled_since: AtomicU64,
     /// Bytes of the next request arrived before the response to the current one was written.
@@ -127,7 +127,7 @@ pub(crate) struct ConnectionState {
     // Release and Acquire: stored before the task is woken, and visible to it then.
     shutting_down: AtomicBool,
     /// Waker of the connection's task, for evictions, drops and shutdown.
-    task: AtomicWaker,
+    waker: AtomicWaker,
 }
 
 impl ConnectionState {
@@ -135,7 +135,7 @@ impl ConnectionState {
         Self {
             id,
             budget,
-            accepted: Instant::now(),
+            accepted_at: Instant::now(),
             bits: AtomicU8::new(Phase::Accepted as u8),
             since: AtomicU64::new(0),
             stalled_since: AtomicU64::new(NOT_STALLED),
@@ -145,7 +145,7 @@ impl ConnectionState {
             charged: AtomicUsize::new(0),
             is_listed: AtomicBool::new(false),
             shutting_down: AtomicBool::new(false),
-            task: AtomicWaker::new(),
+            waker: AtomicWaker::new(),
         }
     }
 
@@ -159,18 +159,18 @@ impl ConnectionState {
 
     /// Returns the begin of the request, or of the idle time.
     pub(crate) fn since(&self) -> Instant {
-        self.accepted + Duration::from_micros(self.since.load(Ordering::Acquire))
+        self.accepted_at + Duration::from_micros(self.since.load(Ordering::Acquire))
     }
 
     /// Returns the time at which a write began to wait for the peer, if one does.
     pub(crate) fn stalled_since(&self) -> Option<Instant> {
         let micros = self.stalled_since.load(Ordering::Relaxed);
-        (micros != NOT_STALLED).then(|| self.accepted + Duration::from_micros(micros))
+        (micros != NOT_STALLED).then(|| self.accepted_at + Duration::from_micros(micros))
     }
 
     // Never `NOT_STALLED`, which has a meaning of its own.
-    fn micros(&self) -> u64 {
-        u64::try_from(self.accepted.elapsed().as_micros()).unwrap_or(NOT_STALLED - 1)
+    fn elapsed_micros(&self) -> u64 {
+        u64::try_from(self.accepted_at.elapsed().as_micros()).unwrap_or(NOT_STALLED - 1)
     }
 
     /// Changes the phase to what `next` returns for the current one; false if the connection was evicted.
@@ -180,10 +180,10 @@ impl ConnectionState {
             Phase::Evicted => None,
             phase => Some(next(phase) as u8 | bits & (EVER_VERIFIED | DROPPED)),
         };
-        let entered = self
+        let result = self
             .bits
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
-        entered.is_ok()
+        result.is_ok()
     }
 
     /// Records that a read found no bytes.
@@ -201,7 +201,7 @@ impl ConnectionState {
         let is_open = match self.phase() {
             // Only the first byte sets the time, so that sending slowly does not prolong protection and timeout.
             Phase::Accepted | Phase::Idle => {
-                self.since.store(self.micros(), Ordering::Release);
+                self.since.store(self.elapsed_micros(), Ordering::Release);
                 self.change_phase(|_| Phase::Head)
             }
             Phase::Verified | Phase::Streaming | Phase::Responding | Phase::Closing => {
@@ -232,13 +232,13 @@ impl ConnectionState {
     pub(crate) fn discard(&self, bytes: usize) {
         // Saturating: the first bytes were free, so fewer may be charged than are discarded, and another thread may
         // have dropped the request and set `charged` to 0.
-        let lower = |count: usize| Some(count.saturating_sub(bytes));
+        let subtract = |count: usize| Some(count.saturating_sub(bytes));
         let _ = self
             .received
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, lower);
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, subtract);
         let charged = self
             .charged
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, lower);
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, subtract);
         // `fetch_update` returns the value before: what was charged of these bytes is subtracted.
         if let (Some(budget), Ok(charged)) = (&self.budget, charged) {
             budget.subtract(charged.min(bytes));
@@ -246,18 +246,18 @@ impl ConnectionState {
     }
 
     /// Returns a request's bytes to the budget, once it is verified or answered, or its connection ends.
-    pub(crate) fn release(&self) {
+    pub(crate) fn release_charge(&self) {
         self.received.store(0, Ordering::Relaxed);
         if let Some(budget) = &self.budget
             && self.is_listed.swap(false, Ordering::AcqRel)
         {
             budget.subtract(self.charged.swap(0, Ordering::AcqRel));
-            budget.forget(self);
+            budget.remove(self);
         }
     }
 
     /// Returns the received bytes per second since the request began.
-    fn rate(&self, now: Instant) -> u64 {
+    fn bytes_per_second(&self, now: Instant) -> u64 {
         let time = now.duration_since(self.since()).as_micros().max(1);
         // 128 bits: the product with a million may exceed 64.
         let received = self.received.load(Ordering::Relaxed) as u128;
@@ -276,7 +276,7 @@ impl ConnectionState {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, change)
             .ok()?;
         // The task may be waiting for the peer's next bytes. It reads the flag in `TrackedStream::poll_read`.
-        self.task.wake();
+        self.waker.wake();
         Some(self.charged.swap(0, Ordering::AcqRel))
     }
 
@@ -289,7 +289,7 @@ impl ConnectionState {
     pub(crate) fn begin_request(&self) -> bool {
         if self.phase() != Phase::Head {
             // The head was read together with the previous request, so no read has set the time.
-            self.since.store(self.micros(), Ordering::Release);
+            self.since.store(self.elapsed_micros(), Ordering::Release);
         }
         self.has_next_bytes.store(false, Ordering::Relaxed);
         self.change_phase(|_| Phase::Unverified)
@@ -305,18 +305,18 @@ impl ConnectionState {
             let is_open = Phase::from_bits(bits) != Phase::Evicted && bits & DROPPED == 0;
             is_open.then_some(verified)
         };
-        let entered = self
+        let result = self
             .bits
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
-        self.release();
-        entered.is_ok()
+        self.release_charge();
+        result.is_ok()
     }
 
     /// Records the begin of a response. `is_streaming` is true if its body follows later.
     pub(crate) fn begin_response(&self, is_streaming: bool) {
         // A verified request was released by `record_verified`.
         if self.phase() == Phase::Unverified {
-            self.release();
+            self.release_charge();
         }
         let next = if is_streaming {
             Phase::Streaming
@@ -342,7 +342,7 @@ impl ConnectionState {
             return;
         }
         // Begin of the idle time, or of the head that was pipelined.
-        self.since.store(self.micros(), Ordering::Release);
+        self.since.store(self.elapsed_micros(), Ordering::Release);
         let next = if self.has_next_bytes.load(Ordering::Relaxed) {
             Phase::Head
         } else {
@@ -366,21 +366,22 @@ impl ConnectionState {
         }
         // Phase `Head`: hyper itself has rejected the head, for example one over the limit, and `record_rejection`
         // was not called.
-        let lingers = self.phase() == Phase::Head || self.is_rejected.load(Ordering::Relaxed);
-        if lingers {
-            self.since.store(self.micros(), Ordering::Release);
+        let must_linger = self.phase() == Phase::Head || self.is_rejected.load(Ordering::Relaxed);
+        if must_linger {
+            self.since.store(self.elapsed_micros(), Ordering::Release);
             self.change_phase(|_| Phase::Closing);
         }
-        lingers
+        must_linger
     }
 
     /// Records that a write waits for the peer, or no longer does.
-    pub(crate) fn set_write_stalled(&self, stalls: bool) {
+    pub(crate) fn set_write_stalled(&self, is_stalled: bool) {
         // Only the first stalled write sets the time, so that the timeout counts from the last progress.
         let before = self.stalled_since.load(Ordering::Relaxed);
-        if stalls && before == NOT_STALLED {
-            self.stalled_since.store(self.micros(), Ordering::Relaxed);
-        } else if !stalls && before != NOT_STALLED {
+        if is_stalled && before == NOT_STALLED {
+            self.stalled_since
+                .store(self.elapsed_micros(), Ordering::Relaxed);
+        } else if !is_stalled && before != NOT_STALLED {
             self.stalled_since.store(NOT_STALLED, Ordering::Relaxed);
         }
     }
@@ -397,9 +398,9 @@ impl ConnectionState {
                     _ => Eviction::VerifiedBusy,
                 };
             }
-            let protected = since + UNVERIFIED_PROTECTION;
-            if !phase.is_idle() && now < protected {
-                return Eviction::ProtectedUntil(protected);
+            let protected_until = since + UNVERIFIED_PROTECTION;
+            if !phase.is_idle() && now < protected_until {
+                return Eviction::ProtectedUntil(protected_until);
             }
             if self.evict(bits) {
                 return Eviction::Evicted;
@@ -435,7 +436,7 @@ impl ConnectionState {
             .compare_exchange(bits, evicted, Ordering::AcqRel, Ordering::Acquire);
         // The task may be waiting for the peer. It ends when it reads the phase.
         if change.is_ok() {
-            self.task.wake();
+            self.waker.wake();
         }
         change.is_ok()
     }
@@ -443,7 +444,7 @@ impl ConnectionState {
     /// Asks the connection's task to end after its request in flight.
     pub(crate) fn shut_down(&self) {
         self.shutting_down.store(true, Ordering::Release);
-        self.task.wake();
+        self.waker.wake();
     }
 
     pub(crate) fn is_shutting_down(&self) -> bool {
@@ -451,8 +452,8 @@ impl ConnectionState {
     }
 
     /// Sets the waker for changes by other tasks. Call it before reading the state, so that no change is missed.
-    pub(crate) fn set_task(&self, waker: &Waker) {
-        self.task.register(waker);
+    pub(crate) fn set_waker(&self, waker: &Waker) {
+        self.waker.register(waker);
     }
 }
 

@@ -17,13 +17,13 @@ impl OutboxWorker {
     pub(crate) async fn cancel_scheduled(&self) {
         loop {
             // By id, so that a message that cannot be canceled now does not stop those after it.
-            let mut last = 0;
+            let mut last_id = 0;
             while let Ok(page) = self.log_store_error(
                 "scheduled_to_cancel",
-                self.store.scheduled_to_cancel(last, PAGE_SIZE).await,
-            ) && let Some(newest) = page.last()
+                self.store.scheduled_to_cancel(last_id, PAGE_SIZE).await,
+            ) && let Some(last_message) = page.last()
             {
-                last = newest.id;
+                last_id = last_message.id;
                 for message in page {
                     self.cancel_one(message).await;
                 }
@@ -40,7 +40,7 @@ impl OutboxWorker {
             auth_token,
             sid,
         } = message;
-        let Some(route) = self.routes.of(account) else {
+        let Some(route) = self.routes.route_for(account) else {
             return;
         };
         let credentials = self.keyring.credentials(account, auth_token);
@@ -51,14 +51,14 @@ impl OutboxWorker {
             Err(error) if error.retry_advice() == RetryAdvice::Never => {
                 match messages.fetch(sid).await {
                     Ok(message) if message.status != MessageStatus::Scheduled => message.status,
-                    _ => return self.not_canceled(id, &error),
+                    _ => return self.log_failed_cancellation(id, &error),
                 }
             }
-            Err(error) => return self.not_canceled(id, &error),
+            Err(error) => return self.log_failed_cancellation(id, &error),
         };
         // Like a status callback: the status leaves `scheduled`, so the message is not selected again. An error of the
         // store is reported, and the next poll repeats this.
-        let news = StatusEvent {
+        let event = StatusEvent {
             account,
             sid,
             outbound: None,
@@ -69,11 +69,11 @@ impl OutboxWorker {
             user: None,
             at: self.clock.now(),
         };
-        let _ = self.log_store_error("apply_status", self.store.apply_status(news).await);
+        let _ = self.log_store_error("apply_status", self.store.apply_status(event).await);
     }
 
     /// Logs a failed cancellation, which the next poll repeats.
-    fn not_canceled(&self, id: i64, error: &RestError) {
+    fn log_failed_cancellation(&self, id: i64, error: &RestError) {
         if let Some(suppressed) = self.warnings.try_log() {
             tracing::warn!(
                 outbound_id = id,

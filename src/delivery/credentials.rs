@@ -28,11 +28,11 @@ impl Keyring {
             return Credentials::auth_token(account, token.clone());
         }
         // An API key is valid for its own account only. Without a configured account, every account counts as that one.
-        let own = self
+        let is_configured_account = self
             .account
-            .is_none_or(|own| own.to_lowercase() == account.to_lowercase());
+            .is_none_or(|configured| configured.to_lowercase() == account.to_lowercase());
         if let Some((sid, secret)) = &self.api_key
-            && own
+            && is_configured_account
         {
             return Credentials::api_key(sid.clone(), secret.clone());
         }

@@ -46,9 +46,10 @@ impl RestHealth {
         }
     }
 
-    pub(crate) fn set(&self, works: bool) {
+    /// Sets the state by the result of a call.
+    pub(crate) fn set_ok(&self, is_ok: bool) {
         self.state
-            .store(if works { 1 } else { 2 }, Ordering::Relaxed);
+            .store(if is_ok { 1 } else { 2 }, Ordering::Relaxed);
     }
 
     /// Pauses the calls of an account.
@@ -57,23 +58,23 @@ impl RestHealth {
         self.lock().insert(account, until);
     }
 
-    /// Returns the rest of an account's pause, if it is paused.
-    pub(crate) fn paused_until(&self, account: AccountSid, now: Duration) -> Option<Duration> {
-        let mut closed = self.lock();
-        let left = closed.get(&account)?.saturating_sub(now);
-        if left.is_zero() {
-            closed.remove(&account);
+    /// Returns the remaining pause of an account, if it is paused.
+    pub(crate) fn remaining_pause(&self, account: AccountSid, now: Duration) -> Option<Duration> {
+        let mut paused = self.lock();
+        let remaining = paused.get(&account)?.saturating_sub(now);
+        if remaining.is_zero() {
+            paused.remove(&account);
         }
-        Some(left).filter(|left| !left.is_zero())
+        Some(remaining).filter(|remaining| !remaining.is_zero())
     }
 
     /// Adds an unknown account. Returns whether it is new, so that each is logged once.
     pub(crate) fn add_unknown_account(&self, account: AccountSid) -> bool {
-        let mut strangers = self
+        let mut accounts = self
             .unknown_accounts
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        strangers.insert(account)
+        accounts.insert(account)
     }
 
     // A poisoned lock is usable: each change is a single insertion or removal.

@@ -19,7 +19,7 @@ impl OutboxWorker {
     /// Looks up a message and records the outcome.
     pub(super) async fn look_up(&self, message: OutboundMessage) {
         let now = self.clock.now();
-        let outcome = match self.found(&message).await {
+        let outcome = match self.find_sent(&message).await {
             Ok(Some(found)) => {
                 tracing::info!(outbound_id = message.id, message_sid = %found.sid, "a message of unknown result is in Twilio's message list, so it was sent");
                 SendOutcome::Sent {
@@ -57,41 +57,43 @@ impl OutboxWorker {
 
     /// Returns the oldest listed message that matches: same text, not older than the call, not
     /// matched with another message.
-    async fn found(&self, message: &OutboundMessage) -> Result<Option<Message>, ()> {
+    async fn find_sent(&self, message: &OutboundMessage) -> Result<Option<Message>, ()> {
         let credentials = self
             .keyring
             .credentials(message.account, message.auth_token);
         let service = message.service.as_ref();
         let service = service.map_or("", MessagingServiceSid::as_str);
-        let which = ListMessages {
+        let filter = ListMessages {
             to: Some(message.user.clone()),
             // A message through a service has the service's SID as its sender. Its real sender is not known.
-            from: Some(message.sender.clone()).filter(|us| us.as_str() != service),
+            from: Some(message.sender.clone()).filter(|sender| sender.as_str() != service),
             page_size: Some(200),
             ..ListMessages::default()
         };
-        let route = self.routes.of(message.account).ok_or(())?;
+        let route = self.routes.route_for(message.account).ok_or(())?;
         let listed = route
             .client
             .messages(message.account, &credentials)
-            .list(&which)
+            .list(&filter)
             .await;
         let listed = listed.map_err(|error| {
-            self.health.set(false);
+            self.health.set_ok(false);
             tracing::warn!(
                 outbound_id = message.id,
                 "could not read Twilio's message list: {error}"
             );
         })?;
-        let mut alike: Vec<Message> = listed
+        let mut candidates: Vec<Message> = listed
             .into_iter()
-            .filter(|found| found.may_be(message))
+            .filter(|candidate| candidate.may_match(message))
             .collect();
         // Twilio lists the newest first. Unknown messages are looked up oldest first, so each takes the oldest match.
-        alike.reverse();
-        let sids = alike.iter().map(|found| found.sid).collect();
-        let free = self.store.unmatched_sids(message.account, sids).await;
-        let free = self.log_store_error("unmatched_sids", free)?;
-        Ok(alike.into_iter().find(|found| free.contains(&found.sid)))
+        candidates.reverse();
+        let sids = candidates.iter().map(|candidate| candidate.sid).collect();
+        let unmatched = self.store.unmatched_sids(message.account, sids).await;
+        let unmatched = self.log_store_error("unmatched_sids", unmatched)?;
+        Ok(candidates
+            .into_iter()
+            .find(|candidate| unmatched.contains(&candidate.sid)))
     }
 }

@@ -79,62 +79,63 @@ pub enum OnUnknown {
 impl OutboxWorker {
     /// Sends messages until it is dropped.
     pub(crate) async fn run(self: Arc<Self>) {
-        let places = Arc::new(Semaphore::new(MAX_CONCURRENT_SENDS));
+        let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_SENDS));
         loop {
             // Wait until a call can start. A message claimed before that would wait here, although another
             // server could send it.
-            let Ok(place) = places.clone().acquire_owned().await else {
+            let Ok(permit) = permits.clone().acquire_owned().await else {
                 return;
             };
-            drop(place);
-            let more = self.poll_once(&places).await.unwrap_or(false);
-            if !more {
+            // Release it before the poll: each claimed message acquires its own permit.
+            drop(permit);
+            let has_more = self.poll_once(&permits).await.unwrap_or(false);
+            if !has_more {
                 let _ = tokio::time::timeout(POLL_INTERVAL, self.outbox.notified()).await;
             }
         }
     }
 
     /// Claims and sends due messages, and looks up unknown ones. Returns whether there may be more to send.
-    async fn poll_once(self: &Arc<Self>, places: &Arc<Semaphore>) -> Result<bool, ()> {
+    async fn poll_once(self: &Arc<Self>, permits: &Arc<Semaphore>) -> Result<bool, ()> {
         let now = self.clock.now();
-        let free = places.available_permits();
-        let claimed = self.log_store_error("claim", self.store.claim(free, now).await)?;
-        let lost = self.log_store_error(
+        let free_permits = permits.available_permits();
+        let claimed = self.log_store_error("claim", self.store.claim(free_permits, now).await)?;
+        let unknown = self.log_store_error(
             "unknown",
             self.store.claim_lookups(MAX_CONCURRENT_SENDS, now).await,
         )?;
-        let found = !claimed.is_empty();
+        let has_claimed = !claimed.is_empty();
         for message in claimed {
-            let (delivery, places) = (self.clone(), places.clone());
+            let (worker, permits) = (self.clone(), permits.clone());
             // Tracked, so that a shutdown waits for the call and its outcome.
             self.tasks.spawn(async move {
-                let _place = places.acquire_owned().await;
-                delivery.send(message).await;
-                delivery.outbox.notify_one();
+                let _permit = permits.acquire_owned().await;
+                worker.send(message).await;
+                worker.outbox.notify_one();
             });
         }
-        if !lost.is_empty() {
-            let delivery = self.clone();
+        if !unknown.is_empty() {
+            let worker = self.clone();
             // One after the other: of two messages with the same text, the second must not find the list's entry that
             // the first has just been matched with.
             self.tasks.spawn(async move {
-                for message in lost {
-                    delivery.look_up(message).await;
+                for message in unknown {
+                    worker.look_up(message).await;
                 }
             });
         }
-        Ok(found)
+        Ok(has_claimed)
     }
 
     /// Records the outcome of a call, and retries while the store is unavailable.
     async fn record_outcome(&self, message: &OutboundMessage, outcome: SendOutcome) {
         // Only this process knows the outcome. If it ends before the store is back, the message becomes unknown.
         loop {
-            let settled = self
+            let result = self
                 .store
                 .record_outcome(message.id, outcome.clone(), self.clock.now())
                 .await;
-            if self.log_store_error("record_outcome", settled).is_ok() {
+            if self.log_store_error("record_outcome", result).is_ok() {
                 self.metrics.reply(&outcome);
                 return;
             }
@@ -145,9 +146,9 @@ impl OutboxWorker {
     /// Reports an error of the store.
     fn log_store_error<T>(
         &self,
-        step: &'static str,
-        outcome: Result<T, StoreError>,
+        operation: &'static str,
+        result: Result<T, StoreError>,
     ) -> Result<T, ()> {
-        outcome.map_err(|error| self.store_report.failed(step, &error))
+        result.map_err(|error| self.store_report.record_failure(operation, &error))
     }
 }

@@ -23,15 +23,15 @@ pub(crate) struct ApiRoutes {
 
 impl ApiRoutes {
     /// Returns the route of an account, or `None` if this server does not send for it.
-    pub(crate) fn of(&self, account: AccountSid) -> Option<&ApiRoute> {
+    pub(crate) fn route_for(&self, account: AccountSid) -> Option<&ApiRoute> {
         // A SID may have capital digits in a configuration.
-        let is = |known: &AccountSid| known.to_lowercase() == account.to_lowercase();
+        let is_account = |known: &AccountSid| known.to_lowercase() == account.to_lowercase();
         match &self.tunnel {
-            Some((known, route)) if is(known) => Some(route),
+            Some((known, route)) if is_account(known) => Some(route),
             _ => self
                 .restrict_to
                 .as_ref()
-                .is_none_or(is)
+                .is_none_or(is_account)
                 .then_some(&self.default),
         }
     }
@@ -54,8 +54,8 @@ mod tests {
         }
     }
 
-    fn leads_to(routes: &ApiRoutes, account: AccountSid) -> Option<String> {
-        let callback = routes.of(account)?.status_callback.as_ref()?;
+    fn callback_url(routes: &ApiRoutes, account: AccountSid) -> Option<String> {
+        let callback = routes.route_for(account)?.status_callback.as_ref()?;
         Some(callback.endpoint("/"))
     }
 
@@ -68,7 +68,7 @@ mod tests {
             tunnel: None,
         };
         assert_eq!(
-            leads_to(&server, account('1')).as_deref(),
+            callback_url(&server, account('1')).as_deref(),
             Some("https://home.test/")
         );
         let dev_server = ApiRoutes {
@@ -77,13 +77,13 @@ mod tests {
             tunnel: Some((account('b'), route("https://tunnel.test"))),
         };
         assert_eq!(
-            leads_to(&dev_server, account('A')).as_deref(),
+            callback_url(&dev_server, account('A')).as_deref(),
             Some("https://home.test/")
         );
         assert_eq!(
-            leads_to(&dev_server, account('b')).as_deref(),
+            callback_url(&dev_server, account('b')).as_deref(),
             Some("https://tunnel.test/")
         );
-        assert_eq!(leads_to(&dev_server, account('c')), None);
+        assert_eq!(callback_url(&dev_server, account('c')), None);
     }
 }

@@ -37,7 +37,7 @@ impl OutboxWorker {
         let now = self.clock.now();
         let pause = self
             .health
-            .paused_until(message.account, self.clock.monotonic());
+            .remaining_pause(message.account, self.clock.monotonic());
         if let Some(pause) = pause {
             let not_before = after(now, pause);
             return SendOutcome::Retry { not_before };
@@ -47,11 +47,11 @@ impl OutboxWorker {
         if message.attempt > 1 && now.duration_since(message.created_at) > MAX_RETRY_AGE {
             return failed(None, "it could not be sent within 24 hours");
         }
-        let params = match self.params(message) {
+        let params = match self.call_params(message) {
             Ok(params) => params,
             Err(rejection) => return rejection,
         };
-        let Some(route) = self.routes.of(message.account) else {
+        let Some(route) = self.routes.route_for(message.account) else {
             if self.health.add_unknown_account(message.account) {
                 tracing::warn!(
                     account = %message.account,
@@ -73,21 +73,21 @@ impl OutboxWorker {
         match created {
             Ok(sent) => {
                 crate::crash_point!("P12");
-                self.health.set(true);
+                self.health.set_ok(true);
                 SendOutcome::Sent {
                     sid: sent.sid,
                     status: sent.status,
                 }
             }
-            Err(error) => self.failure(message, &error),
+            Err(error) => self.handle_failure(message, &error),
         }
     }
 
     /// Returns the parameters of the call: the message, or the template that replaces it, and the status callback.
     // The window was read when the message was claimed: it may have closed since the message was queued.
-    fn params(&self, message: &OutboundMessage) -> Result<FormParams, SendOutcome> {
+    fn call_params(&self, message: &OutboundMessage) -> Result<FormParams, SendOutcome> {
         let mut params = match (message.window, message.template) {
-            (None, false) => self.template(message)?,
+            (None, false) => self.replacement_params(message)?,
             (None, true) => {
                 self.check_opt_in(message)?;
                 message.params.clone()
@@ -96,7 +96,7 @@ impl OutboxWorker {
         };
         // The bot's own callback, if it has set one, stays. `r` is the message's name, by which a
         // callback proves the call.
-        let route = self.routes.of(message.account);
+        let route = self.routes.route_for(message.account);
         if let Some(url) = route.and_then(|route| route.status_callback.as_ref())
             && params.get("StatusCallback").is_none()
         {
@@ -110,8 +110,8 @@ impl OutboxWorker {
     }
 
     /// Returns the parameters of the template that replaces a message after the window has closed.
-    fn template(&self, message: &OutboundMessage) -> Result<FormParams, SendOutcome> {
-        let closed = || {
+    fn replacement_params(&self, message: &OutboundMessage) -> Result<FormParams, SendOutcome> {
+        let window_closed = || {
             failed(
                 Some(WINDOW_CLOSED),
                 "the customer service window has closed",
@@ -121,7 +121,7 @@ impl OutboxWorker {
             .policy
             .window_closed_template
             .as_deref()
-            .ok_or_else(closed)?;
+            .ok_or_else(window_closed)?;
         self.check_opt_in(message)?;
         // A variable must not contain line breaks or tabs (63013).
         let text = message.params.get("Body").unwrap_or_default();
@@ -151,26 +151,26 @@ impl OutboxWorker {
     }
 
     /// Returns the outcome of a failed call, and pauses the account if all its calls would fail.
-    fn failure(&self, message: &OutboundMessage, error: &RestError) -> SendOutcome {
+    fn handle_failure(&self, message: &OutboundMessage, error: &RestError) -> SendOutcome {
         let now = self.clock.now();
         let id = message.id;
         match error.retry_advice() {
-            RetryAdvice::Safe(at_least) => {
+            RetryAdvice::Safe(min_delay) => {
                 // A rate limit is a response, so the REST API works. A failed connection shows the opposite.
                 let rate_limited = matches!(error.kind(), RestErrorKind::RateLimited { .. });
-                self.health.set(rate_limited);
-                let wait = retry_delay(message.attempt).max(at_least.min(MAX_RETRY_AFTER));
-                let not_before = after(now, wait);
+                self.health.set_ok(rate_limited);
+                let delay = retry_delay(message.attempt).max(min_delay.min(MAX_RETRY_AFTER));
+                let not_before = after(now, delay);
                 if rate_limited {
-                    let until = self.clock.monotonic().saturating_add(wait);
+                    let until = self.clock.monotonic().saturating_add(delay);
                     self.health.pause_account(message.account, until);
                 }
-                self.warn(id, "a message was not sent and will be retried", error);
+                self.log_failed_call(id, "a message was not sent and will be retried", error);
                 SendOutcome::Retry { not_before }
             }
             RetryAdvice::Ambiguous => {
-                self.health.set(false);
-                self.warn(
+                self.health.set_ok(false);
+                self.log_failed_call(
                     id,
                     "result of a send is unknown; waiting for a status callback, then searching Twilio's message list",
                     error,
@@ -185,20 +185,20 @@ impl OutboxWorker {
                 // this message.
                 let unauthenticated = error.code() == Some(UNAUTHENTICATED)
                     || matches!(error.kind(), RestErrorKind::Rejected { status: 401, .. });
-                self.health.set(!unauthenticated);
+                self.health.set_ok(!unauthenticated);
                 if unauthenticated {
                     let until = self.clock.monotonic() + AUTH_RETRY_DELAY;
                     self.health.pause_account(message.account, until);
                 }
-                self.warn(id, "Twilio rejected a message", error);
+                self.log_failed_call(id, "Twilio rejected a message", error);
                 failed(error.code(), "Twilio rejected it")
             }
         }
     }
 
-    fn warn(&self, id: i64, what: &str, error: &RestError) {
+    fn log_failed_call(&self, id: i64, problem: &str, error: &RestError) {
         if let Some(suppressed) = self.warnings.try_log() {
-            tracing::warn!(outbound_id = id, suppressed, "{what}: {error}");
+            tracing::warn!(outbound_id = id, suppressed, "{problem}: {error}");
         }
     }
 }
@@ -232,7 +232,7 @@ mod tests {
     // Jitter adds up to the delay itself.
     #[test]
     fn retry_delay_doubles_up_to_five_minutes() {
-        for (attempt, least, most) in [
+        for (attempt, min, max) in [
             (1, 1, 2),
             (2, 2, 4),
             (5, 16, 32),
@@ -241,7 +241,7 @@ mod tests {
         ] {
             let pause = retry_delay(attempt).as_secs_f64();
             assert!(
-                (f64::from(least)..=f64::from(most)).contains(&pause),
+                (f64::from(min)..=f64::from(max)).contains(&pause),
                 "{attempt}: {pause}"
             );
         }

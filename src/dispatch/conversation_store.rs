@@ -8,14 +8,14 @@ use jiff::Timestamp;
 use crate::address::Address;
 use crate::form::FormParams;
 use crate::handler::{
-    ConversationAccess, HandlerError, HistoryEntry, Role, StateChange, StateStore, named,
+    ConversationAccess, HandlerError, HistoryEntry, Role, StateChange, StateStore, describe_content,
 };
 use crate::message::InboundMessage;
 use crate::sid::{AccountSid, MessageSid};
 use crate::signature::AuthTokenKind;
 use crate::store::{DialogueChange, EarlierMessage, RedactedParams, Store};
 use crate::twilio::RestError;
-use crate::twiml::spoken;
+use crate::twiml::parse_message_texts;
 
 /// Conversation of a message in the store.
 pub(super) struct ConversationStore {
@@ -122,18 +122,20 @@ fn exchange(earlier: &EarlierMessage) -> (Option<HistoryEntry>, Vec<HistoryEntry
         return (None, Vec::new());
     };
     let text = message.text().map(str::to_owned);
-    let question = text.or_else(|| named(&message)).map(|text| HistoryEntry {
-        role: Role::User,
-        text,
-        at: earlier.received_at,
-    });
+    let question = text
+        .or_else(|| describe_content(&message))
+        .map(|text| HistoryEntry {
+            role: Role::User,
+            text,
+            at: earlier.received_at,
+        });
     let user = message.from.as_str();
     // Replies to other users are not part of this conversation, on either path.
-    let by_twiml = spoken(earlier.response.as_ref().map_or("", |answer| &answer.0));
+    let by_twiml = parse_message_texts(earlier.response.as_ref().map_or("", |answer| &answer.0));
     let by_twiml = by_twiml
         .into_iter()
-        .filter(|spoken| spoken.to.as_deref().is_none_or(|to| to == user))
-        .map(|spoken| spoken.text);
+        .filter(|text| text.to.as_deref().is_none_or(|to| to == user))
+        .map(|text| text.text);
     let by_rest = earlier.replies.iter().filter_map(form);
     let by_rest = by_rest
         .filter(|reply| reply.get("To") == Some(user))

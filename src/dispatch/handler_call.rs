@@ -42,7 +42,7 @@ pub(super) async fn call_handler(
     };
     let mut cx = Context::new(claim.attempt, deadlines.context_deadline)
         .in_conversation(Arc::new(conversation), message.received_at);
-    let state = cx.memory();
+    let state = cx.state_store();
     // Auto-save deletes files at Twilio only after this guard is dropped, because the handler may still fetch them.
     let _auto_save = dispatcher.files.auto_save(&message, auth_token);
     if !message.media.is_empty() {

@@ -81,7 +81,7 @@ impl MessageTask {
             // Unreachable: `wait_for_decision` polls until the message leaves this state.
             Some(AcceptOutcome::InProgress { .. }) => self.resolve(DispatchOutcome::Unavailable),
             Some(AcceptOutcome::AlreadyAnswered(response)) => {
-                let document = Document::from_saved(response.twiml);
+                let document = Document::from_stored(response.twiml);
                 self.resolve(DispatchOutcome::Duplicate(document));
             }
             Some(AcceptOutcome::OptedOut) => self.resolve(DispatchOutcome::OptedOut),
@@ -126,14 +126,14 @@ impl MessageTask {
             Ok(outcome) => outcome,
             Err(error) => {
                 dispatcher.store_failed("accept", &error);
-                dispatcher.store_report.health.rejected(inbound.sid);
+                dispatcher.store_report.health.record_rejected(inbound.sid);
                 self.resolve(DispatchOutcome::Unavailable);
                 return None;
             }
         };
         // If the request has already ended, a late success does not show that the store is healthy.
         if self.responder.is_attended() {
-            dispatcher.store_report.health.kept();
+            dispatcher.store_report.health.record_stored();
         }
         let outcome = match outcome {
             AcceptOutcome::InProgress { id } => {
@@ -218,7 +218,7 @@ impl MessageTask {
         match turn {
             Turn::Is(TurnStatus::Claimed(claim)) => return Some(claim),
             Turn::Is(TurnStatus::Resolved(ReplyDecision::Inline(response))) => {
-                let document = Document::from_saved(response.twiml);
+                let document = Document::from_stored(response.twiml);
                 self.resolve(DispatchOutcome::Duplicate(document));
                 return None;
             }
@@ -284,7 +284,7 @@ impl MessageTask {
         let dispatcher = &self.dispatcher;
         crate::crash_point!("P14");
         let confirmation = Some(confirmation).filter(|text| !text.is_empty());
-        self.resolve(DispatchOutcome::ConsentConfirmation(Document::from_saved(
+        self.resolve(DispatchOutcome::ConsentConfirmation(Document::from_stored(
             confirmation,
         )));
         let Some(consent) = &inbound.consent else {

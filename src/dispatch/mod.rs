@@ -187,18 +187,22 @@ impl Dispatcher {
         // Boxed, since spawning moves the future several times.
         self.tasks
             .spawn(Box::pin(task.run(Box::new(message), auth_token, permit)));
-        // Also after the deadline, which can be shorter than the store's timeout: an acknowledgement must not precede
-        // the commit of the message.
+        let deadline = || self.clock.sleep_until_monotonic(deadlines.reply_by);
+        let first = tokio::time::timeout_at(deadlines.accept_by, pending.resolved(deadline));
+        if let Ok(Some(outcome)) = first.await {
+            return outcome;
+        }
+        // The deadline can be shorter than the store's timeout. Wait until the message is stored also after it: an
+        // acknowledgement must not precede the commit of the message.
         let accepted = match pending.accepted(deadlines.accept_by).await {
             Acceptance::Resolved(outcome) => return outcome,
             Acceptance::Accepted(message) => message,
             Acceptance::NotYet => {
                 self.store_failed("accept", &"timed out");
-                self.store_report.health.rejected(sid);
+                self.store_report.health.record_rejected(sid);
                 return DispatchOutcome::Unavailable;
             }
         };
-        let deadline = || self.clock.sleep_until_monotonic(deadlines.reply_by);
         match pending.resolved(deadline).await {
             Some(outcome) => outcome,
             None => {
@@ -225,7 +229,7 @@ impl Dispatcher {
         match self.timed("decide", decision).await {
             Err(()) => DispatchOutcome::Unavailable,
             Ok(ReplyDecision::Inline(response)) => {
-                DispatchOutcome::Reply(Document::from_saved(response.twiml))
+                DispatchOutcome::Reply(Document::from_stored(response.twiml))
             }
             Ok(ReplyDecision::ViaRest) => {
                 crate::crash_point!("P9");
@@ -268,7 +272,7 @@ impl Dispatcher {
         // Relaxed: the flag publishes no other data, and a run of the backlog that misses it is followed by another.
         self.state.store_failed.store(true, Ordering::Relaxed);
         self.state.outage.store_failed(self.clock.monotonic());
-        self.store_report.failed(step, failure);
+        self.store_report.record_failure(step, failure);
     }
 
     /// Returns the fallback text as saved TwiML, or an empty text if there is none.

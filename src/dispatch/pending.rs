@@ -47,8 +47,13 @@ pub(super) enum Acceptance {
 
 struct Handshake {
     stage: Mutex<HandshakeStage>,
-    /// Notified after each change of `stage`. Either end may wait for it.
-    changed: Notify,
+    /// Notified when the handshake is resolved or closed. Either end may wait for it.
+    ended: Notify,
+    /// Notified when the message is stored, and when `ended` is. Only a request that is past one of its times waits for
+    /// it.
+    // Not the same as `ended`: the task starts the handler right after the message is stored, on the thread whose next
+    // task is then the one just woken. A handler that blocks its thread would keep that request from its deadline.
+    stored: Notify,
 }
 
 impl Handshake {
@@ -57,12 +62,16 @@ impl Handshake {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `read` returns a value for the stage.
-    async fn wait_for<T>(&self, mut read: impl FnMut(&mut HandshakeStage) -> Option<T>) -> T {
+    /// Waits until `read` returns a value for the stage, which it reads now and after each notification.
+    async fn wait_for<T>(
+        &self,
+        notify: &Notify,
+        mut read: impl FnMut(&mut HandshakeStage) -> Option<T>,
+    ) -> T {
         loop {
             // Created before the stage is read: `notify_waiters` also wakes a future that has not been polled yet, so a
             // change between the read and the `await` is not missed.
-            let changed = self.changed.notified();
+            let changed = notify.notified();
             if let Some(value) = read(&mut self.lock()) {
                 return value;
             }
@@ -82,7 +91,8 @@ impl PendingResponse {
     pub(super) fn pair() -> (Self, Responder) {
         let shared = Arc::new(Handshake {
             stage: Mutex::new(HandshakeStage::Accepting),
-            changed: Notify::new(),
+            ended: Notify::new(),
+            stored: Notify::new(),
         });
         (Self(shared.clone()), Responder(shared))
     }
@@ -92,7 +102,7 @@ impl PendingResponse {
     /// Afterwards exactly one of the two ends knows that the other one replies: on [`Acceptance::NotYet`] the handshake
     /// is closed under the lock, so [`Responder::accepted`] returns false.
     pub(super) async fn accepted(&self, accept_by: Instant) -> Acceptance {
-        let stored = self.0.wait_for(|stage| match stage {
+        let stored = self.0.wait_for(&self.0.stored, |stage| match stage {
             HandshakeStage::Accepting => None,
             HandshakeStage::Accepted(message) => Some(Acceptance::Accepted(*message)),
             HandshakeStage::Resolved(_) | HandshakeStage::Closed => Some(take_outcome(stage)),
@@ -117,7 +127,7 @@ impl PendingResponse {
         &self,
         timer: impl FnOnce() -> BoxFuture<'static, ()>,
     ) -> Option<DispatchOutcome> {
-        let outcome = self.0.wait_for(|stage| match stage {
+        let outcome = self.0.wait_for(&self.0.ended, |stage| match stage {
             HandshakeStage::Accepting | HandshakeStage::Accepted(_) => None,
             HandshakeStage::Resolved(_) | HandshakeStage::Closed => Some(take_outcome(stage)),
         });
@@ -139,7 +149,7 @@ fn take_outcome(stage: &mut HandshakeStage) -> Acceptance {
 impl Drop for PendingResponse {
     fn drop(&mut self) {
         *self.0.lock() = HandshakeStage::Closed;
-        self.0.changed.notify_waiters();
+        self.0.ended.notify_waiters();
     }
 }
 
@@ -148,7 +158,8 @@ impl Responder {
     pub(super) fn unattended() -> Self {
         Self(Arc::new(Handshake {
             stage: Mutex::new(HandshakeStage::Closed),
-            changed: Notify::new(),
+            ended: Notify::new(),
+            stored: Notify::new(),
         }))
     }
 
@@ -166,7 +177,7 @@ impl Responder {
                 HandshakeStage::Closed => return false,
             }
         }
-        self.0.changed.notify_waiters();
+        self.0.stored.notify_waiters();
         true
     }
 
@@ -181,7 +192,8 @@ impl Responder {
                 HandshakeStage::Resolved(_) | HandshakeStage::Closed => return,
             }
         }
-        self.0.changed.notify_waiters();
+        self.0.ended.notify_waiters();
+        self.0.stored.notify_waiters();
     }
 
     /// Returns whether a request waits for the outcome.
@@ -196,7 +208,7 @@ impl Responder {
     pub(super) async fn request_ended(&self) {
         let ended =
             |stage: &mut HandshakeStage| matches!(stage, HandshakeStage::Closed).then_some(());
-        self.0.wait_for(ended).await;
+        self.0.wait_for(&self.0.ended, ended).await;
     }
 }
 

@@ -141,7 +141,7 @@ impl ReplySaver<'_> {
                     dispatcher.metrics.suppressed.increment(1);
                 }
                 crate::crash_point!("P6");
-                let document = Document::from_saved(twiml);
+                let document = Document::from_stored(twiml);
                 self.responder.resolve(DispatchOutcome::Reply(document));
                 true
             }
@@ -238,7 +238,7 @@ impl ReplySaver<'_> {
         }
         let outcome = match recorded {
             Ok(FailOutcome::AlreadyAnswered(response)) => {
-                DispatchOutcome::Reply(Document::from_saved(response.twiml))
+                DispatchOutcome::Reply(Document::from_stored(response.twiml))
             }
             // Nothing retries a dead message, so a fallback call gets the empty response.
             Ok(FailOutcome::Dead) if self.is_fallback => DispatchOutcome::Reply(Document::empty()),
@@ -261,7 +261,7 @@ impl ReplySaver<'_> {
         let path = ReplyPath::Twiml(text);
         match self.dispatcher.store.decide(self.claim.id, path, now).await {
             Ok(ReplyDecision::Inline(response)) => {
-                DispatchOutcome::Reply(Document::from_saved(response.twiml))
+                DispatchOutcome::Reply(Document::from_stored(response.twiml))
             }
             Ok(ReplyDecision::ViaRest) => DispatchOutcome::Reply(Document::empty()),
             Ok(ReplyDecision::ClaimLost) => DispatchOutcome::Failed(failure),

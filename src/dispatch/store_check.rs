@@ -8,11 +8,11 @@ impl Dispatcher {
         let health = &self.store_report.health;
         // Read before the check: if messages are stored while the check fails, the store is under
         // load and not unavailable.
-        let kept = health.number_kept();
+        let stored_before = health.stored_count();
         match tokio::time::timeout(self.store.operation_timeout(), self.store.check()).await {
             Ok(Ok(())) => health.check_passed(),
-            Ok(Err(error)) => health.check_failed(&error, kept),
-            Err(_) => health.check_failed(&"timed out", kept),
+            Ok(Err(error)) => health.check_failed(&error, stored_before),
+            Err(_) => health.check_failed(&"timed out", stored_before),
         }
     }
 }

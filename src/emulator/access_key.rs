@@ -9,7 +9,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use sha2::{Digest, Sha256};
 
-use super::account::hex;
+use super::account::random_hex;
 use super::engine::Engine;
 use crate::secret::Secret;
 
@@ -18,15 +18,15 @@ use crate::secret::Secret;
 pub(super) struct AccessKey {
     key: Secret,
     /// Contains the port, since browsers send a cookie to every port of a host.
-    cookie: String,
+    cookie_name: String,
 }
 
 impl AccessKey {
     /// Generates a key for the emulator at `port`.
     pub(super) fn generate(port: u16) -> Self {
         Self {
-            key: Secret::new(hex(32)),
-            cookie: format!("replyhook_key_{port}"),
+            key: Secret::new(random_hex(32)),
+            cookie_name: format!("replyhook_key_{port}"),
         }
     }
 
@@ -35,23 +35,23 @@ impl AccessKey {
     }
 
     /// Returns whether a text is the key.
-    pub(super) fn is(&self, text: &str) -> bool {
+    pub(super) fn matches(&self, text: &str) -> bool {
         // Compare digests: how far two digests agree says nothing about the key, so timing does not help to guess it.
         Sha256::digest(text) == Sha256::digest(self.expose())
     }
 
     /// Returns whether a request carries the key, as a Bearer token or as the cookie.
     pub(super) fn permits(&self, headers: &HeaderMap) -> bool {
-        let bearer = texts(headers, &AUTHORIZATION).any(|text| {
+        let bearer = header_values(headers, &AUTHORIZATION).any(|text| {
             text.split_once(' ').is_some_and(|(scheme, token)| {
-                scheme.eq_ignore_ascii_case("bearer") && self.is(token.trim())
+                scheme.eq_ignore_ascii_case("bearer") && self.matches(token.trim())
             })
         });
-        let mut cookies = texts(headers, &COOKIE).flat_map(|text| text.split(';'));
+        let mut cookies = header_values(headers, &COOKIE).flat_map(|text| text.split(';'));
         bearer
             || cookies.any(|pair| {
                 let pair = pair.trim().split_once('=');
-                pair.is_some_and(|(name, value)| name == self.cookie && self.is(value))
+                pair.is_some_and(|(name, value)| name == self.cookie_name && self.matches(value))
             })
     }
 
@@ -59,7 +59,7 @@ impl AccessKey {
     pub(super) fn set_cookie(&self) -> Option<HeaderValue> {
         let text = format!(
             "{}={}; Path=/; HttpOnly; SameSite=Strict",
-            self.cookie,
+            self.cookie_name,
             self.expose()
         );
         let mut value = HeaderValue::try_from(text).ok()?;
@@ -69,7 +69,7 @@ impl AccessKey {
     }
 }
 
-fn texts<'a>(
+fn header_values<'a>(
     headers: &'a HeaderMap,
     name: &http::HeaderName,
 ) -> impl Iterator<Item = &'a str> + use<'a> {
@@ -78,7 +78,7 @@ fn texts<'a>(
 }
 
 /// Rejects requests without the key, if this run has one.
-pub(super) async fn check(
+pub(super) async fn require_key(
     State(engine): State<Arc<Engine>>,
     request: Request,
     next: Next,

@@ -35,11 +35,11 @@ pub(super) struct EmulatedAccount {
 impl EmulatedAccount {
     /// Generates an account.
     pub(super) fn generate() -> Self {
-        let sid = sid("AC");
+        let sid = random_sid("AC");
         Self {
             sid: AccountSid::parse(&sid).expect("AC and 32 hexadecimal digits are an account SID"),
             // Never a configured token: any local page could then have requests signed that a real server accepts.
-            token: Secret::new(hex(32)),
+            token: Secret::new(random_hex(32)),
         }
     }
 
@@ -61,13 +61,13 @@ impl EmulatedAccount {
 }
 
 /// Returns a random SID with this prefix.
-pub(super) fn sid(prefix: &str) -> String {
-    format!("{prefix}{}", hex(32))
+pub(super) fn random_sid(prefix: &str) -> String {
+    format!("{prefix}{}", random_hex(32))
 }
 
 /// Returns a random UUID, the format of `I-Twilio-Idempotency-Token`.
-pub(super) fn uuid() -> String {
-    let hex = hex(32);
+pub(super) fn random_uuid() -> String {
+    let hex = random_hex(32);
     // The fixed digits are version 4 and variant 8 (RFC 9562).
     format!(
         "{}-{}-4{}-8{}-{}",
@@ -80,10 +80,10 @@ pub(super) fn uuid() -> String {
 }
 
 /// Returns random hexadecimal digits.
-pub(super) fn hex(digits: usize) -> String {
+pub(super) fn random_hex(digits: usize) -> String {
     let mut bytes = vec![0; digits.div_ceil(2)];
     getrandom::fill(&mut bytes).expect("the operating system provides random bytes");
-    // One more than asked for: an odd number of digits comes from a whole byte, and is truncated below.
+    // One more than `digits`: an odd number of digits comes from a whole byte, and is truncated below.
     let mut text = String::with_capacity(digits + 1);
     for byte in bytes {
         write!(text, "{byte:02x}").expect("writing to a String cannot fail");

@@ -85,7 +85,8 @@ pub struct EmulatorEvent {
 #[derive(Debug)]
 pub struct EventStream {
     response: reqwest::Response,
-    text: Vec<u8>,
+    /// Bytes received and not yet parsed.
+    buffer: Vec<u8>,
 }
 
 impl EmulatorClient {
@@ -131,7 +132,7 @@ impl EmulatorClient {
     /// # Errors
     /// [`EmulatorClientError`] if the emulator cannot be reached or rejects the request.
     pub async fn get(&self, path: &[&str]) -> Result<Value, EmulatorClientError> {
-        self.send_request(Method::GET, path, None).await
+        self.send_json(Method::GET, path, None).await
     }
 
     /// Sends a GET request for a path whose response is text.
@@ -139,8 +140,8 @@ impl EmulatorClient {
     /// # Errors
     /// [`EmulatorClientError`] if the emulator cannot be reached or rejects the request.
     pub async fn text_of(&self, path: &[&str]) -> Result<String, EmulatorClientError> {
-        let request = self.client.get(self.below(path));
-        self.text(request).await
+        let request = self.client.get(self.endpoint_url(path));
+        self.send_for_text(request).await
     }
 
     /// Sends a POST request to a path below `/_emulator/`, such as `&["messages"]`.
@@ -148,7 +149,7 @@ impl EmulatorClient {
     /// # Errors
     /// [`EmulatorClientError`] if the emulator cannot be reached or rejects the request.
     pub async fn post(&self, path: &[&str], body: &Value) -> Result<Value, EmulatorClientError> {
-        self.send_request(Method::POST, path, Some(body)).await
+        self.send_json(Method::POST, path, Some(body)).await
     }
 
     /// Sends a PUT request to a path below `/_emulator/`, such as `&["faults"]`.
@@ -156,7 +157,7 @@ impl EmulatorClient {
     /// # Errors
     /// [`EmulatorClientError`] if the emulator cannot be reached or rejects the request.
     pub async fn put(&self, path: &[&str], body: &Value) -> Result<Value, EmulatorClientError> {
-        self.send_request(Method::PUT, path, Some(body)).await
+        self.send_json(Method::PUT, path, Some(body)).await
     }
 
     /// Opens the event stream.
@@ -164,30 +165,35 @@ impl EmulatorClient {
     /// # Errors
     /// [`EmulatorClientError`] if the emulator cannot be reached or rejects the request.
     pub async fn events(&self) -> Result<EventStream, EmulatorClientError> {
-        let response = self.send(self.client.get(self.below(&["events"]))).await?;
+        let response = self
+            .send(self.client.get(self.endpoint_url(&["events"])))
+            .await?;
         Ok(EventStream {
             response,
-            text: Vec::new(),
+            buffer: Vec::new(),
         })
     }
 
-    async fn send_request(
+    async fn send_json(
         &self,
         method: Method,
         path: &[&str],
         body: Option<&Value>,
     ) -> Result<Value, EmulatorClientError> {
-        let mut request = self.client.request(method, self.below(path));
+        let mut request = self.client.request(method, self.endpoint_url(path));
         if let Some(body) = body {
             request = request.body(body.to_string());
         }
-        let text = self.text(request).await?;
+        let text = self.send_for_text(request).await?;
         serde_json::from_str(&text).map_err(|_| {
             EmulatorClientError::Rejected("the response is not from an emulator".to_owned())
         })
     }
 
-    async fn text(&self, request: reqwest::RequestBuilder) -> Result<String, EmulatorClientError> {
+    async fn send_for_text(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<String, EmulatorClientError> {
         let text = self.send(request).await?.text().await;
         text.map_err(|error| self.unreachable(&error))
     }
@@ -213,7 +219,7 @@ impl EmulatorClient {
         })))
     }
 
-    fn below(&self, path: &[&str]) -> Url {
+    fn endpoint_url(&self, path: &[&str]) -> Url {
         let mut url = Url::parse(&self.url).expect("the origin of a parsed URL is a URL");
         // `path_segments_mut` encodes each segment: addresses contain `:` and `+`, and could contain `/`.
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -239,22 +245,22 @@ impl EventStream {
     /// Waits for the next event. Returns `None` when the connection ends.
     pub async fn next(&mut self) -> Option<EmulatorEvent> {
         loop {
-            // Keep the rest in `text`: chunks do not end where events do. Dropping this future loses no event.
-            if let Some(end) = self.text.windows(2).position(|two| two == b"\n\n") {
-                let block: Vec<u8> = self.text.drain(..end + 2).collect();
-                if let Some(event) = parse(&String::from_utf8_lossy(&block)) {
+            // Keep the rest in `buffer`: chunks do not end where events do. Dropping this future loses no event.
+            if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
+                let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                if let Some(event) = parse_event(&String::from_utf8_lossy(&block)) {
                     return Some(event);
                 }
                 continue;
             }
             let chunk = self.response.chunk().await.ok()??;
-            self.text.extend_from_slice(&chunk);
+            self.buffer.extend_from_slice(&chunk);
         }
     }
 }
 
 /// Parses one block of an event stream. Returns `None` for a comment, which only keeps the connection open.
-fn parse(block: &str) -> Option<EmulatorEvent> {
+fn parse_event(block: &str) -> Option<EmulatorEvent> {
     let field = |name: &str| {
         let lines = block.lines();
         let values = lines.filter_map(|line| Some(line.strip_prefix(name)?.trim_start()));

@@ -22,14 +22,14 @@ use serde_json::{Value, json};
 use super::engine::Engine;
 use super::faults::Faults;
 use super::links::split_userinfo;
-use super::record::{Exchange, Shown, rfc3339};
+use super::record::{Exchange, MessageView, rfc3339};
 use super::user::{MAX_MEDIA_BYTES, UserMessage};
-use super::webhook::Delivered;
+use super::webhook::DeliveryReport;
 
 // Ten files, which base64 makes a third larger, and text.
 const MAX_BODY_BYTES: usize = MAX_MEDIA_BYTES * 14;
 // A year per call.
-const MAX_SECONDS: i64 = 366 * 24 * 3600;
+const MAX_ADVANCE_SECONDS: i64 = 366 * 24 * 3600;
 
 pub(super) fn routes() -> Router<Arc<Engine>> {
     Router::new()
@@ -39,7 +39,7 @@ pub(super) fn routes() -> Router<Arc<Engine>> {
         .route("/_emulator/conversations", get(conversations))
         .route("/_emulator/conversations/{user}", get(conversation))
         .route("/_emulator/conversations/{user}/read", post(read))
-        .route("/_emulator/conversations/{user}/test", get(as_test))
+        .route("/_emulator/conversations/{user}/test", get(export_test))
         .route("/_emulator/exchanges", get(exchanges))
         .route("/_emulator/exchanges/{id}", get(exchange))
         .route("/_emulator/debugger", get(debugger))
@@ -48,7 +48,7 @@ pub(super) fn routes() -> Router<Arc<Engine>> {
         .route("/_emulator/clock", post(clock))
         .route("/_emulator/reset", post(reset))
         .route("/_emulator/state/{user}", get(state))
-        .route("/_emulator/{*path}", any(nothing))
+        .route("/_emulator/{*path}", any(unknown_endpoint))
         .method_not_allowed_fallback(async || {
             let reason = "method not allowed".to_owned();
             ApiError(StatusCode::METHOD_NOT_ALLOWED, reason)
@@ -65,12 +65,12 @@ impl IntoResponse for ApiError {
     }
 }
 
-fn wrong(reason: impl Into<String>) -> ApiError {
+fn bad_request(reason: impl Into<String>) -> ApiError {
     ApiError(StatusCode::BAD_REQUEST, reason.into())
 }
 
-fn unknown(what: &str) -> ApiError {
-    ApiError(StatusCode::NOT_FOUND, format!("unknown {what}"))
+fn not_found(resource: &str) -> ApiError {
+    ApiError(StatusCode::NOT_FOUND, format!("unknown {resource}"))
 }
 
 type ApiResult = Result<Response, ApiError>;
@@ -93,24 +93,25 @@ fn without_password(url: &str) -> String {
 /// Parses a JSON object. Treats `null` as absent, and an empty body as `{}`.
 fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, ApiError> {
     let body: &[u8] = if body.is_empty() { b"{}" } else { body };
-    let given: Value = serde_json::from_slice(body).map_err(|error| wrong(error.to_string()))?;
+    let parsed: Value =
+        serde_json::from_slice(body).map_err(|error| bad_request(error.to_string()))?;
     // Serde would also accept an array for a struct.
-    let Value::Object(mut fields) = given else {
-        return Err(wrong("expected a JSON object"));
+    let Value::Object(mut fields) = parsed else {
+        return Err(bad_request("expected a JSON object"));
     };
     fields.retain(|_, value| !value.is_null());
-    serde_json::from_value(Value::Object(fields)).map_err(|error| wrong(error.to_string()))
+    serde_json::from_value(Value::Object(fields)).map_err(|error| bad_request(error.to_string()))
 }
 
-async fn nothing() -> ApiError {
-    unknown("endpoint; docs/src/reference/emulator-api.md lists the known ones")
+async fn unknown_endpoint() -> ApiError {
+    not_found("endpoint; docs/src/reference/emulator-api.md lists the known ones")
 }
 
 async fn config(State(engine): State<Arc<Engine>>) -> ApiResult {
     let options = &engine.options;
-    let own = engine.own();
-    let deadline = own.as_ref().map(|own| own.deadline().as_millis());
-    let pause = own.as_ref().map(|own| own.debounce().as_millis());
+    let app = engine.app();
+    let deadline = app.as_ref().map(|app| app.deadline().as_millis());
+    let debounce = app.as_ref().map(|app| app.debounce().as_millis());
     ok(&json!({
         "account_sid": engine.account.sid.as_str(),
         "auth_token": engine.account.token.expose(),
@@ -119,23 +120,23 @@ async fn config(State(engine): State<Arc<Engine>>) -> ApiResult {
         "fallback": options.fallback.as_deref().map(without_password),
         "status_callback": options.status_callback.as_deref().map(without_password),
         "deadline_ms": deadline,
-        "pause_ms": pause,
+        "pause_ms": debounce,
         "now": rfc3339(engine.now()),
-        "own_server": own.is_some(),
-        "store": own.as_ref().map(|own| own.store()),
+        "own_server": app.is_some(),
+        "store": app.as_ref().map(|app| app.store()),
     }))
 }
 
 async fn send(State(engine): State<Arc<Engine>>, body: Bytes) -> ApiResult {
     let message: UserMessage = parse(&body)?;
-    let delivered = engine.receive(message).await.map_err(wrong)?;
-    ok(&delivered)
+    let report = engine.receive_message(message).await.map_err(bad_request)?;
+    ok(&report)
 }
 
 async fn redeliver(State(engine): State<Arc<Engine>>, Path(sid): Path<String>) -> ApiResult {
     let message = engine.state().message(&sid).cloned();
     let message = message.filter(|message| message.direction.is_in());
-    let message = message.ok_or_else(|| unknown("inbound message"))?;
+    let message = message.ok_or_else(|| not_found("inbound message"))?;
     ok(&engine.deliver(message, true).await)
 }
 
@@ -143,35 +144,35 @@ async fn redeliver(State(engine): State<Arc<Engine>>, Path(sid): Path<String>) -
 struct ConversationView {
     user: String,
     sender: String,
-    last: Option<Shown>,
+    last: Option<MessageView>,
     unread: usize,
 }
 
 async fn conversations(State(engine): State<Arc<Engine>>) -> ApiResult {
     let state = engine.state();
-    let mut found: Vec<ConversationView> = Vec::new();
-    let mut at: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut views: Vec<ConversationView> = Vec::new();
+    let mut index_by_user: BTreeMap<&str, usize> = BTreeMap::new();
     // Newest first: the first message found of a user is the last of the conversation.
     for message in state.messages.iter().rev() {
-        let index = *at.entry(&message.user).or_insert_with(|| {
-            found.push(ConversationView {
+        let index = *index_by_user.entry(&message.user).or_insert_with(|| {
+            views.push(ConversationView {
                 user: message.user.clone(),
                 sender: message.sender.clone(),
-                last: Some(message.show()),
+                last: Some(message.to_view()),
                 unread: 0,
             });
-            found.len() - 1
+            views.len() - 1
         });
-        if message.is_unread && message.is_on_the_phone() {
-            found[index].unread += 1;
+        if message.is_unread && message.is_shown_on_phone() {
+            views[index].unread += 1;
         }
     }
-    ok(&found)
+    ok(&views)
 }
 
 async fn conversation(State(engine): State<Arc<Engine>>, Path(user): Path<String>) -> ApiResult {
-    let shown = engine.mark_read(&user);
-    ok(&shown)
+    let messages = engine.mark_read(&user);
+    ok(&messages)
 }
 
 async fn read(State(engine): State<Arc<Engine>>, Path(user): Path<String>) -> ApiResult {
@@ -179,9 +180,9 @@ async fn read(State(engine): State<Arc<Engine>>, Path(user): Path<String>) -> Ap
     ok(&json!({}))
 }
 
-async fn as_test(State(engine): State<Arc<Engine>>, Path(user): Path<String>) -> Response {
+async fn export_test(State(engine): State<Arc<Engine>>, Path(user): Path<String>) -> Response {
     let text = HeaderValue::from_static("text/plain; charset=utf-8");
-    ([(CONTENT_TYPE, text)], engine.write_test(&user)).into_response()
+    ([(CONTENT_TYPE, text)], engine.export_test(&user)).into_response()
 }
 
 #[derive(Deserialize)]
@@ -193,26 +194,22 @@ async fn exchanges(
     State(engine): State<Arc<Engine>>,
     Query(query): Query<ExchangeQuery>,
 ) -> ApiResult {
-    let asked = query.message_sid.as_deref();
-    let is_asked_for =
-        |exchange: &&Exchange| asked.is_none_or(|sid| exchange.message_sid.as_deref() == Some(sid));
-    // Serialize after releasing the lock: there may be up to 128 MiB.
-    let found: Vec<Exchange> = {
-        let state = engine.state();
-        state
-            .exchanges
-            .iter()
-            .filter(is_asked_for)
-            .cloned()
-            .collect()
+    let message_sid = query.message_sid.as_deref();
+    let is_match = |exchange: &&Exchange| {
+        message_sid.is_none_or(|sid| exchange.message_sid.as_deref() == Some(sid))
     };
-    ok(&found)
+    // Serialize after releasing the lock: there may be up to 128 MiB.
+    let matching: Vec<Exchange> = {
+        let state = engine.state();
+        state.exchanges.iter().filter(is_match).cloned().collect()
+    };
+    ok(&matching)
 }
 
 async fn exchange(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> ApiResult {
     let state = engine.state();
     let found = state.exchanges.iter().find(|exchange| exchange.id == id);
-    ok(found.ok_or_else(|| unknown("exchange"))?)
+    ok(found.ok_or_else(|| not_found("exchange"))?)
 }
 
 async fn debugger(State(engine): State<Arc<Engine>>) -> ApiResult {
@@ -226,8 +223,8 @@ async fn events(
     let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
         // A subscriber that lags has lost events. End its stream, so that it reconnects and reloads everything.
         let event = receiver.recv().await.ok()?;
-        let shown = ServerEvent::default().event(event.name).data(&event.data);
-        Some((Ok(shown), receiver))
+        let server_event = ServerEvent::default().event(event.name).data(&event.data);
+        Some((Ok(server_event), receiver))
     });
     Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
 }
@@ -239,7 +236,7 @@ async fn faults(State(engine): State<Arc<Engine>>) -> ApiResult {
 async fn set_faults(State(engine): State<Arc<Engine>>, body: Bytes) -> ApiResult {
     let faults: Faults = parse(&body)?;
     if let Some(problem) = faults.problem() {
-        return Err(wrong(problem));
+        return Err(bad_request(problem));
     }
     engine.set_faults(faults.clone());
     ok(&faults)
@@ -253,8 +250,10 @@ struct ClockRequest {
 
 async fn clock(State(engine): State<Arc<Engine>>, body: Bytes) -> ApiResult {
     let ClockRequest { advance_seconds } = parse(&body)?;
-    if !(0..=MAX_SECONDS).contains(&advance_seconds) {
-        return Err(wrong(format!("advance_seconds: 0 to {MAX_SECONDS}")));
+    if !(0..=MAX_ADVANCE_SECONDS).contains(&advance_seconds) {
+        return Err(bad_request(format!(
+            "advance_seconds: 0 to {MAX_ADVANCE_SECONDS}"
+        )));
     }
     engine
         .clock
@@ -265,7 +264,7 @@ async fn clock(State(engine): State<Arc<Engine>>, body: Bytes) -> ApiResult {
 }
 
 async fn reset(State(engine): State<Arc<Engine>>) -> ApiResult {
-    engine.forget_everything().await.map_err(|error| {
+    engine.reset().await.map_err(|error| {
         ApiError(
             StatusCode::INTERNAL_SERVER_ERROR,
             format!("could not reset the server's store: {error}"),
@@ -284,7 +283,7 @@ async fn state(
     Path(user): Path<String>,
     Query(query): Query<StateQuery>,
 ) -> ApiResult {
-    let Some(own) = engine.own() else {
+    let Some(app) = engine.app() else {
         return ok(&Value::Null);
     };
     let sender = query
@@ -293,44 +292,44 @@ async fn state(
     let Some(sender) = sender else {
         return ok(&Value::Null);
     };
-    ok(&own.state(user, sender).await)
+    ok(&app.state(user, sender).await)
 }
 
 impl Engine {
     /// Adds a user's message and delivers it to the bot. Returns after the webhook calls.
-    pub(super) async fn receive(
+    pub(super) async fn receive_message(
         self: &Arc<Self>,
         message: UserMessage,
-    ) -> Result<Delivered, String> {
-        let record = self.take(message).await?;
+    ) -> Result<DeliveryReport, String> {
+        let record = self.accept_message(message).await?;
         Ok(self.deliver(record, false).await)
     }
 
-    fn mark_read(&self, user: &str) -> Vec<Shown> {
+    fn mark_read(&self, user: &str) -> Vec<MessageView> {
         let mut state = self.state();
-        let mut shown = Vec::new();
+        let mut views = Vec::new();
         for message in &mut state.messages {
             if message.user == user {
                 message.is_unread = false;
-                shown.push(message.show());
+                views.push(message.to_view());
             }
         }
-        shown
+        views
     }
 
     fn set_faults(&self, faults: Faults) {
-        if let Some(own) = self.own() {
-            own.inject_faults(faults.handler_ms, faults.handler_fails);
+        if let Some(app) = self.app() {
+            app.inject_faults(faults.handler_ms, faults.handler_fails);
         }
         self.emit("faults", &faults);
         self.state().faults = faults;
     }
 
-    async fn forget_everything(&self) -> Result<(), String> {
+    async fn reset(&self) -> Result<(), String> {
         // The app first: if its store cannot be reset, the page still shows what the store knows.
-        if let Some(own) = self.own() {
-            own.inject_faults(0, false);
-            own.reset().await?;
+        if let Some(app) = self.app() {
+            app.inject_faults(0, false);
+            app.reset().await?;
         }
         self.state().reset();
         self.emit("reset", &json!({}));

@@ -15,7 +15,7 @@ use tokio::sync::broadcast;
 use super::access_key::AccessKey;
 use super::account::{EmulatedAccount, SENDERS};
 use super::files::MediaFolder;
-use super::links::can_be_called;
+use super::links::is_http_url;
 use super::record::{DebuggerEntry, Exchange, Record};
 use super::recording::Recording;
 use super::state::EmulatorState;
@@ -27,7 +27,7 @@ use crate::secret::Secret;
 use crate::sid::AccountSid;
 
 // Events buffered for each subscriber. A subscriber that falls further behind is disconnected, and reloads everything.
-const MAX_EVENTS: usize = 1024;
+const MAX_BUFFERED_EVENTS: usize = 1024;
 
 /// Options of an [`Emulator`]: the webhook URLs to call, and folders for media and recordings.
 ///
@@ -71,11 +71,11 @@ impl EmulatorOptions {
 /// Prints URLs without passwords.
 impl fmt::Debug for EmulatorOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |url: &Option<String>| url.as_deref().map(redacted_url);
+        let redacted = |url: &Option<String>| url.as_deref().map(redacted_url);
         f.debug_struct("EmulatorOptions")
             .field("webhook", &redacted_url(&self.webhook))
-            .field("fallback", &shown(&self.fallback))
-            .field("status_callback", &shown(&self.status_callback))
+            .field("fallback", &redacted(&self.fallback))
+            .field("status_callback", &redacted(&self.status_callback))
             .field("record_dir", &self.record_dir)
             .field("media_dir", &self.media_dir)
             .field("protect", &self.protect)
@@ -226,29 +226,27 @@ impl Emulator {
             return Err(EmulatorError::NotLoopback);
         }
         let mut options = options;
-        let named = [
+        let urls = [
             ("--webhook", Some(&options.webhook)),
             ("--fallback", options.fallback.as_ref()),
             ("--status-callback", options.status_callback.as_ref()),
         ];
-        for (name, url) in named {
-            if url.is_some_and(|url| !can_be_called(url)) {
+        for (name, url) in urls {
+            if url.is_some_and(|url| !is_http_url(url)) {
                 return Err(EmulatorError::Url { name });
             }
         }
         // Normalize as reqwest does when it sends them: the signature must cover the bytes that are sent.
-        options.webhook = as_sent(&options.webhook);
-        options.fallback = options.fallback.as_deref().map(as_sent);
-        options.status_callback = options.status_callback.as_deref().map(as_sent);
+        options.webhook = normalized_url(&options.webhook);
+        options.fallback = options.fallback.as_deref().map(normalized_url);
+        options.status_callback = options.status_callback.as_deref().map(normalized_url);
         let recording = match &options.record_dir {
-            Some(path) => {
-                Some(
-                    Recording::into_folder(path).map_err(|source| EmulatorError::Record {
-                        path: path.clone(),
-                        source,
-                    })?,
-                )
-            }
+            Some(path) => Some(
+                Recording::open(path).map_err(|source| EmulatorError::Record {
+                    path: path.clone(),
+                    source,
+                })?,
+            ),
             None => None,
         };
         let media_folder = match &options.media_dir {
@@ -272,7 +270,7 @@ impl Emulator {
             origin: format!("http://{address}"),
             clock,
             app: Mutex::default(),
-            events: broadcast::Sender::new(MAX_EVENTS),
+            events: broadcast::Sender::new(MAX_BUFFERED_EVENTS),
             state: Mutex::default(),
         };
         Ok(Self {
@@ -307,13 +305,13 @@ impl Emulator {
     }
 
     /// Attaches an app to the page, instead of the one attached before.
-    pub fn attach(&self, own: Arc<dyn AppInspector>) {
+    pub fn attach(&self, app: Arc<dyn AppInspector>) {
         let mut attached = self
             .engine
             .app
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        *attached = Some(own);
+        *attached = Some(app);
     }
 
     /// Reports on the page that the settings or rules were reloaded, or why not.
@@ -330,7 +328,7 @@ impl Emulator {
         // Only these routes check the access key. The page checks it itself, since it sets the cookie; the REST API has
         // its own credentials, and media links are signed.
         let control = control::routes().merge(media::control_routes()).layer(
-            axum::middleware::from_fn_with_state(engine.clone(), access_key::check),
+            axum::middleware::from_fn_with_state(engine.clone(), access_key::require_key),
         );
         axum::Router::new()
             .merge(page::routes())
@@ -339,7 +337,10 @@ impl Emulator {
             .merge(media::routes())
             .fallback(rest::not_found)
             .with_state(engine.clone())
-            .layer(axum::middleware::from_fn_with_state(engine, origin::check))
+            .layer(axum::middleware::from_fn_with_state(
+                engine,
+                origin::require_local,
+            ))
     }
 
     /// Serves requests until `stop` completes. Connections that are still open, such as event streams, are then closed.
@@ -351,16 +352,16 @@ impl Emulator {
         listener: TcpListener,
         stop: impl Future<Output = ()> + Send,
     ) -> io::Result<()> {
-        let serve = axum::serve(listener, self.router()).into_future();
+        let server = axum::serve(listener, self.router()).into_future();
         // Not axum's graceful shutdown, which would wait for event streams that never end.
         tokio::select! {
-            served = serve => served,
+            result = server => result,
             () = stop => Ok(()),
         }
     }
 }
 
-fn as_sent(url: &str) -> String {
+fn normalized_url(url: &str) -> String {
     reqwest::Url::parse(url).map_or_else(|_| url.to_owned(), |parsed| parsed.to_string())
 }
 
@@ -372,9 +373,9 @@ impl Engine {
     }
 
     /// Returns the attached app, if any. Clones the handle, so that the lock is not held while the app is called.
-    pub(super) fn own(&self) -> Option<Arc<dyn AppInspector>> {
-        let own = self.app.lock().unwrap_or_else(PoisonError::into_inner);
-        own.clone()
+    pub(super) fn app(&self) -> Option<Arc<dyn AppInspector>> {
+        let app = self.app.lock().unwrap_or_else(PoisonError::into_inner);
+        app.clone()
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -398,7 +399,7 @@ impl Engine {
     }
 
     pub(super) fn emit_message(&self, message: &Record) {
-        let mut data = serde_json::to_value(message.show()).unwrap_or_default();
+        let mut data = serde_json::to_value(message.to_view()).unwrap_or_default();
         data["user"] = message.user.as_str().into();
         self.emit("message", &data);
     }
@@ -413,13 +414,13 @@ impl Engine {
         self.emit("status", &data);
     }
 
-    pub(super) fn record(&self, exchange: Exchange) {
-        let recorded = self.state().record(exchange);
+    pub(super) fn record_exchange(&self, exchange: Exchange) {
+        let recorded = self.state().add_exchange(exchange);
         self.emit("exchange", &recorded);
     }
 
     /// Adds an entry to the debugger.
-    pub(super) fn debug(
+    pub(super) fn add_debugger_entry(
         &self,
         code: ErrorCode,
         detail: Option<&str>,
@@ -431,7 +432,7 @@ impl Engine {
             url: url.map(str::to_owned),
             ..DebuggerEntry::new(code, detail, self.now())
         };
-        self.state().write_down(entry.clone());
+        self.state().add_debugger_entry(entry.clone());
         self.emit("debugger", &entry);
     }
 }

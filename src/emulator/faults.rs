@@ -52,14 +52,14 @@ impl Faults {
     /// Returns an explanation of the first invalid value.
     pub(super) fn problem(&self) -> Option<String> {
         // On a throw-away value: `set_retry_on` changes what it is called on.
-        let retry_is_known = |words: &str| Overrides::parse("").0.set_retry_on(words);
+        let is_valid_retry = |words: &str| Overrides::parse("").0.set_retry_on(words);
         if self.duplicate > MAX_DUPLICATES {
             return Some(format!("duplicate: at most {MAX_DUPLICATES}"));
         }
         if self
             .retry
             .as_deref()
-            .is_some_and(|words| !retry_is_known(words))
+            .is_some_and(|words| !is_valid_retry(words))
         {
             return Some("retry: a list of 4xx, 5xx, ct, rt, all, as in \"ct,5xx\"".to_owned());
         }
@@ -77,21 +77,23 @@ impl Faults {
     pub(super) fn next_rest_error(&mut self) -> Option<RestFault> {
         let fault = self.rest_error.clone()?;
         if let Some(times) = fault.times {
-            // The last one clears the fault. `times: 0` clears it without an error.
-            let left = times.checked_sub(1);
-            self.rest_error = left.filter(|left| *left > 0).map(|left| RestFault {
-                times: Some(left),
-                ..fault.clone()
-            });
-            left?;
+            // The last failing call clears the fault. `times: 0` clears it without an error.
+            let remaining = times.checked_sub(1);
+            self.rest_error = remaining
+                .filter(|remaining| *remaining > 0)
+                .map(|remaining| RestFault {
+                    times: Some(remaining),
+                    ..fault.clone()
+                });
+            remaining?;
         }
         Some(fault)
     }
 
     /// Returns whether this media fetch gets 404, and counts it.
     pub(super) fn take_media_fault(&mut self) -> bool {
-        let left = self.media_404.checked_sub(1);
-        self.media_404 = left.unwrap_or_default();
-        left.is_some()
+        let remaining = self.media_404.checked_sub(1);
+        self.media_404 = remaining.unwrap_or_default();
+        remaining.is_some()
     }
 }

@@ -32,15 +32,15 @@ impl MediaFolder {
     /// # Errors
     /// An explanation. It is the same for all files outside the folder, whether they exist or not.
     pub(super) fn read(&self, path: &Path, max_bytes: usize) -> Result<Vec<u8>, String> {
-        let rejected = |_| {
+        let explain = |_| {
             format!(
                 "cannot be read: not a file below {}, the emulator's media folder; \
                  start dev with --media-dir DIR for another folder",
                 self.path.display()
             )
         };
-        let file = self.open_file(path).map_err(rejected)?;
-        let length = file.metadata().map_err(rejected)?.len();
+        let file = self.open_file(path).map_err(explain)?;
+        let length = file.metadata().map_err(explain)?.len();
         if length > max_bytes as u64 {
             return Err("larger than 16 MiB".to_owned());
         }
@@ -48,39 +48,44 @@ impl MediaFolder {
         // Read no more than the checked length: the file may grow. Files that the kernel generates, such as those of
         // /proc, report length 0 and stay empty.
         let mut file = file.take(length);
-        file.read_to_end(&mut bytes).map_err(rejected)?;
+        file.read_to_end(&mut bytes).map_err(explain)?;
         Ok(bytes)
     }
 
     fn open_file(&self, path: &Path) -> io::Result<File> {
-        let outside = || io::Error::from(ErrorKind::NotFound);
+        let not_found = || io::Error::from(ErrorKind::NotFound);
         // Resolve symbolic links only here, so that the check of the result covers all of them. `join` replaces the
         // folder by an absolute `path`, which then fails the check unless it is below the folder.
-        let real = self.path.join(path).canonicalize()?;
-        let below = real.strip_prefix(&self.path).map_err(|_| outside())?;
+        let resolved = self.path.join(path).canonicalize()?;
+        let relative = resolved.strip_prefix(&self.path).map_err(|_| not_found())?;
         // Before opening: opening a device can have effects.
-        if !real.symlink_metadata()?.is_file() {
-            return Err(outside());
+        if !resolved.symlink_metadata()?.is_file() {
+            return Err(not_found());
         }
         // Open each component with NOFOLLOW, starting at the folder's descriptor. A folder that is replaced by a link
         // after `canonicalize` is then not followed. NONBLOCK: opening a pipe in the file's place must not wait for a
         // writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let mut opened = self.descriptor.try_clone()?;
-        let mut names = below.components().peekable();
+        let mut names = relative.components().peekable();
         while let Some(name) = names.next() {
-            let kind = match names.peek() {
+            let extra_flags = match names.peek() {
                 Some(_) => OFlags::DIRECTORY,
                 None => OFlags::NOCTTY,
             };
-            opened = openat(&opened, name.as_os_str(), flags | kind, Mode::empty())?;
+            opened = openat(
+                &opened,
+                name.as_os_str(),
+                flags | extra_flags,
+                Mode::empty(),
+            )?;
         }
         let file = File::from(opened);
         // Check the opened file again: the path may have been replaced since the check above.
         if file.metadata()?.is_file() {
             Ok(file)
         } else {
-            Err(outside())
+            Err(not_found())
         }
     }
 }

@@ -8,7 +8,7 @@ use http::header::{CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, Method};
 use rustls::pki_types::InvalidDnsNameError;
 
-use super::response_check::MAX_BYTES;
+use super::response_check::MAX_BODY_BYTES;
 use crate::error_code::ErrorCode;
 use crate::tls;
 
@@ -47,7 +47,7 @@ impl Timeouts {
 pub(super) struct HttpResponse {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
-    /// The body, cut off after the chunk that exceeds [`MAX_BYTES`].
+    /// The body, cut off after the chunk that exceeds [`MAX_BODY_BYTES`].
     pub(super) body: Vec<u8>,
 }
 
@@ -68,9 +68,9 @@ pub(super) enum HttpErrorSource {
     #[error(transparent)]
     Http(reqwest::Error),
     #[error("timed out")]
-    Late,
+    TimedOut,
     #[error("the connection was closed")]
-    BrokenOff,
+    ClosedEarly,
 }
 
 impl HttpResponse {
@@ -89,36 +89,37 @@ impl HttpResponse {
 /// [`HttpError`] with the code that Twilio would report.
 pub(super) async fn send(
     outgoing: &HttpRequest,
-    times: Timeouts,
+    timeouts: Timeouts,
 ) -> (Duration, Result<HttpResponse, HttpError>) {
     // The machine's clock, not the emulator's: an advanced clock must not time out real requests.
     let started = Instant::now();
-    let response = tokio::time::timeout(times.total, exchange(outgoing, times));
+    let response = tokio::time::timeout(timeouts.total, exchange(outgoing, timeouts));
     let response = response
         .await
-        .unwrap_or_else(|_| Err(HttpError::too_late(times)));
+        .unwrap_or_else(|_| Err(HttpError::timed_out(timeouts)));
     (started.elapsed(), response)
 }
 
-async fn exchange(outgoing: &HttpRequest, times: Timeouts) -> Result<HttpResponse, HttpError> {
-    let client = client(times.connect).map_err(failed)?;
+async fn exchange(outgoing: &HttpRequest, timeouts: Timeouts) -> Result<HttpResponse, HttpError> {
+    let client = client(timeouts.connect).map_err(http_error)?;
     let mut request = client
         .request(outgoing.method.clone(), &outgoing.url)
         .headers(outgoing.headers.clone());
     if !outgoing.body.is_empty() || outgoing.method != Method::GET {
         request = request.body(outgoing.body.clone());
     }
-    let first = tokio::time::timeout(times.read, request.send());
-    let mut response = match first.await {
-        Ok(response) => response.map_err(failed)?,
-        Err(_) => return Err(HttpError::too_late(times)),
+    let response_head = tokio::time::timeout(timeouts.read, request.send());
+    let mut response = match response_head.await {
+        Ok(response) => response.map_err(http_error)?,
+        Err(_) => return Err(HttpError::timed_out(timeouts)),
     };
     let status = response.status().as_u16();
     let headers = response.headers().clone();
-    // Stop above Twilio's limit, so that a large response uses little memory. `judge` rejects it for its length.
+    // Stop above Twilio's limit, so that a large response uses little memory. `check_response` rejects it for its
+    // length.
     let mut body = Vec::new();
-    while body.len() <= MAX_BYTES
-        && let Some(chunk) = response.chunk().await.map_err(failed)?
+    while body.len() <= MAX_BODY_BYTES
+        && let Some(chunk) = response.chunk().await.map_err(http_error)?
     {
         body.extend_from_slice(&chunk);
     }
@@ -142,7 +143,7 @@ fn client(connect: Duration) -> Result<reqwest::Client, reqwest::Error> {
         .connect_timeout(connect)
         // The server may close an idle connection just when it is reused, which would look like a failed webhook.
         .pool_max_idle_per_host(0)
-        // `Delivery::hops` follows redirects: each target gets a signature of its own.
+        // `Delivery::follow_redirects` follows redirects: each target gets a signature of its own.
         .redirect(reqwest::redirect::Policy::none())
         // A proxy from the environment could not reach a webhook on loopback.
         .no_proxy()
@@ -155,12 +156,12 @@ fn client(connect: Duration) -> Result<reqwest::Client, reqwest::Error> {
     })
 }
 
-fn failed(source: reqwest::Error) -> HttpError {
+fn http_error(source: reqwest::Error) -> HttpError {
     // The order matters: a connect timeout is also a connect error and a timeout.
     let code = match () {
         () if source.is_builder() => 11100,
         () if source.is_connect() && source.is_timeout() => 11201,
-        () if source.is_connect() => why_not_connected(&source),
+        () if source.is_connect() => connect_error_code(&source),
         () if source.is_timeout() => 11200,
         () => 11206,
     };
@@ -173,10 +174,10 @@ fn failed(source: reqwest::Error) -> HttpError {
     }
 }
 
-fn why_not_connected(error: &reqwest::Error) -> u32 {
+fn connect_error_code(error: &reqwest::Error) -> u32 {
     for cause in causes(error) {
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-            return why_no_tls(tls);
+            return tls_error_code(tls);
         }
         let io = cause.downcast_ref::<std::io::Error>();
         if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
@@ -197,13 +198,13 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
         // `io::Error::source` skips the error that it wraps and returns that one's source, so use `get_ref`.
         let io = error.downcast_ref::<std::io::Error>();
         match io.and_then(std::io::Error::get_ref) {
-            Some(carried) => Some(carried as &(dyn Error + 'static)),
+            Some(inner) => Some(inner as &(dyn Error + 'static)),
             None => error.source(),
         }
     })
 }
 
-fn why_no_tls(error: &rustls::Error) -> u32 {
+fn tls_error_code(error: &rustls::Error) -> u32 {
     use rustls::CertificateError as Certificate;
     match error {
         rustls::Error::InvalidCertificate(
@@ -219,24 +220,24 @@ fn why_no_tls(error: &rustls::Error) -> u32 {
 
 impl HttpError {
     /// Returns the error of a connection that closed before the response was read.
-    pub(super) fn broken_off() -> Self {
+    pub(super) fn closed_early() -> Self {
         Self {
             code: ErrorCode(11205),
             is_connect: false,
             is_timeout: false,
-            source: HttpErrorSource::BrokenOff,
+            source: HttpErrorSource::ClosedEarly,
         }
     }
 
     /// Returns the error of a response that came after the `read` or the `total` timeout.
-    pub(super) fn too_late(times: Timeouts) -> Self {
+    pub(super) fn timed_out(timeouts: Timeouts) -> Self {
         // 11203 only if an override or earlier attempts made `total` the shorter one. Else Twilio reports 11200.
-        let is_total = times.total < times.read.min(Timeouts::DEFAULT.total);
+        let is_total = timeouts.total < timeouts.read.min(Timeouts::DEFAULT.total);
         Self {
             code: ErrorCode(if is_total { 11203 } else { 11200 }),
             is_connect: false,
             is_timeout: true,
-            source: HttpErrorSource::Late,
+            source: HttpErrorSource::TimedOut,
         }
     }
 }

@@ -3,7 +3,7 @@
 use reqwest::Url;
 
 /// Removes the fragment, which Twilio neither sends nor signs.
-pub(super) fn bare(url: &str) -> String {
+pub(super) fn without_fragment(url: &str) -> String {
     url.split('#').next().unwrap_or_default().to_owned()
 }
 
@@ -16,11 +16,11 @@ pub(super) fn resolve(base: &str, link: &str) -> Option<String> {
         Ok(_) => link.trim().to_owned(),
         Err(_) => url.to_string(),
     };
-    can_be_called(&target).then_some(target)
+    is_http_url(&target).then_some(target)
 }
 
 /// Returns whether a URL is http or https and has a host.
-pub(super) fn can_be_called(url: &str) -> bool {
+pub(super) fn is_http_url(url: &str) -> bool {
     Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 

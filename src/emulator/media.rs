@@ -22,10 +22,10 @@ use serde::Deserialize;
 
 use super::engine::Engine;
 use super::links::split_userinfo;
-use super::record::{Exchange, ExchangeKind, ExchangeRequest, ExchangeResponse, Record, ms};
-use super::state::Hosted;
-use super::webhook_calls::shown as shown_headers;
-pub(super) use crate::reply::names::by_name as type_of;
+use super::record::{Exchange, ExchangeKind, ExchangeRequest, ExchangeResponse, Record, whole_ms};
+use super::state::StoredMedia;
+use super::webhook_calls::masked_headers;
+pub(super) use crate::reply::names::media_type_by_extension as guess_type;
 use crate::secret::Secret;
 use crate::signature::sign;
 use crate::tls;
@@ -36,38 +36,38 @@ const LINK_TTL: SignedDuration = SignedDuration::from_hours(4);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn routes() -> Router<Arc<Engine>> {
-    Router::new().route("/media/{sid}", get(linked))
+    Router::new().route("/media/{sid}", get(serve_link))
 }
 
 /// Routes for the page. They belong to the control API, and need its access key.
 pub(super) fn control_routes() -> Router<Arc<Engine>> {
-    Router::new().route("/_emulator/media/{sid}", get(shown))
+    Router::new().route("/_emulator/media/{sid}", get(serve_to_page))
 }
 
-async fn shown(State(engine): State<Arc<Engine>>, Path(sid): Path<String>) -> Response {
-    let hosted = engine.state().media.get(&sid).cloned();
-    hosted.as_ref().map_or_else(missing, file)
+async fn serve_to_page(State(engine): State<Arc<Engine>>, Path(sid): Path<String>) -> Response {
+    let media = engine.state().media.get(&sid).cloned();
+    media.as_ref().map_or_else(not_found, file_response)
 }
 
 #[derive(Deserialize)]
-struct Link {
+struct LinkQuery {
     expires: i64,
     signature: String,
 }
 
 /// Serves the target of [`redirect`]: no credentials, but a signature and an expiry time.
-async fn linked(
+async fn serve_link(
     State(engine): State<Arc<Engine>>,
     Path(sid): Path<String>,
-    Query(link): Query<Link>,
+    Query(link): Query<LinkQuery>,
 ) -> Response {
     // The emulator's clock, so that a test can let links expire.
     let at = engine.now();
-    let is_good = signature(&engine.account.token, &sid, link.expires) == link.signature
+    let is_valid = link_signature(&engine.account.token, &sid, link.expires) == link.signature
         && at.as_second() < link.expires;
-    let response = if is_good {
-        let hosted = engine.state().media.get(&sid).cloned();
-        hosted.as_ref().map_or_else(missing, file)
+    let response = if is_valid {
+        let media = engine.state().media.get(&sid).cloned();
+        media.as_ref().map_or_else(not_found, file_response)
     } else {
         (StatusCode::FORBIDDEN, "the link has expired\n").into_response()
     };
@@ -82,10 +82,10 @@ pub(super) fn redirect(engine: &Engine, sid: &str) -> Response {
         .saturating_add(LINK_TTL)
         .unwrap_or(Timestamp::MAX);
     let expires = expires.as_second();
-    let signature = signature(&engine.account.token, sid, expires);
-    let query: String = url_encode(&signature);
+    let signature = link_signature(&engine.account.token, sid, expires);
+    let encoded_signature = url_encode(&signature);
     let location = format!(
-        "{}/media/{sid}?expires={expires}&signature={query}",
+        "{}/media/{sid}?expires={expires}&signature={encoded_signature}",
         engine.origin
     );
     (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, location)]).into_response()
@@ -98,20 +98,20 @@ fn url_encode(text: &str) -> String {
 }
 
 // Covers the expiry time too, so that a client cannot extend it.
-fn signature(token: &Secret, sid: &str, expires: i64) -> String {
+fn link_signature(token: &Secret, sid: &str, expires: i64) -> String {
     sign(token, &format!("{sid}?{expires}"), None).unwrap_or_default()
 }
 
-fn missing() -> Response {
+fn not_found() -> Response {
     (StatusCode::NOT_FOUND, "no such file\n").into_response()
 }
 
 /// Serves a file. Users choose content and type, so browsers must not run it as a page of this origin.
-fn file(hosted: &Hosted) -> Response {
-    let is_shown = is_shown(&hosted.content_type);
-    let content_type = HeaderValue::try_from(&hosted.content_type)
+fn file_response(media: &StoredMedia) -> Response {
+    let is_inline = is_inline_type(&media.content_type);
+    let content_type = HeaderValue::try_from(&media.content_type)
         .unwrap_or(HeaderValue::from_static("application/octet-stream"));
-    let disposition = if is_shown { "inline" } else { "attachment" };
+    let disposition = if is_inline { "inline" } else { "attachment" };
     (
         [
             (CONTENT_TYPE, content_type),
@@ -126,23 +126,23 @@ fn file(hosted: &Hosted) -> Response {
                 HeaderValue::from_static("private, max-age=3600"),
             ),
         ],
-        Body::from(hosted.bytes.to_vec()),
+        Body::from(media.bytes.to_vec()),
     )
         .into_response()
 }
 
 /// Returns whether a browser may show a type inline: raster images, audio and video.
-fn is_shown(content_type: &str) -> bool {
+fn is_inline_type(content_type: &str) -> bool {
     // Not svg+xml, which can contain scripts.
-    const PICTURES: [&str; 6] = ["jpeg", "jpg", "png", "gif", "webp", "bmp"];
-    let plain = content_type.to_ascii_lowercase();
-    let is_word = |text: &str| {
+    const IMAGE_TYPES: [&str; 6] = ["jpeg", "jpg", "png", "gif", "webp", "bmp"];
+    let lower_case = content_type.to_ascii_lowercase();
+    let is_token = |text: &str| {
         let mut bytes = text.bytes();
         bytes.all(|byte| byte.is_ascii_alphanumeric() || b".+-".contains(&byte))
     };
-    match plain.split_once('/') {
-        Some(("image", kind)) => PICTURES.contains(&kind),
-        Some(("audio" | "video", kind)) => is_word(kind),
+    match lower_case.split_once('/') {
+        Some(("image", kind)) => IMAGE_TYPES.contains(&kind),
+        Some(("audio" | "video", kind)) => is_token(kind),
         _ => false,
     }
 }
@@ -157,7 +157,7 @@ pub(super) enum FetchError {
     #[error("the file is too large")]
     TooLarge,
     #[error("the connection was closed early")]
-    BrokenOff,
+    ClosedEarly,
 }
 
 impl Engine {
@@ -165,12 +165,12 @@ impl Engine {
     pub(super) async fn fetch_media(
         &self,
         url: &str,
-        most_bytes: usize,
+        max_bytes: usize,
         message: Option<&Record>,
     ) -> Result<(Vec<u8>, Option<String>), FetchError> {
         let (at, started) = (self.now(), Instant::now());
-        let fetched = fetch(url, most_bytes).await;
-        let response = match &fetched {
+        let result = fetch(url, max_bytes).await;
+        let response = match &result {
             Ok((bytes, content_type)) => Some(ExchangeResponse {
                 status: 200,
                 headers: content_type
@@ -188,14 +188,14 @@ impl Engine {
             Err(_) => None,
         };
         let request = ExchangeRequest::get(split_userinfo(url).0);
-        self.record(Exchange {
+        self.record_exchange(Exchange {
             message_sid: message.map(|message| message.sid.clone()),
             user: message.map(|message| message.user.clone()),
             response,
-            ms: ms(started.elapsed()),
+            ms: whole_ms(started.elapsed()),
             ..Exchange::new(ExchangeKind::Media, at, request)
         });
-        fetched
+        result
     }
 
     /// Records a request for a signed link, with the message that the file belongs to.
@@ -210,12 +210,12 @@ impl Engine {
         let (message_sid, user) = owner.unzip();
         // Without the query, which contains the link's signature.
         let request = ExchangeRequest::get(format!("{}/media/{sid}", self.origin));
-        self.record(Exchange {
+        self.record_exchange(Exchange {
             message_sid,
             user,
             response: Some(ExchangeResponse {
                 status,
-                headers: shown_headers(response.headers()),
+                headers: masked_headers(response.headers()),
                 body: String::new(),
             }),
             ..Exchange::new(ExchangeKind::Media, at, request)
@@ -224,7 +224,7 @@ impl Engine {
 }
 
 /// Fetches a file. Follows redirects, and returns content and content type.
-async fn fetch(url: &str, most_bytes: usize) -> Result<(Vec<u8>, Option<String>), FetchError> {
+async fn fetch(url: &str, max_bytes: usize) -> Result<(Vec<u8>, Option<String>), FetchError> {
     tls::install_provider();
     let client = reqwest::Client::builder()
         .connect_timeout(FETCH_TIMEOUT)
@@ -243,8 +243,12 @@ async fn fetch(url: &str, most_bytes: usize) -> Result<(Vec<u8>, Option<String>)
     let content_type = content_type.map(str::to_owned);
     let mut bytes = Vec::new();
     // Check while reading: Content-Length may be missing or wrong.
-    while let Some(chunk) = response.chunk().await.map_err(|_| FetchError::BrokenOff)? {
-        if bytes.len() + chunk.len() > most_bytes {
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|_| FetchError::ClosedEarly)?
+    {
+        if bytes.len() + chunk.len() > max_bytes {
             return Err(FetchError::TooLarge);
         }
         bytes.extend_from_slice(&chunk);

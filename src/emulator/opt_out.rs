@@ -24,34 +24,34 @@ const HELP: [&str; 2] = ["HELP", "INFO"];
 
 impl Engine {
     /// Applies an opt-out keyword of an SMS, and sends Twilio's confirmation.
-    pub(super) fn keep_opt_outs(self: &Arc<Self>, message: &Record) {
+    pub(super) fn apply_opt_out_keyword(self: &Arc<Self>, message: &Record) {
         if *Address::parse(message.user.as_str()).channel() != Channel::Sms {
             return;
         }
         // The whole body must be the keyword; "please stop" is an ordinary message.
         let word = message.body.trim().to_ascii_uppercase();
-        let is = |words: &[&str]| words.contains(&word.as_str());
+        let is_one_of = |words: &[&str]| words.contains(&word.as_str());
         let pair = (message.sender.clone(), message.user.clone());
         // No reply to STOP after STOP, to START without STOP, or to HELP while opted out.
-        let confirmation = if is(&STOP) {
+        let confirmation = if is_one_of(&STOP) {
             let is_new = self.state().blocked.insert(pair);
             is_new.then_some(
                 "You have successfully been unsubscribed. You will not receive any more messages from this number. \
                  Reply START to resubscribe.",
             )
-        } else if is(&START) {
+        } else if is_one_of(&START) {
             let was_blocked = self.state().blocked.remove(&pair);
             was_blocked.then_some(
                 "You have successfully been re-subscribed to messages from this number. Reply HELP for help. \
                  Reply STOP to unsubscribe. Msg&Data Rates May Apply.",
             )
-        } else if is(&HELP) && !self.state().blocked.contains(&pair) {
+        } else if is_one_of(&HELP) && !self.state().blocked.contains(&pair) {
             Some("Reply STOP to unsubscribe. Msg&Data Rates May Apply.")
         } else {
             None
         };
         if let Some(text) = confirmation {
-            self.send_own(&message.sender, &message.user, text);
+            self.send_twilio_confirmation(&message.sender, &message.user, text);
         }
     }
 }

@@ -61,11 +61,11 @@ async fn index(
     Query(query): Query<PageQuery>,
     headers: HeaderMap,
 ) -> Response {
-    let mut page = served("text/html; charset=utf-8", INDEX);
+    let mut page = static_response("text/html; charset=utf-8", INDEX);
     let Some(key) = &engine.access_key else {
         return page;
     };
-    if query.key.is_some_and(|given| key.is(&given)) {
+    if query.key.is_some_and(|text| key.matches(&text)) {
         if let Some(cookie) = key.set_cookie() {
             page.headers_mut().insert(SET_COOKIE, cookie);
         }
@@ -81,12 +81,12 @@ async fn index(
 async fn file(Path(name): Path<String>) -> Response {
     let found = FILES.iter().find(|(known, ..)| *known == name);
     match found {
-        Some((_, content_type, text)) => served(content_type, text),
+        Some((_, content_type, text)) => static_response(content_type, text),
         None => (StatusCode::NOT_FOUND, "no such file\n").into_response(),
     }
 }
 
-fn served(content_type: &'static str, text: &'static str) -> Response {
+fn static_response(content_type: &'static str, text: &'static str) -> Response {
     (
         [
             (CONTENT_TYPE, HeaderValue::from_static(content_type)),

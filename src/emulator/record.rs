@@ -18,7 +18,7 @@ pub(super) struct Record {
     /// Address of the account, in either direction.
     pub(super) sender: String,
     pub(super) direction: Direction,
-    pub(super) by: Author,
+    pub(super) author: Author,
     pub(super) body: String,
     pub(super) media: Vec<MediaRecord>,
     pub(super) location: Option<SharedLocation>,
@@ -30,15 +30,15 @@ pub(super) struct Record {
     /// Status callback URL given with the message.
     pub(super) status_callback: Option<String>,
     pub(super) at: Timestamp,
-    pub(super) updated: Timestamp,
-    pub(super) sent: Option<Timestamp>,
+    pub(super) updated_at: Timestamp,
+    pub(super) sent_at: Option<Timestamp>,
     pub(super) send_at: Option<Timestamp>,
     pub(super) is_unread: bool,
     /// Parameters of the webhook (inbound).
     pub(super) params: Vec<(String, String)>,
     pub(super) profile_name: Option<String>,
     /// True once a webhook response was executed (inbound). Responses to redeliveries are then not executed.
-    pub(super) is_answered: bool,
+    pub(super) has_executed_response: bool,
     /// SID of the inbound message, if this is a TwiML reply.
     pub(super) in_reply_to: Option<String>,
 }
@@ -59,7 +59,7 @@ impl Direction {
     }
 
     /// Returns the name in the REST API.
-    pub(super) fn rest(self) -> &'static str {
+    pub(super) fn rest_name(self) -> &'static str {
         match self {
             Self::In => "inbound",
             Self::Api => "outbound-api",
@@ -88,7 +88,7 @@ pub(super) struct MediaRecord {
     pub(super) content_type: String,
     pub(super) filename: Option<String>,
     /// True if the emulator has the content.
-    pub(super) is_here: bool,
+    pub(super) has_content: bool,
     pub(super) at: Timestamp,
 }
 
@@ -121,15 +121,15 @@ pub(super) struct TappedButton {
 
 /// Message in the control API.
 #[derive(Clone, Serialize)]
-pub(super) struct Shown {
+pub(super) struct MessageView {
     sid: String,
     sender: String,
     direction: &'static str,
     body: String,
-    media: Vec<ShownMedia>,
+    media: Vec<MediaView>,
     status: String,
     error_code: Option<u32>,
-    #[serde(serialize_with = "in_milliseconds")]
+    #[serde(serialize_with = "serialize_rfc3339")]
     at: Timestamp,
     location: Option<SharedLocation>,
     button: Option<TappedButton>,
@@ -139,7 +139,7 @@ pub(super) struct Shown {
 
 /// Media file in the control API.
 #[derive(Clone, Serialize)]
-pub(super) struct ShownMedia {
+pub(super) struct MediaView {
     url: String,
     content_type: String,
     /// Path at the emulator's origin that serves the content to the page, without the REST API's credentials.
@@ -161,7 +161,7 @@ impl Record {
             user,
             sender,
             direction: Direction::In,
-            by: Author::User,
+            author: Author::User,
             body,
             media: Vec::new(),
             location: None,
@@ -172,48 +172,48 @@ impl Record {
             service: None,
             status_callback: None,
             at,
-            updated: at,
-            sent: Some(at),
+            updated_at: at,
+            sent_at: Some(at),
             send_at: None,
             is_unread: false,
             params: Vec::new(),
             profile_name: None,
-            is_answered: false,
+            has_executed_response: false,
             in_reply_to: None,
         }
     }
 
-    pub(super) fn show(&self) -> Shown {
-        Shown {
+    pub(super) fn to_view(&self) -> MessageView {
+        MessageView {
             sid: self.sid.clone(),
             sender: self.sender.clone(),
             direction: if self.direction.is_in() { "in" } else { "out" },
             body: self.body.clone(),
-            media: self.show_media(),
+            media: self.media_views(),
             status: self.status.as_str().to_owned(),
             error_code: self.error_code.map(|code| code.0),
             at: self.at,
             location: self.location.clone(),
             button: self.button.clone(),
             buttons: self.buttons.clone(),
-            by: self.by,
+            by: self.author,
         }
     }
 
-    pub(super) fn show_media(&self) -> Vec<ShownMedia> {
-        let show = |media: &MediaRecord| ShownMedia {
+    pub(super) fn media_views(&self) -> Vec<MediaView> {
+        let to_view = |media: &MediaRecord| MediaView {
             url: media.url.clone(),
             content_type: media.content_type.clone(),
             src: media
-                .is_here
+                .has_content
                 .then(|| format!("/_emulator/media/{}", media.sid)),
             filename: media.filename.clone(),
         };
-        self.media.iter().map(show).collect()
+        self.media.iter().map(to_view).collect()
     }
 
     /// Returns whether the phone shows the message.
-    pub(super) fn is_on_the_phone(&self) -> bool {
+    pub(super) fn is_shown_on_phone(&self) -> bool {
         !matches!(
             self.status,
             MessageStatus::Failed
@@ -231,7 +231,7 @@ pub(super) struct Exchange {
     pub(super) kind: ExchangeKind,
     pub(super) message_sid: Option<String>,
     pub(super) user: Option<String>,
-    #[serde(serialize_with = "in_milliseconds")]
+    #[serde(serialize_with = "serialize_rfc3339")]
     pub(super) at: Timestamp,
     pub(super) request: ExchangeRequest,
     pub(super) response: Option<ExchangeResponse>,
@@ -239,7 +239,7 @@ pub(super) struct Exchange {
     pub(super) error_code: Option<u32>,
     /// Decoded parameters.
     pub(super) params: Vec<(String, String)>,
-    pub(super) signed: Option<Signed>,
+    pub(super) signed: Option<SignatureInfo>,
     pub(super) attempt: Option<&'static str>,
 }
 
@@ -247,7 +247,7 @@ impl Exchange {
     /// Creates an exchange without a response.
     pub(super) fn new(kind: ExchangeKind, at: Timestamp, request: ExchangeRequest) -> Self {
         Self {
-            // `State::record` assigns the ID.
+            // `EmulatorState::add_exchange` assigns the ID.
             id: String::new(),
             kind,
             message_sid: None,
@@ -316,7 +316,7 @@ pub(super) struct ExchangeResponse {
 
 /// Signed text of a webhook, and whether the server accepted the signature.
 #[derive(Clone, Serialize)]
-pub(super) struct Signed {
+pub(super) struct SignatureInfo {
     pub(super) string: String,
     pub(super) verdict: String,
 }
@@ -329,7 +329,7 @@ pub(super) struct DebuggerEntry {
     pub(super) message: String,
     pub(super) message_sid: Option<String>,
     pub(super) url: Option<String>,
-    #[serde(serialize_with = "in_milliseconds")]
+    #[serde(serialize_with = "serialize_rfc3339")]
     pub(super) at: Timestamp,
     pub(super) more_info: String,
 }
@@ -343,7 +343,7 @@ impl DebuggerEntry {
         };
         Self {
             code: code.0,
-            level: level(code),
+            level: debugger_level(code),
             message,
             message_sid: None,
             url: None,
@@ -358,19 +358,19 @@ pub(super) fn rfc3339(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
-fn in_milliseconds<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(&rfc3339(*at))
+fn serialize_rfc3339<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339(*at))
 }
 
 /// Returns whole milliseconds.
-pub(super) fn ms(time: Duration) -> u64 {
+pub(super) fn whole_ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Returns the level of Twilio's debugger.
 ///
 /// Source: Twilio's error dictionary.
-fn level(code: ErrorCode) -> &'static str {
+fn debugger_level(code: ErrorCode) -> &'static str {
     match code.0 {
         12200 | 14101..=14106 | 14108..=14111 | 63037 => "warning",
         _ => "error",

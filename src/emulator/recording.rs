@@ -37,24 +37,25 @@ pub(super) struct Recording {
 
 #[derive(Default)]
 struct RecordingState {
-    written: usize,
+    /// Number of the last file.
+    last_number: usize,
     /// SIDs of replies that are in a file.
-    seen: HashSet<String>,
+    written_sids: HashSet<String>,
     pseudonyms: Pseudonyms,
 }
 
 impl Recording {
     /// Opens or creates a folder. New files are numbered after the existing ones.
-    pub(super) fn into_folder(directory: &Path) -> io::Result<Self> {
+    pub(super) fn open(directory: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(directory)?;
         // Continue after the highest number, not the count: files in between may be deleted.
         let last = files(directory)?.pop();
         let last = last.and_then(|path| path.file_stem()?.to_str()?.parse().ok());
-        let written = last.unwrap_or_default();
+        let last_number = last.unwrap_or_default();
         Ok(Self {
             directory: directory.to_owned(),
             state: Mutex::new(RecordingState {
-                written,
+                last_number,
                 ..RecordingState::default()
             }),
         })
@@ -66,21 +67,23 @@ impl Recording {
         // call this.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let state = &mut *state;
-        state.written += 1;
-        let file = self.directory.join(format!("{:04}.json", state.written));
+        state.last_number += 1;
+        let file = self
+            .directory
+            .join(format!("{:04}.json", state.last_number));
         let pseudonyms = &mut state.pseudonyms;
-        pseudonyms.learn(&message.params);
-        let kept = message.params.iter().filter(|(name, _)| is_kept(name));
+        pseudonyms.add_user(&message.params);
+        let params = message.params.iter().filter(|(name, _)| is_recorded(name));
         let recorded = Recorded {
-            params: kept
-                .map(|(name, value)| (name.clone(), pseudonyms.of_param(name, value)))
+            params: params
+                .map(|(name, value)| (name.clone(), pseudonyms.pseudonymize_param(name, value)))
                 .collect(),
             // A late reply does not name its inbound message. If two messages were pending, only the first that is
             // written gets it.
             replies: replies
                 .iter()
-                .filter(|(sid, _)| state.seen.insert(sid.clone()))
-                .map(|(_, text)| pseudonyms.apply(text))
+                .filter(|(sid, _)| state.written_sids.insert(sid.clone()))
+                .map(|(_, text)| pseudonyms.pseudonymize(text))
                 .collect(),
         };
         let text = serde_json::to_string_pretty(&recorded)?;
@@ -92,11 +95,11 @@ impl Recording {
 }
 
 /// Returns whether a parameter is recorded.
-fn is_kept(name: &str) -> bool {
+fn is_recorded(name: &str) -> bool {
     // A replay cannot use the account, which is new at every start, or media, whose content is not recorded. The others
     // identify the user: `ChannelMetadata` repeats name and number, and a location has an address and a label.
-    let is_left_out = ["AccountSid", "ChannelMetadata", "Address", "Label"].contains(&name);
-    !is_left_out && !name.starts_with("MediaUrl") && !name.starts_with("MediaContentType")
+    let is_excluded = ["AccountSid", "ChannelMetadata", "Address", "Label"].contains(&name);
+    !is_excluded && !name.starts_with("MediaUrl") && !name.starts_with("MediaContentType")
 }
 
 /// Returns the files of a recording in order.
@@ -120,40 +123,41 @@ impl Engine {
     pub(super) fn record_conversation(
         self: &Arc<Self>,
         message: &Record,
-        before: &HashSet<String>,
+        earlier_sids: &HashSet<String>,
     ) {
         if self.recording.is_none() {
             return;
         }
-        let (engine, message, before) = (self.clone(), message.clone(), before.clone());
+        let (engine, message) = (self.clone(), message.clone());
+        let earlier_sids = earlier_sids.clone();
         tokio::spawn(async move {
             // After the timeout, record what there is.
-            let _ = tokio::time::timeout(FLUSH_TIMEOUT, engine.until_done(&message)).await;
+            let _ = tokio::time::timeout(FLUSH_TIMEOUT, engine.wait_until_idle(&message)).await;
             let replies = {
                 let state = engine.state();
-                let shown = state.shown_since(&message, &before);
-                let shown = shown.into_iter();
-                let shown = shown.map(|reply| (reply.sid.clone(), reply.body.clone()));
-                shown.collect::<Vec<_>>()
+                let replies = state.received_since(&message, &earlier_sids);
+                let replies = replies.into_iter();
+                let replies = replies.map(|reply| (reply.sid.clone(), reply.body.clone()));
+                replies.collect::<Vec<_>>()
             };
             // Collected above, so that the engine's lock is not held while writing.
-            let writing = tokio::task::spawn_blocking(move || {
+            let write_task = tokio::task::spawn_blocking(move || {
                 let recording = engine.recording.as_ref();
                 recording.map_or(Ok(()), |recording| recording.write(&message, &replies))
             });
-            if let Ok(Err(error)) = writing.await {
+            if let Ok(Err(error)) = write_task.await {
                 tracing::error!(%error, "could not record a message");
             }
         });
     }
 
     /// Waits until the app has no pending messages of this user.
-    async fn until_done(&self, message: &Record) {
+    async fn wait_until_idle(&self, message: &Record) {
         // Another kind of server does not report pending messages, so its late replies may be missing.
-        let Some(own) = self.own() else { return };
+        let Some(app) = self.app() else { return };
         loop {
             let (user, sender) = (message.user.clone(), message.sender.clone());
-            let state = own.state(user, sender).await;
+            let state = app.state(user, sender).await;
             if state["pending"].as_u64().unwrap_or_default() == 0 {
                 return;
             }
@@ -167,19 +171,19 @@ impl Engine {
 struct Pseudonyms {
     /// Real text and pseudonym, the longest real text first: it must not be replaced in parts.
     known: Vec<(String, String)>,
-    people: usize,
+    user_count: usize,
 }
 
 impl Pseudonyms {
     /// Adds the user's number, IDs and name from a webhook's parameters.
-    fn learn(&mut self, params: &[(String, String)]) {
+    fn add_user(&mut self, params: &[(String, String)]) {
         let value = |name: &str| {
-            let found = params.iter().find(|(known, _)| known == name);
-            found
+            let param = params.iter().find(|(param, _)| param == name);
+            param
                 .map(|(_, value)| value.as_str())
                 .filter(|value| !value.is_empty())
         };
-        let number = self.people + 1;
+        let number = self.user_count + 1;
         let mut is_new = false;
         for name in ["From", "ExternalUserId", "ParentExternalUserId"] {
             let Some(address) = value(name).map(Address::parse) else {
@@ -190,23 +194,24 @@ impl Pseudonyms {
                 Identity::Phone => {
                     // Without `+`, so that WaId and numbers inside texts are replaced too.
                     let digits = id.trim_start_matches('+');
-                    is_new |= self.add(digits, &format!("1555010{number:04}"));
+                    is_new |= self.add_pair(digits, &format!("1555010{number:04}"));
                 }
                 Identity::BusinessScopedId => {
-                    is_new |= self.add(id, &format!("US.{number:020}"));
+                    is_new |= self.add_pair(id, &format!("US.{number:020}"));
                 }
-                _ => is_new |= self.add(id, &format!("user{number}")),
+                _ => is_new |= self.add_pair(id, &format!("user{number}")),
             }
         }
         if let Some(profile) = value("ProfileName") {
-            is_new |= self.add(profile, &format!("User {number}"));
+            is_new |= self.add_pair(profile, &format!("User {number}"));
         }
-        self.people += usize::from(is_new);
+        self.user_count += usize::from(is_new);
     }
 
-    fn add(&mut self, real: &str, pseudonym: &str) -> bool {
-        // `made == real`: a text that is a pseudonym already stays as it is.
-        let is_known = |(known, made): &(String, String)| known == real || made == real;
+    fn add_pair(&mut self, real: &str, pseudonym: &str) -> bool {
+        // `known_pseudonym == real`: a text that is a pseudonym already stays as it is.
+        let is_known =
+            |(known, known_pseudonym): &(String, String)| known == real || known_pseudonym == real;
         if real.is_empty() || self.known.iter().any(is_known) {
             return false;
         }
@@ -217,22 +222,22 @@ impl Pseudonyms {
     }
 
     /// Returns the recorded value of a parameter: `NumMedia` is 0, and coordinates are rounded to a tenth of a degree.
-    fn of_param(&self, name: &str, value: &str) -> String {
+    fn pseudonymize_param(&self, name: &str, value: &str) -> String {
         match (name, value.parse::<f64>()) {
             ("NumMedia", _) => "0".to_owned(),
             ("Latitude" | "Longitude", Ok(degrees)) => format!("{degrees:.1}"),
-            _ => self.apply(value),
+            _ => self.pseudonymize(value),
         }
     }
 
     /// Replaces every occurrence.
-    fn apply(&self, text: &str) -> String {
+    fn pseudonymize(&self, text: &str) -> String {
         let mut pseudonymous = String::with_capacity(text.len());
         let mut rest = text;
         // One pass, not one replacement after the other: a pseudonym that was inserted must not be replaced again.
         while let Some(next) = rest.chars().next() {
             let before = text[..text.len() - rest.len()].chars().next_back();
-            let found = self.known.iter().find(|(known, _)| {
+            let replacement = self.known.iter().find(|(known, _)| {
                 let after = rest
                     .strip_prefix(known.as_str())
                     .map(|rest| rest.chars().next());
@@ -241,7 +246,7 @@ impl Pseudonyms {
                 let is_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
                 after.is_some_and(|after| !is_name || !(is_word(before) || is_word(after)))
             });
-            if let Some((known, pseudonym)) = found {
+            if let Some((known, pseudonym)) = replacement {
                 pseudonymous.push_str(pseudonym);
                 rest = &rest[known.len()..];
             } else {
@@ -267,14 +272,14 @@ mod tests {
             pair("ExternalUserId", "whatsapp:ES.12345"),
             pair("ProfileName", "Ana García"),
         ];
-        pseudonyms.learn(&ana);
-        pseudonyms.learn(&ana);
+        pseudonyms.add_user(&ana);
+        pseudonyms.add_user(&ana);
         let text = "Ana García (+34600000001, ES.12345) wrote, not +346000000012";
         let expected = "User 1 (+15550100001, US.00000000000000000001) wrote, not +155501000012";
-        assert_eq!(pseudonyms.apply(text), expected);
-        pseudonyms.learn(&[pair("From", "+34611111111"), pair("ProfileName", "Ben")]);
+        assert_eq!(pseudonyms.pseudonymize(text), expected);
+        pseudonyms.add_user(&[pair("From", "+34611111111"), pair("ProfileName", "Ben")]);
         assert_eq!(
-            pseudonyms.apply("Ben +34611111111 has a benefit, Benedict"),
+            pseudonyms.pseudonymize("Ben +34611111111 has a benefit, Benedict"),
             "User 2 +15550100002 has a benefit, Benedict"
         );
     }

@@ -11,10 +11,10 @@ use jiff::SignedDuration;
 use reqwest::Url;
 
 use super::http_client::{HttpError, HttpResponse, Timeouts};
-use super::links::{bare, resolve, split_userinfo};
+use super::links::{resolve, split_userinfo, without_fragment};
 use super::overrides::Overrides;
 use super::record::Exchange;
-use super::response_check::{CheckedResponse, judge};
+use super::response_check::{CheckedResponse, check_response};
 use super::signed_request::SignedRequest;
 use super::state::Cookies;
 use super::webhook::{Attempt, Delivery};
@@ -30,7 +30,7 @@ const COOKIE_TTL: SignedDuration = SignedDuration::from_hours(4);
 /// Failed request or unusable response.
 pub(super) struct UnusableResponse {
     pub(super) code: ErrorCode,
-    may_repeat: bool,
+    may_retry: bool,
 }
 
 /// Webhook request before redirects.
@@ -43,26 +43,26 @@ struct Target<'a> {
 
 /// Response to one request.
 struct CallResult {
-    answer: HttpResponse,
-    /// `None` for a redirect.
-    judged: Option<Result<CheckedResponse, ErrorCode>>,
+    response: HttpResponse,
+    /// Result of [`check_response`], or `None` for a redirect.
+    check: Option<Result<CheckedResponse, ErrorCode>>,
 }
 
 /// Usable response, with the URL after redirects. Relative URLs in the document are resolved against it.
 pub(super) struct FollowedResponse {
-    pub(super) usable: CheckedResponse,
+    pub(super) content: CheckedResponse,
     pub(super) url: String,
     pub(super) text: String,
 }
 
 /// Returns the `Authorization` header for `user:password`.
-pub(super) fn basic(login: &str) -> Option<HeaderValue> {
+pub(super) fn basic_auth(login: &str) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("Basic {}", STANDARD.encode(login))).ok()
 }
 
-// A 3xx without Location is not a redirect; `judge` rejects it with 11200.
-fn is_redirect(answer: &HttpResponse) -> bool {
-    (300..400).contains(&answer.status) && answer.headers.contains_key(LOCATION)
+// A 3xx without Location is not a redirect; `check_response` rejects it with 11200.
+fn is_redirect(response: &HttpResponse) -> bool {
+    (300..400).contains(&response.status) && response.headers.contains_key(LOCATION)
 }
 
 impl Delivery {
@@ -75,150 +75,157 @@ impl Delivery {
         attempt: &'static str,
     ) -> Result<FollowedResponse, UnusableResponse> {
         let engine = self.engine.clone();
-        let (mut overrides, wrong) = Overrides::parse(url);
-        for (code, detail) in &wrong {
-            engine.debug(*code, Some(detail), Some(&self.message.sid), Some(url));
+        let (mut overrides, invalid) = Overrides::parse(url);
+        for (code, detail) in &invalid {
+            engine.add_debugger_entry(*code, Some(detail), Some(&self.message.sid), Some(url));
         }
         // The `retry` fault takes precedence over the fragment.
         if let Some(words) = &engine.state().faults.retry {
             overrides.set_retry_on(words);
         }
         let started = Instant::now();
-        let mut tries = 0;
+        let mut retry_count = 0;
         loop {
             // `total` covers all attempts together, `read` and `connect` each one.
-            let left = overrides.times.total.saturating_sub(started.elapsed());
-            let times = Timeouts {
-                total: left,
-                read: overrides.times.read,
-                connect: overrides.times.connect.min(left),
+            let remaining = overrides.timeouts.total.saturating_sub(started.elapsed());
+            let timeouts = Timeouts {
+                total: remaining,
+                read: overrides.timeouts.read,
+                connect: overrides.timeouts.connect.min(remaining),
             };
             let target = Target {
                 url,
                 method: method.clone(),
                 form,
-                attempt: if tries == 0 { attempt } else { "retry" },
+                attempt: if retry_count == 0 { attempt } else { "retry" },
             };
-            let useless = match self.hops(target, times, &overrides).await {
-                Ok(answered) => return Ok(answered),
-                Err(useless) => useless,
+            let unusable = match self.follow_redirects(target, timeouts, &overrides).await {
+                Ok(response) => return Ok(response),
+                Err(unusable) => unusable,
             };
-            if !useless.may_repeat || tries == overrides.retries {
-                return Err(useless);
+            if !unusable.may_retry || retry_count == overrides.retries {
+                return Err(unusable);
             }
-            if started.elapsed() >= overrides.times.total {
+            if started.elapsed() >= overrides.timeouts.total {
                 return Err(UnusableResponse {
                     code: ErrorCode(11203),
-                    ..useless
+                    ..unusable
                 });
             }
-            tries += 1;
+            retry_count += 1;
         }
     }
 
     /// Sends one request and follows its redirects.
-    async fn hops(
+    async fn follow_redirects(
         &mut self,
         target: Target<'_>,
-        times: Timeouts,
+        timeouts: Timeouts,
         overrides: &Overrides,
     ) -> Result<FollowedResponse, UnusableResponse> {
         let started = Instant::now();
-        let mut url = bare(target.url);
+        let mut url = without_fragment(target.url);
         let mut method = target.method;
-        let nothing = FormParams::default();
+        let no_params = FormParams::default();
         let mut form = target.form;
         for hop in 0..MAX_HOPS {
-            let left = Timeouts {
-                total: times.total.saturating_sub(started.elapsed()),
-                ..times
+            let remaining = Timeouts {
+                total: timeouts.total.saturating_sub(started.elapsed()),
+                ..timeouts
             };
             let attempt = if hop == 0 { target.attempt } else { "redirect" };
-            let called = self.call(&url, &method, form, left, attempt).await;
-            let called = called.map_err(|failed| UnusableResponse {
-                code: failed.code,
-                may_repeat: overrides.retries_failure(&failed),
+            let result = self
+                .send_with_login(&url, &method, form, remaining, attempt)
+                .await;
+            let call = result.map_err(|error| UnusableResponse {
+                code: error.code,
+                may_retry: overrides.retries_failure(&error),
             })?;
-            let CallResult { answer, judged } = called;
-            let Some(judged) = judged else {
-                let location = answer.headers.get(LOCATION);
+            let CallResult { response, check } = call;
+            let Some(check) = check else {
+                let location = response.headers.get(LOCATION);
                 let location = location.and_then(|location| location.to_str().ok());
                 let target = location.and_then(|location| resolve(&url, location));
                 url = target.ok_or(UnusableResponse {
                     code: ErrorCode(11100),
-                    may_repeat: false,
+                    may_retry: false,
                 })?;
                 // Like browsers, Twilio continues with GET and without the parameters. 307 and 308 keep both.
-                if matches!(answer.status, 301..=303) {
+                if matches!(response.status, 301..=303) {
                     method = Method::GET;
-                    form = &nothing;
+                    form = &no_params;
                 }
                 continue;
             };
-            return match judged {
-                Ok(usable) => Ok(FollowedResponse {
-                    usable,
-                    text: String::from_utf8_lossy(&answer.body).into_owned(),
+            return match check {
+                Ok(content) => Ok(FollowedResponse {
+                    content,
+                    text: String::from_utf8_lossy(&response.body).into_owned(),
                     url,
                 }),
                 Err(code) => Err(UnusableResponse {
                     code,
-                    may_repeat: overrides.retries_status(answer.status),
+                    may_retry: overrides.retries_status(response.status),
                 }),
             };
         }
-        // `exchange` recorded the last hop without an error, since each redirect by itself is valid.
+        // `send_and_record` recorded the last hop without an error, since each redirect by itself is valid.
         if let Some(last) = self.attempts.last_mut() {
             last.error_code = Some(11215);
         }
         Err(UnusableResponse {
             code: ErrorCode(11215),
-            may_repeat: false,
+            may_retry: false,
         })
     }
 
     /// Sends one request. Repeats it with the URL's password after a 401 with `WWW-Authenticate`.
-    async fn call(
+    async fn send_with_login(
         &mut self,
         url: &str,
         method: &Method,
         form: &FormParams,
-        times: Timeouts,
+        timeouts: Timeouts,
         attempt: &'static str,
     ) -> Result<CallResult, HttpError> {
-        let (plain, login) = split_userinfo(url);
-        let mut headers = self.headers(&plain);
+        let (plain_url, login) = split_userinfo(url);
+        let mut headers = self.request_headers(&plain_url);
         let first = self
-            .exchange(&plain, method, form, headers.clone(), times, attempt)
+            .send_and_record(&plain_url, method, form, headers.clone(), timeouts, attempt)
             .await?;
-        let answer = &first.answer;
-        let asks = answer.status == 401 && answer.headers.contains_key(WWW_AUTHENTICATE);
-        let Some(login) = login.filter(|_| asks).and_then(|login| basic(&login)) else {
+        let response = &first.response;
+        let is_challenge =
+            response.status == 401 && response.headers.contains_key(WWW_AUTHENTICATE);
+        let Some(login) = login
+            .filter(|_| is_challenge)
+            .and_then(|login| basic_auth(&login))
+        else {
             return Ok(first);
         };
         headers.insert(AUTHORIZATION, login);
-        self.exchange(&plain, method, form, headers, times, attempt)
+        self.send_and_record(&plain_url, method, form, headers, timeouts, attempt)
             .await
     }
 
-    async fn exchange(
+    /// Sends one request, applies the faults, and records the exchange and the attempt.
+    async fn send_and_record(
         &mut self,
         url: &str,
         method: &Method,
         form: &FormParams,
         headers: HeaderMap,
-        times: Timeouts,
+        timeouts: Timeouts,
         attempt: &'static str,
     ) -> Result<CallResult, HttpError> {
         let engine = self.engine.clone();
-        let call = SignedRequest {
+        let request = SignedRequest {
             url: url.to_owned(),
             signed_url: None,
             method: method.clone(),
             form: form.clone(),
             headers,
         };
-        let (delay, drops) = {
+        let (delay, is_dropped) = {
             let state = engine.state();
             // Not "fallback": the fault simulates an unreachable primary URL. A retry of the fallback is dropped too,
             // because its attempt is named "retry".
@@ -226,59 +233,59 @@ impl Delivery {
             let delay = Duration::from_millis(state.faults.delay_ms);
             (delay, state.faults.drop_connection && is_primary)
         };
-        let (mut recorded, ms, answer) = engine.call(&call, times, delay).await;
+        let (mut recorded, ms, result) = engine.send_webhook(&request, timeouts, delay).await;
         // Drop after the call: the bot has handled the message, and only Twilio does not know.
-        let answer = if drops {
+        let result = if is_dropped {
             recorded.response = None;
-            Err(HttpError::broken_off())
+            Err(HttpError::closed_early())
         } else {
-            answer
+            result
         };
-        let called = answer.map(|answer| {
-            self.keep_cookies(url, &answer.headers);
-            let judged = (!is_redirect(&answer)).then(|| {
-                judge(
-                    answer.status,
-                    answer.content_type(),
-                    answer.is_chunked(),
-                    &answer.body,
+        let result = result.map(|response| {
+            self.store_cookies(url, &response.headers);
+            let check = (!is_redirect(&response)).then(|| {
+                check_response(
+                    response.status,
+                    response.content_type(),
+                    response.is_chunked(),
+                    &response.body,
                 )
             });
-            CallResult { answer, judged }
+            CallResult { response, check }
         });
-        let answer = called.as_ref().ok().map(|called| &called.answer);
-        let error_code = match &called {
-            Ok(CallResult { judged, .. }) => match judged {
+        let response = result.as_ref().ok().map(|call| &call.response);
+        let error_code = match &result {
+            Ok(CallResult { check, .. }) => match check {
                 Some(Err(code)) => Some(code.0),
                 _ => None,
             },
-            Err(failed) => Some(failed.code.0),
+            Err(error) => Some(error.code.0),
         };
         self.attempts.push(Attempt {
             url: url.to_owned(),
-            status: answer.map(|answer| answer.status),
-            content_type: answer.and_then(|answer| answer.content_type().map(str::to_owned)),
+            status: response.map(|response| response.status),
+            content_type: response.and_then(|response| response.content_type().map(str::to_owned)),
             ms,
             error_code,
         });
-        engine.record(Exchange {
+        engine.record_exchange(Exchange {
             message_sid: Some(self.message.sid.clone()),
             user: Some(self.message.user.clone()),
             error_code,
             attempt: Some(attempt),
             ..recorded
         });
-        called
+        result
     }
 
-    fn headers(&self, url: &str) -> HeaderMap {
-        let mut headers = webhook_headers(url, &self.token);
-        let pair = self.cookie_key(url);
+    fn request_headers(&self, url: &str) -> HeaderMap {
+        let mut headers = webhook_headers(url, &self.idempotency_token);
+        let key = self.cookie_key(url);
         let now = self.engine.now();
         let mut state = self.engine.state();
-        if let Some(cookies) = state.cookies.get_mut(&pair) {
-            if now.duration_since(cookies.used) < COOKIE_TTL {
-                cookies.used = now;
+        if let Some(cookies) = state.cookies.get_mut(&key) {
+            if now.duration_since(cookies.last_used) < COOKIE_TTL {
+                cookies.last_used = now;
                 let values: Vec<_> = cookies
                     .values
                     .iter()
@@ -288,13 +295,13 @@ impl Delivery {
                     headers.insert(COOKIE, value);
                 }
             } else {
-                state.cookies.remove(&pair);
+                state.cookies.remove(&key);
             }
         }
         headers
     }
 
-    fn keep_cookies(&self, url: &str, headers: &HeaderMap) {
+    fn store_cookies(&self, url: &str, headers: &HeaderMap) {
         let now = self.engine.now();
         let mut state = self.engine.state();
         for cookie in headers.get_all(SET_COOKIE) {
@@ -308,9 +315,9 @@ impl Delivery {
                 .entry(self.cookie_key(url))
                 .or_insert_with(|| Cookies {
                     values: BTreeMap::new(),
-                    used: now,
+                    last_used: now,
                 });
-            cookies.used = now;
+            cookies.last_used = now;
             cookies
                 .values
                 .insert(name.trim().to_owned(), value.trim().to_owned());

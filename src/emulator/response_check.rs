@@ -4,7 +4,7 @@ use super::twiml_interpreter::{self, TwimlVerdict};
 use crate::error_code::ErrorCode;
 
 /// Maximum size of a response body in bytes; larger ones are 11750.
-pub(super) const MAX_BYTES: usize = 64 * 1024;
+pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// Response that Twilio can use.
 #[derive(Debug)]
@@ -14,14 +14,14 @@ pub(super) enum CheckedResponse {
     /// Text of a `text/plain` response, sent to the user unchanged.
     Text(String),
     /// Empty response: no reply.
-    Nothing,
+    NoReply,
 }
 
-/// Checks a response. `body` may be cut off anywhere above [`MAX_BYTES`].
+/// Checks a response. `body` may be cut off anywhere above [`MAX_BODY_BYTES`].
 ///
 /// # Errors
 /// The code that Twilio writes into its debugger before it calls the fallback URL.
-pub(super) fn judge(
+pub(super) fn check_response(
     status: u16,
     content_type: Option<&str>,
     is_chunked: bool,
@@ -31,9 +31,9 @@ pub(super) fn judge(
         return Err(ErrorCode(11200));
     }
     if status == 204 {
-        return Ok(CheckedResponse::Nothing);
+        return Ok(CheckedResponse::NoReply);
     }
-    if body.len() > MAX_BYTES {
+    if body.len() > MAX_BODY_BYTES {
         return Err(ErrorCode(11750));
     }
     if body.is_empty() {
@@ -43,7 +43,7 @@ pub(super) fn judge(
         } else if content_type.is_none() {
             Err(ErrorCode(11200))
         } else {
-            Ok(CheckedResponse::Nothing)
+            Ok(CheckedResponse::NoReply)
         };
     }
     let essence = content_type.map(|text| {
@@ -70,24 +70,33 @@ mod tests {
     // The emulator checks status, content type, size and XML as Twilio does.
     #[test]
     fn webhook_response_check_returns_twilio_error_code() {
-        let judged = |status, content_type, body: &str| {
-            judge(status, content_type, false, body.as_bytes())
+        let error_code = |status, content_type, body: &str| {
+            check_response(status, content_type, false, body.as_bytes())
                 .err()
                 .map(|code| code.0)
         };
         let xml = Some("text/xml; charset=utf-8");
-        assert_eq!(judged(200, xml, "<?xml version=\"1.0\"?><Response/>"), None);
-        assert_eq!(judged(200, Some("text/plain"), "OK"), None);
-        assert_eq!(judged(204, None, ""), None);
-        assert_eq!(judged(200, xml, ""), None);
-        assert_eq!(judged(403, Some("text/plain"), "no"), Some(11200));
-        assert_eq!(judged(200, None, "<Response/>"), Some(11200));
-        assert_eq!(judged(200, Some("application/json"), "{}"), Some(12300));
-        assert_eq!(judged(200, xml, " <Response/>"), Some(12100));
-        assert_eq!(judged(200, xml, "<Response><Message>a & b"), Some(12100));
-        assert_eq!(judged(200, xml, "<html></html>"), Some(12102));
+        assert_eq!(
+            error_code(200, xml, "<?xml version=\"1.0\"?><Response/>"),
+            None
+        );
+        assert_eq!(error_code(200, Some("text/plain"), "OK"), None);
+        assert_eq!(error_code(204, None, ""), None);
+        assert_eq!(error_code(200, xml, ""), None);
+        assert_eq!(error_code(403, Some("text/plain"), "no"), Some(11200));
+        assert_eq!(error_code(200, None, "<Response/>"), Some(11200));
+        assert_eq!(error_code(200, Some("application/json"), "{}"), Some(12300));
+        assert_eq!(error_code(200, xml, " <Response/>"), Some(12100));
+        assert_eq!(
+            error_code(200, xml, "<Response><Message>a & b"),
+            Some(12100)
+        );
+        assert_eq!(error_code(200, xml, "<html></html>"), Some(12102));
         let long = format!("<Response><!--{}--></Response>", "x".repeat(70_000));
-        assert_eq!(judged(200, xml, &long), Some(11750));
-        assert_eq!(judge(200, xml, true, b"").err(), Some(ErrorCode(11770)));
+        assert_eq!(error_code(200, xml, &long), Some(11750));
+        assert_eq!(
+            check_response(200, xml, true, b"").err(),
+            Some(ErrorCode(11770))
+        );
     }
 }

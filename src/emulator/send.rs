@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::account::sid;
+use super::account::random_sid;
 use super::engine::Engine;
 use super::media;
 use super::record::{Author, Direction, MediaRecord, Record, SharedLocation, TappedButton};
-use super::state::Hosted;
+use super::state::StoredMedia;
 use crate::address::{Address, Channel, Identity};
 use crate::error_code::ErrorCode;
 use crate::message::MessageStatus;
@@ -19,15 +19,15 @@ const MAX_BYTES: usize = 16 * 1024 * 1024;
 const MAX_MMS_BYTES: usize = 5 * 1024 * 1024;
 
 /// Returns whether an address can receive messages.
-pub(super) fn can_be_sent_to(user: &Address) -> bool {
-    let is = |identities: &[Identity]| identities.contains(&user.identity());
+pub(super) fn is_valid_recipient(user: &Address) -> bool {
+    let has_identity = |identities: &[Identity]| identities.contains(&user.identity());
     match user.channel() {
         // At least seven digits. +15005550001 is the invalid number of Twilio's test credentials.
         Channel::Sms if user.identity() == Identity::Phone => {
             user.id().len() >= 8 && user.id() != "+15005550001"
         }
-        Channel::Sms => is(&[Identity::ShortCode]),
-        Channel::WhatsApp => is(&[Identity::Phone, Identity::BusinessScopedId]),
+        Channel::Sms => has_identity(&[Identity::ShortCode]),
+        Channel::WhatsApp => has_identity(&[Identity::Phone, Identity::BusinessScopedId]),
         _ => !user.id().is_empty(),
     }
 }
@@ -44,7 +44,7 @@ pub(super) fn max_files(user: &Address) -> usize {
 /// Message to send.
 pub(super) struct OutboundDraft {
     pub(super) direction: Direction,
-    pub(super) by: Author,
+    pub(super) author: Author,
     pub(super) sender: String,
     pub(super) user: String,
     pub(super) body: String,
@@ -65,7 +65,7 @@ impl OutboundDraft {
     pub(super) fn reply(sender: String, user: String) -> Self {
         Self {
             direction: Direction::Reply,
-            by: Author::Bot,
+            author: Author::Bot,
             sender,
             user,
             body: String::new(),
@@ -88,21 +88,21 @@ impl Engine {
         let is_template = draft.is_template;
         let message = self.add_message(draft);
         // 14107 is about replies. Messages sent via the REST API do not count.
-        if self.is_loop(&message) {
+        if self.detect_reply_loop(&message) {
             let detail =
                 "Twilio would fail further replies for 30 s; the emulator goes on sending them";
-            self.debug(ErrorCode(14107), Some(detail), Some(&message.sid), None);
+            self.add_debugger_entry(ErrorCode(14107), Some(detail), Some(&message.sid), None);
         }
         let generation = self.state().generation;
-        let failed = self.prepare(&message.sid, is_template).await;
-        // Before `progress`: a TwiML action reports the first status, not a later one.
-        let now = self.state().message(&message.sid).cloned();
-        self.progress(message.sid.clone(), failed, generation);
-        now.unwrap_or(message)
+        let failure = self.prepare_delivery(&message.sid, is_template).await;
+        // Before `advance_status`: a TwiML action reports the first status, not a later one.
+        let current = self.state().message(&message.sid).cloned();
+        self.advance_status(message.sid.clone(), failure, generation);
+        current.unwrap_or(message)
     }
 
     /// Queues a message from the REST API. Media is fetched afterwards, and errors reach the bot as a status.
-    pub(super) fn send_api(self: &Arc<Self>, draft: OutboundDraft) -> Record {
+    pub(super) fn queue_api_message(self: &Arc<Self>, draft: OutboundDraft) -> Record {
         let is_template = draft.is_template;
         let message = self.add_message(draft);
         let (engine, sid) = (self.clone(), message.sid.clone());
@@ -110,49 +110,49 @@ impl Engine {
         tokio::spawn(async move {
             if let Some(at) = send_at {
                 engine.clock.sleep_until(at).await;
-                if !engine.leave_schedule(&sid, generation) {
+                if !engine.accept_scheduled(&sid, generation) {
                     return;
                 }
             }
-            let failed = engine.prepare(&sid, is_template).await;
-            engine.progress(sid, failed, generation);
+            let failure = engine.prepare_delivery(&sid, is_template).await;
+            engine.advance_status(sid, failure, generation);
         });
         message
     }
 
     /// Sends a message of Twilio itself. It has no media, and neither opt-outs nor the window apply.
-    pub(super) fn send_own(self: &Arc<Self>, sender: &str, user: &str, text: &str) {
+    pub(super) fn send_twilio_confirmation(self: &Arc<Self>, sender: &str, user: &str, text: &str) {
         let draft = OutboundDraft {
-            by: Author::Twilio,
+            author: Author::Twilio,
             body: text.to_owned(),
             ..OutboundDraft::reply(sender.to_owned(), user.to_owned())
         };
         let message = self.add_message(draft);
         let generation = self.state().generation;
-        self.progress(message.sid, None, generation);
+        self.advance_status(message.sid, None, generation);
     }
 
     fn add_message(&self, draft: OutboundDraft) -> Record {
         let now = self.now();
         let has_media = !draft.media.is_empty();
-        let sid_of = sid(if has_media { "MM" } else { "SM" });
+        let message_sid = random_sid(if has_media { "MM" } else { "SM" });
         let file = |url: String| MediaRecord {
-            sid: sid("ME"),
-            // A guess from the extension, until `prepare` has fetched the file.
-            content_type: media::type_of(&url)
+            sid: random_sid("ME"),
+            // A guess from the extension, until `prepare_delivery` has fetched the file.
+            content_type: media::guess_type(&url)
                 .unwrap_or("application/octet-stream")
                 .to_owned(),
             filename: None,
             url,
-            is_here: false,
+            has_content: false,
             at: now,
         };
         let message = Record {
-            sid: sid_of,
+            sid: message_sid,
             user: draft.user,
             sender: draft.sender,
             direction: draft.direction,
-            by: draft.by,
+            author: draft.author,
             body: draft.body,
             media: draft.media.into_iter().map(file).collect(),
             location: draft.location,
@@ -163,28 +163,29 @@ impl Engine {
             service: draft.service,
             status_callback: draft.status_callback,
             at: now,
-            updated: now,
-            sent: None,
+            updated_at: now,
+            sent_at: None,
             send_at: draft.send_at,
             is_unread: true,
             params: Vec::new(),
             profile_name: None,
-            is_answered: false,
+            has_executed_response: false,
             in_reply_to: draft.in_reply_to,
         };
-        self.state().add(message.clone());
+        self.state().add_message(message.clone());
         self.emit_message(&message);
         message
     }
 
-    fn is_loop(&self, message: &Record) -> bool {
+    /// Counts the reply, and returns whether it is the first one over Twilio's limit for reply loops.
+    fn detect_reply_loop(&self, message: &Record) -> bool {
         let now = self.now();
         self.state()
             .count_reply(&message.sender, &message.user, now)
     }
 
     /// Marks a due scheduled message as accepted. Returns false if it was canceled, deleted or reset.
-    fn leave_schedule(&self, sid: &str, generation: u64) -> bool {
+    fn accept_scheduled(&self, sid: &str, generation: u64) -> bool {
         let now = self.now();
         let mut state = self.state();
         if state.generation != generation {
@@ -198,42 +199,42 @@ impl Engine {
             return false;
         }
         message.status = MessageStatus::Accepted;
-        message.updated = now;
+        message.updated_at = now;
         true
     }
 
     /// Checks whether a message can be delivered, and fetches its media. Returns the error code if it cannot.
-    async fn prepare(self: &Arc<Self>, sid: &str, is_template: bool) -> Option<ErrorCode> {
+    async fn prepare_delivery(self: &Arc<Self>, sid: &str, is_template: bool) -> Option<ErrorCode> {
         let message = self.state().message(sid).cloned()?;
-        if let Some(code) = self.obstacle(&message, is_template) {
-            self.debug(code, None, Some(sid), None);
+        if let Some(code) = self.rejection_code(&message, is_template) {
+            self.add_debugger_entry(code, None, Some(sid), None);
             return Some(code);
         }
         let is_sms = *Address::parse(message.user.as_str()).channel() == Channel::Sms;
-        let most = if is_sms { MAX_MMS_BYTES } else { MAX_BYTES };
+        let max_bytes = if is_sms { MAX_MMS_BYTES } else { MAX_BYTES };
         for (index, file) in message.media.iter().enumerate() {
-            match self.fetch_media(&file.url, most, Some(&message)).await {
+            match self.fetch_media(&file.url, max_bytes, Some(&message)).await {
                 Ok((bytes, content_type)) => {
                     // Locked after the fetch: the lock must not be held across an await.
                     let mut state = self.state();
                     let content_type = content_type.unwrap_or_else(|| file.content_type.clone());
-                    state.host(
+                    state.add_media(
                         &file.sid,
-                        Hosted {
+                        StoredMedia {
                             bytes: Arc::from(bytes),
                             content_type: content_type.clone(),
                         },
                     );
                     if let Some(message) = state.message_mut(sid) {
                         message.media[index].content_type = content_type;
-                        message.media[index].is_here = true;
+                        message.media[index].has_content = true;
                         let message = message.clone();
                         drop(state);
                         self.emit_message(&message);
                     }
                 }
                 Err(media::FetchError::TooLarge) => {
-                    self.debug(ErrorCode(11751), None, Some(sid), Some(&file.url));
+                    self.add_debugger_entry(ErrorCode(11751), None, Some(sid), Some(&file.url));
                     return Some(ErrorCode(11751));
                 }
                 // Not a fault of the bot: this machine may be offline, and Twilio could reach the host. A loopback URL
@@ -241,7 +242,12 @@ impl Engine {
                 Err(media::FetchError::Unreachable) if !media::is_loopback(&file.url) => {}
                 Err(error) => {
                     let detail = error.to_string();
-                    self.debug(ErrorCode(63019), Some(&detail), Some(sid), Some(&file.url));
+                    self.add_debugger_entry(
+                        ErrorCode(63019),
+                        Some(&detail),
+                        Some(sid),
+                        Some(&file.url),
+                    );
                     return Some(ErrorCode(63019));
                 }
             }
@@ -250,8 +256,8 @@ impl Engine {
     }
 
     /// Returns the error code of an opt-out (21610) or a closed window (63016).
-    fn obstacle(&self, message: &Record, is_template: bool) -> Option<ErrorCode> {
-        if message.by == Author::Twilio {
+    fn rejection_code(&self, message: &Record, is_template: bool) -> Option<ErrorCode> {
+        if message.author == Author::Twilio {
             return None;
         }
         let now = self.now();
@@ -261,7 +267,7 @@ impl Engine {
             return Some(ErrorCode(21610));
         }
         let is_whatsapp = *Address::parse(message.user.as_str()).channel() == Channel::WhatsApp;
-        let is_closed = is_whatsapp && !state.window_is_open(&message.sender, &message.user, now);
+        let is_closed = is_whatsapp && !state.is_window_open(&message.sender, &message.user, now);
         (is_closed && !is_template).then_some(ErrorCode(63016))
     }
 }

@@ -7,7 +7,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
 
 use super::http_client::{HttpRequest, Timeouts, send};
-use super::response_check::judge;
+use super::response_check::check_response;
 use crate::error_code::ErrorCode;
 use crate::form::FormParams;
 use crate::secret::Secret;
@@ -112,8 +112,8 @@ impl fmt::Debug for SignedRequest {
 
 impl SignedRequest {
     /// Builds the HTTP request and signs it.
-    pub(super) fn signed(&self, token: &Secret) -> Result<HttpRequest, TokenError> {
-        let (signed_url, form) = self.signed_over();
+    pub(super) fn to_http_request(&self, token: &Secret) -> Result<HttpRequest, TokenError> {
+        let (signed_url, form) = self.signed_parts();
         let signature = sign(token, &signed_url, form)?;
         let mut headers = self.headers.clone();
         // Keep a given signature, with which the caller tests a rejection. A second header would change the test.
@@ -135,7 +135,7 @@ impl SignedRequest {
     }
 
     /// Returns the URL and body parameters that the signature covers. With GET, the parameters are part of the URL.
-    pub(super) fn signed_over(&self) -> (String, Option<&FormParams>) {
+    pub(super) fn signed_parts(&self) -> (String, Option<&FormParams>) {
         let url = self.signed_url.as_deref().unwrap_or(&self.url);
         let has_body = self.method != Method::GET;
         (self.with_query(url), has_body.then_some(&self.form))
@@ -147,8 +147,8 @@ impl SignedRequest {
         if self.method != Method::GET || self.form.is_empty() {
             return url.to_owned();
         }
-        let joint = if url.contains('?') { '&' } else { '?' };
-        format!("{url}{joint}{}", self.form.encode())
+        let separator = if url.contains('?') { '&' } else { '?' };
+        format!("{url}{separator}{}", self.form.encode())
     }
 }
 
@@ -160,30 +160,30 @@ impl SignedRequest {
 /// [`SignedRequestError`] if the token or URL is invalid, or without a response.
 pub async fn send_signed(
     token: &Secret,
-    call: &SignedRequest,
+    request: &SignedRequest,
 ) -> Result<SignedResponse, SignedRequestError> {
-    let (time, answer) = send(&call.signed(token)?, Timeouts::DEFAULT).await;
-    let answer = answer.map_err(|failed| match failed.code {
+    let (time, result) = send(&request.to_http_request(token)?, Timeouts::DEFAULT).await;
+    let response = result.map_err(|error| match error.code {
         // reqwest rejects such a URL before it connects.
         ErrorCode(11100) => SignedRequestError::Url,
         code => SignedRequestError::Failed {
             code,
-            reason: failed.to_string(),
+            reason: error.to_string(),
         },
     })?;
-    let content_type = answer.content_type().map(str::to_owned);
-    let judged = judge(
-        answer.status,
+    let content_type = response.content_type().map(str::to_owned);
+    let check = check_response(
+        response.status,
         content_type.as_deref(),
-        answer.is_chunked(),
-        &answer.body,
+        response.is_chunked(),
+        &response.body,
     );
     Ok(SignedResponse {
-        status: answer.status,
+        status: response.status,
         content_type,
-        headers: answer.headers,
-        body: String::from_utf8_lossy(&answer.body).into_owned(),
+        headers: response.headers,
+        body: String::from_utf8_lossy(&response.body).into_owned(),
         time,
-        error_code: judged.err(),
+        error_code: check.err(),
     })
 }

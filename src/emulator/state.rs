@@ -14,7 +14,7 @@ use crate::address::{Address, Identity};
 // The limits bound the memory of an emulator that runs for days. Beyond them the oldest entries are dropped.
 const MAX_MESSAGES: usize = 20_000;
 const MAX_EXCHANGES: usize = 5_000;
-const MAX_ENTRIES: usize = 1_000;
+const MAX_DEBUGGER_ENTRIES: usize = 1_000;
 const MAX_MEDIA_BYTES: usize = 256 * 1024 * 1024;
 const MAX_EXCHANGE_BYTES: usize = 128 * 1024 * 1024;
 
@@ -24,7 +24,7 @@ const WINDOW: SignedDuration = SignedDuration::from_hours(24);
 #[derive(Default)]
 pub(super) struct EmulatorState {
     pub(super) messages: Vec<Record>,
-    pub(super) media: HashMap<String, Hosted>,
+    pub(super) media: HashMap<String, StoredMedia>,
     media_order: VecDeque<String>,
     media_bytes: usize,
     pub(super) exchanges: VecDeque<Exchange>,
@@ -35,7 +35,7 @@ pub(super) struct EmulatorState {
     /// Senders that users have written to, other than [`SENDERS`](super::SENDERS).
     pub(super) senders: Vec<String>,
     /// Time of the last inbound message, by sender and user.
-    windows: HashMap<(String, String), Timestamp>,
+    last_inbound: HashMap<(String, String), Timestamp>,
     streaks: HashMap<(String, String), Streak>,
     pub(super) cookies: HashMap<(String, String, String), Cookies>,
     pub(super) templates: Vec<serde_json::Value>,
@@ -49,7 +49,7 @@ pub(super) struct EmulatorState {
 
 /// Content of a media file stored by the emulator.
 #[derive(Clone)]
-pub(super) struct Hosted {
+pub(super) struct StoredMedia {
     pub(super) bytes: Arc<[u8]>,
     pub(super) content_type: String,
 }
@@ -57,7 +57,7 @@ pub(super) struct Hosted {
 /// Cookies that a webhook set. They expire four hours after their last use.
 pub(super) struct Cookies {
     pub(super) values: BTreeMap<String, String>,
-    pub(super) used: Timestamp,
+    pub(super) last_used: Timestamp,
 }
 
 /// Number of replies in quick succession from one sender to one user.
@@ -82,10 +82,10 @@ impl EmulatorState {
             .find(|message| message.sid == sid)
     }
 
-    pub(super) fn add(&mut self, message: Record) {
+    pub(super) fn add_message(&mut self, message: Record) {
         if message.direction.is_in() {
             let pair = (message.sender.clone(), message.user.clone());
-            self.windows.insert(pair, message.at);
+            self.last_inbound.insert(pair, message.at);
         }
         // A tenth each time: draining the front moves all other elements, so it must be rare.
         if self.messages.len() >= MAX_MESSAGES {
@@ -94,20 +94,20 @@ impl EmulatorState {
         self.messages.push(message);
     }
 
-    pub(super) fn host(&mut self, sid: &str, hosted: Hosted) {
-        self.media_bytes += hosted.bytes.len();
-        self.media.insert(sid.to_owned(), hosted);
+    pub(super) fn add_media(&mut self, sid: &str, media: StoredMedia) {
+        self.media_bytes += media.bytes.len();
+        self.media.insert(sid.to_owned(), media);
         self.media_order.push_back(sid.to_owned());
         while self.media_bytes > MAX_MEDIA_BYTES
             && let Some(oldest) = self.media_order.pop_front()
         {
             // `None` if the file was deleted via the REST API, which leaves its entry in `media_order`.
             let removed = self.media.remove(&oldest);
-            self.media_bytes -= removed.map_or(0, |hosted| hosted.bytes.len());
+            self.media_bytes -= removed.map_or(0, |media| media.bytes.len());
         }
     }
 
-    pub(super) fn record(&mut self, mut exchange: Exchange) -> Exchange {
+    pub(super) fn add_exchange(&mut self, mut exchange: Exchange) -> Exchange {
         self.exchange_number += 1;
         exchange.id = format!("ex{}", self.exchange_number);
         self.exchange_bytes += exchange.size();
@@ -121,17 +121,17 @@ impl EmulatorState {
         exchange
     }
 
-    pub(super) fn write_down(&mut self, entry: DebuggerEntry) {
-        if self.debugger.len() >= MAX_ENTRIES {
+    pub(super) fn add_debugger_entry(&mut self, entry: DebuggerEntry) {
+        if self.debugger.len() >= MAX_DEBUGGER_ENTRIES {
             self.debugger.pop_front();
         }
         self.debugger.push_back(entry);
     }
 
     /// Returns whether the customer service window of a WhatsApp conversation is open.
-    pub(super) fn window_is_open(&self, sender: &str, user: &str, now: Timestamp) -> bool {
+    pub(super) fn is_window_open(&self, sender: &str, user: &str, now: Timestamp) -> bool {
         let pair = (sender.to_owned(), user.to_owned());
-        self.windows
+        self.last_inbound
             .get(&pair)
             .is_some_and(|last| last.checked_add(WINDOW).is_ok_and(|closes| now < closes))
     }
@@ -139,25 +139,25 @@ impl EmulatorState {
     /// Counts a reply, and returns whether it is the first one over Twilio's limit for reply loops (14107).
     pub(super) fn count_reply(&mut self, sender: &str, user: &str, now: Timestamp) -> bool {
         // Twilio: more than 15 replies between two numbers, each less than 30 s after the one before.
-        const CLOSE: SignedDuration = SignedDuration::from_secs(30);
-        const MAX: u32 = 15;
+        const MAX_REPLY_GAP: SignedDuration = SignedDuration::from_secs(30);
+        const MAX_STREAK: u32 = 15;
         let pair = (sender.to_owned(), user.to_owned());
         let streak = self.streaks.entry(pair).or_insert(Streak {
             count: 0,
             last: now,
         });
-        streak.count = if now.duration_since(streak.last) < CLOSE {
+        streak.count = if now.duration_since(streak.last) < MAX_REPLY_GAP {
             streak.count + 1
         } else {
             1
         };
         streak.last = now;
         // Equal, not greater: a loop gets one debugger entry, however long it runs.
-        streak.count == MAX + 1
+        streak.count == MAX_STREAK + 1
     }
 
     /// Returns the address of the user whose `ExternalUserId` is this business-scoped user ID.
-    pub(super) fn phone_of(&self, id: &str) -> Option<String> {
+    pub(super) fn find_user_by_external_id(&self, id: &str) -> Option<String> {
         let address = Address::parse(id);
         if address.identity() != Identity::BusinessScopedId {
             return None;
@@ -167,8 +167,8 @@ impl EmulatorState {
             .iter()
             .rev()
             .map(|message| message.user.as_str());
-        let found = users.find(|user| external_user_id(&Address::parse(*user)) == id);
-        found.map(str::to_owned)
+        let user = users.find(|user| external_user_id(&Address::parse(*user)) == id);
+        user.map(str::to_owned)
     }
 
     /// Returns the sender of the user's latest message in either direction.
@@ -178,30 +178,34 @@ impl EmulatorState {
         latest.map(|message| message.sender.as_str())
     }
 
-    /// Returns the messages that the phone received since `before` was taken: the TwiML replies to `message`, and all
-    /// messages sent to its user via the REST API or by Twilio itself.
-    pub(super) fn shown_since(&self, message: &Record, before: &HashSet<String>) -> Vec<&Record> {
-        let shown = |reply: &&Record| {
+    /// Returns the messages that the phone received since `earlier_sids` was taken: the TwiML replies to `message`,
+    /// and all messages sent to its user via the REST API or by Twilio itself.
+    pub(super) fn received_since(
+        &self,
+        message: &Record,
+        earlier_sids: &HashSet<String>,
+    ) -> Vec<&Record> {
+        let is_new_reply = |reply: &&Record| {
             reply.user == message.user
                 && reply.direction != Direction::In
-                && reply.is_on_the_phone()
-                && !before.contains(&reply.sid)
+                && reply.is_shown_on_phone()
+                && !earlier_sids.contains(&reply.sid)
                 // REST messages name no inbound message. TwiML replies to another inbound message do not count.
                 && reply
                     .in_reply_to
                     .as_ref()
                     .is_none_or(|sid| *sid == message.sid)
         };
-        self.messages.iter().filter(shown).collect()
+        self.messages.iter().filter(is_new_reply).collect()
     }
 
     /// Returns the SIDs of all messages sent to a user.
-    pub(super) fn sent_to(&self, user: &str) -> HashSet<String> {
-        let sent = self
+    pub(super) fn outbound_sids(&self, user: &str) -> HashSet<String> {
+        let outbound = self
             .messages
             .iter()
             .filter(|message| message.user == user && message.direction != Direction::In);
-        sent.map(|message| message.sid.clone()).collect()
+        outbound.map(|message| message.sid.clone()).collect()
     }
 
     /// Deletes everything.

@@ -8,12 +8,12 @@ use std::time::Duration;
 use http::Method;
 use http::header::AUTHORIZATION;
 
-use super::account::uuid;
+use super::account::random_uuid;
 use super::engine::Engine;
-use super::links::{bare, split_userinfo};
+use super::links::{split_userinfo, without_fragment};
 use super::overrides::Overrides;
 use super::record::{Author, Exchange, ExchangeKind, Record};
-use super::redirects::basic;
+use super::redirects::basic_auth;
 use super::signed_request::SignedRequest;
 use super::webhook_calls::webhook_headers;
 use super::webhook_params::external_user_id;
@@ -23,53 +23,53 @@ use crate::form::FormParams;
 use crate::message::MessageStatus;
 
 // Long enough to see each status on the page, short enough for tests.
-const STEP: Duration = Duration::from_millis(60);
+const STATUS_INTERVAL: Duration = Duration::from_millis(60);
 
 impl Engine {
     /// Moves a message through its statuses in a background task, with a callback for each.
-    pub(super) fn progress(
+    pub(super) fn advance_status(
         self: &Arc<Self>,
         sid: String,
-        failed: Option<ErrorCode>,
+        failure: Option<ErrorCode>,
         generation: u64,
     ) {
         let engine = self.clone();
         let Some(message) = engine.state().message(&sid).cloned() else {
             return;
         };
-        let steps = steps(&message, failed);
+        let steps = status_steps(&message, failure);
         // Set a failure before this returns: the response of `POST messages` must not list a failed reply as shown.
-        if failed.is_some() {
-            engine.reach(&sid, &steps[0], failed, generation);
+        if failure.is_some() {
+            engine.set_status(&sid, &steps[0], failure, generation);
         }
         tokio::spawn(async move {
-            let reorders = engine.state().faults.reorder_status;
-            let mut held = Vec::new();
+            let reorder = engine.state().faults.reorder_status;
+            let mut delayed_callbacks = Vec::new();
             for status in steps {
-                // Real time, not the emulator's clock: in tests that one stands still.
-                tokio::time::sleep(STEP).await;
-                let Some(message) = engine.reach(&sid, &status, failed, generation) else {
+                // Real time, not the emulator's clock, which does not advance by itself in tests.
+                tokio::time::sleep(STATUS_INTERVAL).await;
+                let Some(message) = engine.set_status(&sid, &status, failure, generation) else {
                     return;
                 };
-                if reorders {
-                    held.push((message, status));
+                if reorder {
+                    delayed_callbacks.push((message, status));
                 } else {
-                    engine.report(&message, &status).await;
+                    engine.send_status_callback(&message, &status).await;
                 }
             }
             // The `reorder_status` fault: all callbacks at the end, last status first.
-            for (message, status) in held.into_iter().rev() {
-                engine.report(&message, &status).await;
+            for (message, status) in delayed_callbacks.into_iter().rev() {
+                engine.send_status_callback(&message, &status).await;
             }
         });
     }
 
     /// Sets a status. Returns `None` if the message was canceled, deleted or reset.
-    fn reach(
+    fn set_status(
         &self,
         sid: &str,
         status: &MessageStatus,
-        failed: Option<ErrorCode>,
+        failure: Option<ErrorCode>,
         generation: u64,
     ) -> Option<Record> {
         let now = self.now();
@@ -81,13 +81,13 @@ impl Engine {
         if message.status == MessageStatus::Canceled {
             return None;
         }
-        // `progress` sets a failure twice, and only the first is an event.
+        // `advance_status` sets a failure twice, and only the first is an event.
         let is_change = message.status != *status;
         message.status = status.clone();
-        message.error_code = failed;
-        message.updated = now;
+        message.error_code = failure;
+        message.updated_at = now;
         if *status == MessageStatus::Sent {
-            message.sent = Some(now);
+            message.sent_at = Some(now);
         }
         let message = message.clone();
         drop(state);
@@ -98,35 +98,37 @@ impl Engine {
     }
 
     /// Sends a status callback, if there is a URL, with retries as its fragment specifies.
-    pub(super) async fn report(&self, message: &Record, status: &MessageStatus) {
+    pub(super) async fn send_status_callback(&self, message: &Record, status: &MessageStatus) {
         let url = message.status_callback.as_ref();
         let url = url.or(self.options.status_callback.as_ref());
         // Twilio's own confirmations of STOP, START and HELP have no callbacks.
-        let Some(url) = url.filter(|_| message.by != Author::Twilio) else {
+        let Some(url) = url.filter(|_| message.author != Author::Twilio) else {
             return;
         };
         let (overrides, _) = Overrides::parse(url);
-        let (plain, login) = split_userinfo(&bare(url));
-        let mut call = SignedRequest {
-            headers: webhook_headers(&plain, &uuid()),
-            url: plain,
+        let (plain_url, login) = split_userinfo(&without_fragment(url));
+        let mut request = SignedRequest {
+            headers: webhook_headers(&plain_url, &random_uuid()),
+            url: plain_url,
             signed_url: None,
             method: Method::POST,
             form: self.status_form(message, status),
         };
-        let mut login = login.and_then(|login| basic(&login));
-        let mut tries = 0;
+        let mut login = login.and_then(|login| basic_auth(&login));
+        let mut retry_count = 0;
         loop {
-            let (exchange, _, answer) = self.call(&call, overrides.times, Duration::ZERO).await;
-            let (code, repeats) = match &answer {
-                Ok(answer) if (200..300).contains(&answer.status) => (None, false),
-                Ok(answer) => {
-                    let repeats = overrides.retries_status(answer.status);
-                    (Some(ErrorCode(11200)), repeats)
+            let (exchange, _, result) = self
+                .send_webhook(&request, overrides.timeouts, Duration::ZERO)
+                .await;
+            let (code, may_retry) = match &result {
+                Ok(response) if (200..300).contains(&response.status) => (None, false),
+                Ok(response) => {
+                    let may_retry = overrides.retries_status(response.status);
+                    (Some(ErrorCode(11200)), may_retry)
                 }
-                Err(failed) => (Some(failed.code), overrides.retries_failure(failed)),
+                Err(error) => (Some(error.code), overrides.retries_failure(error)),
             };
-            self.record(Exchange {
+            self.record_exchange(Exchange {
                 kind: ExchangeKind::Status,
                 message_sid: Some(message.sid.clone()),
                 user: Some(message.user.clone()),
@@ -134,18 +136,18 @@ impl Engine {
                 ..exchange
             });
             // Send the password once, after a 401. This repetition is not a retry, so it does not count as one.
-            let asks = answer.is_ok_and(|answer| answer.status == 401);
-            if let Some(login) = login.take_if(|_| asks) {
-                call.headers.insert(AUTHORIZATION, login);
+            let is_unauthorized = result.is_ok_and(|response| response.status == 401);
+            if let Some(login) = login.take_if(|_| is_unauthorized) {
+                request.headers.insert(AUTHORIZATION, login);
                 continue;
             }
             let Some(code) = code else { return };
-            if repeats && tries < overrides.retries {
-                tries += 1;
+            if may_retry && retry_count < overrides.retries {
+                retry_count += 1;
                 continue;
             }
             let detail = format!("status callback for {}", status.as_str());
-            self.debug(code, Some(&detail), Some(&message.sid), Some(&call.url));
+            self.add_debugger_entry(code, Some(&detail), Some(&message.sid), Some(&request.url));
             return;
         }
     }
@@ -179,7 +181,7 @@ impl Engine {
                 status,
                 MessageStatus::Delivered | MessageStatus::Undelivered
             ) {
-                let done = message.updated.strftime("%y%m%d%H%M").to_string();
+                let done = message.updated_at.strftime("%y%m%d%H%M").to_string();
                 pairs.push(("RawDlrDoneDate", done));
             }
         } else {
@@ -204,8 +206,8 @@ impl Engine {
 }
 
 /// Returns the statuses that follow the initial one.
-fn steps(message: &Record, failed: Option<ErrorCode>) -> Vec<MessageStatus> {
-    if failed.is_some() {
+fn status_steps(message: &Record, failure: Option<ErrorCode>) -> Vec<MessageStatus> {
+    if failure.is_some() {
         return vec![MessageStatus::Failed];
     }
     let mut steps = Vec::new();
@@ -223,7 +225,7 @@ fn steps(message: &Record, failed: Option<ErrorCode>) -> Vec<MessageStatus> {
 
 /// Masks the last four characters, as in `+1555000XXXX`. Real status callbacks contain this form.
 fn masked(id: &str) -> String {
-    let kept = id.chars().count().saturating_sub(4);
-    let start: String = id.chars().take(kept).collect();
+    let visible = id.chars().count().saturating_sub(4);
+    let start: String = id.chars().take(visible).collect();
     format!("{start}XXXX")
 }

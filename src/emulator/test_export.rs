@@ -7,7 +7,7 @@ use super::record::Record;
 
 impl Engine {
     /// Returns the source of a test that repeats a user's messages and expects the same replies.
-    pub(super) fn write_test(&self, user: &str) -> String {
+    pub(super) fn export_test(&self, user: &str) -> String {
         let state = self.state();
         let messages: Vec<&Record> = state
             .messages
@@ -34,16 +34,16 @@ impl Engine {
             // Everything until the next inbound message counts as the reply.
             let mut replies = Vec::new();
             while let Some(reply) = turns.next_if(|next| !next.direction.is_in()) {
-                if reply.is_on_the_phone() {
+                if reply.is_shown_on_phone() {
                     replies.push(format!("{:?}", reply.body));
                 }
             }
-            let asserted = match replies.as_slice() {
+            let assertion = match replies.as_slice() {
                 [] => "assert_no_reply()".to_owned(),
-                [one] => format!("assert_reply({one})"),
-                several => format!("assert_replies(&[{}])", several.join(", ")),
+                [reply] => format!("assert_reply({reply})"),
+                replies => format!("assert_replies(&[{}])", replies.join(", ")),
             };
-            let _ = writeln!(text, "    user.{}.await.{asserted};", user_action(message));
+            let _ = writeln!(text, "    user.{}.await.{assertion};", user_action(message));
         }
         text.push_str("}\n");
         let imports = "use replyhook::App;\nuse replyhook::testing::TestBot;\n\n";

@@ -54,26 +54,26 @@ pub(super) fn parse(body: &[u8]) -> Result<TwimlVerdict, ErrorCode> {
     // A byte order mark is not part of the document.
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     // quick-xml accepts leading text and characters that XML 1.0 forbids; Twilio does not.
-    if !text.starts_with('<') || !text.chars().all(is_xml) {
+    if !text.starts_with('<') || !text.chars().all(is_xml_char) {
         return Err(malformed);
     }
     let mut reader = Reader::from_str(text);
     // `<Message/>` then closes like `<Message></Message>`.
     reader.config_mut().expand_empty_elements = true;
-    let mut parsing = Parsing::default();
+    let mut parser = TwimlParser::default();
     loop {
         let characters = match reader.read_event().map_err(|_| malformed)? {
             Event::Start(start) => {
-                parsing.open(&start)?;
+                parser.open_element(&start)?;
                 continue;
             }
             Event::End(_) => {
-                parsing.close();
+                parser.close_element();
                 continue;
             }
             Event::Eof => {
-                return if parsing.has_root && parsing.places.is_empty() {
-                    Ok(parsing.document)
+                return if parser.has_root && parser.open_elements.is_empty() {
+                    Ok(parser.document)
                 } else {
                     Err(malformed)
                 };
@@ -90,7 +90,7 @@ pub(super) fn parse(body: &[u8]) -> Result<TwimlVerdict, ErrorCode> {
             Event::GeneralRef(reference) => {
                 let character = reference.resolve_char_ref().map_err(|_| malformed)?;
                 match character {
-                    Some(character) if is_xml(character) => character.to_string(),
+                    Some(character) if is_xml_char(character) => character.to_string(),
                     // Such as `&#0;`, which the check of all characters above cannot see.
                     Some(_) => return Err(malformed),
                     // Only the five entities of XML, so `&nbsp;` is an error.
@@ -102,23 +102,23 @@ pub(super) fn parse(body: &[u8]) -> Result<TwimlVerdict, ErrorCode> {
             // Comments, processing instructions and document types.
             _ => continue,
         };
-        parsing.text(&characters)?;
+        parser.add_text(&characters)?;
     }
 }
 
 #[derive(Default)]
-struct Parsing {
+struct TwimlParser {
     document: TwimlVerdict,
-    places: Vec<XmlPosition>,
+    open_elements: Vec<XmlPosition>,
     has_root: bool,
     /// True if the open `<Message>` has a `<Body>` or `<Media>`. Text next to them is then not sent.
     has_nouns: bool,
 }
 
-impl Parsing {
-    fn open(&mut self, start: &BytesStart<'_>) -> Result<(), ErrorCode> {
+impl TwimlParser {
+    fn open_element(&mut self, start: &BytesStart<'_>) -> Result<(), ErrorCode> {
         let name = start.name().as_ref().to_owned();
-        let place = match (self.places.last(), name.as_str()) {
+        let element = match (self.open_elements.last(), name.as_str()) {
             (None, "Response") if !self.has_root => {
                 self.has_root = true;
                 XmlPosition::Response
@@ -126,7 +126,7 @@ impl Parsing {
             (None, _) if self.has_root => return Err(ErrorCode(12100)),
             (None, _) => return Err(ErrorCode(12102)),
             (Some(XmlPosition::Response), "Message" | "Sms") => {
-                let message = self.message(start)?;
+                let message = self.parse_message(start)?;
                 self.has_nouns = false;
                 self.document.verbs.push(Verb::Message(message));
                 XmlPosition::Message
@@ -138,19 +138,19 @@ impl Parsing {
                 XmlPosition::Redirect
             }
             (Some(XmlPosition::Message), "Body" | "Media") => {
-                let mut is_lost = false;
+                let mut discards_text = false;
                 if let Some(Verb::Message(message)) = self.document.verbs.last_mut() {
                     // The first of them discards the text before it, which until now was the body.
                     if !std::mem::replace(&mut self.has_nouns, true) {
-                        is_lost = !message.body.trim().is_empty();
+                        discards_text = !message.body.trim().is_empty();
                         message.body.clear();
                     }
                     if name == "Media" {
                         message.media.push(String::new());
                     }
                 }
-                if is_lost {
-                    self.warn(12200, MIXED.to_owned());
+                if discards_text {
+                    self.warn(12200, MIXED_CONTENT.to_owned());
                 }
                 if name == "Media" {
                     XmlPosition::Media
@@ -158,22 +158,22 @@ impl Parsing {
                     XmlPosition::Body
                 }
             }
-            (Some(XmlPosition::Response), known) if VOICE.contains(&known) => {
-                self.warn(14110, format!("<{known}> is not a messaging verb"));
+            (Some(XmlPosition::Response), verb) if VOICE_VERBS.contains(&verb) => {
+                self.warn(14110, format!("<{verb}> is not a messaging verb"));
                 XmlPosition::Ignored
             }
             (Some(XmlPosition::Ignored), _) => XmlPosition::Ignored,
-            (Some(_), unknown) => {
-                self.warn(12200, format!("<{unknown}> is not allowed here"));
+            (Some(_), element) => {
+                self.warn(12200, format!("<{element}> is not allowed here"));
                 XmlPosition::Ignored
             }
         };
-        self.places.push(place);
+        self.open_elements.push(element);
         Ok(())
     }
 
-    fn close(&mut self) {
-        match self.places.pop() {
+    fn close_element(&mut self) {
+        match self.open_elements.pop() {
             Some(XmlPosition::Media) => {
                 if let Some(Verb::Message(message)) = self.document.verbs.last_mut()
                     && let Some(url) = message.media.last_mut()
@@ -190,9 +190,9 @@ impl Parsing {
         }
     }
 
-    fn text(&mut self, text: &str) -> Result<(), ErrorCode> {
+    fn add_text(&mut self, text: &str) -> Result<(), ErrorCode> {
         let verb = self.document.verbs.last_mut();
-        match (self.places.last(), verb) {
+        match (self.open_elements.last(), verb) {
             // Text outside the root element.
             (None, _) if !text.trim().is_empty() => return Err(ErrorCode(12100)),
             // Text can come in several events, split at entities and CDATA sections.
@@ -207,7 +207,7 @@ impl Parsing {
             }
             (Some(XmlPosition::Redirect), Some(Verb::Redirect { url, .. })) => *url += text,
             (Some(XmlPosition::Message), _) if !text.trim().is_empty() => {
-                self.warn(12200, MIXED.to_owned());
+                self.warn(12200, MIXED_CONTENT.to_owned());
             }
             (Some(XmlPosition::Response), _) if !text.trim().is_empty() => {
                 self.warn(12200, "text outside of a verb".to_owned());
@@ -217,9 +217,9 @@ impl Parsing {
         Ok(())
     }
 
-    fn message(&mut self, start: &BytesStart<'_>) -> Result<TwimlMessage, ErrorCode> {
+    fn parse_message(&mut self, start: &BytesStart<'_>) -> Result<TwimlMessage, ErrorCode> {
         let mut message = TwimlMessage::default();
-        for (name, value) in attributes(start)? {
+        for (name, value) in parse_attributes(start)? {
             match name.as_str() {
                 "to" => message.to = Some(value),
                 "from" => message.from = Some(value),
@@ -238,7 +238,7 @@ impl Parsing {
 
     fn read_method(&mut self, start: &BytesStart<'_>) -> Result<bool, ErrorCode> {
         let mut is_get = false;
-        for (name, value) in attributes(start)? {
+        for (name, value) in parse_attributes(start)? {
             match (name.as_str(), value.to_ascii_uppercase().as_str()) {
                 ("method", "GET") => is_get = true,
                 ("method", "POST") => {}
@@ -254,29 +254,29 @@ impl Parsing {
     }
 }
 
-const MIXED: &str = "text next to <Body> or <Media> is not sent; put it into a <Body>";
+const MIXED_CONTENT: &str = "text next to <Body> or <Media> is not sent; put it into a <Body>";
 
 /// Verbs of voice TwiML.
-const VOICE: [&str; 15] = [
+const VOICE_VERBS: [&str; 15] = [
     "Say", "Play", "Dial", "Gather", "Record", "Hangup", "Pause", "Reject", "Enqueue", "Leave",
     "Connect", "Start", "Stop", "Refer", "Pay",
 ];
 
-fn attributes(start: &BytesStart<'_>) -> Result<Vec<(String, String)>, ErrorCode> {
+fn parse_attributes(start: &BytesStart<'_>) -> Result<Vec<(String, String)>, ErrorCode> {
     let malformed = ErrorCode(12100);
-    let mut found = Vec::new();
+    let mut pairs = Vec::new();
     for attribute in start.attributes() {
         let attribute = attribute.map_err(|_| malformed)?;
         let value = attribute
             .normalized_value(XmlVersion::Implicit1_0)
             .map_err(|_| malformed)?;
-        found.push((attribute.key.as_ref().to_owned(), value.into_owned()));
+        pairs.push((attribute.key.as_ref().to_owned(), value.into_owned()));
     }
-    Ok(found)
+    Ok(pairs)
 }
 
 /// Returns whether XML 1.0 allows the character.
-fn is_xml(c: char) -> bool {
+fn is_xml_char(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{FFFD}' | '\u{10000}'..)
 }
 
@@ -371,8 +371,8 @@ mod tests {
         #[test]
         fn rendered_reply_parses_back_unchanged(text in "[^\\x00-\\x1f\\u{fffe}\\u{ffff}]{1,200}") {
             prop_assume!(!text.trim().is_empty());
-            let said = Reply::text(text.clone());
-            let rendered = twiml::Document::render(&said, &Channel::Sms, None).unwrap();
+            let reply = Reply::text(text.clone());
+            let rendered = twiml::Document::render(&reply, &Channel::Sms, None).unwrap();
             let document = parse(rendered.as_str().as_bytes()).unwrap();
             prop_assert_eq!(&document.warnings, &[]);
             let expected = TwimlMessage { body: text, ..TwimlMessage::default() };

@@ -8,11 +8,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use super::account::{SENDERS, sender_for, sid};
+use super::account::{SENDERS, random_sid, sender_for};
 use super::engine::Engine;
 use super::media;
 use super::record::{MediaRecord, Record, SharedLocation, TappedButton};
-use super::state::Hosted;
+use super::state::StoredMedia;
 use super::webhook_params;
 use crate::address::Address;
 
@@ -22,7 +22,7 @@ pub(super) const MAX_MEDIA_BYTES: usize = 16 * 1024 * 1024;
 /// Maximum number of media files in a message.
 const MAX_FILES: usize = 10;
 /// Maximum number of bytes in the body and the additional parameters.
-const MAX_TEXT: usize = 128 * 1024;
+const MAX_TEXT_BYTES: usize = 128 * 1024;
 
 /// Body of `POST /_emulator/messages`.
 #[derive(Clone, Deserialize)]
@@ -67,19 +67,19 @@ impl Engine {
     ///
     /// # Errors
     /// An explanation of what is invalid.
-    pub(super) async fn take(&self, mut message: UserMessage) -> Result<Record, String> {
+    pub(super) async fn accept_message(&self, mut message: UserMessage) -> Result<Record, String> {
         // These parameters also change the message, so that the conversation shows what the webhook contains.
-        let given = |name: &str| message.params.get(name).cloned();
-        message.from = given("From").unwrap_or(message.from);
-        message.to = given("To").or(message.to);
-        message.body = given("Body").or(message.body);
+        let param = |name: &str| message.params.get(name).cloned();
+        message.from = param("From").unwrap_or(message.from);
+        message.to = param("To").or(message.to);
+        message.body = param("Body").or(message.body);
         if message.media.len() > MAX_FILES {
             return Err(format!("media: {MAX_FILES} files at most"));
         }
         let params = message.params.iter();
         let length = params.fold(0, |sum, (name, value)| sum + name.len() + value.len());
-        if length + message.body.as_ref().map_or(0, String::len) > MAX_TEXT {
-            return Err(format!("body and params: {MAX_TEXT} bytes at most"));
+        if length + message.body.as_ref().map_or(0, String::len) > MAX_TEXT_BYTES {
+            return Err(format!("body and params: {MAX_TEXT_BYTES} bytes at most"));
         }
         let user = Address::parse(message.from.trim());
         if user.id().trim().is_empty() {
@@ -97,17 +97,17 @@ impl Engine {
         if sender == user.as_str() {
             return Err("from and to: the same address".to_owned());
         }
-        let text_of_button = message.button.as_ref().map(|button| button.text.clone());
-        let body = message.body.or(text_of_button).unwrap_or_default();
+        let button_text = message.button.as_ref().map(|button| button.text.clone());
+        let body = message.body.or(button_text).unwrap_or_default();
         let has_media = !message.media.is_empty();
         let sid = match message.params.get("MessageSid") {
             Some(sid) => sid.clone(),
-            None => sid(if has_media { "MM" } else { "SM" }),
+            None => random_sid(if has_media { "MM" } else { "SM" }),
         };
         // Everything else is valid at this point: media is not fetched for a message that would be rejected.
         let mut files = Vec::new();
         for media in message.media {
-            files.push(self.host(&sid, media).await?);
+            files.push(self.store_media(&sid, media).await?);
         }
         let now = self.now();
         let mut record = Record {
@@ -119,10 +119,10 @@ impl Engine {
             ..Record::inbound(sid, user.as_str().to_owned(), sender, body, now)
         };
         let form = webhook_params::inbound(self.account.sid.as_str(), &record);
-        let kept = form
+        let other_params = form
             .iter()
             .filter(|(name, _)| !message.params.contains_key(*name));
-        record.params = kept
+        record.params = other_params
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .chain(message.params.clone())
             .collect();
@@ -132,14 +132,14 @@ impl Engine {
         if !is_known && !state.senders.contains(&record.sender) {
             state.senders.push(record.sender.clone());
         }
-        state.add(record.clone());
+        state.add_message(record.clone());
         drop(state);
         self.emit_message(&record);
         Ok(record)
     }
 
-    async fn host(&self, message: &str, media: UserMedia) -> Result<MediaRecord, String> {
-        let (bytes, named, fetched_type): (Option<Vec<u8>>, Option<String>, Option<String>) =
+    async fn store_media(&self, message: &str, media: UserMedia) -> Result<MediaRecord, String> {
+        let (bytes, default_name, fetched_type): (Option<Vec<u8>>, Option<String>, Option<String>) =
             match (&media.data, &media.path, &media.url) {
                 (Some(data), None, None) => {
                     let bytes = STANDARD
@@ -179,7 +179,10 @@ impl Engine {
         {
             return Err("media[]: file larger than 16 MiB".to_owned());
         }
-        let filename = media.filename.or(named).filter(|name| !name.is_empty());
+        let filename = media
+            .filename
+            .or(default_name)
+            .filter(|name| !name.is_empty());
         // The given type wins, then that of the response, then a guess from the extension.
         let content_type = media
             .content_type
@@ -187,31 +190,31 @@ impl Engine {
             .or_else(|| {
                 filename
                     .as_deref()
-                    .and_then(media::type_of)
+                    .and_then(media::guess_type)
                     .map(str::to_owned)
             })
             .unwrap_or_else(|| "application/octet-stream".to_owned());
-        let sid = sid("ME");
+        let sid = random_sid("ME");
         let account = self.account.sid;
         let url = format!(
             "{}/2010-04-01/Accounts/{account}/Messages/{message}/Media/{sid}",
             self.origin
         );
         let at = self.now();
-        let is_here = bytes.is_some();
+        let has_content = bytes.is_some();
         if let Some(bytes) = bytes {
-            let hosted = Hosted {
+            let content = StoredMedia {
                 bytes: Arc::from(bytes),
                 content_type: content_type.clone(),
             };
-            self.state().host(&sid, hosted);
+            self.state().add_media(&sid, content);
         }
         Ok(MediaRecord {
             sid,
             url,
             content_type,
             filename,
-            is_here,
+            has_content,
             at,
         })
     }
@@ -222,7 +225,7 @@ impl Engine {
         let folder = folder.ok_or("the folder that the emulator was started in is gone")?;
         let path = PathBuf::from(path);
         // File I/O blocks.
-        let read = tokio::task::spawn_blocking(move || folder.read(&path, MAX_MEDIA_BYTES));
-        read.await.map_err(|error| error.to_string())?
+        let read_task = tokio::task::spawn_blocking(move || folder.read(&path, MAX_MEDIA_BYTES));
+        read_task.await.map_err(|error| error.to_string())?
     }
 }

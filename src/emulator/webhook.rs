@@ -8,13 +8,13 @@ use std::sync::Arc;
 use http::Method;
 use serde::Serialize;
 
-use super::account::uuid;
+use super::account::random_uuid;
 use super::engine::Engine;
-use super::links::{bare, resolve, split_userinfo};
-use super::record::{Record, ShownMedia};
+use super::links::{resolve, split_userinfo, without_fragment};
+use super::record::{MediaView, Record};
 use super::redirects::FollowedResponse;
 use super::response_check::CheckedResponse;
-use super::send::{OutboundDraft, can_be_sent_to, max_files};
+use super::send::{OutboundDraft, is_valid_recipient, max_files};
 use super::twiml_interpreter::{TwimlMessage, TwimlVerdict, Verb};
 use crate::address::Address;
 use crate::error_code::ErrorCode;
@@ -26,7 +26,7 @@ const MAX_DOCUMENTS: u32 = 50;
 
 /// Result of a delivery: the response of `POST /_emulator/messages`.
 #[derive(Clone, Serialize)]
-pub(super) struct Delivered {
+pub(super) struct DeliveryReport {
     pub(super) message_sid: String,
     pub(super) attempts: Vec<Attempt>,
     /// The last TwiML document received.
@@ -49,21 +49,25 @@ pub(super) struct Attempt {
 pub(super) struct DeliveredMessage {
     sid: String,
     body: String,
-    media: Vec<ShownMedia>,
+    media: Vec<MediaView>,
 }
 
 impl Engine {
     /// Delivers an inbound message to the bot.
-    pub(super) async fn deliver(self: &Arc<Self>, message: Record, is_repeat: bool) -> Delivered {
+    pub(super) async fn deliver(
+        self: &Arc<Self>,
+        message: Record,
+        is_redelivery: bool,
+    ) -> DeliveryReport {
         let engine = self.clone();
         let delivery = async move {
             // Under one lock: a reset between the two would make old messages look new.
-            let (before, generation) = {
+            let (earlier_sids, generation) = {
                 let state = engine.state();
-                (state.sent_to(&message.user), state.generation)
+                (state.outbound_sids(&message.user), state.generation)
             };
-            if !is_repeat {
-                engine.keep_opt_outs(&message);
+            if !is_redelivery {
+                engine.apply_opt_out_keyword(&message);
             }
             let mut delivery = Delivery {
                 engine: engine.clone(),
@@ -73,28 +77,28 @@ impl Engine {
                     .map(|(name, value)| (name.as_str(), value.as_str()))
                     .collect(),
                 message,
-                token: uuid(),
+                idempotency_token: random_uuid(),
                 attempts: Vec::new(),
                 twiml: None,
-                documents: 0,
+                document_count: 0,
                 generation,
             };
-            delivery.run(is_repeat).await;
-            if !is_repeat {
-                engine.record_conversation(&delivery.message, &before);
+            delivery.run(is_redelivery).await;
+            if !is_redelivery {
+                engine.record_conversation(&delivery.message, &earlier_sids);
             }
             let state = engine.state();
-            let got = state.shown_since(&delivery.message, &before);
-            Delivered {
+            let received = state.received_since(&delivery.message, &earlier_sids);
+            DeliveryReport {
                 message_sid: delivery.message.sid.clone(),
                 attempts: delivery.attempts,
                 twiml: delivery.twiml,
-                messages: got
+                messages: received
                     .into_iter()
                     .map(|message| DeliveredMessage {
                         sid: message.sid.clone(),
                         body: message.body.clone(),
-                        media: message.show_media(),
+                        media: message.media_views(),
                     })
                     .collect(),
             }
@@ -113,39 +117,44 @@ pub(super) struct Delivery {
     pub(super) message: Record,
     form: FormParams,
     /// `I-Twilio-Idempotency-Token`, the same for all attempts.
-    pub(super) token: String,
+    pub(super) idempotency_token: String,
     pub(super) attempts: Vec<Attempt>,
     twiml: Option<String>,
-    documents: u32,
-    /// [`EmulatorState::generation`](super::state::EmulatorState::generation) at the start. Replies after a reset are discarded.
+    document_count: u32,
+    /// [`EmulatorState::generation`](super::state::EmulatorState::generation) at the start. Replies after a reset are
+    /// discarded.
     generation: u64,
 }
 
 impl Delivery {
-    async fn run(&mut self, is_repeat: bool) {
+    async fn run(&mut self, is_redelivery: bool) {
         let engine = self.engine.clone();
         let form = self.form.clone();
         let primary = engine.options.webhook.clone();
-        let attempt = if is_repeat { "duplicate" } else { "primary" };
+        let attempt = if is_redelivery {
+            "duplicate"
+        } else {
+            "primary"
+        };
         let first = self.fetch(&primary, &Method::POST, &form, attempt).await;
-        if let Ok(answered) = &first
-            && matches!(answered.usable, CheckedResponse::Document(_))
+        if let Ok(response) = &first
+            && matches!(response.content, CheckedResponse::Document(_))
         {
-            self.twiml = Some(answered.text.clone());
+            self.twiml = Some(response.text.clone());
         }
         // On a redelivery, the phone has the reply already if the first response was executed. Execute this one only if
         // it was not.
-        if !(is_repeat && self.message.is_answered && first.is_ok()) {
-            let failed = match first {
-                Ok(answered) => self.execute(answered).await.err(),
-                Err(useless) => Some((primary.clone(), useless.code)),
+        if !(is_redelivery && self.message.has_executed_response && first.is_ok()) {
+            let failure = match first {
+                Ok(response) => self.execute(response).await.err(),
+                Err(unusable) => Some((primary.clone(), unusable.code)),
             };
-            let is_answered = match failed {
-                Some((url, code)) => self.fall_back(&url, code).await,
+            let is_executed = match failure {
+                Some((url, code)) => self.call_fallback(&url, code).await,
                 None => true,
             };
             if let Some(message) = engine.state().message_mut(&self.message.sid) {
-                message.is_answered |= is_answered;
+                message.has_executed_response |= is_executed;
             }
         }
         let duplicates = engine.state().faults.duplicate;
@@ -158,57 +167,60 @@ impl Delivery {
     }
 
     /// Adds the error to the debugger and calls the fallback URL. Returns whether its response was executed.
-    async fn fall_back(&mut self, failed: &str, code: ErrorCode) -> bool {
+    async fn call_fallback(&mut self, failed_url: &str, code: ErrorCode) -> bool {
         let engine = self.engine.clone();
         // `ErrorUrl` and the debugger must not contain the password.
-        let failed = split_userinfo(&bare(failed)).0;
-        engine.debug(code, None, Some(&self.message.sid), Some(&failed));
+        let failed_url = split_userinfo(&without_fragment(failed_url)).0;
+        engine.add_debugger_entry(code, None, Some(&self.message.sid), Some(&failed_url));
         let Some(fallback) = engine.options.fallback.clone() else {
             return false;
         };
         let form = self.form.clone();
         let code = code.to_string();
-        let more = [("ErrorCode", code.as_str()), ("ErrorUrl", failed.as_str())];
-        let form: FormParams = form.iter().chain(more).collect();
-        let answered = self
+        let error_params = [
+            ("ErrorCode", code.as_str()),
+            ("ErrorUrl", failed_url.as_str()),
+        ];
+        let form: FormParams = form.iter().chain(error_params).collect();
+        let result = self
             .fetch(&fallback, &Method::POST, &form, "fallback")
             .await;
-        let failed = match answered {
-            Ok(answered) => self.execute(answered).await,
-            Err(useless) => Err((fallback.clone(), useless.code)),
+        let outcome = match result {
+            Ok(response) => self.execute(response).await,
+            Err(unusable) => Err((fallback.clone(), unusable.code)),
         };
-        if let Err((url, code)) = &failed {
-            let url = split_userinfo(&bare(url)).0;
-            engine.debug(*code, None, Some(&self.message.sid), Some(&url));
+        if let Err((url, code)) = &outcome {
+            let url = split_userinfo(&without_fragment(url)).0;
+            engine.add_debugger_entry(*code, None, Some(&self.message.sid), Some(&url));
         }
-        failed.is_ok()
+        outcome.is_ok()
     }
 
     /// Executes a response and the documents that it redirects to. Returns the URL and error code of a failed request.
-    async fn execute(&mut self, answered: FollowedResponse) -> Result<(), (String, ErrorCode)> {
-        let mut next = Some(answered);
+    async fn execute(&mut self, response: FollowedResponse) -> Result<(), (String, ErrorCode)> {
+        let mut next = Some(response);
         // Counts over all documents: Twilio's limit of messages is per inbound message (14109).
-        let mut sent = 0;
-        while let Some(answered) = next.take() {
-            let document = match answered.usable {
-                CheckedResponse::Nothing => return Ok(()),
+        let mut sent_count = 0;
+        while let Some(response) = next.take() {
+            let document = match response.content {
+                CheckedResponse::NoReply => return Ok(()),
                 CheckedResponse::Text(body) => {
-                    self.say(
+                    self.send_message(
                         TwimlMessage {
                             body,
                             ..TwimlMessage::default()
                         },
-                        &answered.url,
-                        &mut sent,
+                        &response.url,
+                        &mut sent_count,
                     )
                     .await;
                     return Ok(());
                 }
                 CheckedResponse::Document(document) => document,
             };
-            self.twiml = Some(answered.text);
+            self.twiml = Some(response.text);
             next = self
-                .run_document(document, &answered.url, &mut sent)
+                .run_document(document, &response.url, &mut sent_count)
                 .await?;
         }
         Ok(())
@@ -219,12 +231,12 @@ impl Delivery {
         &mut self,
         document: TwimlVerdict,
         url: &str,
-        sent: &mut usize,
+        sent_count: &mut usize,
     ) -> Result<Option<FollowedResponse>, (String, ErrorCode)> {
         let engine = self.engine.clone();
         for (code, detail) in &document.warnings {
-            let document_url = bare(url);
-            engine.debug(
+            let document_url = without_fragment(url);
+            engine.add_debugger_entry(
                 *code,
                 Some(detail),
                 Some(&self.message.sid),
@@ -236,62 +248,62 @@ impl Delivery {
                 Verb::Message(message) => {
                     let action = message.action.clone();
                     let is_get = message.action_is_get;
-                    let outcome = self.say(message, url, sent).await;
+                    let outcome = self.send_message(message, url, sent_count).await;
                     // Call the action only if the message was sent: it reports the message's SID and status.
-                    let (Some(action), Some((made, status))) = (action, outcome) else {
+                    let (Some(action), Some((sid, status))) = (action, outcome) else {
                         continue;
                     };
                     let form = self.form.clone();
-                    let kept = form
+                    let other_params = form
                         .iter()
                         .filter(|(name, _)| !["MessageSid", "SmsSid"].contains(name));
-                    let more = [
-                        ("MessageSid", made.as_str()),
-                        ("SmsSid", made.as_str()),
+                    let action_params = [
+                        ("MessageSid", sid.as_str()),
+                        ("SmsSid", sid.as_str()),
                         ("MessageStatus", status.as_str()),
                     ];
-                    (action, is_get, kept.chain(more).collect())
+                    (action, is_get, other_params.chain(action_params).collect())
                 }
                 Verb::Redirect { url, is_get } => (url, is_get, self.form.clone()),
             };
-            self.documents += 1;
+            self.document_count += 1;
             let Some(target) = resolve(url, &target) else {
                 return Err((url.to_owned(), ErrorCode(11100)));
             };
-            if self.documents >= MAX_DOCUMENTS {
-                engine.debug(
+            if self.document_count >= MAX_DOCUMENTS {
+                engine.add_debugger_entry(
                     ErrorCode(14106),
                     None,
                     Some(&self.message.sid),
-                    Some(&bare(&target)),
+                    Some(&without_fragment(&target)),
                 );
                 return Ok(None);
             }
             let method = if is_get { Method::GET } else { Method::POST };
-            let fetched = self.fetch(&target, &method, &form, "redirect").await;
-            return fetched.map(Some).map_err(|useless| (target, useless.code));
+            let result = self.fetch(&target, &method, &form, "redirect").await;
+            return result.map(Some).map_err(|unusable| (target, unusable.code));
         }
         Ok(None)
     }
 
     /// Sends a `<Message>`. Returns its SID and status, or `None` if it is invalid, which adds a debugger entry.
-    async fn say(
+    async fn send_message(
         &mut self,
         twiml: TwimlMessage,
         url: &str,
-        sent: &mut usize,
+        sent_count: &mut usize,
     ) -> Option<(String, String)> {
         let engine = self.engine.clone();
         let reject = |code, detail: &str| {
-            let document_url = bare(url);
-            engine.debug(
+            let document_url = without_fragment(url);
+            engine.add_debugger_entry(
                 ErrorCode(code),
                 Some(detail),
                 Some(&self.message.sid),
                 Some(&document_url),
             );
         };
-        if *sent == MAX_MESSAGES {
+        if *sent_count == MAX_MESSAGES {
             reject(14109, "this one is not sent");
             return None;
         }
@@ -306,7 +318,7 @@ impl Delivery {
             reject(14101, "`to` and `from` are on different channels");
             return None;
         }
-        if !can_be_sent_to(&user) {
+        if !is_valid_recipient(&user) {
             reject(14101, "`to` is not a valid address");
             return None;
         }
@@ -332,11 +344,14 @@ impl Delivery {
             reject(14103, "neither text nor media");
             return None;
         }
-        let most = max_files(&user);
-        if media.len() > most {
+        let max_media = max_files(&user);
+        if media.len() > max_media {
             reject(
                 14103,
-                &format!("{} media files; at most {most} are allowed", media.len()),
+                &format!(
+                    "{} media files; at most {max_media} are allowed",
+                    media.len()
+                ),
             );
             return None;
         }
@@ -349,7 +364,7 @@ impl Delivery {
             }
             resolved => resolved.flatten(),
         };
-        *sent += 1;
+        *sent_count += 1;
         // Reset since the delivery started: the conversation that this replies to is deleted.
         if engine.state().generation != self.generation {
             return None;

@@ -7,72 +7,74 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::engine::Engine;
 use super::http_client::{HttpError, HttpRequest, HttpResponse, Timeouts, send};
-use super::links::bare;
-use super::record::{Exchange, ExchangeKind, ExchangeRequest, ExchangeResponse, Signed, ms};
+use super::links::without_fragment;
+use super::record::{
+    Exchange, ExchangeKind, ExchangeRequest, ExchangeResponse, SignatureInfo, whole_ms,
+};
 use super::signed_request::SignedRequest;
 use crate::form::FormParams;
 
 impl Engine {
     /// Signs and sends one request, and delays its response. Returns the record, the duration in milliseconds and the
     /// response.
-    pub(super) async fn call(
+    pub(super) async fn send_webhook(
         &self,
-        call: &SignedRequest,
-        times: Timeouts,
+        signed_request: &SignedRequest,
+        timeouts: Timeouts,
         delay: Duration,
     ) -> (Exchange, u64, Result<HttpResponse, HttpError>) {
         let at = self.now();
-        let outgoing = call
-            .signed(&self.account.token)
+        let outgoing = signed_request
+            .to_http_request(&self.account.token)
             .expect("the emulator's token is not empty");
-        let (mut time, mut answer) = send(&outgoing, times).await;
+        let (mut time, mut result) = send(&outgoing, timeouts).await;
         // Delay after the call, so that the bot works at its own speed. Wait no longer than Twilio would.
         if !delay.is_zero() {
-            let timeout = times.total.min(times.read);
-            let waited = delay.min(timeout.saturating_sub(time));
-            tokio::time::sleep(waited).await;
-            time += waited;
-            if waited < delay {
-                answer = Err(HttpError::too_late(times));
+            let timeout = timeouts.total.min(timeouts.read);
+            let wait = delay.min(timeout.saturating_sub(time));
+            tokio::time::sleep(wait).await;
+            time += wait;
+            if wait < delay {
+                result = Err(HttpError::timed_out(timeouts));
             }
         }
-        let ms = ms(time);
-        let response = answer.as_ref().ok().map(|answer| ExchangeResponse {
-            status: answer.status,
-            headers: shown(&answer.headers),
-            body: String::from_utf8_lossy(&answer.body).into_owned(),
+        let ms = whole_ms(time);
+        let response = result.as_ref().ok().map(|response| ExchangeResponse {
+            status: response.status,
+            headers: masked_headers(&response.headers),
+            body: String::from_utf8_lossy(&response.body).into_owned(),
         });
-        let (url, form) = call.signed_over();
+        let (url, form) = signed_request.signed_parts();
         let exchange = Exchange {
-            signed: Some(Signed {
+            signed: Some(SignatureInfo {
                 string: signed_string(&url, form),
-                verdict: verdict(answer.as_ref().ok()),
+                verdict: signature_verdict(result.as_ref().ok()),
             }),
-            params: call
+            params: signed_request
                 .form
                 .iter()
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
             response,
             ms,
-            ..Exchange::new(ExchangeKind::Webhook, at, request(outgoing))
+            ..Exchange::new(ExchangeKind::Webhook, at, exchange_request(outgoing))
         };
-        (exchange, ms, answer)
+        (exchange, ms, result)
     }
 }
 
-fn request(outgoing: HttpRequest) -> ExchangeRequest {
+fn exchange_request(outgoing: HttpRequest) -> ExchangeRequest {
     ExchangeRequest {
         method: outgoing.method.to_string(),
         url: outgoing.url,
-        headers: shown(&outgoing.headers),
+        headers: masked_headers(&outgoing.headers),
         body: outgoing.body,
     }
 }
 
 /// Returns the signed text, for display only: URL, then parameters sorted by name.
 fn signed_string(url: &str, form: Option<&FormParams>) -> String {
-    let mut text = bare(url);
+    let mut text = without_fragment(url);
     if let Some(form) = form {
         let mut pairs: Vec<_> = form.iter().collect();
         pairs.sort_unstable();
@@ -87,24 +89,24 @@ fn signed_string(url: &str, form: Option<&FormParams>) -> String {
 }
 
 /// Describes whether the server accepted the signature, judged by the status of its response.
-fn verdict(answer: Option<&HttpResponse>) -> String {
-    match answer {
+fn signature_verdict(response: Option<&HttpResponse>) -> String {
+    match response {
         None => "no response from the server".to_owned(),
         // 401 and 403 are the usual statuses for a wrong signature; the first line often explains it.
-        Some(answer) if answer.status == 403 || answer.status == 401 => {
-            let text = String::from_utf8_lossy(&answer.body);
-            let first = text.lines().next().unwrap_or_default();
-            let first: String = first.chars().take(200).collect();
-            format!("rejected with {}: {first}", answer.status)
+        Some(response) if response.status == 403 || response.status == 401 => {
+            let text = String::from_utf8_lossy(&response.body);
+            let first_line = text.lines().next().unwrap_or_default();
+            let first_line: String = first_line.chars().take(200).collect();
+            format!("rejected with {}: {first_line}", response.status)
         }
-        Some(answer) if answer.status < 400 => format!("accepted with {}", answer.status),
+        Some(response) if response.status < 400 => format!("accepted with {}", response.status),
         // Another error says nothing about the signature.
-        Some(answer) => format!("responded with {}", answer.status),
+        Some(response) => format!("responded with {}", response.status),
     }
 }
 
 /// Returns the headers that Twilio sends, other than `Content-Type` and `X-Twilio-Signature`.
-pub(super) fn webhook_headers(url: &str, token: &str) -> HeaderMap {
+pub(super) fn webhook_headers(url: &str, idempotency_token: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let mut put = |name: HeaderName, value: &str| {
         if let Ok(value) = HeaderValue::try_from(value) {
@@ -117,13 +119,16 @@ pub(super) fn webhook_headers(url: &str, token: &str) -> HeaderMap {
     put(HOST, host);
     put(ACCEPT, "*/*");
     put(HeaderName::from_static("x-home-region"), "us1");
-    put(HeaderName::from_static("i-twilio-idempotency-token"), token);
+    put(
+        HeaderName::from_static("i-twilio-idempotency-token"),
+        idempotency_token,
+    );
     headers
 }
 
 /// Returns headers for display, with `Authorization` masked.
-pub(super) fn shown(headers: &HeaderMap) -> Vec<(String, String)> {
-    let show = |(name, value): (&HeaderName, &HeaderValue)| {
+pub(super) fn masked_headers(headers: &HeaderMap) -> Vec<(String, String)> {
+    let to_pair = |(name, value): (&HeaderName, &HeaderValue)| {
         let value = if name == AUTHORIZATION {
             "***".to_owned()
         } else {
@@ -131,5 +136,5 @@ pub(super) fn shown(headers: &HeaderMap) -> Vec<(String, String)> {
         };
         (name.as_str().to_owned(), value)
     };
-    headers.iter().map(show).collect()
+    headers.iter().map(to_pair).collect()
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use jiff::Timestamp;
 
-use super::account::sid;
+use super::account::random_sid;
 use super::record::{MediaRecord, Record, SharedLocation, TappedButton};
 use crate::address::{Address, Channel, Identity};
 use crate::form::FormParams;
@@ -54,13 +54,13 @@ impl SimulatedMessage {
         // Any time will do: no parameter depends on it.
         let at = Timestamp::UNIX_EPOCH;
         let has_media = !self.media.is_empty();
-        let text_of_button = self.button.as_ref().map(|(text, _)| text.clone());
+        let button_text = self.button.as_ref().map(|(text, _)| text.clone());
         let media = self.media.iter().map(|(url, content_type)| MediaRecord {
             sid: String::new(),
             url: url.clone(),
             content_type: content_type.clone(),
             filename: None,
-            is_here: false,
+            has_content: false,
             at,
         });
         let message = Record {
@@ -80,10 +80,10 @@ impl SimulatedMessage {
                 .map(|(text, payload)| TappedButton { text, payload }),
             profile_name: self.profile_name.clone(),
             ..Record::inbound(
-                sid(if has_media { "MM" } else { "SM" }),
+                random_sid(if has_media { "MM" } else { "SM" }),
                 self.from.clone(),
                 self.to.clone(),
-                self.body.clone().or(text_of_button).unwrap_or_default(),
+                self.body.clone().or(button_text).unwrap_or_default(),
                 at,
             )
         };
@@ -107,13 +107,13 @@ pub(super) fn inbound(account: &str, message: &Record) -> FormParams {
         put(&format!("MediaContentType{index}"), &media.content_type);
         put(&format!("MediaUrl{index}"), &media.url);
     }
-    if let Some(place) = &message.location {
-        put("Latitude", &place.latitude.to_string());
-        put("Longitude", &place.longitude.to_string());
-        if let Some(address) = &place.address {
+    if let Some(location) = &message.location {
+        put("Latitude", &location.latitude.to_string());
+        put("Longitude", &location.longitude.to_string());
+        if let Some(address) = &location.address {
             put("Address", address);
         }
-        if let Some(label) = &place.label {
+        if let Some(label) = &location.label {
             put("Label", label);
         }
     }
@@ -146,8 +146,8 @@ pub(super) fn inbound(account: &str, message: &Record) -> FormParams {
         put("NumSegments", "1");
     }
     match user.channel() {
-        Channel::WhatsApp => whatsapp(message, &user, &mut put),
-        Channel::Rcs => rcs(message, &user, &mut put),
+        Channel::WhatsApp => put_whatsapp_params(message, &user, &mut put),
+        Channel::Rcs => put_rcs_params(message, &user, &mut put),
         _ => {}
     }
     pairs.into_iter().collect()
@@ -165,7 +165,7 @@ const GEOGRAPHY: [(&str, &str); 8] = [
     ("FromZip", "10001"),
 ];
 
-fn whatsapp(message: &Record, user: &Address, put: &mut impl FnMut(&str, &str)) {
+fn put_whatsapp_params(message: &Record, user: &Address, put: &mut impl FnMut(&str, &str)) {
     let name = message.profile_name.as_deref().unwrap_or("Ana");
     put("ProfileName", name);
     put("MessageType", message_type(message));
@@ -185,7 +185,7 @@ fn whatsapp(message: &Record, user: &Address, put: &mut impl FnMut(&str, &str)) 
     put("ChannelMetadata", &metadata.to_string());
 }
 
-fn rcs(message: &Record, user: &Address, put: &mut impl FnMut(&str, &str)) {
+fn put_rcs_params(message: &Record, user: &Address, put: &mut impl FnMut(&str, &str)) {
     let mut context = json!({
         "agentId": message.sender.trim_start_matches("rcs:"),
         "channelPayload": {"senderPhoneNumber": user.id(), "messageId": message.sid},

@@ -80,12 +80,12 @@ impl Context {
     )]
     pub(crate) fn in_conversation(
         mut self,
-        of: Arc<dyn ConversationAccess>,
+        conversation: Arc<dyn ConversationAccess>,
         now: Timestamp,
     ) -> Self {
-        self.conversation = Some(of.clone());
+        self.conversation = Some(conversation.clone());
         // States expire relative to the message's arrival, so that a slow or repeated attempt sees the same states.
-        self.state_store = Arc::new(StateStore::new(Some(of), now));
+        self.state_store = Arc::new(StateStore::new(Some(conversation), now));
         self
     }
 
@@ -104,7 +104,7 @@ impl Context {
         not(feature = "app"),
         expect(dead_code, reason = "only the dispatcher keeps conversations")
     )]
-    pub(crate) fn memory(&self) -> Arc<StateStore> {
+    pub(crate) fn state_store(&self) -> Arc<StateStore> {
         self.state_store.clone()
     }
 
@@ -225,9 +225,9 @@ impl Context {
     ///         return Ok("Welcome! What can I do for you?".to_owned());
     ///     }
     ///     let history = cx.history(20).await?;
-    ///     let asked = history.iter().rev().find(|entry| entry.role == Role::Bot);
-    ///     let asked = asked.map_or("", |entry| entry.text.as_str());
-    ///     Ok(format!("You say {:?} to {asked:?}.", message.body))
+    ///     let question = history.iter().rev().find(|entry| entry.role == Role::Bot);
+    ///     let question = question.map_or("", |entry| entry.text.as_str());
+    ///     Ok(format!("You say {:?} to {question:?}.", message.body))
     /// }
     /// # fn is_handler(_: impl replyhook::Handler) {}
     /// # is_handler(bot);

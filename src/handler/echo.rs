@@ -35,7 +35,7 @@ impl Handler for Echo {
     ) -> BoxFuture<'_, Result<Reply, HandlerError>> {
         let reply = match message.text() {
             Some(text) => Reply::text(text),
-            None => named(&message).map_or_else(Reply::none, Reply::text),
+            None => describe_content(&message).map_or_else(Reply::none, Reply::text),
         };
         Box::pin(std::future::ready(Ok(reply)))
     }
@@ -43,7 +43,7 @@ impl Handler for Echo {
 
 /// Describes the content of a message without text in one line.
 // The conversation history shows such messages in the same way.
-pub(crate) fn named(message: &InboundMessage) -> Option<String> {
+pub(crate) fn describe_content(message: &InboundMessage) -> Option<String> {
     if !message.media.is_empty() {
         let types = message
             .media

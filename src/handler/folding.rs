@@ -33,18 +33,18 @@ pub(in crate::handler) fn fold(text: &str) -> String {
     let mut base = '\0';
     for c in text.nfkd() {
         if is_combining_mark(c) {
-            if !is_accent(base, c) && !is_variant(c) {
+            if !is_accent(base, c) && !is_variation_selector(c) {
                 push(c);
             }
             continue;
         }
         base = c;
-        // The zero-width non-joiner (U+200C) is not in `is_unseen`: `normal` keeps it for patterns. Here it is dropped,
-        // because Persian words are written with and without it.
-        if is_unseen(c) || c == '\u{200c}' {
+        // The zero-width non-joiner (U+200C) is not in `is_invisible`: `normalize` keeps it for patterns. Here it is
+        // dropped, because Persian words are written with and without it.
+        if is_invisible(c) || c == '\u{200c}' {
             continue;
         }
-        let c = straight(c);
+        let c = straighten_quote(c);
         // To upper case before lower case, since lower case alone keeps letters apart: ß becomes SS, and both σ and ς
         // Σ.
         c.to_uppercase()
@@ -69,12 +69,12 @@ fn is_accent(base: char, mark: char) -> bool {
 }
 
 /// Returns whether a mark selects how an emoji is drawn (text or color) and not which emoji it is.
-fn is_variant(mark: char) -> bool {
+fn is_variation_selector(mark: char) -> bool {
     matches!(mark, '\u{fe0e}' | '\u{fe0f}')
 }
 
 /// Returns whether a character is an invisible mark: of direction, line breaking or byte order.
-pub(in crate::handler) fn is_unseen(c: char) -> bool {
+pub(in crate::handler) fn is_invisible(c: char) -> bool {
     // Not the zero-width joiner (U+200D): it changes which emoji is shown.
     matches!(
         c,
@@ -90,7 +90,7 @@ pub(in crate::handler) fn is_unseen(c: char) -> bool {
 }
 
 /// Returns the straight form of a curly quote.
-fn straight(c: char) -> char {
+fn straighten_quote(c: char) -> char {
     match c {
         '‘' | '’' | '‛' | 'ʼ' => '\'',
         '“' | '”' | '„' | '‟' => '"',
@@ -101,12 +101,12 @@ fn straight(c: char) -> char {
 /// Returns a folded text without the signs around it, so that `2.`, `(1)` and `_Bar_` match the option they mean.
 ///
 /// A text of nothing but such signs is returned as it is.
-pub(in crate::handler) fn bare(folded: &str) -> &str {
-    const AROUND: [char; 14] = [
+pub(in crate::handler) fn trim_punctuation(folded: &str) -> &str {
+    const PUNCTUATION: [char; 14] = [
         '.', ',', ';', ':', '!', '?', '(', ')', '"', '\'', '*', '_', '~', ' ',
     ];
-    let bare = folded.trim_matches(AROUND);
-    if bare.is_empty() { folded } else { bare }
+    let trimmed = folded.trim_matches(PUNCTUATION);
+    if trimmed.is_empty() { folded } else { trimmed }
 }
 
 /// Returns the words of a folded text, each with a space on either side.
@@ -128,11 +128,11 @@ pub(in crate::handler) fn spaced_words(folded: &str) -> String {
 
 /// Returns a text in the form against which patterns are matched: NFKC, without invisible marks, trimmed.
 // Case, accents and quotes stay: a pattern can ask for them.
-pub(in crate::handler) fn normal(text: &str) -> String {
+pub(in crate::handler) fn normalize(text: &str) -> String {
     if text.is_ascii() {
         return text.trim().to_owned();
     }
-    let text: String = text.nfkc().filter(|c| !is_unseen(*c)).collect();
+    let text: String = text.nfkc().filter(|c| !is_invisible(*c)).collect();
     text.trim().to_owned()
 }
 

@@ -86,7 +86,7 @@ pub(crate) type SaveGuard = Option<Box<dyn Send + Sync>>;
 /// ```
 #[derive(Clone)]
 pub struct IncomingMedia {
-    of: Option<Arc<dyn Attachments>>,
+    attachments: Option<Arc<dyn Attachments>>,
     index: usize,
 }
 
@@ -110,8 +110,8 @@ pub struct MediaStream {
     file_type: FileType,
     length: Option<u64>,
     // The bytes that were read to sniff the type. They are the first chunk.
-    begin: Option<Vec<u8>>,
-    rest: BoxStream<'static, Result<Vec<u8>, MediaError>>,
+    first_chunk: Option<Vec<u8>>,
+    remaining: BoxStream<'static, Result<Vec<u8>, MediaError>>,
 }
 
 /// The declared and the sniffed type of a file.
@@ -248,13 +248,13 @@ impl SavedMedia {
 }
 
 impl IncomingMedia {
-    pub(super) fn new(of: Option<Arc<dyn Attachments>>, index: usize) -> Self {
-        Self { of, index }
+    pub(super) fn new(attachments: Option<Arc<dyn Attachments>>, index: usize) -> Self {
+        Self { attachments, index }
     }
 
-    fn of(&self) -> Result<&dyn Attachments, MediaError> {
+    fn attachments(&self) -> Result<&dyn Attachments, MediaError> {
         let none = || MediaError::new(MediaErrorKind::NoSuchFile);
-        self.of.as_deref().ok_or_else(none)
+        self.attachments.as_deref().ok_or_else(none)
     }
 
     /// Starts to fetch the file, and returns its bytes as a stream.
@@ -262,7 +262,7 @@ impl IncomingMedia {
     /// # Errors
     /// [`MediaError`] if the file cannot be fetched.
     pub async fn stream(&self) -> Result<MediaStream, MediaError> {
-        self.of()?.open(self.index).await
+        self.attachments()?.open(self.index).await
     }
 
     /// Fetches the file into memory: up to 16 MiB.
@@ -290,7 +290,7 @@ impl IncomingMedia {
     /// [`MediaError`] if the file cannot be fetched or written.
     pub async fn save(&self, path: impl AsRef<Path>) -> Result<SavedMedia, MediaError> {
         let path = path.as_ref().to_owned();
-        self.of()?.save(self.index, path).await
+        self.attachments()?.save(self.index, path).await
     }
 
     /// Creates a link under `PUBLIC_URL` that serves the file for one hour.
@@ -300,7 +300,7 @@ impl IncomingMedia {
     /// # Errors
     /// [`MediaError`] with [`MediaErrorKind::NoSuchFile`] or [`MediaErrorKind::NoLink`].
     pub async fn link(&self) -> Result<String, MediaError> {
-        self.of()?.link(self.index).await
+        self.attachments()?.link(self.index).await
     }
 }
 
@@ -312,15 +312,15 @@ impl MediaStream {
     pub(crate) fn new(
         file_type: FileType,
         length: Option<u64>,
-        begin: Vec<u8>,
-        rest: BoxStream<'static, Result<Vec<u8>, MediaError>>,
+        first_chunk: Vec<u8>,
+        remaining: BoxStream<'static, Result<Vec<u8>, MediaError>>,
     ) -> Self {
         Self {
             file_type,
             length,
             // No empty chunk: a stream of an empty file ends immediately.
-            begin: Some(begin).filter(|begin| !begin.is_empty()),
-            rest,
+            first_chunk: Some(first_chunk).filter(|first_chunk| !first_chunk.is_empty()),
+            remaining,
         }
     }
 
@@ -348,9 +348,9 @@ impl Stream for MediaStream {
     type Item = Result<Vec<u8>, MediaError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
-        match self.begin.take() {
-            Some(begin) => Poll::Ready(Some(Ok(begin))),
-            None => self.rest.poll_next_unpin(cx),
+        match self.first_chunk.take() {
+            Some(first_chunk) => Poll::Ready(Some(Ok(first_chunk))),
+            None => self.remaining.poll_next_unpin(cx),
         }
     }
 }

@@ -38,7 +38,7 @@ mod state;
 pub use context::Context;
 pub use echo::Echo;
 #[cfg(feature = "app")]
-pub(crate) use echo::named;
+pub(crate) use echo::describe_content;
 #[cfg(feature = "client")]
 pub use forward::{Forward, ForwardSetupError, ForwardTarget};
 use futures_util::future::BoxFuture;

@@ -25,15 +25,17 @@ const MAX_STATE_BYTES: usize = 64 * 1024;
 
 /// The states of a message's conversation, with the changes of its handler.
 pub(crate) struct StateStore {
-    of: Option<Arc<dyn ConversationAccess>>,
+    conversation: Option<Arc<dyn ConversationAccess>>,
+    /// Arrival of the message, from which the lifetime of saved states is counted.
     now: Timestamp,
-    kept: Mutex<Option<LoadedState>>,
+    /// `None` until the first use of a state.
+    loaded: Mutex<Option<LoadedState>>,
 }
 
 #[derive(Default)]
 struct LoadedState {
     entries: BTreeMap<String, StateEntry>,
-    changed: bool,
+    is_changed: bool,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -66,38 +68,41 @@ enum StateError {
 }
 
 impl StateStore {
-    pub(crate) fn new(of: Option<Arc<dyn ConversationAccess>>, now: Timestamp) -> Self {
+    pub(crate) fn new(conversation: Option<Arc<dyn ConversationAccess>>, now: Timestamp) -> Self {
         Self {
-            of,
+            conversation,
             now,
-            kept: Mutex::new(None),
+            loaded: Mutex::new(None),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<LoadedState>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls `access` with the states, loaded on first use.
-    async fn with<T>(&self, access: impl FnOnce(&mut LoadedState) -> T) -> Result<T, HandlerError> {
+    async fn with_states<T>(
+        &self,
+        access: impl FnOnce(&mut LoadedState) -> T,
+    ) -> Result<T, HandlerError> {
         if self.lock().is_none() {
             // Load without the lock: a `std` mutex guard must not be held across an await.
-            let text = match &self.of {
+            let text = match &self.conversation {
                 Some(conversation) => conversation.load_state().await?,
                 None => None,
             };
             // Keep what is there by now: a concurrent call on a clone of the context may have loaded the states during
             // the await, and may have changed them.
             self.lock()
-                .get_or_insert_with(|| LoadedState::read(text, self.now));
+                .get_or_insert_with(|| LoadedState::parse(text, self.now));
         }
-        let mut kept = self.lock();
-        // The default is never inserted: nothing sets `kept` back to `None`.
-        Ok(access(kept.get_or_insert_default()))
+        let mut loaded = self.lock();
+        // The default is never inserted: nothing sets `loaded` back to `None`.
+        Ok(access(loaded.get_or_insert_default()))
     }
 
     pub(crate) async fn load(&self, name: &str) -> Result<Option<Value>, HandlerError> {
-        self.with(|kept| kept.entries.get(name).map(|entry| entry.value.clone()))
+        self.with_states(|loaded| loaded.entries.get(name).map(|entry| entry.value.clone()))
             .await
     }
 
@@ -105,23 +110,23 @@ impl StateStore {
         &self,
         name: &'static str,
         value: Value,
-        lasts: Option<Duration>,
+        ttl: Option<Duration>,
     ) -> Result<(), HandlerError> {
-        let expires_at = lasts.map(|lasts| after(self.now, lasts));
-        self.with(|kept| {
+        let expires_at = ttl.map(|ttl| after(self.now, ttl));
+        self.with_states(|loaded| {
             // Insert first and measure the whole record: the limit is on its JSON text, with all other states.
-            let before = kept
+            let previous = loaded
                 .entries
                 .insert(name.to_owned(), StateEntry { value, expires_at });
-            if kept.text().len() > MAX_STATE_BYTES {
+            if loaded.to_json().len() > MAX_STATE_BYTES {
                 // Undo: the handler may ignore the error, and `change` would then store the record that is too large.
-                match before {
-                    Some(before) => kept.entries.insert(name.to_owned(), before),
-                    None => kept.entries.remove(name),
+                match previous {
+                    Some(previous) => loaded.entries.insert(name.to_owned(), previous),
+                    None => loaded.entries.remove(name),
                 };
                 return Err(HandlerError::new(StateError::TooLarge(name)));
             }
-            kept.changed = true;
+            loaded.is_changed = true;
             Ok(())
         })
         .await?
@@ -129,7 +134,7 @@ impl StateStore {
 
     pub(crate) async fn clear(&self, name: &str) -> Result<(), HandlerError> {
         // Clearing a state that does not exist changes nothing, and must not cost a write.
-        self.with(|kept| kept.changed |= kept.entries.remove(name).is_some())
+        self.with_states(|loaded| loaded.is_changed |= loaded.entries.remove(name).is_some())
             .await
     }
 
@@ -139,25 +144,25 @@ impl StateStore {
         expect(dead_code, reason = "only the dispatcher keeps conversations")
     )]
     pub(crate) fn change(&self) -> Option<StateChange> {
-        let kept = self.lock();
-        let kept = kept.as_ref().filter(|kept| kept.changed)?;
-        if kept.entries.is_empty() {
+        let loaded = self.lock();
+        let loaded = loaded.as_ref().filter(|loaded| loaded.is_changed)?;
+        if loaded.entries.is_empty() {
             return Some(StateChange::Clear);
         }
         // The record must live as long as its longest-lived state: one state without expiry makes the whole `collect`
         // `None`, which is a record without expiry.
-        let ends: Option<Vec<_>> = kept
+        let expiries: Option<Vec<_>> = loaded
             .entries
             .values()
             .map(|entry| entry.expires_at)
             .collect();
-        let end = ends.and_then(|ends| ends.into_iter().max());
-        Some(StateChange::Set(kept.text(), end))
+        let expires_at = expiries.and_then(|expiries| expiries.into_iter().max());
+        Some(StateChange::Set(loaded.to_json(), expires_at))
     }
 }
 
 impl LoadedState {
-    fn read(text: Option<String>, now: Timestamp) -> Self {
+    fn parse(text: Option<String>, now: Timestamp) -> Self {
         let Some(text) = text else {
             return Self::default();
         };
@@ -169,18 +174,18 @@ impl LoadedState {
                 );
                 BTreeMap::new()
             });
-        let lasts = |entry: &StateEntry| entry.expires_at.is_none_or(|end| now < end);
+        let is_alive = |entry: &StateEntry| entry.expires_at.is_none_or(|end| now < end);
         Self {
             entries: entries
                 .into_iter()
-                .filter(|(_, entry)| lasts(entry))
+                .filter(|(_, entry)| is_alive(entry))
                 .collect(),
             // Expired states alone do not cause a write. They leave the record with the next state that is saved.
-            changed: false,
+            is_changed: false,
         }
     }
 
-    fn text(&self) -> String {
+    fn to_json(&self) -> String {
         serde_json::to_string(&self.entries).expect("these values are JSON")
     }
 }
@@ -211,20 +216,20 @@ impl LoadedState {
 /// # });
 /// ```
 pub struct State<S> {
-    memory: Arc<StateStore>,
+    store: Arc<StateStore>,
     name: &'static str,
-    lasts: Option<Duration>,
+    ttl: Option<Duration>,
     // A function pointer, because a `State` holds no `S`: it is `Send` and `Sync` whatever `S` is.
-    of: PhantomData<fn() -> S>,
+    marker: PhantomData<fn() -> S>,
 }
 
 impl<S: Serialize + DeserializeOwned + Default> State<S> {
-    pub(super) fn new(memory: Arc<StateStore>, name: &'static str) -> Self {
+    pub(super) fn new(store: Arc<StateStore>, name: &'static str) -> Self {
         Self {
-            memory,
+            store,
             name,
-            lasts: None,
-            of: PhantomData,
+            ttl: None,
+            marker: PhantomData,
         }
     }
 
@@ -232,8 +237,8 @@ impl<S: Serialize + DeserializeOwned + Default> State<S> {
     ///
     /// Without it, saved values do not expire.
     #[must_use]
-    pub fn expires_in(mut self, lasts: Duration) -> Self {
-        self.lasts = Some(lasts);
+    pub fn expires_in(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
         self
     }
 
@@ -245,7 +250,7 @@ impl<S: Serialize + DeserializeOwned + Default> State<S> {
     /// # Errors
     /// [`HandlerError`] if the store is unavailable.
     pub async fn load(&self) -> Result<S, HandlerError> {
-        let Some(value) = self.memory.load(self.name).await? else {
+        let Some(value) = self.store.load(self.name).await? else {
             return Ok(S::default());
         };
         Ok(serde_json::from_value(value).unwrap_or_else(|_| {
@@ -265,7 +270,7 @@ impl<S: Serialize + DeserializeOwned + Default> State<S> {
     pub async fn save(&self, state: &S) -> Result<(), HandlerError> {
         let value = serde_json::to_value(state)
             .map_err(|_| HandlerError::new(StateError::NotJson(self.name)))?;
-        self.memory.save(self.name, value, self.lasts).await
+        self.store.save(self.name, value, self.ttl).await
     }
 
     /// Deletes the value. It is deleted from the store together with the reply to this message.
@@ -273,7 +278,7 @@ impl<S: Serialize + DeserializeOwned + Default> State<S> {
     /// # Errors
     /// [`HandlerError`] if the store is unavailable.
     pub async fn clear(&self) -> Result<(), HandlerError> {
-        self.memory.clear(self.name).await
+        self.store.clear(self.name).await
     }
 }
 
@@ -312,19 +317,19 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn after(text: &str, second: i64) -> Arc<StateStore> {
+    fn store_at(text: &str, second: i64) -> Arc<StateStore> {
         Arc::new(StateStore::new(
             Some(Arc::new(Saved(text.to_owned()))),
             at(second),
         ))
     }
 
-    fn now<T>(future: impl Future<Output = Result<T, HandlerError>>) -> T {
+    fn ready<T>(future: impl Future<Output = Result<T, HandlerError>>) -> T {
         future.now_or_never().unwrap().unwrap()
     }
 
-    fn written(memory: &StateStore) -> (String, Option<Timestamp>) {
-        match memory.change() {
+    fn written_record(store: &StateStore) -> (String, Option<Timestamp>) {
+        match store.change() {
             Some(StateChange::Set(text, end)) => (text, end),
             _ => panic!("nothing to write"),
         }
@@ -332,14 +337,14 @@ mod tests {
 
     #[test]
     fn saved_state_loads_until_expiry() {
-        let memory = Arc::new(StateStore::new(None, at(100)));
-        let number = State::<u32>::new(memory.clone(), "number");
-        assert_eq!(now(number.load()), 0);
-        assert!(memory.change().is_none());
-        now(number.expires_in(Duration::from_mins(1)).save(&7));
-        let (text, end) = written(&memory);
+        let store = Arc::new(StateStore::new(None, at(100)));
+        let number = State::<u32>::new(store.clone(), "number");
+        assert_eq!(ready(number.load()), 0);
+        assert!(store.change().is_none());
+        ready(number.expires_in(Duration::from_mins(1)).save(&7));
+        let (text, end) = written_record(&store);
         assert_eq!(end, Some(at(160)));
-        let load = |second| now(State::<u32>::new(after(&text, second), "number").load());
+        let load = |second| ready(State::<u32>::new(store_at(&text, second), "number").load());
         assert_eq!(load(159), 7);
         assert_eq!(load(160), 0);
     }
@@ -347,27 +352,27 @@ mod tests {
     // Each state expires on its own; the shared record lasts as long as the longest-lived state.
     #[test]
     fn states_share_record_until_last_expiry() {
-        let memory = Arc::new(StateStore::new(None, at(0)));
-        let short = State::<u32>::new(memory.clone(), "a").expires_in(Duration::from_secs(5));
-        now(short.save(&1));
-        now(State::<String>::new(memory.clone(), "b").save(&"x".to_owned()));
-        let (text, end) = written(&memory);
+        let store = Arc::new(StateStore::new(None, at(0)));
+        let short = State::<u32>::new(store.clone(), "a").expires_in(Duration::from_secs(5));
+        ready(short.save(&1));
+        ready(State::<String>::new(store.clone(), "b").save(&"x".to_owned()));
+        let (text, end) = written_record(&store);
         assert_eq!(end, None);
-        let later = after(&text, 10);
-        assert_eq!(now(State::<u32>::new(later.clone(), "a").load()), 0);
-        assert_eq!(now(State::<String>::new(later.clone(), "b").load()), "x");
+        let later = store_at(&text, 10);
+        assert_eq!(ready(State::<u32>::new(later.clone(), "a").load()), 0);
+        assert_eq!(ready(State::<String>::new(later.clone(), "b").load()), "x");
         // "a" has expired, so "b" is the last state, and the record goes with it.
-        now(State::<String>::new(later.clone(), "b").clear());
+        ready(State::<String>::new(later.clone(), "b").clear());
         assert!(matches!(later.change(), Some(StateChange::Clear)));
     }
 
     // A failed save leaves the stored states unchanged.
     #[test]
     fn incompatible_state_resets_and_oversized_save_fails() {
-        let memory = after(r#"{"state":{"is":{"Dish":"soup"}}}"#, 0);
-        let state = State::<u32>::new(memory.clone(), "state");
-        assert_eq!(now(state.load()), 0);
-        let large = State::<String>::new(memory.clone(), "large");
+        let store = store_at(r#"{"state":{"is":{"Dish":"soup"}}}"#, 0);
+        let state = State::<u32>::new(store.clone(), "state");
+        assert_eq!(ready(state.load()), 0);
+        let large = State::<String>::new(store.clone(), "large");
         // The quotes and the name alone take it over the limit.
         assert!(
             large
@@ -376,10 +381,10 @@ mod tests {
                 .unwrap()
                 .is_err()
         );
-        assert!(memory.change().is_none());
-        assert_eq!(now(large.load()), "");
+        assert!(store.change().is_none());
+        assert_eq!(ready(large.load()), "");
         assert_eq!(
-            now(State::<u32>::new(after("no JSON", 0), "state").load()),
+            ready(State::<u32>::new(store_at("no JSON", 0), "state").load()),
             0
         );
     }

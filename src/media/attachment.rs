@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::publish::FORWARD_LINK;
+use super::publish::FORWARD_LINK_LIFETIME;
 use super::{Inner, storage};
 use crate::handler::{Attachments, MediaError, MediaErrorKind, MediaStream, SavedMedia};
 use crate::message::InboundMessage;
@@ -34,7 +34,7 @@ struct Attachment {
 }
 
 impl MessageAttachments {
-    pub(super) fn of(
+    pub(super) fn new(
         inner: Arc<Inner>,
         message: &InboundMessage,
         auth_token: AuthTokenKind,
@@ -58,55 +58,63 @@ impl MessageAttachments {
     }
 
     pub(super) fn address(&self, index: usize) -> Result<MediaAddress, MediaError> {
-        let none = || MediaError::new(MediaErrorKind::NoSuchFile);
-        let file = self.files.get(index).ok_or_else(none)?;
+        let no_such_file = || MediaError::new(MediaErrorKind::NoSuchFile);
+        let file = self.files.get(index).ok_or_else(no_such_file)?;
         Ok(MediaAddress {
             account: self.account,
             message: file.message,
-            media: file.sid.ok_or_else(none)?,
+            media: file.sid.ok_or_else(no_such_file)?,
         })
     }
 
     pub(super) async fn fetch(&self, index: usize) -> Result<MediaStream, MediaError> {
-        let at = self.address(index)?;
+        let address = self.address(index)?;
         let declared = self.files[index].declared.clone();
-        self.inner.fetch(at, self.auth_token, declared).await
+        self.inner.fetch(address, self.auth_token, declared).await
     }
 
     /// Deletes a file at Twilio.
     pub(super) async fn delete(&self, index: usize) -> Result<(), MediaError> {
-        let at = self.address(index)?;
-        let (client, credentials) = self.inner.caller(self.account, self.auth_token)?;
-        self.inner.client.delete(client, &credentials, at).await
+        let address = self.address(index)?;
+        let (client, credentials) = self.inner.rest_client(self.account, self.auth_token)?;
+        self.inner
+            .client
+            .delete(client, &credentials, address)
+            .await
     }
 }
 
 impl Inner {
-    fn caller(
+    fn rest_client(
         &self,
         account: AccountSid,
         auth_token: AuthTokenKind,
     ) -> Result<(&Client, Credentials), MediaError> {
-        let caller = self.accounts.of(account, auth_token);
+        let client = self.accounts.rest_client(account, auth_token);
         // An account that is not configured has no credentials. No request is made, and the error is that of a rejection.
-        caller.ok_or_else(|| MediaError::new(MediaErrorKind::Rejected(403)))
+        client.ok_or_else(|| MediaError::new(MediaErrorKind::Rejected(403)))
     }
 
     pub(super) async fn fetch(
         &self,
-        at: MediaAddress,
+        address: MediaAddress,
         auth_token: AuthTokenKind,
         declared: Option<String>,
     ) -> Result<MediaStream, MediaError> {
         // With `then_delete` the saved file may be the only copy: Twilio's is deleted once the message is handled.
         // Links and later attempts still have to find it.
-        if let Some(keep) = self.auto_save.as_ref().filter(|keep| keep.then_delete)
-            && let Some(path) = keep.folder.find(at).await
+        if let Some(auto_save) = self
+            .auto_save
+            .as_ref()
+            .filter(|auto_save| auto_save.then_delete)
+            && let Some(path) = auto_save.folder.find(address).await
         {
-            return storage::read(&path, declared).await;
+            return storage::open_saved(&path, declared).await;
         }
-        let (client, credentials) = self.caller(at.account, auth_token)?;
-        self.client.fetch(client, &credentials, at, declared).await
+        let (client, credentials) = self.rest_client(address.account, auth_token)?;
+        self.client
+            .fetch(client, &credentials, address, declared)
+            .await
     }
 }
 
@@ -116,21 +124,24 @@ impl Attachments for MessageAttachments {
     }
 
     fn save(&self, index: usize, path: PathBuf) -> BoxFuture<'_, Result<SavedMedia, MediaError>> {
-        Box::pin(async move { storage::save(self.fetch(index).await?, path, None).await })
+        Box::pin(async move { storage::save_stream(self.fetch(index).await?, path, None).await })
     }
 
     fn link(&self, index: usize) -> BoxFuture<'_, Result<String, MediaError>> {
         Box::pin(async move {
-            let at = self.address(index)?;
+            let address = self.address(index)?;
             let file = LinkSource::Twilio(TwilioMedia {
-                account: at.account,
+                account: address.account,
                 auth_token: self.auth_token,
-                message: at.message,
-                media: at.media,
+                message: address.message,
+                media: address.media,
             });
             let declared = self.files[index].declared.clone();
-            let to = (self.account, self.message);
-            let link = self.inner.link(file, declared, to, FORWARD_LINK).await;
+            let inbound = (self.account, self.message);
+            let link = self
+                .inner
+                .create_link(file, declared, inbound, FORWARD_LINK_LIFETIME)
+                .await;
             link.map_err(|error| MediaError::with_source(MediaErrorKind::NoLink, error))
         })
     }

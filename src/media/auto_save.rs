@@ -16,7 +16,7 @@ use crate::reply::kinds::is_media;
 use crate::signature::AuthTokenKind;
 
 /// Starts to save a message's files. The caller holds the returned guard while the handler may fetch them itself.
-pub(super) fn begin(
+pub(super) fn start_saving(
     inner: &Arc<Inner>,
     message: &InboundMessage,
     auth_token: AuthTokenKind,
@@ -24,7 +24,7 @@ pub(super) fn begin(
     if inner.auto_save.is_none() || message.media.is_empty() {
         return None;
     }
-    let attachments = MessageAttachments::of(inner.clone(), message, auth_token);
+    let attachments = MessageAttachments::new(inner.clone(), message, auth_token);
     // Nothing is ever sent: dropping the sender is the signal that the handler is done, also if it panics.
     let (guard, handler_done) = oneshot::channel::<()>();
     let task_inner = inner.clone();
@@ -49,7 +49,7 @@ async fn save_all(
     // Release the permit before waiting for the handler: slow handlers must not stop the saving of other messages'
     // files.
     {
-        let Ok(_permit) = inner.keeping.acquire().await else {
+        let Ok(_permit) = inner.save_permits.acquire().await else {
             return;
         };
         for index in 0..attachments.count() {
@@ -77,14 +77,14 @@ async fn save_one(
     attachments: &MessageAttachments,
     index: usize,
 ) -> Result<(), MediaError> {
-    let at = attachments.address(index)?;
+    let address = attachments.address(index)?;
     // Each attempt at a message saves its files; an earlier one may have saved this one already.
-    if auto_save.folder.find(at).await.is_some() {
+    if auto_save.folder.find(address).await.is_some() {
         return Ok(());
     }
     let stream = attachments.fetch(index).await?;
     let file_type = stream.file_type().clone();
-    let saved = auto_save.folder.save(stream, at).await?;
+    let saved = auto_save.folder.save(stream, address).await?;
     warn_on_type_mismatch(attachments, index, &file_type);
     tracing::debug!(
         message_sid = %attachments.message,

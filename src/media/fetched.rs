@@ -108,11 +108,11 @@ mod tests {
 
     use super::*;
 
-    fn file(timeout: Duration, then: Option<&[u8]>) -> (FetchedFile, Arc<Semaphore>) {
+    fn file(timeout: Duration, next_chunk: Option<&[u8]>) -> (FetchedFile, Arc<Semaphore>) {
         let permits = Arc::new(Semaphore::new(1));
         let permit = permits.clone().try_acquire_owned().unwrap();
-        let rest = match then {
-            Some(then) => stream::iter([Ok(then.to_vec())]).boxed(),
+        let rest = match next_chunk {
+            Some(next_chunk) => stream::iter([Ok(next_chunk.to_vec())]).boxed(),
             None => stream::pending().boxed(),
         };
         let file_type = crate::twilio::media::sniff(None, b"first");
@@ -121,9 +121,9 @@ mod tests {
     }
 
     /// Fails the test if the future does not complete.
-    async fn soon<T>(happens: impl Future<Output = T>) -> T {
-        let happened = tokio::time::timeout(Duration::from_secs(30), happens).await;
-        happened.expect("the future did not complete within 30 s")
+    async fn within_30_s<T>(future: impl Future<Output = T>) -> T {
+        let result = tokio::time::timeout(Duration::from_secs(30), future).await;
+        result.expect("the future did not complete within 30 s")
     }
 
     // A client of a link that reads nothing must not hold the permit for fetches.
@@ -131,8 +131,8 @@ mod tests {
     async fn unread_download_ends_at_timeout() {
         let (mut file, permits) = file(Duration::from_millis(20), None);
         assert_eq!(permits.available_permits(), 0);
-        drop(soon(permits.acquire()).await.unwrap());
-        let error = soon(file.chunk()).await.unwrap_err();
+        drop(within_30_s(permits.acquire()).await.unwrap());
+        let error = within_30_s(file.chunk()).await.unwrap_err();
         assert_eq!(error.kind(), MediaErrorKind::TooSlow);
     }
 
@@ -141,7 +141,7 @@ mod tests {
         let (mut file, permits) = file(Duration::from_millis(20), None);
         let first = file.chunk().await.unwrap();
         assert_eq!(first.as_deref(), Some(&b"first"[..]));
-        let error = soon(file.chunk()).await.unwrap_err();
+        let error = within_30_s(file.chunk()).await.unwrap_err();
         assert_eq!(error.kind(), MediaErrorKind::TooSlow);
         assert_eq!(permits.available_permits(), 1);
     }
@@ -158,6 +158,6 @@ mod tests {
         let (unread, permits) = file(READ_TIMEOUT, None);
         drop(unread);
         // Not immediately: the aborted timer task also holds the call, and drops it when it runs next.
-        drop(soon(permits.acquire()).await.unwrap());
+        drop(within_30_s(permits.acquire()).await.unwrap());
     }
 }

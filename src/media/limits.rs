@@ -44,13 +44,13 @@ impl LinkLimits {
     }
 
     /// Acquires the permit of a request, waiting up to 2 s; `None` if the limit stays reached.
-    pub(crate) async fn request(&self) -> Option<LinkPermit> {
+    pub(crate) async fn acquire_request(&self) -> Option<LinkPermit> {
         let permit = Arc::new(acquire(&self.requests).await?);
         Some(LinkPermit { _permit: permit })
     }
 
     /// Acquires the permit of a fetch, waiting up to 2 s; `None` if the limit stays reached.
-    pub(super) async fn fetch(&self) -> Option<FetchPermit> {
+    pub(super) async fn acquire_fetch(&self) -> Option<FetchPermit> {
         acquire(&self.fetches).await
     }
 }

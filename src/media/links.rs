@@ -42,14 +42,15 @@ impl StoredFile {
     /// Returns `None` if the file has expired since the link was resolved.
     pub(crate) async fn read(&self, from: u64, to: u64) -> Result<Option<Vec<u8>>, StoreError> {
         let size = CHUNK_BYTES as u64;
-        let number = u32::try_from(from / size).unwrap_or(u32::MAX);
-        let Some(mut chunk) = self.media.0.store.read_chunk(self.hash, number).await? else {
+        let index = u32::try_from(from / size).unwrap_or(u32::MAX);
+        let Some(mut chunk) = self.media.0.store.read_chunk(self.hash, index).await? else {
             return Ok(None);
         };
-        let begins = u64::from(number) * size;
-        let within = |at: u64| usize::try_from(at - begins).unwrap_or(usize::MAX);
-        chunk.truncate(within(to));
-        chunk.drain(..within(from).min(chunk.len()));
+        let chunk_start = u64::from(index) * size;
+        let offset_in_chunk =
+            |position: u64| usize::try_from(position - chunk_start).unwrap_or(usize::MAX);
+        chunk.truncate(offset_in_chunk(to));
+        chunk.drain(..offset_in_chunk(from).min(chunk.len()));
         // An empty chunk would let the caller's loop read the same offset forever.
         Ok(Some(chunk).filter(|chunk| !chunk.is_empty()))
     }
@@ -65,42 +66,49 @@ impl MediaService {
         // Check the tag first, with the key in memory: a forged token must cost neither a permit nor a query.
         let signing_key = inner.store.link_signing_key();
         let signing_key = signing_key.map_err(LinkError::Store)?;
-        let key = token::verified(token, signing_key).ok_or(LinkError::Unknown)?;
+        let token_hash = token::verify(token, signing_key).ok_or(LinkError::Unknown)?;
         // Acquire the permit before the query, so that it limits queries too.
-        let permit = inner.limits.request().await.ok_or(LinkError::Busy)?;
-        let linked = inner.store.resolve_link(key, inner.clock.now()).await;
-        let linked = linked.map_err(LinkError::Store)?;
-        let linked = linked.ok_or(LinkError::Unknown)?;
-        let content = match linked.file {
+        let permit = inner
+            .limits
+            .acquire_request()
+            .await
+            .ok_or(LinkError::Busy)?;
+        let link = inner
+            .store
+            .resolve_link(token_hash, inner.clock.now())
+            .await;
+        let link = link.map_err(LinkError::Store)?;
+        let link = link.ok_or(LinkError::Unknown)?;
+        let content = match link.file {
             LinkTarget::Stored { hash, length } => LinkContent::Stored {
                 file: StoredFile {
                     media: self.clone(),
                     hash,
                     length,
                 },
-                content_type: linked.content_type,
+                content_type: link.content_type,
             },
             LinkTarget::Twilio(file) => {
-                LinkContent::Twilio(self.fetch_linked(file, linked.content_type).await?)
+                LinkContent::Twilio(self.fetch_from_twilio(file, link.content_type).await?)
             }
         };
         Ok((content, permit))
     }
 
-    async fn fetch_linked(
+    async fn fetch_from_twilio(
         &self,
         file: TwilioMedia,
         declared: Option<String>,
     ) -> Result<FetchedFile, LinkError> {
         let inner = &self.0;
         // A second permit on top of the request's. No deadlock: holders of a fetch permit wait for no other permit.
-        let permit = inner.limits.fetch().await.ok_or(LinkError::Busy)?;
-        let at = MediaAddress {
+        let permit = inner.limits.acquire_fetch().await.ok_or(LinkError::Busy)?;
+        let address = MediaAddress {
             account: file.account,
             message: file.message,
             media: file.media,
         };
-        let stream = inner.fetch(at, file.auth_token, declared).await;
+        let stream = inner.fetch(address, file.auth_token, declared).await;
         let stream = stream.map_err(LinkError::Fetch)?;
         Ok(FetchedFile::new(stream, permit, READ_TIMEOUT))
     }

@@ -52,7 +52,11 @@ const MAX_CONCURRENT_PUBLISHES: usize = 2;
 // A trait, so that this module does not depend on the outbox worker, which has the routes and credentials.
 pub(crate) trait Accounts: Send + Sync {
     /// Returns the client and the credentials of an account; `None` for an account that is not configured.
-    fn of(&self, account: AccountSid, auth_token: AuthTokenKind) -> Option<(&Client, Credentials)>;
+    fn rest_client(
+        &self,
+        account: AccountSid,
+        auth_token: AuthTokenKind,
+    ) -> Option<(&Client, Credentials)>;
     /// Returns the URL under which Twilio reaches this server for the account.
     fn public_url(&self, account: AccountSid) -> PublicUrl;
 }
@@ -69,8 +73,8 @@ struct Inner {
     auto_save: Option<AutoSave>,
     limits: LinkLimits,
     tasks: TaskTracker,
-    keeping: Semaphore,
-    publishing: Semaphore,
+    save_permits: Semaphore,
+    publish_permits: Semaphore,
 }
 
 /// Saving of every message's files, without code in the handler.
@@ -84,7 +88,7 @@ impl MediaService {
     pub(crate) fn new(
         accounts: Arc<dyn Accounts>,
         hosts: MediaHosts,
-        keep: Option<AutoSave>,
+        auto_save: Option<AutoSave>,
         limits: LinkLimits,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
@@ -95,11 +99,11 @@ impl MediaService {
             client: MediaClient::new(hosts, clock.clone()),
             store,
             clock,
-            auto_save: keep,
+            auto_save,
             limits,
             tasks,
-            keeping: Semaphore::new(MAX_CONCURRENT_SAVES),
-            publishing: Semaphore::new(MAX_CONCURRENT_PUBLISHES),
+            save_permits: Semaphore::new(MAX_CONCURRENT_SAVES),
+            publish_permits: Semaphore::new(MAX_CONCURRENT_PUBLISHES),
         }))
     }
 }
@@ -110,11 +114,11 @@ impl Files for MediaService {
         message: &InboundMessage,
         auth_token: AuthTokenKind,
     ) -> Arc<dyn Attachments> {
-        Arc::new(MessageAttachments::of(self.0.clone(), message, auth_token))
+        Arc::new(MessageAttachments::new(self.0.clone(), message, auth_token))
     }
 
     fn auto_save(&self, message: &InboundMessage, auth_token: AuthTokenKind) -> SaveGuard {
-        auto_save::begin(&self.0, message, auth_token)
+        auto_save::start_saving(&self.0, message, auth_token)
     }
 
     fn publish<'a>(

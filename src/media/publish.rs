@@ -16,9 +16,9 @@ use crate::twilio::media::sniff;
 /// Lifetime of a link to a reply's file.
 // Twilio fetches the file when the reply is sent. The outbox retries for a day, and an operator may release a held
 // reply after a weekend.
-const REPLY_LINK: SignedDuration = SignedDuration::from_hours(72);
+const REPLY_LINK_LIFETIME: SignedDuration = SignedDuration::from_hours(72);
 /// Lifetime of a link to an inbound file.
-pub(super) const FORWARD_LINK: SignedDuration = SignedDuration::from_hours(1);
+pub(super) const FORWARD_LINK_LIFETIME: SignedDuration = SignedDuration::from_hours(1);
 
 /// The reason why a file of a reply cannot be sent.
 #[derive(Debug, thiserror::Error)]
@@ -41,55 +41,61 @@ impl Inner {
         &self,
         mut reply: Reply,
         channel: &Channel,
-        to: (AccountSid, MessageSid),
+        inbound: (AccountSid, MessageSid),
     ) -> Result<Reply, HandlerError> {
         for message in reply.messages_mut() {
-            let mut length = 0;
+            let mut message_bytes = 0;
             for media in &mut message.media {
-                let stated = media.stated_type().map(str::to_owned);
+                let stated_type = media.declared_type().map(str::to_owned);
                 // Awaited only below, where a file takes memory. `ok` hides no error: the semaphore is never closed.
-                let permit = self.publishing.acquire();
+                let permit = self.publish_permits.acquire();
                 let (bytes, _permit) = match media.source() {
                     // A URL is sent as it is. Its size is unknown, and Twilio will check it.
                     MediaSource::Url(_) => {
-                        check(channel, stated.as_deref(), None)?;
+                        check_file(channel, stated_type.as_deref(), None)?;
                         continue;
                     }
                     MediaSource::Bytes(bytes) => (bytes.clone(), permit.await.ok()),
                     MediaSource::File(path) => {
                         // Acquire before reading the file, which is what takes the memory.
                         let permit = permit.await.ok();
-                        (read(path).await?, permit)
+                        (read_file(path).await?, permit)
                     }
                 };
                 // The bot's own statement wins over the file name, and the name over the first bytes.
-                let content_type = stated
-                    .or_else(|| media.type_by_name().map(str::to_owned))
+                let content_type = stated_type
+                    .or_else(|| media.type_from_extension().map(str::to_owned))
                     .or_else(|| sniff(None, &bytes).sniffed.map(str::to_owned));
-                let content_type = content_type.ok_or_else(|| error(PublishError::UnknownType))?;
+                let content_type =
+                    content_type.ok_or_else(|| handler_error(PublishError::UnknownType))?;
                 // Twilio's limit for MMS applies to all files of a message together.
-                length += bytes.len();
-                let counted = if *channel == Channel::Sms {
-                    length
+                message_bytes += bytes.len();
+                let limited_bytes = if *channel == Channel::Sms {
+                    message_bytes
                 } else {
                     bytes.len()
                 };
-                check(channel, Some(&content_type), Some(counted))?;
+                check_file(channel, Some(&content_type), Some(limited_bytes))?;
                 // Only a warning: Twilio's pages name 5 MiB and 16 MiB for WhatsApp.
                 if *channel == Channel::WhatsApp && bytes.len() > kinds::MAX_MMS_BYTES {
                     tracing::warn!(
-                        message_sid = %to.1,
+                        message_sid = %inbound.1,
                         bytes = bytes.len(),
                         content_type,
                         "a file of the reply is over 5 MiB: WhatsApp may reject it (63034)"
                     );
                 }
                 // Store the file before the reply: the reply must never be saved with a link that does not exist.
-                let known = Some(content_type.clone());
+                let link_content_type = Some(content_type.clone());
                 let url = self
-                    .link(LinkSource::Stored(bytes), known, to, REPLY_LINK)
+                    .create_link(
+                        LinkSource::Stored(bytes),
+                        link_content_type,
+                        inbound,
+                        REPLY_LINK_LIFETIME,
+                    )
                     .await;
-                let url = url.map_err(|source| error(PublishError::Store(source)))?;
+                let url = url.map_err(|source| handler_error(PublishError::Store(source)))?;
                 *media = ReplyMedia::url(url).content_type(content_type);
             }
         }
@@ -97,18 +103,18 @@ impl Inner {
     }
 
     /// Creates a link on behalf of a message, stores it, and returns its URL.
-    pub(super) async fn link(
+    pub(super) async fn create_link(
         &self,
         file: LinkSource,
         content_type: Option<String>,
         (account, message): (AccountSid, MessageSid),
-        lasts: SignedDuration,
+        lifetime: SignedDuration,
     ) -> Result<String, BoxError> {
         let signing_key = self.store.link_signing_key()?;
-        let (token, key) = token::new(signing_key).map_err(|error| error.to_string())?;
-        let expires_at = self.clock.now().checked_add(lasts);
+        let (token, hash) = token::create(signing_key).map_err(|error| error.to_string())?;
+        let expires_at = self.clock.now().checked_add(lifetime);
         let link = NewLink {
-            key,
+            key: hash,
             file,
             content_type,
             // The link is deleted with the message's author, by `replyhook purge`.
@@ -123,54 +129,50 @@ impl Inner {
 
 /// Rejects a file that Twilio would reject, or accept and not deliver.
 // Here and not at Twilio: the handler's author sees the error, and the attempt fails before anything is sent.
-fn check(
+fn check_file(
     channel: &Channel,
     content_type: Option<&str>,
     length: Option<usize>,
 ) -> Result<(), HandlerError> {
-    let most = kinds::max_bytes(channel);
+    let max_bytes = kinds::max_bytes(channel);
     let rejection = match (content_type, length) {
-        (Some(content_type), _) if !kinds::takes_type(channel, content_type) => {
+        (Some(content_type), _) if !kinds::accepts_type(channel, content_type) => {
             MediaRejection::Type
         }
         (_, Some(0)) => MediaRejection::Empty,
-        (_, Some(length)) if length > most => MediaRejection::Size {
-            max_bytes: most,
-            length,
-        },
+        (_, Some(length)) if length > max_bytes => MediaRejection::Size { max_bytes, length },
         _ => return Ok(()),
     };
     let content_type = content_type.unwrap_or_default().to_owned();
-    Err(error(PublishError::Rejected {
+    Err(handler_error(PublishError::Rejected {
         content_type,
         rejection,
     }))
 }
 
-fn error(error: PublishError) -> HandlerError {
+fn handler_error(error: PublishError) -> HandlerError {
     HandlerError::new(error)
 }
 
 /// Reads a file from disk.
-async fn read(path: &Path) -> Result<Arc<[u8]>, HandlerError> {
-    let unread = |source| error(PublishError::Read(source));
-    let about = tokio::fs::metadata(path).await.map_err(unread)?;
+async fn read_file(path: &Path) -> Result<Arc<[u8]>, HandlerError> {
+    let read_error = |source| handler_error(PublishError::Read(source));
+    let metadata = tokio::fs::metadata(path).await.map_err(read_error)?;
     // A pipe or a device may never end.
-    if !about.is_file() {
-        return Err(unread(std::io::Error::other("it is not a regular file")));
+    if !metadata.is_file() {
+        return Err(read_error(std::io::Error::other(
+            "it is not a regular file",
+        )));
     }
     // Check the size first: a file that no channel accepts is not read into memory.
-    if about.len() > kinds::MAX_BYTES as u64 {
-        let length = usize::try_from(about.len()).unwrap_or(usize::MAX);
-        let most = kinds::MAX_BYTES;
-        return Err(error(PublishError::Rejected {
+    if metadata.len() > kinds::MAX_BYTES as u64 {
+        let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+        let max_bytes = kinds::MAX_BYTES;
+        return Err(handler_error(PublishError::Rejected {
             content_type: "a file on disk".to_owned(),
-            rejection: MediaRejection::Size {
-                max_bytes: most,
-                length,
-            },
+            rejection: MediaRejection::Size { max_bytes, length },
         }));
     }
-    let bytes = tokio::fs::read(path).await.map_err(unread)?;
+    let bytes = tokio::fs::read(path).await.map_err(read_error)?;
     Ok(bytes.into())
 }

@@ -37,25 +37,25 @@ impl Folder {
     pub(super) async fn save(
         &self,
         stream: MediaStream,
-        at: MediaAddress,
+        address: MediaAddress,
     ) -> Result<SavedMedia, MediaError> {
         // 0700: files of users are for the server's user alone. An existing folder keeps its mode.
         let mut folder = fs::DirBuilder::new();
         folder.recursive(true).mode(0o700);
-        folder.create(&self.path).await.map_err(disk)?;
+        folder.create(&self.path).await.map_err(disk_error)?;
         // Neither part comes from the message's text, so that a user cannot choose the name.
         let extension = stream.file_type().extension;
-        let name = format!("{}-{}.{extension}", at.message, at.media);
-        save(stream, self.path.join(name), Some(self)).await
+        let name = format!("{}-{}.{extension}", address.message, address.media);
+        save_stream(stream, self.path.join(name), Some(self)).await
     }
 
     /// Returns the path of a saved file.
-    pub(super) async fn find(&self, at: MediaAddress) -> Option<PathBuf> {
+    pub(super) async fn find(&self, address: MediaAddress) -> Option<PathBuf> {
         // Search by prefix, since the extension is known only to the save. Unfinished files begin with a dot.
-        let start = format!("{}-{}.", at.message, at.media);
+        let prefix = format!("{}-{}.", address.message, address.media);
         let mut entries = fs::read_dir(&self.path).await.ok()?;
         while let Ok(Some(entry)) = entries.next_entry().await {
-            if entry.file_name().to_string_lossy().starts_with(&start) {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
                 return Some(entry.path());
             }
         }
@@ -68,44 +68,47 @@ impl Folder {
         // measurement misses what they have reserved and not yet written: some buffers beyond the quota.
         let mut used = self.used.lock().await;
         let fits = |used: u64| used + bytes <= self.max_bytes;
-        let known = match *used {
-            Some(known) if fits(known) => known,
-            _ => size(&self.path).await.map_err(disk)?,
+        let used_bytes = match *used {
+            Some(used_bytes) if fits(used_bytes) => used_bytes,
+            _ => folder_bytes(&self.path).await.map_err(disk_error)?,
         };
-        if !fits(known) {
-            *used = Some(known);
+        if !fits(used_bytes) {
+            *used = Some(used_bytes);
             return Err(MediaError::new(MediaErrorKind::Full));
         }
-        *used = Some(known + bytes);
+        *used = Some(used_bytes + bytes);
         Ok(())
     }
 }
 
-async fn size(folder: &Path) -> std::io::Result<u64> {
+async fn folder_bytes(folder: &Path) -> std::io::Result<u64> {
     let mut entries = fs::read_dir(folder).await?;
     let mut bytes = 0;
     while let Some(entry) = entries.next_entry().await? {
         // A file that was removed since `read_dir` saw it counts 0.
-        bytes += entry.metadata().await.map_or(0, |about| about.len());
+        bytes += entry.metadata().await.map_or(0, |metadata| metadata.len());
     }
     Ok(bytes)
 }
 
 /// Opens a saved file as a stream, in the same form as a fetch from Twilio.
-pub(super) async fn read(path: &Path, declared: Option<String>) -> Result<MediaStream, MediaError> {
-    let mut file = File::open(path).await.map_err(disk)?;
-    let length = file.metadata().await.map_err(disk)?.len();
-    let begin = read_buffer(&mut file).await?;
-    let file_type = sniff(declared, &begin);
-    let rest = stream::try_unfold(file, |mut file| async move {
+pub(super) async fn open_saved(
+    path: &Path,
+    declared: Option<String>,
+) -> Result<MediaStream, MediaError> {
+    let mut file = File::open(path).await.map_err(disk_error)?;
+    let length = file.metadata().await.map_err(disk_error)?.len();
+    let first_bytes = read_buffer(&mut file).await?;
+    let file_type = sniff(declared, &first_bytes);
+    let remaining = stream::try_unfold(file, |mut file| async move {
         let bytes = read_buffer(&mut file).await?;
         Ok((!bytes.is_empty()).then_some((bytes, file)))
     });
     Ok(MediaStream::new(
         file_type,
         Some(length),
-        begin,
-        rest.boxed(),
+        first_bytes,
+        remaining.boxed(),
     ))
 }
 
@@ -113,23 +116,23 @@ pub(super) async fn read(path: &Path, declared: Option<String>) -> Result<MediaS
 async fn read_buffer(file: &mut File) -> Result<Vec<u8>, MediaError> {
     let mut bytes = Vec::with_capacity(BUFFER_BYTES);
     let mut limited = file.take(BUFFER_BYTES as u64);
-    limited.read_to_end(&mut bytes).await.map_err(disk)?;
+    limited.read_to_end(&mut bytes).await.map_err(disk_error)?;
     Ok(bytes)
 }
 
 /// Saves a stream to `path`, whole or not at all. With `folder`, its quota applies.
 // Written under another name in the same folder, so that the rename is within one file system and atomic.
-pub(super) async fn save(
+pub(super) async fn save_stream(
     mut stream: MediaStream,
     path: PathBuf,
     folder: Option<&Folder>,
 ) -> Result<SavedMedia, MediaError> {
     // Lives until the end of this function: any return before the rename deletes the unfinished file.
-    let part = UnfinishedFile::next_to(&path)?;
+    let unfinished = UnfinishedFile::next_to(&path)?;
     let mut options = OpenOptions::new();
     // `create_new` follows no symbolic link that another user may have put there.
     let options = options.write(true).create_new(true).mode(0o600);
-    let mut file = options.open(&part.0).await.map_err(disk)?;
+    let mut file = options.open(&unfinished.0).await.map_err(disk_error)?;
     // tokio's default of 2 MiB for each file would allow 16 MiB for eight concurrent saves.
     file.set_max_buf_size(BUFFER_BYTES);
     let mut length = 0;
@@ -138,16 +141,16 @@ pub(super) async fn save(
         if let Some(folder) = folder {
             folder.reserve(chunk.len() as u64).await?;
         }
-        file.write_all(&chunk).await.map_err(disk)?;
+        file.write_all(&chunk).await.map_err(disk_error)?;
         length += chunk.len() as u64;
     }
     // Content, then rename, then folder: after a power failure the name leads to the whole file or does not exist. The
     // file must be durable when this returns, because `then_delete` deletes Twilio's copy next.
-    file.flush().await.map_err(disk)?;
-    file.sync_all().await.map_err(disk)?;
+    file.flush().await.map_err(disk_error)?;
+    file.sync_all().await.map_err(disk_error)?;
     drop(file);
-    fs::rename(&part.0, &path).await.map_err(disk)?;
-    sync_folder_of(&path).await.map_err(disk)?;
+    fs::rename(&unfinished.0, &path).await.map_err(disk_error)?;
+    sync_folder_of(&path).await.map_err(disk_error)?;
     Ok(SavedMedia::new(path, length, stream.file_type().clone()))
 }
 
@@ -184,7 +187,7 @@ async fn sync_folder_of(path: &Path) -> std::io::Result<()> {
     File::open(folder).await?.sync_all().await
 }
 
-fn disk(error: std::io::Error) -> MediaError {
+fn disk_error(error: std::io::Error) -> MediaError {
     MediaError::with_source(MediaErrorKind::Disk, error)
 }
 
@@ -209,11 +212,11 @@ pub fn saved_files(folder: &Path, message: MessageSid) -> std::io::Result<Vec<Pa
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let start = format!("{message}-");
+    let prefix = format!("{message}-");
     let mut files = Vec::new();
     for entry in entries {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(&start) {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
             files.push(entry.path());
         }
     }
@@ -232,12 +235,12 @@ mod tests {
             vec![0; bytes],
             stream::empty().boxed(),
         );
-        let at = MediaAddress {
+        let address = MediaAddress {
             account: "AC00000000000000000000000000000001".parse().unwrap(),
             message: format!("MM{number:032x}").parse().unwrap(),
             media: "ME00000000000000000000000000000001".parse().unwrap(),
         };
-        let saved = folder.save(stream, at).await;
+        let saved = folder.save(stream, address).await;
         saved
             .map(|saved| saved.length)
             .map_err(|error| error.kind())

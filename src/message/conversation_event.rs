@@ -61,7 +61,8 @@ pub struct ConversationEvent {
 
 /// Parameters of an event that must not have two different values.
 // Fewer than for messages, since an event only reaches a hook. `MessagingBinding.Address` repeats by design.
-const DECIDING: [&str; 4] = ["EventType", "AccountSid", "ConversationSid", "MessageSid"];
+const UNAMBIGUOUS_EVENT_PARAMS: [&str; 4] =
+    ["EventType", "AccountSid", "ConversationSid", "MessageSid"];
 
 impl ConversationEvent {
     /// Returns whether parameters are those of a Conversations webhook: `EventType` is `on` followed by an upper-case
@@ -80,10 +81,10 @@ impl ConversationEvent {
     /// [`ParseError`] if `EventType` or `AccountSid` is missing or malformed, or if one of them, `ConversationSid` or
     /// `MessageSid` has two different values.
     pub fn parse(params: FormParams) -> Result<Self, ParseError> {
-        for name in DECIDING {
+        for name in UNAMBIGUOUS_EVENT_PARAMS {
             params.get_unique(name)?;
         }
-        let text = |name| parse::text(&params, name);
+        let text = |name| parse::optional_text(&params, name);
         let addresses = params
             .iter()
             .filter(|(name, value)| *name == "MessagingBinding.Address" && !value.is_empty())
@@ -91,8 +92,8 @@ impl ConversationEvent {
         Ok(Self {
             event_type: text("EventType").ok_or_else(|| ParseError::missing("EventType"))?,
             account_sid: parse::required_sid(&params, "AccountSid")?,
-            conversation_sid: parse::parsed(&params, "ConversationSid"),
-            chat_service_sid: parse::parsed(&params, "ChatServiceSid"),
+            conversation_sid: parse::parse_optional(&params, "ConversationSid"),
+            chat_service_sid: parse::parse_optional(&params, "ChatServiceSid"),
             message_sid: text("MessageSid"),
             participant_sid: text("ParticipantSid"),
             author: text("Author"),
@@ -100,7 +101,7 @@ impl ConversationEvent {
             source: text("Source"),
             addresses: addresses.collect(),
             proxy_address: text("MessagingBinding.ProxyAddress").map(Address::from),
-            retry_count: parse::parsed(&params, "RetryCount"),
+            retry_count: parse::parse_optional(&params, "RetryCount"),
             params,
         })
     }

@@ -33,8 +33,8 @@ impl FallbackCause {
         // Lenient otherwise: a fallback call must get a response, since Twilio calls no further URL.
         parse::reject_ambiguous(params)?;
         Ok(Self {
-            error_code: parse::parsed(params, "ErrorCode"),
-            error_url: parse::text(params, "ErrorUrl"),
+            error_code: parse::parse_optional(params, "ErrorCode"),
+            error_url: parse::optional_text(params, "ErrorUrl"),
         })
     }
 }

@@ -28,8 +28,8 @@ impl InboundMessage {
         }
         self.body.push_str(&next.body);
         self.media.extend(next.media);
-        self.num_media = added(self.num_media, next.num_media);
-        self.num_segments = added(self.num_segments, next.num_segments);
+        self.num_media = sum_counts(self.num_media, next.num_media);
+        self.num_segments = sum_counts(self.num_segments, next.num_segments);
         // A type other than `text` describes the merged message better, whichever message it comes from.
         if matches!(self.message_type, None | Some(MessageType::Text)) {
             self.message_type = next.message_type.or(self.message_type.take());
@@ -52,7 +52,7 @@ impl InboundMessage {
     }
 }
 
-fn added(one: Option<u32>, other: Option<u32>) -> Option<u32> {
+fn sum_counts(one: Option<u32>, other: Option<u32>) -> Option<u32> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.saturating_add(other)),
         (one, other) => one.or(other),
@@ -106,8 +106,8 @@ mod tests {
             ["https://api.example.test/1", "https://api.example.test/2"]
         );
         // Each file keeps the SID of its own message, under which Twilio stores it.
-        let brought: Vec<_> = whole.media.iter().map(|media| media.message_sid).collect();
-        assert_eq!(brought, whole.merged[..2]);
+        let media_sids: Vec<_> = whole.media.iter().map(|media| media.message_sid).collect();
+        assert_eq!(media_sids, whole.merged[..2]);
         assert_eq!(whole.num_media, Some(2));
         assert_eq!(whole.message_type, Some(MessageType::Image));
         assert_eq!(

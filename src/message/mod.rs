@@ -141,7 +141,7 @@ impl InboundMessage {
     /// [`ParseError`] if an identifying parameter is missing or malformed, or if one on which a decision depends has
     /// two different values.
     pub fn parse(params: FormParams, received_at: Timestamp) -> Result<Self, ParseError> {
-        parse::inbound(params, received_at)
+        parse::parse_inbound(params, received_at)
     }
 
     /// Returns the channel of the message.

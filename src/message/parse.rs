@@ -76,7 +76,7 @@ impl From<AmbiguousParam> for ParseError {
 /// Parameters that must not have two different values in a message, a fallback call or a status callback.
 // They decide which message, user and sender a request is about, or what happens with it. The signed string contains
 // both values, so a reader of the first and a reader of the last one would each see a verified value.
-const DECIDING: [&str; 13] = [
+const UNAMBIGUOUS_PARAMS: [&str; 13] = [
     "From",
     "To",
     "Body",
@@ -92,17 +92,20 @@ const DECIDING: [&str; 13] = [
     "OptOutType",
 ];
 
-/// Returns an error if a parameter of [`DECIDING`] has two different values.
+/// Returns an error if a parameter of [`UNAMBIGUOUS_PARAMS`] has two different values.
 pub(super) fn reject_ambiguous(params: &FormParams) -> Result<(), ParseError> {
     // One pass over the parameters instead of a search for each of the names.
-    let mut seen: [Option<&str>; DECIDING.len()] = [None; DECIDING.len()];
+    let mut seen: [Option<&str>; UNAMBIGUOUS_PARAMS.len()] = [None; UNAMBIGUOUS_PARAMS.len()];
     for (name, value) in params.iter() {
-        if let Some(at) = DECIDING.iter().position(|deciding| *deciding == name) {
-            match seen[at] {
+        if let Some(index) = UNAMBIGUOUS_PARAMS.iter().position(|param| *param == name) {
+            match seen[index] {
                 Some(first) if first != value => {
-                    return Err(AmbiguousParam { name: DECIDING[at] }.into());
+                    return Err(AmbiguousParam {
+                        name: UNAMBIGUOUS_PARAMS[index],
+                    }
+                    .into());
                 }
-                _ => seen[at] = Some(value),
+                _ => seen[index] = Some(value),
             }
         }
     }
@@ -121,7 +124,7 @@ pub(super) fn required_sid<S: FromStr<Err = SidError>>(
 }
 
 /// Returns a parameter, unless it is missing or empty.
-pub(super) fn text(params: &FormParams, name: &str) -> Option<String> {
+pub(super) fn optional_text(params: &FormParams, name: &str) -> Option<String> {
     params
         .get(name)
         .filter(|value| !value.is_empty())
@@ -129,11 +132,11 @@ pub(super) fn text(params: &FormParams, name: &str) -> Option<String> {
 }
 
 /// Parses an optional parameter; `None` if it is missing or malformed.
-pub(super) fn parsed<T: FromStr>(params: &FormParams, name: &str) -> Option<T> {
+pub(super) fn parse_optional<T: FromStr>(params: &FormParams, name: &str) -> Option<T> {
     params.get(name).and_then(|value| value.trim().parse().ok())
 }
 
-pub(super) fn inbound(
+pub(super) fn parse_inbound(
     params: FormParams,
     received_at: Timestamp,
 ) -> Result<InboundMessage, ParseError> {
@@ -141,8 +144,9 @@ pub(super) fn inbound(
     reject_ambiguous(&params)?;
     let message_sid = required_sid(&params, "MessageSid")?;
     let account_sid = required_sid(&params, "AccountSid")?;
-    let from = Address::parse(text(&params, "From").ok_or_else(|| ParseError::missing("From"))?);
-    let to = Address::parse(text(&params, "To").ok_or_else(|| ParseError::missing("To"))?);
+    let from =
+        Address::parse(optional_text(&params, "From").ok_or_else(|| ParseError::missing("From"))?);
+    let to = Address::parse(optional_text(&params, "To").ok_or_else(|| ParseError::missing("To"))?);
 
     let mut message = InboundMessage {
         message_sid,
@@ -161,7 +165,7 @@ pub(super) fn inbound(
         external_user_id: None,
         parent_external_user_id: None,
         // Not in the loop below: a location needs two parameters, both valid.
-        location: location(&params),
+        location: parse_location(&params),
         button: None,
         list: None,
         interactive_data: None,
@@ -184,13 +188,13 @@ pub(super) fn inbound(
     // Iterate over the parameters instead of looking up each field: a message has fewer parameters than there are
     // fields.
     for (name, value) in params.iter() {
-        if let Some(part) = MediaPart::of(name) {
+        if let Some(part) = MediaPart::parse(name) {
             media_parts.push((part, value));
         } else if !value.is_empty() {
-            message.take(name, value);
+            message.set_field(name, value);
         }
     }
-    message.media = media(message.message_sid, media_parts);
+    message.media = collect_media(message.message_sid, media_parts);
     message.params = params;
     Ok(message)
 }
@@ -198,28 +202,30 @@ pub(super) fn inbound(
 impl InboundMessage {
     /// Sets the field of one non-empty parameter. Of a repeated parameter the first value counts, as in
     /// [`FormParams::get`].
-    fn take(&mut self, name: &str, value: &str) {
+    fn set_field(&mut self, name: &str, value: &str) {
         match name {
-            "Body" => first_text(&mut self.body, value),
-            "NumMedia" => first(&mut self.num_media, value.parse().ok()),
-            "NumSegments" => first(&mut self.num_segments, value.parse().ok()),
-            "MessagingServiceSid" => first(&mut self.messaging_service_sid, value.parse().ok()),
-            "MessageType" => first(&mut self.message_type, Some(MessageType::parse(value))),
-            "SmsStatus" => first(&mut self.sms_status, Some(MessageStatus::parse(value))),
-            "ProfileName" => owned(&mut self.profile_name, value),
-            "WaId" => owned(&mut self.wa_id, value),
-            "ExternalUserId" => first(&mut self.external_user_id, Some(value.into())),
-            "ParentExternalUserId" => first(&mut self.parent_external_user_id, Some(value.into())),
-            "InteractiveData" => first(&mut self.interactive_data, Some(JsonText::new(value))),
-            "FlowData" => first(&mut self.flow_data, Some(JsonText::new(value))),
-            "ChannelMetadata" => first(&mut self.channel_metadata, Some(JsonText::new(value))),
-            "AddOns" => first(&mut self.add_ons, Some(JsonText::new(value))),
-            "Forwarded" => first(&mut self.forwarded, boolean(value)),
-            "FrequentlyForwarded" => first(&mut self.frequently_forwarded, boolean(value)),
-            "OptOutType" => first(&mut self.opt_out_type, Some(OptOutType::parse(value))),
-            "ApiVersion" => owned(&mut self.api_version, value),
+            "Body" => set_if_empty(&mut self.body, value),
+            "NumMedia" => set_once(&mut self.num_media, value.parse().ok()),
+            "NumSegments" => set_once(&mut self.num_segments, value.parse().ok()),
+            "MessagingServiceSid" => set_once(&mut self.messaging_service_sid, value.parse().ok()),
+            "MessageType" => set_once(&mut self.message_type, Some(MessageType::parse(value))),
+            "SmsStatus" => set_once(&mut self.sms_status, Some(MessageStatus::parse(value))),
+            "ProfileName" => set_text_once(&mut self.profile_name, value),
+            "WaId" => set_text_once(&mut self.wa_id, value),
+            "ExternalUserId" => set_once(&mut self.external_user_id, Some(value.into())),
+            "ParentExternalUserId" => {
+                set_once(&mut self.parent_external_user_id, Some(value.into()));
+            }
+            "InteractiveData" => set_once(&mut self.interactive_data, Some(JsonText::new(value))),
+            "FlowData" => set_once(&mut self.flow_data, Some(JsonText::new(value))),
+            "ChannelMetadata" => set_once(&mut self.channel_metadata, Some(JsonText::new(value))),
+            "AddOns" => set_once(&mut self.add_ons, Some(JsonText::new(value))),
+            "Forwarded" => set_once(&mut self.forwarded, parse_bool(value)),
+            "FrequentlyForwarded" => set_once(&mut self.frequently_forwarded, parse_bool(value)),
+            "OptOutType" => set_once(&mut self.opt_out_type, Some(OptOutType::parse(value))),
+            "ApiVersion" => set_text_once(&mut self.api_version, value),
             "OriginalRepliedMessageSid" => {
-                first_text(
+                set_if_empty(
                     &mut self
                         .replied_to
                         .get_or_insert_with(RepliedTo::empty)
@@ -228,18 +234,18 @@ impl InboundMessage {
                 );
             }
             "OriginalRepliedMessageSender" => {
-                first(
+                set_once(
                     &mut self.replied_to.get_or_insert_with(RepliedTo::empty).from,
                     Some(value.into()),
                 );
             }
-            _ => self.take_grouped(name, value),
+            _ => self.set_grouped_field(name, value),
         }
     }
 
     /// Sets a field of a struct whose parameters share a prefix.
-    fn take_grouped(&mut self, name: &str, value: &str) {
-        // `From` and `To` themselves arrive here with an empty rest, which `GeoInfo::take` ignores.
+    fn set_grouped_field(&mut self, name: &str, value: &str) {
+        // `From` and `To` themselves arrive here with an empty rest, which `GeoInfo::set_field` ignores.
         if let Some(part) = name.strip_prefix("Button") {
             let empty = || Button {
                 text: None,
@@ -247,9 +253,11 @@ impl InboundMessage {
                 kind: None,
             };
             match part {
-                "Text" => owned(&mut self.button.get_or_insert_with(empty).text, value),
-                "Payload" => owned(&mut self.button.get_or_insert_with(empty).payload, value),
-                "Type" => owned(&mut self.button.get_or_insert_with(empty).kind, value),
+                "Text" => set_text_once(&mut self.button.get_or_insert_with(empty).text, value),
+                "Payload" => {
+                    set_text_once(&mut self.button.get_or_insert_with(empty).payload, value);
+                }
+                "Type" => set_text_once(&mut self.button.get_or_insert_with(empty).kind, value),
                 _ => {}
             }
         } else if let Some(part) = name.strip_prefix("List") {
@@ -259,9 +267,11 @@ impl InboundMessage {
                 description: None,
             };
             match part {
-                "Id" => owned(&mut self.list.get_or_insert_with(empty).id, value),
-                "Title" => owned(&mut self.list.get_or_insert_with(empty).title, value),
-                "Description" => owned(&mut self.list.get_or_insert_with(empty).description, value),
+                "Id" => set_text_once(&mut self.list.get_or_insert_with(empty).id, value),
+                "Title" => set_text_once(&mut self.list.get_or_insert_with(empty).title, value),
+                "Description" => {
+                    set_text_once(&mut self.list.get_or_insert_with(empty).description, value);
+                }
                 _ => {}
             }
         } else if let Some(part) = name.strip_prefix("Referral") {
@@ -269,12 +279,12 @@ impl InboundMessage {
             if !(part == "NumMedia" && value == "0") {
                 self.referral
                     .get_or_insert_with(Referral::default)
-                    .take(part, value);
+                    .set_field(part, value);
             }
         } else if let Some(part) = name.strip_prefix("From") {
-            self.from_geo.take(part, value);
+            self.from_geo.set_field(part, value);
         } else if let Some(part) = name.strip_prefix("To") {
-            self.to_geo.take(part, value);
+            self.to_geo.set_field(part, value);
         }
     }
 }
@@ -289,30 +299,30 @@ impl RepliedTo {
 }
 
 impl Referral {
-    fn take(&mut self, part: &str, value: &str) {
+    fn set_field(&mut self, part: &str, value: &str) {
         match part {
-            "Body" => owned(&mut self.body, value),
-            "Headline" => owned(&mut self.headline, value),
-            "SourceId" => owned(&mut self.source_id, value),
-            "SourceType" => first(&mut self.source_type, Some(ReferralSource::parse(value))),
-            "SourceUrl" => owned(&mut self.source_url, value),
-            "MediaId" => owned(&mut self.media_id, value),
-            "MediaContentType" => owned(&mut self.media_content_type, value),
-            "MediaUrl" => owned(&mut self.media_url, value),
-            "NumMedia" => first(&mut self.num_media, value.parse().ok()),
-            "CtwaClid" => owned(&mut self.ctwa_clid, value),
+            "Body" => set_text_once(&mut self.body, value),
+            "Headline" => set_text_once(&mut self.headline, value),
+            "SourceId" => set_text_once(&mut self.source_id, value),
+            "SourceType" => set_once(&mut self.source_type, Some(ReferralSource::parse(value))),
+            "SourceUrl" => set_text_once(&mut self.source_url, value),
+            "MediaId" => set_text_once(&mut self.media_id, value),
+            "MediaContentType" => set_text_once(&mut self.media_content_type, value),
+            "MediaUrl" => set_text_once(&mut self.media_url, value),
+            "NumMedia" => set_once(&mut self.num_media, value.parse().ok()),
+            "CtwaClid" => set_text_once(&mut self.ctwa_clid, value),
             _ => {}
         }
     }
 }
 
 impl GeoInfo {
-    fn take(&mut self, part: &str, value: &str) {
+    fn set_field(&mut self, part: &str, value: &str) {
         match part {
-            "City" => owned(&mut self.city, value),
-            "State" => owned(&mut self.state, value),
-            "Zip" => owned(&mut self.zip, value),
-            "Country" => owned(&mut self.country, value),
+            "City" => set_text_once(&mut self.city, value),
+            "State" => set_text_once(&mut self.state, value),
+            "Zip" => set_text_once(&mut self.zip, value),
+            "Country" => set_text_once(&mut self.country, value),
             _ => {}
         }
     }
@@ -320,26 +330,26 @@ impl GeoInfo {
 
 // The setters below keep a field that is set: the first value of a repeated parameter counts.
 
-fn first<T>(field: &mut Option<T>, value: Option<T>) {
+fn set_once<T>(field: &mut Option<T>, value: Option<T>) {
     if field.is_none() {
         *field = value;
     }
 }
 
-/// Same as [`first`] for a text, without a copy if the field is set.
-fn owned(field: &mut Option<String>, value: &str) {
+/// Same as [`set_once`] for a text, without a copy if the field is set.
+fn set_text_once(field: &mut Option<String>, value: &str) {
     if field.is_none() {
         *field = Some(value.to_owned());
     }
 }
 
-fn first_text(field: &mut String, value: &str) {
+fn set_if_empty(field: &mut String, value: &str) {
     if field.is_empty() {
         value.clone_into(field);
     }
 }
 
-fn boolean(value: &str) -> Option<bool> {
+fn parse_bool(value: &str) -> Option<bool> {
     match value {
         _ if value.eq_ignore_ascii_case("true") => Some(true),
         _ if value.eq_ignore_ascii_case("false") => Some(false),
@@ -348,18 +358,18 @@ fn boolean(value: &str) -> Option<bool> {
 }
 
 /// Parses a location. Both coordinates must be valid; otherwise they remain readable in the parameters only.
-fn location(params: &FormParams) -> Option<Location> {
+fn parse_location(params: &FormParams) -> Option<Location> {
     let degrees = |name, max: f64| {
         // The comparison is false for NaN and infinity, which `f64` parses too.
-        let value = parsed::<f64>(params, name).filter(|value| value.abs() <= max);
+        let value = parse_optional::<f64>(params, name).filter(|value| value.abs() <= max);
         // Adding zero turns -0.0 into 0.0, which is not written as "-0".
         value.map(|value| value + 0.0)
     };
     Some(Location {
         latitude: degrees("Latitude", 90.0)?,
         longitude: degrees("Longitude", 180.0)?,
-        address: text(params, "Address"),
-        label: text(params, "Label"),
+        address: optional_text(params, "Address"),
+        label: optional_text(params, "Label"),
     })
 }
 
@@ -370,7 +380,7 @@ enum MediaPart {
 }
 
 impl MediaPart {
-    fn of(name: &str) -> Option<Self> {
+    fn parse(name: &str) -> Option<Self> {
         let rest = name.strip_prefix("Media")?;
         if let Some(index) = rest.strip_prefix("Url") {
             index.parse().ok().map(Self::Url)
@@ -384,9 +394,9 @@ impl MediaPart {
 }
 
 /// Collects the media of a message in the order of their index. `NumMedia` is not used, since it may be wrong.
-fn media(message_sid: MessageSid, mut parts: Vec<(MediaPart, &str)>) -> Vec<MediaItem> {
+fn collect_media(message_sid: MessageSid, mut parts: Vec<(MediaPart, &str)>) -> Vec<MediaItem> {
     // Numerically, so that `MediaUrl10` follows `MediaUrl2`. The sort is stable: of a repeated index the first
-    // non-empty value counts, and the check of `last` below skips the others.
+    // non-empty value counts, and the check of `last_index` below skips the others.
     parts.sort_by_key(|(part, _)| *part);
     let content_type = |index| {
         let found = parts
@@ -397,18 +407,18 @@ fn media(message_sid: MessageSid, mut parts: Vec<(MediaPart, &str)>) -> Vec<Medi
             .filter(|value| !value.is_empty())
     };
     let mut items = Vec::new();
-    let mut last = None;
+    let mut last_index = None;
     for (part, value) in &parts {
         let MediaPart::Url(index) = *part else {
             continue;
         };
-        if !value.is_empty() && last != Some(index) {
+        if !value.is_empty() && last_index != Some(index) {
             items.push(MediaItem {
                 message_sid,
                 url: (*value).to_owned(),
                 content_type: content_type(index),
             });
-            last = Some(index);
+            last_index = Some(index);
         }
     }
     items
@@ -427,7 +437,7 @@ mod tests {
     ];
 
     fn message(more: &[(&str, &str)]) -> Result<InboundMessage, ParseError> {
-        inbound(
+        parse_inbound(
             BASE.iter().chain(more).copied().collect(),
             Timestamp::UNIX_EPOCH,
         )
@@ -458,7 +468,7 @@ mod tests {
                 .filter(|(name, _)| *name != missing)
                 .copied()
                 .collect();
-            let error = inbound(params, Timestamp::UNIX_EPOCH).unwrap_err();
+            let error = parse_inbound(params, Timestamp::UNIX_EPOCH).unwrap_err();
             assert_eq!(error, ParseError::missing(missing));
         }
     }
@@ -503,7 +513,7 @@ mod tests {
     proptest! {
         #[test]
         fn message_parse_never_panics(pairs in proptest::collection::vec((any::<String>(), any::<String>()), 0..20)) {
-            let _ = inbound(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect(), Timestamp::UNIX_EPOCH);
+            let _ = parse_inbound(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect(), Timestamp::UNIX_EPOCH);
         }
 
         #[test]

@@ -79,7 +79,7 @@ impl StatusUpdate {
     pub fn parse(params: FormParams) -> Result<Self, ParseError> {
         // Before anything is read: the reads below take the first value of a name.
         parse::reject_ambiguous(&params)?;
-        let text = |name| parse::text(&params, name);
+        let text = |name| parse::optional_text(&params, name);
         let address = |name| text(name).map(Address::from);
         Ok(Self {
             message_sid: parse::required_sid(&params, "MessageSid")?,
@@ -88,19 +88,19 @@ impl StatusUpdate {
             status: MessageStatus::parse(
                 &text("MessageStatus").ok_or_else(|| ParseError::missing("MessageStatus"))?,
             ),
-            error_code: parse::parsed(&params, "ErrorCode"),
+            error_code: parse::parse_optional(&params, "ErrorCode"),
             error_message: text("ErrorMessage"),
             from: address("From"),
             to: address("To"),
-            messaging_service_sid: parse::parsed(&params, "MessagingServiceSid"),
+            messaging_service_sid: parse::parse_optional(&params, "MessagingServiceSid"),
             raw_dlr_done_date: text("RawDlrDoneDate"),
             channel_prefix: text("ChannelPrefix"),
-            channel_install_sid: parse::parsed(&params, "ChannelInstallSid"),
+            channel_install_sid: parse::parse_optional(&params, "ChannelInstallSid"),
             channel_to_address: address("ChannelToAddress"),
             channel_status_message: text("ChannelStatusMessage"),
             channel_status_code: text("ChannelStatusCode"),
             event_type: text("EventType"),
-            structured_message: parse::parsed(&params, "StructuredMessage"),
+            structured_message: parse::parse_optional(&params, "StructuredMessage"),
             external_user_id: address("ExternalUserId"),
             parent_external_user_id: address("ParentExternalUserId"),
             api_version: text("ApiVersion"),

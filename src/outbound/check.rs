@@ -10,8 +10,8 @@ use crate::reply::is_web_url;
 use crate::twilio::{NewMessage, NewMessageContent, PinnedLocation};
 
 // Twilio's limit is 1,600 characters (21617). UTF-16 units are the strictest reading of "characters".
-const TEXT_UNITS: usize = 1600;
-// Twilio's limit (21623). WhatsApp allows one file: see `files`.
+const MAX_TEXT_UNITS: usize = 1600;
+// Twilio's limit (21623). WhatsApp allows one file: see `check_media`.
 const MAX_FILES: usize = 10;
 // Source: twilio.com/docs/messaging/features/message-scheduling.
 const MIN_SCHEDULE_AHEAD: SignedDuration = SignedDuration::from_mins(5);
@@ -22,17 +22,17 @@ const MAX_SCHEDULE_AHEAD: SignedDuration = SignedDuration::from_hours(35 * 24);
 /// # Errors
 /// [`SendError`] with the first problem. Its text contains no address and no content.
 pub(super) fn check(message: &NewMessage, now: Timestamp) -> Result<(), SendError> {
-    ends(message)?;
-    content(message)?;
-    files(message)?;
-    schedule(message, now)
+    check_addresses(message)?;
+    check_content(message)?;
+    check_media(message)?;
+    check_schedule(message, now)
 }
 
 fn fail<T>(problem: impl Into<String>) -> Result<T, SendError> {
     Err(SendError::invalid(problem))
 }
 
-fn ends(message: &NewMessage) -> Result<(), SendError> {
+fn check_addresses(message: &NewMessage) -> Result<(), SendError> {
     let to = &message.to;
     if !can_receive(to) {
         return fail(
@@ -60,8 +60,8 @@ fn ends(message: &NewMessage) -> Result<(), SendError> {
         ));
     }
     // Alphanumeric IDs and short codes are valid SMS senders. `Identity::Other` is a text in none of the known forms.
-    let numbered = matches!(to.channel(), Channel::Sms | Channel::WhatsApp);
-    if from.id().is_empty() || (numbered && from.identity() == Identity::Other) {
+    let is_phone_channel = matches!(to.channel(), Channel::Sms | Channel::WhatsApp);
+    if from.id().is_empty() || (is_phone_channel && from.identity() == Identity::Other) {
         return fail(
             "invalid sender address; expected a form such as +15550002222 or whatsapp:+15550002222",
         );
@@ -84,21 +84,21 @@ fn can_receive(to: &Address) -> bool {
     }
 }
 
-fn content(message: &NewMessage) -> Result<(), SendError> {
+fn check_content(message: &NewMessage) -> Result<(), SendError> {
     match &message.content {
         NewMessageContent::Text(text) => {
             let units = text.encode_utf16().count();
             if text.trim().is_empty() && message.media.is_empty() {
                 return fail("nothing to send; set a text or media");
             }
-            if units > TEXT_UNITS {
+            if units > MAX_TEXT_UNITS {
                 return fail(format!(
-                    "the text has {units} characters; Twilio accepts at most {TEXT_UNITS}"
+                    "the text has {units} characters; Twilio accepts at most {MAX_TEXT_UNITS}"
                 ));
             }
             Ok(())
         }
-        NewMessageContent::Location(location) => self::location(location, message),
+        NewMessageContent::Location(location) => check_location(location, message),
         NewMessageContent::Template { sid, variables } => {
             if sid.len() != 34
                 || !sid.starts_with("HX")
@@ -109,12 +109,12 @@ fn content(message: &NewMessage) -> Result<(), SendError> {
                 );
             }
             // WhatsApp rejects such values (63013) only after Twilio has accepted the message.
-            let odd = variables.iter().find(|(_, value)| {
+            let invalid_variable = variables.iter().find(|(_, value)| {
                 value.trim().is_empty()
                     || value.contains(['\n', '\r', '\t', '\0'])
                     || value.contains("     ")
             });
-            match odd {
+            match invalid_variable {
                 Some((name, _)) => fail(format!(
                     "variable {name} is empty or contains line breaks, tabs or more than four spaces in a row; WhatsApp \
                      rejects such values (63013)"
@@ -125,12 +125,14 @@ fn content(message: &NewMessage) -> Result<(), SendError> {
     }
 }
 
-fn location(place: &PinnedLocation, message: &NewMessage) -> Result<(), SendError> {
+fn check_location(location: &PinnedLocation, message: &NewMessage) -> Result<(), SendError> {
     if *message.to.channel() != Channel::WhatsApp {
         return fail("only WhatsApp supports locations");
     }
     // NaN is in no range, so it is rejected too.
-    if !(-90.0..=90.0).contains(&place.latitude) || !(-180.0..=180.0).contains(&place.longitude) {
+    if !(-90.0..=90.0).contains(&location.latitude)
+        || !(-180.0..=180.0).contains(&location.longitude)
+    {
         return fail(
             "invalid location; the latitude must be -90 to 90 degrees, the longitude -180 to 180",
         );
@@ -138,7 +140,7 @@ fn location(place: &PinnedLocation, message: &NewMessage) -> Result<(), SendErro
     Ok(())
 }
 
-fn files(message: &NewMessage) -> Result<(), SendError> {
+fn check_media(message: &NewMessage) -> Result<(), SendError> {
     let files = &message.media;
     if files.is_empty() {
         return Ok(());
@@ -148,13 +150,13 @@ fn files(message: &NewMessage) -> Result<(), SendError> {
             "media can be sent with a text or alone; a template brings its own media, and a location has none",
         );
     }
-    let most = match message.to.channel() {
+    let max_files = match message.to.channel() {
         Channel::WhatsApp => 1,
         _ => MAX_FILES,
     };
-    if files.len() > most {
+    if files.len() > max_files {
         return fail(format!(
-            "the message has {} files; this channel accepts at most {most} per message",
+            "the message has {} files; this channel accepts at most {max_files} per message",
             files.len()
         ));
     }
@@ -164,14 +166,14 @@ fn files(message: &NewMessage) -> Result<(), SendError> {
     }
 }
 
-fn schedule(message: &NewMessage, now: Timestamp) -> Result<(), SendError> {
-    let Some(at) = message.send_at else {
+fn check_schedule(message: &NewMessage, now: Timestamp) -> Result<(), SendError> {
+    let Some(send_at) = message.send_at else {
         return Ok(());
     };
     if message.messaging_service_sid.is_none() {
         return fail("only a Messaging Service can schedule a message; set one");
     }
-    let ahead = at.duration_since(now);
+    let ahead = send_at.duration_since(now);
     if ahead < MIN_SCHEDULE_AHEAD || ahead > MAX_SCHEDULE_AHEAD {
         return fail("invalid send time; Twilio accepts times 5 minutes to 35 days ahead");
     }
@@ -183,7 +185,7 @@ mod tests {
     use super::*;
 
     const ANA: &str = "whatsapp:+15550417263";
-    const US: &str = "whatsapp:+15550002222";
+    const SENDER: &str = "whatsapp:+15550002222";
     const TEMPLATE: &str = "HX00000000000000000000000000000001";
 
     fn now() -> Timestamp {
@@ -191,11 +193,11 @@ mod tests {
     }
 
     fn text(body: &str) -> NewMessage {
-        NewMessage::text(ANA, body).from(US)
+        NewMessage::text(ANA, body).from(SENDER)
     }
 
     fn template(variables: &[(&str, &str)]) -> NewMessage {
-        NewMessage::template(ANA, TEMPLATE, variables.iter().copied()).from(US)
+        NewMessage::template(ANA, TEMPLATE, variables.iter().copied()).from(SENDER)
     }
 
     fn service(message: NewMessage) -> NewMessage {
@@ -214,8 +216,8 @@ mod tests {
             text("hi").media("https://cdn.example.com/a.png"),
             text(&"é".repeat(1600)),
             template(&[("1", "Ana"), ("2", "12:00")]),
-            NewMessage::location(ANA, 52.52, 13.405, "").from(US),
-            NewMessage::text("whatsapp:US.13491208655302741918", "hi").from(US),
+            NewMessage::location(ANA, 52.52, 13.405, "").from(SENDER),
+            NewMessage::text("whatsapp:US.13491208655302741918", "hi").from(SENDER),
             service(NewMessage::text("+15550417263", "hi")).send_at(later(5)),
             service(template(&[])).send_at(later(35 * 24 * 60)),
             service(NewMessage::template(ANA, TEMPLATE, [("1", "a")])),
@@ -236,7 +238,7 @@ mod tests {
                 "invalid recipient",
             ),
             (
-                NewMessage::text("whatsapp:+1555x", "hi").from(US),
+                NewMessage::text("whatsapp:+1555x", "hi").from(SENDER),
                 "invalid recipient",
             ),
             (
@@ -248,7 +250,7 @@ mod tests {
                 service(NewMessage::text(ANA, "hi")),
                 "needs its sender on WhatsApp",
             ),
-            (sms().from(US), "different channels, whatsapp and sms"),
+            (sms().from(SENDER), "different channels, whatsapp and sms"),
             (
                 NewMessage::text(ANA, "hi").from("whatsapp:1"),
                 "invalid sender",
@@ -257,7 +259,7 @@ mod tests {
             (text(" \n"), "nothing to send"),
             (text(&"x".repeat(1601)), "1601 characters"),
             (
-                NewMessage::template(ANA, "HX1", [("1", "a")]).from(US),
+                NewMessage::template(ANA, "HX1", [("1", "a")]).from(SENDER),
                 "invalid template",
             ),
             (template(&[("1", "a\nb")]), "variable 1"),
@@ -269,11 +271,11 @@ mod tests {
                 "only WhatsApp",
             ),
             (
-                NewMessage::location(ANA, 91.0, 1.0, "x").from(US),
+                NewMessage::location(ANA, 91.0, 1.0, "x").from(SENDER),
                 "invalid location",
             ),
             (
-                NewMessage::location(ANA, f64::NAN, 1.0, "x").from(US),
+                NewMessage::location(ANA, f64::NAN, 1.0, "x").from(SENDER),
                 "invalid location",
             ),
             (

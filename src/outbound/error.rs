@@ -63,15 +63,15 @@ impl SendError {
     }
 
     /// Adds a detail to the kind's text: a problem, or a template's status. It must not contain message content.
-    pub(super) fn with(kind: SendErrorKind, detail: impl Into<String>) -> Self {
+    pub(super) fn with_detail(kind: SendErrorKind, detail: impl Into<String>) -> Self {
         Self {
             detail: Some(detail.into()),
             ..Self::new(kind)
         }
     }
 
-    pub(super) fn invalid(what: impl Into<String>) -> Self {
-        Self::with(SendErrorKind::Invalid, what)
+    pub(super) fn invalid(problem: impl Into<String>) -> Self {
+        Self::with_detail(SendErrorKind::Invalid, problem)
     }
 
     /// Returns the kind.

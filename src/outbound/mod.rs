@@ -71,10 +71,10 @@ pub use error::{SendError, SendErrorKind};
 pub struct OutboundClient {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    rules: OutboundConfig,
+    config: OutboundConfig,
     templates: Arc<TemplateCache>,
     /// Wakes the outbox worker of this process. Without it, a worker finds the message when it next polls the store.
-    outbox: Option<Arc<Notify>>,
+    outbox_notify: Option<Arc<Notify>>,
 }
 
 /// Account, consent rule and rate limit of outbound messages.
@@ -142,21 +142,21 @@ impl OutboundClient {
     pub fn new(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
-        rules: OutboundConfig,
+        config: OutboundConfig,
         templates: Option<(Client, Credentials)>,
     ) -> Self {
         Self {
             store,
             clock,
-            rules,
+            config,
             templates: Arc::new(TemplateCache::new(templates)),
-            outbox: None,
+            outbox_notify: None,
         }
     }
 
     /// Sets the notification that wakes the outbox worker.
     pub(crate) fn waking(mut self, outbox: Arc<Notify>) -> Self {
-        self.outbox = Some(outbox);
+        self.outbox_notify = Some(outbox);
         self
     }
 
@@ -170,7 +170,7 @@ impl OutboundClient {
     /// queued, unless the connection to the store broke during the transaction. Use [`OutboundClient::send_once`] to
     /// repeat safely.
     pub async fn send(&self, message: &NewMessage) -> Result<SendReceipt, SendError> {
-        self.take(None, message).await
+        self.submit(None, message).await
     }
 
     /// Queues a message under an idempotency key that you choose, such as `order-42-ready`.
@@ -186,7 +186,7 @@ impl OutboundClient {
         key: &str,
         message: &NewMessage,
     ) -> Result<SendReceipt, SendError> {
-        self.take(Some(IdempotencyKey::new(key)), message).await
+        self.submit(Some(IdempotencyKey::new(key)), message).await
     }
 
     /// Checks a message as [`OutboundClient::send_once`] does, without queueing it. Returns the message that has the
@@ -200,11 +200,11 @@ impl OutboundClient {
         message: &NewMessage,
     ) -> Result<Option<SendReceipt>, SendError> {
         let key = key.map(IdempotencyKey::new);
-        let known = self.known(key, message).await?;
-        if known.is_none() {
-            self.checked(key, message).await?;
+        let existing = self.find_by_key(key, message).await?;
+        if existing.is_none() {
+            self.check_submission(key, message).await?;
         }
-        Ok(known)
+        Ok(existing)
     }
 
     /// Returns the current state of a message; `None` if the outbox has no message with this ID.
@@ -216,26 +216,26 @@ impl OutboundClient {
         Ok(row.map(|row| SendReceipt::new(id, false, Some(row))))
     }
 
-    async fn take(
+    async fn submit(
         &self,
         key: Option<IdempotencyKey>,
         message: &NewMessage,
     ) -> Result<SendReceipt, SendError> {
         // Look up the key before any check: the window of a message that was sent may have closed in the meantime, and
         // the caller still has to get the first message.
-        if let Some(known) = self.known(key, message).await? {
-            return Ok(known);
+        if let Some(existing) = self.find_by_key(key, message).await? {
+            return Ok(existing);
         }
-        let submission = self.checked(key, message).await?;
+        let submission = self.check_submission(key, message).await?;
         // `submit` checks key, consent and window again in its transaction. A concurrent call may have used the key
-        // since `known`, and the user may have opted out since `checked`.
-        let submitted = self.store.submit(submission, self.clock.now()).await?;
-        match submitted {
-            SubmitOutcome::Duplicate(id) => self.repeated(id, message).await,
+        // since `find_by_key`, and the user may have opted out since `check_submission`.
+        let outcome = self.store.submit(submission, self.clock.now()).await?;
+        match outcome {
+            SubmitOutcome::Duplicate(id) => self.duplicate_receipt(id, message).await,
             SubmitOutcome::Ineligible(rejection) => Err(rejection.into()),
             SubmitOutcome::Queued(id) => {
                 // After the commit: a worker that is woken earlier would not find the message.
-                if let Some(outbox) = &self.outbox {
+                if let Some(outbox) = &self.outbox_notify {
                     outbox.notify_one();
                 }
                 Ok(SendReceipt {
@@ -247,19 +247,23 @@ impl OutboundClient {
     }
 
     /// Returns the message that has the key.
-    async fn known(
+    async fn find_by_key(
         &self,
         key: Option<IdempotencyKey>,
         message: &NewMessage,
     ) -> Result<Option<SendReceipt>, SendError> {
         let Some(key) = key else { return Ok(None) };
         match self.store.find_by_key(key).await? {
-            Some(id) => self.repeated(id, message).await.map(Some),
+            Some(id) => self.duplicate_receipt(id, message).await.map(Some),
             None => Ok(None),
         }
     }
 
-    async fn repeated(&self, id: i64, message: &NewMessage) -> Result<SendReceipt, SendError> {
+    async fn duplicate_receipt(
+        &self,
+        id: i64,
+        message: &NewMessage,
+    ) -> Result<SendReceipt, SendError> {
         let row = self.store.outbound(id).await?;
         // Retention deletes the parameters before the key. Without them a difference cannot be detected.
         let stored = row.as_ref().and_then(|row| row.params.as_ref());
@@ -271,41 +275,48 @@ impl OutboundClient {
     }
 
     /// Checks a message, and returns its submission.
-    async fn checked(
+    async fn check_submission(
         &self,
         key: Option<IdempotencyKey>,
         message: &NewMessage,
     ) -> Result<Submission, SendError> {
         let now = self.clock.now();
         check::check(message, now)?;
-        let submission = self.submission(key, message, now)?;
-        let new = &submission.message;
+        let submission = self.build_submission(key, message, now)?;
+        let outbound = &submission.message;
         let eligibility = self
             .store
-            .eligibility(&new.sender, new.service, &new.user, submission.due)
+            .eligibility(
+                &outbound.sender,
+                outbound.service,
+                &outbound.user,
+                submission.due,
+            )
             .await?;
         // Checked before the template lookup, which may call Twilio.
-        if let Some(rejection) = eligibility.ineligible(new.template, submission.consent_required) {
+        if let Some(rejection) =
+            eligibility.ineligible(outbound.template, submission.consent_required)
+        {
             return Err(rejection.into());
         }
         if let NewMessageContent::Template { sid, variables } = &message.content {
-            let template = self.templates.of(sid, now).await;
+            let template = self.templates.look_up(sid, now).await;
             // Only WhatsApp requires approval; on other channels a template is plain content.
             if *message.to.channel() == Channel::WhatsApp {
-                template.is_approved(eligibility.window_open)?;
+                template.check_approved(eligibility.window_open)?;
             }
-            template.takes(variables)?;
+            template.check_variables(variables)?;
         }
         Ok(submission)
     }
 
-    fn submission(
+    fn build_submission(
         &self,
         key: Option<IdempotencyKey>,
         message: &NewMessage,
         now: crate::clock::Timestamp,
     ) -> Result<Submission, SendError> {
-        let account = self.rules.account;
+        let account = self.config.account;
         let account = account.ok_or_else(|| SendError::new(SendErrorKind::NoAccount))?;
         let service = message.messaging_service_sid;
         // If the Messaging Service chooses the sender, the service's SID stands for all of its senders: an opt-out
@@ -327,8 +338,8 @@ impl OutboundClient {
             key,
             // The window must be open when the user gets the message, not when it is queued.
             due: message.send_at.unwrap_or(now),
-            min_interval: self.rules.pace(),
-            consent_required: self.rules.consent_required,
+            min_interval: self.config.min_interval(),
+            consent_required: self.config.consent_required,
         })
     }
 }
@@ -336,7 +347,7 @@ impl OutboundClient {
 impl OutboundConfig {
     /// Returns the interval between two messages of one sender; zero without a limit.
     // `checked_div` returns `None` for a rate of 0.
-    fn pace(&self) -> Duration {
+    fn min_interval(&self) -> Duration {
         Duration::from_secs(1)
             .checked_div(self.rate_per_second)
             .unwrap_or_default()
@@ -346,7 +357,7 @@ impl OutboundConfig {
 impl fmt::Debug for OutboundClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OutboundClient")
-            .field("rules", &self.rules)
+            .field("config", &self.config)
             .finish_non_exhaustive()
     }
 }

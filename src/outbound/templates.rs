@@ -1,4 +1,4 @@
-//! [`Templates`]: approval and variables of templates, fetched from Twilio and cached for a minute.
+//! [`TemplateCache`]: approval and variables of templates, fetched from Twilio and cached for a minute.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,18 +21,18 @@ const MAX_TEMPLATES: usize = 1000;
 /// A cache of templates.
 pub(super) struct TemplateCache {
     twilio: Option<(Client, Credentials)>,
-    known: Mutex<HashMap<String, (Timestamp, Known)>>,
+    entries: Mutex<HashMap<String, (Timestamp, TemplateInfo)>>,
 }
 
 /// Approval and variables of one template.
 #[derive(Clone)]
-pub(super) struct Known {
-    approval: ApprovalLookup<Approval>,
-    variables: ApprovalLookup<TemplateVariables>,
+pub(super) struct TemplateInfo {
+    approval: TemplateLookup<Approval>,
+    variables: TemplateLookup<TemplateVariables>,
 }
 
 #[derive(Clone)]
-enum ApprovalLookup<T> {
+enum TemplateLookup<T> {
     Found(T),
     Missing,
     /// Twilio's Content API did not respond, is not configured, or does not show the texts. The check passes, and
@@ -40,19 +40,19 @@ enum ApprovalLookup<T> {
     Unavailable,
 }
 
-impl Known {
+impl TemplateInfo {
     /// Checks that WhatsApp allows sending the template.
     ///
     /// A template that was never submitted may be sent while the customer service window is open. Quick replies and
     /// lists are sent this way.
-    pub(super) fn is_approved(&self, window_open: bool) -> Result<(), SendError> {
+    pub(super) fn check_approved(&self, window_open: bool) -> Result<(), SendError> {
         match &self.approval {
-            ApprovalLookup::Unavailable => Ok(()),
-            ApprovalLookup::Missing => Err(SendError::new(SendErrorKind::NoSuchTemplate)),
-            ApprovalLookup::Found(approval) => match approval.status {
+            TemplateLookup::Unavailable => Ok(()),
+            TemplateLookup::Missing => Err(SendError::new(SendErrorKind::NoSuchTemplate)),
+            TemplateLookup::Found(approval) => match approval.status {
                 ApprovalStatus::Approved => Ok(()),
                 ApprovalStatus::Unsubmitted if window_open => Ok(()),
-                _ => Err(SendError::with(
+                _ => Err(SendError::with_detail(
                     SendErrorKind::NotApproved,
                     approval.to_string(),
                 )),
@@ -60,26 +60,29 @@ impl Known {
         }
     }
 
-    /// Checks that `given` has a value for each variable of the template, and no other values.
+    /// Checks that `values` has a value for each variable of the template, and no other values.
     // Twilio fills a missing variable with its sample: the user would read a name invented for WhatsApp's reviewers.
-    pub(super) fn takes(&self, given: &BTreeMap<String, String>) -> Result<(), SendError> {
-        let ApprovalLookup::Found(variables) = &self.variables else {
+    pub(super) fn check_variables(
+        &self,
+        values: &BTreeMap<String, String>,
+    ) -> Result<(), SendError> {
+        let TemplateLookup::Found(variables) = &self.variables else {
             return match self.variables {
-                ApprovalLookup::Missing => Err(SendError::new(SendErrorKind::NoSuchTemplate)),
+                TemplateLookup::Missing => Err(SendError::new(SendErrorKind::NoSuchTemplate)),
                 _ => Ok(()),
             };
         };
         let missing = variables
             .needed
             .iter()
-            .filter(|name| !given.contains_key(*name));
+            .filter(|name| !values.contains_key(*name));
         // A variable that has a sample but occurs in no text is accepted too.
-        let unknown = given
+        let unknown = values
             .keys()
             .filter(|name| !variables.needed.contains(*name) && !variables.samples.contains(*name));
         let problems: Vec<String> = [
-            listed(missing, "it has no value for the template's"),
-            listed(unknown, "the template has no"),
+            name_variables(missing, "it has no value for the template's"),
+            name_variables(unknown, "the template has no"),
         ]
         .into_iter()
         .flatten()
@@ -87,47 +90,47 @@ impl Known {
         if problems.is_empty() {
             return Ok(());
         }
-        Err(SendError::with(
+        Err(SendError::with_detail(
             SendErrorKind::WrongVariables,
             problems.join("; "),
         ))
     }
 }
 
-/// Formats `{what} variable 1` or `{what} variables 1, 2`; `None` without names.
-fn listed<'a>(names: impl Iterator<Item = &'a String>, what: &str) -> Option<String> {
+/// Formats `{prefix} variable 1` or `{prefix} variables 1, 2`; `None` without names.
+fn name_variables<'a>(names: impl Iterator<Item = &'a String>, prefix: &str) -> Option<String> {
     let names: Vec<&str> = names.map(String::as_str).collect();
-    let word = match names.len() {
+    let noun = match names.len() {
         0 => return None,
         1 => "variable",
         _ => "variables",
     };
-    Some(format!("{what} {word} {}", names.join(", ")))
+    Some(format!("{prefix} {noun} {}", names.join(", ")))
 }
 
 impl TemplateCache {
     pub(super) fn new(twilio: Option<(Client, Credentials)>) -> Self {
         Self {
             twilio,
-            known: Mutex::default(),
+            entries: Mutex::default(),
         }
     }
 
     /// Returns approval and variables of a template, from the cache if they are at most [`CACHE_TTL`] old.
-    pub(super) async fn of(&self, template: &str, now: Timestamp) -> Known {
+    pub(super) async fn look_up(&self, template: &str, now: Timestamp) -> TemplateInfo {
         let Some((client, credentials)) = &self.twilio else {
-            return Known {
-                approval: ApprovalLookup::Unavailable,
-                variables: ApprovalLookup::Unavailable,
+            return TemplateInfo {
+                approval: TemplateLookup::Unavailable,
+                variables: TemplateLookup::Unavailable,
             };
         };
-        let known = self.lock().get(template).cloned();
-        if let Some((until, known)) = known
-            && now < until
+        let cached = self.lock().get(template).cloned();
+        if let Some((expires_at, info)) = cached
+            && now < expires_at
             // False for an entry from before the clock was set back, which would otherwise live too long.
-            && until <= after(now, CACHE_TTL)
+            && expires_at <= after(now, CACHE_TTL)
         {
-            return known;
+            return info;
         }
         // The lock is not held here, so lookups of other templates proceed. Concurrent lookups of the same template
         // each call Twilio, and the last result is stored.
@@ -135,30 +138,33 @@ impl TemplateCache {
             client.approval(template, credentials),
             client.template_variables(template, credentials)
         );
-        let new = Known {
-            approval: lookup(template, approval.map(Some)),
-            variables: lookup(template, variables),
+        let fetched = TemplateInfo {
+            approval: to_lookup(template, approval.map(Some)),
+            variables: to_lookup(template, variables),
         };
-        let mut known = self.lock();
+        let mut entries = self.lock();
         // Clearing everything costs at most two calls per template in use.
-        if known.len() >= MAX_TEMPLATES {
-            known.clear();
+        if entries.len() >= MAX_TEMPLATES {
+            entries.clear();
         }
-        known.insert(template.to_owned(), (after(now, CACHE_TTL), new.clone()));
-        new
+        entries.insert(
+            template.to_owned(),
+            (after(now, CACHE_TTL), fetched.clone()),
+        );
+        fetched
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, (Timestamp, Known)>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, (Timestamp, TemplateInfo)>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn lookup<T>(template: &str, response: Result<Option<T>, RestError>) -> ApprovalLookup<T> {
+fn to_lookup<T>(template: &str, response: Result<Option<T>, RestError>) -> TemplateLookup<T> {
     match response {
-        Ok(Some(found)) => ApprovalLookup::Found(found),
-        Ok(None) => ApprovalLookup::Unavailable,
+        Ok(Some(found)) => TemplateLookup::Found(found),
+        Ok(None) => TemplateLookup::Unavailable,
         Err(error) if matches!(error.kind(), RestErrorKind::Rejected { status: 404, .. }) => {
-            ApprovalLookup::Missing
+            TemplateLookup::Missing
         }
         // The result is cached like any other, so a failing API is called, and logged, once a minute per template.
         Err(error) => {
@@ -166,7 +172,7 @@ fn lookup<T>(template: &str, response: Result<Option<T>, RestError>) -> Approval
                 template,
                 "template could not be checked, so it is queued unchecked: {error}"
             );
-            ApprovalLookup::Unavailable
+            TemplateLookup::Unavailable
         }
     }
 }

@@ -76,13 +76,13 @@ pub async fn list_messages(
     since: Timestamp,
 ) -> Result<Vec<Message>, RestError> {
     let messages = client.messages(account, credentials);
-    let which = ListMessages {
+    let filter = ListMessages {
         // Twilio filters by day: earlier messages of that day are dropped below.
         sent_from: Some(since.strftime("%Y-%m-%d").to_string()),
         page_size: Some(PAGE_SIZE),
         ..ListMessages::default()
     };
-    let mut page = messages.page(&which).await?;
+    let mut page = messages.page(&filter).await?;
     let mut listed = Vec::new();
     loop {
         let next = messages.next_page(&page).await?;
@@ -93,7 +93,7 @@ pub async fn list_messages(
         }
     }
     // Keep a message without a readable date: it may be missing, or the proof of a reply.
-    listed.retain(|message| message.created_at().is_none_or(|made| made >= since));
+    listed.retain(|message| message.created_at().is_none_or(|at| at >= since));
     Ok(listed)
 }
 
@@ -248,16 +248,16 @@ impl Reconciler {
     ) -> Result<InboundDiff, StoreError> {
         let mut inbound = InboundDiff::default();
         let mut keywords: Vec<(InboundMessage, ConsentAction, bool)> = Vec::new();
-        let mut found: Vec<(Timestamp, &Message)> = listed
+        let mut by_time: Vec<(Timestamp, &Message)> = listed
             .iter()
             .map(|message| (message.created_at().unwrap_or(since), message))
             .rev()
             .collect();
         // Twilio's times are whole seconds. The stable sort leaves messages of one second in the list's order.
-        found.sort_by_key(|(at, _)| *at);
+        by_time.sort_by_key(|(at, _)| *at);
         let (mut known, mut open) = (HashSet::new(), HashSet::new());
-        for listed in listed.iter().filter(|one| is_inbound(one)) {
-            let Some(row) = self.row(account, listed.sid).await? else {
+        for listed in listed.iter().filter(|message| is_inbound(message)) {
+            let Some(row) = self.find_row(account, listed.sid).await? else {
                 continue;
             };
             known.insert(listed.sid);
@@ -270,8 +270,8 @@ impl Reconciler {
         let unrecognized = self.unrecognized_outbound(account, listed, since).await?;
         // Without the open messages, because this journal does not have the TwiML replies to them.
         let closed = &known - &open;
-        let last_sent = LastOutbound::of(&found, &closed, &unrecognized);
-        for (index, (at, listed)) in found.into_iter().enumerate() {
+        let last_sent = LastOutbound::new(&by_time, &closed, &unrecognized);
+        for (index, (at, listed)) in by_time.into_iter().enumerate() {
             if !is_inbound(listed) {
                 continue;
             }
@@ -304,11 +304,11 @@ impl Reconciler {
             }
         }
         for missing in &mut inbound.messages {
-            let last = keywords
+            let last_keyword = keywords
                 .iter()
                 .rfind(|(keyword, ..)| same_conversation(keyword, &missing.message));
             // Only a known keyword: a missing one is backfilled later than this message, and then overrides it.
-            missing.superseded_by = last
+            missing.superseded_by = last_keyword
                 .filter(|(_, action, known)| *known && Some(*action) != missing.consent)
                 .filter(|(keyword, ..)| keyword.received_at >= missing.message.received_at)
                 .map(|(keyword, action, _)| (keyword.message_sid, *action, keyword.received_at));
@@ -422,17 +422,17 @@ impl Reconciler {
         listed: &[Message],
         since: Timestamp,
     ) -> Result<HashSet<MessageSid>, StoreError> {
-        let mut replies = Replies::of(listed, since);
+        let mut replies = Replies::new(listed, since);
         // The reply to a message from just before `since` may be in the list.
         let earlier = since.checked_sub(CLOCK_SKEW).unwrap_or(since);
-        for row in self.answered(account, earlier).await? {
+        for row in self.answered_rows(account, earlier).await? {
             replies.match_row(&row);
         }
-        // Before `unclaimed`: a send whose outcome is recorded between the two queries is then known to one of them.
-        let in_flight = [OutboundState::Sending, OutboundState::Unknown];
-        let in_flight = self.sent_of(account, listed, &in_flight, since).await?;
+        // Before `unmatched_rest_messages`: a send that is recorded in between is known to one of the two queries.
+        let states = [OutboundState::Sending, OutboundState::Unknown];
+        let in_flight = self.match_outbox(account, listed, &states, since).await?;
         let mut unrecognized: HashSet<_> = replies.unmatched().collect();
-        unrecognized.extend(self.unclaimed(account, listed).await?);
+        unrecognized.extend(self.unmatched_rest_messages(account, listed).await?);
         for sent in in_flight {
             unrecognized.remove(&sent.sid);
         }
@@ -459,8 +459,8 @@ impl Reconciler {
         until: Timestamp,
     ) -> Result<ReplyDiff, StoreError> {
         let mut diff = ReplyDiff::default();
-        let mut sent = Replies::of(listed, since);
-        let mut rows = self.answered(account, since).await?;
+        let mut sent = Replies::new(listed, since);
+        let mut rows = self.answered_rows(account, since).await?;
         rows.retain(|row| (since..until).contains(&row.received_at));
         for row in rows {
             let Some(matches) = sent.match_row(&row) else {
@@ -468,7 +468,7 @@ impl Reconciler {
                 continue;
             };
             diff.compared += matches.len() as u64;
-            let unsent = matches.into_iter().filter(|reply| !reply.found);
+            let unsent = matches.into_iter().filter(|reply| !reply.is_listed);
             diff.unsent.extend(unsent.map(|reply| UnsentReply {
                 message_sid: row.sid,
                 user: reply.to,
@@ -482,39 +482,39 @@ impl Reconciler {
 
     /// Returns the answered messages of an account since about `since`, newest first.
     ///
-    /// [`Replies::take`] relies on the order: with equal texts, each message takes the earliest one sent after it, and
-    /// the oldest message is left without one.
-    async fn answered(
+    /// [`Replies::match_row`] relies on the order: with equal texts, each message takes the earliest one sent after it,
+    /// and the oldest message is left without one.
+    async fn answered_rows(
         &self,
         account: AccountSid,
         since: Timestamp,
     ) -> Result<Vec<MessageRow>, StoreError> {
-        let mut found: Vec<MessageRow> = Vec::new();
-        let mut before = None;
+        let mut answered: Vec<MessageRow> = Vec::new();
+        let mut before_id = None;
         loop {
             let filter = MessageFilter {
                 state: Some("answered".to_owned()),
-                before_id: before,
+                before_id,
                 limit: ROWS_PER_QUERY,
                 ..MessageFilter::default()
             };
             let rows = self.store.messages(filter).await?;
             // Stop only if the whole page is older: a backfilled message has a new id and an old time.
             let is_last = rows.iter().all(|row| row.received_at < since);
-            before = rows.last().map(|last| last.id);
-            found.extend(
+            before_id = rows.last().map(|last| last.id);
+            answered.extend(
                 rows.into_iter()
                     .filter(|row| same_account(row.account, account)),
             );
             if is_last {
-                found.sort_by_key(|row| std::cmp::Reverse((row.received_at, row.id)));
-                return Ok(found);
+                answered.sort_by_key(|row| std::cmp::Reverse((row.received_at, row.id)));
+                return Ok(answered);
             }
         }
     }
 
     /// Returns a message of the journal; `None` if the journal does not have it.
-    async fn row(
+    async fn find_row(
         &self,
         account: AccountSid,
         sid: MessageSid,
@@ -573,9 +573,9 @@ fn action(consent: &ConsentKeyword) -> Option<ConsentAction> {
 
 fn same_conversation(one: &InboundMessage, other: &InboundMessage) -> bool {
     // Senders of one Messaging Service share the user's consent.
-    let service = one.messaging_service_sid.is_some()
+    let same_service = one.messaging_service_sid.is_some()
         && one.messaging_service_sid == other.messaging_service_sid;
-    one.from == other.from && (one.to == other.to || service)
+    one.from == other.from && (one.to == other.to || same_service)
 }
 
 fn same_account(one: AccountSid, other: AccountSid) -> bool {

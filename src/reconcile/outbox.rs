@@ -60,11 +60,11 @@ impl Reconciler {
             OutboundState::Unknown,
             OutboundState::Pending,
         ];
-        self.sent_of(account, listed, &states, now).await
+        self.match_outbox(account, listed, &states, now).await
     }
 
     /// Matches rows of the outbox in these states with listed messages.
-    pub(super) async fn sent_of(
+    pub(super) async fn match_outbox(
         &self,
         account: AccountSid,
         listed: &[Message],
@@ -72,17 +72,20 @@ impl Reconciler {
         now: Timestamp,
     ) -> Result<Vec<AlreadySent>, StoreError> {
         // Keep only rows whose recipient is in the list: an outbox may be large.
-        let recipients: HashSet<_> = listed.iter().filter_map(|one| one.to.as_ref()).collect();
+        let recipients: HashSet<_> = listed
+            .iter()
+            .filter_map(|message| message.to.as_ref())
+            .collect();
         let mut open = Vec::new();
         for state in states {
-            let mut after = 0;
+            let mut after_id = 0;
             loop {
                 let rows = self
                     .store
-                    .list_open_outbound(*state, after, ROWS_PER_QUERY, now)
+                    .list_open_outbound(*state, after_id, ROWS_PER_QUERY, now)
                     .await?;
                 let Some(last) = rows.last() else { break };
-                after = last.id;
+                after_id = last.id;
                 let is_candidate = |row: &OutboundMessage| {
                     same_account(row.account, account) && recipients.contains(&row.user)
                 };
@@ -90,15 +93,18 @@ impl Reconciler {
             }
         }
         // After the rows: if a server records an outcome in between, its SID is not free for another row any more.
-        let free = self.unclaimed(account, listed).await?;
+        let unmatched = self.unmatched_rest_messages(account, listed).await?;
         // The list is newest first. Rows are in the order of their ids, so match the oldest message first.
-        let mut left: Vec<_> = listed.iter().rev().collect();
-        left.retain(|one| free.contains(&one.sid));
+        let mut candidates: Vec<_> = listed.iter().rev().collect();
+        candidates.retain(|message| unmatched.contains(&message.sid));
         let mut sent = Vec::new();
         for row in open {
-            if let Some(index) = left.iter().position(|one| one.may_be(&row)) {
+            if let Some(index) = candidates
+                .iter()
+                .position(|message| message.may_match(&row))
+            {
                 // Each listed message matches one row only.
-                let message = left.remove(index);
+                let message = candidates.remove(index);
                 sent.push(AlreadySent {
                     outbound: row.id,
                     user: row.user,
@@ -123,23 +129,23 @@ impl Reconciler {
     }
 
     /// Returns the messages that were sent via the REST API and belong to no row of the outbox.
-    pub(super) async fn unclaimed(
+    pub(super) async fn unmatched_rest_messages(
         &self,
         account: AccountSid,
         listed: &[Message],
     ) -> Result<HashSet<MessageSid>, StoreError> {
-        let by_rest = |message: &&Message| {
+        let is_rest_message = |message: &&Message| {
             is_sent_outbound(message) && message.direction.as_deref() != Some("outbound-reply")
         };
         let sids: Vec<_> = listed
             .iter()
-            .filter(by_rest)
+            .filter(is_rest_message)
             .map(|message| message.sid)
             .collect();
-        let mut free = HashSet::new();
+        let mut unmatched = HashSet::new();
         for chunk in sids.chunks(ROWS_PER_QUERY as usize) {
-            free.extend(self.store.unmatched_sids(account, chunk.to_vec()).await?);
+            unmatched.extend(self.store.unmatched_sids(account, chunk.to_vec()).await?);
         }
-        Ok(free)
+        Ok(unmatched)
     }
 }

@@ -10,7 +10,7 @@ use crate::message::{InboundMessage, MessageStatus};
 use crate::sid::{MessageSid, MessagingServiceSid};
 use crate::store::MessageRow;
 use crate::twilio::{CLOCK_SKEW, Message};
-use crate::twiml::spoken;
+use crate::twiml::parse_message_texts;
 
 /// Listed messages that Twilio sent for TwiML, by recipient and text, oldest first.
 pub(super) struct Replies(HashMap<(String, String), Vec<(Timestamp, MessageSid)>>);
@@ -20,12 +20,12 @@ pub(super) struct ReplyMatch {
     pub(super) to: Address,
     pub(super) text: String,
     /// True if Twilio's list has the message.
-    pub(super) found: bool,
+    pub(super) is_listed: bool,
 }
 
 impl Replies {
     /// Collects the replies of a list. `since` replaces the time of a message without one.
-    pub(super) fn of(listed: &[Message], since: Timestamp) -> Self {
+    pub(super) fn new(listed: &[Message], since: Timestamp) -> Self {
         // Twilio lists TwiML replies as `outbound-reply`, and REST messages as `outbound-api`.
         let mut sent: HashMap<_, Vec<_>> = HashMap::new();
         let replies = listed
@@ -33,12 +33,12 @@ impl Replies {
             .filter(|message| message.direction.as_deref() == Some("outbound-reply"));
         for reply in replies {
             let to = reply.to.as_ref().map_or("", Address::as_str).to_owned();
-            let text = normalized(reply.body.as_ref().map_or("", |body| body.0.as_str()));
+            let text = normalize(reply.body.as_ref().map_or("", |body| body.0.as_str()));
             let at = reply.created_at().unwrap_or(since);
             sent.entry((to, text)).or_default().push((at, reply.sid));
         }
-        for found in sent.values_mut() {
-            found.sort_unstable();
+        for same_text in sent.values_mut() {
+            same_text.sort_unstable();
         }
         Self(sent)
     }
@@ -59,11 +59,11 @@ impl Replies {
             .received_at
             .checked_sub(CLOCK_SKEW)
             .unwrap_or(row.received_at);
-        let matches = spoken(&response.0).into_iter().map(|message| {
+        let matches = parse_message_texts(&response.0).into_iter().map(|message| {
             let to = message.to.unwrap_or_else(|| author.to_owned());
             let sent = self
                 .0
-                .entry((to.clone(), normalized(&message.text)))
+                .entry((to.clone(), normalize(&message.text)))
                 .or_default();
             let index = sent.iter().position(|(at, _)| *at >= earliest);
             if let Some(index) = index {
@@ -72,20 +72,20 @@ impl Replies {
             ReplyMatch {
                 to: to.into(),
                 text: message.text,
-                found: index.is_some(),
+                is_listed: index.is_some(),
             }
         });
         Some(matches.collect())
     }
 
-    /// Returns the messages that no row has taken.
+    /// Returns the messages that no row matched.
     pub(super) fn unmatched(self) -> impl Iterator<Item = MessageSid> {
         self.0.into_values().flatten().map(|(_, sid)| sid)
     }
 }
 
 /// Normalizes a text for comparison: Twilio trims white space and changes line ends.
-fn normalized(text: &str) -> String {
+fn normalize(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -95,8 +95,8 @@ pub(super) fn is_inbound(message: &Message) -> bool {
 
 /// Returns true for an outbound message that Twilio has sent or is about to send.
 pub(super) fn is_sent_outbound(message: &Message) -> bool {
-    let sent = |direction: &str| direction.starts_with("outbound");
-    message.direction.as_deref().is_some_and(sent)
+    let is_outbound = |direction: &str| direction.starts_with("outbound");
+    message.direction.as_deref().is_some_and(is_outbound)
         && !matches!(
             message.status,
             MessageStatus::Failed | MessageStatus::Undelivered | MessageStatus::Canceled
@@ -111,7 +111,7 @@ pub(super) struct LastOutbound(HashMap<(String, String), usize>);
 
 impl LastOutbound {
     /// Evaluates the `unrecognized` messages of a list that is in chronological order.
-    pub(super) fn of(
+    pub(super) fn new(
         listed: &[(Timestamp, &Message)],
         known: &HashSet<MessageSid>,
         unrecognized: &HashSet<MessageSid>,
@@ -125,7 +125,7 @@ impl LastOutbound {
                 continue;
             }
             // A TwiML reply to a known message is this server's, even if Twilio changed its text so that
-            // `Replies::take` did not match it.
+            // `Replies::match_row` did not match it.
             let is_reply = message.direction.as_deref() == Some("outbound-reply");
             let is_ours = is_reply && last_inbound_is_known.get(&(to, from)) == Some(&true);
             if unrecognized.contains(&message.sid) && !is_ours {

@@ -37,7 +37,7 @@ pub enum MediaRejection {
 }
 
 /// Accepted types by group. Each list of subtypes has the channels that accept it: `w`hatsApp, `r`cs, `m`ms.
-const ACCEPTED: [(&str, &[(&str, &str)]); 5] = [
+const ACCEPTED_TYPES: [(&str, &[(&str, &str)]); 5] = [
     (
         "image",
         &[
@@ -88,19 +88,19 @@ const ACCEPTED: [(&str, &[(&str, &str)]); 5] = [
 /// Returns true if a channel accepts the type. Such a file is shown, played or saved, and does not run code, unlike
 /// HTML.
 pub(crate) fn is_media(content_type: &str) -> bool {
-    takers(content_type).is_some()
+    accepting_channels(content_type).is_some()
 }
 
 /// Returns true if the channel accepts the type. Channels without a known list accept every type.
-pub(crate) fn takes_type(channel: &Channel, content_type: &str) -> bool {
+pub(crate) fn accepts_type(channel: &Channel, content_type: &str) -> bool {
     let letter = match channel {
         Channel::WhatsApp => 'w',
         Channel::Rcs => 'r',
         Channel::Sms => 'm',
-        // `ACCEPTED` does not cover these channels.
+        // `ACCEPTED_TYPES` does not cover these channels.
         Channel::Messenger | Channel::Other(_) => return true,
     };
-    takers(content_type).is_some_and(|takers| takers.contains(letter))
+    accepting_channels(content_type).is_some_and(|channels| channels.contains(letter))
 }
 
 /// Returns the maximum size of a file on a channel, in bytes.
@@ -113,16 +113,16 @@ pub(crate) fn max_bytes(channel: &Channel) -> usize {
     }
 }
 
-fn takers(content_type: &str) -> Option<&'static str> {
+fn accepting_channels(content_type: &str) -> Option<&'static str> {
     // Without parameters, as in `audio/ogg; codecs=opus`.
-    let plain = content_type.split(';').next().unwrap_or_default().trim();
-    let plain = plain.to_ascii_lowercase();
-    let (group, kind) = plain.split_once('/')?;
-    let (_, lists) = ACCEPTED.iter().find(|(known, _)| *known == group)?;
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    let essence = essence.to_ascii_lowercase();
+    let (group, subtype) = essence.split_once('/')?;
+    let (_, lists) = ACCEPTED_TYPES.iter().find(|(known, _)| *known == group)?;
     let mut lists = lists.iter();
-    let (takers, _) =
-        lists.find(|(_, kinds)| kinds.split_whitespace().any(|known| known == kind))?;
-    Some(takers)
+    let (channels, _) =
+        lists.find(|(_, subtypes)| subtypes.split_whitespace().any(|known| known == subtype))?;
+    Some(channels)
 }
 
 #[cfg(test)]
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn channel_accepts_only_listed_media_types() {
-        for (content_type, takers) in [
+        for (content_type, channels) in [
             ("image/jpeg", "wrm"),
             ("IMAGE/PNG", "wrm"),
             ("image/webp", "w"),
@@ -157,15 +157,19 @@ mod tests {
                 ('r', Channel::Rcs),
                 ('m', Channel::Sms),
             ] {
-                let expected = takers.contains(letter);
+                let expected = channels.contains(letter);
                 assert_eq!(
-                    takes_type(&channel, content_type),
+                    accepts_type(&channel, content_type),
                     expected,
                     "{content_type} {letter}"
                 );
             }
-            assert_eq!(is_media(content_type), !takers.is_empty(), "{content_type}");
+            assert_eq!(
+                is_media(content_type),
+                !channels.is_empty(),
+                "{content_type}"
+            );
         }
-        assert!(takes_type(&Channel::Messenger, "application/zip"));
+        assert!(accepts_type(&Channel::Messenger, "application/zip"));
     }
 }

@@ -94,15 +94,15 @@ impl Media {
         not(feature = "app"),
         expect(dead_code, reason = "only publishing of media uses it")
     )]
-    pub(crate) fn stated_type(&self) -> Option<&str> {
+    pub(crate) fn declared_type(&self) -> Option<&str> {
         self.content_type.as_deref()
     }
 
     /// Returns the type for the extension of a file on disk.
     #[cfg(feature = "app")]
-    pub(crate) fn type_by_name(&self) -> Option<&'static str> {
+    pub(crate) fn type_from_extension(&self) -> Option<&'static str> {
         match &self.source {
-            MediaSource::File(path) => names::by_name(path.to_str()?),
+            MediaSource::File(path) => names::media_type_by_extension(path.to_str()?),
             MediaSource::Url(_) | MediaSource::Bytes(_) => None,
         }
     }

@@ -120,7 +120,7 @@ impl Reply {
     /// when the reply is rendered. The server would recognize the redirected message as a redelivery, and return the
     /// same redirect.
     pub fn redirect(url: impl Into<String>) -> Result<Self, RedirectError> {
-        Self::redirecting(url.into(), false)
+        Self::with_redirect(url.into(), false)
     }
 
     /// Creates a reply that hands the conversation off to another system, such as a Studio flow or Flex agents behind
@@ -154,10 +154,10 @@ impl Reply {
     /// # Errors
     /// [`RedirectError`], as for [`redirect`](Self::redirect).
     pub fn handoff(url: impl Into<String>) -> Result<Self, RedirectError> {
-        Self::redirecting(url.into(), true)
+        Self::with_redirect(url.into(), true)
     }
 
-    fn redirecting(url: String, is_handoff: bool) -> Result<Self, RedirectError> {
+    fn with_redirect(url: String, is_handoff: bool) -> Result<Self, RedirectError> {
         if !is_web_url(&url) {
             return Err(RedirectError);
         }

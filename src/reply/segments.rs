@@ -33,35 +33,35 @@ pub struct Segments {
 pub fn segments(text: &str) -> Segments {
     // A single character outside GSM-7 changes the encoding of the whole text.
     let forces_ucs2 = text.chars().find(|c| septets(*c).is_none());
-    let (size, one, several): (fn(char) -> usize, _, _) = if forces_ucs2.is_some() {
+    let (size, single_size, multi_size): (fn(char) -> usize, _, _) = if forces_ucs2.is_some() {
         (char::len_utf16, 70, 67)
     } else {
         (|c| septets(c).unwrap_or(1), 160, 153)
     };
-    let count = if text.chars().map(size).sum::<usize>() <= one {
+    let count = if text.chars().map(size).sum::<usize>() <= single_size {
         1
     } else {
-        filled(text, size, several)
+        count_filled(text, size, multi_size)
     };
     Segments { count, forces_ucs2 }
 }
 
-/// Counts segments of `most` units each, filled in order.
-fn filled(text: &str, size: fn(char) -> usize, most: usize) -> usize {
-    let (mut count, mut free) = (1, most);
+/// Counts segments of `max_units` units each, filled in order.
+fn count_filled(text: &str, size: fn(char) -> usize, max_units: usize) -> usize {
+    let (mut count, mut free) = (1, max_units);
     let mut put = |size: usize| {
         if size > free {
             count += 1;
-            free = most;
+            free = max_units;
         }
         free -= size;
     };
     for grapheme in text.graphemes(true) {
-        let whole: usize = grapheme.chars().map(size).sum();
+        let grapheme_units: usize = grapheme.chars().map(size).sum();
         // A grapheme larger than a segment must be divided. CR LF is one grapheme but two characters, and may be
         // divided.
-        if whole <= most && grapheme != "\r\n" {
-            put(whole);
+        if grapheme_units <= max_units && grapheme != "\r\n" {
+            put(grapheme_units);
         } else {
             grapheme.chars().for_each(|c| put(size(c)));
         }
@@ -130,18 +130,18 @@ mod tests {
     }
 
     /// Minimum number of segments for characters of these sizes, over all possible cuts.
-    fn fewest(sizes: &[usize], most: usize) -> usize {
-        let mut fewest = vec![0];
+    fn min_segments(sizes: &[usize], max_units: usize) -> usize {
+        let mut min_segments = vec![0];
         for end in 1..=sizes.len() {
             let mut length = 0;
-            let begins = (0..end).rev().take_while(|begin| {
-                length += sizes[*begin];
-                length <= most
+            let starts = (0..end).rev().take_while(|start| {
+                length += sizes[*start];
+                length <= max_units
             });
-            let least = begins.map(|begin| fewest[begin] + 1).min();
-            fewest.push(least.unwrap());
+            let min = starts.map(|start| min_segments[start] + 1).min();
+            min_segments.push(min.unwrap());
         }
-        fewest[sizes.len()]
+        min_segments[sizes.len()]
     }
 
     proptest! {
@@ -150,9 +150,9 @@ mod tests {
         #[test]
         fn sms_segment_count_is_minimal(gsm7 in "[a€]{161,900}", ucs2 in "ж(a|ж|👍|🇮🇹 ){71,400}") {
             let sizes: Vec<_> = gsm7.chars().filter_map(septets).collect();
-            prop_assert_eq!(segments(&gsm7).count, fewest(&sizes, 153));
+            prop_assert_eq!(segments(&gsm7).count, min_segments(&sizes, 153));
             let sizes: Vec<_> = ucs2.graphemes(true).map(|part| part.encode_utf16().count()).collect();
-            prop_assert_eq!(segments(&ucs2).count, fewest(&sizes, 67));
+            prop_assert_eq!(segments(&ucs2).count, min_segments(&sizes, 67));
         }
     }
 }

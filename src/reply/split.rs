@@ -12,9 +12,9 @@ use super::{CallbackMethod, Media, Reply, ReplyMessage};
 use crate::address::{Address, Channel};
 
 /// Maximum length of one text in UTF-16 units, the strictest reading of Twilio's "1600 characters" (14103).
-const TEXT_UNITS: usize = 1600;
+const MAX_TEXT_UNITS: usize = 1600;
 /// Maximum number of media files of one MMS (21623).
-const MMS_MEDIA: usize = 10;
+const MAX_MMS_MEDIA: usize = 10;
 
 /// Message as it is sent to Twilio.
 #[derive(Clone)]
@@ -62,16 +62,16 @@ impl Reply {
 
 impl WireMessage<'_> {
     fn end_in_ellipsis(&mut self, channel: &Channel) {
-        if !captions(channel, self.media) {
+        if !can_caption(channel, self.media) {
             // A file without a caption cannot show the ellipsis, so the ellipsis replaces it.
             self.media = &[];
         }
-        let mut kept = self.text.trim_end();
-        while units_of(kept) + units_of(ELLIPSIS) > TEXT_UNITS {
-            let last = kept.grapheme_indices(true).next_back();
-            kept = &kept[..last.map_or(0, |(at, _)| at)];
+        let mut text = self.text.trim_end();
+        while count_units(text) + count_units(ELLIPSIS) > MAX_TEXT_UNITS {
+            let last = text.grapheme_indices(true).next_back();
+            text = &text[..last.map_or(0, |(at, _)| at)];
         }
-        self.text = Cow::Owned(format!("{kept}{ELLIPSIS}"));
+        self.text = Cow::Owned(format!("{text}{ELLIPSIS}"));
     }
 }
 
@@ -96,23 +96,23 @@ impl ReplyMessage {
             status_callback: self.status_callback.as_deref(),
             action: None,
         };
-        let left = limit - first;
+        let remaining = limit - first;
         let mut texts = if self.numbered {
-            numbered(&self.text, left)
+            numbered_pieces(&self.text, remaining)
         } else {
             // One more than fits shows that the text is cut.
-            let pieces = filled(&self.text, TEXT_UNITS, left.saturating_add(1));
+            let pieces = first_pieces(&self.text, MAX_TEXT_UNITS, remaining.saturating_add(1));
             pieces.into_iter().map(Cow::Borrowed).collect()
         };
         let per_message = if *channel == Channel::Sms {
-            MMS_MEDIA
+            MAX_MMS_MEDIA
         } else {
             1
         };
         let mut media = self.media.chunks(per_message);
         // A caption, if the text is a single piece; otherwise all texts precede the media.
         if texts.len() == 1
-            && captions(channel, &self.media)
+            && can_caption(channel, &self.media)
             && let Some(files) = media.next()
         {
             wire.extend(texts.drain(..).map(|caption| part(caption, files)));
@@ -134,14 +134,14 @@ impl ReplyMessage {
 
 /// Returns true if a text and these files may share a message: always on SMS, elsewhere only if the first file is a
 /// JPEG or PNG. WhatsApp drops the text of other files.
-fn captions(channel: &Channel, media: &[Media]) -> bool {
+fn can_caption(channel: &Channel, media: &[Media]) -> bool {
     *channel == Channel::Sms || media.first().is_some_and(Media::carries_caption)
 }
 
 /// Returns the first `limit` pieces of a text, without blank ones.
-fn filled(text: &str, units: usize, limit: usize) -> Vec<&str> {
+fn first_pieces(text: &str, units: usize, limit: usize) -> Vec<&str> {
     let mut pieces = Vec::new();
-    each_piece(text, units, |piece| {
+    for_each_piece(text, units, |piece| {
         if !piece.trim().is_empty() {
             pieces.push(piece);
         }
@@ -154,53 +154,57 @@ fn filled(text: &str, units: usize, limit: usize) -> Vec<&str> {
     pieces
 }
 
-/// Returns pieces like [`filled`], each with a number in front if there are several: `(1/3) …`.
+/// Returns pieces like [`first_pieces`], each with a number in front if there are several: `(1/3) …`.
 ///
 /// If there are more than `limit`, the total is `limit`, and one more piece shows that the text is cut.
-fn numbered(text: &str, limit: usize) -> Vec<Cow<'_, str>> {
-    let beyond = limit.saturating_add(1);
+fn numbered_pieces(text: &str, limit: usize) -> Vec<Cow<'_, str>> {
+    let limit_plus_one = limit.saturating_add(1);
     // Two pieces are enough to decide whether numbers are needed.
-    let whole = filled(text, TEXT_UNITS, beyond.min(2));
-    if whole.len() <= 1 || limit <= 1 {
-        return whole.into_iter().map(Cow::Borrowed).collect();
+    let first_two = first_pieces(text, MAX_TEXT_UNITS, limit_plus_one.min(2));
+    if first_two.len() <= 1 || limit <= 1 {
+        return first_two.into_iter().map(Cow::Borrowed).collect();
     }
     // Longer numbers leave less space for text, which may need more pieces: try again with one more digit until the
     // total fits.
     let mut digits = 1;
     loop {
-        let room = TEXT_UNITS - "(/) ".len() - 2 * digits;
-        let pieces = filled(text, room, beyond);
-        let all = pieces.len().min(limit);
-        if all.to_string().len() <= digits {
+        let max_units = MAX_TEXT_UNITS - "(/) ".len() - 2 * digits;
+        let pieces = first_pieces(text, max_units, limit_plus_one);
+        let total = pieces.len().min(limit);
+        if total.to_string().len() <= digits {
             let pieces = (1..).zip(pieces);
             return pieces
-                .map(|(number, piece)| Cow::Owned(format!("({number}/{all}) {piece}")))
+                .map(|(number, piece)| Cow::Owned(format!("({number}/{total}) {piece}")))
                 .collect();
         }
         digits += 1;
     }
 }
 
-/// Cuts a text into pieces of at most `most` units, whose concatenation is the text.
+/// Cuts a text into pieces of at most `max_units` units, whose concatenation is the text.
 ///
 /// A piece ends after white space if it has any, else between words, else between graphemes. Only a grapheme that is
 /// too long for a message is cut itself. A piece does not depend on text after the next piece, so that a caller may
 /// stop early.
-fn each_piece<'a>(text: &'a str, most: usize, mut take: impl FnMut(&'a str) -> ControlFlow<()>) {
-    // Each UTF-16 unit takes at least one byte of UTF-8, so a text of `most` bytes fits without counting.
-    if text.len() <= most {
-        let _ = take(text);
+fn for_each_piece<'a>(
+    text: &'a str,
+    max_units: usize,
+    mut on_piece: impl FnMut(&'a str) -> ControlFlow<()>,
+) {
+    // Each UTF-16 unit takes at least one byte of UTF-8, so a text of `max_units` bytes fits without counting.
+    if text.len() <= max_units {
+        let _ = on_piece(text);
         return;
     }
     let mut start = 0;
     let mut units = 0;
     let mut after_space = None;
     let cuts = text.grapheme_indices(true).flat_map(|(at, grapheme)| {
-        let whole = units_of(grapheme) <= most;
+        let fits = count_units(grapheme) <= max_units;
         let chars = grapheme
             .char_indices()
             .map(move |(offset, c)| (at + offset, &grapheme[offset..offset + c.len_utf8()]));
-        let (one, many) = if whole {
+        let (one, many) = if fits {
             (Some((at, grapheme)), None)
         } else {
             (None, Some(chars))
@@ -208,25 +212,25 @@ fn each_piece<'a>(text: &'a str, most: usize, mut take: impl FnMut(&'a str) -> C
         one.into_iter().chain(many.into_iter().flatten())
     });
     for (at, cut) in cuts {
-        let more = units_of(cut);
+        let cut_units = count_units(cut);
         // A loop, because cutting after white space may leave a rest to which `cut` still cannot be added.
-        while units > 0 && units + more > most {
+        while units > 0 && units + cut_units > max_units {
             let end = after_space
                 .take()
                 .unwrap_or_else(|| word_boundary(&text[..at + cut.len()], start, at));
-            if take(&text[start..end]).is_break() {
+            if on_piece(&text[start..end]).is_break() {
                 return;
             }
             // The rest after the cut begins the next piece.
-            units = units_of(&text[end..at]);
+            units = count_units(&text[end..at]);
             start = end;
         }
-        units += more;
+        units += cut_units;
         if cut.ends_with(char::is_whitespace) {
             after_space = Some(at + cut.len());
         }
     }
-    let _ = take(&text[start..]);
+    let _ = on_piece(&text[start..]);
 }
 
 /// Returns the last boundary between words up to `at`, or `at` itself if the piece would lose half of its length or
@@ -246,7 +250,7 @@ fn word_boundary(text: &str, start: usize, at: usize) -> usize {
     }
 }
 
-fn units_of(text: &str) -> usize {
+fn count_units(text: &str) -> usize {
     text.chars().map(char::len_utf16).sum()
 }
 
@@ -255,9 +259,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn split_text(text: &str, most: usize) -> Vec<&str> {
+    fn split_text(text: &str, max_units: usize) -> Vec<&str> {
         let mut pieces = Vec::new();
-        each_piece(text, most, |piece| {
+        for_each_piece(text, max_units, |piece| {
             pieces.push(piece);
             ControlFlow::Continue(())
         });
@@ -292,7 +296,7 @@ mod tests {
         );
         let texts = cut(&Reply::text(long.clone()).numbered(), &Channel::Sms, 3);
         assert!(texts[0].0.starts_with("(1/3) word ") && texts[2].0.starts_with("(3/3) word "));
-        assert!(texts[2].0.ends_with("word…") && units_of(&texts[2].0) <= TEXT_UNITS);
+        assert!(texts[2].0.ends_with("word…") && count_units(&texts[2].0) <= MAX_TEXT_UNITS);
         let unbroken = cut(&Reply::text("x".repeat(3201)), &Channel::Sms, 2);
         assert_eq!(unbroken[1].0, "x".repeat(1599) + "…");
         let families = cut(&Reply::text("👨‍👩‍👧‍👦".repeat(300)), &Channel::Sms, 1);
@@ -323,7 +327,7 @@ mod tests {
     #[test]
     fn long_text_is_split_after_white_space() {
         let text = "word ".repeat(400);
-        let pieces = split_text(&text, TEXT_UNITS);
+        let pieces = split_text(&text, MAX_TEXT_UNITS);
         assert_eq!(pieces.len(), 2);
         assert_eq!(pieces[0].len(), 1600);
         assert!(
@@ -336,14 +340,14 @@ mod tests {
     #[test]
     fn text_without_spaces_is_split_between_graphemes() {
         let family = "👨‍👩‍👧‍👦".repeat(200);
-        for piece in split_text(&family, TEXT_UNITS) {
+        for piece in split_text(&family, MAX_TEXT_UNITS) {
             assert_eq!(piece.len() % "👨‍👩‍👧‍👦".len(), 0);
         }
         let url = "https://example.com/".to_owned() + &"a".repeat(1580) + "/tail";
-        assert_eq!(split_text(&url, TEXT_UNITS)[1], "/tail");
+        assert_eq!(split_text(&url, MAX_TEXT_UNITS)[1], "/tail");
         let cjk = "漢字".repeat(900);
         assert!(
-            split_text(&cjk, TEXT_UNITS)
+            split_text(&cjk, MAX_TEXT_UNITS)
                 .iter()
                 .all(|piece| piece.chars().count() <= 1600)
         );
@@ -354,23 +358,24 @@ mod tests {
     fn whatsapp_message_takes_one_file() {
         let photo = || Media::url("https://h/a.jpg");
         let pdf = || Media::url("https://h/a.pdf");
-        let of = |message: ReplyMessage| Reply::from(message);
+        let reply = |message: ReplyMessage| Reply::from(message);
         let text = |text: &str, files| (text.to_owned(), files);
-        let two = of(ReplyMessage::text("look").media(photo()).media(pdf()));
+        let two = reply(ReplyMessage::text("look").media(photo()).media(pdf()));
         assert_eq!(
             shape(&two, &Channel::WhatsApp),
             [text("look", 1), text("", 1)]
         );
         assert_eq!(shape(&two, &Channel::Sms), [text("look", 2)]);
-        let document = of(ReplyMessage::text("look").media(pdf()));
+        let document = reply(ReplyMessage::text("look").media(pdf()));
         assert_eq!(
             shape(&document, &Channel::WhatsApp),
             [text("look", 0), text("", 1)]
         );
-        let eleven = of((0..11).fold(ReplyMessage::text("x"), |message, _| message.media(photo())));
+        let eleven =
+            reply((0..11).fold(ReplyMessage::text("x"), |message, _| message.media(photo())));
         assert_eq!(shape(&eleven, &Channel::Sms), [text("x", 10), text("", 1)]);
         assert_eq!(
-            shape(&of(ReplyMessage::text(" \n")), &Channel::WhatsApp),
+            shape(&reply(ReplyMessage::text(" \n")), &Channel::WhatsApp),
             []
         );
     }
@@ -386,13 +391,13 @@ mod tests {
         let parts = texts(Reply::text(long.clone()));
         assert_eq!(parts.len(), 2);
         assert!(parts[0].starts_with("(1/2) word ") && parts[1].starts_with("(2/2) word "));
-        let said: String = parts.iter().map(|part| &part[6..]).collect();
-        assert_eq!(said, long);
+        let joined: String = parts.iter().map(|part| &part[6..]).collect();
+        assert_eq!(joined, long);
         // The text fits nine messages without numbers. With numbers it needs ten, whose numbers have one more digit.
         let parts = texts(Reply::text("x".repeat(9 * 1600)));
         assert_eq!(parts.len(), 10);
         assert!(parts[9].starts_with("(10/10) x"));
-        assert!(parts.iter().all(|part| units_of(part) <= TEXT_UNITS));
+        assert!(parts.iter().all(|part| count_units(part) <= MAX_TEXT_UNITS));
     }
 
     #[test]
@@ -415,10 +420,10 @@ mod tests {
         #[test]
         fn split_pieces_join_to_text_within_limit(parts in proptest::collection::vec("[a-zé ]{0,300}|(\\PC){0,300}|(e\u{0301}){0,900}|👍🏽{0,500}|a(\u{0301}){0,3000}", 0..8)) {
             let text = parts.concat();
-            let pieces = split_text(&text, TEXT_UNITS);
+            let pieces = split_text(&text, MAX_TEXT_UNITS);
             prop_assert_eq!(pieces.concat(), text.as_str());
             for piece in pieces {
-                prop_assert!(units_of(piece) <= TEXT_UNITS);
+                prop_assert!(count_units(piece) <= MAX_TEXT_UNITS);
             }
         }
     }

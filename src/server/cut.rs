@@ -9,26 +9,26 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::crash_point;
 
 /// A stream that counts written bytes and aborts the process at the crash points.
-pub(super) struct Cut<S> {
+pub(super) struct AbortingStream<S> {
     stream: S,
     written: usize,
-    most: Option<usize>,
+    abort_after: Option<usize>,
 }
 
-impl<S> Cut<S> {
+impl<S> AbortingStream<S> {
     pub(super) fn new(stream: S) -> Self {
         // Without a valid argument P7 aborts after the first byte.
-        let most = crash_point::argument("P7")
+        let abort_after = crash_point::argument("P7")
             .map(|bytes| bytes.and_then(|bytes| bytes.parse().ok()).unwrap_or(1));
         Self {
             stream,
             written: 0,
-            most,
+            abort_after,
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Cut<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for AbortingStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -38,20 +38,22 @@ impl<S: AsyncRead + Unpin> AsyncRead for Cut<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Cut<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for AbortingStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        // Cannot underflow: the process ends when `written` reaches `most`. Only `poll_write` is overridden, so
+        // Cannot underflow: the process ends when `written` reaches `abort_after`. Only `poll_write` is overridden, so
         // vectored writes arrive here too.
-        let left = self.most.map_or(usize::MAX, |most| most - self.written);
-        let buf = &buf[..buf.len().min(left)];
+        let remaining = self
+            .abort_after
+            .map_or(usize::MAX, |abort_after| abort_after - self.written);
+        let buf = &buf[..buf.len().min(remaining)];
         let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
         if let Poll::Ready(Ok(written)) = outcome {
             self.written += written;
-            if written == left {
+            if written == remaining {
                 // Abort, not exit: no destructor may run, as after `kill -9`.
                 std::process::abort();
             }

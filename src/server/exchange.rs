@@ -15,21 +15,21 @@ use http::{HeaderValue, Request, StatusCode, Version};
 use hyper::body::{Frame, Incoming, SizeHint};
 use tower::Service;
 
-use super::Listening;
+use super::ListenerState;
 use crate::connection::{ConnectionState, Phase};
 
 // A body of known length up to this size counts as written in one piece with its head. TwiML has at most 64 kB.
 const MAX_WHOLE_BODY: u64 = 256 * 1024;
 
 /// Checks a request, passes it to the router, and prepares the response.
-pub(super) fn answer(
-    listening: &Arc<Listening>,
+pub(super) fn serve_request(
+    listener: &Arc<ListenerState>,
     state: &Arc<ConnectionState>,
     mut request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response, Infallible>> + use<> {
     let rejection = if state.begin_request() {
-        malformed(&request).map(|(status, reason)| {
-            listening.report_malformed(&reason);
+        check_request(&request).map(|(status, reason)| {
+            listener.report_malformed(&reason);
             (status, format!("{reason}\n"))
         })
     } else {
@@ -43,27 +43,29 @@ pub(super) fn answer(
     } else {
         // The signature layer finds the connection here, and reports verified requests to it.
         request.extensions_mut().insert(state.clone());
-        Either::Right(listening.router.clone().call(request.map(Body::new)))
+        Either::Right(listener.router.clone().call(request.map(Body::new)))
     };
-    let (state, wants_signatures) = (state.clone(), listening.limits.wants_signatures);
+    let (state, requires_signatures) = (state.clone(), listener.limits.requires_signatures);
     response.map(move |response| {
         response.map(|mut response| {
-            // Read before `begin`, which moves on from `Phase::Verified`.
+            // Read before `track_response`, which moves on from `Phase::Verified`.
             let is_verified = state.phase() == Phase::Verified;
-            if is_malformed || wants_signatures && !is_verified && is_rejection(response.status()) {
+            if is_malformed
+                || requires_signatures && !is_verified && is_rejection(response.status())
+            {
                 // A rejected client must not hold a connection. A malformed request closes it on the private listener
                 // too.
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
                 state.record_rejection();
             }
-            begin(response, state)
+            track_response(response, state)
         })
     })
 }
 
 /// Returns status and reason if the request must not reach the router.
-fn malformed(request: &Request<Incoming>) -> Option<(StatusCode, &'static str)> {
+fn check_request(request: &Request<Incoming>) -> Option<(StatusCode, &'static str)> {
     // Proxies disagree on which of two `Host` headers counts, so such a request could be routed differently here. Two
     // are enough to decide.
     let hosts = request.headers().get_all(HOST).iter().take(2).count();
@@ -91,7 +93,7 @@ fn is_rejection(status: StatusCode) -> bool {
 }
 
 /// Records the start of a response, and wraps a large or streaming body to record its end.
-fn begin(response: Response, state: Arc<ConnectionState>) -> Response {
+fn track_response(response: Response, state: Arc<ConnectionState>) -> Response {
     // A body without an exact length is a stream from the store or from Twilio, which can pause for any time.
     let length = response.body().size_hint().exact();
     let is_streaming = length.is_none_or(|length| length > MAX_WHOLE_BODY);
@@ -100,11 +102,8 @@ fn begin(response: Response, state: Arc<ConnectionState>) -> Response {
         return response;
     }
     response.map(|body| {
-        let ended = StreamEnd(state);
-        Body::new(StreamingBody {
-            body,
-            _ended: ended,
-        })
+        let end = StreamEnd(state);
+        Body::new(StreamingBody { body, _end: end })
     })
 }
 
@@ -113,7 +112,7 @@ struct StreamingBody {
     body: Body,
     // Fields drop in this order: the body is gone when the end is recorded. hyper drops the body after its last frame,
     // and also if the connection breaks.
-    _ended: StreamEnd,
+    _end: StreamEnd,
 }
 
 struct StreamEnd(Arc<ConnectionState>);
@@ -144,12 +143,12 @@ impl HttpBody for StreamingBody {
     }
 }
 
-impl Listening {
+impl ListenerState {
     /// Counts and logs a malformed request.
     // No endpoint sees it, so no other metric or log line shows it. If it came from Twilio, a message is lost.
     pub(super) fn report_malformed(&self, reason: &dyn Display) {
         self.metrics.malformed_requests.increment(1);
-        if let Some(suppressed) = self.malformed.try_log() {
+        if let Some(suppressed) = self.malformed_warnings.try_log() {
             tracing::warn!(%reason, suppressed, "rejected: the request is malformed");
         }
     }

@@ -8,25 +8,25 @@ const MIB: u64 = 1024 * 1024;
 /// Returns the default of `server.unverified_bytes`: a quarter of the memory, between 16 and 256 MiB.
 pub(crate) fn default_unverified_bytes() -> usize {
     // Unknown memory, as on a system without /proc, gives the minimum.
-    let quarter = limit(Path::new("/")).unwrap_or(0) / 4;
+    let quarter = memory_limit(Path::new("/")).unwrap_or(0) / 4;
     usize::try_from(quarter.clamp(16 * MIB, 256 * MIB)).unwrap_or(usize::MAX)
 }
 
 /// Returns the smallest of the machine's memory and the limits of the process's control groups and their ancestors.
 ///
 /// `root` is the directory that contains `proc` and `sys`, another one in tests.
-fn limit(root: &Path) -> Option<u64> {
-    let machine = machine(root);
-    let groups = groups(root).into_iter().filter_map(|file| {
+fn memory_limit(root: &Path) -> Option<u64> {
+    let machine = machine_memory(root);
+    let group_limits = cgroup_limit_files(root).into_iter().filter_map(|file| {
         // "max" in version 2 stands for unlimited, and fails to parse. Version 1 has a huge number instead, and `min`
         // chooses the machine's memory.
         let text = fs::read_to_string(file).ok()?;
         text.trim().parse().ok()
     });
-    groups.chain(machine).min()
+    group_limits.chain(machine).min()
 }
 
-fn machine(root: &Path) -> Option<u64> {
+fn machine_memory(root: &Path) -> Option<u64> {
     let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
     let line = text
         .lines()
@@ -36,11 +36,11 @@ fn machine(root: &Path) -> Option<u64> {
 }
 
 /// Returns the files with the limits of the process's control groups, in the hierarchies of both cgroup versions.
-fn groups(root: &Path) -> Vec<PathBuf> {
+fn cgroup_limit_files(root: &Path) -> Vec<PathBuf> {
     let read = |file| fs::read_to_string(root.join(file)).unwrap_or_default();
-    let (own, mounts) = (read("proc/self/cgroup"), read("proc/self/mountinfo"));
+    let (memberships, mounts) = (read("proc/self/cgroup"), read("proc/self/mountinfo"));
     let mut files = Vec::new();
-    for line in own.lines() {
+    for line in memberships.lines() {
         // The line is `0::/path` in version 2, and `4:memory:/path` in version 1.
         let mut parts = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
@@ -48,28 +48,32 @@ fn groups(root: &Path) -> Vec<PathBuf> {
         };
         let file = match controllers {
             "" => "memory.max",
-            _ if has(controllers, "memory") => "memory.limit_in_bytes",
+            _ if list_contains(controllers, "memory") => "memory.limit_in_bytes",
             _ => continue,
         };
         let mount = mounts
             .lines()
-            .find_map(|mount| mount_of(mount, controllers));
+            .find_map(|mount| parse_mount(mount, controllers));
         let Some((mount_root, mount_point)) = mount else {
             continue;
         };
         // Inside a container the mount may show only the container's own group, as the hierarchy's root, while `path`
         // is the name outside. A path that is not below the mount's root therefore means the root itself.
-        let below = Path::new(path)
+        let relative_path = Path::new(path)
             .strip_prefix(mount_root)
             .unwrap_or("".as_ref());
         // `/../other` is the path of a group outside the container's view. Its file would be read from a wrong place.
-        let is_below = below
+        let is_inside = relative_path
             .components()
             .all(|part| matches!(part, Component::Normal(_)));
-        let below = if is_below { below } else { "".as_ref() };
+        let relative_path = if is_inside {
+            relative_path
+        } else {
+            "".as_ref()
+        };
         let mount_point = root.join(mount_point.trim_start_matches('/'));
         // An ancestor's limit applies to all groups below it.
-        let ancestors = below
+        let ancestors = relative_path
             .ancestors()
             .map(|group| mount_point.join(group).join(file));
         files.extend(ancestors);
@@ -77,24 +81,24 @@ fn groups(root: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn has(list: &str, word: &str) -> bool {
+fn list_contains(list: &str, word: &str) -> bool {
     list.split(',').any(|item| item == word)
 }
 
 /// Returns root and mount point of a hierarchy, if `line` of `mountinfo` is its mount.
 ///
 /// Empty `controllers` stand for the hierarchy of version 2.
-fn mount_of<'a>(line: &'a str, controllers: &str) -> Option<(&'a str, &'a str)> {
-    let (mount, kind) = line.split_once(" - ")?;
-    let mut kind = kind.split(' ');
-    let is_it = match kind.next()? {
+fn parse_mount<'a>(line: &'a str, controllers: &str) -> Option<(&'a str, &'a str)> {
+    let (mount, fs_fields) = line.split_once(" - ")?;
+    let mut fs_fields = fs_fields.split(' ');
+    let is_hierarchy = match fs_fields.next()? {
         "cgroup2" => controllers.is_empty(),
-        "cgroup" => !controllers.is_empty() && has(kind.nth(1)?, "memory"),
+        "cgroup" => !controllers.is_empty() && list_contains(fs_fields.nth(1)?, "memory"),
         _ => false,
     };
     // Fields before the separator: mount ID, parent ID, device, root, mount point.
     let mut mount = mount.split(' ').skip(3);
-    is_it.then_some((mount.next()?, mount.next()?))
+    is_hierarchy.then_some((mount.next()?, mount.next()?))
 }
 
 #[cfg(test)]
@@ -110,7 +114,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        limit(root.path())
+        memory_limit(root.path())
     }
 
     const MEMINFO: (&str, &str) = (
@@ -134,21 +138,27 @@ mod tests {
 
     #[test]
     fn cgroup_v2_limit_is_smallest_of_ancestors() {
-        let own = ("proc/self/cgroup", "0::/system.slice/replyhook.service\n");
+        let cgroup = ("proc/self/cgroup", "0::/system.slice/replyhook.service\n");
         let max = (
             "sys/fs/cgroup/system.slice/replyhook.service/memory.max",
             "max\n",
         );
         let slice = ("sys/fs/cgroup/system.slice/memory.max", "268435456\n");
-        assert_eq!(limit_of(&[MEMINFO, V2, own, max]), Some(MACHINE));
-        assert_eq!(limit_of(&[MEMINFO, V2, own, max, slice]), Some(256 * MIB));
+        assert_eq!(limit_of(&[MEMINFO, V2, cgroup, max]), Some(MACHINE));
+        assert_eq!(
+            limit_of(&[MEMINFO, V2, cgroup, max, slice]),
+            Some(256 * MIB)
+        );
         let inner = (
             "sys/fs/cgroup/system.slice/replyhook.service/memory.max",
             "134217728\n",
         );
-        assert_eq!(limit_of(&[MEMINFO, V2, own, inner, slice]), Some(128 * MIB));
+        assert_eq!(
+            limit_of(&[MEMINFO, V2, cgroup, inner, slice]),
+            Some(128 * MIB)
+        );
         let large = ("sys/fs/cgroup/system.slice/memory.max", "17179869184\n");
-        assert_eq!(limit_of(&[MEMINFO, V2, own, large]), Some(MACHINE));
+        assert_eq!(limit_of(&[MEMINFO, V2, cgroup, large]), Some(MACHINE));
         // The container's own group is the root.
         let root = ("proc/self/cgroup", "0::/\n");
         let limit = ("sys/fs/cgroup/memory.max", "268435456\n");
@@ -159,16 +169,19 @@ mod tests {
 
     #[test]
     fn cgroup_v1_limit_is_smallest_of_ancestors() {
-        let own = (
+        let cgroup = (
             "proc/self/cgroup",
             "5:cpu:/\n4:memory:/docker/abc/inner\n0::/\n",
         );
-        let none = (
+        let unlimited = (
             "sys/fs/cgroup/memory/inner/memory.limit_in_bytes",
             "9223372036854771712\n",
         );
         let limit = ("sys/fs/cgroup/memory/memory.limit_in_bytes", "268435456\n");
-        assert_eq!(limit_of(&[MEMINFO, V1, own, none]), Some(MACHINE));
-        assert_eq!(limit_of(&[MEMINFO, V1, own, none, limit]), Some(256 * MIB));
+        assert_eq!(limit_of(&[MEMINFO, V1, cgroup, unlimited]), Some(MACHINE));
+        assert_eq!(
+            limit_of(&[MEMINFO, V1, cgroup, unlimited, limit]),
+            Some(256 * MIB)
+        );
     }
 }

@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::memory::default_unverified_bytes;
-use self::table::Table;
+use self::table::ConnectionTable;
 use crate::telemetry::Throttle;
 use crate::telemetry::metrics::Metrics;
 
@@ -47,7 +47,7 @@ pub(crate) struct ConnectionLimits {
     /// Budget for the bytes of all unverified requests together. The first 8 KiB of each are free.
     pub(crate) unverified_bytes: usize,
     /// Requests need a signature. A rejected request closes its connection, and unverified connections can be evicted.
-    pub(crate) wants_signatures: bool,
+    pub(crate) requires_signatures: bool,
 }
 
 impl ConnectionLimits {
@@ -55,20 +55,20 @@ impl ConnectionLimits {
     pub(crate) fn private(self, connections: usize) -> Self {
         Self {
             connections,
-            wants_signatures: false,
+            requires_signatures: false,
             ..self
         }
     }
 }
 
 /// State shared by all connections of a listener.
-struct Listening {
+struct ListenerState {
     router: Router,
     builder: http1::Builder,
     limits: ConnectionLimits,
     metrics: Arc<Metrics>,
     /// Limits log lines about malformed requests, which any client can cause.
-    malformed: Throttle,
+    malformed_warnings: Throttle,
 }
 
 /// Serves connections until `stop`, then waits for requests in flight. The caller limits that wait.
@@ -88,14 +88,14 @@ pub(crate) async fn serve(
         // Limits a head that is still incomplete, while `max_header_size` applies to a complete one. The limit alone
         // is not exact: a buffer with spare capacity accepts more.
         .max_buf_size(limits.head_bytes);
-    let table = Arc::new(Table::new(&limits, metrics.clone()));
-    let errors = Throttle::new(3);
-    let listening = Arc::new(Listening {
+    let table = Arc::new(ConnectionTable::new(&limits, metrics.clone()));
+    let accept_warnings = Throttle::new(3);
+    let state = Arc::new(ListenerState {
         router,
         builder,
         limits,
         metrics,
-        malformed: Throttle::new(10),
+        malformed_warnings: Throttle::new(10),
     });
     loop {
         let accepted = tokio::select! {
@@ -105,8 +105,8 @@ pub(crate) async fn serve(
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                listening.metrics.accept_errors.increment(1);
-                if let Some(suppressed) = errors.try_log() {
+                state.metrics.accept_errors.increment(1);
+                if let Some(suppressed) = accept_warnings.try_log() {
                     tracing::error!(%error, suppressed, "could not accept a connection");
                 }
                 // Not interrupted by `stop`: the delay is short.
@@ -120,7 +120,7 @@ pub(crate) async fn serve(
             permit = table.admit() => permit,
             () = stop.cancelled() => break,
         };
-        tokio::spawn(task::run(stream, permit, listening.clone()));
+        tokio::spawn(task::run(stream, permit, state.clone()));
     }
     // Close the listener before waiting: new connections are refused and a load balancer turns to another server.
     drop(listener);

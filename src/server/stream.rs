@@ -36,7 +36,7 @@ impl TrackedStream {
         }
     }
 
-    fn written<T>(&self, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn record_write<T>(&self, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.state.set_write_stalled(outcome.is_pending());
         outcome
     }
@@ -74,7 +74,7 @@ impl AsyncRead for TrackedStream {
 impl Drop for TrackedStream {
     fn drop(&mut self) {
         // A connection that ends in the middle of a request still has bytes charged to the budget.
-        self.state.release();
+        self.state.release_charge();
     }
 }
 
@@ -85,7 +85,7 @@ impl AsyncWrite for TrackedStream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(self.stream.get_mut()).poll_write(cx, buf);
-        self.written(outcome)
+        self.record_write(outcome)
     }
 
     fn poll_write_vectored(
@@ -94,7 +94,7 @@ impl AsyncWrite for TrackedStream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(self.stream.get_mut()).poll_write_vectored(cx, bufs);
-        self.written(outcome)
+        self.record_write(outcome)
     }
 
     fn is_write_vectored(&self) -> bool {

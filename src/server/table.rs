@@ -1,4 +1,4 @@
-//! [`Table`]: the connections of a listener, their limit, and the choice of the one to evict at the limit.
+//! [`ConnectionTable`]: the connections of a listener, their limit, and the choice of the one to evict at the limit.
 //!
 //! Connections that never carried a verified request are evicted first, the oldest before the others. So a new
 //! connection lasts at least as long as a flood needs to replace all others. Idle connections that have carried a
@@ -25,14 +25,14 @@ pub(crate) const MAX_CLOSING_CONNECTIONS: usize = 64;
 const ALL_BUSY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The connections of a listener.
-pub(super) struct Table {
+pub(super) struct ConnectionTable {
     limit: usize,
     max_ending: usize,
     /// False for a private listener: at the limit, a new connection waits until one ends.
-    evicts: bool,
+    can_evict: bool,
     budget: Option<Arc<Budget>>,
     metrics: Arc<Metrics>,
-    reports: Throttle,
+    limit_warnings: Throttle,
     entries: Mutex<Entries>,
     /// Notified when a connection has ended.
     // Only the accept loop waits for it, in `admit` or `shut_down`. `notify_one` stores a permit if it is not waiting
@@ -71,11 +71,11 @@ enum EvictionOrder {
 }
 
 /// The reason why no connection could be evicted.
-enum Full {
+enum AdmitError {
     /// Only the end of a connection frees capacity.
-    TooManyEnding,
+    WaitForEnd,
     /// A connection may be evicted at this time.
-    UntilThen(Instant),
+    RetryAt(Instant),
 }
 
 impl Entries {
@@ -83,8 +83,8 @@ impl Entries {
         let Some(entry) = self.all.get_mut(&id) else {
             return;
         };
-        let before = std::mem::replace(&mut entry.order, order);
-        self.unlist(id, before);
+        let previous = std::mem::replace(&mut entry.order, order);
+        self.remove_order(id, previous);
         match order {
             EvictionOrder::Unverified => self.unverified.insert(id),
             EvictionOrder::Protected(until) => self.protected.insert((until, id)),
@@ -92,7 +92,7 @@ impl Entries {
         };
     }
 
-    fn unlist(&mut self, id: u64, order: EvictionOrder) {
+    fn remove_order(&mut self, id: u64, order: EvictionOrder) {
         match order {
             EvictionOrder::Unverified => self.unverified.remove(&id),
             EvictionOrder::Protected(until) => self.protected.remove(&(until, id)),
@@ -105,7 +105,7 @@ impl Entries {
         let Some(entry) = self.all.remove(&id) else {
             return false;
         };
-        self.unlist(id, entry.order);
+        self.remove_order(id, entry.order);
         true
     }
 
@@ -122,13 +122,13 @@ impl Entries {
         state
     }
 
-    fn evicted(&mut self, id: u64) {
+    fn mark_evicted(&mut self, id: u64) {
         self.remove(id);
         self.ending += 1;
     }
 
     /// Evicts one connection.
-    fn evict_one(&mut self, now: Instant) -> Result<(), Full> {
+    fn evict_one(&mut self, now: Instant) -> Result<(), AdmitError> {
         // Protection has ended: back into the order by age.
         while let Some(&(until, id)) = self.protected.first()
             && until <= now
@@ -139,7 +139,7 @@ impl Entries {
         while let Some(&id) = self.unverified.first() {
             let order = match self.all[&id].state.evict_unverified(now) {
                 Eviction::Evicted => {
-                    self.evicted(id);
+                    self.mark_evicted(id);
                     return Ok(());
                 }
                 Eviction::ProtectedUntil(until) => EvictionOrder::Protected(until),
@@ -152,7 +152,7 @@ impl Entries {
         // Wait for a protected connection rather than evict a verified one. Protection lasts a second at most, while
         // the client of a verified connection may be about to send its next request on it.
         if let Some(&(until, _)) = self.protected.first() {
-            return Err(Full::UntilThen(until));
+            return Err(AdmitError::RetryAt(until));
         }
         // Considers each entry once: one that cannot be evicted gets a later time and moves back.
         for _ in 0..self.verified.len() {
@@ -161,7 +161,7 @@ impl Entries {
             };
             match self.all[&id].state.evict_idle(since) {
                 Eviction::Evicted => {
-                    self.evicted(id);
+                    self.mark_evicted(id);
                     return Ok(());
                 }
                 Eviction::VerifiedIdle(since) => self.set_order(id, EvictionOrder::Verified(since)),
@@ -169,11 +169,11 @@ impl Entries {
                 _ => self.set_order(id, EvictionOrder::Verified(now)),
             }
         }
-        Err(Full::UntilThen(now + ALL_BUSY_INTERVAL))
+        Err(AdmitError::RetryAt(now + ALL_BUSY_INTERVAL))
     }
 }
 
-impl Table {
+impl ConnectionTable {
     pub(super) fn new(limits: &ConnectionLimits, metrics: Arc<Metrics>) -> Self {
         let limit = limits.connections;
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
@@ -182,10 +182,12 @@ impl Table {
             limit,
             // Evicted connections that have not ended exceed a small limit by an eighth at most.
             max_ending: (limit / 8).clamp(1, MAX_CLOSING_CONNECTIONS),
-            evicts: limits.wants_signatures,
-            budget: limits.wants_signatures.then(|| budget(limits, &metrics)),
+            can_evict: limits.requires_signatures,
+            budget: limits
+                .requires_signatures
+                .then(|| create_budget(limits, &metrics)),
             metrics,
-            reports: Throttle::new(3),
+            limit_warnings: Throttle::new(3),
             entries: Mutex::default(),
             ended: Notify::new(),
         }
@@ -199,48 +201,48 @@ impl Table {
     /// Waits until a further connection is allowed, and evicts one at the limit if possible.
     pub(super) async fn admit(self: &Arc<Self>) -> ConnectionPermit {
         loop {
-            let full = match self.try_admit() {
+            let error = match self.try_admit() {
                 Ok(permit) => return permit,
-                Err(full) => full,
+                Err(error) => error,
             };
-            let later = async {
-                match full {
-                    Full::TooManyEnding => std::future::pending().await,
-                    Full::UntilThen(then) => tokio::time::sleep_until(then.into()).await,
+            let next_attempt = async {
+                match error {
+                    AdmitError::WaitForEnd => std::future::pending().await,
+                    AdmitError::RetryAt(time) => tokio::time::sleep_until(time.into()).await,
                 }
             };
             tokio::select! {
                 () = self.ended.notified() => {}
-                () = later => {}
+                () = next_attempt => {}
             }
         }
     }
 
     // Checking the limit, evicting and inserting happen under one lock, so the limit is never exceeded.
-    fn try_admit(self: &Arc<Self>) -> Result<ConnectionPermit, Full> {
+    fn try_admit(self: &Arc<Self>) -> Result<ConnectionPermit, AdmitError> {
         let mut entries = self.entries();
         if entries.all.len() >= self.limit {
-            let made = if self.evicts && entries.ending < self.max_ending {
+            let eviction = if self.can_evict && entries.ending < self.max_ending {
                 entries.evict_one(Instant::now())
             } else {
-                Err(Full::TooManyEnding)
+                Err(AdmitError::WaitForEnd)
             };
-            self.report(made.is_ok());
-            made?;
+            self.report_limit_reached(eviction.is_ok());
+            eviction?;
         }
         let state = entries.insert(self.budget.clone());
-        self.count(&entries);
+        self.update_gauge(&entries);
         Ok(ConnectionPermit {
             state,
             table: self.clone(),
         })
     }
 
-    fn report(&self, is_evicted: bool) {
+    fn report_limit_reached(&self, is_evicted: bool) {
         if is_evicted {
             self.metrics.connections_evicted.increment(1);
         }
-        if let Some(suppressed) = self.reports.try_log() {
+        if let Some(suppressed) = self.limit_warnings.try_log() {
             let limit = self.limit;
             if is_evicted {
                 tracing::warn!(
@@ -258,18 +260,18 @@ impl Table {
         }
     }
 
-    fn count(&self, entries: &Entries) {
+    fn update_gauge(&self, entries: &Entries) {
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
         self.metrics.connections.set(entries.all.len() as f64);
     }
 
-    fn end(&self, id: u64) {
+    fn end_connection(&self, id: u64) {
         let mut entries = self.entries();
         // An evicted connection was removed before, and counts in `ending` until its task has ended.
         if !entries.remove(id) {
             entries.ending -= 1;
         }
-        self.count(&entries);
+        self.update_gauge(&entries);
         // Unlock before notifying, so that the accept loop does not wake up only to wait for the lock.
         drop(entries);
         self.ended.notify_one();
@@ -295,12 +297,12 @@ impl Table {
 }
 
 /// Creates a budget that counts and logs dropped requests.
-fn budget(limits: &ConnectionLimits, metrics: &Arc<Metrics>) -> Arc<Budget> {
+fn create_budget(limits: &ConnectionLimits, metrics: &Arc<Metrics>) -> Arc<Budget> {
     let (limit, metrics) = (limits.unverified_bytes, metrics.clone());
-    let reports = Throttle::new(3);
+    let warnings = Throttle::new(3);
     Arc::new(Budget::new(limit, move |dropped| {
         metrics.unverified_dropped.increment(dropped as u64);
-        if let Some(suppressed) = reports.try_log() {
+        if let Some(suppressed) = warnings.try_log() {
             tracing::warn!(
                 limit,
                 dropped,
@@ -314,7 +316,7 @@ fn budget(limits: &ConnectionLimits, metrics: &Arc<Metrics>) -> Arc<Budget> {
 /// Permit of one connection, which counts against the limit until it is dropped.
 pub(super) struct ConnectionPermit {
     state: Arc<ConnectionState>,
-    table: Arc<Table>,
+    table: Arc<ConnectionTable>,
 }
 
 impl ConnectionPermit {
@@ -325,6 +327,6 @@ impl ConnectionPermit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.table.end(self.state.id());
+        self.table.end_connection(self.state.id());
     }
 }

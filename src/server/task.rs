@@ -15,20 +15,20 @@ use tokio::time::Sleep;
 use super::cut;
 use super::stream::TrackedStream;
 use super::table::ConnectionPermit;
-use super::{ConnectionLimits, Listening, exchange};
+use super::{ConnectionLimits, ListenerState, exchange};
 use crate::connection::{ConnectionState, Phase};
 
 // After a rejected request the peer may still be sending. It gets this time to read the response and close.
 const LINGERING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends, is evicted, or exceeds a timeout.
-pub(super) async fn run(stream: TcpStream, permit: ConnectionPermit, listening: Arc<Listening>) {
+pub(super) async fn run(stream: TcpStream, permit: ConnectionPermit, listener: Arc<ListenerState>) {
     let state = permit.state().clone();
-    let mut deadline = Deadline::new(&state, listening.limits);
+    let mut deadline = Deadline::new(&state, listener.limits);
     // Wait for the first bytes before hyper allocates its buffers of 16 KiB, so that silent connections stay cheap.
     let has_bytes = poll_fn(|cx| {
         // Register the waker before reading the state: an eviction or shutdown after the check then wakes this task.
-        state.set_task(cx.waker());
+        state.set_waker(cx.waker());
         if state.phase() == Phase::Evicted {
             return Poll::Ready(false);
         }
@@ -49,19 +49,20 @@ pub(super) async fn run(stream: TcpStream, permit: ConnectionPermit, listening: 
     let stream = TrackedStream::new(stream, state.clone());
     // Below hyper, so that the crash point counts bytes of the whole response.
     #[cfg(feature = "failpoints")]
-    let stream = cut::Cut::new(stream);
-    let (shared, connection_state) = (listening.clone(), state.clone());
-    let service = service_fn(move |request| exchange::answer(&shared, &connection_state, request));
-    let connection = listening
+    let stream = cut::AbortingStream::new(stream);
+    let (shared, connection_state) = (listener.clone(), state.clone());
+    let service =
+        service_fn(move |request| exchange::serve_request(&shared, &connection_state, request));
+    let connection = listener
         .builder
         .serve_connection(TokioIo::new(stream), service);
     // Locals drop before the parameter `permit`: the socket, now inside `connection`, is closed before `ConnectionPermit::drop`
     // frees the capacity for another connection.
     let mut connection = Box::pin(connection);
     let mut is_shutting_down = false;
-    let ended = poll_fn(|cx| {
+    let finished = poll_fn(|cx| {
         // Register the waker first, as above.
-        state.set_task(cx.waker());
+        state.set_waker(cx.waker());
         if state.phase() == Phase::Evicted {
             return Poll::Ready(Ok(()));
         }
@@ -81,9 +82,9 @@ pub(super) async fn run(stream: TcpStream, permit: ConnectionPermit, listening: 
     });
     // Usually the client's fault: it closed the connection, sent invalid HTTP or exceeded a limit, or a response body
     // failed while streaming. Only malformed requests are counted and logged as such.
-    if let Err(error) = ended.await {
+    if let Err(error) = finished.await {
         if error.is_parse() {
-            listening.report_malformed(&error);
+            listener.report_malformed(&error);
         } else {
             tracing::debug!(%error, "connection ended with an error");
         }
@@ -110,7 +111,7 @@ impl Deadline {
     }
 
     /// Returns when the current phase times out; `None` while the server, not the peer, has to act.
-    fn next(&self) -> Option<Instant> {
+    fn next_timeout(&self) -> Option<Instant> {
         let state = &self.state;
         if let Some(since) = state.stalled_since() {
             return Some(since + self.limits.write_timeout);
@@ -126,7 +127,7 @@ impl Deadline {
 
     fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let Some(next) = self.next() else {
+            let Some(next) = self.next_timeout() else {
                 return Poll::Pending;
             };
             if self.sleep.deadline() > next.into() {

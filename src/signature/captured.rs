@@ -102,9 +102,9 @@ impl CapturedRequest {
         // Editors on Windows save a byte order mark, which would hide the format.
         let text = text.trim_start_matches('\u{FEFF}').trim_start();
         let mut request = match text {
-            _ if text.starts_with('{') => har(text)?,
-            _ if text.starts_with("curl") => curl(text)?,
-            _ => raw(text)?,
+            _ if text.starts_with('{') => parse_har(text)?,
+            _ if text.starts_with("curl") => parse_curl(text)?,
+            _ => parse_raw_http(text)?,
         };
         // A second, lower limit: verifying and explaining take time in proportion to URL and body.
         if request.url.len() + request.body.len() > MAX_REQUEST_BYTES {
@@ -192,7 +192,7 @@ impl fmt::Debug for CapturedRequest {
 }
 
 /// Parses raw HTTP/1.1, with either line ending.
-fn raw(text: &str) -> Result<CapturedRequest, CapturedError> {
+fn parse_raw_http(text: &str) -> Result<CapturedRequest, CapturedError> {
     let (head, body) = text
         .split_once("\r\n\r\n")
         .or_else(|| text.split_once("\n\n"))
@@ -267,19 +267,19 @@ struct HarBody {
     params: Vec<HarPair>,
 }
 
-fn har(text: &str) -> Result<CapturedRequest, CapturedError> {
+fn parse_har(text: &str) -> Result<CapturedRequest, CapturedError> {
     // Only the position of the error: serde's message can quote the content.
     let har: Har = serde_json::from_str(text).map_err(|error| {
         CapturedError::Har(format!("line {}, column {}", error.line(), error.column()))
     })?;
     let requests = || har.log.entries.iter().map(|entry| &entry.request).rev();
-    let signed = |request: &&HarRequest| {
+    let has_signature = |request: &&HarRequest| {
         request
             .headers
             .iter()
             .any(|header| header.name.eq_ignore_ascii_case(super::SIGNATURE_HEADER))
     };
-    let found = requests().find(signed).or_else(|| requests().next());
+    let found = requests().find(has_signature).or_else(|| requests().next());
     let found = found.ok_or_else(|| CapturedError::Har("no entries".to_owned()))?;
     let mut request = CapturedRequest {
         method: found.method.parse().map_err(|_| CapturedError::Method)?,
@@ -306,13 +306,13 @@ fn har(text: &str) -> Result<CapturedRequest, CapturedError> {
     Ok(request)
 }
 
-fn curl(text: &str) -> Result<CapturedRequest, CapturedError> {
+fn parse_curl(text: &str) -> Result<CapturedRequest, CapturedError> {
     // cmd.exe escapes quotes with a caret. Decoding that as a POSIX shell would give another body.
     if text.contains("^\"") {
         return Err(CapturedError::Windows);
     }
     // The curl command ends at a pipe, a redirection or the next command.
-    let ends = |word: &String| {
+    let ends_command = |word: &String| {
         matches!(
             word.as_str(),
             "|" | ">" | ">>" | "2>" | "&&" | "||" | ";" | "&"
@@ -321,7 +321,7 @@ fn curl(text: &str) -> Result<CapturedRequest, CapturedError> {
     let mut words = shell_words(text)?
         .into_iter()
         .skip(1)
-        .take_while(|word| !ends(word));
+        .take_while(|word| !ends_command(word));
     let mut method = None;
     let mut request = CapturedRequest {
         method: Method::GET,

@@ -33,21 +33,21 @@ impl SignatureVerifier {
             Err(SignatureErrorKind::UnknownAccount) => Explanation::UnknownAccount,
             Err(SignatureErrorKind::Reshaped) => Explanation::Reshaped,
             Err(SignatureErrorKind::Mismatch) => {
-                self.responsible(request).explain_mismatch(request)
+                self.find_responsible(request).explain_mismatch(request)
             }
         }
     }
 
     fn explain_mismatch(&self, request: &UnverifiedRequest<'_>) -> Explanation {
-        let ours = self.verified_url(request.target);
-        let Some(trial) = Trial::new(self, request) else {
-            return Explanation::NoMatch { ours };
+        let verified_url = self.verified_url(request.target);
+        let Some(diagnosis) = Diagnosis::new(self, request) else {
+            return Explanation::NoMatch { ours: verified_url };
         };
-        let found = trial
-            .other_token(self)
-            .or_else(|| trial.body_change().map(Explanation::BodyAltered))
-            .or_else(|| trial.query_change().map(Explanation::QueryAltered))
-            .or_else(|| trial.other_url(&ours));
+        let found = diagnosis
+            .find_other_token(self)
+            .or_else(|| diagnosis.find_body_change().map(Explanation::BodyAltered))
+            .or_else(|| diagnosis.find_query_change().map(Explanation::QueryAltered))
+            .or_else(|| diagnosis.find_other_url(&verified_url));
         if let Some(found) = found {
             return found;
         }
@@ -62,7 +62,7 @@ impl SignatureVerifier {
                 key: shared_key_id(settings.to_str().unwrap_or_default()),
             };
         }
-        Explanation::NoMatch { ours }
+        Explanation::NoMatch { ours: verified_url }
     }
 
     /// Returns the URL for which a request was verified, without its query.
@@ -85,36 +85,36 @@ impl SignatureVerifier {
 }
 
 /// Number of bytes that one explanation may hash: some milliseconds, and several times the need of a genuine request.
-const BUDGET: usize = 16 * 1024 * 1024;
+const MAX_HASHED_BYTES: usize = 16 * 1024 * 1024;
 /// Fixed cost of an HMAC, in bytes of the budget.
-const OVERHEAD: usize = 256;
+const HMAC_OVERHEAD_BYTES: usize = 256;
 /// Maximum length of a header value or target that is used for guesses.
 const MAX_GUESS_BYTES: usize = 4096;
 
 /// The test of one rejected request for mistakes.
-struct Trial<'a> {
+struct Diagnosis<'a> {
     public_url: &'a PublicUrl,
     request: &'a UnverifiedRequest<'a>,
     signature: [u8; 20],
     /// Parameters of the request, as received.
     form: FormParams,
     /// True if the parameters were posted and are therefore signed.
-    posted: bool,
+    is_posted: bool,
     /// Tokens with which the verifier has tried the request.
     tokens: &'a [HmacKey],
     /// Account of these tokens; `None` for the default tokens.
-    tried: Option<AccountSid>,
+    tried_account: Option<AccountSid>,
     /// All configured tokens.
     all_tokens: Vec<&'a HmacKey>,
-    /// Rest of [`BUDGET`]. A `Cell`, because closures test guesses through a shared `&self`.
+    /// Bytes that are left of [`MAX_HASHED_BYTES`]. A `Cell`, because closures test guesses through a shared `&self`.
     budget: Cell<usize>,
 }
 
-impl<'a> Trial<'a> {
+impl<'a> Diagnosis<'a> {
     fn new(verifier: &'a SignatureVerifier, request: &'a UnverifiedRequest<'a>) -> Option<Self> {
-        let content = verifier.content(request).ok()?;
+        let content = verifier.decode_content(request).ok()?;
         // An unknown account whose request no configured token has signed is treated like any other failed signature.
-        let (tokens, own) = verifier
+        let (tokens, is_own) = verifier
             .tokens_for(&content.form)
             .unwrap_or((&verifier.default_tokens, false));
         let account = content
@@ -127,26 +127,26 @@ impl<'a> Trial<'a> {
             request,
             signature: signature_of(request.headers).ok()?,
             form: content.form,
-            posted: content.posted,
+            is_posted: content.is_posted,
             tokens,
-            tried: account.filter(|_| own),
+            tried_account: account.filter(|_| is_own),
             all_tokens: verifier.default_tokens.iter().chain(own_tokens).collect(),
-            budget: Cell::new(BUDGET),
+            budget: Cell::new(MAX_HASHED_BYTES),
         })
     }
 
     /// Returns whether the signature matches a URL and parameters with any configured token. Charges the budget.
-    fn fits(&self, url: &str, params: &[u8]) -> bool {
-        let cost = (url.len() + params.len() + OVERHEAD) * self.all_tokens.len();
-        let Some(left) = self.budget.get().checked_sub(cost) else {
+    fn matches_signature(&self, url: &str, params: &[u8]) -> bool {
+        let cost = (url.len() + params.len() + HMAC_OVERHEAD_BYTES) * self.all_tokens.len();
+        let Some(remaining) = self.budget.get().checked_sub(cost) else {
             // Zero means exhausted, even if a cheaper guess would still have been affordable.
             self.budget.set(0);
             return false;
         };
-        self.budget.set(left);
+        self.budget.set(remaining);
         self.all_tokens
             .iter()
-            .any(|token| token.signed(&[url.as_bytes(), params], &self.signature))
+            .any(|token| token.verifies(&[url.as_bytes(), params], &self.signature))
     }
 
     /// Returns whether the budget is used up, so that further guesses need not be generated.
@@ -155,15 +155,15 @@ impl<'a> Trial<'a> {
     }
 
     fn params(&self) -> Vec<u8> {
-        if self.posted {
-            signed(&self.form)
+        if self.is_posted {
+            signed_params(&self.form)
         } else {
             Vec::new()
         }
     }
 
     /// Returns the URLs that the verifier accepts for a target, without the alternative query spellings.
-    fn urls(&self, target: &str) -> Vec<String> {
+    fn candidate_urls(&self, target: &str) -> Vec<String> {
         let prefix = self.public_url.missing_prefix(target);
         self.public_url
             .origins()
@@ -172,14 +172,14 @@ impl<'a> Trial<'a> {
             .collect()
     }
 
-    fn other_token(&self, verifier: &SignatureVerifier) -> Option<Explanation> {
+    fn find_other_token(&self, verifier: &SignatureVerifier) -> Option<Explanation> {
         let params = self.params();
-        let urls = self.urls(self.request.target);
+        let urls = self.candidate_urls(self.request.target);
         // Not charged to the budget: one HMAC per configured token and URL spelling, whatever the request contains.
         let fits = |tokens: &[HmacKey]| {
             tokens.iter().any(|token| {
                 urls.iter()
-                    .any(|url| token.signed(&[url.as_bytes(), &params], &self.signature))
+                    .any(|url| token.verifies(&[url.as_bytes(), &params], &self.signature))
             })
         };
         // Skip the default tokens if they are the ones that have failed already. Compared by address, not by value.
@@ -199,19 +199,19 @@ impl<'a> Trial<'a> {
             };
             fits(tokens).then_some(Explanation::OtherToken {
                 fits: owner,
-                tried: self.tried,
+                tried: self.tried_account,
             })
         })
     }
 
-    fn body_change(&self) -> Option<BodyChange> {
+    fn find_body_change(&self) -> Option<BodyChange> {
         let target = self.request.target;
         let fits = |target: &str, form: &FormParams| {
-            self.urls(target)
+            self.candidate_urls(target)
                 .iter()
-                .any(|url| self.fits(url, &signed(form)))
+                .any(|url| self.matches_signature(url, &signed_params(form)))
         };
-        if !self.posted {
+        if !self.is_posted {
             // A redirect or proxy turned a POST into a GET: the signed URL had no query, and the signed parameters are
             // those of the query now.
             let path = target.split('?').next().unwrap_or_default();
@@ -220,15 +220,15 @@ impl<'a> Trial<'a> {
         if fits(target, &FormParams::default()) {
             return Some(BodyChange::NotSigned);
         }
-        // `find` pulls the readings one at a time, so none is generated after the budget is used up.
-        let readings = readings::bodies(&self.form, self.request.body);
-        let mut affordable = readings.take_while(|_| !self.is_exhausted());
+        // `find` pulls the candidates one at a time, so none is generated after the budget is used up.
+        let candidates = readings::body_candidates(&self.form, self.request.body);
+        let mut affordable = candidates.take_while(|_| !self.is_exhausted());
         affordable
             .find(|(_, form)| fits(target, form))
             .map(|(change, _)| change)
     }
 
-    fn query_change(&self) -> Option<QueryChange> {
+    fn find_query_change(&self) -> Option<QueryChange> {
         let (path, query) = self
             .request
             .target
@@ -241,15 +241,17 @@ impl<'a> Trial<'a> {
             } else {
                 format!("{path}?{query}")
             };
-            self.urls(&target).iter().any(|url| self.fits(url, &params))
+            self.candidate_urls(&target)
+                .iter()
+                .any(|url| self.matches_signature(url, &params))
         };
-        readings::queries(query)
+        readings::query_candidates(query)
             .into_iter()
             .find(|(_, query)| fits(query))
             .map(|(change, _)| change)
     }
 
-    fn other_url(&self, ours: &str) -> Option<Explanation> {
+    fn find_other_url(&self, verified_url: &str) -> Option<Explanation> {
         if self.request.target.len() > MAX_GUESS_BYTES {
             return None;
         }
@@ -264,13 +266,13 @@ impl<'a> Trial<'a> {
                         return None;
                     }
                     let url = format!("{scheme}://{authority}{target}");
-                    if self.fits(&url, &params) {
+                    if self.matches_signature(&url, &params) {
                         let path = target.split('?').next().unwrap_or_default();
                         let public_url = self.public_url_for(scheme, &authority, path);
                         let url = format!("{scheme}://{authority}{path}");
                         return Some(Explanation::SignedFor {
                             url,
-                            ours: ours.to_owned(),
+                            ours: verified_url.to_owned(),
                             public_url,
                         });
                     }
@@ -306,10 +308,10 @@ impl<'a> Trial<'a> {
             "x-original-host",
             "x-forwarded-server",
         ] {
-            hosts.extend(list(headers, name));
+            hosts.extend(header_values(headers, name));
         }
         hosts.extend(forwarded_hosts(headers));
-        let mut ports: Vec<String> = list(headers, "x-forwarded-port").collect();
+        let mut ports: Vec<String> = header_values(headers, "x-forwarded-port").collect();
         ports.extend(
             hosts
                 .iter()
@@ -317,7 +319,7 @@ impl<'a> Trial<'a> {
         );
         ports.extend(["443", "80"].map(str::to_owned));
         ports.retain(|port| port.parse::<u16>().is_ok());
-        unique(&mut ports);
+        remove_duplicates(&mut ports);
         // A matching host is quoted in the explanation and in a URL, so only host characters are allowed.
         hosts.retain(|host| is_host(split_port(host).0));
         let mut authorities = Vec::new();
@@ -330,7 +332,7 @@ impl<'a> Trial<'a> {
                 authorities.push(host);
             }
         }
-        unique(&mut authorities);
+        remove_duplicates(&mut authorities);
         authorities.truncate(64);
         authorities
     }
@@ -343,7 +345,7 @@ impl<'a> Trial<'a> {
         let mut targets = vec![target.to_owned(), format!("{prefix}{target}")];
         targets.extend(target.strip_prefix(prefix).map(str::to_owned));
         for name in ["x-forwarded-prefix", "x-forwarded-path", "x-script-name"] {
-            for value in list(headers, name) {
+            for value in header_values(headers, name) {
                 targets.push(format!("{}{target}", value.trim_end_matches('/')));
                 targets.push(value);
             }
@@ -355,7 +357,7 @@ impl<'a> Trial<'a> {
             "x-forwarded-uri",
             "x-envoy-original-path",
         ] {
-            targets.extend(list(headers, name));
+            targets.extend(header_values(headers, name));
         }
         let toggled: Vec<_> = targets.iter().map(|target| toggle_slash(target)).collect();
         targets.extend(toggled);
@@ -370,20 +372,23 @@ impl<'a> Trial<'a> {
             target.is_empty()
                 || target.starts_with(['/', '?']) && target.bytes().all(|b| b.is_ascii_graphic())
         });
-        unique(&mut targets);
+        remove_duplicates(&mut targets);
         targets.truncate(24);
         targets
     }
 }
 
-fn signed(form: &FormParams) -> Vec<u8> {
+fn signed_params(form: &FormParams) -> Vec<u8> {
     let mut out = Vec::new();
     form.append_signed(SortOrder::Bytes, &mut out);
     out
 }
 
 /// Returns up to four values of a header that may be a comma-separated list.
-fn list<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = String> + 'a {
+fn header_values<'a>(
+    headers: &'a HeaderMap,
+    name: &'static str,
+) -> impl Iterator<Item = String> + 'a {
     let values = headers
         .get_all(name)
         .iter()
@@ -397,7 +402,7 @@ fn list<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = 
 
 /// Returns up to four hosts of the `Forwarded` header (RFC 7239).
 fn forwarded_hosts(headers: &HeaderMap) -> Vec<String> {
-    let parts = list(headers, "forwarded").flat_map(|element| {
+    let parts = header_values(headers, "forwarded").flat_map(|element| {
         element
             .split(';')
             .take(8)
@@ -410,18 +415,18 @@ fn forwarded_hosts(headers: &HeaderMap) -> Vec<String> {
             .eq_ignore_ascii_case("host")
             .then(|| value.trim().trim_matches('"').to_owned())
     };
-    // An element may have any number of parts, so the limit on elements in `list` does not suffice.
+    // An element may have any number of parts, so the limit on elements in `header_values` does not suffice.
     parts.take(32).filter_map(host).take(4).collect()
 }
 
-fn unique(texts: &mut Vec<String>) {
+fn remove_duplicates(texts: &mut Vec<String>) {
     let mut seen = Vec::new();
     texts.retain(|text| {
-        let new = !seen.contains(text);
-        if new {
+        let is_new = !seen.contains(text);
+        if is_new {
             seen.push(text.clone());
         }
-        new
+        is_new
     });
 }
 
@@ -440,9 +445,9 @@ fn shared_key_id(settings: &str) -> Option<String> {
     let key = settings
         .split(',')
         .find_map(|part| part.trim().strip_prefix("key="))?;
-    let plain = (1..=64).contains(&key.len())
+    let is_plain = (1..=64).contains(&key.len())
         && key
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    plain.then(|| key.to_owned())
+    is_plain.then(|| key.to_owned())
 }

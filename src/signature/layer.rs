@@ -214,7 +214,7 @@ type OnRejection = dyn Fn(&Rejection<'_>) -> Option<String> + Send + Sync;
 /// ```
 #[derive(Clone)]
 pub struct SignatureLayer {
-    shared: Arc<LayerState>,
+    state: Arc<LayerState>,
 }
 
 #[derive(Clone)]
@@ -228,7 +228,7 @@ impl SignatureLayer {
     /// Creates a layer with the default limits and without a rejection hook.
     pub fn new(verifier: Arc<SignatureVerifier>) -> Self {
         Self {
-            shared: Arc::new(LayerState {
+            state: Arc::new(LayerState {
                 verifier,
                 limits: RequestLimits::default(),
                 on_rejection: None,
@@ -239,7 +239,7 @@ impl SignatureLayer {
     /// Sets the limits of unverified requests.
     #[must_use]
     pub fn with_limits(mut self, limits: RequestLimits) -> Self {
-        Arc::make_mut(&mut self.shared).limits = limits;
+        Arc::make_mut(&mut self.state).limits = limits;
         self
     }
 
@@ -248,9 +248,9 @@ impl SignatureLayer {
     #[must_use]
     pub fn on_rejection(
         mut self,
-        report: impl Fn(&Rejection<'_>) -> Option<String> + Send + Sync + 'static,
+        hook: impl Fn(&Rejection<'_>) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        Arc::make_mut(&mut self.shared).on_rejection = Some(Arc::new(report));
+        Arc::make_mut(&mut self.state).on_rejection = Some(Arc::new(hook));
         self
     }
 }
@@ -258,8 +258,8 @@ impl SignatureLayer {
 impl fmt::Debug for SignatureLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SignatureLayer")
-            .field("verifier", &self.shared.verifier)
-            .field("limits", &self.shared.limits)
+            .field("verifier", &self.state.verifier)
+            .field("limits", &self.state.limits)
             .finish_non_exhaustive()
     }
 }
@@ -270,7 +270,7 @@ impl<S> Layer<S> for SignatureLayer {
     fn layer(&self, inner: S) -> VerifySignature<S> {
         VerifySignature {
             inner,
-            shared: self.shared.clone(),
+            state: self.state.clone(),
         }
     }
 }
@@ -279,7 +279,7 @@ impl<S> Layer<S> for SignatureLayer {
 #[derive(Clone)]
 pub struct VerifySignature<S> {
     inner: S,
-    shared: Arc<LayerState>,
+    state: Arc<LayerState>,
 }
 
 impl<S: fmt::Debug> fmt::Debug for VerifySignature<S> {
@@ -305,13 +305,13 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let shared = self.shared.clone();
+        let state = self.state.clone();
         // The service that was polled ready must be the one that is called; its clone may not be ready.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         Box::pin(async move {
             let (mut head, body) = request.into_parts();
-            match shared.admit(&head, body).await {
+            match state.admit(&head, body).await {
                 Ok(verified) => {
                     // A verified connection is not evicted at the connection limit while it has a request in flight.
                     // False: it was evicted, or its request dropped, before. The client may then not get the response,
@@ -319,7 +319,11 @@ where
                     if let Some(connection) = head.extensions.get::<Arc<ConnectionState>>()
                         && !connection.record_verified()
                     {
-                        return Ok(rejected(RejectionReason::Overloaded, &head.method, None));
+                        return Ok(rejection_response(
+                            RejectionReason::Overloaded,
+                            &head.method,
+                            None,
+                        ));
                     }
                     head.extensions.insert(SignedForm(verified));
                     inner
@@ -351,11 +355,8 @@ impl LayerState {
                 target,
                 body,
             };
-            let text = self
-                .on_rejection
-                .as_ref()
-                .and_then(|report| report(&rejection));
-            rejected(reason, &head.method, text)
+            let text = self.on_rejection.as_ref().and_then(|hook| hook(&rejection));
+            rejection_response(reason, &head.method, text)
         };
         if !matches!(head.method, Method::GET | Method::POST | Method::PUT) {
             return Err(reject(RejectionReason::Method, b""));
@@ -363,7 +364,8 @@ impl LayerState {
         if target.len() > self.limits.max_uri_bytes {
             return Err(reject(RejectionReason::UriTooLong, b""));
         }
-        // An announced `Content-Length` above the limit is rejected without reading. `read` counts the actual bytes.
+        // An announced `Content-Length` above the limit is rejected without reading. `read_body` counts the actual
+        // bytes.
         if body.size_hint().lower() > self.limits.max_body_bytes as u64 {
             return Err(reject(RejectionReason::BodyTooLarge, b""));
         }
@@ -377,7 +379,7 @@ impl LayerState {
         } else {
             match tokio::time::timeout(
                 self.limits.body_timeout,
-                read(
+                read_body(
                     body,
                     self.limits.max_body_bytes,
                     signature.is_ok(),
@@ -413,16 +415,16 @@ impl LayerState {
     }
 }
 
-/// Reads a whole body. Returns it if `keep` is true, and discards it otherwise.
-async fn read(
+/// Reads a whole body. Returns it if `keep_body` is true, and discards it otherwise.
+async fn read_body(
     body: Body,
     limit: usize,
-    keep: bool,
+    keep_body: bool,
     connection: Option<&Arc<ConnectionState>>,
 ) -> Result<Bytes, RejectionReason> {
     let mut body = pin!(body);
-    let mut first = Bytes::new();
-    let mut pieces = Pieces::default();
+    let mut first_frame = Bytes::new();
+    let mut blocks = BodyBlocks::default();
     let mut length = 0;
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         let Ok(data) = frame.map_err(|_| RejectionReason::BodyBroken)?.into_data() else {
@@ -432,24 +434,24 @@ async fn read(
         if length > limit {
             return Err(RejectionReason::BodyTooLarge);
         }
-        if !keep {
+        if !keep_body {
             // Discarded bytes use no memory, so they do not count towards the budget for unverified bytes.
             if let Some(connection) = connection {
                 connection.discard(data.len());
             }
         } else if length == data.len() {
             // Twilio's bodies arrive in one frame, which is used without a copy.
-            first = data;
+            first_frame = data;
         } else {
             // Copy: a frame keeps hyper's whole read buffer alive, which may be much larger.
-            pieces.append(&std::mem::take(&mut first));
-            pieces.append(&data);
+            blocks.append(&std::mem::take(&mut first_frame));
+            blocks.append(&data);
         }
     }
-    Ok(if pieces.0.is_empty() {
-        first
+    Ok(if blocks.0.is_empty() {
+        first_frame
     } else {
-        pieces.0.concat().into()
+        blocks.0.concat().into()
     })
 }
 
@@ -457,9 +459,9 @@ async fn read(
 // Memory is allocated for received bytes only, never for an announced length. Blocks of one size can be reused by the
 // allocator for the next body.
 #[derive(Default)]
-struct Pieces(Vec<Vec<u8>>);
+struct BodyBlocks(Vec<Vec<u8>>);
 
-impl Pieces {
+impl BodyBlocks {
     /// Size of hyper's read buffers.
     const BLOCK_BYTES: usize = 8192;
 
@@ -467,8 +469,8 @@ impl Pieces {
         while !data.is_empty() {
             let mut block = match self.0.pop() {
                 Some(block) if block.len() < Self::BLOCK_BYTES => block,
-                full => {
-                    self.0.extend(full);
+                other => {
+                    self.0.extend(other);
                     Vec::with_capacity(Self::BLOCK_BYTES)
                 }
             };
@@ -480,7 +482,7 @@ impl Pieces {
     }
 }
 
-fn rejected(reason: RejectionReason, method: &Method, text: Option<String>) -> Response {
+fn rejection_response(reason: RejectionReason, method: &Method, text: Option<String>) -> Response {
     let body = text.map_or_else(|| Body::from(reason.text()), Body::from);
     let mut response = (reason.status(), body).into_response();
     let headers = response.headers_mut();

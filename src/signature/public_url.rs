@@ -18,7 +18,7 @@ use std::net::IpAddr;
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublicUrl {
-    https: bool,
+    is_https: bool,
     /// Host, and the port if it is configured.
     authority: String,
     /// Path prefix: empty, or with a slash at its start and none at its end.
@@ -66,8 +66,8 @@ pub enum PublicUrlError {
 /// ```
 /// use replyhook::signature::{PublicUrl, PublicUrlWarning};
 ///
-/// let (_, notes) = PublicUrl::parse("https://bot.example.com/")?;
-/// assert_eq!(notes, [PublicUrlWarning::TrailingSlash]);
+/// let (_, warnings) = PublicUrl::parse("https://bot.example.com/")?;
+/// assert_eq!(warnings, [PublicUrlWarning::TrailingSlash]);
 /// # Ok::<(), replyhook::signature::PublicUrlError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -106,9 +106,9 @@ impl PublicUrl {
     /// ```
     /// use replyhook::signature::PublicUrl;
     ///
-    /// let (url, notes) = PublicUrl::parse("https://example.com/bots/a/#rc=2")?;
+    /// let (url, warnings) = PublicUrl::parse("https://example.com/bots/a/#rc=2")?;
     /// assert_eq!(url.to_string(), "https://example.com/bots/a");
-    /// assert_eq!(notes.len(), 2);
+    /// assert_eq!(warnings.len(), 2);
     /// # Ok::<(), replyhook::signature::PublicUrlError>(())
     /// ```
     ///
@@ -116,12 +116,12 @@ impl PublicUrl {
     /// [`PublicUrlError`], whose text includes the fix.
     pub fn parse(text: &str) -> Result<(Self, Vec<PublicUrlWarning>), PublicUrlError> {
         // The order of the cuts matters: a fragment may contain `?`, and a query may contain `/` and `@`.
-        let mut notes = Vec::new();
+        let mut warnings = Vec::new();
         let (scheme, rest) = text
             .trim()
             .split_once("://")
             .ok_or(PublicUrlError::Scheme)?;
-        let https = match scheme {
+        let is_https = match scheme {
             _ if scheme.eq_ignore_ascii_case("https") => true,
             _ if scheme.eq_ignore_ascii_case("http") => false,
             _ => return Err(PublicUrlError::Scheme),
@@ -131,7 +131,7 @@ impl PublicUrl {
         }
         let rest = match rest.split_once('#') {
             Some((rest, _)) => {
-                notes.push(PublicUrlWarning::Fragment);
+                warnings.push(PublicUrlWarning::Fragment);
                 rest
             }
             None => rest,
@@ -144,21 +144,21 @@ impl PublicUrl {
             .map_or((rest, ""), |slash| rest.split_at(slash));
         let authority = match authority.rsplit_once('@') {
             Some((_, authority)) => {
-                notes.push(PublicUrlWarning::Userinfo);
+                warnings.push(PublicUrlWarning::Userinfo);
                 authority
             }
             None => authority,
         };
         let prefix = path.trim_end_matches('/');
         if prefix.len() < path.len() {
-            notes.push(PublicUrlWarning::TrailingSlash);
+            warnings.push(PublicUrlWarning::TrailingSlash);
         }
         let mut url = Self {
-            https,
+            is_https,
             authority: authority.to_owned(),
             prefix: prefix.to_owned(),
         };
-        url.check_authority(&mut notes)?;
+        url.check_authority(&mut warnings)?;
         let endpoint = ENDPOINTS
             .iter()
             .find_map(|endpoint| prefix.strip_suffix(endpoint));
@@ -169,11 +169,11 @@ impl PublicUrl {
         }
         match query {
             Some(_) => Err(PublicUrlError::Query(url)),
-            None => Ok((url, notes)),
+            None => Ok((url, warnings)),
         }
     }
 
-    fn check_authority(&self, notes: &mut Vec<PublicUrlWarning>) -> Result<(), PublicUrlError> {
+    fn check_authority(&self, warnings: &mut Vec<PublicUrlWarning>) -> Result<(), PublicUrlError> {
         let (host, port) = split_port(&self.authority);
         if port.is_some_and(|port| port.parse::<u16>().map_or(true, |port| port == 0)) {
             return Err(PublicUrlError::Port);
@@ -181,14 +181,14 @@ impl PublicUrl {
         if !is_host(host) {
             return Err(PublicUrlError::Host);
         }
-        if !self.https && !is_loopback(host) {
-            notes.push(PublicUrlWarning::PlainHttp);
+        if !self.is_https && !is_loopback(host) {
+            warnings.push(PublicUrlWarning::PlainHttp);
         }
         if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            notes.push(PublicUrlWarning::UpperCaseHost);
+            warnings.push(PublicUrlWarning::UpperCaseHost);
         }
         if host.contains('_') {
-            notes.push(PublicUrlWarning::Underscore);
+            warnings.push(PublicUrlWarning::Underscore);
         }
         Ok(())
     }
@@ -205,7 +205,7 @@ impl PublicUrl {
 
     /// Returns `https` or `http`.
     pub fn scheme(&self) -> &'static str {
-        if self.https { "https" } else { "http" }
+        if self.is_https { "https" } else { "http" }
     }
 
     /// Returns whether the host is `localhost` or a loopback address.
@@ -225,14 +225,14 @@ impl PublicUrl {
             .and_then(|port| port.parse().ok())
             .unwrap_or_else(|| default_port(self.scheme()));
         let scheme = uri.scheme_str().unwrap_or_default();
-        let below = uri
+        let is_below = uri
             .path()
             .strip_prefix(&self.prefix)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         uri.host()
             .is_some_and(|other| other.eq_ignore_ascii_case(host))
             && uri.port_u16().unwrap_or_else(|| default_port(scheme)) == own_port
-            && below
+            && is_below
     }
 
     /// Returns scheme and authority in both spellings of the port: Twilio is known to sign either.
@@ -240,11 +240,11 @@ impl PublicUrl {
         // The configured spelling is first, because nearly all requests match it.
         let scheme = self.scheme();
         let (host, port) = split_port(&self.authority);
-        let other = match port {
+        let other_origin = match port {
             Some(_) => format!("{scheme}://{host}"),
-            None => format!("{scheme}://{host}:{}", if self.https { 443 } else { 80 }),
+            None => format!("{scheme}://{host}:{}", if self.is_https { 443 } else { 80 }),
         };
-        vec![format!("{scheme}://{}", self.authority), other]
+        vec![format!("{scheme}://{}", self.authority), other_origin]
     }
 
     /// Returns the prefix if the target lacks it because a proxy stripped it; otherwise an empty text.
@@ -283,13 +283,14 @@ pub(super) fn split_port(authority: &str) -> (&str, Option<&str>) {
 
 /// Returns whether a text has only characters of a host name, or is an IPv6 address in brackets.
 pub(super) fn is_host(host: &str) -> bool {
-    let name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let is_host_byte =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     match host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'))
     {
         Some(address) => matches!(address.parse(), Ok(IpAddr::V6(_))),
-        None => !host.is_empty() && host.bytes().all(name),
+        None => !host.is_empty() && host.bytes().all(is_host_byte),
     }
 }
 
@@ -308,8 +309,10 @@ mod tests {
     // Superfluous parts are removed with a warning; other mistakes give an error with the right value.
     #[test]
     fn public_url_is_cleaned_or_rejected_with_fix() {
-        let parse = |text| PublicUrl::parse(text).map(|(url, notes)| (url.to_string(), notes));
-        let cut = |url: &str, notes: &[PublicUrlWarning]| Ok((url.to_owned(), notes.to_vec()));
+        let parse =
+            |text| PublicUrl::parse(text).map(|(url, warnings)| (url.to_string(), warnings));
+        let cut =
+            |url: &str, warnings: &[PublicUrlWarning]| Ok((url.to_owned(), warnings.to_vec()));
         assert_eq!(parse("https://h.test"), cut("https://h.test", &[]));
         assert_eq!(
             parse("HTTPS://h.test/"),

@@ -20,7 +20,7 @@ const OFTEN_EMPTY: [&str; 9] = [
 ];
 
 /// Returns forms that may have been posted originally, each with the change that leads to the received one.
-pub(super) fn bodies<'a>(
+pub(super) fn body_candidates<'a>(
     form: &'a FormParams,
     body: &[u8],
 ) -> impl Iterator<Item = (BodyChange, FormParams)> + 'a {
@@ -33,11 +33,11 @@ pub(super) fn bodies<'a>(
             .map(|(name, value)| (name.to_owned(), change(value)))
             .collect()
     };
-    let filled = form.iter().filter(|(_, value)| !value.is_empty()).collect();
+    let nonempty = form.iter().filter(|(_, value)| !value.is_empty()).collect();
     // Computed eagerly, since each is a copy of the form; only the many combinations of `with_blanks` are lazy.
-    let readings = [
+    let candidates = [
         (BodyChange::Padded, reparsed(body.trim_ascii_end())),
-        (BodyChange::EncodedTwice, mapped(decoded_again)),
+        (BodyChange::EncodedTwice, mapped(decode_again)),
         (
             BodyChange::PlusLost,
             mapped(|value| value.replace(' ', "+")),
@@ -51,21 +51,21 @@ pub(super) fn bodies<'a>(
             BodyChange::LineEnds,
             mapped(|value| value.replace("\r\n", "\n")),
         ),
-        (BodyChange::BlanksNotSigned, filled),
+        (BodyChange::BlanksNotSigned, nonempty),
         (BodyChange::Charset, mapped(latin1_as_utf8)),
         (BodyChange::Base64, reparsed(&base64)),
         (BodyChange::RepeatsNotSigned, without_repeats(form, false)),
         (BodyChange::RepeatsNotSigned, without_repeats(form, true)),
     ];
     // A change that does nothing here would repeat an attempt that has failed already.
-    let changed = readings
+    let changed = candidates
         .into_iter()
-        .filter(move |(_, reading)| reading != form);
-    changed.chain(with_blanks(form).map(|reading| (BodyChange::BlanksDropped, reading)))
+        .filter(move |(_, candidate)| candidate != form);
+    changed.chain(with_blanks(form).map(|candidate| (BodyChange::BlanksDropped, candidate)))
 }
 
 /// Returns queries that may have been signed originally, each with the change that leads to the received one.
-pub(super) fn queries(query: &str) -> Vec<(QueryChange, String)> {
+pub(super) fn query_candidates(query: &str) -> Vec<(QueryChange, String)> {
     let pairs = FormParams::parse(query.as_bytes(), 64).unwrap_or_default();
     let decoded = |space: &str| -> String {
         let pairs = pairs
@@ -80,8 +80,8 @@ pub(super) fn queries(query: &str) -> Vec<(QueryChange, String)> {
         encoded.replace('+', "%20"),
         encoded.replace("%7E", "~"),
         encoded.replace('+', "%20").replace("%7E", "~"),
-        with_escapes(query, |digit| digit.to_ascii_lowercase()),
-        with_escapes(query, |digit| digit.to_ascii_uppercase()),
+        map_escapes(query, |digit| digit.to_ascii_lowercase()),
+        map_escapes(query, |digit| digit.to_ascii_uppercase()),
         query.replace("%20", "+"),
         query.replace('+', "%20"),
         query.replace('+', "%2B"),
@@ -91,24 +91,24 @@ pub(super) fn queries(query: &str) -> Vec<(QueryChange, String)> {
         decoded("+"),
         encoded,
     ];
-    let mut readings = vec![
+    let mut candidates = vec![
         (QueryChange::Added, String::new()),
         (QueryChange::Reordered, sorted.join("&")),
     ];
-    readings.extend(
-        orders(query)
+    candidates.extend(
+        permutations(query)
             .into_iter()
             .map(|query| (QueryChange::Reordered, query)),
     );
-    readings.extend(
+    candidates.extend(
         reencoded
             .into_iter()
             .map(|query| (QueryChange::Reencoded, query)),
     );
-    readings
+    candidates
 }
 
-fn decoded_again(value: &str) -> String {
+fn decode_again(value: &str) -> String {
     // Escape the separators, so that the value is parsed as one name.
     let escaped = value.replace('&', "%26").replace('=', "%3D");
     let decoded = FormParams::parse(escaped.as_bytes(), 1).unwrap_or_default();
@@ -123,8 +123,8 @@ fn plus_before_digits(value: &str) -> String {
     let mut chars = value.chars().peekable();
     let mut out = String::with_capacity(value.len());
     while let Some(c) = chars.next() {
-        let lost = c == ' ' && chars.peek().is_some_and(char::is_ascii_digit);
-        out.push(if lost { '+' } else { c });
+        let is_lost = c == ' ' && chars.peek().is_some_and(char::is_ascii_digit);
+        out.push(if is_lost { '+' } else { c });
     }
     out
 }
@@ -140,17 +140,17 @@ fn latin1_as_utf8(text: &str) -> String {
         .unwrap_or_else(|| text.to_owned())
 }
 
-/// Keeps one value of each repeated name: the last one if `last` is true, otherwise the first.
-fn without_repeats(form: &FormParams, last: bool) -> FormParams {
-    let mut kept: Vec<(&str, &str)> = Vec::new();
+/// Keeps one value of each repeated name: the last one if `keep_last` is true, otherwise the first.
+fn without_repeats(form: &FormParams, keep_last: bool) -> FormParams {
+    let mut pairs: Vec<(&str, &str)> = Vec::new();
     for (name, value) in form.iter() {
-        match kept.iter_mut().find(|(known, _)| *known == name) {
-            Some(pair) if last => pair.1 = value,
+        match pairs.iter_mut().find(|(known, _)| *known == name) {
+            Some(pair) if keep_last => pair.1 = value,
             Some(_) => {}
-            None => kept.push((name, value)),
+            None => pairs.push((name, value)),
         }
     }
-    kept.into_iter().collect()
+    pairs.into_iter().collect()
 }
 
 /// Returns the form with each combination of the empty parameters that may have been dropped, beginning with all of
@@ -174,30 +174,30 @@ fn with_blanks(form: &FormParams) -> impl Iterator<Item = FormParams> + '_ {
 }
 
 /// Returns the query with its pairs in every order, for two to four pairs.
-fn orders(query: &str) -> Vec<String> {
+fn permutations(query: &str) -> Vec<String> {
     // The number of orders is a factorial: 24 for four pairs, 120 for five.
     let pairs: Vec<&str> = query.split('&').collect();
     if !(2..=4).contains(&pairs.len()) {
         return Vec::new();
     }
     let count: usize = (1..=pairs.len()).product();
-    (0..count).map(|index| order(&pairs, index)).collect()
+    (0..count).map(|index| permutation(&pairs, index)).collect()
 }
 
 /// Returns the permutation with a number, read in the factorial number system.
-fn order(pairs: &[&str], mut index: usize) -> String {
-    let mut left = pairs.to_vec();
-    let mut ordered = Vec::with_capacity(left.len());
-    while !left.is_empty() {
-        let next = index % left.len();
-        index /= left.len();
-        ordered.push(left.remove(next));
+fn permutation(pairs: &[&str], mut index: usize) -> String {
+    let mut remaining = pairs.to_vec();
+    let mut ordered = Vec::with_capacity(remaining.len());
+    while !remaining.is_empty() {
+        let next = index % remaining.len();
+        index /= remaining.len();
+        ordered.push(remaining.remove(next));
     }
     ordered.join("&")
 }
 
 /// Applies a change to the two characters after each `%` of a query.
-fn with_escapes(query: &str, change: fn(char) -> char) -> String {
+fn map_escapes(query: &str, change: fn(char) -> char) -> String {
     let mut digits = 0;
     let change = |c: char| match (c, digits) {
         ('%', _) => {

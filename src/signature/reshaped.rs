@@ -21,19 +21,19 @@ use crate::message::ConversationEvent;
 // The exemptions do not help an attacker. To turn the original `MessageSid` pair into an exempt one, the bytes before
 // it would have to spell the rest of the exempt name. Those bytes are the end of a value that Twilio writes, not the
 // user.
-const OTHER_MESSAGES: [&str; 3] = [
+const EXEMPT_PARAMS: [&str; 3] = [
     "OriginalRepliedMessageSid",
     "ChannelMessageSid",
     "SmsMessageSid",
 ];
 
-const NAME: &str = "MessageSid";
+const MESSAGE_SID: &str = "MessageSid";
 /// Length of a SID: two letters and 32 hexadecimal digits.
 const SID_LEN: usize = 34;
 
 // Searched in every verified request, so the searchers are built once.
-static NAMES: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(NAME));
-static EVENTS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("EventTypeon"));
+static MESSAGE_SID_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(MESSAGE_SID));
+static EVENT_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("EventTypeon"));
 
 /// The signed bytes of a verified request, and the form that was read from them.
 pub(super) struct SignedText<'a> {
@@ -48,23 +48,23 @@ pub(super) struct SignedText<'a> {
 impl SignedText<'_> {
     /// Returns whether the signed bytes also read as another message, or as another kind of webhook, than the form.
     pub(super) fn is_reshaped(&self) -> bool {
-        let own = self.form.get(NAME).map(str::as_bytes);
+        let own_sid = self.form.get(MESSAGE_SID).map(str::as_bytes);
         // The target is signed with its separators. They become part of names and values if an attacker turns a
         // captured GET into a POST. The parameters then start with `?`, or part of the query stays in the URL.
         let query = self.target.find('?').map(|at| &self.target[at..]);
         let has_separators = query.is_some() || self.params.starts_with(b"?");
         let names_other_message = |text, is_exempt: &dyn Fn(usize, &[u8]) -> bool| {
-            NAMES.find_iter(text).any(|at| {
-                let rest = &text[at + NAME.len()..];
+            MESSAGE_SID_FINDER.find_iter(text).any(|at| {
+                let rest = &text[at + MESSAGE_SID.len()..];
                 // Without separators in the signed bytes, `MessageSid=SM…` is harmless text of a user.
                 let value = match rest {
                     [b'=', value @ ..] if has_separators => value,
                     value => value,
                 };
-                let Some(sid) = sid(value) else {
+                let Some(sid) = leading_sid(value) else {
                     return false;
                 };
-                if Some(sid) == own {
+                if Some(sid) == own_sid {
                     return self.hides_status(&value[SID_LEN..]);
                 }
                 !is_exempt(at, sid)
@@ -83,8 +83,8 @@ impl SignedText<'_> {
         let mut start = 0;
         for (name, value) in self.form.signed_pairs(self.order) {
             // Only a name that ends exactly here: within a value, an exempt name would be text of a user.
-            if start + name.len() == at + NAME.len() {
-                return OTHER_MESSAGES.contains(&name) && value.as_bytes() == sid;
+            if start + name.len() == at + MESSAGE_SID.len() {
+                return EXEMPT_PARAMS.contains(&name) && value.as_bytes() == sid;
             }
             start += name.len() + value.len();
         }
@@ -101,13 +101,13 @@ impl SignedText<'_> {
     fn is_other_kind(&self, query: &[u8]) -> bool {
         if ConversationEvent::is_one(self.form) {
             // SIDs of Conversations messages are `IM…`, so this SID is that of a message.
-            let own = self.form.get(NAME).unwrap_or_default();
-            return own.starts_with("SM") || own.starts_with("MM");
+            let own_sid = self.form.get(MESSAGE_SID).unwrap_or_default();
+            return own_sid.starts_with("SM") || own_sid.starts_with("MM");
         }
         // Not an event, although the signed bytes contain an event's type: `EventType`, `on` and an upper-case letter.
         [self.params, query].into_iter().any(|text| {
-            EVENTS.find_iter(text).any(|at| {
-                let event = text.get(at + EVENTS.needle().len());
+            EVENT_FINDER.find_iter(text).any(|at| {
+                let event = text.get(at + EVENT_FINDER.needle().len());
                 event.is_some_and(u8::is_ascii_uppercase)
             })
         })
@@ -123,14 +123,14 @@ fn is_exempt_in_query(query: &[u8], at: usize, sid: &[u8]) -> bool {
     let start = start.map_or(0, |at| at + 1);
     let end = query[at..].iter().position(|byte| *byte == b'&');
     let param = &query[start..end.map_or(query.len(), |end| at + end)];
-    OTHER_MESSAGES.iter().any(|name| {
+    EXEMPT_PARAMS.iter().any(|name| {
         let value = param.strip_prefix(name.as_bytes());
         value.and_then(|value| value.strip_prefix(b"=")) == Some(sid)
     })
 }
 
 /// Returns the SID at the beginning of a text. Any two letters count, since events have SIDs of other kinds.
-fn sid(text: &[u8]) -> Option<&[u8]> {
+fn leading_sid(text: &[u8]) -> Option<&[u8]> {
     let sid = text.get(..SID_LEN)?;
     let (kind, digits) = sid.split_at(2);
     let is_sid =

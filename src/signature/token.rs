@@ -45,14 +45,14 @@ impl HmacKey {
     }
 
     /// Returns whether the signature is that of the concatenated parts.
-    pub(super) fn signed(&self, parts: &[&[u8]], signature: &[u8; 20]) -> bool {
+    pub(super) fn verifies(&self, parts: &[&[u8]], signature: &[u8; 20]) -> bool {
         // `verify_slice` compares in constant time. An early exit at the first different byte would let a client find a
         // valid signature byte by byte.
-        self.over(parts).verify_slice(signature).is_ok()
+        self.compute_mac(parts).verify_slice(signature).is_ok()
     }
 
     // Parts instead of one buffer: the URL candidates share the parameters, which are then not copied for each.
-    fn over(&self, parts: &[&[u8]]) -> Hmac<Sha1> {
+    fn compute_mac(&self, parts: &[&[u8]]) -> Hmac<Sha1> {
         let mut mac = self.mac.clone();
         for part in parts {
             mac.update(part);
@@ -99,5 +99,10 @@ pub fn sign(token: &Secret, url: &str, form: Option<&FormParams>) -> Result<Stri
         path.as_bytes(),
         &params,
     ];
-    Ok(STANDARD.encode(HmacKey::new(token)?.over(&parts).finalize().into_bytes()))
+    Ok(STANDARD.encode(
+        HmacKey::new(token)?
+            .compute_mac(&parts)
+            .finalize()
+            .into_bytes(),
+    ))
 }

@@ -236,17 +236,17 @@ impl SignatureVerifier {
 
     /// Returns the verifier that should explain a failed request: the one whose default account the message has, else
     /// this one.
-    pub(super) fn responsible(&self, request: &UnverifiedRequest<'_>) -> &Self {
+    pub(super) fn find_responsible(&self, request: &UnverifiedRequest<'_>) -> &Self {
         let Some(other) = &self.other else {
             return self;
         };
-        let form = self.content(request).map(|content| content.form);
+        let form = self.decode_content(request).map(|content| content.form);
         let account = form.ok().and_then(|form| {
             let account = form.get("AccountSid")?;
             Some(AccountSid::parse(account).ok()?.to_lowercase())
         });
         if account.is_some() && account != self.default_account {
-            let responsible = other.responsible(request);
+            let responsible = other.find_responsible(request);
             if responsible.default_account == account {
                 return responsible;
             }
@@ -271,52 +271,53 @@ impl SignatureVerifier {
     /// # Errors
     /// [`SignatureError`] if the request is not verified. Nothing of the request may be used then.
     pub fn verify(&self, request: &UnverifiedRequest<'_>) -> Result<Verified, SignatureError> {
-        let verified = self.verify_here(request);
+        let verified = self.verify_own(request);
         let (Err(_), Some(other)) = (&verified, &self.other) else {
             return verified;
         };
         // The error of this verifier counts if both fail, since the request was most likely meant for it.
-        let elsewhere = other.verify(request).map(|verified| Verified {
+        let other_result = other.verify(request).map(|verified| Verified {
             token: AuthTokenKind::Subaccount,
             ..verified
         });
-        elsewhere.or(verified)
+        other_result.or(verified)
     }
 
-    fn verify_here(&self, request: &UnverifiedRequest<'_>) -> Result<Verified, SignatureError> {
+    /// Verifies a request without the verifiers that were added with [`or`](Self::or).
+    fn verify_own(&self, request: &UnverifiedRequest<'_>) -> Result<Verified, SignatureError> {
         let signature = signature_of(request.headers)?;
-        let content = self.content(request)?;
+        let content = self.decode_content(request)?;
         let owner = self.tokens_for(&content.form);
         // An unknown account is checked with the default tokens too, and reported only below, if a configured token
         // signed the request. Otherwise anyone could find out which accounts are configured.
-        let (tokens, own) = owner.unwrap_or((&self.default_tokens, false));
+        let (tokens, is_own) = owner.unwrap_or((&self.default_tokens, false));
         let target = request.target;
         let mut order = SortOrder::Bytes;
         let mut params = content.signed_params(order);
-        let mut found = self.matching_token(tokens, target, &params, &signature);
+        let mut token_index = self.matching_token(tokens, target, &params, &signature);
         // It is not known whether Twilio sorts by bytes or, like JavaScript, by UTF-16 code units.
-        if found.is_none() && content.posted && content.form.has_two_orders() {
+        if token_index.is_none() && content.is_posted && content.form.has_two_orders() {
             order = SortOrder::Utf16;
             params = content.signed_params(order);
-            found = self.matching_token(tokens, target, &params, &signature);
+            token_index = self.matching_token(tokens, target, &params, &signature);
         }
-        if let Err(unknown) = owner {
+        if let Err(error) = owner {
             let params = content.signed_params(SortOrder::Bytes);
             let others = self.accounts.iter().map(|(_, tokens)| tokens.as_slice());
             let mut signers = others.filter(|tokens| {
                 self.matching_token(tokens, target, &params, &signature)
                     .is_some()
             });
-            let signed = found.is_some() || signers.next().is_some();
-            return Err(if signed {
-                unknown
+            let is_signed = token_index.is_some() || signers.next().is_some();
+            return Err(if is_signed {
+                error
             } else {
                 SignatureErrorKind::Mismatch.into()
             });
         }
-        let token = match found {
+        let token = match token_index {
             None => return Err(SignatureErrorKind::Mismatch.into()),
-            Some(_) if own => AuthTokenKind::Subaccount,
+            Some(_) if is_own => AuthTokenKind::Subaccount,
             Some(0) => AuthTokenKind::Primary,
             Some(_) => AuthTokenKind::Secondary,
         };
@@ -353,9 +354,9 @@ impl SignatureVerifier {
     ) -> Option<usize> {
         let missing_prefix = self.public_url.missing_prefix(target);
         tokens.iter().position(|token| {
-            let over = |target: &str| {
+            let is_signed = |target: &str| {
                 self.origins.iter().any(|origin| {
-                    token.signed(
+                    token.verifies(
                         &[
                             origin.as_bytes(),
                             missing_prefix.as_bytes(),
@@ -367,16 +368,19 @@ impl SignatureVerifier {
                 })
             };
             // The received spelling first. Nearly all requests match it, or have no other.
-            over(target) || query_spellings(target).iter().any(|target| over(target))
+            is_signed(target)
+                || query_spellings(target)
+                    .iter()
+                    .any(|target| is_signed(target))
         })
     }
 
     /// Decodes the parameters, and determines whether they are signed as parameters or as part of the URL.
-    pub(super) fn content(
+    pub(super) fn decode_content(
         &self,
         request: &UnverifiedRequest<'_>,
     ) -> Result<SignedContent, SignatureError> {
-        let form =
+        let parse_form =
             |input| FormParams::parse(input, self.max_params).map_err(SignatureErrorKind::Form);
         let query = request
             .target
@@ -384,19 +388,19 @@ impl SignatureVerifier {
             .map_or("", |(_, query)| query);
         if request.method == Method::GET {
             return Ok(SignedContent {
-                form: form(query.as_bytes())?,
-                posted: false,
+                form: parse_form(query.as_bytes())?,
+                is_posted: false,
                 body_sha256: None,
             });
         }
         if is_form(request.headers) {
             return Ok(SignedContent {
-                form: form(request.body)?,
-                posted: true,
+                form: parse_form(request.body)?,
+                is_posted: true,
                 body_sha256: None,
             });
         }
-        let query = form(query.as_bytes())?;
+        let query = parse_form(query.as_bytes())?;
         let mut hashes = query
             .iter()
             .filter(|(name, _)| *name == "bodySHA256")
@@ -405,7 +409,7 @@ impl SignatureVerifier {
         match (hashes.next(), hashes.next()) {
             (Some(hash), None) => Ok(SignedContent {
                 form: FormParams::default(),
-                posted: false,
+                is_posted: false,
                 body_sha256: Some(hash),
             }),
             _ => Err(SignatureErrorKind::NotAForm.into()),
@@ -428,11 +432,11 @@ impl SignatureVerifier {
         let account = AccountSid::parse(account)
             .map(AccountSid::to_lowercase)
             .ok();
-        let own = self
+        let account_tokens = self
             .accounts
             .iter()
             .find(|(known, _)| Some(*known) == account);
-        match (own, self.default_account) {
+        match (account_tokens, self.default_account) {
             (Some((_, tokens)), _) => Ok((tokens, true)),
             (None, Some(default)) if Some(default) != account => {
                 Err(SignatureErrorKind::UnknownAccount.into())
@@ -471,13 +475,13 @@ impl fmt::Debug for UnverifiedRequest<'_> {
 pub(super) struct SignedContent {
     pub(super) form: FormParams,
     /// The parameters are signed as such, not as part of the URL.
-    pub(super) posted: bool,
+    pub(super) is_posted: bool,
     pub(super) body_sha256: Option<String>,
 }
 
 impl SignedContent {
     fn signed_params(&self, order: SortOrder) -> Vec<u8> {
-        if !self.posted {
+        if !self.is_posted {
             return Vec::new();
         }
         let mut signed = Vec::with_capacity(1024);
@@ -563,11 +567,11 @@ fn query_spellings(target: &str) -> Vec<String> {
     };
     if !["'", "%27", "%40", "%3A", "%3a"]
         .iter()
-        .any(|odd| query.contains(odd))
+        .any(|encoding| query.contains(encoding))
     {
         return Vec::new();
     }
-    let plain = |query: &str| {
+    let unescape = |query: &str| {
         query
             .replace("%40", "@")
             .replace("%3A", ":")
@@ -576,8 +580,8 @@ fn query_spellings(target: &str) -> Vec<String> {
     let raw_quote = query.replace("%27", "'");
     let mut spellings = vec![
         query.replace('\'', "%27"),
-        plain(query),
-        plain(&raw_quote),
+        unescape(query),
+        unescape(&raw_quote),
         raw_quote,
     ];
     spellings.retain(|spelling| spelling != query);

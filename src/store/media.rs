@@ -169,7 +169,7 @@ pub struct ResolvedLink {
 /// ```
 ///
 /// # Errors
-/// Every method: [`StoreError`](super::StoreError).
+/// Every method: [`StoreError`].
 pub trait MediaLinks: Send + Sync {
     /// Returns the signing key of this store's links. It is the same on every server and after every restart.
     ///

@@ -15,13 +15,13 @@ use crate::config::{LogFormat, LogSettings, Settings};
 /// Installs logs, traces and the panic hook, unless the process already has a tracing subscriber.
 ///
 /// Keep the returned guard until the end of the process.
-pub(crate) fn install(settings: &Settings) -> Flush {
-    let lines = lines(&settings.log);
+pub(crate) fn install(settings: &Settings) -> TelemetryGuard {
+    let logs = log_layer(&settings.log);
     #[cfg(feature = "otel")]
     let (spans, traces) = super::otel::layer(&settings.telemetry).unzip();
     #[cfg(not(feature = "otel"))]
     let spans = None;
-    let layers: Vec<BoxedLayer> = std::iter::once(lines).chain(spans).collect();
+    let layers: Vec<BoxedLayer> = std::iter::once(logs).chain(spans).collect();
     let registry = tracing_subscriber::registry().with(layers);
     // An application that embeds the crate and has set up logging keeps its subscriber and its panic hook.
     if registry.try_init().is_ok() {
@@ -34,41 +34,41 @@ pub(crate) fn install(settings: &Settings) -> Flush {
             );
         }));
     }
-    Flush {
+    TelemetryGuard {
         #[cfg(feature = "otel")]
         traces,
     }
 }
 
-fn lines(settings: &LogSettings) -> BoxedLayer {
-    let pretty = match settings.format {
+fn log_layer(settings: &LogSettings) -> BoxedLayer {
+    let is_pretty = match settings.format {
         LogFormat::Pretty => true,
         LogFormat::Json => false,
         LogFormat::Auto => std::io::stderr().is_terminal(),
     };
     let filter = EnvFilter::new(&settings.level);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    if pretty {
-        lines
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    if is_pretty {
+        layer
             .with_ansi(std::io::stderr().is_terminal())
             .with_target(false)
             .with_filter(filter)
             .boxed()
     } else {
         // Fields at the top level, so that log systems find `message_sid` and others without a prefix.
-        lines.json().flatten_event(true).with_filter(filter).boxed()
+        layer.json().flatten_event(true).with_filter(filter).boxed()
     }
 }
 
 /// Guard that exports the remaining traces when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Flush {
+pub(crate) struct TelemetryGuard {
     #[cfg(feature = "otel")]
     traces: Option<super::otel::Traces>,
 }
 
 // Without the feature `otel` the guard is empty, but callers drop it all the same.
-impl Drop for Flush {
+impl Drop for TelemetryGuard {
     fn drop(&mut self) {
         #[cfg(feature = "otel")]
         drop(self.traces.take());

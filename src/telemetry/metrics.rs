@@ -359,7 +359,7 @@ impl Metrics {
     }
 
     /// Counts by Twilio's error code. A missing or unknown code counts as `other`, to limit the number of series.
-    fn coded(&self, metric: Metric, code: Option<ErrorCode>) {
+    fn count_by_code(&self, metric: Metric, code: Option<ErrorCode>) {
         let code = code.filter(|code| code.meaning().is_some());
         self.count(
             metric,
@@ -368,12 +368,12 @@ impl Metrics {
     }
 
     pub(crate) fn fallback_call(&self, code: Option<ErrorCode>) {
-        self.coded(FALLBACKS, code);
+        self.count_by_code(FALLBACKS, code);
     }
 
     /// Counts a message that Twilio accepted and did not deliver.
     pub(crate) fn undelivered(&self, code: Option<ErrorCode>) {
-        self.coded(REPLY_ERRORS, code);
+        self.count_by_code(REPLY_ERRORS, code);
     }
 
     /// Counts the result of sending a message.
@@ -393,28 +393,28 @@ impl Metrics {
         };
         self.replies[index].increment(1);
         if let SendOutcome::Failed { code, .. } = outcome {
-            self.coded(REPLY_ERRORS, *code);
+            self.count_by_code(REPLY_ERRORS, *code);
         }
     }
 
     /// Sets the gauges of the outbox.
-    pub(crate) fn outbox(&self, state: &OutboxStats, now: Timestamp) {
-        set(&self.outbox, [state.pending, state.unknown, state.held]);
-        self.outbox_oldest.set(age(state.oldest, now));
+    pub(crate) fn outbox(&self, stats: &OutboxStats, now: Timestamp) {
+        set_gauges(&self.outbox, [stats.pending, stats.unknown, stats.held]);
+        self.outbox_oldest.set(age_seconds(stats.oldest, now));
     }
 
     /// Sets the gauges of inbound messages without a reply.
-    pub(crate) fn messages(&self, open: &BacklogStats, now: Timestamp) {
-        set(
+    pub(crate) fn messages(&self, stats: &BacklogStats, now: Timestamp) {
+        set_gauges(
             &self.messages,
-            [open.received, open.processing, open.deferred],
+            [stats.received, stats.processing, stats.deferred],
         );
-        self.messages_oldest.set(age(open.oldest, now));
+        self.messages_oldest.set(age_seconds(stats.oldest, now));
     }
 
     /// Sets the number of fallback replies that are not yet in the journal.
     pub(crate) fn set_outage_replies(&self, number: usize) {
-        set(
+        set_gauges(
             std::slice::from_ref(&self.unflushed_fallback_replies),
             [number as u64],
         );
@@ -471,7 +471,7 @@ impl fmt::Debug for Metrics {
     }
 }
 
-fn set<const N: usize>(gauges: &[Gauge], numbers: [u64; N]) {
+fn set_gauges<const N: usize>(gauges: &[Gauge], numbers: [u64; N]) {
     for (gauge, number) in gauges.iter().zip(numbers) {
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
         gauge.set(number as f64);
@@ -479,7 +479,7 @@ fn set<const N: usize>(gauges: &[Gauge], numbers: [u64; N]) {
 }
 
 /// Returns the seconds since `oldest`, or 0 if there is none.
-fn age(oldest: Option<Timestamp>, now: Timestamp) -> f64 {
+fn age_seconds(oldest: Option<Timestamp>, now: Timestamp) -> f64 {
     // Not negative if the clock was set back, or the outbox's oldest message is due in the future.
     let age = oldest.map(|oldest| now.duration_since(oldest).as_secs_f64());
     age.unwrap_or_default().max(0.0)

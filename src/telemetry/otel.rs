@@ -44,6 +44,6 @@ pub(super) fn layer(settings: &TelemetrySettings) -> Option<(BoxedLayer, Traces)
         .build();
     let spans = tracing_opentelemetry::layer().with_tracer(provider.tracer("replyhook"));
     // Only this crate's spans, independent of `log.level`: traces should not lose spans when logs are made quieter.
-    let ours = Targets::new().with_target("replyhook", tracing::Level::DEBUG);
-    Some((spans.with_filter(ours).boxed(), Traces(provider)))
+    let crate_spans = Targets::new().with_target("replyhook", tracing::Level::DEBUG);
+    Some((spans.with_filter(crate_spans).boxed(), Traces(provider)))
 }

@@ -21,18 +21,18 @@ const MIN_PASSED_CHECKS: u32 = 2;
 /// Failure of a store operation.
 pub(crate) trait StoreFailure: Display {
     /// Returns true if the database itself is corrupt.
-    fn is_damage(&self) -> bool;
+    fn is_corruption(&self) -> bool;
 }
 
 impl StoreFailure for StoreError {
-    fn is_damage(&self) -> bool {
+    fn is_corruption(&self) -> bool {
         self.kind() == StoreErrorKind::Corrupt
     }
 }
 
 // The text of an operation that did not end in time.
 impl StoreFailure for &'static str {
-    fn is_damage(&self) -> bool {
+    fn is_corruption(&self) -> bool {
         false
     }
 }
@@ -41,17 +41,18 @@ impl StoreFailure for &'static str {
 pub(crate) struct StoreHealth {
     metrics: Arc<Metrics>,
     /// Number of messages stored in time.
-    // Relaxed, like `has_rejected`: no other data depends on the order, and health may change one message later.
-    kept: AtomicU64,
-    /// A message has failed since the last one that was stored. Lets `kept` skip the lock in the usual case.
-    has_rejected: AtomicBool,
+    // Relaxed, like `has_recent_rejections`: no other data depends on the order, and health may change one message
+    // later.
+    stored: AtomicU64,
+    /// A message has failed since the last one that was stored. Lets `record_stored` skip the lock in the usual case.
+    has_recent_rejections: AtomicBool,
     state: Mutex<HealthState>,
 }
 
 #[derive(Default)]
 struct HealthState {
     /// Corruption of the database. Never cleared.
-    damage: Option<String>,
+    corruption: Option<String>,
     /// Reason why the store is not ready.
     failure: Option<String>,
     /// Number of successful checks since `failure` was set.
@@ -59,15 +60,15 @@ struct HealthState {
     /// Messages that failed since the last one that was stored.
     rejected: Vec<MessageSid>,
     /// Text of the last failed operation.
-    last: String,
+    last_failure: String,
 }
 
 impl StoreHealth {
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
-            kept: AtomicU64::new(0),
-            has_rejected: AtomicBool::new(false),
+            stored: AtomicU64::new(0),
+            has_recent_rejections: AtomicBool::new(false),
             state: Mutex::default(),
         }
     }
@@ -75,8 +76,8 @@ impl StoreHealth {
     /// Returns the reason why the store is not ready, if it is not.
     pub(crate) fn failure(&self) -> Option<String> {
         let state = self.state();
-        if let Some(damage) = &state.damage {
-            return Some(damage.clone());
+        if let Some(corruption) = &state.corruption {
+            return Some(corruption.clone());
         }
         let failure = state.failure.as_ref()?;
         Some(match state.passes {
@@ -90,43 +91,45 @@ impl StoreHealth {
     }
 
     /// Records a message that was stored while its request waited.
-    pub(crate) fn kept(&self) {
-        self.kept.fetch_add(1, Ordering::Relaxed);
-        if self.has_rejected.load(Ordering::Relaxed) {
-            // Held over both lines: a failure that `rejected` adds in between would not be cleared by later successes.
+    pub(crate) fn record_stored(&self) {
+        self.stored.fetch_add(1, Ordering::Relaxed);
+        if self.has_recent_rejections.load(Ordering::Relaxed) {
+            // Held over both lines: a failure that `record_rejected` adds in between would not be cleared by later
+            // successes.
             let mut state = self.state();
             state.rejected.clear();
-            self.has_rejected.store(false, Ordering::Relaxed);
+            self.has_recent_rejections.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Records a message that could not be stored while its request waited. Call it after [`failed`](Self::failed).
-    pub(crate) fn rejected(&self, sid: MessageSid) {
+    /// Records a message that could not be stored while its request waited. Call it after
+    /// [`record_failure`](Self::record_failure).
+    pub(crate) fn record_rejected(&self, sid: MessageSid) {
         let mut state = self.state();
         // A redelivery counts once: a single message that always fails proves nothing about the store.
         if !state.rejected.contains(&sid) {
             state.rejected.push(sid);
         }
-        self.has_rejected.store(true, Ordering::Relaxed);
+        self.has_recent_rejections.store(true, Ordering::Relaxed);
         if state.rejected.len() >= MAX_FAILED_MESSAGES {
             // The next run starts at zero. It also bounds the list.
             state.rejected.clear();
             let failure = format!(
                 "{MAX_FAILED_MESSAGES} messages in a row could not be stored: {}",
-                state.last
+                state.last_failure
             );
-            self.not_ready(&mut state, failure);
+            self.set_not_ready(&mut state, failure);
         }
     }
 
     /// Records a failed operation. Only corruption makes the store not ready immediately.
-    pub(crate) fn failed(&self, failure: &dyn StoreFailure) {
+    pub(crate) fn record_failure(&self, failure: &dyn StoreFailure) {
         let mut state = self.state();
-        state.last = failure.to_string();
-        if failure.is_damage() && state.damage.is_none() {
-            let damage = format!("{failure}; not ready until a restart");
-            tracing::error!("not ready: {damage}");
-            state.damage = Some(damage);
+        state.last_failure = failure.to_string();
+        if failure.is_corruption() && state.corruption.is_none() {
+            let corruption = format!("{failure}; not ready until a restart");
+            tracing::error!("not ready: {corruption}");
+            state.corruption = Some(corruption);
             self.metrics.store_up.set(0.0);
         }
     }
@@ -135,16 +138,16 @@ impl StoreHealth {
     pub(crate) fn read<T>(&self, outcome: Result<T, StoreError>) -> Option<T> {
         outcome
             .inspect_err(|error| {
-                if error.is_damage() {
-                    self.failed(error);
+                if error.is_corruption() {
+                    self.record_failure(error);
                 }
             })
             .ok()
     }
 
     /// Returns the number of messages stored so far, for [`check_failed`](Self::check_failed).
-    pub(crate) fn number_kept(&self) -> u64 {
-        self.kept.load(Ordering::Relaxed)
+    pub(crate) fn stored_count(&self) -> u64 {
+        self.stored.load(Ordering::Relaxed)
     }
 
     /// Records a check that succeeded.
@@ -158,22 +161,22 @@ impl StoreHealth {
             }
         }
         // Also the first success after the start, when the gauge is 0.
-        let is_ready = state.failure.is_none() && state.damage.is_none();
+        let is_ready = state.failure.is_none() && state.corruption.is_none();
         self.metrics.store_up.set(f64::from(u8::from(is_ready)));
     }
 
-    /// Records a failed check. `kept` is the number of messages stored before it.
+    /// Records a failed check. `stored_before` is the number of messages stored before it.
     ///
     /// If messages were stored during the check, the store is only slow under load, and stays ready.
-    pub(crate) fn check_failed(&self, failure: &dyn StoreFailure, kept: u64) {
+    pub(crate) fn check_failed(&self, failure: &dyn StoreFailure, stored_before: u64) {
         self.metrics.store_error("check");
-        self.failed(failure);
-        if self.kept.load(Ordering::Relaxed) == kept {
-            self.not_ready(&mut self.state(), failure.to_string());
+        self.record_failure(failure);
+        if self.stored.load(Ordering::Relaxed) == stored_before {
+            self.set_not_ready(&mut self.state(), failure.to_string());
         }
     }
 
-    fn not_ready(&self, state: &mut HealthState, failure: String) {
+    fn set_not_ready(&self, state: &mut HealthState, failure: String) {
         // Log the change only, not each further failure.
         if state.failure.is_none() {
             tracing::error!("not ready: {failure}");
@@ -201,8 +204,8 @@ mod tests {
     }
 
     fn reject(health: &StoreHealth, number: u64) {
-        health.failed(&"it takes too long");
-        health.rejected(sid(number));
+        health.record_failure(&"it takes too long");
+        health.record_rejected(sid(number));
     }
 
     // A message that always fails does not show that the store is broken.
@@ -214,7 +217,7 @@ mod tests {
         }
         reject(&health, 2);
         assert_eq!(health.failure(), None);
-        health.kept();
+        health.record_stored();
         reject(&health, 3);
         reject(&health, 4);
         assert_eq!(health.failure(), None);
@@ -239,7 +242,7 @@ mod tests {
     #[test]
     fn failed_check_after_stored_message_keeps_store_ready() {
         let health = health();
-        health.kept();
+        health.record_stored();
         health.check_failed(&"it takes too long", 0);
         assert_eq!(health.failure(), None);
         health.check_failed(&"it takes too long", 1);
@@ -249,7 +252,7 @@ mod tests {
     #[test]
     fn store_corruption_lasts_until_restart() {
         let health = health();
-        health.failed(&StoreError::new(StoreErrorKind::Corrupt));
+        health.record_failure(&StoreError::new(StoreErrorKind::Corrupt));
         for _ in 0..5 {
             health.check_passed();
         }

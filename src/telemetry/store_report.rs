@@ -22,9 +22,9 @@ impl StoreReport {
     }
 
     /// Records a failed operation. Its name is a label of `replyhook_store_errors_total`.
-    pub(crate) fn failed(&self, operation: &'static str, failure: &dyn StoreFailure) {
+    pub(crate) fn record_failure(&self, operation: &'static str, failure: &dyn StoreFailure) {
         self.metrics.store_error(operation);
-        self.health.failed(failure);
+        self.health.record_failure(failure);
         // During an outage every message fails, so log lines are limited. Metrics count all failures.
         if let Some(suppressed) = self.throttle.try_log() {
             tracing::error!(operation, suppressed, "store operation failed: {failure}");

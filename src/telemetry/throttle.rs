@@ -13,9 +13,9 @@ pub(crate) struct Throttle {
 #[derive(Debug)]
 struct TokenBucket {
     /// Tokens, one per line. Fractions accumulate.
-    left: f64,
+    tokens: f64,
     /// Time of the last call, up to which tokens were added.
-    at: Instant,
+    refilled_at: Instant,
     /// Lines suppressed since the last one that passed.
     suppressed: u64,
 }
@@ -26,8 +26,8 @@ impl Throttle {
         Self {
             burst,
             state: Mutex::new(TokenBucket {
-                left: burst,
-                at: Instant::now(),
+                tokens: burst,
+                refilled_at: Instant::now(),
                 suppressed: 0,
             }),
         }
@@ -42,13 +42,14 @@ impl Throttle {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let now = Instant::now();
         // One token per second, never more than the burst.
-        state.left = (state.left + now.duration_since(state.at).as_secs_f64()).min(self.burst);
-        state.at = now;
-        if state.left < 1.0 {
+        state.tokens =
+            (state.tokens + now.duration_since(state.refilled_at).as_secs_f64()).min(self.burst);
+        state.refilled_at = now;
+        if state.tokens < 1.0 {
             state.suppressed += 1;
             return None;
         }
-        state.left -= 1.0;
+        state.tokens -= 1.0;
         Some(std::mem::take(&mut state.suppressed))
     }
 }

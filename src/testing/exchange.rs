@@ -28,7 +28,7 @@ pub struct DeliveryExchange {
     pub calls: Vec<(String, Option<u64>, Option<u64>)>,
     handler_calls: u64,
     /// Exchange of the previous delivery of this message, for a redelivery.
-    before: Option<Box<DeliveryExchange>>,
+    previous: Option<Box<DeliveryExchange>>,
 }
 
 /// Message on the user's phone.
@@ -76,12 +76,12 @@ impl ReceivedMessage {
 impl DeliveryExchange {
     pub(super) fn new(
         user: &str,
-        answered: &Value,
+        delivered: &Value,
         received: Vec<ReceivedMessage>,
         handler_calls: u64,
     ) -> Self {
         let text = |value: &Value| value.as_str().map(str::to_owned);
-        let calls = answered["attempts"].as_array().into_iter().flatten();
+        let calls = delivered["attempts"].as_array().into_iter().flatten();
         let call = |call: &Value| {
             (
                 text(&call["url"]).unwrap_or_default(),
@@ -90,18 +90,18 @@ impl DeliveryExchange {
             )
         };
         Self {
-            message_sid: text(&answered["message_sid"]).unwrap_or_default(),
+            message_sid: text(&delivered["message_sid"]).unwrap_or_default(),
             user: user.to_owned(),
             received,
-            twiml: text(&answered["twiml"]),
+            twiml: text(&delivered["twiml"]),
             calls: calls.map(call).collect(),
             handler_calls,
-            before: None,
+            previous: None,
         }
     }
 
-    pub(super) fn after(mut self, before: Self) -> Self {
-        self.before = Some(Box::new(before));
+    pub(super) fn with_previous(mut self, previous: Self) -> Self {
+        self.previous = Some(Box::new(previous));
         self
     }
 
@@ -126,8 +126,11 @@ impl DeliveryExchange {
     /// Asserts that the phone received a message that contains this text.
     #[track_caller]
     pub fn assert_reply_contains(&self, part: &str) -> &Self {
-        let is_there = self.received.iter().any(|got| got.body.contains(part));
-        assert!(is_there, "{part:?} is in none of {:?}", self.texts());
+        let is_received = self
+            .received
+            .iter()
+            .any(|message| message.body.contains(part));
+        assert!(is_received, "{part:?} is in none of {:?}", self.texts());
         self
     }
 
@@ -144,7 +147,11 @@ impl DeliveryExchange {
     /// Asserts the number of media files that the phone received.
     #[track_caller]
     pub fn assert_media(&self, count: usize) -> &Self {
-        let files: Vec<_> = self.received.iter().flat_map(|got| &got.media).collect();
+        let files: Vec<_> = self
+            .received
+            .iter()
+            .flat_map(|message| &message.media)
+            .collect();
         assert_eq!(files.len(), count, "{files:?}");
         self
     }
@@ -189,10 +196,11 @@ impl DeliveryExchange {
     /// If not, or if this is not the result of [`TestBot::redeliver`](super::TestBot::redeliver).
     #[track_caller]
     pub fn assert_same_response(&self) -> &Self {
-        let before = self.before.as_ref();
-        let before = before.expect("assert_same_response needs the result of TestBot::redeliver");
+        let previous = self.previous.as_ref();
+        let previous =
+            previous.expect("assert_same_response needs the result of TestBot::redeliver");
         assert_eq!(
-            self.twiml, before.twiml,
+            self.twiml, previous.twiml,
             "the redelivery got another response"
         );
         assert_eq!(
@@ -214,7 +222,10 @@ impl DeliveryExchange {
     }
 
     fn texts(&self) -> Vec<&str> {
-        self.received.iter().map(|got| got.body.as_str()).collect()
+        self.received
+            .iter()
+            .map(|message| message.body.as_str())
+            .collect()
     }
 
     fn has_verbs(&self) -> bool {
@@ -239,8 +250,8 @@ impl SendResult {
     /// Asserts that the message was delivered.
     #[track_caller]
     pub fn assert_delivered(&self) -> &Self {
-        let is_there = self.status == "delivered" || self.status == "read";
-        assert!(is_there, "{self:?}");
+        let is_delivered = self.status == "delivered" || self.status == "read";
+        assert!(is_delivered, "{self:?}");
         self
     }
 

@@ -65,16 +65,16 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Interval of checks while waiting.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Message statuses after which a test does not wait longer.
-const FINAL: [&str; 4] = ["delivered", "read", "failed", "undelivered"];
+const FINAL_STATUSES: [&str; 4] = ["delivered", "read", "failed", "undelivered"];
 /// Start of the clock: Monday 2026-01-05, 09:00 UTC. Fixed, so that no test depends on the day it runs.
-const MORNING: i64 = 1_767_603_600;
+const CLOCK_START: i64 = 1_767_603_600;
 
 /// App under test, with an emulator and a clock of its own.
 ///
 /// [This module](self) has an example of a whole test. Sending a message returns a [`DeliveryExchange`].
 pub struct TestBot {
     dev_server: tokio::sync::Mutex<DevServer>,
-    make: Box<dyn Fn() -> AppBuilder + Send + Sync>,
+    build_app: Box<dyn Fn() -> AppBuilder + Send + Sync>,
     emulator_client: EmulatorClient,
     account: (AccountSid, Secret),
     clock: Arc<ManualClock>,
@@ -86,7 +86,7 @@ struct BotState {
     /// All active faults: `PUT faults` replaces them as a whole.
     faults: Value,
     /// Injected latency of the handler.
-    handler: Duration,
+    handler_latency: Duration,
     /// Reply deadline of the app.
     deadline: Duration,
     /// `reply.debounce_ms` of the app.
@@ -98,15 +98,15 @@ struct BotState {
 }
 
 impl TestBot {
-    /// Starts the app that `make` returns. [`TestBot::restart`] calls `make` again.
+    /// Starts the app that `build_app` returns. [`TestBot::restart`] calls `build_app` again.
     ///
     /// Settings have their defaults, except that `guard.loop_detection` is off. Since time stands still, users in tests
     /// send messages as fast as another bot would.
     ///
     /// # Panics
     /// If the app does not start.
-    pub async fn start(make: impl Fn() -> AppBuilder + Send + Sync + 'static) -> Self {
-        Self::start_with(Sources::default(), make).await
+    pub async fn start(build_app: impl Fn() -> AppBuilder + Send + Sync + 'static) -> Self {
+        Self::start_with(Sources::default(), build_app).await
     }
 
     /// Starts the app with settings, as in `Sources::default().with_file("bot.toml")`.
@@ -115,9 +115,9 @@ impl TestBot {
     /// If the app does not start.
     pub async fn start_with(
         mut sources: Sources,
-        make: impl Fn() -> AppBuilder + Send + Sync + 'static,
+        build_app: impl Fn() -> AppBuilder + Send + Sync + 'static,
     ) -> Self {
-        let start = Timestamp::from_second(MORNING).unwrap_or_default();
+        let start = Timestamp::from_second(CLOCK_START).unwrap_or_default();
         let clock = Arc::new(ManualClock::new(start));
         let options = DevServerOptions {
             emulator_port: Some(0),
@@ -128,17 +128,17 @@ impl TestBot {
         // A default, so that `sources` can turn loop detection on.
         let guard = sources.defaults.entry("guard.loop_detection");
         guard.or_insert_with(|| "false".to_owned());
-        let dev_server = DevServer::start(make(), sources, options).await;
+        let dev_server = DevServer::start(build_app(), sources, options).await;
         let dev_server =
             dev_server.unwrap_or_else(|error| panic!("the bot does not start: {error}"));
         let emulator = dev_server.emulator();
         let client = EmulatorClient::new(emulator.url()).expect("the emulator is on this machine");
         let account = (emulator.account_sid(), emulator.auth_token().clone());
-        let config = must(client.get(&["config"])).await;
+        let config = expect_ok(client.get(&["config"])).await;
         let millis = |name: &str| Duration::from_millis(config[name].as_u64().unwrap_or_default());
         Self {
             dev_server: tokio::sync::Mutex::new(dev_server),
-            make: Box::new(make),
+            build_app: Box::new(build_app),
             emulator_client: client,
             account,
             clock,
@@ -170,7 +170,7 @@ impl TestBot {
     pub async fn set_handler_latency(&self, time: Duration) {
         let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.set_fault("handler_ms", json!(ms)).await;
-        self.state().handler = time;
+        self.state().handler_latency = time;
     }
 
     /// Makes the handler fail, or work again.
@@ -201,7 +201,7 @@ impl TestBot {
             }
             state.faults.clone()
         };
-        must(self.emulator_client.put(&["faults"], &faults)).await;
+        expect_ok(self.emulator_client.put(&["faults"], &faults)).await;
     }
 
     /// Advances the clock of app and emulator.
@@ -219,8 +219,8 @@ impl TestBot {
         let last = self.state().last.clone();
         let last = last.expect("nothing to redeliver; send a message first");
         let path = ["messages", &last.message_sid, "redeliver"];
-        let again = self.exchange(&last.user, &path, &json!({})).await;
-        again.after(last)
+        let redelivered = self.exchange(&last.user, &path, &json!({})).await;
+        redelivered.with_previous(last)
     }
 
     /// Shuts the app down gracefully, and starts it again with the same store.
@@ -229,7 +229,7 @@ impl TestBot {
     /// If the app does not start again.
     pub async fn restart(&self) {
         let mut dev_server = self.dev_server.lock().await;
-        let restarted = dev_server.restart((self.make)()).await;
+        let restarted = dev_server.restart((self.build_app)()).await;
         restarted.unwrap_or_else(|error| panic!("the bot does not start again: {error}"));
     }
 
@@ -249,7 +249,11 @@ impl TestBot {
             let (user, sender) = (address("From"), address("To"));
             let message = json!({"from": user, "to": sender, "params": params});
             let exchange = self.exchange(&user, &["messages"], &message).await;
-            let replies: Vec<_> = exchange.received.iter().map(|got| &got.body).collect();
+            let replies: Vec<_> = exchange
+                .received
+                .iter()
+                .map(|message| &message.body)
+                .collect();
             let expected: Vec<_> = recorded.replies.iter().collect();
             assert_eq!(
                 replies,
@@ -285,12 +289,16 @@ impl TestBot {
         };
         let sid = created.sid.to_string();
         let path = ["conversations", user.address()];
-        self.until("the message has a final status", || async {
-            let shown = must(self.emulator_client.get(&path)).await;
-            let mut shown = shown.as_array().cloned().unwrap_or_default().into_iter();
-            let message = shown.find(|message| message["sid"] == sid.as_str())?;
+        self.wait_until("the message has a final status", || async {
+            let conversation = expect_ok(self.emulator_client.get(&path)).await;
+            let mut conversation = conversation
+                .as_array()
+                .cloned()
+                .unwrap_or_default()
+                .into_iter();
+            let message = conversation.find(|message| message["sid"] == sid.as_str())?;
             let status = message["status"].as_str()?.to_owned();
-            let is_final = FINAL.contains(&&*status);
+            let is_final = FINAL_STATUSES.contains(&&*status);
             is_final.then(|| SendResult::new(status, message["error_code"].as_u64()))
         })
         .await
@@ -316,20 +324,22 @@ impl TestBot {
     /// # }
     /// ```
     pub async fn outbound(&self) -> OutboundClient {
-        let sender = self.dev_server.lock().await.outbound();
-        sender.expect("the dev server runs the app")
+        let client = self.dev_server.lock().await.outbound();
+        client.expect("the dev server runs the app")
     }
 
     /// Waits for the final status of a message that [`TestBot::outbound`] accepted.
     pub async fn send_result(&self, receipt: &SendReceipt) -> SendResult {
-        let sender = self.outbound().await;
-        self.until("the message has a final status", || async {
-            let now = must(sender.receipt(receipt.id)).await?;
-            let status = match now.state? {
+        let client = self.outbound().await;
+        self.wait_until("the message has a final status", || async {
+            let current = expect_ok(client.receipt(receipt.id)).await?;
+            let status = match current.state? {
                 OutboundState::Failed | OutboundState::Suppressed => "rejected".to_owned(),
-                _ => now.status.filter(|status| FINAL.contains(&&**status))?,
+                _ => current
+                    .status
+                    .filter(|status| FINAL_STATUSES.contains(&&**status))?,
             };
-            Some(SendResult::new(status, now.error_code.map(u64::from)))
+            Some(SendResult::new(status, current.error_code.map(u64::from)))
         })
         .await
     }
@@ -358,11 +368,11 @@ impl TestBot {
     /// Sends several messages concurrently, before the app replies to any. Returns the exchange of the first, with the
     /// messages that the phone received because of all.
     async fn exchange_all(&self, user: &str, path: &[&str], bodies: &[Value]) -> DeliveryExchange {
-        let known = self.sent_to(user).await;
-        let before = self.handler_calls().await;
-        let (handler, deadline, debounce) = {
+        let known_sids = self.sids_sent_to(user).await;
+        let calls_before = self.handler_calls().await;
+        let (handler_latency, deadline, debounce) = {
             let state = self.state();
-            (state.handler, state.deadline, state.debounce)
+            (state.handler_latency, state.deadline, state.debounce)
         };
         let deliver = async |body: &Value| {
             let delivered =
@@ -376,7 +386,7 @@ impl TestBot {
         let delivery = async {
             let each = bodies.iter().enumerate().map(async |(number, body)| {
                 if number > 0 {
-                    self.until("the bot has accepted the message before", || async {
+                    self.wait_until("the bot has accepted the message before", || async {
                         (self.pending(user).await >= number).then_some(())
                     })
                     .await;
@@ -387,40 +397,40 @@ impl TestBot {
             all.swap_remove(0)
         };
         // Advances the clock while the delivery waits for it.
-        let passing = async {
+        let clock_advance = async {
             if !debounce.is_zero() {
                 // All messages first: one that arrives after the pause would not be combined with the others.
-                self.until("the bot has accepted the messages", || async {
+                self.wait_until("the bot has accepted the messages", || async {
                     (self.pending(user).await >= bodies.len()).then_some(())
                 })
                 .await;
                 self.move_clock(debounce);
             }
-            if handler.is_zero() {
+            if handler_latency.is_zero() {
                 return;
             }
             // The injected latency starts with the call: advancing before it would not shorten it.
-            self.until("the handler was called", || async {
-                (self.handler_calls().await > before).then_some(())
+            self.wait_until("the handler was called", || async {
+                (self.handler_calls().await > calls_before).then_some(())
             })
             .await;
             // No further than the deadline: Twilio must get its response before a late handler returns.
-            self.move_clock(handler.min(deadline));
+            self.move_clock(handler_latency.min(deadline));
         };
         tokio::pin!(delivery);
         // The delivery can end first, when the handler is not called, as for a redelivery or an opted-out user. Then
         // there is nothing to wait for.
         let delivered = tokio::select! {
             delivered = &mut delivery => delivered,
-            () = passing => delivery.await,
+            () = clock_advance => delivery.await,
         };
         // Now the late handler may return.
-        self.move_clock(handler.saturating_sub(deadline));
-        self.until("the bot has no pending messages", || async {
+        self.move_clock(handler_latency.saturating_sub(deadline));
+        self.wait_until("the bot has no pending messages", || async {
             (self.pending(user).await == 0).then_some(())
         })
         .await;
-        let runs = self.handler_calls().await - before;
+        let runs = self.handler_calls().await - calls_before;
         let sid = delivered["message_sid"].as_str().unwrap_or_default();
         // Add up over redeliveries of the same message, for `assert_handler_runs`.
         let runs = {
@@ -430,13 +440,13 @@ impl TestBot {
             *all
         };
         // From the conversation, not from `delivered`, which has no replies sent after the webhook calls.
-        let shown = must(self.emulator_client.get(&["conversations", user])).await;
+        let conversation = expect_ok(self.emulator_client.get(&["conversations", user])).await;
         let is_new = |message: &&Value| {
             let sid = message["sid"].as_str().unwrap_or_default();
-            message["direction"] == "out" && !known.contains(&sid.to_owned())
+            message["direction"] == "out" && !known_sids.contains(&sid.to_owned())
         };
-        let shown = shown.as_array().cloned().unwrap_or_default();
-        let received: Vec<ReceivedMessage> = shown
+        let conversation = conversation.as_array().cloned().unwrap_or_default();
+        let received: Vec<ReceivedMessage> = conversation
             .iter()
             .filter(is_new)
             .map(ReceivedMessage::new)
@@ -448,15 +458,17 @@ impl TestBot {
 
     /// Returns the number of a user's messages that the app has accepted and not finished.
     async fn pending(&self, user: &str) -> usize {
-        let state = must(self.emulator_client.get(&["state", user])).await;
+        let state = expect_ok(self.emulator_client.get(&["state", user])).await;
         let pending = state["pending"].as_u64().unwrap_or_default();
         usize::try_from(pending).unwrap_or(usize::MAX)
     }
 
-    async fn sent_to(&self, user: &str) -> Vec<String> {
-        let shown = must(self.emulator_client.get(&["conversations", user])).await;
-        let shown = shown.as_array().cloned().unwrap_or_default();
-        let sids = shown.iter().filter_map(|message| message["sid"].as_str());
+    async fn sids_sent_to(&self, user: &str) -> Vec<String> {
+        let conversation = expect_ok(self.emulator_client.get(&["conversations", user])).await;
+        let conversation = conversation.as_array().cloned().unwrap_or_default();
+        let sids = conversation
+            .iter()
+            .filter_map(|message| message["sid"].as_str());
         sids.map(str::to_owned).collect()
     }
 
@@ -468,8 +480,8 @@ impl TestBot {
     /// Polls until `poll` returns a value.
     ///
     /// # Panics
-    /// After [`TIMEOUT`] of real time.
-    async fn until<T, F, Fut>(&self, what: &str, poll: F) -> T
+    /// After [`DELIVERY_TIMEOUT`] of real time.
+    async fn wait_until<T, F, Fut>(&self, condition: &str, poll: F) -> T
     where
         F: Fn() -> Fut,
         Fut: Future<Output = Option<T>>,
@@ -482,9 +494,9 @@ impl TestBot {
                 tokio::time::sleep(POLL_INTERVAL).await;
             }
         });
-        found
-            .await
-            .unwrap_or_else(|_| panic!("timed out after {DELIVERY_TIMEOUT:?} waiting until {what}"))
+        found.await.unwrap_or_else(|_| {
+            panic!("timed out after {DELIVERY_TIMEOUT:?} waiting until {condition}")
+        })
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, BotState> {
@@ -499,7 +511,7 @@ impl std::fmt::Debug for TestBot {
 }
 
 /// Panics if a request to the emulator or the store fails, which no test expects.
-async fn must<T, E: std::error::Error>(request: impl Future<Output = Result<T, E>>) -> T {
+async fn expect_ok<T, E: std::error::Error>(request: impl Future<Output = Result<T, E>>) -> T {
     request
         .await
         .unwrap_or_else(|error| panic!("the emulator or the store failed: {error}"))

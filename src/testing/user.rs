@@ -73,7 +73,7 @@ impl<'a> User<'a> {
         assert!(!texts.is_empty(), "says_in_burst needs at least one text");
         let messages: Vec<Value> = texts
             .iter()
-            .map(|text| self.addressed(json!({"body": text})))
+            .map(|text| self.with_addresses(json!({"body": text})))
             .collect();
         self.bot
             .exchange_all(&self.address, &["messages"], &messages)
@@ -108,13 +108,13 @@ impl<'a> User<'a> {
 
     /// Sends any message that `POST /_emulator/messages` accepts. `from` and `to` are added.
     pub async fn sends(&self, message: Value) -> DeliveryExchange {
-        let message = self.addressed(message);
+        let message = self.with_addresses(message);
         self.bot
             .exchange(&self.address, &["messages"], &message)
             .await
     }
 
-    fn addressed(&self, mut message: Value) -> Value {
+    fn with_addresses(&self, mut message: Value) -> Value {
         message["from"] = self.address.as_str().into();
         message["to"] = self.sender().into();
         if let Some(name) = &self.name {

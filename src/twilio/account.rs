@@ -7,7 +7,7 @@ use http::header::DATE;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::response::answer_with_headers;
+use super::response::send_and_parse_with_headers;
 use super::{Client, Credentials, RestError};
 use crate::secret::Secret;
 use crate::sid::AccountSid;
@@ -42,7 +42,7 @@ impl Client {
     ) -> Result<Account, RestError> {
         let path = format!("/2010-04-01/Accounts/{account}.json");
         let request = self.request(Method::GET, &path, credentials)?;
-        let (headers, wire): (_, WireAccount) = answer_with_headers(request).await?;
+        let (headers, wire): (_, WireAccount) = send_and_parse_with_headers(request).await?;
         // Only the `Date` header tells when Twilio responded; `doctor` compares the local clock with it.
         let date = headers.get(DATE).and_then(|date| date.to_str().ok());
         Ok(Account {

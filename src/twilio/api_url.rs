@@ -37,14 +37,15 @@ impl ApiUrl {
             .filter(|host| !host.is_empty())
             .ok_or(ApiUrlError)?;
         // Credentials in the URL are not allowed, and `http::Uri` silently drops a fragment, so look for both here.
-        let plain = uri.path() == "/" && uri.query().is_none() && !origin.contains(['@', '#']);
+        let is_bare_origin =
+            uri.path() == "/" && uri.query().is_none() && !origin.contains(['@', '#']);
         let loopback = host == "localhost" || host == "[::1]" || is_loopback_v4(host);
         match uri.scheme_str() {
-            Some("https") if plain => Ok(Self {
+            Some("https") if is_bare_origin => Ok(Self {
                 origin: origin.to_owned(),
                 loopback: false,
             }),
-            Some("http") if plain && loopback => Ok(Self {
+            Some("http") if is_bare_origin && loopback => Ok(Self {
                 origin: origin.to_owned(),
                 loopback,
             }),
@@ -58,13 +59,13 @@ impl ApiUrl {
     /// [`ApiUrlError`] if one of them is not a name of letters, digits and `-`.
     pub fn regional(region: &str, edge: &str) -> Result<Self, ApiUrlError> {
         // A dot or slash would let a setting move the host away from twilio.com.
-        let name = |text: &str| {
+        let is_name = |text: &str| {
             !text.is_empty()
                 && text
                     .bytes()
                     .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         };
-        if !name(region) || !name(edge) {
+        if !is_name(region) || !is_name(edge) {
             return Err(ApiUrlError);
         }
         Self::parse(&format!("https://api.{edge}.{region}.twilio.com"))
@@ -117,7 +118,7 @@ mod tests {
     // This URL receives the account's credentials.
     #[test]
     fn api_url_requires_https_except_on_localhost() {
-        for (text, shown) in [
+        for (text, expected) in [
             ("https://api.twilio.com", "https://api.twilio.com"),
             (
                 "https://api.dublin.ie1.twilio.com/",
@@ -127,7 +128,7 @@ mod tests {
             ("http://localhost:8081", "http://localhost:8081"),
             ("http://[::1]:8081", "http://[::1]:8081"),
         ] {
-            assert_eq!(ApiUrl::parse(text).unwrap().to_string(), shown);
+            assert_eq!(ApiUrl::parse(text).unwrap().to_string(), expected);
         }
         for text in [
             "http://api.twilio.com",

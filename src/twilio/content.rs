@@ -11,7 +11,7 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::response::{Meta, PagedList, answer};
+use super::response::{Meta, PagedList, send_and_parse};
 use super::{Client, Credentials, RestError};
 
 // 50 pages bound the time and memory that a large account can take.
@@ -19,7 +19,7 @@ const LIST: PagedList<'_> = PagedList {
     path: "/v1/ContentAndApprovals",
     query: "",
     page_size: 100,
-    most_pages: 50,
+    max_pages: 50,
 };
 
 /// A message template.
@@ -77,7 +77,7 @@ pub struct TemplateVariables {
 
 impl TemplateVariables {
     /// Collects the variables; `None` if the response does not contain the template's texts.
-    fn read(wire: WireContent) -> Option<Self> {
+    fn from_wire(wire: WireContent) -> Option<Self> {
         let types = wire.types.unwrap_or_default();
         // WhatsApp supplies the text of this type, so the variables cannot be read from it.
         if types.contains_key("whatsapp/authentication") {
@@ -85,10 +85,13 @@ impl TemplateVariables {
         }
         let mut texts = Vec::new();
         for value in types.values() {
-            collect(value, &mut texts);
+            collect_strings(value, &mut texts);
         }
         // Search every type: Twilio chooses the type to send by the recipient's channel.
-        let needed = texts.iter().flat_map(|text| names(text)).collect();
+        let needed = texts
+            .iter()
+            .flat_map(|text| placeholder_names(text))
+            .collect();
         let samples = wire.variables.unwrap_or_default().into_keys().collect();
         (!texts.is_empty()).then_some(Self { needed, samples })
     }
@@ -96,20 +99,24 @@ impl TemplateVariables {
 
 /// Collects all non-empty strings in a value.
 // Every field, because each content type has others: bodies, titles, buttons, URLs, media.
-fn collect<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
+fn collect_strings<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
     match value {
         Value::String(text) if !text.is_empty() => texts.push(text),
-        Value::Array(values) => values.iter().for_each(|value| collect(value, texts)),
-        Value::Object(fields) => fields.values().for_each(|value| collect(value, texts)),
+        Value::Array(values) => values
+            .iter()
+            .for_each(|value| collect_strings(value, texts)),
+        Value::Object(fields) => fields
+            .values()
+            .for_each(|value| collect_strings(value, texts)),
         _ => {}
     }
 }
 
 /// Returns each `name` in `{{name}}`.
-fn names(text: &str) -> impl Iterator<Item = String> {
+fn placeholder_names(text: &str) -> impl Iterator<Item = String> {
     // The part before the first `{{` contains no name.
-    let after = text.split("{{").skip(1);
-    let names = after.filter_map(|rest| Some(rest.split_once("}}")?.0.trim()));
+    let candidates = text.split("{{").skip(1);
+    let names = candidates.filter_map(|rest| Some(rest.split_once("}}")?.0.trim()));
     names
         .filter(|name| !name.is_empty() && !name.contains(['{', '}', ' ']))
         .map(str::to_owned)
@@ -225,7 +232,7 @@ impl From<WireApproval> for Approval {
 
 impl From<WireContent> for Template {
     fn from(wire: WireContent) -> Self {
-        let sample = |value: Value| match value {
+        let sample_text = |value: Value| match value {
             Value::String(text) => text,
             other => other.to_string(),
         };
@@ -235,7 +242,7 @@ impl From<WireContent> for Template {
             name: wire.friendly_name.unwrap_or_default(),
             language: wire.language.unwrap_or_default(),
             variables: variables
-                .map(|(name, value)| (name, sample(value)))
+                .map(|(name, value)| (name, sample_text(value)))
                 .collect(),
             types: wire.types.unwrap_or_default().into_keys().collect(),
             approval: wire.approval_requests.unwrap_or_default().into(),
@@ -250,7 +257,7 @@ impl Client {
     /// [`RestError`]. The call changes nothing and may be repeated unless Twilio rejected it.
     pub async fn templates(&self, credentials: &Credentials) -> Result<Vec<Template>, RestError> {
         let mut templates = Vec::new();
-        self.pages(&LIST, credentials, |page: ContentsPage| {
+        self.for_each_page(&LIST, credentials, |page: ContentsPage| {
             templates.extend(page.contents.into_iter().map(Into::into));
             page.meta?.next_page_url
         })
@@ -268,7 +275,8 @@ impl Client {
         credentials: &Credentials,
     ) -> Result<Approval, RestError> {
         let path = format!("/v1/Content/{content_sid}/ApprovalRequests");
-        let wire: WireApprovals = answer(self.request(Method::GET, &path, credentials)?).await?;
+        let wire: WireApprovals =
+            send_and_parse(self.request(Method::GET, &path, credentials)?).await?;
         // A template that was never submitted has no approval object. The default's empty status is `Unsubmitted`.
         Ok(wire.whatsapp.unwrap_or_default().into())
     }
@@ -283,8 +291,9 @@ impl Client {
         credentials: &Credentials,
     ) -> Result<Option<TemplateVariables>, RestError> {
         let path = format!("/v1/Content/{content_sid}");
-        let wire: WireContent = answer(self.request(Method::GET, &path, credentials)?).await?;
-        Ok(TemplateVariables::read(wire))
+        let wire: WireContent =
+            send_and_parse(self.request(Method::GET, &path, credentials)?).await?;
+        Ok(TemplateVariables::from_wire(wire))
     }
 }
 
@@ -295,7 +304,7 @@ mod tests {
     use super::*;
 
     fn read(content: Value) -> Option<TemplateVariables> {
-        TemplateVariables::read(serde_json::from_value(content).unwrap())
+        TemplateVariables::from_wire(serde_json::from_value(content).unwrap())
     }
 
     #[test]
@@ -311,12 +320,12 @@ mod tests {
         assert_eq!(list(&found.samples), "1 4");
         let fixed = read(json!({"types": {"twilio/text": {"body": "Hello"}}})).unwrap();
         assert!(fixed.needed.is_empty() && fixed.samples.is_empty());
-        for unseen in [
+        for unreadable in [
             json!({"variables": {"1": "x"}, "types": {}}),
             json!({"types": {"twilio/text": {"body": ""}}}),
             json!({"types": {"whatsapp/authentication": {"body": "Your code"}}}),
         ] {
-            assert_eq!(read(unseen), None);
+            assert_eq!(read(unreadable), None);
         }
     }
 }

@@ -101,12 +101,16 @@ impl RestError {
     }
 
     /// Creates the error of a response with a status other than 2xx.
-    pub(super) fn answered(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Self {
+    pub(super) fn from_response(
+        status: StatusCode,
+        retry_after: Option<Duration>,
+        body: &[u8],
+    ) -> Self {
         let kind = match status {
             StatusCode::TOO_MANY_REQUESTS => RestErrorKind::RateLimited { retry_after },
             status if status.is_client_error() => RestErrorKind::Rejected {
                 status: status.as_u16(),
-                code: code_of(body),
+                code: parse_code(body),
             },
             // A 5xx may come after Twilio has processed the call. A 3xx is not followed, so its effect is unknown too.
             status => RestErrorKind::Unknown {
@@ -128,11 +132,11 @@ impl RestError {
         }
     }
 
-    /// Creates the error of a failed request. `started` is true if the response had begun.
-    pub(super) fn transport(source: reqwest::Error, started: bool) -> Self {
+    /// Creates the error of a failed request. `has_response` is true if the response had begun.
+    pub(super) fn transport(source: reqwest::Error, has_response: bool) -> Self {
         // Only these two kinds prove that no byte of the request reached Twilio.
-        let unsent = !started && (source.is_connect() || source.is_builder());
-        let kind = if unsent {
+        let is_unsent = !has_response && (source.is_connect() || source.is_builder());
+        let kind = if is_unsent {
             RestErrorKind::Connect
         } else {
             RestErrorKind::Unknown { status: None }
@@ -155,7 +159,7 @@ impl From<reqwest::Error> for RestError {
 
 /// Reads Twilio's `code` from an error body.
 // A number in the classic form, a string of digits in the form of RFC 9457. A proxy's error page has neither.
-fn code_of(body: &[u8]) -> Option<ErrorCode> {
+fn parse_code(body: &[u8]) -> Option<ErrorCode> {
     let body: serde_json::Value = serde_json::from_slice(body).ok()?;
     let code = body.get("code")?;
     let number = code.as_u64().or_else(|| code.as_str()?.parse().ok())?;

@@ -8,7 +8,7 @@
 use http::Method;
 use serde::Deserialize;
 
-use super::response::{answer, with_form};
+use super::response::{send_and_parse, with_form};
 use super::{Client, Credentials, RestError};
 use crate::form::FormParams;
 use crate::sid::MessageSid;
@@ -31,7 +31,7 @@ impl Client {
             .into_iter()
             .collect();
         let request = self.request(Method::POST, "/v2/Indicators/Typing.json", credentials)?;
-        let _: WireTyping = answer(with_form(request, &form)).await?;
+        let _: WireTyping = send_and_parse(with_form(request, &form)).await?;
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use super::response::{answer, next_page, with_form};
+use super::response::{check_next_page, send_and_parse, with_form};
 use super::{Client, Credentials, NewMessage, RestError};
 use crate::address::Address;
 use crate::error_code::ErrorCode;
@@ -126,33 +126,42 @@ impl Message {
         Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp())
     }
 
-    /// Returns true if this may be the message `ours` of the outbox.
+    /// Returns true if this may be Twilio's copy of the message `outbound` of the outbox.
     ///
-    /// Direction, sender, recipient and text must match, and this message must not be older than the call for `ours`,
-    /// or than `ours` itself if no call was recorded.
+    /// Direction, sender, recipient and text must match. This message must not be older than the call for `outbound`,
+    /// or than `outbound` itself if no call was recorded.
     #[cfg(feature = "app")]
-    pub(crate) fn may_be(&self, ours: &OutboundMessage) -> bool {
+    pub(crate) fn may_match(&self, outbound: &OutboundMessage) -> bool {
         // Twilio may leave out direction, sender and date. A missing one must not exclude the message: a sent message
         // that is overlooked may be sent again.
-        let by_rest = self
+        let is_rest_message = self
             .direction
             .as_deref()
             .is_none_or(|direction| direction == "outbound-api");
-        let service = ours.service.as_ref();
-        // A service chooses the sender, so the outbox does not know it: there, `ours.sender` is the service's SID.
-        let by_us = self.from.as_ref().is_none_or(|from| *from == ours.sender)
-            || service.is_some_and(|service| service.as_str() == ours.sender.as_str());
-        let to_user = self.to.as_ref() == Some(&ours.user);
-        let said = self.body.as_ref().map_or("", |body| body.0.as_str());
+        let service = outbound.service.as_ref();
+        // A service chooses the sender, so the outbox does not know it: there, `outbound.sender` is the service's SID.
+        let sender_matches = self
+            .from
+            .as_ref()
+            .is_none_or(|from| *from == outbound.sender)
+            || service.is_some_and(|service| service.as_str() == outbound.sender.as_str());
+        let recipient_matches = self.to.as_ref() == Some(&outbound.user);
+        let text = self.body.as_ref().map_or("", |body| body.0.as_str());
         // Twilio renders a template's text, so there is nothing to compare. With the window closed, the worker sends a
         // template in place of the text.
-        let alike = ours.params.get("ContentSid").is_some()
-            || ours.window.is_none()
-            || said.trim() == ours.params.get("Body").unwrap_or_default().trim();
+        let text_matches = outbound.params.get("ContentSid").is_some()
+            || outbound.window.is_none()
+            || text.trim() == outbound.params.get("Body").unwrap_or_default().trim();
         // Twilio's clock may be behind the local one.
-        let since = ours.sent_at.unwrap_or(ours.created_at);
-        let since = since.checked_sub(CLOCK_SKEW).unwrap_or(since);
-        by_rest && by_us && to_user && alike && self.created_at().is_none_or(|made| made >= since)
+        let earliest = outbound.sent_at.unwrap_or(outbound.created_at);
+        let earliest = earliest.checked_sub(CLOCK_SKEW).unwrap_or(earliest);
+        is_rest_message
+            && sender_matches
+            && recipient_matches
+            && text_matches
+            && self
+                .created_at()
+                .is_none_or(|created_at| created_at >= earliest)
     }
 }
 
@@ -237,8 +246,8 @@ impl<'a> Messages<'a> {
     // Not repeated here on any error: `POST Messages` has no idempotency key.
     async fn post(&self, params: &FormParams) -> Result<Message, RestError> {
         let request = self.request(Method::POST, "Messages.json")?;
-        let wire: ListedMessage = answer(with_form(request, params)).await?;
-        wire.typed(StatusCode::CREATED)
+        let wire: MessageResource = send_and_parse(with_form(request, params)).await?;
+        wire.into_message(StatusCode::CREATED)
     }
 
     /// Fetches one message.
@@ -247,8 +256,8 @@ impl<'a> Messages<'a> {
     /// [`RestError`]. The call changes nothing and may be repeated unless Twilio rejected it.
     pub async fn fetch(&self, sid: MessageSid) -> Result<Message, RestError> {
         let request = self.request(Method::GET, &format!("Messages/{sid}.json"))?;
-        let wire: ListedMessage = answer(request).await?;
-        wire.typed(StatusCode::OK)
+        let wire: MessageResource = send_and_parse(request).await?;
+        wire.into_message(StatusCode::OK)
     }
 
     /// Cancels a scheduled message.
@@ -260,28 +269,28 @@ impl<'a> Messages<'a> {
         let request = self.request(Method::POST, &format!("Messages/{sid}.json"))?;
         let canceled = MessageStatus::Canceled;
         let params = [("Status", canceled.as_str())].into_iter().collect();
-        let wire: ListedMessage = answer(with_form(request, &params)).await?;
-        wire.typed(StatusCode::OK)
+        let wire: MessageResource = send_and_parse(with_form(request, &params)).await?;
+        wire.into_message(StatusCode::OK)
     }
 
     /// Lists one page of messages, newest first.
     ///
     /// # Errors
     /// [`RestError`]. The call changes nothing and may be repeated unless Twilio rejected it.
-    pub async fn list(&self, which: &ListMessages) -> Result<Vec<Message>, RestError> {
-        Ok(self.page(which).await?.messages)
+    pub async fn list(&self, filter: &ListMessages) -> Result<Vec<Message>, RestError> {
+        Ok(self.page(filter).await?.messages)
     }
 
     /// Returns the first page of a list. [`Messages::next_page`] returns the following pages.
     ///
     /// # Errors
     /// As [`Messages::list`].
-    pub async fn page(&self, which: &ListMessages) -> Result<Page, RestError> {
-        let page_size = which.page_size.map(|size| size.to_string());
+    pub async fn page(&self, filter: &ListMessages) -> Result<Page, RestError> {
+        let page_size = filter.page_size.map(|size| size.to_string());
         let query = [
-            ("To", which.to.as_ref().map(Address::as_str)),
-            ("From", which.from.as_ref().map(Address::as_str)),
-            ("DateSent>", which.sent_from.as_deref()),
+            ("To", filter.to.as_ref().map(Address::as_str)),
+            ("From", filter.from.as_ref().map(Address::as_str)),
+            ("DateSent>", filter.sent_from.as_deref()),
             ("PageSize", page_size.as_deref()),
         ];
         let query: FormParams = query
@@ -309,14 +318,14 @@ impl<'a> Messages<'a> {
 
     async fn read_page(&self, path: &str) -> Result<Page, RestError> {
         let request = self.client.request(Method::GET, path, self.credentials)?;
-        let page: MessagesPage = answer(request).await?;
-        // `next_page` checks the URL against this account's list, since the next call sends the credentials there.
+        let page: MessagesPage = send_and_parse(request).await?;
+        // `check_next_page` rejects a URL outside of this account's list: the next call sends the credentials there.
         let list = format!("/2010-04-01/Accounts/{}/Messages.json", self.account);
-        let next = next_page(page.next_page_uri.as_deref(), &list)?;
+        let next = check_next_page(page.next_page_uri.as_deref(), &list)?;
         let messages = page
             .messages
             .into_iter()
-            .map(|wire| wire.typed(StatusCode::OK))
+            .map(|wire| wire.into_message(StatusCode::OK))
             .collect::<Result<_, _>>()?;
         Ok(Page { messages, next })
     }
@@ -330,12 +339,12 @@ impl<'a> Messages<'a> {
 
 #[derive(Deserialize)]
 struct MessagesPage {
-    messages: Vec<ListedMessage>,
+    messages: Vec<MessageResource>,
     next_page_uri: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct ListedMessage {
+struct MessageResource {
     sid: Option<String>,
     status: Option<String>,
     direction: Option<String>,
@@ -348,8 +357,8 @@ struct ListedMessage {
     num_media: Option<String>,
 }
 
-impl ListedMessage {
-    fn typed(self, status: StatusCode) -> Result<Message, RestError> {
+impl MessageResource {
+    fn into_message(self, status: StatusCode) -> Result<Message, RestError> {
         // Only the SID is required; a missing or unexpected other field does not make the message unreadable.
         let sid = self.sid.as_deref().unwrap_or_default();
         Ok(Message {

@@ -162,12 +162,12 @@ impl Client {
         }
         // `OnceLock` cannot store the result of a fallible init in stable Rust. Two first calls may both build a
         // client; one of the two is stored and used by both calls.
-        let built = build(&self.url)?;
+        let built = build_http_client(&self.url)?;
         Ok(self.http.get_or_init(|| built))
     }
 }
 
-fn build(url: &ApiUrl) -> Result<reqwest::Client, RestError> {
+fn build_http_client(url: &ApiUrl) -> Result<reqwest::Client, RestError> {
     tls::install_provider();
     reqwest::Client::builder()
         // `ApiUrl` allows plain HTTP for a local stand-in only.

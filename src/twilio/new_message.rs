@@ -66,7 +66,7 @@ impl PinnedLocation {
     }
 
     // The form of `PersistentAction`: `geo:LATITUDE,LONGITUDE|LABEL`, the label being optional.
-    fn action(&self) -> String {
+    fn persistent_action(&self) -> String {
         let point = format!("geo:{},{}", self.latitude, self.longitude);
         if self.label.is_empty() {
             point
@@ -79,7 +79,7 @@ impl PinnedLocation {
 impl NewMessage {
     /// Creates a text message.
     pub fn text(to: impl Into<Address>, body: impl Into<String>) -> Self {
-        Self::with(to, NewMessageContent::Text(body.into()))
+        Self::new(to, NewMessageContent::Text(body.into()))
     }
 
     /// Creates a message from a template, `HX…`, with the values of its variables.
@@ -104,20 +104,20 @@ impl NewMessage {
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
         };
-        Self::with(to, content)
+        Self::new(to, content)
     }
 
     /// Creates a location message (WhatsApp): latitude and longitude in degrees, and a label, which may be empty.
     pub fn location(to: impl Into<Address>, latitude: f64, longitude: f64, label: &str) -> Self {
-        let place = PinnedLocation {
+        let location = PinnedLocation {
             latitude,
             longitude,
             label: label.to_owned(),
         };
-        Self::with(to, NewMessageContent::Location(place))
+        Self::new(to, NewMessageContent::Location(location))
     }
 
-    fn with(to: impl Into<Address>, content: NewMessageContent) -> Self {
+    fn new(to: impl Into<Address>, content: NewMessageContent) -> Self {
         Self {
             to: to.into(),
             from: None,
@@ -173,7 +173,11 @@ impl NewMessage {
     pub(crate) fn form(&self) -> FormParams {
         let (body, action, template) = match &self.content {
             NewMessageContent::Text(text) => (Some(text.clone()), None, None),
-            NewMessageContent::Location(place) => (Some(place.body()), Some(place.action()), None),
+            NewMessageContent::Location(location) => (
+                Some(location.body()),
+                Some(location.persistent_action()),
+                None,
+            ),
             NewMessageContent::Template { sid, variables } => (None, None, Some((sid, variables))),
         };
         // A message of media alone has no `Body`.
@@ -184,7 +188,7 @@ impl NewMessage {
         // Twilio's format has whole seconds.
         let send_at = self.send_at.map(|at| at.strftime("%FT%TZ").to_string());
         let service = self.messaging_service_sid.as_ref();
-        let single = [
+        let single_valued = [
             ("To", Some(self.to.as_str())),
             ("From", self.from.as_ref().map(Address::as_str)),
             (
@@ -199,11 +203,11 @@ impl NewMessage {
             ("SendAt", send_at.as_deref()),
             ("StatusCallback", self.status_callback.as_deref()),
         ];
-        let single = single
+        let single_valued = single_valued
             .iter()
             .filter_map(|(name, value)| Some((*name, (*value)?)));
         // `MediaUrl` is repeated, once per file.
-        single
+        single_valued
             .chain(self.media.iter().map(|url| ("MediaUrl", url.as_str())))
             .collect()
     }
@@ -212,16 +216,16 @@ impl NewMessage {
 // Kinds and sizes only: `Debug` must not reveal texts. `Address` masks itself.
 impl fmt::Debug for NewMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (what, size) = match &self.content {
+        let (kind, size) = match &self.content {
             NewMessageContent::Text(text) => ("text", text.len()),
             NewMessageContent::Template { variables, .. } => ("template", variables.len()),
-            NewMessageContent::Location(_) => ("place", 1),
+            NewMessageContent::Location(_) => ("location", 1),
         };
         f.debug_struct("NewMessage")
             .field("to", &self.to)
             .field("from", &self.from)
             .field("messaging_service_sid", &self.messaging_service_sid)
-            .field(what, &size)
+            .field(kind, &size)
             .field("media", &self.media.len())
             .finish_non_exhaustive()
     }

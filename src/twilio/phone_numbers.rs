@@ -85,10 +85,10 @@ impl Client {
             path: &path,
             query: "",
             page_size: PAGE_SIZE,
-            most_pages: MAX_PAGES,
+            max_pages: MAX_PAGES,
         };
         let mut numbers = Vec::new();
-        self.pages(&list, credentials, |page: PhoneNumbersPage| {
+        self.for_each_page(&list, credentials, |page: PhoneNumbersPage| {
             numbers.extend(page.incoming_phone_numbers.into_iter().map(Into::into));
             page.next_page_uri
         })

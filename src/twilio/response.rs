@@ -11,7 +11,7 @@ use super::{Client, Credentials, RestError};
 use crate::form::FormParams;
 
 // Limits the memory that one response can take. A page of messages has some hundred kilobytes.
-const MAX_BYTES: usize = 4 * 1024 * 1024;
+const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A paged list of the API.
 pub(super) struct PagedList<'a> {
@@ -21,7 +21,7 @@ pub(super) struct PagedList<'a> {
     /// Entries per page.
     pub(super) page_size: u16,
     /// Maximum number of pages to read.
-    pub(super) most_pages: usize,
+    pub(super) max_pages: usize,
 }
 
 /// Metadata of a page in the newer parts of the API.
@@ -34,27 +34,27 @@ pub(super) struct Meta {
 impl Client {
     /// Reads a list page by page.
     ///
-    /// `page` consumes a page and returns Twilio's link to the next one: a path with query, or an absolute URL.
-    pub(super) async fn pages<P: DeserializeOwned>(
+    /// `take_page` consumes a page and returns Twilio's link to the next one: a path with query, or an absolute URL.
+    pub(super) async fn for_each_page<P: DeserializeOwned>(
         &self,
         list: &PagedList<'_>,
         credentials: &Credentials,
-        mut page: impl FnMut(P) -> Option<String>,
+        mut take_page: impl FnMut(P) -> Option<String>,
     ) -> Result<(), RestError> {
-        let own = self.url.to_string();
+        let origin = self.url.to_string();
         let mut next = Some(format!(
             "{}?{}PageSize={}",
             list.path, list.query, list.page_size
         ));
-        for _ in 0..list.most_pages {
+        for _ in 0..list.max_pages {
             let Some(path) = next else { break };
-            let read = answer(self.request(Method::GET, &path, credentials)?).await?;
-            let uri = page(read);
-            // Only the API's own origin is stripped, so `next_page` rejects the URL of any other host.
-            let uri = uri
+            let page = send_and_parse(self.request(Method::GET, &path, credentials)?).await?;
+            let next_uri = take_page(page);
+            // Only the API's own origin is stripped, so `check_next_page` rejects the URL of any other host.
+            let next_uri = next_uri
                 .as_deref()
-                .map(|uri| uri.strip_prefix(&own).unwrap_or(uri));
-            next = next_page(uri, list.path)?;
+                .map(|uri| uri.strip_prefix(&origin).unwrap_or(uri));
+            next = check_next_page(next_uri, list.path)?;
         }
         Ok(())
     }
@@ -70,14 +70,14 @@ pub(super) fn with_form(
 }
 
 /// Sends a request and reads its response as JSON.
-pub(super) async fn answer<T: DeserializeOwned>(
+pub(super) async fn send_and_parse<T: DeserializeOwned>(
     request: reqwest::RequestBuilder,
 ) -> Result<T, RestError> {
-    Ok(answer_with_headers(request).await?.1)
+    Ok(send_and_parse_with_headers(request).await?.1)
 }
 
 /// Sends a request, and returns the response's headers and its body, read as JSON.
-pub(super) async fn answer_with_headers<T: DeserializeOwned>(
+pub(super) async fn send_and_parse_with_headers<T: DeserializeOwned>(
     request: reqwest::RequestBuilder,
 ) -> Result<(HeaderMap, T), RestError> {
     let mut response = request
@@ -98,19 +98,19 @@ pub(super) async fn answer_with_headers<T: DeserializeOwned>(
     {
         // Count received bytes: `Content-Length` may be missing or wrong.
         body.extend_from_slice(&chunk);
-        if body.len() > MAX_BYTES {
+        if body.len() > MAX_RESPONSE_BYTES {
             return Err(RestError::unreadable(status, "the response is too long"));
         }
     }
     if !status.is_success() {
-        return Err(RestError::answered(
+        return Err(RestError::from_response(
             status,
             retry_after.map(Duration::from_secs),
             &body,
         ));
     }
     // Not serde's own message: it may quote the response, and with it a phone number.
-    let read = serde_json::from_slice(&body).map_err(|error| {
+    let parsed = serde_json::from_slice(&body).map_err(|error| {
         RestError::unreadable(
             status,
             format!(
@@ -120,27 +120,30 @@ pub(super) async fn answer_with_headers<T: DeserializeOwned>(
             ),
         )
     })?;
-    Ok((headers, read))
+    Ok((headers, parsed))
 }
 
 /// Checks the link to the next page, and returns its path and query.
 ///
 /// # Errors
-/// [`RestError`] if the link leaves the path `list`: the next call sends the credentials there.
-pub(super) fn next_page(uri: Option<&str>, list: &str) -> Result<Option<String>, RestError> {
+/// [`RestError`] if the link leaves the path `list_path`: the next call sends the credentials there.
+pub(super) fn check_next_page(
+    uri: Option<&str>,
+    list_path: &str,
+) -> Result<Option<String>, RestError> {
     let Some(uri) = uri.filter(|uri| !uri.is_empty()) else {
         return Ok(None);
     };
     let query = uri
-        .strip_prefix(list)
+        .strip_prefix(list_path)
         .and_then(|rest| rest.strip_prefix('?'));
     // A space or line break could end the request line, a fragment would be dropped.
-    let plain = |query: &str| {
+    let is_plain = |query: &str| {
         query
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && byte != b'#')
     };
-    if query.is_some_and(plain) {
+    if query.is_some_and(is_plain) {
         return Ok(Some(uri.to_owned()));
     }
     Err(RestError::unreadable(

@@ -10,7 +10,7 @@ use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::response::{Meta, PagedList, answer};
+use super::response::{Meta, PagedList, send_and_parse};
 use super::{Client, ConfiguredWebhooks, Credentials, RestError};
 use crate::address::Address;
 
@@ -19,7 +19,7 @@ const LIST: PagedList<'_> = PagedList {
     path: "/v2/Channels/Senders",
     query: "Channel=whatsapp&",
     page_size: 100,
-    most_pages: 25,
+    max_pages: 25,
 };
 
 /// A WhatsApp sender of an account.
@@ -113,7 +113,7 @@ impl From<WireSender> for WhatsAppSender {
     }
 }
 
-fn path(sid: &str) -> String {
+fn sender_path(sid: &str) -> String {
     format!("{}/{sid}", LIST.path)
 }
 
@@ -127,7 +127,7 @@ impl Client {
         credentials: &Credentials,
     ) -> Result<Vec<WhatsAppSender>, RestError> {
         let mut senders = Vec::new();
-        self.pages(&LIST, credentials, |page: SendersPage| {
+        self.for_each_page(&LIST, credentials, |page: SendersPage| {
             senders.extend(page.senders.into_iter().map(Into::into));
             page.meta?.next_page_url
         })
@@ -144,7 +144,8 @@ impl Client {
         sid: &str,
         credentials: &Credentials,
     ) -> Result<WhatsAppSender, RestError> {
-        let wire: WireSender = answer(self.request(Method::GET, &path(sid), credentials)?).await?;
+        let wire: WireSender =
+            send_and_parse(self.request(Method::GET, &sender_path(sid), credentials)?).await?;
         Ok(wire.into())
     }
 
@@ -172,9 +173,9 @@ impl Client {
             "fallback_url": url(&webhooks.fallback), "fallback_method": method(&methods.fallback),
             "status_callback_url": url(&webhooks.status), "status_callback_method": method(&methods.status),
         }});
-        let request = self.request(Method::POST, &path(sid), credentials)?;
+        let request = self.request(Method::POST, &sender_path(sid), credentials)?;
         let request = request.header(CONTENT_TYPE, "application/json");
-        let wire: WireSender = answer(request.body(body.to_string())).await?;
+        let wire: WireSender = send_and_parse(request.body(body.to_string())).await?;
         Ok(wire.into())
     }
 }

@@ -28,11 +28,11 @@ impl ConfiguredWebhooks {
     /// Creates webhooks from URLs. A blank URL counts as not set.
     pub fn new(inbound: Option<String>, fallback: Option<String>, status: Option<String>) -> Self {
         // An empty URL in Twilio's response means that none is set.
-        let set = |url: Option<String>| url.filter(|url| !url.trim().is_empty());
+        let non_blank = |url: Option<String>| url.filter(|url| !url.trim().is_empty());
         Self {
-            inbound: set(inbound),
-            fallback: set(fallback),
-            status: set(status),
+            inbound: non_blank(inbound),
+            fallback: non_blank(fallback),
+            status: non_blank(status),
         }
     }
 }

@@ -10,7 +10,7 @@
 //! Source: Twilio's "TwiML for Programmable Messaging", error pages 11750, 12100, 14103, 14109.
 
 #[cfg(feature = "app")]
-mod spoken;
+mod message_texts;
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
 use quick_xml::name::QName;
 
 #[cfg(feature = "app")]
-pub(crate) use self::spoken::spoken;
+pub(crate) use self::message_texts::parse_message_texts;
 use crate::address::Channel;
 use crate::reply::{Reply, WireMessage, is_web_url};
 use crate::signature::PublicUrl;
@@ -140,7 +140,7 @@ impl Document {
         if messages.is_empty() && reply.redirect_target().is_none() {
             return Ok(Self::empty());
         }
-        check(reply, messages, public_url)?;
+        validate(reply, messages, public_url)?;
         let mut escaper = Escaper::default();
         let mut xml = Xml::new();
         for message in messages {
@@ -187,7 +187,7 @@ impl Document {
         not(feature = "app"),
         expect(dead_code, reason = "only the journal stores documents")
     )]
-    pub(crate) fn from_saved(twiml: Option<String>) -> Self {
+    pub(crate) fn from_stored(twiml: Option<String>) -> Self {
         twiml.map_or_else(Self::empty, |xml| Self {
             xml: Cow::Owned(xml),
             // Not stored: the characters were counted when the document was rendered.
@@ -220,7 +220,7 @@ impl Document {
     }
 }
 
-fn check(
+fn validate(
     reply: &Reply,
     messages: &[WireMessage<'_>],
     public_url: Option<&PublicUrl>,
@@ -235,10 +235,10 @@ fn check(
     {
         return Err(RenderError::RedirectToSelf);
     }
-    for (at, message) in messages.iter().enumerate() {
+    for (index, message) in messages.iter().enumerate() {
         // A redirect follows all messages, so that no message is the last.
-        let last = at + 1 == messages.len() && reply.redirect_target().is_none();
-        if message.action.is_some() && !last {
+        let is_last = index + 1 == messages.len() && reply.redirect_target().is_none();
+        if message.action.is_some() && !is_last {
             return Err(RenderError::ActionNotLast);
         }
         let urls = message
@@ -247,9 +247,9 @@ fn check(
             // A file without a link was not published, and is reported like an invalid URL.
             .map(|media| ("media URL", media.link().unwrap_or_default()));
         let urls = urls.chain(message.status_callback.map(|url| ("status callback", url)));
-        for (what, url) in urls.chain(message.action.map(|(url, _)| ("action", url))) {
+        for (purpose, url) in urls.chain(message.action.map(|(url, _)| ("action", url))) {
             if !is_web_url(url) {
-                return Err(RenderError::BadUrl(what));
+                return Err(RenderError::BadUrl(purpose));
             }
         }
     }
@@ -316,14 +316,14 @@ impl Escaper {
         self.escape(text, true)
     }
 
-    fn escape<'a>(&mut self, text: &'a str, attribute: bool) -> Cow<'a, str> {
-        let special = |c: char| match c {
+    fn escape<'a>(&mut self, text: &'a str, is_attribute: bool) -> Cow<'a, str> {
+        let needs_escape = |c: char| match c {
             // Attribute values are in double quotes, so `'` needs no escape.
             '&' | '<' | '>' | '"' | '\r' => true,
-            '\t' | '\n' => attribute,
-            c => !is_xml(c),
+            '\t' | '\n' => is_attribute,
+            c => !is_xml_char(c),
         };
-        let Some(first) = text.find(special) else {
+        let Some(first) = text.find(needs_escape) else {
             return Cow::Borrowed(text);
         };
         let mut out = String::with_capacity(text.len() + 32);
@@ -337,9 +337,9 @@ impl Escaper {
                 // A parser turns a raw carriage return into a line feed.
                 '\r' => out.push_str("&#13;"),
                 // A parser turns raw tabs and line feeds of an attribute into spaces.
-                '\t' if attribute => out.push_str("&#9;"),
-                '\n' if attribute => out.push_str("&#10;"),
-                c if is_xml(c) => out.push(c),
+                '\t' if is_attribute => out.push_str("&#9;"),
+                '\n' if is_attribute => out.push_str("&#10;"),
+                c if is_xml_char(c) => out.push(c),
                 _ => {
                     self.replaced += 1;
                     out.push(char::REPLACEMENT_CHARACTER);
@@ -351,7 +351,7 @@ impl Escaper {
 }
 
 /// Returns true for a `Char` of XML 1.0, section 2.2. A Rust `char` is never a surrogate.
-fn is_xml(c: char) -> bool {
+fn is_xml_char(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..)
 }
 
@@ -490,9 +490,9 @@ mod tests {
         #[test]
         fn rendered_text_parses_back_unchanged(text in any::<String>()) {
             let document = whatsapp(&Reply::text(text.clone())).unwrap();
-            let illegal = text.chars().filter(|c| !is_xml(*c)).count();
+            let illegal = text.chars().filter(|c| !is_xml_char(*c)).count();
             prop_assert_eq!(document.replaced(), if text.trim().is_empty() { 0 } else { illegal });
-            let kept: String = text.chars().map(|c| if is_xml(c) { c } else { '\u{FFFD}' }).collect();
+            let kept: String = text.chars().map(|c| if is_xml_char(c) { c } else { '\u{FFFD}' }).collect();
             let read = texts(document.as_str()).concat();
             if text.trim().is_empty() {
                 prop_assert_eq!(read, "");

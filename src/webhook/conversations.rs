@@ -16,7 +16,7 @@ const HOOK_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Handles one event. Nothing of it is stored.
 pub(super) async fn handle(webhooks: &Webhooks, params: FormParams) -> WebhookResult {
-    let event = webhooks.parsed(Endpoint::Primary, ConversationEvent::parse(params))?;
+    let event = webhooks.require_parsed(Endpoint::Primary, ConversationEvent::parse(params))?;
     if let Some(hook) = webhooks.on_conversation_event.clone() {
         let running = webhooks.spawn_hook("conversation_event", async move { hook(event).await });
         // Respond only after the hook: until then this request holds its `InFlightPermit`, which bounds the number of

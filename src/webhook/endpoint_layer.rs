@@ -33,7 +33,7 @@ pub(crate) struct EndpointState {
     metrics: Arc<Metrics>,
     lifecycle: Arc<Lifecycle>,
     ids: RequestIds,
-    errors: Throttle,
+    unavailable_warnings: Throttle,
 }
 
 impl EndpointState {
@@ -42,7 +42,7 @@ impl EndpointState {
             metrics,
             lifecycle,
             ids: RequestIds::new(),
-            errors: Throttle::new(10),
+            unavailable_warnings: Throttle::new(10),
         }
     }
 
@@ -118,9 +118,9 @@ where
         crate::crash_point!("P0");
         let guard = RequestGuard::begin(self.state.clone(), self.endpoint);
         // Before the body is read and the signature checked: a request that is rejected anyway should cost little.
-        if let Some(text) = guard.unavailable {
+        if let Some(reason) = guard.unavailable_reason {
             let response =
-                response::respond(Err(ErrorResponse::Unavailable(text)), request.method());
+                response::respond(Err(ErrorResponse::Unavailable(reason)), request.method());
             return Box::pin(std::future::ready(Ok(guard.finish(response))));
         }
         // `RejectionLog` reads the id from the extensions.
@@ -155,17 +155,17 @@ struct RequestGuard {
     endpoint: Endpoint,
     id: RequestId,
     started: Instant,
-    unavailable: Option<&'static str>,
+    unavailable_reason: Option<&'static str>,
     outcome: Outcome,
 }
 
 impl RequestGuard {
     fn begin(state: Arc<EndpointState>, endpoint: Endpoint) -> Self {
         state.metrics.requests_in_flight.increment(1.0);
-        let unavailable = state.unavailable_reason(endpoint);
+        let unavailable_reason = state.unavailable_reason(endpoint);
         let id = state.ids.next();
-        if let Some(reason) = unavailable
-            && let Some(suppressed) = state.errors.try_log()
+        if let Some(reason) = unavailable_reason
+            && let Some(suppressed) = state.unavailable_warnings.try_log()
         {
             tracing::error!(
                 endpoint = endpoint.as_str(),
@@ -179,7 +179,7 @@ impl RequestGuard {
             endpoint,
             id,
             started: Instant::now(),
-            unavailable,
+            unavailable_reason,
             outcome: Outcome::Disconnected,
         }
     }
@@ -187,15 +187,17 @@ impl RequestGuard {
     fn finish(mut self, mut response: Response) -> Response {
         // Endpoints put an `Outcome` into the response, and `SignatureLayer` a `RejectionReason`. A response with
         // neither comes from elsewhere, such as an extractor.
-        let labeled = response.extensions().get::<Outcome>().copied();
-        let rejected = || {
+        let endpoint_outcome = response.extensions().get::<Outcome>().copied();
+        let rejection_outcome = || {
             response
                 .extensions()
                 .get::<RejectionReason>()
                 .copied()
-                .map(rejection::outcome)
+                .map(rejection::metrics_outcome)
         };
-        self.outcome = labeled.or_else(rejected).unwrap_or(Outcome::Ok);
+        self.outcome = endpoint_outcome
+            .or_else(rejection_outcome)
+            .unwrap_or(Outcome::Ok);
         // Never fails: the id is ASCII.
         if let Ok(value) = HeaderValue::from_str(&self.id.to_string()) {
             response.headers_mut().insert(REQUEST_ID.clone(), value);

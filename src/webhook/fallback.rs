@@ -21,7 +21,7 @@ pub(super) async fn fallback(
     method: Method,
     form: SignedForm,
 ) -> Response {
-    if let Some(response) = probe::answered(&webhooks, Endpoint::Fallback, &form, &method) {
+    if let Some(response) = probe::respond_to_probe(&webhooks, Endpoint::Fallback, &form, &method) {
         return response;
     }
     response::respond(handle(&webhooks, form).await, &method)
@@ -30,10 +30,10 @@ pub(super) async fn fallback(
 async fn handle(webhooks: &Webhooks, form: SignedForm) -> WebhookResult {
     let auth_token = form.token();
     let params = webhooks.params(form)?;
-    let cause = webhooks.parsed(Endpoint::Fallback, FallbackCause::parse(&params))?;
+    let cause = webhooks.require_parsed(Endpoint::Fallback, FallbackCause::parse(&params))?;
     let message = InboundMessage::parse(params, webhooks.clock.now());
-    let message = webhooks.parsed(Endpoint::Fallback, message)?;
-    report(webhooks, &cause, &message);
+    let message = webhooks.require_parsed(Endpoint::Fallback, message)?;
+    report_call(webhooks, &cause, &message);
     // Not awaited: a user waits for the response, and the hook only observes.
     if let Some(hook) = webhooks.on_fallback.clone() {
         let (cause, message) = (cause.clone(), message.clone());
@@ -46,8 +46,10 @@ async fn handle(webhooks: &Webhooks, form: SignedForm) -> WebhookResult {
     // Without a permit the call still gets the fallback text, which costs no handler.
     let outcome = match webhooks.acquire_permit(Endpoint::Fallback) {
         Ok(_permit) => {
-            let kind = WebhookKind::Fallback(cause);
-            dispatcher.dispatch(message.clone(), auth_token, kind).await
+            let webhook = WebhookKind::Fallback(cause);
+            dispatcher
+                .dispatch(message.clone(), auth_token, webhook)
+                .await
         }
         Err(_) => DispatchOutcome::Overloaded,
     };
@@ -67,7 +69,7 @@ async fn handle(webhooks: &Webhooks, form: SignedForm) -> WebhookResult {
     Ok((document, Outcome::Fallback))
 }
 
-fn report(webhooks: &Webhooks, cause: &FallbackCause, message: &InboundMessage) {
+fn report_call(webhooks: &Webhooks, cause: &FallbackCause, message: &InboundMessage) {
     webhooks.metrics.fallback_call(cause.error_code);
     let Some(suppressed) = webhooks.warnings.fallback.try_log() else {
         return;

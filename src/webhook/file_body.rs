@@ -41,22 +41,22 @@ fn frames<S>(
 where
     S: Stream<Item = Result<Vec<u8>, BoxError>> + Send + 'static,
 {
-    let begin = (Box::pin(chunks), Vec::new(), 0, permit);
+    let initial = (Box::pin(chunks), Vec::new(), 0, permit);
     stream::try_unfold(
-        begin,
-        |(mut chunks, mut chunk, mut at, permit)| async move {
-            while at == chunk.len() {
+        initial,
+        |(mut chunks, mut chunk, mut position, permit)| async move {
+            while position == chunk.len() {
                 // Free the chunk before reading the next one, so that only one is in memory.
                 drop(std::mem::take(&mut chunk));
                 let Some(next) = chunks.try_next().await? else {
                     return Ok(None);
                 };
-                (chunk, at) = (next, 0);
+                (chunk, position) = (next, 0);
             }
-            let end = chunk.len().min(at + FRAME_BYTES);
+            let end = chunk.len().min(position + FRAME_BYTES);
             // Copy the frame: a slice that shares the chunk would keep all of it in memory until the frame is written.
             let frame = Bytes::from_owner(Frame {
-                bytes: chunk[at..end].to_vec(),
+                bytes: chunk[position..end].to_vec(),
                 _permit: permit.clone(),
             });
             Ok(Some((frame, (chunks, chunk, end, permit))))
@@ -76,7 +76,7 @@ mod tests {
         let limits = LinkLimits::new(1);
         let mut permits = Vec::new();
         // Take all permits, so that only this body's release makes one available.
-        while let Some(permit) = limits.request().now_or_never() {
+        while let Some(permit) = limits.acquire_request().now_or_never() {
             permits.push(permit.unwrap());
         }
         let permit = permits.pop().unwrap();
@@ -86,8 +86,8 @@ mod tests {
         let lengths: Vec<_> = frames.iter().map(Bytes::len).collect();
         assert_eq!(lengths, [FRAME_BYTES, 1, 3]);
         frames.truncate(1);
-        assert!(limits.request().now_or_never().is_none());
+        assert!(limits.acquire_request().now_or_never().is_none());
         drop(frames);
-        assert!(limits.request().now_or_never().is_some());
+        assert!(limits.acquire_request().now_or_never().is_some());
     }
 }

@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
 use super::Webhooks;
 use super::file_body::file_body;
-use super::range::{RequestedRange, range};
+use super::range::{RequestedRange, parse_range};
 use crate::error::BoxError;
 use crate::media::{FetchedFile, LinkContent, LinkError, LinkPermit, StoredFile};
 use crate::reply::kinds::is_media;
@@ -30,7 +30,7 @@ pub(super) async fn media(
     headers: HeaderMap,
 ) -> Response {
     if method != Method::GET && method != Method::HEAD {
-        let mut response = plain(
+        let mut response = plain_response(
             StatusCode::METHOD_NOT_ALLOWED,
             "GET or HEAD\n",
             Outcome::RejectedMethod,
@@ -45,10 +45,12 @@ pub(super) async fn media(
     let is_head = method == Method::HEAD;
     match webhooks.media.resolve(token).await {
         Ok((LinkContent::Stored { file, content_type }, permit)) => {
-            stored_file(file, permit, content_type.as_deref(), &headers, is_head)
+            stored_file_response(file, permit, content_type.as_deref(), &headers, is_head)
         }
-        Ok((LinkContent::Twilio(file), permit)) => at_twilio(file, permit, is_head),
-        Err(LinkError::Unknown) => plain(StatusCode::NOT_FOUND, "not found\n", Outcome::NotFound),
+        Ok((LinkContent::Twilio(file), permit)) => twilio_file_response(file, permit, is_head),
+        Err(LinkError::Unknown) => {
+            plain_response(StatusCode::NOT_FOUND, "not found\n", Outcome::NotFound)
+        }
         Err(LinkError::Busy) => {
             if let Some(suppressed) = webhooks.warnings.media.try_log() {
                 tracing::warn!(
@@ -56,17 +58,17 @@ pub(super) async fn media(
                     "rejected a request for a file: too many files are being read at the same time"
                 );
             }
-            unavailable("overloaded\n")
+            unavailable_response("overloaded\n")
         }
         Err(LinkError::Store(error)) => {
-            webhooks.store_report.failed("resolve_link", &error);
-            unavailable("store unavailable\n")
+            webhooks.store_report.record_failure("resolve_link", &error);
+            unavailable_response("store unavailable\n")
         }
         Err(LinkError::Fetch(error)) => {
             if let Some(suppressed) = webhooks.warnings.media.try_log() {
                 tracing::warn!(suppressed, %error, "could not fetch the file of a media link from Twilio");
             }
-            plain(
+            plain_response(
                 StatusCode::BAD_GATEWAY,
                 "Twilio does not give the file\n",
                 Outcome::Unavailable,
@@ -76,7 +78,7 @@ pub(super) async fn media(
 }
 
 // Without ranges: each request fetches the file from Twilio from its start.
-fn at_twilio(file: FetchedFile, permit: LinkPermit, is_head: bool) -> Response {
+fn twilio_file_response(file: FetchedFile, permit: LinkPermit, is_head: bool) -> Response {
     let file_type = file.file_type();
     // The sniffed type wins over the declared one, which a user chose.
     let content_type = file_type.sniffed.or(file_type.declared.as_deref());
@@ -98,7 +100,7 @@ fn at_twilio(file: FetchedFile, permit: LinkPermit, is_head: bool) -> Response {
     response
 }
 
-fn stored_file(
+fn stored_file_response(
     file: StoredFile,
     permit: LinkPermit,
     content_type: Option<&str>,
@@ -107,34 +109,38 @@ fn stored_file(
 ) -> Response {
     let length = file.length;
     // Without an ETag or a date no `If-Range` can match, and RFC 9110 (13.1.5) then requires the whole file.
-    let wanted = headers
+    let requested = headers
         .get(RANGE)
         .filter(|_| !headers.contains_key(IF_RANGE));
-    let wanted = range(wanted.and_then(|value| value.to_str().ok()), length);
+    let requested = parse_range(requested.and_then(|value| value.to_str().ok()), length);
     let mut response = file_response(content_type);
-    let head = response.headers_mut();
-    head.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    let (from, to) = match wanted {
+    let response_headers = response.headers_mut();
+    response_headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    let (from, to) = match requested {
         RequestedRange::Whole => (0, length),
         RequestedRange::Part { from, to } => {
             let text = format!("bytes {from}-{}/{length}", to - 1);
-            head.insert(CONTENT_RANGE, ascii(&text));
+            response_headers.insert(CONTENT_RANGE, ascii_header(&text));
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             (from, to)
         }
         RequestedRange::Outside => {
-            let mut response = plain(
+            let mut response = plain_response(
                 StatusCode::RANGE_NOT_SATISFIABLE,
                 "no such range\n",
                 Outcome::Ok,
             );
             let text = format!("bytes */{length}");
-            response.headers_mut().insert(CONTENT_RANGE, ascii(&text));
+            response
+                .headers_mut()
+                .insert(CONTENT_RANGE, ascii_header(&text));
             return response;
         }
     };
-    let left = HeaderValue::from(to - from);
-    response.headers_mut().insert(CONTENT_LENGTH, left);
+    let content_length = HeaderValue::from(to - from);
+    response
+        .headers_mut()
+        .insert(CONTENT_LENGTH, content_length);
     if !is_head {
         // If the file expires while it is read, end with an error, which closes the connection: `Content-Length` has
         // been sent, and a shorter body must not look complete.
@@ -160,38 +166,38 @@ fn file_response(content_type: Option<&str>) -> Response {
     let content_type = content_type.and_then(|text| HeaderValue::from_str(text).ok());
     let unknown = HeaderValue::from_static("application/octet-stream");
     let mut response = Response::new(Body::empty());
-    let head = response.headers_mut();
-    head.insert(CONTENT_TYPE, content_type.unwrap_or(unknown));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, content_type.unwrap_or(unknown));
     for (name, value) in [
         (CONTENT_DISPOSITION, "inline"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox"),
         (CACHE_CONTROL, "private, no-store"),
     ] {
-        head.insert(name, HeaderValue::from_static(value));
+        headers.insert(name, HeaderValue::from_static(value));
     }
     response
 }
 
-fn unavailable(text: &'static str) -> Response {
+fn unavailable_response(text: &'static str) -> Response {
     let status = StatusCode::SERVICE_UNAVAILABLE;
-    let mut response = plain(status, text, Outcome::Unavailable);
+    let mut response = plain_response(status, text, Outcome::Unavailable);
     let seconds = HeaderValue::from_static("5");
     response.headers_mut().insert(RETRY_AFTER, seconds);
     response
 }
 
-fn plain(status: StatusCode, text: &'static str, outcome: Outcome) -> Response {
+fn plain_response(status: StatusCode, text: &'static str, outcome: Outcome) -> Response {
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, plain);
+    let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
     let no_store = HeaderValue::from_static("no-store");
     response.headers_mut().insert(CACHE_CONTROL, no_store);
     response.extensions_mut().insert(outcome);
     response
 }
 
-fn ascii(text: &str) -> HeaderValue {
+fn ascii_header(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
 }

@@ -129,15 +129,15 @@ impl Webhooks {
         })
     }
 
-    /// Returns what was read from verified parameters, or logs why they cannot be read.
+    /// Returns the parsed value, or logs why the verified parameters cannot be parsed.
     // An error and not a warning: either Twilio has changed its parameters, or an attacker moves parameter boundaries
     // within a text whose signature still fits.
-    fn parsed<T>(
+    fn require_parsed<T>(
         &self,
         endpoint: Endpoint,
-        read: Result<T, ParseError>,
+        result: Result<T, ParseError>,
     ) -> Result<T, ErrorResponse> {
-        read.map_err(|error| {
+        result.map_err(|error| {
             if let Some(suppressed) = self.warnings.malformed.try_log() {
                 tracing::error!(endpoint = endpoint.as_str(), suppressed, %error, "rejected a signed request whose parameters cannot be read");
             }
@@ -184,7 +184,7 @@ pub(crate) fn router(
     prefix: &str,
 ) -> Router {
     // The first layer is the outermost: it also counts the requests that the signature layer rejects.
-    let stack = |endpoint| {
+    let layers = |endpoint| {
         (
             EndpointLayer::new(state.clone(), endpoint),
             signature.clone(),
@@ -192,9 +192,9 @@ pub(crate) fn router(
     };
     // `any`, and not one route per method: axum's own 405 has no `Outcome`, and would be counted as `ok`. The signature
     // layer, and `media` itself, reject other methods.
-    let primary = any(primary::primary).layer(stack(Endpoint::Primary));
-    let fallback = any(fallback::fallback).layer(stack(Endpoint::Fallback));
-    let status = any(status::status).layer(stack(Endpoint::Status));
+    let primary = any(primary::primary).layer(layers(Endpoint::Primary));
+    let fallback = any(fallback::fallback).layer(layers(Endpoint::Fallback));
+    let status = any(status::status).layer(layers(Endpoint::Status));
     let media = any(media::media).layer(EndpointLayer::new(state.clone(), Endpoint::Media));
     let mut router = Router::new();
     // With and without the prefix, because a proxy may keep or strip it. Without a configured prefix both are "", and

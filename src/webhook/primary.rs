@@ -19,7 +19,7 @@ pub(super) async fn primary(
     method: Method,
     form: SignedForm,
 ) -> Response {
-    if let Some(response) = probe::answered(&webhooks, Endpoint::Primary, &form, &method) {
+    if let Some(response) = probe::respond_to_probe(&webhooks, Endpoint::Primary, &form, &method) {
         return response;
     }
     response::respond(handle(&webhooks, form).await, &method)
@@ -38,15 +38,15 @@ async fn handle(webhooks: &Webhooks, form: SignedForm) -> WebhookResult {
         .is_some_and(|status| !status.is_empty())
     {
         // A status callback whose URL is configured as `/webhook`. The bot must not reply to it.
-        return status::status_event(webhooks, params, None).await;
+        return status::handle_callback(webhooks, params, None).await;
     }
     let message = InboundMessage::parse(params, webhooks.clock.now());
-    let message = webhooks.parsed(Endpoint::Primary, message)?;
-    let dispatched = webhooks
+    let message = webhooks.require_parsed(Endpoint::Primary, message)?;
+    let outcome = webhooks
         .dispatcher
         .dispatch(message, auth_token, WebhookKind::Primary)
         .await;
-    match dispatched {
+    match outcome {
         DispatchOutcome::Reply(document) => Ok((document, Outcome::Ok)),
         DispatchOutcome::Duplicate(document) => Ok((document, Outcome::Duplicate)),
         DispatchOutcome::ConsentConfirmation(document) => Ok((document, Outcome::Consent)),

@@ -15,7 +15,7 @@ use crate::twiml::Document;
 /// Returns the response to a verified request, if it is a probe.
 // Called before the request is parsed: a probe has no `MessageSid` and would be rejected as a malformed message.
 // Without a permit, because nothing is handled.
-pub(super) fn answered(
+pub(super) fn respond_to_probe(
     webhooks: &Webhooks,
     endpoint: Endpoint,
     form: &SignedForm,

@@ -14,17 +14,17 @@ pub(super) enum RequestedRange {
 /// Reads the value of a `Range` header, for a file of `length` bytes.
 // RFC 9110 (14.2) lets a server ignore the header. So whatever is malformed or not supported gets the whole file, and
 // only a valid range that the file does not have gets 416.
-pub(super) fn range(header: Option<&str>, length: u64) -> RequestedRange {
+pub(super) fn parse_range(header: Option<&str>, length: u64) -> RequestedRange {
     let spec = header.and_then(|header| header.trim().strip_prefix("bytes="));
     let Some((from, to)) = spec.and_then(|spec| spec.trim().split_once('-')) else {
         return RequestedRange::Whole;
     };
     // Digits alone: `parse` would accept a sign. A number beyond `u64` is larger than any file, and not malformed.
-    let number = |text: &str| {
+    let parse_number = |text: &str| {
         let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         is_number.then(|| text.parse().unwrap_or(u64::MAX))
     };
-    match (number(from), number(to)) {
+    match (parse_number(from), parse_number(to)) {
         (Some(from), Some(to)) if from > to => RequestedRange::Whole,
         // `5-9` and `5-`. The guard excludes `5-x`, whose end is malformed and not missing.
         (Some(from), to) if to.is_some() || spec.is_some_and(|spec| spec.ends_with('-')) => {
@@ -74,9 +74,9 @@ mod tests {
             ("items=0-1", RequestedRange::Whole),
             ("", RequestedRange::Whole),
         ] {
-            assert_eq!(range(Some(header), 10), expected, "{header}");
+            assert_eq!(parse_range(Some(header), 10), expected, "{header}");
         }
-        assert_eq!(range(None, 10), RequestedRange::Whole);
-        assert_eq!(range(Some("bytes=0-"), 0), RequestedRange::Outside);
+        assert_eq!(parse_range(None, 10), RequestedRange::Whole);
+        assert_eq!(parse_range(Some("bytes=0-"), 0), RequestedRange::Outside);
     }
 }

@@ -10,12 +10,12 @@ use crate::telemetry::Throttle;
 use crate::telemetry::metrics::Outcome;
 
 /// Returns the outcome of a rejection in the metrics.
-pub(super) fn outcome(cause: RejectionReason) -> Outcome {
-    match cause {
+pub(super) fn metrics_outcome(reason: RejectionReason) -> Outcome {
+    match reason {
         RejectionReason::Method => Outcome::RejectedMethod,
         RejectionReason::Signature(error) => match error.kind() {
             SignatureErrorKind::UnknownAccount => Outcome::RejectedAccount,
-            // As in `Webhooks::parsed`: parameters that Twilio does not send. `Reshaped` has a valid signature;
+            // As in `Webhooks::require_parsed`: parameters that Twilio does not send. `Reshaped` has a valid signature;
             // `NotUtf8` is found before the signature is checked.
             SignatureErrorKind::Form(crate::form::FormError::NotUtf8 { .. })
             | SignatureErrorKind::Reshaped => Outcome::BadForm,
@@ -39,11 +39,11 @@ pub(crate) struct RejectionLog {
     others: Throttle,
     explaining: Mutex<()>,
     /// `signature.mode = "report"`: the explanation is also the body of the response.
-    to_caller: bool,
+    explains_to_client: bool,
 }
 
 impl RejectionLog {
-    pub(crate) fn new(to_caller: bool) -> Self {
+    pub(crate) fn new(explains_to_client: bool) -> Self {
         let throttle = || Throttle::new(10);
         Self {
             mismatches: throttle(),
@@ -51,12 +51,12 @@ impl RejectionLog {
             reshaped: throttle(),
             others: throttle(),
             explaining: Mutex::default(),
-            to_caller,
+            explains_to_client,
         }
     }
 
-    fn throttle(&self, cause: RejectionReason) -> &Throttle {
-        let RejectionReason::Signature(error) = cause else {
+    fn throttle(&self, reason: RejectionReason) -> &Throttle {
+        let RejectionReason::Signature(error) = reason else {
             return &self.others;
         };
         match error.kind() {
@@ -74,10 +74,10 @@ impl RejectionLog {
     /// Logs a rejection. Returns the body of the response, if the explanation may be sent to the client.
     pub(crate) fn report(&self, rejection: &Rejection<'_>) -> Option<String> {
         let cause = rejection.reason;
-        let pass = self.throttle(cause).try_log();
+        let log_permit = self.throttle(cause).try_log();
         // Only for signatures (403). Other rejections, such as a body that is too large, need no explanation.
-        let to_caller = self.to_caller && cause.status() == StatusCode::FORBIDDEN;
-        if pass.is_none() && !to_caller {
+        let sends_explanation = self.explains_to_client && cause.status() == StatusCode::FORBIDDEN;
+        if log_permit.is_none() && !sends_explanation {
             return None;
         }
         // `try_lock`, so that no worker thread blocks: a second rejection gets its cause without explanation. The lock
@@ -89,21 +89,21 @@ impl RejectionLog {
         };
         let explanation =
             explanation.map_or_else(|| cause.to_string(), |explanation| explanation.to_string());
-        if let Some(suppressed) = pass {
+        if let Some(suppressed) = log_permit {
             let id = rejection
                 .head
                 .extensions
                 .get::<RequestId>()
                 .map(ToString::to_string);
-            let outcome = outcome(cause);
+            let outcome = metrics_outcome(cause);
             let (status, label) = (cause.status().as_u16(), outcome.as_str());
-            // An error, as in `Webhooks::parsed`: Twilio's parameters have changed, or this is an attack.
+            // An error, as in `Webhooks::require_parsed`: Twilio's parameters have changed, or this is an attack.
             if outcome == Outcome::BadForm {
                 tracing::error!(request_id = id, status, outcome = label, suppressed, %cause, "rejected: {explanation}");
             } else {
                 tracing::warn!(request_id = id, status, outcome = label, suppressed, %cause, "rejected: {explanation}");
             }
         }
-        to_caller.then(|| explanation + "\n")
+        sends_explanation.then(|| explanation + "\n")
     }
 }

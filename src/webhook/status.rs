@@ -29,7 +29,7 @@ pub(super) async fn status(
     OriginalUri(uri): OriginalUri,
     form: SignedForm,
 ) -> Response {
-    if let Some(response) = probe::answered(&webhooks, Endpoint::Status, &form, &method) {
+    if let Some(response) = probe::respond_to_probe(&webhooks, Endpoint::Status, &form, &method) {
         return response;
     }
     let outbound = uri.query().and_then(outbound_ref);
@@ -47,16 +47,16 @@ fn outbound_ref(query: &str) -> Option<String> {
 async fn handle(webhooks: &Webhooks, form: SignedForm, outbound: Option<String>) -> WebhookResult {
     let params = webhooks.params(form)?;
     let _permit = webhooks.acquire_permit(Endpoint::Status)?;
-    status_event(webhooks, params, outbound).await
+    handle_callback(webhooks, params, outbound).await
 }
 
 /// Handles a status callback, which may arrive at `/webhook` too.
-pub(super) async fn status_event(
+pub(super) async fn handle_callback(
     webhooks: &Webhooks,
     params: FormParams,
     outbound: Option<String>,
 ) -> WebhookResult {
-    let update = webhooks.parsed(Endpoint::Status, StatusUpdate::parse(params))?;
+    let update = webhooks.require_parsed(Endpoint::Status, StatusUpdate::parse(params))?;
     let event = StatusEvent {
         account: update.account_sid,
         sid: update.message_sid,
@@ -75,7 +75,7 @@ pub(super) async fn status_event(
         Ok(Err(error)) => return Err(store_unavailable(webhooks, &error)),
         Err(_) => return Err(store_unavailable(webhooks, &"it takes too long")),
     }
-    report(webhooks, &update);
+    report_status(webhooks, &update);
     if let Some(hook) = webhooks.on_status.clone() {
         let running = webhooks.spawn_hook("status", async move { hook(update).await });
         // Respond only after the hook: until then this request holds its `InFlightPermit`, which bounds the number of
@@ -86,11 +86,13 @@ pub(super) async fn status_event(
 }
 
 fn store_unavailable(webhooks: &Webhooks, failure: &dyn StoreFailure) -> ErrorResponse {
-    webhooks.store_report.failed("apply_status", failure);
+    webhooks
+        .store_report
+        .record_failure("apply_status", failure);
     ErrorResponse::Unavailable("store unavailable\n")
 }
 
-fn report(webhooks: &Webhooks, update: &StatusUpdate) {
+fn report_status(webhooks: &Webhooks, update: &StatusUpdate) {
     webhooks.metrics.status_update(&update.status);
     if !update.status.is_failure() {
         return;

@@ -1,5 +1,5 @@
-//! Architecture rules, each with its reason: the layers of modules, the modules that may use a crate, and the words of comments and
-//! pages.
+//! Architecture rules, each with its reason: the layers of modules, the modules that may use a crate, and the words of
+//! comments and pages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -2,9 +2,11 @@
 
 use std::process::Command;
 
-use crate::support::{ORIGIN, OTHER_TOKEN, Server, TOKEN, Webhook, replyhook, says, silent_port};
+use crate::support::{
+    ORIGIN, OTHER_TOKEN, Server, TOKEN, Webhook, replyhook, silent_port, twiml_message,
+};
 
-const NEEDED: [(&str, &str); 2] = [("TWILIO_AUTH_TOKEN", TOKEN), ("PUBLIC_URL", ORIGIN)];
+const REQUIRED_ENV: [(&str, &str); 2] = [("TWILIO_AUTH_TOKEN", TOKEN), ("PUBLIC_URL", ORIGIN)];
 
 #[test]
 fn serve_without_settings_lists_problems_and_exits_2() {
@@ -22,10 +24,10 @@ fn serve_without_settings_lists_problems_and_exits_2() {
 
 #[test]
 fn serve_on_used_port_exits_with_2() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let listen = taken.local_addr().unwrap().to_string();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = listener.local_addr().unwrap().to_string();
     let env = [
-        &NEEDED[..],
+        &REQUIRED_ENV[..],
         &[
             ("REPLYHOOK__SERVER__LISTEN", listen.as_str()),
             ("REPLYHOOK__ADMIN__LISTEN", ""),
@@ -43,7 +45,11 @@ fn serve_on_used_port_exits_with_2() {
 
 #[test]
 fn report_mode_beyond_loopback_needs_its_flag() {
-    let env = [&NEEDED[..], &[("REPLYHOOK__SIGNATURE__MODE", "report")]].concat();
+    let env = [
+        &REQUIRED_ENV[..],
+        &[("REPLYHOOK__SIGNATURE__MODE", "report")],
+    ]
+    .concat();
     let (code, _, err) = replyhook(&["serve"], &env, "");
     assert_eq!(code, 2);
     assert!(err.contains("--allow-public-diagnostics"), "{err}");
@@ -52,7 +58,7 @@ fn report_mode_beyond_loopback_needs_its_flag() {
 // It also prints the webhook URLs to enter at Twilio.
 #[test]
 fn check_prints_effective_values_and_masks_secrets() {
-    let (code, out, _) = replyhook(&["check"], &NEEDED, "");
+    let (code, out, _) = replyhook(&["check"], &REQUIRED_ENV, "");
     assert_eq!(code, 0);
     assert!(
         out.contains("server.shutdown_timeout_s = 20  # default"),
@@ -83,7 +89,7 @@ fn check_prints_effective_values_and_masks_secrets() {
 #[test]
 fn check_of_unused_forward_url_warns_of_echo() {
     let url = ("REPLYHOOK__HANDLER__FORWARD_URL", "http://127.0.0.1:3000/");
-    let (code, out, _) = replyhook(&["check"], &[&NEEDED[..], &[url]].concat(), "");
+    let (code, out, _) = replyhook(&["check"], &[&REQUIRED_ENV[..], &[url]].concat(), "");
     assert_eq!(code, 0);
     let warning = out.lines().find(|line| line.starts_with("warning: "));
     let warning = warning.unwrap_or_else(|| panic!("no warning in {out}"));
@@ -104,7 +110,7 @@ fn secrets_of_urls_reach_neither_check_nor_log() {
     if cfg!(feature = "otel") {
         env.push(("REPLYHOOK__TELEMETRY__OTLP_ENDPOINT", endpoint));
     }
-    let (code, out, err) = replyhook(&["check"], &[&NEEDED[..], &env[..]].concat(), "");
+    let (code, out, err) = replyhook(&["check"], &[&REQUIRED_ENV[..], &env[..]].concat(), "");
     assert_eq!(code, 0, "{err}");
     assert!(
         out.contains("passwrd=…") && !out.contains("canary"),
@@ -167,7 +173,7 @@ fn sign_prints_twilio_signature() {
         "https://hooks.example.test/twilio/sms?x=1&MessageSid=SM00000000000000000000000000000007&Body=Hello%20there",
     ];
     assert_eq!(
-        replyhook(&get, &NEEDED, "").1,
+        replyhook(&get, &REQUIRED_ENV, "").1,
         "07kIepIGnUKLoR0VVQ6Tq43aw6o=\n"
     );
     let body = tempfile::NamedTempFile::new().unwrap();
@@ -184,7 +190,7 @@ fn sign_prints_twilio_signature() {
         body.path().to_str().unwrap(),
     ];
     assert_eq!(
-        replyhook(&file, &NEEDED, "").1,
+        replyhook(&file, &REQUIRED_ENV, "").1,
         "eIviMN83MknGiqDa/LQAvdAE6Co=\n"
     );
 }
@@ -243,7 +249,7 @@ fn explain_accepts_flags_curl_har_and_raw_http() {
     );
     for text in [&raw, &curl, &har] {
         assert_eq!(
-            replyhook(&["explain"], &NEEDED, text),
+            replyhook(&["explain"], &REQUIRED_ENV, text),
             (0, "the signature fits\n".to_owned(), String::new()),
             "{text}"
         );
@@ -290,8 +296,8 @@ fn explain_accepts_flags_curl_har_and_raw_http() {
     for pair in &pairs {
         flags.extend(["--data", pair]);
     }
-    assert_eq!(replyhook(&flags, &NEEDED, "").0, 0);
-    let (code, _, err) = replyhook(&["explain"], &NEEDED, "hello");
+    assert_eq!(replyhook(&flags, &REQUIRED_ENV, "").0, 0);
+    let (code, _, err) = replyhook(&["explain"], &REQUIRED_ENV, "hello");
     assert_eq!(code, 2);
     assert!(err.contains("not a request"), "{err}");
 }
@@ -361,7 +367,7 @@ fn explain_rejects_unreadable_input_and_survives_hostile_input() {
         ),
         (escape.to_owned(), 1, "none of these"),
     ] {
-        let (found, out, err) = replyhook(&["explain"], &NEEDED, &text);
+        let (found, out, err) = replyhook(&["explain"], &REQUIRED_ENV, &text);
         let shown: String = out.chars().chain(err.chars()).collect();
         assert!(
             found == code && shown.contains(part),
@@ -379,24 +385,25 @@ fn invoke_sends_signed_webhook_and_checks_response() {
     let url = format!("{ORIGIN}/webhook");
     let (code, out, err) = replyhook(
         &["invoke", &target, "--url", &url, "--data", "Body=one & two"],
-        &NEEDED,
+        &REQUIRED_ENV,
         "",
     );
     assert_eq!(code, 0, "{out}{err}");
     assert!(
-        out.starts_with("200 text/xml; charset=utf-8 ") && out.contains(&says("one &amp; two")),
+        out.starts_with("200 text/xml; charset=utf-8 ")
+            && out.contains(&twiml_message("one &amp; two")),
         "{out}"
     );
     assert_eq!(
         replyhook(
             &["invoke", &target, "--url", &url, "--method", "GET"],
-            &NEEDED,
+            &REQUIRED_ENV,
             ""
         )
         .0,
         0
     );
-    let (code, out, _) = replyhook(&["invoke", &target], &NEEDED, "");
+    let (code, out, _) = replyhook(&["invoke", &target], &REQUIRED_ENV, "");
     assert_eq!(code, 1);
     assert!(out.starts_with("403 ") && out.contains("(11200)"), "{out}");
     let forged = [
@@ -407,10 +414,10 @@ fn invoke_sends_signed_webhook_and_checks_response() {
         "--header",
         "X-Twilio-Signature: AAAAAAAAAAAAAAAAAAAAAAAAAAA=",
     ];
-    assert!(replyhook(&forged, &NEEDED, "").1.starts_with("403 "));
+    assert!(replyhook(&forged, &REQUIRED_ENV, "").1.starts_with("403 "));
     let silent = silent_port();
-    let nobody = format!("http://{}/webhook", silent.local_addr().unwrap());
-    let (code, out, _) = replyhook(&["invoke", &nobody], &NEEDED, "");
+    let unreachable_url = format!("http://{}/webhook", silent.local_addr().unwrap());
+    let (code, out, _) = replyhook(&["invoke", &unreachable_url], &REQUIRED_ENV, "");
     assert_eq!(code, 1);
     assert!(out.contains("(11202)"), "{out}");
 }
@@ -435,9 +442,9 @@ fn invoke_sends_locations_buttons_media_and_texts() {
         ),
     ] {
         let all = [&["invoke", &target, "--url", &url], args].concat();
-        let (code, out, err) = replyhook(&all, &NEEDED, "");
+        let (code, out, err) = replyhook(&all, &REQUIRED_ENV, "");
         assert_eq!(code, 0, "{args:?} {out}{err}");
-        assert!(out.contains(&says(answer)), "{args:?} {out}");
+        assert!(out.contains(&twiml_message(answer)), "{args:?} {out}");
     }
     for args in [
         ["--pin", "here"],
@@ -445,7 +452,7 @@ fn invoke_sends_locations_buttons_media_and_texts() {
         ["--from", "rcs:agent"],
     ] {
         let all = [&["invoke", &target][..], &args[..]].concat();
-        assert_eq!(replyhook(&all, &NEEDED, "").0, 2, "{args:?}");
+        assert_eq!(replyhook(&all, &REQUIRED_ENV, "").0, 2, "{args:?}");
     }
 }
 
@@ -469,8 +476,8 @@ fn health_queries_admin_listener() {
         0
     );
     let silent = silent_port();
-    let nobody = silent.local_addr().unwrap().to_string();
-    let env = [("REPLYHOOK__ADMIN__LISTEN", nobody.as_str())];
+    let silent_address = silent.local_addr().unwrap().to_string();
+    let env = [("REPLYHOOK__ADMIN__LISTEN", silent_address.as_str())];
     let (code, out, _) = replyhook(&["health"], &env, "");
     assert_eq!(code, 1);
     assert!(out.starts_with("no response from 127.0.0.1"), "{out}");

@@ -18,7 +18,7 @@ fn load(env: &[(&str, &str)], file: &str) -> Result<Loaded, Problems> {
     )
 }
 
-const NEEDED: [(&str, &str); 2] = [("TWILIO_AUTH_TOKEN", TOKEN), ("PUBLIC_URL", ORIGIN)];
+const REQUIRED_ENV: [(&str, &str); 2] = [("TWILIO_AUTH_TOKEN", TOKEN), ("PUBLIC_URL", ORIGIN)];
 
 /// Returns the key and the text of each problem.
 fn problems(env: &[(&str, &str)], file: &str) -> Vec<(String, String)> {
@@ -30,7 +30,7 @@ fn problems(env: &[(&str, &str)], file: &str) -> Vec<(String, String)> {
 }
 
 fn only_problem(env: &[(&str, &str)], file: &str) -> String {
-    let found = problems(&[&NEEDED, env].concat(), file);
+    let found = problems(&[&REQUIRED_ENV, env].concat(), file);
     assert_eq!(found.len(), 1, "{found:?}");
     format!("{}: {}", found[0].0, found[0].1)
 }
@@ -48,7 +48,7 @@ fn config_file_with_five_errors_lists_all_five() {
         format = \"xml\"
     ";
     assert_eq!(
-        problems(&NEEDED, file),
+        problems(&REQUIRED_ENV, file),
         [
             (
                 "reply.deadline_ms".to_owned(),
@@ -127,7 +127,7 @@ fn environment_overrides_file_and_aliases_override_both() {
     assert_eq!(settings.server.listen.to_string(), "0.0.0.0:3000");
     let listen = [("REPLYHOOK__SERVER__LISTEN", "[::1]:1"), ("PORT", "3000")];
     assert_eq!(
-        load(&[&NEEDED[..], &listen].concat(), "")
+        load(&[&REQUIRED_ENV[..], &listen].concat(), "")
             .unwrap()
             .settings
             .server
@@ -139,7 +139,7 @@ fn environment_overrides_file_and_aliases_override_both() {
 
 #[test]
 fn effective_setting_names_its_origin() {
-    let loaded = load(&NEEDED, "[server]\nshutdown_timeout_s = 7").unwrap();
+    let loaded = load(&REQUIRED_ENV, "[server]\nshutdown_timeout_s = 7").unwrap();
     let origin = |key: &str| {
         loaded
             .effective
@@ -264,7 +264,7 @@ fn invalid_log_level_is_rejected_and_directive_accepted() {
         "replyhook::webhook=trace",
     ] {
         load(
-            &[&NEEDED[..], &[("REPLYHOOK__LOG__LEVEL", level)]].concat(),
+            &[&REQUIRED_ENV[..], &[("REPLYHOOK__LOG__LEVEL", level)]].concat(),
             "",
         )
         .unwrap();
@@ -284,20 +284,20 @@ fn misplaced_secret_is_not_shown() {
     let unquoted = format!("[twilio]\nauth_token = {OTHER_TOKEN}\n");
     let sources = |env: &[(&str, &str)]| {
         Sources::default()
-            .with_env(NEEDED)
+            .with_env(REQUIRED_ENV)
             .with_env(env.iter().copied())
     };
-    let mut shown = load(&[&NEEDED[..], &wrong].concat(), "")
+    let mut text = load(&[&REQUIRED_ENV[..], &wrong].concat(), "")
         .unwrap_err()
         .to_string();
-    shown += &load(&NEEDED, &unquoted).unwrap_err().to_string();
-    shown += &format!("{:?}", Settings::effective(&sources(&wrong)));
-    shown += &format!("{:?}", Settings::effective(&sources(&userinfo)));
+    text += &load(&REQUIRED_ENV, &unquoted).unwrap_err().to_string();
+    text += &format!("{:?}", Settings::effective(&sources(&wrong)));
+    text += &format!("{:?}", Settings::effective(&sources(&userinfo)));
     assert!(
-        !shown.contains(OTHER_TOKEN) && !shown.contains("canary"),
-        "{shown}"
+        !text.contains(OTHER_TOKEN) && !text.contains("canary"),
+        "{text}"
     );
-    assert!(shown.contains("looks like the token itself"), "{shown}");
+    assert!(text.contains("looks like the token itself"), "{text}");
 }
 
 // A password or token may be in the user, the query or the fragment of a URL, even of an invalid one.
@@ -321,9 +321,9 @@ fn urls_are_shown_without_secrets() {
     } else {
         &env[..4]
     };
-    let loaded = load(&[&NEEDED[..], env].concat(), "").unwrap();
-    let shown = format!("{loaded:?}");
-    assert!(!shown.contains("canary"), "{shown}");
+    let loaded = load(&[&REQUIRED_ENV[..], env].concat(), "").unwrap();
+    let text = format!("{loaded:?}");
+    assert!(!text.contains("canary"), "{text}");
     let value = |key: &str| {
         let found = loaded.effective.iter().find(|(name, ..)| name == key);
         found.unwrap().1.clone()
@@ -361,12 +361,12 @@ fn urls_are_shown_without_secrets() {
                     ("REPLYHOOK__HANDLER__KIND", "forward"),
                 ])
                 .with_env(env);
-            let mut shown = format!("{:?}", Settings::effective(&sources));
+            let mut output = format!("{:?}", Settings::effective(&sources));
             match Settings::load(&sources) {
-                Ok(loaded) => shown += &format!("{loaded:?}"),
-                Err(problems) => shown += &format!("{problems} {problems:?}"),
+                Ok(loaded) => output += &format!("{loaded:?}"),
+                Err(problems) => output += &format!("{problems} {problems:?}"),
             }
-            assert!(!shown.contains("canary"), "{key} = {text}: {shown}");
+            assert!(!output.contains("canary"), "{key} = {text}: {output}");
         }
     }
     // URLs in settings that expect another kind of value.
@@ -378,11 +378,11 @@ fn urls_are_shown_without_secrets() {
         "MEDIA__ALLOWED_REDIRECT_HOSTS",
     ] {
         let name = format!("REPLYHOOK__{key}");
-        let shown = format!(
+        let text = format!(
             "{:?}",
-            load(&[&NEEDED[..], &[(&*name, &*web)]].concat(), "")
+            load(&[&REQUIRED_ENV[..], &[(&*name, &*web)]].concat(), "")
         );
-        assert!(!shown.contains("canary"), "{key}: {shown}");
+        assert!(!text.contains("canary"), "{key}: {text}");
     }
 }
 
@@ -401,13 +401,13 @@ fn port_is_part_of_effective_listen_address() {
 
 #[test]
 fn invalid_or_missing_config_file_is_located() {
-    let found = load(&NEEDED, "[server]\nshutdown_timeout_s = = 5\n")
+    let found = load(&REQUIRED_ENV, "[server]\nshutdown_timeout_s = = 5\n")
         .unwrap_err()
         .to_string();
     assert!(found.contains("line 2, column 22"), "{found}");
     let sources = Sources::default()
         .with_file("/nonexistent/replyhook.toml")
-        .with_env(NEEDED);
+        .with_env(REQUIRED_ENV);
     let found = Settings::load(&sources).unwrap_err().to_string();
     assert!(
         found.contains("--config (/nonexistent/replyhook.toml): cannot be read"),
@@ -419,7 +419,7 @@ fn invalid_or_missing_config_file_is_located() {
 #[test]
 fn suspicious_value_produces_warning() {
     let warnings = |env: &[(&str, &str)]| -> Vec<String> {
-        let loaded = load(&[&NEEDED[..], env].concat(), "").unwrap();
+        let loaded = load(&[&REQUIRED_ENV[..], env].concat(), "").unwrap();
         loaded.warnings.iter().map(ToString::to_string).collect()
     };
     assert_eq!(warnings(&[]), Vec::<String>::new());
@@ -476,7 +476,7 @@ fn unused_handler_setting_produces_warning() {
             &["handler.rules", "handler.kind is \"forward\""],
         ),
     ] {
-        let loaded = load(&NEEDED, &format!("[handler]\n{file}")).unwrap();
+        let loaded = load(&REQUIRED_ENV, &format!("[handler]\n{file}")).unwrap();
         let [warning] = &loaded.warnings[..] else {
             panic!("{file}: {:?}", loaded.warnings);
         };
@@ -494,9 +494,12 @@ fn account_sid_in_environment_matches_ignoring_case() {
         ACCOUNT.to_lowercase()
     );
     let file = format!("[twilio.accounts.{ACCOUNT}]\nauth_token = \"from the file\"");
-    let settings = load(&[&NEEDED[..], &[(&lower, OTHER_TOKEN)]].concat(), &file)
-        .unwrap()
-        .settings;
+    let settings = load(
+        &[&REQUIRED_ENV[..], &[(&lower, OTHER_TOKEN)]].concat(),
+        &file,
+    )
+    .unwrap()
+    .settings;
     assert_eq!(settings.twilio.accounts.len(), 1);
     assert_eq!(settings.twilio.accounts[0].sid.as_str(), ACCOUNT);
     assert_eq!(settings.twilio.accounts[0].auth_token.expose(), OTHER_TOKEN);
@@ -519,7 +522,7 @@ fn secret_file_in_environment_overrides_config_file_value() {
 #[test]
 fn own_numbers_accept_only_twilio_address_formats() {
     const KEY: &str = "REPLYHOOK__GUARD__OWN_NUMBERS";
-    let named = |text| load(&[&NEEDED[..], &[(KEY, text)]].concat(), "").unwrap();
+    let named = |text| load(&[&REQUIRED_ENV[..], &[(KEY, text)]].concat(), "").unwrap();
     let numbers = named(" +15550002222,whatsapp:+15550002222, 12345,rcs:our_agent, ");
     let texts = numbers.settings.guard.own_numbers.iter();
     let texts: Vec<_> = texts.map(replyhook::Address::as_str).collect();
@@ -570,7 +573,7 @@ fn list_setting_accepts_toml_array_or_environment_commas() {
     const KEY: &str = "REPLYHOOK__CONSENT__STOP_WORDS";
     let file = "[consent]\nstop_words = [\"STOP\", \"opt out\"]";
     let words = |env: &[(&str, &str)], file| {
-        load(&[&NEEDED[..], env].concat(), file)
+        load(&[&REQUIRED_ENV[..], env].concat(), file)
             .unwrap()
             .settings
             .consent
@@ -593,7 +596,7 @@ fn list_setting_accepts_toml_array_or_environment_commas() {
 
 #[test]
 fn programmatic_setting_has_type_of_its_key() {
-    let mut sources = Sources::default().with_env(NEEDED);
+    let mut sources = Sources::default().with_env(REQUIRED_ENV);
     sources
         .defaults
         .insert("consent.required", "false".to_owned());
@@ -628,18 +631,18 @@ fn documented_defaults_match_code_and_example_file_loads() {
             1,
         );
     let from_file = load(&[], &with_needed).unwrap().settings;
-    let from_nothing = load(&NEEDED, "").unwrap().settings;
+    let from_nothing = load(&REQUIRED_ENV, "").unwrap().settings;
     assert_eq!(format!("{from_file:?}"), format!("{from_nothing:?}"));
     // The example file works once the two required values are set.
     assert!(root().join("replyhook.example.toml").exists());
-    load(&NEEDED, &read("replyhook.example.toml")).unwrap();
+    load(&REQUIRED_ENV, &read("replyhook.example.toml")).unwrap();
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn arbitrary_config_file_loads_or_reports_origin(text in "(\\[[a-z.]{0,12}\\]\n|[a-z_]{1,12} = (\"\\PC{0,10}\"|[0-9]{1,25}|true)\n|\\PC{0,20}\n){0,6}") {
-        if let Err(problems) = load(&NEEDED, &text) {
+        if let Err(problems) = load(&REQUIRED_ENV, &text) {
             prop_assert!(!problems.is_empty());
             for problem in problems.iter() {
                 prop_assert!(!problem.origin.is_empty() && !problem.text.is_empty());
@@ -649,7 +652,7 @@ proptest! {
 
     #[test]
     fn arbitrary_environment_loads_or_names_variable(key in "REPLYHOOK__[A-Z_]{0,30}|PORT|PUBLIC_URL", value in "\\PC{0,30}") {
-        let env: BTreeMap<_, _> = NEEDED.into_iter().chain([(key.as_str(), value.as_str())]).collect();
+        let env: BTreeMap<_, _> = REQUIRED_ENV.into_iter().chain([(key.as_str(), value.as_str())]).collect();
         let env: Vec<_> = env.into_iter().collect();
         if let Err(problems) = load(&env, "") {
             prop_assert!(problems.iter().all(|problem| problem.origin.contains(&key)), "{}", problems);

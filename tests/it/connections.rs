@@ -7,21 +7,21 @@ use std::sync::mpsc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::support::http::{Listener, answer};
-use crate::support::{ORIGIN, Server, Webhook, says, wire};
+use crate::support::http::{Listener, http_response};
+use crate::support::{ORIGIN, Server, Webhook, twiml_message, wire};
 
 /// Secret of 24 bytes, the minimum length.
 const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
-const LIMIT: &str = "REPLYHOOK__SERVER__MAX_CONNECTIONS";
-const IDLE: &str = "REPLYHOOK__SERVER__IDLE_TIMEOUT_S";
-const HEADER: &str = "REPLYHOOK__SERVER__HEADER_TIMEOUT_MS";
-const REJECTED: &[u8] = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n";
+const MAX_CONNECTIONS: &str = "REPLYHOOK__SERVER__MAX_CONNECTIONS";
+const IDLE_TIMEOUT: &str = "REPLYHOOK__SERVER__IDLE_TIMEOUT_S";
+const HEADER_TIMEOUT: &str = "REPLYHOOK__SERVER__HEADER_TIMEOUT_MS";
+const REJECTED_REQUEST: &[u8] = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n";
 const HALF_HEAD: &[u8] = b"GET /x HTTP/1.1\r\nHost: h\r\nX-A: ";
 
 /// Returns an idle connection that has carried a verified request.
-fn verified(server: &Server, number: u64) -> TcpStream {
+fn connect_verified(server: &Server, number: u64) -> TcpStream {
     let mut stream = wire::connect(server.public);
-    exchange(&mut stream, number);
+    send_message(&mut stream, number);
     stream
 }
 
@@ -32,11 +32,11 @@ fn message(number: u64) -> Webhook {
 }
 
 /// Sends a signed message, and checks its reply.
-fn exchange(stream: &mut TcpStream, number: u64) {
+fn send_message(stream: &mut TcpStream, number: u64) {
     let webhook = message(number).raw(ORIGIN);
     stream.write_all(&webhook).unwrap();
-    let response = wire::read_answer(stream).expect("the signed message is answered");
-    assert_eq!(response.twiml(), says("hi"));
+    let response = wire::read_response(stream).expect("the signed message is answered");
+    assert_eq!(response.twiml(), twiml_message("hi"));
 }
 
 /// Returns true if the connection is open now. Does not wait for the server to close it.
@@ -48,7 +48,7 @@ fn is_open(stream: &mut TcpStream) -> bool {
 }
 
 /// Discards the bytes that have arrived. Returns false if the server has closed the connection.
-fn takes_responses(stream: &mut TcpStream) -> bool {
+fn drain_responses(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     let mut buffer = [0; 4096];
     let is_open = loop {
@@ -62,38 +62,41 @@ fn takes_responses(stream: &mut TcpStream) -> bool {
     is_open
 }
 
-fn evicted(server: &Server) -> f64 {
+fn evicted_count(server: &Server) -> f64 {
     server.metric("replyhook_connections_evicted_total")
 }
 
 /// A server whose bot replies to one message for each value sent to `release`.
-struct Held {
+struct BlockedServer {
     server: Server,
     release: mpsc::Sender<()>,
-    asked: mpsc::Receiver<()>,
+    handler_calls: mpsc::Receiver<()>,
     _service: Listener,
 }
 
-impl Held {
+impl BlockedServer {
     fn start(env: &[(&str, &str)]) -> Self {
         let (release, released) = mpsc::channel::<()>();
-        let (ask, asked) = mpsc::channel();
-        let (ask, released) = (std::sync::Mutex::new(ask), std::sync::Mutex::new(released));
+        let (call_sender, calls) = mpsc::channel();
+        let (call_sender, released) = (
+            std::sync::Mutex::new(call_sender),
+            std::sync::Mutex::new(released),
+        );
         let service = Listener::start(None, move |_| {
-            ask.lock().unwrap().send(()).unwrap();
+            call_sender.lock().unwrap().send(()).unwrap();
             let _ = released.lock().unwrap().recv();
-            answer(200, &[("Content-Type", "text/plain")], "hi")
+            http_response(200, &[("Content-Type", "text/plain")], "hi")
         });
         let url = format!("http://{}/", service.address);
-        let own = [
+        let base_env = [
             ("REPLYHOOK__HANDLER__KIND", "forward"),
             ("REPLYHOOK__HANDLER__FORWARD_URL", url.as_str()),
             ("REPLYHOOK__HANDLER__FORWARD_SECRET", SECRET),
         ];
         Self {
-            server: Server::start(&[&own[..], env].concat()),
+            server: Server::start(&[&base_env[..], env].concat()),
             release,
-            asked,
+            handler_calls: calls,
             _service: service,
         }
     }
@@ -105,7 +108,7 @@ fn flood(address: SocketAddr, connections: usize, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         for stream in &mut streams {
             let open = stream.get_or_insert_with(|| wire::connect(address));
-            if open.write_all(REJECTED).is_err() || !takes_responses(open) {
+            if open.write_all(REJECTED_REQUEST).is_err() || !drain_responses(open) {
                 *stream = None;
             }
         }
@@ -124,7 +127,7 @@ impl Drop for StopOnDrop<'_> {
 
 #[test]
 fn rejected_flood_over_limit_lets_messages_through() {
-    let server = Server::start(&[(LIMIT, "32")]);
+    let server = Server::start(&[(MAX_CONNECTIONS, "32")]);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let _stop = StopOnDrop(&stop);
@@ -132,16 +135,19 @@ fn rejected_flood_over_limit_lets_messages_through() {
             scope.spawn(|| flood(server.public, 16, &stop));
         }
         for number in 0..50 {
-            assert_eq!(server.send(&message(number)).twiml(), says("hi"));
+            assert_eq!(server.send(&message(number)).twiml(), twiml_message("hi"));
         }
     });
 }
 
 #[test]
 fn silent_flood_over_limit_lets_messages_through() {
-    let server = Server::start(&[(LIMIT, "16")]);
+    let server = Server::start(&[(MAX_CONNECTIONS, "16")]);
     let mut flood: Vec<_> = (0..200).map(|_| wire::connect(server.public)).collect();
-    assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+    assert_eq!(
+        server.send(&Webhook::message(1, "hi")).twiml(),
+        twiml_message("hi")
+    );
     server.wait_until("replyhook_connections_evicted_total", 185.0);
     assert!(server.metric("replyhook_connections") <= 16.0);
     assert_eq!(server.metric("replyhook_connections_limit"), 16.0);
@@ -153,21 +159,21 @@ fn silent_flood_over_limit_lets_messages_through() {
 
 #[test]
 fn unverified_connections_are_evicted_first_and_oldest_first() {
-    let server = Server::start(&[(LIMIT, "4")]);
-    let mut first_verified = verified(&server, 1);
+    let server = Server::start(&[(MAX_CONNECTIONS, "4")]);
+    let mut first_verified = connect_verified(&server, 1);
     let mut first = wire::connect(server.public);
     server.wait_until("replyhook_connections", 2.0);
-    let mut second_verified = verified(&server, 2);
+    let mut second_verified = connect_verified(&server, 2);
     let mut second = wire::connect(server.public);
     server.wait_until("replyhook_connections", 4.0);
-    let mut third_verified = verified(&server, 3);
+    let mut third_verified = connect_verified(&server, 3);
     assert!(wire::is_closed(&mut first));
     assert!(is_open(&mut second));
-    let mut fourth_verified = verified(&server, 4);
+    let mut fourth_verified = connect_verified(&server, 4);
     assert!(wire::is_closed(&mut second));
     // All connections are verified now, so the server evicts the one that has been idle longest.
-    exchange(&mut first_verified, 5);
-    let mut fifth_verified = verified(&server, 6);
+    send_message(&mut first_verified, 5);
+    let mut fifth_verified = connect_verified(&server, 6);
     assert!(wire::is_closed(&mut second_verified));
     for stream in [
         &mut first_verified,
@@ -177,38 +183,41 @@ fn unverified_connections_are_evicted_first_and_oldest_first() {
     ] {
         assert!(is_open(stream));
     }
-    assert_eq!(evicted(&server), 3.0);
+    assert_eq!(evicted_count(&server), 3.0);
 }
 
 #[test]
 fn partial_header_protects_verified_connection() {
-    let server = Server::start(&[(LIMIT, "2"), (HEADER, "60000")]);
-    let mut kept = verified(&server, 1);
+    let server = Server::start(&[(MAX_CONNECTIONS, "2"), (HEADER_TIMEOUT, "60000")]);
+    let mut kept = connect_verified(&server, 1);
     let next = Webhook::message(2, "hi").raw(ORIGIN);
     let (half, rest) = next.split_at(40);
     kept.write_all(half).unwrap();
     // A partial head protects an unverified connection for one second only.
-    let mut stranger = wire::connect(server.public);
-    stranger.write_all(HALF_HEAD).unwrap();
+    let mut unverified = wire::connect(server.public);
+    unverified.write_all(HALF_HEAD).unwrap();
     server.wait_until("replyhook_connections", 2.0);
-    drop(verified(&server, 3));
-    assert!(wire::is_closed(&mut stranger));
+    drop(connect_verified(&server, 3));
+    assert!(wire::is_closed(&mut unverified));
     for number in 4..8 {
-        drop(verified(&server, number));
+        drop(connect_verified(&server, number));
     }
     kept.write_all(rest).unwrap();
-    assert_eq!(wire::read_answer(&mut kept).unwrap().twiml(), says("hi"));
+    assert_eq!(
+        wire::read_response(&mut kept).unwrap().twiml(),
+        twiml_message("hi")
+    );
 }
 
 #[test]
 fn verified_request_in_progress_is_never_evicted() {
-    let held = Held::start(&[(LIMIT, "2")]);
+    let held = BlockedServer::start(&[(MAX_CONNECTIONS, "2")]);
     let server = &held.server;
     let mut streams: Vec<_> = (1..3)
         .map(|number| {
             let mut stream = wire::connect(server.public);
             stream.write_all(&message(number).raw(ORIGIN)).unwrap();
-            held.asked.recv().unwrap();
+            held.handler_calls.recv().unwrap();
             stream
         })
         .collect();
@@ -225,9 +234,12 @@ fn verified_request_in_progress_is_never_evicted() {
         held.release.send(()).unwrap();
     }
     for stream in &mut streams {
-        assert_eq!(wire::read_answer(stream).unwrap().twiml(), says("hi"));
+        assert_eq!(
+            wire::read_response(stream).unwrap().twiml(),
+            twiml_message("hi")
+        );
     }
-    assert_eq!(wire::read_answer(&mut waiting).unwrap().status, 400);
+    assert_eq!(wire::read_response(&mut waiting).unwrap().status, 400);
 }
 
 #[test]
@@ -263,50 +275,53 @@ fn request_without_valid_signature_closes_connection() {
     ] {
         let mut stream = wire::connect(server.public);
         stream.write_all(request.as_bytes()).unwrap();
-        let response = wire::read_answer(&mut stream).unwrap();
+        let response = wire::read_response(&mut stream).unwrap();
         assert_eq!(response.status, status, "{request}");
         assert_eq!(response.header("connection"), Some("close"), "{request}");
         assert!(wire::is_closed(&mut stream), "{request}");
     }
     // The server also closes a connection that has carried verified requests, even if the last one was in the same
     // write.
-    let mut stream = verified(&server, 1);
-    let both = [&Webhook::message(2, "hi").raw(ORIGIN), REJECTED].concat();
+    let mut stream = connect_verified(&server, 1);
+    let both = [&Webhook::message(2, "hi").raw(ORIGIN), REJECTED_REQUEST].concat();
     stream.write_all(&both).unwrap();
-    assert_eq!(wire::read_answer(&mut stream).unwrap().twiml(), says("hi"));
-    assert_eq!(wire::read_answer(&mut stream).unwrap().status, 404);
+    assert_eq!(
+        wire::read_response(&mut stream).unwrap().twiml(),
+        twiml_message("hi")
+    );
+    assert_eq!(wire::read_response(&mut stream).unwrap().status, 404);
     assert!(wire::is_closed(&mut stream));
 }
 
 #[test]
 fn signed_requests_and_private_listener_keep_connections() {
     let server = Server::start(&[]);
-    let mut public = verified(&server, 1);
+    let mut public = connect_verified(&server, 1);
     // A signed request without a message.
     let nothing = Webhook::form("/webhook", &[]).raw(ORIGIN);
     public.write_all(&nothing).unwrap();
-    let response = wire::read_answer(&mut public).unwrap();
+    let response = wire::read_response(&mut public).unwrap();
     assert_eq!(
         (response.status, response.header("connection")),
         (400, None)
     );
-    exchange(&mut public, 2);
+    send_message(&mut public, 2);
     let mut private = wire::connect(server.private);
     for _ in 0..2 {
-        private.write_all(REJECTED).unwrap();
-        assert_eq!(wire::read_answer(&mut private).unwrap().status, 404);
+        private.write_all(REJECTED_REQUEST).unwrap();
+        assert_eq!(wire::read_response(&mut private).unwrap().status, 404);
     }
 }
 
 #[test]
 fn idle_connection_outlives_header_timeout() {
-    let server = Server::start(&[(HEADER, "100"), (IDLE, "5")]);
-    let mut reused = verified(&server, 1);
+    let server = Server::start(&[(HEADER_TIMEOUT, "100"), (IDLE_TIMEOUT, "5")]);
+    let mut reused = connect_verified(&server, 1);
     let mut fresh = wire::connect(server.public);
     let opened = Instant::now();
     sleep(Duration::from_secs(1));
-    exchange(&mut reused, 2);
-    exchange(&mut fresh, 3);
+    send_message(&mut reused, 2);
+    send_message(&mut fresh, 3);
     // The header timeout begins at the first byte of a head, on a new and on a reused connection.
     let mut half = wire::connect(server.public);
     for stream in [&mut half, &mut fresh] {
@@ -323,16 +338,16 @@ fn idle_connection_outlives_header_timeout() {
 #[test]
 fn pooling_client_loses_no_request() {
     const POOL: usize = 100;
-    let server = Server::start(&[(HEADER, "300")]);
+    let server = Server::start(&[(HEADER_TIMEOUT, "300")]);
     let mut pool: Vec<_> = (0..POOL).map(|_| wire::connect(server.public)).collect();
     let mut number = 0;
     for pause in [290, 300, 310, 290, 300, 310, 295, 300, 305, 300] {
         sleep(Duration::from_millis(pause));
         for stream in &mut pool {
             number += 1;
-            exchange(stream, number);
+            send_message(stream, number);
         }
     }
     assert_eq!(number, 1000);
-    assert_eq!(evicted(&server), 0.0);
+    assert_eq!(evicted_count(&server), 0.0);
 }

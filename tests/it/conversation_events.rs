@@ -8,7 +8,7 @@ use replyhook::{
 };
 use tokio::sync::Notify;
 
-use crate::support::{ACCOUNT, EMPTY, TestApp, Webhook, says};
+use crate::support::{ACCOUNT, EMPTY, TestApp, Webhook, twiml_message};
 
 const CONVERSATION: &str = "CH00000000000000000000000000000001";
 
@@ -43,12 +43,12 @@ async fn never(_cx: Context, _message: InboundMessage) -> String {
 // The signature is verified although parameters of an event may repeat.
 #[tokio::test]
 async fn conversation_event_reaches_hook_but_not_bot() {
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let hook = told.clone();
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let recorder = events.clone();
     let app = TestApp::build(&[], |app| {
         app.handler(never)
             .on_conversation_event(move |event: ConversationEvent| {
-                hook.lock().unwrap().push(event);
+                recorder.lock().unwrap().push(event);
                 std::future::ready(())
             })
     });
@@ -59,14 +59,14 @@ async fn conversation_event_reaches_hook_but_not_bot() {
     assert_eq!(app.send(message).await.twiml(), EMPTY);
     app.send(event().signature("AAAAAAAAAAAAAAAAAAAAAAAAAAA="))
         .await
-        .rejected(403);
+        .assert_rejected(403);
     app.send(event().also("ConversationSid", "CH00000000000000000000000000000002"))
         .await
-        .rejected(400);
-    assert_eq!(app.kept().await, 0);
-    let told = std::mem::take(&mut *told.lock().unwrap());
-    assert_eq!(told.len(), 2);
-    let event = &told[0];
+        .assert_rejected(400);
+    assert_eq!(app.message_count().await, 0);
+    let events = std::mem::take(&mut *events.lock().unwrap());
+    assert_eq!(events.len(), 2);
+    let event = &events[0];
     assert_eq!(event.event_type, "onConversationAdded");
     assert_eq!(event.conversation_sid.unwrap().as_str(), CONVERSATION);
     let addresses = ["+15550003333", "+15550001111", "+15550003333"].map(Address::from);
@@ -81,7 +81,7 @@ async fn conversation_event_reaches_hook_but_not_bot() {
         event.params.get("MessagingBinding.AuthorAddress"),
         Some("+15550001111")
     );
-    let sid = told[1].message_sid.as_deref();
+    let sid = events[1].message_sid.as_deref();
     assert_eq!(sid, Some("IM00000000000000000000000000000001"));
     let series = r#"replyhook_webhooks_total{endpoint="primary",outcome="conversation_event"}"#;
     app.wait_for(series, 2.0).await;
@@ -96,7 +96,7 @@ async fn event_with_missing_or_panicking_hook_is_acknowledged() {
             .on_conversation_event(|_| async { panic!("in the hook") })
     });
     assert_eq!(app.send(event()).await.twiml(), EMPTY);
-    assert_eq!(app.says(1, "hi").await, says("asked"));
+    assert_eq!(app.says(1, "hi").await, twiml_message("asked"));
 }
 
 // Twilio gets its response within four seconds while the hook still runs.
@@ -117,12 +117,12 @@ async fn slow_event_hook_continues_after_response() {
             }
         })
     });
-    app.opened().await;
+    app.wait_until_ready().await;
     let answered = async {
         begun.notified().await;
         clock.advance(SignedDuration::from_secs(4));
     };
-    let (answer, ()) = tokio::join!(app.ask(event()), answered);
+    let (answer, ()) = tokio::join!(app.send_without_waiting(event()), answered);
     assert_eq!(answer.twiml(), EMPTY);
     go.notify_one();
     done.notified().await;

@@ -10,12 +10,12 @@ use replyhook::{
 };
 use tokio::sync::Semaphore;
 
-use crate::support::{EMPTY, FakeTwilio, TestApp, Webhook, says};
+use crate::support::{EMPTY, FakeTwilio, TestApp, Webhook, twiml_message};
 
-const QUICK: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "150");
+const SHORT_DEADLINE: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "150");
 
 /// Returns a bot that numbers its replies, so that a second handler run shows in the reply.
-fn counting(
+fn counting_handler(
     counted: &Arc<AtomicUsize>,
 ) -> impl Fn(Context, InboundMessage) -> std::future::Ready<String> + use<> {
     let counted = counted.clone();
@@ -28,19 +28,19 @@ fn counting(
 #[tokio::test]
 async fn duplicate_gets_saved_response_without_handler() {
     let counted = Arc::new(AtomicUsize::new(0));
-    let app = TestApp::with(counting(&counted));
+    let app = TestApp::with(counting_handler(&counted));
     let first = app.says(1, "hi").await;
-    assert_eq!(first, says("hi 1"));
-    let again = Webhook::message(1, "hi").header("I-Twilio-Idempotency-Token", "another");
-    assert_eq!(app.send(again).await.twiml(), first);
+    assert_eq!(first, twiml_message("hi 1"));
+    let redelivery = Webhook::message(1, "hi").header("I-Twilio-Idempotency-Token", "another");
+    assert_eq!(app.send(redelivery).await.twiml(), first);
     let fallback = Webhook::message(1, "hi")
         .to("/webhook/fallback")
         .with("ErrorCode", "11200");
     assert_eq!(app.send(fallback).await.twiml(), first);
-    assert_eq!(app.says(2, "hi").await, says("hi 2"));
+    assert_eq!(app.says(2, "hi").await, twiml_message("hi 2"));
     // The same SID of another account is another message.
     let other = Webhook::message(1, "hi").with("AccountSid", "AC00000000000000000000000000000009");
-    assert_eq!(app.send(other).await.twiml(), says("hi 3"));
+    assert_eq!(app.send(other).await.twiml(), twiml_message("hi 3"));
     app.wait_for(
         r#"replyhook_webhooks_total{endpoint="primary",outcome="duplicate"}"#,
         1.0,
@@ -59,14 +59,14 @@ async fn concurrent_duplicates_run_handler_once() {
             format!("{} {number}", message.body)
         }
     }));
-    let asked: Vec<_> = (0..32)
+    let tasks: Vec<_> = (0..32)
         .map(|_| {
             let app = app.clone();
             tokio::spawn(async move { app.says(1, "hi").await })
         })
         .collect();
-    for asked in asked {
-        assert_eq!(asked.await.unwrap(), says("hi 1"));
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), twiml_message("hi 1"));
     }
     assert_eq!(counted.load(Ordering::SeqCst), 1);
 }
@@ -79,29 +79,29 @@ async fn threat_07_replay_after_restart_gets_saved_response() {
     let env = [("DATABASE_URL", store.as_str())];
     let counted = Arc::new(AtomicUsize::new(0));
     {
-        let app = TestApp::build(&env, |app| app.handler(counting(&counted)));
-        assert_eq!(app.says(1, "hi").await, says("hi 1"));
+        let app = TestApp::build(&env, |app| app.handler(counting_handler(&counted)));
+        assert_eq!(app.says(1, "hi").await, twiml_message("hi 1"));
         app.says(2, "STOP").await;
         app.says(3, "START").await;
-        app.end().await;
+        app.shut_down().await;
     }
-    let app = TestApp::build(&env, |app| app.handler(counting(&counted)));
-    let us = "whatsapp:+15550002222".into();
+    let app = TestApp::build(&env, |app| app.handler(counting_handler(&counted)));
+    let sender = "whatsapp:+15550002222".into();
     let user = "whatsapp:+15550001111".into();
-    app.opened().await;
+    app.wait_until_ready().await;
     let window = |conversation: Option<replyhook::store::Conversation>| {
         conversation.and_then(|conversation| conversation.last_inbound)
     };
-    let before = window(app.store.conversation(&us, &user).await.unwrap());
+    let before = window(app.store.conversation(&sender, &user).await.unwrap());
     assert!(before.is_some());
-    assert_eq!(app.says(1, "hi").await, says("hi 1"));
+    assert_eq!(app.says(1, "hi").await, twiml_message("hi 1"));
     // A replayed STOP does not opt the user out.
     app.says(2, "STOP").await;
     assert_eq!(
-        window(app.store.conversation(&us, &user).await.unwrap()),
+        window(app.store.conversation(&sender, &user).await.unwrap()),
         before
     );
-    assert_eq!(app.says(4, "hi").await, says("hi 2"));
+    assert_eq!(app.says(4, "hi").await, twiml_message("hi 2"));
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn threat_08_replayed_status_callback_changes_nothing() {
         app.handler(async |_, _| "x".repeat(20_000))
     });
     app.says(1, "hi").await;
-    app.until(|| twilio.phone("whatsapp:+15550001111").len() == 13)
+    app.wait_until(|| twilio.phone("whatsapp:+15550001111").len() == 13)
         .await;
     let sid = twilio.phone("whatsapp:+15550001111")[0].sid.clone();
     app.wait_for_outbox("pending", 0).await;
@@ -145,17 +145,23 @@ async fn failed_message_is_retried_until_attempts_run_out() {
             }
         })
     });
-    app.send(Webhook::message(1, "twice")).await.rejected(500);
-    assert_eq!(app.says(1, "twice").await, says("done"));
-    app.send(Webhook::message(2, "never")).await.rejected(500);
-    app.send(Webhook::message(2, "never")).await.rejected(500);
-    assert_eq!(app.says(2, "never").await, says("Sorry"));
-    assert_eq!(app.says(2, "never").await, says("Sorry"));
+    app.send(Webhook::message(1, "twice"))
+        .await
+        .assert_rejected(500);
+    assert_eq!(app.says(1, "twice").await, twiml_message("done"));
+    app.send(Webhook::message(2, "never"))
+        .await
+        .assert_rejected(500);
+    app.send(Webhook::message(2, "never"))
+        .await
+        .assert_rejected(500);
+    assert_eq!(app.says(2, "never").await, twiml_message("Sorry"));
+    assert_eq!(app.says(2, "never").await, twiml_message("Sorry"));
     assert_eq!(*attempts.lock().unwrap(), [1, 2, 1, 2]);
 }
 
 /// Returns a bot that waits for a permit, and records its message. It panics if two messages are handled concurrently.
-fn in_order(
+fn recording_handler(
     go: &Arc<Semaphore>,
     handled: &Arc<Mutex<Vec<String>>>,
 ) -> impl Fn(Context, InboundMessage) -> futures_util::future::BoxFuture<'static, String> + use<> {
@@ -173,26 +179,29 @@ fn in_order(
 }
 
 /// Sends messages of one user, each after the one before is stored. Returns tasks with their responses.
-async fn in_a_row(app: &Arc<TestApp>, number: usize) -> Vec<tokio::task::JoinHandle<String>> {
-    let mut asked = Vec::new();
+async fn send_in_sequence(
+    app: &Arc<TestApp>,
+    number: usize,
+) -> Vec<tokio::task::JoinHandle<String>> {
+    let mut tasks = Vec::new();
     for number in 0..number {
-        let asking = app.clone();
-        asked.push(tokio::spawn(async move {
-            asking.says(number as u64, &number.to_string()).await
+        let client = app.clone();
+        tasks.push(tokio::spawn(async move {
+            client.says(number as u64, &number.to_string()).await
         }));
-        while app.kept().await <= number {}
+        while app.message_count().await <= number {}
     }
-    asked
+    tasks
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn conversation_messages_are_handled_sequentially_in_order() {
     let (go, handled) = (Arc::new(Semaphore::new(0)), Arc::default());
-    let app = Arc::new(TestApp::with(in_order(&go, &handled)));
-    let asked = in_a_row(&app, 6).await;
+    let app = Arc::new(TestApp::with(recording_handler(&go, &handled)));
+    let tasks = send_in_sequence(&app, 6).await;
     go.add_permits(6);
-    for (number, asked) in asked.into_iter().enumerate() {
-        assert_eq!(asked.await.unwrap(), says(&number.to_string()));
+    for (number, task) in tasks.into_iter().enumerate() {
+        assert_eq!(task.await.unwrap(), twiml_message(&number.to_string()));
     }
     assert_eq!(*handled.lock().unwrap(), ["0", "1", "2", "3", "4", "5"]);
 }
@@ -209,22 +218,23 @@ async fn threat_73_user_flood_gets_late_replies_without_loss() {
     ];
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let app = Arc::new(TestApp::build(&env, |app| {
-        app.clock(clock.clone()).handler(in_order(&go, &handled))
+        app.clock(clock.clone())
+            .handler(recording_handler(&go, &handled))
     }));
-    let asked = in_a_row(&app, 60).await;
+    let tasks = send_in_sequence(&app, 60).await;
     // A request with 20 or more messages ahead gets its response immediately. The first 20 wait for the deadline.
-    let told = || asked.iter().filter(|asked| asked.is_finished()).count();
-    app.until(|| told() == 40).await;
-    assert!(!asked[..20].iter().any(tokio::task::JoinHandle::is_finished));
+    let finished = || tasks.iter().filter(|task| task.is_finished()).count();
+    app.wait_until(|| finished() == 40).await;
+    assert!(!tasks[..20].iter().any(tokio::task::JoinHandle::is_finished));
     clock.advance(SignedDuration::from_secs(10));
-    for asked in asked {
-        assert_eq!(asked.await.unwrap(), EMPTY);
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), EMPTY);
     }
     go.add_permits(60);
-    let shown = twilio.wait_for_phone("whatsapp:+15550001111", 60);
+    let phone = twilio.wait_for_phone("whatsapp:+15550001111", 60);
     let expected: Vec<String> = (0..60).map(|number: u32| number.to_string()).collect();
     assert_eq!(*handled.lock().unwrap(), expected);
-    let mut texts: Vec<String> = shown.into_iter().map(|shown| shown.body).collect();
+    let mut texts: Vec<String> = phone.into_iter().map(|message| message.body).collect();
     texts.sort_by_key(|text| text.parse::<u32>().unwrap());
     assert_eq!(texts, expected);
     // The first message was claimed by its request, and the other 59 by the backlog.
@@ -233,20 +243,21 @@ async fn threat_73_user_flood_gets_late_replies_without_loss() {
 
 #[tokio::test]
 async fn threat_42_stop_variants_opt_out_until_start() {
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let tell = told.clone();
+    let changes = Arc::new(Mutex::new(Vec::new()));
+    let recorder = changes.clone();
     let counted = Arc::new(AtomicUsize::new(0));
     // The loop detection would block so many messages within a second.
     let unguarded = [("REPLYHOOK__GUARD__LOOP_DETECTION", "false")];
     let app = TestApp::build(&unguarded, |app| {
-        app.handler(counting(&counted))
+        app.handler(counting_handler(&counted))
             .on_consent(move |change: ConsentChange| {
-                tell.lock().unwrap().push(change.kind);
+                recorder.lock().unwrap().push(change.kind);
                 async {}
             })
     });
-    let goodbye = says("You will get no more messages from us. Write START to get them again.");
-    let welcome = says("You will get messages from us again. Write STOP to end them.");
+    let goodbye =
+        twiml_message("You will get no more messages from us. Write START to get them again.");
+    let welcome = twiml_message("You will get messages from us again. Write STOP to end them.");
     for (number, stop) in ["STOP", "stop.", "ＳＴＯＰ", " Unsubscribe\n", "REVOKE"]
         .iter()
         .enumerate()
@@ -259,17 +270,17 @@ async fn threat_42_stop_variants_opt_out_until_start() {
         assert_eq!(app.says(number + 3, "start").await, welcome);
         assert_eq!(
             app.says(number + 4, "hi").await,
-            says(&format!("hi {}", number / 5 + 1))
+            twiml_message(&format!("hi {}", number / 5 + 1))
         );
         // For a user who has not opted out, START is an ordinary text.
         assert_eq!(
             app.says(number + 5, "START").await,
-            says(&format!("START {}", number / 5 + 2))
+            twiml_message(&format!("START {}", number / 5 + 2))
         );
     }
-    assert_eq!(told.lock().unwrap().len(), 10);
+    assert_eq!(changes.lock().unwrap().len(), 10);
     assert_eq!(
-        told.lock().unwrap()[..2],
+        changes.lock().unwrap()[..2],
         [ConsentKind::OptOut, ConsentKind::OptIn]
     );
     for kind in ["opt_out", "opt_in"] {
@@ -295,8 +306,14 @@ async fn threat_42_sms_keywords_are_confirmed_by_twilio() {
         assert_eq!(app.send(sms(number, stop)).await.twiml(), EMPTY);
         assert_eq!(app.send(sms(number + 1, "hi")).await.twiml(), EMPTY);
         assert_eq!(app.send(sms(number + 2, "YES")).await.twiml(), EMPTY);
-        assert_eq!(app.send(sms(number + 3, "hi")).await.twiml(), says("hi"));
-        assert_eq!(app.send(sms(number + 4, "YES")).await.twiml(), says("YES"));
+        assert_eq!(
+            app.send(sms(number + 3, "hi")).await.twiml(),
+            twiml_message("hi")
+        );
+        assert_eq!(
+            app.send(sms(number + 4, "YES")).await.twiml(),
+            twiml_message("YES")
+        );
     }
 }
 
@@ -305,10 +322,10 @@ async fn threat_42_sms_keywords_are_confirmed_by_twilio() {
 async fn threat_42_opt_out_type_applies_to_whole_service() {
     let app = TestApp::echo();
     let service = "MG00000000000000000000000000000001";
-    let from_service = |number, text, us| {
+    let from_service = |number, text, sender| {
         Webhook::message(number, text)
             .with("MessagingServiceSid", service)
-            .with("To", us)
+            .with("To", sender)
     };
     let (one, other) = ("whatsapp:+15550002222", "whatsapp:+15550003333");
     // Twilio confirms an opt-out with `OptOutType` itself, so the response is empty.
@@ -321,13 +338,13 @@ async fn threat_42_opt_out_type_applies_to_whole_service() {
     assert_eq!(app.send(start).await.twiml(), EMPTY);
     assert_eq!(
         app.send(from_service(5, "hi", one)).await.twiml(),
-        says("hi")
+        twiml_message("hi")
     );
     // The opt-out does not apply to a sender outside of the service.
     let stop = from_service(6, "basta", one).with("OptOutType", "STOP");
     app.send(stop).await.twiml();
     let outside = Webhook::message(7, "hi").with("To", "whatsapp:+15550004444");
-    assert_eq!(app.send(outside).await.twiml(), says("hi"));
+    assert_eq!(app.send(outside).await.twiml(), twiml_message("hi"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -341,12 +358,12 @@ async fn threat_44_opt_out_during_handler_suppresses_reply() {
             Reply::text(message.body)
         }
     }));
-    let asking = app.clone();
-    let asked = tokio::spawn(async move { asking.says(1, "hi").await });
-    while app.kept().await < 1 {}
+    let client = app.clone();
+    let request = tokio::spawn(async move { client.says(1, "hi").await });
+    while app.message_count().await < 1 {}
     app.says(2, "STOP").await;
     go.add_permits(1);
-    assert_eq!(asked.await.unwrap(), EMPTY);
+    assert_eq!(request.await.unwrap(), EMPTY);
     assert_eq!(app.metric("replyhook_replies_suppressed_total").await, 1.0);
     // A redelivery gets the same response.
     assert_eq!(app.says(1, "hi").await, EMPTY);
@@ -362,14 +379,21 @@ async fn user_with_two_addresses_has_one_conversation() {
         .await
         .twiml();
     // Without a message that links the addresses, they belong to two users.
-    assert_eq!(app.says(3, "hi").await, says("hi"));
+    assert_eq!(app.says(3, "hi").await, twiml_message("hi"));
     let both = Webhook::message(4, "hi").with("ExternalUserId", scoped);
     assert_eq!(app.send(both).await.twiml(), EMPTY);
     assert_eq!(app.says(5, "hi").await, EMPTY);
-    let us = "whatsapp:+15550002222".into();
+    let sender = "whatsapp:+15550002222".into();
     let of = |address: &str| {
-        let (store, us, address) = (app.store.clone(), &us, address.into());
-        async move { store.conversation(us, &address).await.unwrap().unwrap().id }
+        let (store, sender, address) = (app.store.clone(), &sender, address.into());
+        async move {
+            store
+                .conversation(sender, &address)
+                .await
+                .unwrap()
+                .unwrap()
+                .id
+        }
     };
     assert_eq!(of(phone).await, of(scoped).await);
 }
@@ -378,11 +402,11 @@ async fn user_with_two_addresses_has_one_conversation() {
 #[tokio::test]
 async fn threat_49_handlers_beyond_limit_are_rejected_immediately() {
     let app = Arc::new(TestApp::build(
-        &[("REPLYHOOK__HANDLER__MAX_CONCURRENT", "1"), QUICK],
+        &[("REPLYHOOK__HANDLER__MAX_CONCURRENT", "1"), SHORT_DEADLINE],
         |app| app.handler(async |_, _| std::future::pending::<()>().await),
     ));
     assert_eq!(app.says(1, "stuck").await, EMPTY);
     let other = Webhook::message(2, "hi").with("From", "whatsapp:+15550009999");
-    assert_eq!(app.send(other).await.rejected(503), "overloaded\n");
-    assert_eq!(app.kept().await, 1);
+    assert_eq!(app.send(other).await.assert_rejected(503), "overloaded\n");
+    assert_eq!(app.message_count().await, 1);
 }

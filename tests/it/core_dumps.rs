@@ -6,7 +6,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::support::{Server, Webhook, left_out, says};
+use crate::support::{Server, Webhook, report_skipped, twiml_message};
 
 /// Starts a server in a folder, with unlimited core files.
 fn serve(folder: &Path, core_dumps: &str) -> Server {
@@ -40,12 +40,15 @@ fn may_dump() -> bool {
 #[test]
 fn crash_of_server_leaves_no_core_file() {
     if !may_dump() {
-        return left_out("core files: this user's hard limit is 0");
+        return report_skipped("core files: this user's hard limit is 0");
     }
     let folder = tempfile::tempdir().unwrap();
     let server = serve(folder.path(), "false");
     assert_eq!(core_limit(&server), "0");
-    assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+    assert_eq!(
+        server.send(&Webhook::message(1, "hi")).twiml(),
+        twiml_message("hi")
+    );
     server.signal(Signal::ABORT);
     let (status, log) = server.wait();
     assert_eq!(
@@ -59,7 +62,7 @@ fn crash_of_server_leaves_no_core_file() {
 #[test]
 fn core_dumps_setting_keeps_system_limit() {
     if !may_dump() {
-        return left_out("core files: this user's hard limit is 0");
+        return report_skipped("core files: this user's hard limit is 0");
     }
     let folder = tempfile::tempdir().unwrap();
     let server = serve(folder.path(), "true");

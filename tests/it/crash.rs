@@ -8,9 +8,9 @@ use std::sync::Mutex;
 use rustix::process::Signal;
 
 #[cfg(feature = "postgres")]
-use crate::support::left_out;
-use crate::support::world::{Supervisor, USER, World, has_crashed};
-use crate::support::{By, Fault, ORIGIN, Policy, Server, Webhook, wire};
+use crate::support::report_skipped;
+use crate::support::world::{Supervisor, USER, World, assert_crashed};
+use crate::support::{Fault, ORIGIN, Policy, SentVia, Server, Webhook, wire};
 
 const POLICIES: [Policy; 4] = [
     Policy::NEITHER,
@@ -20,16 +20,16 @@ const POLICIES: [Policy; 4] = [
 ];
 
 /// Deadline of 100 ms. A later reply goes via the REST API, unless its request still waits for the store.
-const EARLY: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "100");
+const DEADLINE: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "100");
 const RESEND: (&str, &str) = ("REPLYHOOK__OUTBOUND__ON_UNKNOWN", "resend");
 
 /// Replies that the phone must show after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shows {
+enum Expected {
     /// One reply, even if Twilio does not call again.
     Once,
     /// One reply if Twilio calls again. Otherwise none: the message was not acknowledged.
-    OnceIfAsked,
+    OnceIfRetried,
     /// One reply, or a held one: the outbox worker may have claimed it just before the process ended.
     OnceOrHeld,
     /// No reply: it is held for the operator's decision.
@@ -41,57 +41,57 @@ type Row = (
     &'static str,
     &'static str,
     &'static [(&'static str, &'static str)],
-    Shows,
+    Expected,
 );
 
 /// Text whose handler takes longer than a request may wait for the store, so that the reply is always late.
-const LATE: &str = "slow 3000 of words";
+const SLOW: &str = "slow 3000 of words";
 
 const TABLE: [Row; 17] = [
-    ("P0=return", "hello", &[], Shows::OnceIfAsked),
-    ("P1=return", "hello", &[], Shows::OnceIfAsked),
-    ("P3=return", "hello", &[], Shows::Once),
-    ("P4=return", "hello", &[], Shows::Once),
-    ("P5=return", "hello", &[], Shows::Once),
-    ("P6=return", "hello", &[], Shows::OnceIfAsked),
+    ("P0=return", "hello", &[], Expected::OnceIfRetried),
+    ("P1=return", "hello", &[], Expected::OnceIfRetried),
+    ("P3=return", "hello", &[], Expected::Once),
+    ("P4=return", "hello", &[], Expected::Once),
+    ("P5=return", "hello", &[], Expected::Once),
+    ("P6=return", "hello", &[], Expected::OnceIfRetried),
     // After 5 bytes, in the status line; after 200 bytes, in the TwiML.
-    ("P7=return(5)", "hello", &[], Shows::OnceIfAsked),
-    ("P7=return(200)", "hello", &[], Shows::OnceIfAsked),
-    ("P8=return", "hello", &[], Shows::Once),
-    ("P9=return", LATE, &[EARLY], Shows::Once),
-    ("P8=return", LATE, &[EARLY], Shows::Once),
-    ("P9.done=return", LATE, &[EARLY], Shows::Once),
-    ("P10=return", LATE, &[EARLY], Shows::OnceOrHeld),
-    ("P11=return", LATE, &[EARLY], Shows::Held),
-    ("P11=return", LATE, &[EARLY, RESEND], Shows::Once),
-    ("P12=return", LATE, &[EARLY], Shows::Once),
-    ("P12=return", LATE, &[EARLY, RESEND], Shows::Once),
+    ("P7=return(5)", "hello", &[], Expected::OnceIfRetried),
+    ("P7=return(200)", "hello", &[], Expected::OnceIfRetried),
+    ("P8=return", "hello", &[], Expected::Once),
+    ("P9=return", SLOW, &[DEADLINE], Expected::Once),
+    ("P8=return", SLOW, &[DEADLINE], Expected::Once),
+    ("P9.done=return", SLOW, &[DEADLINE], Expected::Once),
+    ("P10=return", SLOW, &[DEADLINE], Expected::OnceOrHeld),
+    ("P11=return", SLOW, &[DEADLINE], Expected::Held),
+    ("P11=return", SLOW, &[DEADLINE, RESEND], Expected::Once),
+    ("P12=return", SLOW, &[DEADLINE], Expected::Once),
+    ("P12=return", SLOW, &[DEADLINE, RESEND], Expected::Once),
 ];
 
-fn crash(row: Row, policy: Policy) {
+fn check_crash(row: Row, policy: Policy) {
     let (point, text, env, expected) = row;
     let world = World::new(env);
     let supervisor = Supervisor::new(&world, &[point]);
     let delivery = supervisor.deliver(&Webhook::message(1, text), policy);
-    let (shown, held) = supervisor.settled();
-    let what = format!("{point} {text:?} {env:?} {policy:?}: {delivery:?} {shown:?}");
+    let (phone, held) = supervisor.wait_until_settled();
+    let what = format!("{point} {text:?} {env:?} {policy:?}: {delivery:?} {phone:?}");
 
-    let asked_again = policy.retry || policy.fallback;
-    let (times, kept_back) = match expected {
-        Shows::Once => (1, 0),
-        Shows::OnceIfAsked => (usize::from(asked_again), 0),
-        Shows::OnceOrHeld => (shown.len().min(1), 1 - shown.len().min(1) as u64),
-        Shows::Held => (0, 1),
+    let is_redelivered = policy.retry || policy.fallback;
+    let (times, held_count) = match expected {
+        Expected::Once => (1, 0),
+        Expected::OnceIfRetried => (usize::from(is_redelivered), 0),
+        Expected::OnceOrHeld => (phone.len().min(1), 1 - phone.len().min(1) as u64),
+        Expected::Held => (0, 1),
     };
-    assert_eq!(shown.len(), times, "{what}");
-    assert_eq!(held, kept_back, "{what}");
-    assert!(shown.iter().all(|shown| shown.body == text), "{what}");
+    assert_eq!(phone.len(), times, "{what}");
+    assert_eq!(held, held_count, "{what}");
+    assert!(phone.iter().all(|message| message.body == text), "{what}");
     // The delivery guarantee, independent of the table.
     assert!(
-        !delivery.acknowledged() || shown.len() + usize::try_from(held).unwrap() == 1,
+        !delivery.acknowledged() || phone.len() + usize::try_from(held).unwrap() == 1,
         "{what}"
     );
-    if asked_again {
+    if is_redelivered {
         assert!(delivery.acknowledged(), "{what}");
     }
 }
@@ -111,7 +111,7 @@ fn threat_59_crash_at_any_point_loses_and_duplicates_nothing() {
         for _ in 0..12 {
             scope.spawn(|| {
                 while let Some((row, policy)) = next() {
-                    crash(row, policy);
+                    check_crash(row, policy);
                 }
             });
         }
@@ -119,40 +119,40 @@ fn threat_59_crash_at_any_point_loses_and_duplicates_nothing() {
 }
 
 /// Completes a form across a crash at this point. Each answer is sent after its question has arrived.
-fn signs_up(world: &World, point: &str) {
+fn sign_up_across_crash(world: &World, point: &str) {
     const ANSWERS: [(&str, &str); 3] = [
         ("sign up", "Your name?"),
         ("Ana", "Your age?"),
         ("42", "Ana is 42."),
     ];
     // `1*off`: the first message passes the point, and the second one crashes there.
-    let dies = if point == "P7" {
+    let crash_point = if point == "P7" {
         "P7=1*off->return(200)".to_owned()
     } else {
         format!("{point}=1*off->return")
     };
-    let supervisor = Supervisor::new(world, &[&dies]);
+    let supervisor = Supervisor::new(world, &[&crash_point]);
     for (number, (text, _)) in (1..).zip(ANSWERS) {
         supervisor.deliver(&Webhook::message(number, text), Policy::BOTH);
         let count = usize::try_from(number).unwrap();
         world.twilio.wait_for_phone(USER, count);
     }
-    assert!(supervisor.has_met_all(), "{point} was not reached");
-    let (shown, held) = supervisor.settled();
-    let said: Vec<_> = shown.iter().map(|shown| shown.body.as_str()).collect();
-    assert_eq!(said, ANSWERS.map(|(_, said)| said), "{point}");
+    assert!(supervisor.has_used_all_points(), "{point} was not reached");
+    let (phone, held) = supervisor.wait_until_settled();
+    let texts: Vec<_> = phone.iter().map(|message| message.body.as_str()).collect();
+    assert_eq!(texts, ANSWERS.map(|(_, text)| text), "{point}");
     assert_eq!(held, 0, "{point}");
 }
 
-/// Runs `signs_up` for each crash point, `lanes` of them concurrently.
-fn signs_up_over_each_crash(lanes: usize, world: impl Fn() -> World + Sync) {
+/// Runs `sign_up_across_crash` for each crash point, `lanes` of them concurrently.
+fn sign_up_across_each_crash(lanes: usize, world: impl Fn() -> World + Sync) {
     let points = Mutex::new(vec!["P1", "P3", "P4", "P5", "P6", "P7", "P8"]);
     let next = || points.lock().unwrap().pop();
     std::thread::scope(|scope| {
         for _ in 0..lanes {
             scope.spawn(|| {
                 while let Some(point) = next() {
-                    signs_up(&world(), point);
+                    sign_up_across_crash(&world(), point);
                 }
             });
         }
@@ -161,7 +161,7 @@ fn signs_up_over_each_crash(lanes: usize, world: impl Fn() -> World + Sync) {
 
 #[test]
 fn form_after_crash_asks_each_question_once() {
-    signs_up_over_each_crash(7, || World::new(&[]));
+    sign_up_across_each_crash(7, || World::new(&[]));
 }
 
 // The next server can take the claims of a crashed one only after the lease of 15 s.
@@ -169,9 +169,9 @@ fn form_after_crash_asks_each_question_once() {
 #[test]
 fn postgres_form_after_crash_asks_each_question_once() {
     if World::on_postgres().is_none() {
-        return left_out("a crash in a form: there is no PostgreSQL");
+        return report_skipped("a crash in a form: there is no PostgreSQL");
     }
-    signs_up_over_each_crash(2, || World::on_postgres().unwrap());
+    sign_up_across_each_crash(2, || World::on_postgres().unwrap());
 }
 
 // After the restart the handler gets the three messages as one, and a redelivery of each is acknowledged.
@@ -198,8 +198,8 @@ fn debounced_burst_after_crash_gets_one_reply() {
                 std::thread::yield_now();
             }
         }
-        let (shown, held) = supervisor.settled();
-        let bodies: Vec<_> = shown.iter().map(|shown| shown.body.as_str()).collect();
+        let (phone, held) = supervisor.wait_until_settled();
+        let bodies: Vec<_> = phone.iter().map(|message| message.body.as_str()).collect();
         assert_eq!((bodies, held), (vec!["one\ntwo\nthree"], 0), "{points:?}");
         for message in &messages {
             let delivery = supervisor.deliver(message, Policy::NEITHER);
@@ -227,11 +227,11 @@ fn saved_response_lost_in_transit_is_returned_again() {
         let message = Webhook::message(1, "hello");
         // Twilio's first attempt, whose response is lost.
         wire::exchange(supervisor.address(), &message.raw(ORIGIN));
-        supervisor.revive();
+        supervisor.restart_after_crash();
         let delivery = supervisor.deliver(&message, policy);
         assert!(delivery.attempts[0].usable);
-        let (shown, _) = supervisor.settled();
-        assert_eq!(shown.len(), 1, "{shown:?}");
+        let (phone, _) = supervisor.wait_until_settled();
+        assert_eq!(phone.len(), 1, "{phone:?}");
     }
 }
 
@@ -245,36 +245,36 @@ fn crash_looping_message_is_dead_or_answered_once() {
         let world = World::new(&[]);
         let supervisor = Supervisor::new(&world, &["P4=return", "P4=return"]);
         let delivery = supervisor.deliver(&Webhook::message(1, "hello"), policy);
-        let (shown, _) = supervisor.settled();
+        let (phone, _) = supervisor.wait_until_settled();
         let entries = world.journal().entries();
         let state = entries.values().next().unwrap().state;
-        let what = format!("{policy:?} {delivery:?} {shown:?} {state}");
+        let what = format!("{policy:?} {delivery:?} {phone:?} {state}");
         assert_eq!(delivery.acknowledged(), acknowledged, "{what}");
         // Either the user gets one reply, or the server marks the message dead.
-        assert!(shown.len() <= 1, "{what}");
-        assert_eq!(state == "dead", shown.is_empty(), "{what}");
+        assert!(phone.len() <= 1, "{what}");
+        assert_eq!(state == "dead", phone.is_empty(), "{what}");
     }
 }
 
 // The server dies before it stores `delivered`; a later `read` is applied, and nothing is sent twice.
 #[test]
 fn lost_status_callback_is_superseded_by_next() {
-    let world = World::new(&[EARLY]);
+    let world = World::new(&[DEADLINE]);
     let server = world.start("P13=return");
-    let message = Webhook::message(1, LATE);
+    let message = Webhook::message(1, SLOW);
     world
         .twilio
         .deliver(|| Some(server.public), &message, Policy::NEITHER);
     let sid = world.twilio.wait_for_phone(USER, 1).remove(0).sid;
-    world.journal().drained();
+    world.journal().wait_until_drained();
     let answer = world.twilio.status(server.public, &sid, "delivered", None);
     assert!(answer.is_none(), "an unstored callback is not acknowledged");
-    has_crashed(server);
+    assert_crashed(server);
 
     let server = world.start("");
     let status = |server: &Server, status| world.twilio.status(server.public, &sid, status, None);
     assert_eq!(status(&server, "read").unwrap().status, 200);
-    let entries = world.journal().drained();
+    let entries = world.journal().wait_until_drained();
     assert_eq!(entries.values().next().unwrap().replies, ["sent"]);
     assert_eq!(world.twilio.phone(USER).len(), 1);
 }
@@ -282,21 +282,21 @@ fn lost_status_callback_is_superseded_by_next() {
 // Twilio accepted the REST call and the server died before reading the response; here only the callback can prove it.
 #[test]
 fn status_callback_confirms_send_interrupted_by_crash() {
-    let world = World::new(&[EARLY]);
+    let world = World::new(&[DEADLINE]);
     let server = world.start("P12=return");
-    let message = Webhook::message(1, LATE);
+    let message = Webhook::message(1, SLOW);
     world
         .twilio
         .deliver(|| Some(server.public), &message, Policy::NEITHER);
     let sid = world.twilio.wait_for_phone(USER, 1).remove(0).sid;
-    has_crashed(server);
+    assert_crashed(server);
     // Without Twilio's message list, only the callback can confirm the send.
     world.twilio.list_fault(500, 1000);
 
     let server = world.start("");
     let answer = world.twilio.status(server.public, &sid, "sent", None);
     assert_eq!(answer.unwrap().status, 200);
-    let entries = world.journal().drained();
+    let entries = world.journal().wait_until_drained();
     assert_eq!(entries.values().next().unwrap().replies, ["sent"]);
     assert_eq!(world.twilio.phone(USER).len(), 1);
 }
@@ -305,7 +305,7 @@ fn status_callback_confirms_send_interrupted_by_crash() {
 #[test]
 fn stop_stored_before_crash_suppresses_late_reply() {
     let stopped = |policy: Policy| {
-        let world = World::new(&[EARLY]);
+        let world = World::new(&[DEADLINE]);
         let supervisor = Supervisor::new(&world, &["P14=return"]);
         // Keeps the reply in the outbox until long after the STOP.
         let later = Fault::Status {
@@ -314,7 +314,7 @@ fn stop_stored_before_crash_suppresses_late_reply() {
             retry_after: Some(20),
         };
         world.twilio.fault(later, 1);
-        supervisor.deliver(&Webhook::message(1, LATE), Policy::NEITHER);
+        supervisor.deliver(&Webhook::message(1, SLOW), Policy::NEITHER);
         world.twilio.wait_for_posts(1);
         let waits = || {
             let entries = world.journal().entries();
@@ -325,13 +325,16 @@ fn stop_stored_before_crash_suppresses_late_reply() {
         }
         let stop = supervisor.deliver(&Webhook::message(2, "STOP"), policy);
         assert_eq!(stop.acknowledged(), policy.retry || policy.fallback);
-        let (shown, held) = supervisor.settled();
+        let (phone, held) = supervisor.wait_until_settled();
         assert_eq!(held, 0);
         // The phone shows only the confirmation of the STOP.
-        let answers = shown.iter().filter(|shown| shown.by == By::Twiml).count();
+        let answers = phone
+            .iter()
+            .filter(|message| message.via == SentVia::Twiml)
+            .count();
         assert_eq!(answers, usize::from(stop.acknowledged()));
-        assert_eq!(shown.len(), answers, "{shown:?}");
-        let entries = world.journal().drained();
+        assert_eq!(phone.len(), answers, "{phone:?}");
+        let entries = world.journal().wait_until_drained();
         assert_eq!(entries.values().next().unwrap().replies, ["suppressed"]);
     };
     std::thread::scope(|scope| {
@@ -344,7 +347,7 @@ fn stop_stored_before_crash_suppresses_late_reply() {
 // The younger message is being handled when the older one is redelivered. After a crash neither may wait for the other.
 #[test]
 fn redelivered_older_message_after_crash_does_not_deadlock() {
-    let world = World::new(&[EARLY]);
+    let world = World::new(&[DEADLINE]);
     let server = world.start("");
     let address = || Some(server.public);
     // The older message fails. The younger one is deferred, and its handler still runs. Then the older one is
@@ -373,19 +376,19 @@ fn redelivered_older_message_after_crash_does_not_deadlock() {
     server.wait();
 
     let _server = world.start("");
-    let entries = world.journal().drained();
+    let entries = world.journal().wait_until_drained();
     let younger = &entries[younger.form.get("MessageSid").unwrap()];
     assert_eq!(
         (younger.state, younger.replies.as_slice()),
         ("done", &["sent"][..])
     );
-    let shown = world.twilio.phone(USER);
-    assert_eq!(shown.len(), 1, "{shown:?}");
+    let phone = world.twilio.phone(USER);
+    assert_eq!(phone.len(), 1, "{phone:?}");
 }
 
 #[test]
 fn threat_61_message_cut_off_by_shutdown_resumes_after_restart() {
-    let world = World::new(&[EARLY, ("REPLYHOOK__SERVER__SHUTDOWN_TIMEOUT_S", "1")]);
+    let world = World::new(&[DEADLINE, ("REPLYHOOK__SERVER__SHUTDOWN_TIMEOUT_S", "1")]);
     let server = world.start("");
     let message = Webhook::message(1, "hang at first");
     let delivery = world
@@ -397,19 +400,19 @@ fn threat_61_message_cut_off_by_shutdown_resumes_after_restart() {
     assert_eq!(status.code(), Some(143), "{log}");
 
     let _server = world.start("");
-    world.journal().drained();
-    let shown = world.twilio.phone(USER);
-    assert_eq!(shown.len(), 1, "{shown:?}");
+    world.journal().wait_until_drained();
+    let phone = world.twilio.phone(USER);
+    assert_eq!(phone.len(), 1, "{phone:?}");
 }
 
 #[test]
 fn migration_interrupted_by_crash_runs_again() {
     let world = World::new(&[]);
     for _ in 0..2 {
-        has_crashed(world.launch("P15=return"));
+        assert_crashed(world.launch("P15=return"));
     }
     let supervisor = Supervisor::new(&world, &[]);
     supervisor.deliver(&Webhook::message(1, "hello"), Policy::NEITHER);
-    world.journal().is_whole();
+    world.journal().assert_intact();
     assert_eq!(world.twilio.phone(USER).len(), 1);
 }

@@ -7,7 +7,7 @@ use replyhook::store::{Access, Journal, MessageFilter, NewInbound, Store};
 use replyhook::{Clock, Context, InboundMessage, ManualClock, SystemClock};
 use tokio::task::JoinHandle;
 
-use crate::support::{Answer, EMPTY, TestApp, Webhook, says};
+use crate::support::{EMPTY, HttpResponse, TestApp, Webhook, twiml_message};
 
 /// Debounce of two seconds.
 const PAUSE: (&str, &str) = ("REPLYHOOK__REPLY__DEBOUNCE_MS", "2000");
@@ -17,18 +17,18 @@ struct Bot {
     app: Arc<TestApp>,
     clock: Arc<ManualClock>,
     turns: Arc<Mutex<Vec<InboundMessage>>>,
-    asked: usize,
+    sent: usize,
 }
 
 impl Bot {
     fn start(env: &[(&str, &str)]) -> Self {
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
         let turns = Arc::new(Mutex::new(Vec::new()));
-        let (told, time) = (turns.clone(), clock.clone());
+        let (recorder, time) = (turns.clone(), clock.clone());
         let handler = move |cx: Context, message: InboundMessage| {
-            let told = told.clone();
+            let recorder = recorder.clone();
             async move {
-                told.lock().unwrap().push(message.clone());
+                recorder.lock().unwrap().push(message.clone());
                 if message.body.starts_with("fail") && cx.attempt() == 1 {
                     return Err("as it was told");
                 }
@@ -40,25 +40,25 @@ impl Bot {
             app: Arc::new(app),
             clock,
             turns,
-            asked: 0,
+            sent: 0,
         }
     }
 
     /// Sends a webhook, and returns once the journal has the message.
-    async fn asks(&mut self, webhook: Webhook) -> JoinHandle<Answer> {
-        self.app.opened().await;
+    async fn send_webhook(&mut self, webhook: Webhook) -> JoinHandle<HttpResponse> {
+        self.app.wait_until_ready().await;
         let app = self.app.clone();
-        let asked = tokio::spawn(async move { app.send(webhook).await });
-        self.asked += 1;
-        while self.app.kept().await < self.asked {}
-        asked
+        let request = tokio::spawn(async move { app.send(webhook).await });
+        self.sent += 1;
+        while self.app.message_count().await < self.sent {}
+        request
     }
 
-    async fn hears(&mut self, number: u64, text: &str) -> JoinHandle<Answer> {
-        self.asks(Webhook::message(number, text)).await
+    async fn send_text(&mut self, number: u64, text: &str) -> JoinHandle<HttpResponse> {
+        self.send_webhook(Webhook::message(number, text)).await
     }
 
-    fn pass(&self, millis: i64) {
+    fn advance(&self, millis: i64) {
         self.clock
             .advance(jiff::SignedDuration::from_millis(millis));
     }
@@ -70,28 +70,28 @@ impl Bot {
     }
 }
 
-async fn answer(asked: JoinHandle<Answer>) -> String {
-    asked.await.unwrap().twiml().to_owned()
+async fn response_twiml(request: JoinHandle<HttpResponse>) -> String {
+    request.await.unwrap().twiml().to_owned()
 }
 
 // The first message gets the reply, the others an empty response, and each redelivery gets the same as before.
 #[tokio::test]
 async fn burst_within_debounce_gets_one_reply() {
     let mut bot = Bot::start(&[PAUSE]);
-    let mut asked = Vec::new();
+    let mut requests = Vec::new();
     for (number, text) in [(1, "one"), (2, "two"), (3, "three")] {
-        asked.push(bot.hears(number, text).await);
-        bot.pass(1500);
+        requests.push(bot.send_text(number, text).await);
+        bot.advance(1500);
     }
     assert!(bot.turns().is_empty(), "the debounce is not over");
-    bot.pass(500);
+    bot.advance(500);
     let expected = [
-        says("one + two + three"),
+        twiml_message("one + two + three"),
         EMPTY.to_owned(),
         EMPTY.to_owned(),
     ];
-    for (asked, expected) in asked.into_iter().zip(&expected) {
-        assert_eq!(answer(asked).await, *expected);
+    for (request, expected) in requests.into_iter().zip(&expected) {
+        assert_eq!(response_twiml(request).await, *expected);
     }
     assert_eq!(bot.turns(), ["one\ntwo\nthree"]);
     let merged = bot.turns.lock().unwrap()[0].merged.clone();
@@ -117,8 +117,8 @@ async fn burst_within_debounce_gets_one_reply() {
 async fn messages_without_debounce_are_handled_separately() {
     let mut bot = Bot::start(&[]);
     for (number, text) in [(1, "one"), (2, "two")] {
-        let asked = bot.hears(number, text).await;
-        assert_eq!(answer(asked).await, says(text));
+        let request = bot.send_text(number, text).await;
+        assert_eq!(response_twiml(request).await, twiml_message(text));
     }
     assert_eq!(bot.turns(), ["one", "two"]);
 }
@@ -126,12 +126,12 @@ async fn messages_without_debounce_are_handled_separately() {
 #[tokio::test]
 async fn message_after_debounce_gets_own_reply() {
     let mut bot = Bot::start(&[PAUSE]);
-    let first = bot.hears(1, "one").await;
-    bot.pass(2000);
-    assert_eq!(answer(first).await, says("one"));
-    let second = bot.hears(2, "two").await;
-    bot.pass(2000);
-    assert_eq!(answer(second).await, says("two"));
+    let first = bot.send_text(1, "one").await;
+    bot.advance(2000);
+    assert_eq!(response_twiml(first).await, twiml_message("one"));
+    let second = bot.send_text(2, "two").await;
+    bot.advance(2000);
+    assert_eq!(response_twiml(second).await, twiml_message("two"));
     assert_eq!(bot.turns(), ["one", "two"]);
 }
 
@@ -139,16 +139,19 @@ async fn message_after_debounce_gets_own_reply() {
 #[tokio::test]
 async fn debounce_ends_after_half_of_deadline() {
     let mut bot = Bot::start(&[PAUSE]);
-    let mut asked = vec![bot.hears(1, "1").await];
+    let mut requests = vec![bot.send_text(1, "1").await];
     for number in 2..=4 {
-        bot.pass(1500);
-        asked.push(bot.hears(number, &number.to_string()).await);
+        bot.advance(1500);
+        requests.push(bot.send_text(number, &number.to_string()).await);
     }
-    bot.pass(500);
-    assert_eq!(answer(asked.remove(0)).await, says("1 + 2 + 3 + 4"));
-    let next = bot.hears(5, "5").await;
-    bot.pass(2000);
-    assert_eq!(answer(next).await, says("5"));
+    bot.advance(500);
+    assert_eq!(
+        response_twiml(requests.remove(0)).await,
+        twiml_message("1 + 2 + 3 + 4")
+    );
+    let next = bot.send_text(5, "5").await;
+    bot.advance(2000);
+    assert_eq!(response_twiml(next).await, twiml_message("5"));
 }
 
 // One message cannot contain two buttons, so the second tap and the text after it are handled next.
@@ -160,13 +163,13 @@ async fn unmergeable_message_gets_own_handler_call() {
             .with("ButtonText", "Yes")
             .with("ButtonPayload", payload)
     };
-    let first = bot.asks(tap(1, "yes:1")).await;
-    let second = bot.asks(tap(2, "yes:2")).await;
-    let third = bot.hears(3, "please").await;
-    bot.pass(2000);
-    assert_eq!(answer(first).await, says("Yes"));
-    assert_eq!(answer(second).await, says("Yes + please"));
-    assert_eq!(answer(third).await, EMPTY);
+    let first = bot.send_webhook(tap(1, "yes:1")).await;
+    let second = bot.send_webhook(tap(2, "yes:2")).await;
+    let third = bot.send_text(3, "please").await;
+    bot.advance(2000);
+    assert_eq!(response_twiml(first).await, twiml_message("Yes"));
+    assert_eq!(response_twiml(second).await, twiml_message("Yes + please"));
+    assert_eq!(response_twiml(third).await, EMPTY);
     let payloads: Vec<_> = bot
         .turns
         .lock()
@@ -180,15 +183,15 @@ async fn unmergeable_message_gets_own_handler_call() {
 #[tokio::test]
 async fn other_users_and_keywords_are_not_merged() {
     let mut bot = Bot::start(&[PAUSE]);
-    let anas = bot.hears(1, "one").await;
+    let anas = bot.send_text(1, "one").await;
     let ben = Webhook::message(2, "two").with("From", "whatsapp:+15550009999");
-    let bens = bot.asks(ben).await;
-    let stop = bot.hears(3, "STOP").await;
-    assert!(answer(stop).await.contains("no more messages"));
-    bot.pass(2000);
-    assert_eq!(answer(bens).await, says("two"));
+    let bens = bot.send_webhook(ben).await;
+    let stop = bot.send_text(3, "STOP").await;
+    assert!(response_twiml(stop).await.contains("no more messages"));
+    bot.advance(2000);
+    assert_eq!(response_twiml(bens).await, twiml_message("two"));
     // Ana has opted out since she sent this message.
-    assert_eq!(answer(anas).await, EMPTY);
+    assert_eq!(response_twiml(anas).await, EMPTY);
     let mut turns = bot.turns();
     turns.sort();
     assert_eq!(turns, ["one", "two"]);
@@ -197,17 +200,17 @@ async fn other_users_and_keywords_are_not_merged() {
 #[tokio::test]
 async fn burst_after_handler_failure_continues_without_first_message() {
     let mut bot = Bot::start(&[PAUSE]);
-    let first = bot.hears(1, "fail").await;
-    let second = bot.hears(2, "two").await;
-    let third = bot.hears(3, "three").await;
-    bot.pass(2000);
+    let first = bot.send_text(1, "fail").await;
+    let second = bot.send_text(2, "two").await;
+    let third = bot.send_text(3, "three").await;
+    bot.advance(2000);
     assert_eq!(first.await.unwrap().status, 500);
-    assert_eq!(answer(second).await, says("two + three"));
-    assert_eq!(answer(third).await, EMPTY);
+    assert_eq!(response_twiml(second).await, twiml_message("two + three"));
+    assert_eq!(response_twiml(third).await, EMPTY);
     assert_eq!(bot.turns(), ["fail\ntwo\nthree", "two\nthree"]);
     // Twilio calls the fallback URL for the first message. It is handled alone, since the others have their replies.
     let again = Webhook::message(1, "fail").to("/webhook/fallback");
-    assert_eq!(bot.app.send(again).await.twiml(), says("fail"));
+    assert_eq!(bot.app.send(again).await.twiml(), twiml_message("fail"));
 }
 
 #[tokio::test]
@@ -239,8 +242,8 @@ async fn queued_burst_after_restart_gets_one_rest_reply() {
     }
     let url = format!("sqlite:{}", file.display());
     let bot = Bot::start(&[PAUSE, ("DATABASE_URL", &url)]);
-    bot.app.opened().await;
-    bot.pass(2000);
+    bot.app.wait_until_ready().await;
+    bot.advance(2000);
     bot.app.wait_for_outbox("pending", 1).await;
     assert_eq!(bot.turns(), ["1\n2\n3"]);
     for number in 1..=3 {

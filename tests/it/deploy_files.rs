@@ -14,7 +14,7 @@ fn dockerfile() -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-fn last(instruction: &str) -> String {
+fn last_instruction(instruction: &str) -> String {
     let lines = dockerfile();
     let found = lines
         .iter()
@@ -37,21 +37,24 @@ fn image_runs_locked_binary_unprivileged_without_shell() {
             .filter(|line| line.contains("cargo build"))
             .all(|line| line.contains("--locked"))
     );
-    let user = last("USER");
+    let user = last_instruction("USER");
     let uid = user.split(':').next().unwrap();
     assert!(
         uid.parse::<u32>().is_ok_and(|uid| uid > 0),
         "USER {user} is not a number above 0"
     );
-    assert_eq!(last("STOPSIGNAL"), "SIGTERM");
+    assert_eq!(last_instruction("STOPSIGNAL"), "SIGTERM");
     assert!(
-        last("HEALTHCHECK").ends_with(r#"CMD ["/usr/local/bin/replyhook", "health"]"#),
+        last_instruction("HEALTHCHECK").ends_with(r#"CMD ["/usr/local/bin/replyhook", "health"]"#),
         "{}",
-        last("HEALTHCHECK")
+        last_instruction("HEALTHCHECK")
     );
-    assert_eq!(last("ENTRYPOINT"), r#"["/usr/local/bin/replyhook"]"#);
-    assert_eq!(last("CMD"), r#"["serve"]"#);
-    assert_eq!(last("VOLUME"), "/data");
+    assert_eq!(
+        last_instruction("ENTRYPOINT"),
+        r#"["/usr/local/bin/replyhook"]"#
+    );
+    assert_eq!(last_instruction("CMD"), r#"["serve"]"#);
+    assert_eq!(last_instruction("VOLUME"), "/data");
     assert!(image.contains("ca-certificates"));
     let final_stage = image.rsplit("FROM ").next().unwrap();
     assert!(
@@ -69,7 +72,7 @@ fn image_exposes_public_port_only() {
         .lines()
         .find_map(|line| line.strip_prefix("listen = \"0.0.0.0:"))
         .unwrap();
-    assert_eq!(last("EXPOSE"), listen.trim_end_matches('"'));
+    assert_eq!(last_instruction("EXPOSE"), listen.trim_end_matches('"'));
     let admin = dockerfile()
         .into_iter()
         .find(|line| line.starts_with("ENV ") && line.contains("REPLYHOOK__ADMIN__LISTEN"));

@@ -9,25 +9,25 @@ use serde_json::json;
 use crate::support::{ACCOUNT, Dev, TOKEN, replyhook};
 
 /// Starts a dev server that reads its settings from a file.
-fn with_settings(file: &Path) -> Dev {
+fn start_with_settings(file: &Path) -> Dev {
     let file = file.to_str().unwrap();
     Dev::start_with(&["--port", "0", "--config", file], &[])
 }
 
 /// Replaces a file atomically, so that the dev server never reads half of it.
-fn change(file: &Path, text: &str) {
+fn replace_file(file: &Path, text: &str) {
     let new = file.with_extension("new");
     std::fs::write(&new, text).unwrap();
     std::fs::rename(new, file).unwrap();
 }
 
 /// Waits for a printed line that contains `part`, and returns it.
-fn prints(dev: &Dev, part: &str) -> String {
+fn wait_for_line(dev: &Dev, part: &str) -> String {
     dev.program
         .wait_for(part, |line| line.contains(part).then(|| line.to_owned()))
 }
 
-fn stop_is_answered_with(dev: &Dev, number: u32) -> String {
+fn reply_to_stop(dev: &Dev, number: u32) -> String {
     let user = format!("whatsapp:+1555000{number:04}");
     let answer = dev.says(&json!({"from": user, "body": "STOP"}));
     answer["messages"][0]["body"].as_str().unwrap().to_owned()
@@ -38,19 +38,19 @@ fn dev_hot_reload_keeps_old_settings_if_invalid() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("replyhook.toml");
     std::fs::write(&file, "[consent]\nstop_reply = \"Bye one\"\n").unwrap();
-    let dev = with_settings(&file);
-    assert_eq!(stop_is_answered_with(&dev, 1), "Bye one");
-    change(&file, "[consent]\nstop_reply = \"Bye number two\"\n");
-    prints(&dev, "Reloaded the changed settings");
-    assert_eq!(stop_is_answered_with(&dev, 2), "Bye number two");
-    change(
+    let dev = start_with_settings(&file);
+    assert_eq!(reply_to_stop(&dev, 1), "Bye one");
+    replace_file(&file, "[consent]\nstop_reply = \"Bye number two\"\n");
+    wait_for_line(&dev, "Reloaded the changed settings");
+    assert_eq!(reply_to_stop(&dev, 2), "Bye number two");
+    replace_file(
         &file,
         "[consent]\nstop_replie = \"Bye for the third time\"\n",
     );
-    prints(&dev, "the previous settings stay in use");
-    let reason = prints(&dev, "stop_replie");
+    wait_for_line(&dev, "the previous settings stay in use");
+    let reason = wait_for_line(&dev, "stop_replie");
     assert!(reason.contains("did you mean"), "{reason}");
-    assert_eq!(stop_is_answered_with(&dev, 3), "Bye number two");
+    assert_eq!(reply_to_stop(&dev, 3), "Bye number two");
 }
 
 // A busy port in the new settings must not end the process, and `admin.listen` must not expose it.
@@ -61,18 +61,18 @@ fn dev_hot_reload_failure_keeps_running_on_loopback() {
     let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let busy_port = busy.local_addr().unwrap().port();
     std::fs::write(&file, "[admin]\nlisten = \"0.0.0.0:0\"\n").unwrap();
-    let dev = with_settings(&file);
-    let private = prints(&dev, "private");
+    let dev = start_with_settings(&file);
+    let private = wait_for_line(&dev, "private");
     assert!(private.contains("http://127.0.0.1:"), "{private}");
     let settings = format!("[admin]\nlisten = \"0.0.0.0:{busy_port}\"\n");
-    change(&file, &settings);
-    prints(&dev, "the previous settings stay in use");
+    replace_file(&file, &settings);
+    wait_for_line(&dev, "the previous settings stay in use");
     let message = json!({"from": "whatsapp:+15550001111", "body": "still here?"});
     let answer = dev.says(&message);
     assert_eq!(answer["messages"][0]["body"], "still here?");
-    change(&file, "[consent]\nstop_reply = \"Bye\"\n");
-    prints(&dev, "Reloaded the changed settings");
-    assert_eq!(stop_is_answered_with(&dev, 1), "Bye");
+    replace_file(&file, "[consent]\nstop_reply = \"Bye\"\n");
+    wait_for_line(&dev, "Reloaded the changed settings");
+    assert_eq!(reply_to_stop(&dev, 1), "Bye");
 }
 
 #[test]
@@ -115,11 +115,11 @@ fn chat_waits_for_late_reply_and_shows_fallback() {
     let env = [("REPLYHOOK__REPLY__DEADLINE_MS", "200")];
     let (code, out, _) = replyhook(&["chat"], &env, "/late 1s\nslow\n/down\nhello?\n/dup\n");
     assert_eq!(code, 0, "{out}");
-    let said: Vec<_> = out
+    let replies: Vec<_> = out
         .lines()
         .filter(|line| line.starts_with("bot: "))
         .collect();
-    assert_eq!(said, ["bot: slow", "bot: hello?"]);
+    assert_eq!(replies, ["bot: slow", "bot: hello?"]);
     assert!(out.contains("no new messages"), "{out}");
 }
 
@@ -141,10 +141,10 @@ async fn chat_connects_to_running_emulator() {
     assert_eq!((code, out.as_str()), (0, "bot: from the terminal\n"));
     let shown = dev.control("GET", "/conversations", &serde_json::Value::Null);
     assert_eq!(shown[0]["user"], "whatsapp:+15550001111");
-    let nobody = tokio::task::spawn_blocking(|| {
+    let chat_without_emulator = tokio::task::spawn_blocking(|| {
         replyhook(&["chat", "--emulator", "http://127.0.0.1:9"], &[], "hi\n")
     });
-    let (code, _, err) = nobody.await.unwrap();
+    let (code, _, err) = chat_without_emulator.await.unwrap();
     assert_eq!(code, 2);
     assert!(
         err.contains("no emulator responds at http://127.0.0.1:9"),
@@ -161,9 +161,9 @@ async fn real_account_behind_tunnel_is_hidden_from_emulator() {
         ("TWILIO_AUTH_TOKEN", TOKEN),
     ];
     let dev = Dev::start_with(&["--port", "0", "--tunnel-url", tunnel], &env);
-    let webhook = prints(&dev, "  webhook  ");
+    let webhook = wait_for_line(&dev, "  webhook  ");
     let webhook = webhook.split_whitespace().nth(1).unwrap().to_owned();
-    prints(&dev, &format!("{tunnel}/webhook/fallback"));
+    wait_for_line(&dev, &format!("{tunnel}/webhook/fallback"));
     let remote = EmulatorClient::new(&dev.url).unwrap();
     let config = remote.get(&["config"]).await.unwrap();
     let emulator = (dev.account.clone(), dev.token.clone());

@@ -23,8 +23,8 @@ fn library() -> (PathBuf, PathBuf) {
         .collect();
     libraries.sort_by_key(|path| std::cmp::Reverse(path.metadata().unwrap().modified().unwrap()));
     // The folder may contain libraries that were built with other features.
-    let fits = |library: &PathBuf| compile(&folder, library, GOOD).is_ok();
-    let library = libraries.into_iter().find(fits);
+    let compiles = |library: &PathBuf| compile(&folder, library, GOOD).is_ok();
+    let library = libraries.into_iter().find(compiles);
     (
         folder.clone(),
         library.expect("one of them is what this test was built with"),
@@ -128,9 +128,9 @@ const WRONG: [(&str, &[&str]); 8] = [
 fn invalid_handler_gets_custom_compile_error() {
     let (folder, library) = library();
     for (code, texts) in WRONG {
-        let said = compile(&folder, &library, code).expect_err(code);
+        let error = compile(&folder, &library, code).expect_err(code);
         for text in texts {
-            assert!(said.contains(text), "{text}\n{code}\n{said}");
+            assert!(error.contains(text), "{text}\n{code}\n{error}");
         }
     }
 }

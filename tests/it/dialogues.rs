@@ -324,7 +324,7 @@ async fn form_step_adds_no_commit() {
         .form(text("book"), booking(1))
         .otherwise("Write: book");
     let app = TestApp::build(&[("DATABASE_URL", url.as_str())], |app| app.handler(bot));
-    app.opened().await;
+    app.wait_until_ready().await;
     let texts = [
         "hello",
         "hello again",
@@ -339,7 +339,9 @@ async fn form_step_adds_no_commit() {
         // read before the first count of commits and after the last one, so that no check in between is missed.
         let checks_before = checks(&file);
         let before = wal::commits(&file);
-        app.ask(Webhook::message(number, text)).await.twiml();
+        app.send_without_waiting(Webhook::message(number, text))
+            .await
+            .twiml();
         let commits = wal::commits(&file) - before;
         let checks = checks(&file) - checks_before;
         assert!(
@@ -362,12 +364,12 @@ async fn parrot(cx: Context, message: InboundMessage) -> Result<Reply, HandlerEr
         return Ok(Reply::text("welcome"));
     }
     let history = cx.history(6).await?;
-    assert!(history.is_sorted_by_key(|said| said.at));
-    let said = history.iter().map(|said| match said.role {
-        Role::User => format!("[{}]", said.text),
-        Role::Bot => format!("({})", said.text),
+    assert!(history.is_sorted_by_key(|entry| entry.at));
+    let texts = history.iter().map(|entry| match entry.role {
+        Role::User => format!("[{}]", entry.text),
+        Role::Bot => format!("({})", entry.text),
     });
-    Ok(Reply::text(said.collect::<String>()))
+    Ok(Reply::text(texts.collect::<String>()))
 }
 
 async fn parrot_bot() -> TestBot {

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use rustix::process::Signal;
 
-use crate::support::{FakeTwilio, Journal, Policy, Server, Webhook, left_out, missing, says};
+use crate::support::{
+    FakeTwilio, JournalFile, Policy, Server, Webhook, report_missing, report_skipped, twiml_message,
+};
 
 const USER: &str = "whatsapp:+15550001111";
 
@@ -32,7 +34,7 @@ impl Disk {
     /// Mounts a file system on a new folder. Returns `None` if this user may not mount.
     fn mount(options: &[&str], source: &str) -> Option<Self> {
         let mut disk = Self::plain();
-        disk.mounted = is_done(
+        disk.mounted = run_quietly(
             Command::new("mount")
                 .args(options)
                 .arg(source)
@@ -49,11 +51,11 @@ impl Disk {
         format!("sqlite:{}", self.database().display())
     }
 
-    /// Starts the real binary with this database, through the command `through` unless that is empty.
-    fn serve(&self, through: &[impl AsRef<str>], twilio: &FakeTwilio) -> Server {
+    /// Starts the real binary with this database, through the command `wrapper` unless that is empty.
+    fn serve(&self, wrapper: &[impl AsRef<str>], twilio: &FakeTwilio) -> Server {
         serve(
             env!("CARGO_BIN_EXE_replyhook"),
-            through,
+            wrapper,
             &self.url(),
             twilio,
         )
@@ -63,45 +65,45 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         if self.mounted {
-            is_done(Command::new("umount").arg("--lazy").arg(self.folder.path()));
+            run_quietly(Command::new("umount").arg("--lazy").arg(self.folder.path()));
         }
     }
 }
 
-fn serve(binary: &str, through: &[impl AsRef<str>], url: &str, twilio: &FakeTwilio) -> Server {
+fn serve(binary: &str, wrapper: &[impl AsRef<str>], url: &str, twilio: &FakeTwilio) -> Server {
     let api = twilio.url();
     let env = [
         ("DATABASE_URL", url),
         ("REPLYHOOK__TWILIO__API_URL", api.as_str()),
         ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
     ];
-    let words: Vec<&str> = through.iter().map(AsRef::as_ref).chain([binary]).collect();
+    let words: Vec<&str> = wrapper.iter().map(AsRef::as_ref).chain([binary]).collect();
     let mut command = Command::new(words[0]);
     command.args(&words[1..]);
     Server::start_by(command, &env)
 }
 
 /// Returns true if the program exists and succeeds.
-fn is_done(command: &mut Command) -> bool {
+fn run_quietly(command: &mut Command) -> bool {
     let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
     quiet.status().is_ok_and(|status| status.success())
 }
 
 fn strace_works() -> bool {
-    is_done(Command::new("strace").args(["-f", "-o", "/dev/null", "-e", "trace=none", "true"]))
+    run_quietly(Command::new("strace").args(["-f", "-o", "/dev/null", "-e", "trace=none", "true"]))
 }
 
 /// Waits until `/readyz` responds with this status.
 #[track_caller]
 fn wait_for_readiness(server: &Server, status: u16) {
-    let patience = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let ready = server.get("/readyz");
         if ready.status == status {
             return;
         }
         assert!(
-            Instant::now() < patience,
+            Instant::now() < deadline,
             "{}\n{}",
             ready.body,
             server.log()
@@ -110,16 +112,19 @@ fn wait_for_readiness(server: &Server, status: u16) {
 }
 
 /// No command to start the server through.
-const NOTHING: &[&str] = &[];
-const HANDLED: &str = "replyhook_handler_duration_seconds_count";
+const NO_WRAPPER: &[&str] = &[];
+const HANDLER_RUNS: &str = "replyhook_handler_duration_seconds_count";
 
 #[test]
 fn threat_50_locked_database_rejects_messages_until_released() {
     let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
-    let server = disk.serve(NOTHING, &twilio);
-    assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+    let server = disk.serve(NO_WRAPPER, &twilio);
+    assert_eq!(
+        server.send(&Webhook::message(1, "hi")).twiml(),
+        twiml_message("hi")
+    );
     wait_for_readiness(&server, 200);
-    let before = server.metric(HANDLED);
+    let before = server.metric(HANDLER_RUNS);
     let mut locked_before = false;
     let other = Connection::open(disk.database()).unwrap();
     for lock in ["BEGIN EXCLUSIVE", "BEGIN IMMEDIATE"] {
@@ -130,14 +135,14 @@ fn threat_50_locked_database_rejects_messages_until_released() {
                 scope.spawn(move || {
                     server
                         .send(&Webhook::message(number, &format!("hi {number}")))
-                        .rejected(503)
+                        .assert_rejected(503)
                         .len()
                 });
             }
         });
         wait_for_readiness(&server, 503);
         // Messages that waited for the first lock may be handled after its release.
-        assert!(locked_before || server.metric(HANDLED) == before);
+        assert!(locked_before || server.metric(HANDLER_RUNS) == before);
         locked_before = true;
         // A fallback call succeeds even without the store.
         let fallback = Webhook::message(30, "hi").to("/webhook/fallback");
@@ -147,14 +152,17 @@ fn threat_50_locked_database_rejects_messages_until_released() {
     }
     // Another user, because a reply to the first one would wait for replies that are still sent via the REST API.
     let again = Webhook::message(40, "again").with("From", "whatsapp:+15550009999");
-    assert_eq!(server.send(&again).twiml(), says("again"));
+    assert_eq!(server.send(&again).twiml(), twiml_message("again"));
 }
 
 #[test]
 fn moved_database_file_rejects_messages_until_moved_back() {
     let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
-    let server = disk.serve(NOTHING, &twilio);
-    assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+    let server = disk.serve(NO_WRAPPER, &twilio);
+    assert_eq!(
+        server.send(&Webhook::message(1, "hi")).twiml(),
+        twiml_message("hi")
+    );
     let away = disk.folder.path().join("away");
     std::fs::create_dir(&away).unwrap();
     let names = ["", "-wal", "-shm"].map(|end| format!("replyhook.db{end}"));
@@ -164,20 +172,26 @@ fn moved_database_file_rejects_messages_until_moved_back() {
         }
     };
     rename(disk.folder.path(), &away);
-    let before = server.metric(HANDLED);
-    server.send(&Webhook::message(2, "hi")).rejected(503);
+    let before = server.metric(HANDLER_RUNS);
+    server.send(&Webhook::message(2, "hi")).assert_rejected(503);
     let ready = server.get("/readyz");
     assert_eq!(ready.status, 503);
     assert!(ready.body.contains("put it back"), "{}", ready.body);
     server.wait_for("put it back");
-    assert_eq!(server.metric(HANDLED), before);
+    assert_eq!(server.metric(HANDLER_RUNS), before);
     assert!(!disk.database().exists(), "no new database is created");
     rename(&away, disk.folder.path());
     wait_for_readiness(&server, 200);
-    assert_eq!(server.send(&Webhook::message(2, "hi")).twiml(), says("hi"));
-    assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+    assert_eq!(
+        server.send(&Webhook::message(2, "hi")).twiml(),
+        twiml_message("hi")
+    );
+    assert_eq!(
+        server.send(&Webhook::message(1, "hi")).twiml(),
+        twiml_message("hi")
+    );
     drop(server);
-    Journal::read(&disk.database()).is_whole();
+    JournalFile::read(&disk.database()).assert_intact();
 }
 
 // A second server has created the files again; the first must not acknowledge messages that it would write to deleted
@@ -185,18 +199,21 @@ fn moved_database_file_rejects_messages_until_moved_back() {
 #[test]
 fn server_with_deleted_database_rejects_messages_after_replacement() {
     let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
-    let first = disk.serve(NOTHING, &twilio);
+    let first = disk.serve(NO_WRAPPER, &twilio);
     for end in ["", "-wal", "-shm"] {
         std::fs::remove_file(disk.folder.path().join(format!("replyhook.db{end}"))).unwrap();
     }
-    let second = disk.serve(NOTHING, &twilio);
-    first.send(&Webhook::message(1, "hi")).rejected(503);
+    let second = disk.serve(NO_WRAPPER, &twilio);
+    first.send(&Webhook::message(1, "hi")).assert_rejected(503);
     wait_for_readiness(&first, 503);
-    assert_eq!(second.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+    assert_eq!(
+        second.send(&Webhook::message(1, "hi")).twiml(),
+        twiml_message("hi")
+    );
 }
 
 /// Sends messages while the disk is full, frees it, and checks that the same server accepts messages again.
-fn full_and_not_full(
+fn check_full_disk(
     server: &Server,
     disk: &Disk,
     twilio: &FakeTwilio,
@@ -229,20 +246,20 @@ fn full_and_not_full(
         wait_for_readiness(server, 200);
         number += 1;
         let webhook = Webhook::message(number, &format!("room {left}"));
-        let taken = twilio.deliver(address, &webhook, Policy::NEITHER);
-        assert!(taken.acknowledged(), "{taken:?}\n{}", server.log());
+        let delivery = twilio.deliver(address, &webhook, Policy::NEITHER);
+        assert!(delivery.acknowledged(), "{delivery:?}\n{}", server.log());
     }
-    Journal::read(&disk.database()).is_whole();
+    JournalFile::read(&disk.database()).assert_intact();
     assert_eq!(twilio.phone(USER).len(), 5);
 }
 
 #[test]
 fn threat_51_full_disk_rejects_messages_until_space_is_freed() {
     let Some(disk) = Disk::mount(&["-t", "tmpfs", "-o", "size=4m"], "none") else {
-        return left_out("a full disk: this user may not mount");
+        return report_skipped("a full disk: this user may not mount");
     };
     let twilio = FakeTwilio::start();
-    let server = disk.serve(NOTHING, &twilio);
+    let server = disk.serve(NO_WRAPPER, &twilio);
     let filler = disk.folder.path().join("filler");
     let fill = |left: u64| {
         let mut file = std::fs::File::create(&filler).unwrap();
@@ -251,7 +268,7 @@ fn threat_51_full_disk_rejects_messages_until_space_is_freed() {
         file.set_len(length.saturating_sub(left)).unwrap();
     };
     let free = || std::fs::remove_file(&filler).unwrap();
-    full_and_not_full(&server, &disk, &twilio, fill, free);
+    check_full_disk(&server, &disk, &twilio, fill, free);
 }
 
 // The disk fills up while the handler runs: Twilio gets 503, and the reply follows after space is freed.
@@ -259,18 +276,18 @@ fn threat_51_full_disk_rejects_messages_until_space_is_freed() {
 #[test]
 fn threat_51_unsaved_reply_on_full_disk_is_sent_later() {
     let Some(disk) = Disk::mount(&["-t", "tmpfs", "-o", "size=4m"], "none") else {
-        return left_out("a full disk: this user may not mount");
+        return report_skipped("a full disk: this user may not mount");
     };
     let twilio = FakeTwilio::start();
     let bot = env!("CARGO_BIN_EXE_fault-bot");
-    let server = serve(bot, NOTHING, &disk.url(), &twilio);
+    let server = serve(bot, NO_WRAPPER, &disk.url(), &twilio);
     let message = Webhook::message(1, "slow 5000 of words");
     let filler = disk.folder.path().join("filler");
     std::thread::scope(|scope| {
         let delivery =
             scope.spawn(|| twilio.deliver(|| Some(server.public), &message, Policy::NEITHER));
         server.wait_until("replyhook_handlers_running", 1.0);
-        while Journal::read(&disk.database()).entries().is_empty() {
+        while JournalFile::read(&disk.database()).entries().is_empty() {
             std::thread::yield_now();
         }
         let mut file = std::fs::File::create(&filler).unwrap();
@@ -279,17 +296,17 @@ fn threat_51_unsaved_reply_on_full_disk_is_sent_later() {
         assert_eq!(delivery.join().unwrap().attempts[0].status, Some(503));
     });
     std::fs::remove_file(&filler).unwrap();
-    Journal::read(&disk.database()).drained();
-    let shown = twilio.phone(USER);
-    assert_eq!(shown.len(), 1, "{shown:?}");
-    assert_eq!(shown[0].body, "slow 5000 of words");
+    JournalFile::read(&disk.database()).wait_until_drained();
+    let phone = twilio.phone(USER);
+    assert_eq!(phone.len(), 1, "{phone:?}");
+    assert_eq!(phone[0].body, "slow 5000 of words");
 }
 
 #[test]
 fn threat_51_exceeded_quota_rejects_messages_until_raised() {
     // A file size limit stands for a quota: writes fail with EFBIG instead of EDQUOT. `trap` ignores the signal.
-    if !is_done(Command::new("prlimit").arg("--version")) {
-        return missing("a quota: prlimit");
+    if !run_quietly(Command::new("prlimit").arg("--version")) {
+        return report_missing("a quota: prlimit");
     }
     let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
     let ignoring = ["sh", "-c", r#"trap "" XFSZ; exec "$@""#, "sh"];
@@ -298,20 +315,20 @@ fn threat_51_exceeded_quota_rejects_messages_until_raised() {
     let limit = |bytes: &str| {
         let pid = server.pid().to_string();
         let limit = format!("--fsize={bytes}:unlimited");
-        assert!(is_done(
+        assert!(run_quietly(
             Command::new("prlimit").args(["--pid", &pid, &limit])
         ));
     };
     let log = disk.database().with_extension("db-wal");
     let fill = |left: u64| limit(&(log.metadata().unwrap().len() + left).to_string());
-    full_and_not_full(&server, &disk, &twilio, fill, || limit("unlimited"));
+    check_full_disk(&server, &disk, &twilio, fill, || limit("unlimited"));
 }
 
 // After the first failure the store is reopened; the second ends the process with exit code 74.
 #[test]
 fn threat_52_failed_fsync_acknowledges_nothing_and_second_exits() {
     if !strace_works() {
-        return missing("a failing fsync: strace");
+        return report_missing("a failing fsync: strace");
     }
     let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
     let broken = strace("error=EIO:when=40+");
@@ -334,11 +351,11 @@ fn threat_52_failed_fsync_acknowledges_nothing_and_second_exits() {
     assert!(log.contains("reopened the store"), "{log}");
     assert!((1..40).contains(&kept.len()), "{}", kept.len());
 
-    let _server = disk.serve(NOTHING, &twilio);
-    let journal = Journal::read(&disk.database());
-    journal.is_whole();
-    assert_eq!(journal.lacks(&kept), None);
-    journal.drained();
+    let _server = disk.serve(NO_WRAPPER, &twilio);
+    let journal = JournalFile::read(&disk.database());
+    journal.assert_intact();
+    assert_eq!(journal.find_missing(&kept), None);
+    journal.wait_until_drained();
     let mut bodies: Vec<_> = twilio
         .phone(USER)
         .into_iter()
@@ -351,7 +368,7 @@ fn threat_52_failed_fsync_acknowledges_nothing_and_second_exits() {
 #[test]
 fn threat_53_slow_disk_replies_in_time_or_rejects() {
     if !strace_works() {
-        return missing("a slow disk: strace");
+        return report_missing("a slow disk: strace");
     }
     // Microseconds per fsync: a delay within the server's time limit, even on a busy machine, and one beyond it.
     for (delay, status) in [("50000", 200), ("1800000", 503)] {
@@ -370,11 +387,11 @@ fn threat_53_slow_disk_replies_in_time_or_rejects() {
             }
         });
         // A rejected message is stored after all, so its reply goes via the REST API.
-        let journal = Journal::read(&disk.database());
+        let journal = JournalFile::read(&disk.database());
         while journal.entries().len() < 8 {
             std::thread::yield_now();
         }
-        journal.drained();
+        journal.wait_until_drained();
         for number in 0..8 {
             assert_eq!(twilio.phone(&user(number)).len(), 1);
         }
@@ -395,12 +412,12 @@ fn checkpoint_is_written_by_its_own_thread() {
     let end = Instant::now() + Duration::from_mins(1);
     let send = |number| {
         let webhook = Webhook::message(number, "hi").with("From", &user(number));
-        assert_eq!(server.send(&webhook).twiml(), says("hi"));
+        assert_eq!(server.send(&webhook).twiml(), twiml_message("hi"));
         assert!(Instant::now() < end, "the checkpoint never ends");
     };
     // The commit of this message requests the checkpoint. No commit follows, so the thread writes only the checkpoint.
     send(0);
-    while written_by(&server, "replyhook-check") < CHECKPOINT_DUE {
+    while bytes_written_by(&server, "replyhook-check") < CHECKPOINT_DUE {
         assert!(Instant::now() < end, "the thread writes no checkpoint");
         std::thread::yield_now();
     }
@@ -411,18 +428,18 @@ fn checkpoint_is_written_by_its_own_thread() {
         }
         send(number);
     }
-    let commits = written_by(&server, "replyhook-store");
+    let commits = bytes_written_by(&server, "replyhook-store");
     assert!(commits < CHECKPOINT_DUE, "commits wrote {commits} bytes");
 }
 
 /// Returns the bytes that the threads of this name have written. Linux cuts names to 15 characters.
 #[cfg(feature = "failpoints")]
-fn written_by(server: &Server, thread: &str) -> u64 {
+fn bytes_written_by(server: &Server, thread: &str) -> u64 {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
-    let of_name = tasks.map(|task| task.unwrap().path()).filter(|task| {
+    let named_tasks = tasks.map(|task| task.unwrap().path()).filter(|task| {
         std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim_end() == thread)
     });
-    let written: Vec<u64> = of_name
+    let written: Vec<u64> = named_tasks
         .map(|task| {
             let io = std::fs::read_to_string(task.join("io")).unwrap();
             let bytes = io.lines().find_map(|line| line.strip_prefix("wchar: "));
@@ -441,20 +458,20 @@ fn threat_60_power_cut_loses_no_acknowledged_message() {
         .unwrap()
         .set_len(64 << 20)
         .unwrap();
-    if !is_done(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image)) {
-        return missing("a power cut: mkfs.ext4");
+    if !run_quietly(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image)) {
+        return report_missing("a power cut: mkfs.ext4");
     }
     let mount = |image: &Path| Disk::mount(&["-o", "loop"], image.to_str().unwrap());
     let Some(disk) = mount(&image) else {
-        return left_out("a power cut: this user has no loop devices");
+        return report_skipped("a power cut: this user has no loop devices");
     };
     let twilio = FakeTwilio::start();
-    let server = disk.serve(NOTHING, &twilio);
+    let server = disk.serve(NO_WRAPPER, &twilio);
     let kept = Mutex::new(Vec::new());
     let (next, stopped) = (AtomicU64::new(1), AtomicBool::new(false));
     std::thread::scope(|scope| {
         // Stops the threads if an assertion fails, too: otherwise the scope would wait for them forever.
-        let _end = End(&stopped);
+        let _end = StopOnDrop(&stopped);
         for _ in 0..8 {
             scope.spawn(|| {
                 while !stopped.load(Ordering::SeqCst) {
@@ -465,7 +482,7 @@ fn threat_60_power_cut_loses_no_acknowledged_message() {
                         kept.lock().unwrap().push(sid(&webhook));
                     } else {
                         // The request was in progress while the server was stopped.
-                        answer.rejected(503);
+                        answer.assert_rejected(503);
                     }
                 }
             });
@@ -481,10 +498,14 @@ fn threat_60_power_cut_loses_no_acknowledged_message() {
             std::fs::copy(&image, &copy).unwrap();
             server.signal(Signal::CONT);
             let after = mount(&copy).unwrap();
-            let again = after.serve(NOTHING, &twilio);
-            let journal = Journal::read(&after.database());
-            journal.is_whole();
-            assert_eq!(journal.lacks(&acknowledged), None, "lost by cut {cut}");
+            let again = after.serve(NO_WRAPPER, &twilio);
+            let journal = JournalFile::read(&after.database());
+            journal.assert_intact();
+            assert_eq!(
+                journal.find_missing(&acknowledged),
+                None,
+                "lost by cut {cut}"
+            );
             drop((journal, again));
         }
     });
@@ -492,9 +513,9 @@ fn threat_60_power_cut_loses_no_acknowledged_message() {
 }
 
 /// Sets the flag when it is dropped.
-struct End<'a>(&'a AtomicBool);
+struct StopOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for End<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::SeqCst);
     }

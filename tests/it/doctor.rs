@@ -10,8 +10,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::console::{Console, number, sender};
-use crate::support::http::{Arrived, Listener, answer};
-use crate::support::proxy::{TlsProxy, Turn};
+use crate::support::http::{Listener, RawRequest, http_response};
+use crate::support::proxy::{ProxyAction, TlsProxy};
 use crate::support::{
     ACCOUNT, EMPTY, OTHER_TOKEN, Server, TOKEN, TestApp, Webhook, json_lines, replyhook,
     silent_port,
@@ -30,14 +30,14 @@ struct Deployment {
 
 impl Deployment {
     /// Creates a correct deployment. The primary URL has the connection overrides of the manual.
-    fn behind(proxy: TlsProxy, prefix: &str) -> Self {
+    fn with_proxy(proxy: TlsProxy, prefix: &str) -> Self {
         let public_url = format!("{}{prefix}", proxy.origin());
         let [primary, fallback, status] = urls(&public_url);
         let console =
             Console::with_sender([&format!("{primary}#rc=2&rp=ct,5xx"), &fallback, &status]);
         let folder = tempfile::tempdir().unwrap();
         let server = serve(&public_url, &store(&folder), &[]);
-        proxy.leads_to(server.public);
+        proxy.set_upstream(server.public);
         Self {
             server,
             proxy,
@@ -48,7 +48,7 @@ impl Deployment {
     }
 
     fn plain() -> Self {
-        Self::behind(TlsProxy::plain(), "")
+        Self::with_proxy(TlsProxy::plain(), "")
     }
 
     fn doctor(&self, env: &[(&str, &str)]) -> Run {
@@ -64,7 +64,7 @@ impl Deployment {
             self.server.private.to_string(),
         );
         let authority = self.proxy.authority().display().to_string();
-        let own = [
+        let base_env = [
             ("TWILIO_AUTH_TOKEN", TOKEN),
             ("TWILIO_ACCOUNT_SID", ACCOUNT),
             ("PUBLIC_URL", &self.public_url),
@@ -75,13 +75,13 @@ impl Deployment {
             ("REPLYHOOK__TWILIO__MESSAGING_URL", &url),
             ("SSL_CERT_FILE", &authority),
         ];
-        Run(replyhook(args, &[&own[..], env].concat(), ""))
+        Run(replyhook(args, &[&base_env[..], env].concat(), ""))
     }
 }
 
 fn serve(public_url: &str, store: &str, env: &[(&str, &str)]) -> Server {
-    let own = [("PUBLIC_URL", public_url), ("DATABASE_URL", store)];
-    Server::start(&[&own[..], env].concat())
+    let base_env = [("PUBLIC_URL", public_url), ("DATABASE_URL", store)];
+    Server::start(&[&base_env[..], env].concat())
 }
 
 fn store(folder: &tempfile::TempDir) -> String {
@@ -97,7 +97,7 @@ struct Run((i32, String, String));
 
 impl Run {
     #[track_caller]
-    fn finds_nothing(self) -> String {
+    fn assert_no_findings(self) -> String {
         let (code, out, err) = self.0;
         assert_eq!((code, err.as_str()), (0, ""), "{out}");
         out
@@ -105,7 +105,7 @@ impl Run {
 
     /// Checks that a finding is printed, with its remedy in the next line.
     #[track_caller]
-    fn finds(&self, line: &str, remedy: &str) -> &Self {
+    fn assert_finding(&self, line: &str, remedy: &str) -> &Self {
         let (code, out, err) = &self.0;
         assert_eq!((*code, err.as_str()), (1, ""), "{out}");
         let lines: Vec<_> = out.lines().collect();
@@ -120,28 +120,28 @@ impl Run {
     }
 
     #[track_caller]
-    fn lacks(&self, text: &str) -> &Self {
+    fn assert_lacks(&self, text: &str) -> &Self {
         assert!(!self.0.1.contains(text), "{text:?} is in\n{}", self.0.1);
         self
     }
 }
 
 /// Starts a proxy that strips the prefix, and responds to paths without it with 404.
-fn stripping() -> TlsProxy {
-    TlsProxy::start(|mut arrived| {
-        let rest = arrived.target.strip_prefix(PREFIX).map(str::to_owned);
+fn start_prefix_stripping_proxy() -> TlsProxy {
+    TlsProxy::start(|mut request| {
+        let rest = request.target.strip_prefix(PREFIX).map(str::to_owned);
         let Some(rest) = rest else {
-            return Turn::Back(answer(404, &[], "default backend"));
+            return ProxyAction::Respond(http_response(404, &[], "default backend"));
         };
-        arrived.target = rest;
-        Turn::On(arrived)
+        request.target = rest;
+        ProxyAction::Forward(request)
     })
 }
 
 #[test]
 fn doctor_behind_prefix_stripping_tls_proxy_passes() {
-    let deployment = Deployment::behind(stripping(), PREFIX);
-    let out = deployment.doctor(&[]).finds_nothing();
+    let deployment = Deployment::with_proxy(start_prefix_stripping_proxy(), PREFIX);
+    let out = deployment.doctor(&[]).assert_no_findings();
     for line in [
         "ok   store: it accepts writes\n",
         &format!(
@@ -168,27 +168,29 @@ fn doctor_behind_prefix_stripping_tls_proxy_passes() {
 
 #[test]
 fn doctor_behind_host_rewriting_proxy_passes() {
-    let proxy = TlsProxy::start(|mut arrived| {
-        for (name, value) in &mut arrived.headers {
+    let proxy = TlsProxy::start(|mut request| {
+        for (name, value) in &mut request.headers {
             if name.eq_ignore_ascii_case("host") {
                 "10.0.0.7:8080".clone_into(value);
             }
         }
-        Turn::On(arrived)
+        ProxyAction::Forward(request)
     });
-    Deployment::behind(proxy, "").doctor(&[]).finds_nothing();
+    Deployment::with_proxy(proxy, "")
+        .doctor(&[])
+        .assert_no_findings();
 }
 
 #[test]
 fn public_url_without_proxy_prefix_is_reported() {
-    let deployment = Deployment::behind(stripping(), "");
+    let deployment = Deployment::with_proxy(start_prefix_stripping_proxy(), "");
     deployment
         .doctor(&[])
-        .finds(
+        .assert_finding(
             "(primary, fallback, status) responds with 404",
             "write PUBLIC_URL as the proxy expects it, with the prefix",
         )
-        .lacks("verifies");
+        .assert_lacks("verifies");
 }
 
 // The token that doctor uses is not the server's.
@@ -197,16 +199,16 @@ fn mismatched_auth_token_is_reported_but_not_printed() {
     let deployment = Deployment::plain();
     deployment
         .doctor(&[("TWILIO_AUTH_TOKEN", OTHER_TOKEN)])
-        .finds(
+        .assert_finding(
             "responds with 403: the signature does not verify, neither through the proxy nor when it is sent directly",
             "another TWILIO_AUTH_TOKEN or another PUBLIC_URL",
         )
-        .finds(
+        .assert_finding(
             "FAIL credentials: auth token of AC00000000000000000000000000000001: Twilio rejected the call: the credentials \
              are wrong (20003",
             "copy the auth token of exactly this account",
         )
-        .lacks(OTHER_TOKEN);
+        .assert_lacks(OTHER_TOKEN);
     // The server's log does not contain the token either.
     assert!(!deployment.server.log().contains(OTHER_TOKEN));
 }
@@ -217,23 +219,23 @@ fn non_primary_auth_token_is_reported() {
     let deployment = Deployment::plain();
     deployment
         .console
-        .enter(|entered| entered.auth_token = OTHER_TOKEN.to_owned());
+        .change(|state| state.auth_token = OTHER_TOKEN.to_owned());
     deployment
         .doctor(&[])
-        .finds(
+        .assert_finding(
             "FAIL credentials: the auth token of AC00000000000000000000000000000001 is not its primary one",
             "TWILIO_AUTH_TOKEN_SECONDARY",
         )
-        .lacks(OTHER_TOKEN);
+        .assert_lacks(OTHER_TOKEN);
 }
 
 #[test]
 fn proxy_changing_requests_is_distinguished_from_wrong_token() {
-    let proxy = TlsProxy::start(|mut arrived| {
-        arrived.body.extend_from_slice(b"&via=proxy");
-        Turn::On(arrived)
+    let proxy = TlsProxy::start(|mut request| {
+        request.body.extend_from_slice(b"&via=proxy");
+        ProxyAction::Forward(request)
     });
-    Deployment::behind(proxy, "").doctor(&[]).finds(
+    Deployment::with_proxy(proxy, "").doctor(&[]).assert_finding(
         "responds with 403: the signature does not verify, although the server accepts the same request when it is sent directly",
         "let it pass all of them as they are",
     );
@@ -241,16 +243,16 @@ fn proxy_changing_requests_is_distinguished_from_wrong_token() {
 
 #[test]
 fn report_mode_rejection_shows_servers_explanation() {
-    let proxy = TlsProxy::start(|mut arrived| {
-        arrived.body.extend_from_slice(b"\r\n");
-        Turn::On(arrived)
+    let proxy = TlsProxy::start(|mut request| {
+        request.body.extend_from_slice(b"\r\n");
+        ProxyAction::Forward(request)
     });
     let public_url = proxy.origin();
-    let mut deployment = Deployment::behind(proxy, "");
+    let mut deployment = Deployment::with_proxy(proxy, "");
     let report = [("REPLYHOOK__SIGNATURE__MODE", "report")];
     deployment.server = serve(&public_url, "sqlite::memory:", &report);
-    deployment.proxy.leads_to(deployment.server.public);
-    deployment.doctor(&report).finds(
+    deployment.proxy.set_upstream(deployment.server.public);
+    deployment.doctor(&report).assert_finding(
         "responds with 403",
         "the server reports: the signature fits without the white space",
     );
@@ -259,40 +261,47 @@ fn report_mode_rejection_shows_servers_explanation() {
 #[test]
 fn proxy_response_is_distinguished_from_server_response() {
     let deployments = |back: Vec<u8>| {
-        Deployment::behind(TlsProxy::start(move |_| Turn::Back(back.clone())), "").doctor(&[])
+        Deployment::with_proxy(
+            TlsProxy::start(move |_| ProxyAction::Respond(back.clone())),
+            "",
+        )
+        .doctor(&[])
     };
-    let elsewhere = [("Location", "https://www.example.com/webhook?from=old")];
-    deployments(answer(301, &elsewhere, "")).finds(
+    let redirect = [("Location", "https://www.example.com/webhook?from=old")];
+    deployments(http_response(301, &redirect, "")).assert_finding(
         "redirects (301) to https://www.example.com/webhook: Twilio follows with a GET",
         "set PUBLIC_URL=https://www.example.com and",
     );
-    deployments(answer(302, &[("Location", "/login")], ""))
-        .finds("redirects (302) to /login", "without a redirect");
+    deployments(http_response(302, &[("Location", "/login")], ""))
+        .assert_finding("redirects (302) to /login", "without a redirect");
     let html = [("Content-Type", "text/html")];
-    deployments(answer(200, &html, "<html>Welcome</html>")).finds(
+    deployments(http_response(200, &html, "<html>Welcome</html>")).assert_finding(
         "responds with 200 (text/html), and that is not this version of replyhook",
         "something else answers there",
     );
-    deployments(answer(403, &html, "blocked")).finds(
+    deployments(http_response(403, &html, "blocked")).assert_finding(
         "responds with 403, and that is not replyhook",
         "a firewall or a proxy rejects",
     );
-    deployments(answer(401, &[], "")).finds("requires a password", "exempt /webhook");
-    deployments(answer(502, &[], ""))
-        .finds("the proxy does not reach the server", "start the server");
+    deployments(http_response(401, &[], ""))
+        .assert_finding("requires a password", "exempt /webhook");
+    deployments(http_response(502, &[], ""))
+        .assert_finding("the proxy does not reach the server", "start the server");
 }
 
 #[test]
 fn proxy_mapping_all_paths_to_one_is_reported() {
-    let proxy = TlsProxy::start(|mut arrived| {
-        "/webhook".clone_into(&mut arrived.target);
-        Turn::On(arrived)
+    let proxy = TlsProxy::start(|mut request| {
+        "/webhook".clone_into(&mut request.target);
+        ProxyAction::Forward(request)
     });
     // The request is signed for one path and received at another, so the server rejects it, like one of Twilio's.
-    Deployment::behind(proxy, "").doctor(&[]).finds(
-        "(fallback, status) responds with 403",
-        "let it pass all of them as they are",
-    );
+    Deployment::with_proxy(proxy, "")
+        .doctor(&[])
+        .assert_finding(
+            "(fallback, status) responds with 403",
+            "let it pass all of them as they are",
+        );
 }
 
 // With PostgreSQL, several machines may serve the URL, so doctor only prints a note.
@@ -300,15 +309,15 @@ fn proxy_mapping_all_paths_to_one_is_reported() {
 fn public_url_reaching_another_process_is_reported() {
     let deployment = Deployment::plain();
     let other = serve(&deployment.public_url, "sqlite::memory:", &[]);
-    deployment.proxy.leads_to(other.public);
-    deployment.doctor(&[]).finds(
+    deployment.proxy.set_upstream(other.public);
+    deployment.doctor(&[]).assert_finding(
         "(primary, fallback, status) leads to another replyhook process",
         "stop one of the two",
     );
     #[cfg(feature = "postgres")]
     {
         let shared = [("DATABASE_URL", "postgres://replyhook@127.0.0.1:9/replyhook")];
-        let out = deployment.doctor(&shared).finds_nothing();
+        let out = deployment.doctor(&shared).assert_no_findings();
         assert!(
             out.contains("note url: ") && out.contains("several machines"),
             "{out}"
@@ -321,7 +330,7 @@ fn doctor_without_admin_listener_prints_note_and_continues() {
     let deployment = Deployment::plain();
     let out = deployment
         .doctor(&[("REPLYHOOK__ADMIN__LISTEN", "")])
-        .finds_nothing();
+        .assert_no_findings();
     assert!(out.contains("note server: admin.listen is empty"), "{out}");
     assert!(out.contains("leads to a replyhook process"), "{out}");
 }
@@ -330,7 +339,7 @@ fn doctor_without_admin_listener_prints_note_and_continues() {
 fn doctor_without_account_sid_notes_skipped_checks() {
     let deployment = Deployment::plain();
     let run = deployment.doctor(&[("TWILIO_ACCOUNT_SID", "")]);
-    let out = run.finds_nothing();
+    let out = run.assert_no_findings();
     assert!(
         out.contains("note credentials: TWILIO_ACCOUNT_SID is not set"),
         "{out}"
@@ -342,13 +351,13 @@ fn doctor_without_account_sid_notes_skipped_checks() {
 #[test]
 fn unreachable_addresses_are_reported_with_twilio_error_codes() {
     let silent = silent_port();
-    let nobody = silent.local_addr().unwrap().to_string();
+    let silent_address = silent.local_addr().unwrap().to_string();
     let nameless = format!("{}.test", "a".repeat(64));
     let no_name = ("does not resolve (11210)", "create the name in DNS");
     for (public_url, (line, remedy)) in [
         (
-            format!("http://{nobody}"),
-            ("was rejected (11202)", "start the proxy"),
+            format!("http://{silent_address}"),
+            ("was refused (11202)", "start the proxy"),
         ),
         (format!("http://{nameless}"), no_name),
         (format!("https://{nameless}"), no_name),
@@ -358,11 +367,11 @@ fn unreachable_addresses_are_reported_with_twilio_error_codes() {
             &[
                 ("TWILIO_AUTH_TOKEN", TOKEN),
                 ("PUBLIC_URL", &public_url),
-                ("REPLYHOOK__ADMIN__LISTEN", &nobody),
+                ("REPLYHOOK__ADMIN__LISTEN", &silent_address),
             ],
             "",
         ));
-        run.finds(line, remedy).finds(
+        run.assert_finding(line, remedy).assert_finding(
             "FAIL server: no response from 127.0.0.1:",
             "start `replyhook serve`",
         );
@@ -375,23 +384,27 @@ fn tls_error_is_reported_with_twilio_error_code() {
     let deployment = Deployment::plain();
     let strangers = TlsProxy::plain();
     let others = strangers.authority().display().to_string();
-    deployment.doctor(&[("SSL_CERT_FILE", &others)]).finds(
-        "cannot be called: the certificate has no path to a trusted root (11237)",
-        "a public authority",
-    );
+    deployment
+        .doctor(&[("SSL_CERT_FILE", &others)])
+        .assert_finding(
+            "cannot be called: the certificate has no path to a trusted root (11237)",
+            "a public authority",
+        );
     let by_address = format!("https://127.0.0.1:{}", deployment.proxy.port());
-    deployment.doctor(&[("PUBLIC_URL", &by_address)]).finds(
-        "is for another host (11235)",
-        "a certificate for PUBLIC_URL's host",
-    );
+    deployment
+        .doctor(&[("PUBLIC_URL", &by_address)])
+        .assert_finding(
+            "is for another host (11235)",
+            "a certificate for PUBLIC_URL's host",
+        );
     let no_tls = format!("https://{}", deployment.server.public);
     deployment
         .doctor(&[("PUBLIC_URL", &no_tls)])
-        .finds("handshake failed (11220)", "supports neither TLS 1.2");
-    let expired = Deployment::behind(TlsProxy::start_until(2020, Turn::On), "");
+        .assert_finding("handshake failed (11220)", "supports neither TLS 1.2");
+    let expired = Deployment::with_proxy(TlsProxy::start_until(2020, ProxyAction::Forward), "");
     expired
         .doctor(&[])
-        .finds("has expired (11236)", "renew the certificate");
+        .assert_finding("has expired (11236)", "renew the certificate");
 }
 
 #[test]
@@ -403,7 +416,7 @@ fn loopback_public_url_with_real_twilio_is_reported() {
     ];
     deployment
         .doctor(&env)
-        .finds("is this machine itself", "run a tunnel");
+        .assert_finding("is this machine itself", "run a tunnel");
 }
 
 #[test]
@@ -411,7 +424,7 @@ fn locked_store_is_reported() {
     let deployment = Deployment::plain();
     let other = rusqlite::Connection::open(deployment.folder.path().join("kept.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    deployment.doctor(&[]).finds(
+    deployment.doctor(&[]).assert_finding(
         "FAIL store: it does not accept writes: ",
         "a program that locks the file",
     );
@@ -428,17 +441,17 @@ fn suspended_server_is_reported_within_time_limit() {
     let run = deployment.doctor_with(&["doctor", "--timeout-ms", "200"], &[]);
     deployment.server.signal(Signal::CONT);
     assert!(started.elapsed() < Duration::from_secs(40));
-    run.finds("FAIL server: no response from 127.0.0.1:", "it is stopped")
-        .finds("(primary, fallback, status) cannot be called", "15 seconds");
+    run.assert_finding("FAIL server: no response from 127.0.0.1:", "it is stopped")
+        .assert_finding("(primary, fallback, status) cannot be called", "15 seconds");
 }
 
 #[test]
 fn admin_address_of_another_program_is_reported() {
     let deployment = Deployment::plain();
-    let other = Listener::start(None, |_: Arrived| answer(200, &[], "hello"));
+    let other = Listener::start(None, |_: RawRequest| http_response(200, &[], "hello"));
     deployment
         .doctor(&[("REPLYHOOK__ADMIN__LISTEN", &other.address.to_string())])
-        .finds(
+        .assert_finding(
             "is not a private listener of replyhook",
             "another program has that address",
         );
@@ -449,8 +462,8 @@ fn admin_address_of_another_program_is_reported() {
 fn swapped_webhook_urls_are_reported_with_remedy() {
     let deployment = Deployment::plain();
     let [primary, fallback, status] = urls(&deployment.public_url);
-    deployment.console.enter(|entered| {
-        entered.senders = vec![sender([&fallback, &primary, &status])];
+    deployment.console.change(|state| {
+        state.senders = vec![sender([&fallback, &primary, &status])];
     });
     let run = deployment.doctor_with(&["doctor", "--json"], &[]);
     assert_eq!(run.0.0, 1, "{}", run.0.1);
@@ -481,12 +494,12 @@ fn foreign_numbers_and_senders_are_counted_not_checked() {
     let deployment = Deployment::plain();
     let [primary, fallback, status] = urls(&deployment.public_url);
     let other = "https://u:canary-password@other.example.com/sms";
-    deployment.console.enter(|entered| {
-        entered.senders = vec![
+    deployment.console.change(|state| {
+        state.senders = vec![
             sender([other, other, ""]),
             sender([&primary, &fallback, ""]),
         ];
-        entered.numbers = vec![
+        state.numbers = vec![
             number(other, ""),
             number("", ""),
             number(&primary, &primary),
@@ -494,25 +507,25 @@ fn foreign_numbers_and_senders_are_counted_not_checked() {
     });
     deployment
         .doctor(&[])
-        .finds(
+        .assert_finding(
             "FAIL twilio: number PN00000000000000000000000000000001 (sms:…44) has the primary as its fallback too",
             &format!("enter {fallback} as its fallback"),
         )
-        .finds(
+        .assert_finding(
             "warn twilio: sender XE00000000000000000000000000000001 (whatsapp:…22) has no status callback",
             &format!("enter {status} as its status callback"),
         )
-        .finds("note twilio: further numbers and WhatsApp senders that call other servers: 3", "nothing")
-        .lacks("canary-password")
-        .lacks("15550003344");
+        .assert_finding("note twilio: further numbers and WhatsApp senders that call other servers: 3", "nothing")
+        .assert_lacks("canary-password")
+        .assert_lacks("15550003344");
 }
 
 #[test]
 fn account_without_webhook_to_server_is_reported() {
     let deployment = Deployment::plain();
-    deployment.console.enter(|entered| entered.senders.clear());
+    deployment.console.change(|state| state.senders.clear());
     let [primary, ..] = urls(&deployment.public_url);
-    deployment.doctor(&[]).finds(
+    deployment.doctor(&[]).assert_finding(
         "warn twilio: of the numbers and WhatsApp senders (0) none calls ",
         &format!("enter {primary} as the webhook for incoming messages"),
     );
@@ -521,48 +534,48 @@ fn account_without_webhook_to_server_is_reported() {
 #[test]
 fn suspended_account_and_wrong_clock_are_reported() {
     let deployment = Deployment::plain();
-    deployment.console.enter(|entered| {
-        entered.status = "suspended".to_owned();
-        entered.ahead = 3600;
+    deployment.console.change(|state| {
+        state.status = "suspended".to_owned();
+        state.seconds_ahead = 3600;
     });
     deployment
         .doctor(&[])
-        .finds(
+        .assert_finding(
             "FAIL credentials: AC00000000000000000000000000000001 is suspended",
             "console",
         )
-        .finds("s behind Twilio", "NTP");
-    deployment.console.enter(|entered| {
-        entered.status = "active".to_owned();
-        entered.ahead = -3600;
+        .assert_finding("s behind Twilio", "NTP");
+    deployment.console.change(|state| {
+        state.status = "active".to_owned();
+        state.seconds_ahead = -3600;
     });
     deployment
         .doctor(&[])
-        .finds("warn clock: this machine is 36", "NTP")
-        .finds("s ahead of Twilio", "NTP");
-    deployment.console.enter(|entered| entered.ahead = 30);
-    deployment.doctor(&[]).finds_nothing();
+        .assert_finding("warn clock: this machine is 36", "NTP")
+        .assert_finding("s ahead of Twilio", "NTP");
+    deployment.console.change(|state| state.seconds_ahead = 30);
+    deployment.doctor(&[]).assert_no_findings();
 }
 
 #[test]
 fn unreachable_twilio_api_is_reported() {
     let deployment = Deployment::plain();
     let silent = silent_port();
-    let nobody = format!("http://{}", silent.local_addr().unwrap());
+    let unreachable_url = format!("http://{}", silent.local_addr().unwrap());
     deployment
-        .doctor(&[("REPLYHOOK__TWILIO__API_URL", &nobody)])
-        .finds(
+        .doctor(&[("REPLYHOOK__TWILIO__API_URL", &unreachable_url)])
+        .assert_finding(
             "FAIL credentials: auth token of AC00000000000000000000000000000001: Twilio could not be reached",
             "let this machine make HTTPS connections to that host",
         )
-        .lacks(" twilio: ");
+        .assert_lacks(" twilio: ");
     deployment
-        .doctor(&[("REPLYHOOK__TWILIO__MESSAGING_URL", &nobody)])
-        .finds(
+        .doctor(&[("REPLYHOOK__TWILIO__MESSAGING_URL", &unreachable_url)])
+        .assert_finding(
             "warn twilio: could not read the WhatsApp senders of AC",
             "twilio.messaging_url",
         )
-        .lacks("none calls");
+        .assert_lacks("none calls");
 }
 
 #[test]
@@ -575,16 +588,16 @@ fn api_key_and_auth_token_are_both_checked() {
             ("REPLYHOOK__TWILIO__API_KEY_SECRET", secret),
         ]
     };
-    let out = deployment.doctor(&key(TOKEN)).finds_nothing();
+    let out = deployment.doctor(&key(TOKEN)).assert_no_findings();
     assert!(out.contains("ok   credentials: the API key of AC"), "{out}");
     deployment
         .doctor(&key("canary-secret"))
-        .finds(
+        .assert_finding(
             "FAIL credentials: API key of AC",
             "copy the API key of exactly this account",
         )
-        .lacks("canary-secret")
-        .lacks(" twilio: ");
+        .assert_lacks("canary-secret")
+        .assert_lacks(" twilio: ");
 }
 
 #[test]
@@ -638,7 +651,7 @@ async fn signed_probe_reaches_neither_journal_nor_handler() {
     }
     instances.dedup();
     assert_eq!(instances.len(), 1);
-    assert_eq!(app.kept().await, 0);
+    assert_eq!(app.message_count().await, 0);
     assert_eq!(
         app.metric("replyhook_handler_duration_seconds_count").await,
         0.0
@@ -653,13 +666,13 @@ async fn signed_probe_reaches_neither_journal_nor_handler() {
 async fn unverified_probe_gets_403_without_probe_headers() {
     let account = [("TWILIO_ACCOUNT_SID", ACCOUNT)];
     let app = TestApp::build(&account, |app| app);
-    let stranger = "AC00000000000000000000000000000009";
+    let other_account = "AC00000000000000000000000000000009";
     for (path, _) in ENDPOINTS {
         let probe = Webhook::form(path, &[(PARAMETER, "nonce"), ("AccountSid", ACCOUNT)]);
         for probe in [
             probe.clone().token(OTHER_TOKEN),
             probe.clone().signature("AAAAAAAAAAAAAAAAAAAAAAAAAAA="),
-            probe.clone().with("AccountSid", stranger),
+            probe.clone().with("AccountSid", other_account),
         ] {
             let answer = app.send(probe).await;
             assert_eq!(answer.status, 403);

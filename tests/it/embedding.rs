@@ -9,7 +9,7 @@ use replyhook::signature::{
 };
 use replyhook::{App, Secret};
 
-use crate::support::{ORIGIN, TOKEN, TestApp, Webhook, app, says};
+use crate::support::{ORIGIN, TOKEN, TestApp, Webhook, app, twiml_message};
 
 fn layer() -> SignatureLayer {
     let url = PublicUrl::parse(ORIGIN).unwrap().0;
@@ -24,9 +24,9 @@ async fn router_without_worker_responds_503() {
     let app = App::builder().sources(app::sources(&[])).build().unwrap();
     let (router, worker) = app.into_parts();
     for path in ["/webhook", "/webhook/fallback", "/webhook/status"] {
-        let answer = app::answer(&router, Webhook::message(1, "hi").to(path).request()).await;
+        let answer = app::call_router(&router, Webhook::message(1, "hi").to(path).request()).await;
         assert!(
-            answer.rejected(503).contains("worker.run(shutdown)"),
+            answer.assert_rejected(503).contains("worker.run(shutdown)"),
             "{}",
             answer.body
         );
@@ -40,13 +40,13 @@ async fn router_merged_or_nested_handles_webhooks() {
         &[("PUBLIC_URL", "https://hooks.example.test/bots/a")],
         |app| app,
     );
-    let own = Router::new().route("/own", any(|| async { "own" }));
-    let merged = own.clone().merge(test.router.clone());
-    let nested = own.nest("/bots/a", test.router.clone());
-    test.opened().await;
+    let response = Router::new().route("/own", any(|| async { "own" }));
+    let merged = response.clone().merge(test.router.clone());
+    let nested = response.nest("/bots/a", test.router.clone());
+    test.wait_until_ready().await;
     let url = "https://hooks.example.test/bots/a/webhook";
     for router in [&merged, &nested] {
-        let answer = app::answer(
+        let answer = app::call_router(
             router,
             Webhook::message(1, "hi")
                 .to("/bots/a/webhook")
@@ -54,15 +54,15 @@ async fn router_merged_or_nested_handles_webhooks() {
                 .request(),
         )
         .await;
-        assert_eq!(answer.twiml(), says("hi"));
-        let own = app::answer(
+        assert_eq!(answer.twiml(), twiml_message("hi"));
+        let response = app::call_router(
             router,
             http::Request::get("/own")
                 .body(axum::body::Body::empty())
                 .unwrap(),
         )
         .await;
-        assert_eq!(own.body, "own");
+        assert_eq!(response.body, "own");
     }
 }
 
@@ -83,9 +83,9 @@ async fn signature_layer_protects_custom_route() {
         None
     });
     let router = Router::new().route("/mine", post(hook)).layer(layer);
-    let good = app::answer(&router, Webhook::message(1, "hi").to("/mine").request()).await;
+    let good = app::call_router(&router, Webhook::message(1, "hi").to("/mine").request()).await;
     assert_eq!((good.status, good.body.as_str()), (200, "hi"));
-    let bad = app::answer(
+    let bad = app::call_router(
         &router,
         Webhook::message(1, "hi")
             .to("/mine")
@@ -93,7 +93,7 @@ async fn signature_layer_protects_custom_route() {
             .request(),
     )
     .await;
-    bad.rejected(403);
+    bad.assert_rejected(403);
     assert_eq!(
         reported.lock().unwrap()[0].as_deref().unwrap(),
         format!(
@@ -124,7 +124,7 @@ async fn rejection_reason_is_in_response_extensions() {
 #[tokio::test]
 async fn signed_form_without_layer_responds_500() {
     let router = Router::new().route("/mine", post(|_: SignedForm| async {}));
-    let answer = app::answer(&router, Webhook::message(1, "hi").to("/mine").request()).await;
+    let answer = app::call_router(&router, Webhook::message(1, "hi").to("/mine").request()).await;
     assert_eq!(
         (answer.status, answer.body.as_str()),
         (500, "internal error\n")

@@ -5,13 +5,15 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{ANA, Answer, Browser, Dev, base64_of, installed, left_out, replyhook};
+use crate::support::{
+    ANA, Browser, Dev, HttpResponse, base64_of, installed, replyhook, report_skipped,
+};
 
 /// Environment variable of the emulator, which no media path may reveal.
 const CANARY: (&str, &str) = ("REPLYHOOK_TEST_CANARY", "s3cret-of-the-environment");
 
 /// Sends a message with the file at a path.
-fn send(dev: &Dev, path: &Path) -> Answer {
+fn send(dev: &Dev, path: &Path) -> HttpResponse {
     let body = json!({"from": ANA, "body": "look", "media": [{"path": path}]}).to_string();
     let (host, bearer) = (dev.host(), dev.bearer().unwrap_or_default());
     let headers = [("Host", &*host), ("Authorization", &*bearer)];
@@ -19,7 +21,7 @@ fn send(dev: &Dev, path: &Path) -> Answer {
 }
 
 #[track_caller]
-fn rejects(dev: &Dev, path: impl AsRef<Path>) {
+fn assert_rejected(dev: &Dev, path: impl AsRef<Path>) {
     let answer = send(dev, path.as_ref());
     let error: Value = serde_json::from_str(&answer.body).unwrap();
     let error = error["error"].as_str().unwrap_or_default();
@@ -28,7 +30,7 @@ fn rejects(dev: &Dev, path: impl AsRef<Path>) {
 }
 
 /// Returns the content of the file in the user's last message.
-fn content(dev: &Dev) -> String {
+fn last_media_content(dev: &Dev) -> String {
     let conversation = dev.conversation(ANA);
     let sent = conversation.iter().rfind(|one| one["direction"] == "in");
     let src = sent.unwrap()["media"][0]["src"]
@@ -55,9 +57,9 @@ fn media_path_outside_folder_is_rejected() {
         ".",
         "missing.txt",
     ] {
-        rejects(&dev, path);
+        assert_rejected(&dev, path);
     }
-    rejects(&dev, folder.path().join("secret.txt"));
+    assert_rejected(&dev, folder.path().join("secret.txt"));
     assert_eq!(dev.conversation(ANA), Vec::<Value>::new());
 }
 
@@ -76,7 +78,7 @@ fn media_path_in_start_folder_is_sent() {
     ] {
         let answer = send(&dev, path);
         assert_eq!(answer.status, 200, "{}", answer.body);
-        assert_eq!(content(&dev), "a picture");
+        assert_eq!(last_media_content(&dev), "a picture");
     }
 }
 
@@ -91,8 +93,8 @@ fn media_dir_replaces_start_folder() {
     let args = ["--port", "0", "--media-dir", "../media"];
     let dev = Dev::start_in(&start, &args, &[]);
     assert_eq!(send(&dev, Path::new("a.txt")).status, 200);
-    assert_eq!(content(&dev), "media");
-    rejects(&dev, start.join("a.txt"));
+    assert_eq!(last_media_content(&dev), "media");
+    assert_rejected(&dev, start.join("a.txt"));
     let (code, _, err) = replyhook(&["dev", "--media-dir", "/nowhere/at/all"], &[], "");
     assert_eq!(code, 2);
     assert!(err.contains("--media-dir /nowhere/at/all"), "{err}");
@@ -108,7 +110,7 @@ fn chat_sends_photo_from_any_folder() {
     assert_eq!((code, &*out, &*err), (0, "bot: image/jpeg\n", ""));
 }
 
-fn protected() -> Dev {
+fn start_protected() -> Dev {
     Dev::start_with(&["--port", "0", "--protect"], &[])
 }
 
@@ -125,7 +127,7 @@ const CALLS: [(&str, &str); 8] = [
 
 #[test]
 fn protected_emulator_rejects_calls_without_its_key() {
-    let dev = protected();
+    let dev = start_protected();
     let (host, key) = (dev.host(), dev.key().unwrap());
     let port = host.rsplit_once(':').unwrap().1;
     assert_eq!(key.len(), 32);
@@ -163,7 +165,7 @@ fn protected_emulator_rejects_calls_without_its_key() {
 
 #[test]
 fn printed_key_opens_page_and_calls() {
-    let dev = protected();
+    let dev = start_protected();
     let (host, key) = (dev.host(), dev.key().unwrap());
     let page = dev.exchange("GET", &format!("/?key={key}"), &[("Host", &host)], "");
     assert_eq!(page.status, 200);
@@ -202,7 +204,7 @@ fn unprotected_emulator_needs_no_key() {
 
 #[test]
 fn chat_attaches_to_protected_emulator_by_printed_address() {
-    let dev = protected();
+    let dev = start_protected();
     let chat = |url: &str| replyhook(&["chat", "--emulator", url], &[], "hi\n");
     assert_eq!(chat(&dev.page), (0, "bot: hi\n".to_owned(), String::new()));
     for url in [&dev.url, &format!("{}/?key=wrong", dev.url)] {
@@ -215,14 +217,14 @@ fn chat_attaches_to_protected_emulator_by_printed_address() {
 #[test]
 fn protected_emulator_page_works_in_browser() {
     let Some(chromedriver) = installed("REPLYHOOK_TEST_CHROMEDRIVER") else {
-        return left_out("in a browser: the page of a protected emulator");
+        return report_skipped("in a browser: the page of a protected emulator");
     };
-    let dev = protected();
+    let dev = start_protected();
     let browser = Browser::start(&chromedriver);
     browser.open(&dev.page);
     browser.wait_for("document.querySelector('#chat-address').textContent === 'whatsapp:+15550001111' && document.querySelector('#gone').hidden");
     browser.type_into("#body", "with the key");
-    browser.press("#composer .send");
+    browser.click("#composer .send");
     browser.wait_for("[...document.querySelectorAll('[role=log] .bubble.out .text')].some((one) => one.textContent === 'with the key')");
     // The page removes the key from the address, and a reload uses the cookie.
     assert_eq!(browser.run("return location.href"), format!("{}/", dev.url));

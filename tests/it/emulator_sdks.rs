@@ -6,12 +6,14 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{ANA, BEN, Dev, OTHER_TOKEN, Program, SANDBOX, installed, left_out, root};
+use crate::support::{
+    ANA, BEN, Dev, OTHER_TOKEN, Program, SANDBOX, installed, report_skipped, root,
+};
 
 const ID_USER: &str = "whatsapp:US.13491208655302741918";
 
 /// Checks that a client with Twilio's library can make all its REST calls to the emulator.
-fn is_taken_for_twilio_by(client: &mut Command) {
+fn check_rest_client(client: &mut Command) {
     let dev = Dev::start();
     let output = client
         .args(["--base", &dev.url, "--account", &dev.account])
@@ -27,17 +29,17 @@ fn is_taken_for_twilio_by(client: &mut Command) {
 #[test]
 fn twilio_python_library_works_with_emulator() {
     let Some(python) = installed("REPLYHOOK_TEST_PYTHON") else {
-        return left_out("the official Python library as client of the emulator");
+        return report_skipped("the official Python library as client of the emulator");
     };
-    is_taken_for_twilio_by(Command::new(python).arg(root().join("tests/sdk/rest.py")));
+    check_rest_client(Command::new(python).arg(root().join("tests/sdk/rest.py")));
 }
 
 #[test]
 fn twilio_node_library_works_with_emulator() {
     let Some(modules) = installed("REPLYHOOK_TEST_NODE_MODULES") else {
-        return left_out("the official Node library as client of the emulator");
+        return report_skipped("the official Node library as client of the emulator");
     };
-    is_taken_for_twilio_by(
+    check_rest_client(
         Command::new("node")
             .arg(root().join("tests/sdk/rest.mjs"))
             .args(["--node-modules", &modules]),
@@ -70,36 +72,36 @@ impl Bot {
             &status,
         ];
         let dev = Dev::start_with(&urls, &[]);
-        program.tell(token.unwrap_or(&dev.token));
+        program.write_line(token.unwrap_or(&dev.token));
         Self { program, dev, url }
     }
 
     /// Sends a user's message, and returns the reply. The first attempt must succeed.
-    fn answers(&self, message: &Value) -> String {
-        let came = self.dev.says(message);
-        let attempts = came["attempts"].as_array().unwrap();
-        let bot = self.program.said();
-        assert_eq!(attempts.len(), 1, "{came:#}\n{bot}");
-        assert_eq!(attempts[0]["status"], 200, "{came:#}\n{bot}");
-        assert_eq!(attempts[0]["error_code"], Value::Null, "{came:#}");
-        let messages = came["messages"].as_array().unwrap();
-        assert_eq!(messages.len(), 1, "{came:#}");
+    fn send_and_get_reply(&self, message: &Value) -> String {
+        let exchange = self.dev.says(message);
+        let attempts = exchange["attempts"].as_array().unwrap();
+        let bot = self.program.output();
+        assert_eq!(attempts.len(), 1, "{exchange:#}\n{bot}");
+        assert_eq!(attempts[0]["status"], 200, "{exchange:#}\n{bot}");
+        assert_eq!(attempts[0]["error_code"], Value::Null, "{exchange:#}");
+        let messages = exchange["messages"].as_array().unwrap();
+        assert_eq!(messages.len(), 1, "{exchange:#}");
         messages[0]["body"].as_str().unwrap().to_owned()
     }
 
     /// Waits until the bot has verified a status callback for a message to this user.
-    fn is_told(&self, to: &str, status: &str) -> Value {
+    fn wait_for_callback(&self, to: &str, status: &str) -> Value {
         self.program
             .wait_for(&format!("callback of {status}"), |line| {
                 let request: Value = serde_json::from_str(line).ok()?;
                 let form = &request["form"];
-                let is_meant = request["path"] == "/status" && form["To"] == to;
-                (is_meant && form["MessageStatus"] == status).then(|| form.clone())
+                let is_match = request["path"] == "/status" && form["To"] == to;
+                (is_match && form["MessageStatus"] == status).then(|| form.clone())
             })
     }
 }
 
-fn every_message_gets_through_to(bot: &mut Command) {
+fn check_every_message(bot: &mut Command) {
     let bot = Bot::start(bot, None);
     let picture = json!({"data": "iVBORw0KGgo=", "content_type": "image/png", "filename": "a.png"});
     for (message, what) in [
@@ -135,12 +137,12 @@ fn every_message_gets_through_to(bot: &mut Command) {
             .or(message["button"]["text"].as_str());
         let from = message["from"].as_str().unwrap();
         let expected = format!("{} & <{what}> from {from}", body.unwrap_or_default());
-        assert_eq!(bot.answers(&message), expected, "{message}");
+        assert_eq!(bot.send_and_get_reply(&message), expected, "{message}");
     }
     // The bot also verifies the status callbacks of its replies to each of these users.
     for (user, last) in [(ANA, "read"), (BEN, "delivered"), (ID_USER, "read")] {
         for status in ["sent", "delivered", last] {
-            let form = bot.is_told(user, status);
+            let form = bot.wait_for_callback(user, status);
             assert_eq!(form["AccountSid"], bot.dev.account.as_str());
         }
     }
@@ -157,10 +159,10 @@ fn every_message_gets_through_to(bot: &mut Command) {
     assert_eq!(bot.dev.debugger(), Vec::<Value>::new());
 }
 
-fn the_fallback_is_called_and_verified_by(bot: &mut Command) {
+fn check_fallback(bot: &mut Command) {
     let bot = Bot::start(bot, None);
-    let came = bot.dev.says(&json!({"from": ANA, "body": "fail"}));
-    let attempts = came["attempts"].as_array().unwrap();
+    let exchange = bot.dev.says(&json!({"from": ANA, "body": "fail"}));
+    let attempts = exchange["attempts"].as_array().unwrap();
     let shown: Vec<_> = attempts
         .iter()
         .map(|attempt| (&attempt["url"], &attempt["status"], &attempt["error_code"]))
@@ -173,35 +175,35 @@ fn the_fallback_is_called_and_verified_by(bot: &mut Command) {
             (&fallback, &json!(200), &Value::Null)
         ]
     );
-    assert_eq!(came["messages"][0]["body"], "sorry, 11200");
+    assert_eq!(exchange["messages"][0]["body"], "sorry, 11200");
     let form = bot.program.wait_for("fallback", |line| {
         let request: Value = serde_json::from_str(line).ok()?;
         (request["path"] == "/fallback").then(|| request["form"].clone())
     });
     assert_eq!(form["ErrorUrl"], primary);
-    assert_eq!(form["MessageSid"], came["message_sid"]);
+    assert_eq!(form["MessageSid"], exchange["message_sid"]);
     assert_eq!(bot.dev.debugger()[0]["code"], 11200);
 }
 
-fn a_wrong_token_is_seen_by(bot: &mut Command) {
+fn check_wrong_token(bot: &mut Command) {
     let bot = Bot::start(bot, Some(OTHER_TOKEN));
-    let came = bot
+    let exchange = bot
         .dev
         .says(&json!({"from": ANA, "to": SANDBOX, "body": "hello"}));
-    let attempts = came["attempts"].as_array().unwrap();
-    assert_eq!(attempts.len(), 2, "{came:#}");
+    let attempts = exchange["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 2, "{exchange:#}");
     for attempt in attempts {
         assert_eq!(
             (&attempt["status"], &attempt["error_code"]),
             (&json!(403), &json!(11200))
         );
     }
-    assert_eq!(came["messages"], json!([]));
+    assert_eq!(exchange["messages"], json!([]));
     let entries = bot.dev.debugger();
     assert_eq!(entries.len(), 2, "{entries:#?}");
     for entry in &entries {
         assert_eq!(entry["code"], 11200, "{entry:#}");
-        assert_eq!(entry["message_sid"], came["message_sid"]);
+        assert_eq!(entry["message_sid"], exchange["message_sid"]);
     }
     let exchanges = bot.dev.exchanges();
     let verdict = exchanges[0]["signed"]["verdict"].as_str().unwrap();
@@ -225,32 +227,32 @@ fn express() -> Option<Command> {
 #[test]
 fn flask_app_verifies_every_message_and_callback() {
     match flask() {
-        Some(mut bot) => every_message_gets_through_to(&mut bot),
-        None => left_out("a Flask app with the official library, called by the emulator"),
+        Some(mut bot) => check_every_message(&mut bot),
+        None => report_skipped("a Flask app with the official library, called by the emulator"),
     }
 }
 
 #[test]
 fn express_app_verifies_every_message_and_callback() {
     match express() {
-        Some(mut bot) => every_message_gets_through_to(&mut bot),
-        None => left_out("an Express app with the official library, called by the emulator"),
+        Some(mut bot) => check_every_message(&mut bot),
+        None => report_skipped("an Express app with the official library, called by the emulator"),
     }
 }
 
 #[test]
 fn failing_flask_app_gets_fallback_call() {
     match flask() {
-        Some(mut bot) => the_fallback_is_called_and_verified_by(&mut bot),
-        None => left_out("the fallback of a Flask app"),
+        Some(mut bot) => check_fallback(&mut bot),
+        None => report_skipped("the fallback of a Flask app"),
     }
 }
 
 #[test]
 fn failing_express_app_gets_fallback_call() {
     match express() {
-        Some(mut bot) => the_fallback_is_called_and_verified_by(&mut bot),
-        None => left_out("the fallback of an Express app"),
+        Some(mut bot) => check_fallback(&mut bot),
+        None => report_skipped("the fallback of an Express app"),
     }
 }
 
@@ -258,8 +260,8 @@ fn failing_express_app_gets_fallback_call() {
 #[test]
 fn flask_app_with_wrong_token_returns_403() {
     match flask() {
-        Some(mut bot) => a_wrong_token_is_seen_by(&mut bot),
-        None => left_out("a Flask app with a wrong token"),
+        Some(mut bot) => check_wrong_token(&mut bot),
+        None => report_skipped("a Flask app with a wrong token"),
     }
 }
 
@@ -267,7 +269,7 @@ fn flask_app_with_wrong_token_returns_403() {
 #[test]
 fn express_app_with_wrong_token_returns_403() {
     match express() {
-        Some(mut bot) => a_wrong_token_is_seen_by(&mut bot),
-        None => left_out("an Express app with a wrong token"),
+        Some(mut bot) => check_wrong_token(&mut bot),
+        None => report_skipped("an Express app with a wrong token"),
     }
 }

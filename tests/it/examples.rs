@@ -32,20 +32,22 @@ use replyhook::App;
 use replyhook::outbound::SendErrorKind;
 use replyhook::testing::TestBot;
 
-use crate::support::{ACCOUNT, ORIGIN, Storage, TOKEN, TestApp, Webhook, app, root, says};
+use crate::support::{
+    ACCOUNT, ORIGIN, RawServer, TOKEN, TestApp, Webhook, app, root, twiml_message,
+};
 
 #[tokio::test]
 async fn order_status_accepts_every_order_number_format() {
     let bot = TestBot::start(|| App::builder().handler(order_status::bot())).await;
     let ana = bot.whatsapp("+34600000001");
-    for asked in ["order 42", "Order 42", "#42", "42", "/order 42"] {
-        ana.says(asked).await.assert_reply("Order 42 leaves today.");
+    for text in ["order 42", "Order 42", "#42", "42", "/order 42"] {
+        ana.says(text).await.assert_reply("Order 42 leaves today.");
     }
     ana.says("order 7")
         .await
         .assert_reply("There is no order 7.");
-    for asked in ["where is it?", "99999999999", "/order mine"] {
-        ana.says(asked)
+    for text in ["where is it?", "99999999999", "/order mine"] {
+        ana.says(text)
             .await
             .assert_reply("Write your order's number, such as: order 42");
     }
@@ -115,7 +117,7 @@ async fn photo_receipt_saves_photo_under_generated_name() {
 
 #[tokio::test]
 async fn photo_receipt_replies_when_download_fails() {
-    let storage = Storage::start().await;
+    let storage = RawServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     let api = [("REPLYHOOK__TWILIO__API_URL", storage.url())];
     let app = TestApp::build(&api, |app| {
@@ -123,7 +125,7 @@ async fn photo_receipt_replies_when_download_fails() {
     });
     let (sid, file) = (format!("MM{:032x}", 1), format!("ME{:032x}", 1));
     let at = format!("GET /2010-04-01/Accounts/{ACCOUNT}/Messages/{sid}/Media/{file}");
-    storage.answers(&at, 403, &[], b"");
+    storage.queue_response(&at, 403, &[], b"");
     let photo = Webhook::message(1, "my receipt")
         .with("MessageSid", &sid)
         .with("NumMedia", "1")
@@ -131,9 +133,9 @@ async fn photo_receipt_replies_when_download_fails() {
         .with("MediaContentType0", "image/jpeg");
     assert_eq!(
         app.send(photo).await.twiml(),
-        says("Your photo did not reach me. Please send it once more.")
+        twiml_message("Your photo did not reach me. Please send it once more.")
     );
-    assert_eq!(storage.lines(), [at]);
+    assert_eq!(storage.request_lines(), [at]);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
@@ -185,8 +187,8 @@ async fn reminders_are_sent_once_and_only_with_consent() {
         time: "12:00",
     };
     let sender = bot.outbound().await;
-    let stranger = reminders::remind(&sender, &appointment(1)).await;
-    assert_eq!(stranger.unwrap_err().kind(), SendErrorKind::NoOptIn);
+    let rejected = reminders::remind(&sender, &appointment(1)).await;
+    assert_eq!(rejected.unwrap_err().kind(), SendErrorKind::NoOptIn);
     ana.says("Tomorrow at twelve, please.")
         .await
         .assert_reply("See you then!");
@@ -206,21 +208,23 @@ async fn reminders_are_sent_once_and_only_with_consent() {
 #[tokio::test]
 async fn mounted_serves_page_and_webhooks() {
     let test = TestApp::with(mounted::bot);
-    test.opened().await;
+    test.wait_until_ready().await;
     let site = mounted::site(test.router.clone());
     let page = Request::get("/").body(axum::body::Body::empty()).unwrap();
-    assert_eq!(app::answer(&site, page).await.body, "Ana's bicycles");
-    let answer = app::answer(&site, Webhook::message(1, "hi").request()).await;
-    assert_eq!(answer.twiml(), says("You said: hi"));
-    test.end().await;
+    assert_eq!(app::call_router(&site, page).await.body, "Ana's bicycles");
+    let answer = app::call_router(&site, Webhook::message(1, "hi").request()).await;
+    assert_eq!(answer.twiml(), twiml_message("You said: hi"));
+    test.shut_down().await;
 }
 
 #[tokio::test]
 async fn verify_only_accepts_only_twilio_signature() {
     let router = verify_only::app(ORIGIN, TOKEN).unwrap();
     let sms = || Webhook::message(1, "1 < 2").to("/sms");
-    let answer = app::answer(&router, sms().request()).await;
-    assert_eq!(answer.twiml(), says("You said: 1 &lt; 2"));
+    let answer = app::call_router(&router, sms().request()).await;
+    assert_eq!(answer.twiml(), twiml_message("You said: 1 &lt; 2"));
     let forged = sms().token("fedcba9876543210fedcba9876543210");
-    app::answer(&router, forged.request()).await.rejected(403);
+    app::call_router(&router, forged.request())
+        .await
+        .assert_rejected(403);
 }

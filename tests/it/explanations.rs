@@ -34,11 +34,11 @@ fn message() -> Webhook {
     Webhook::message(1, "two words and a + plus").header("Host", "10.0.0.3:8080")
 }
 
-const OURS: &str = "https://bot.example.com/a/webhook";
+const VERIFIED_URL: &str = "https://bot.example.com/a/webhook";
 
 fn signed_for(url: &str, public_url: &str) -> String {
     format!(
-        "signed for {url} and verified for {OURS}: set PUBLIC_URL={public_url}, or enter {OURS} in Twilio's console"
+        "signed for {url} and verified for {VERIFIED_URL}: set PUBLIC_URL={public_url}, or enter {VERIFIED_URL} in Twilio's console"
     )
 }
 
@@ -83,7 +83,7 @@ fn wrong_signature_explanation_names_exact_fix() {
         (
             "a slash too many in the console",
             message().signed_for("https://bot.example.com/a/webhook/"),
-            format!("signed for {OURS}/ and verified for {OURS}: enter {OURS} in Twilio's console"),
+            format!("signed for {VERIFIED_URL}/ and verified for {VERIFIED_URL}: enter {VERIFIED_URL} in Twilio's console"),
         ),
         (
             "the default token where the account has its own",
@@ -103,7 +103,7 @@ fn wrong_signature_explanation_names_exact_fix() {
         ),
         (
             "a body that was added",
-            message().signature(&sign(&Secret::new(TOKEN), OURS, None).unwrap()),
+            message().signature(&sign(&Secret::new(TOKEN), VERIFIED_URL, None).unwrap()),
             "signed as a request without parameters: something between Twilio and here turns a GET into a POST, or adds \
              a body; let it pass requests unchanged"
                 .to_owned(),
@@ -162,7 +162,7 @@ fn wrong_signature_explanation_names_exact_fix() {
         ),
         (
             "a signer that leaves out blanks",
-            sms.clone().signature(&sign(&Secret::new(TOKEN), OURS, Some(&unsigned_blank(&sms))).unwrap()),
+            sms.clone().signature(&sign(&Secret::new(TOKEN), VERIFIED_URL, Some(&unsigned_blank(&sms))).unwrap()),
             "signed without its empty parameters, which Twilio never does: the signer must sign empty parameters too".to_owned(),
         ),
         (
@@ -182,28 +182,28 @@ fn wrong_signature_explanation_names_exact_fix() {
         ),
         (
             "a signer that takes one value of a repeated name",
-            message().also("Tag", "a").also("Tag", "b").signature(&sign(&Secret::new(TOKEN), OURS, Some(&message().also("Tag", "a").form)).unwrap()),
+            message().also("Tag", "a").also("Tag", "b").signature(&sign(&Secret::new(TOKEN), VERIFIED_URL, Some(&message().also("Tag", "a").form)).unwrap()),
             "signed with one value of a repeated parameter, which Twilio never does: the signer must sign every distinct \
              value, sorted, with the name before each"
                 .to_owned(),
         ),
         (
             "a query that was encoded again",
-            message().to("/webhook?tenant=a+b").signed_for(&format!("{OURS}?tenant=a%20b")),
+            message().to("/webhook?tenant=a+b").signed_for(&format!("{VERIFIED_URL}?tenant=a%20b")),
             "the signature fits with the query encoded in another way: something between Twilio and here re-encodes it; \
              let it pass the query unchanged, or enter a URL without a query in Twilio's console"
                 .to_owned(),
         ),
         (
             "a query that was sorted",
-            message().to("/webhook?a=1&b=2").signed_for(&format!("{OURS}?b=2&a=1")),
+            message().to("/webhook?a=1&b=2").signed_for(&format!("{VERIFIED_URL}?b=2&a=1")),
             "the signature fits with the query's pairs in another order: something between Twilio and here sorts them; let \
              it pass the query unchanged, or enter a URL without a query in Twilio's console"
                 .to_owned(),
         ),
         (
             "a query that was added",
-            message().to("/webhook?utm=x").signed_for(OURS),
+            message().to("/webhook?utm=x").signed_for(VERIFIED_URL),
             "the signature fits without the query: something between Twilio and here adds it; let it pass the URL \
              unchanged"
                 .to_owned(),
@@ -245,7 +245,7 @@ fn wrong_signature_explanation_names_exact_fix() {
             "no known cause",
             message().signature(&base64_of(&[7; 20])),
             format!(
-                "none of these: another URL, token, body or query that was tried; verified for {OURS}, so compare this with \
+                "none of these: another URL, token, body or query that was tried; verified for {VERIFIED_URL}, so compare this with \
                  Twilio's console, and TWILIO_AUTH_TOKEN with the primary token of the account that owns the sender (not an \
                  API key's secret, not a secondary token that was not promoted)"
             ),

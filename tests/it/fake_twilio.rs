@@ -14,9 +14,9 @@ use replyhook::{AccountSid, ErrorCode, FormParams, MessageStatus, Secret};
 use serde_json::Value;
 
 use crate::support::{
-    ACCOUNT, Answer, Answered, Attempt, By, Delivery, EMPTY, FakeTwilio, Fault, ORIGIN,
-    OTHER_TOKEN, Policy, Post, Server, Shown, TOKEN, TestApp, Webhook, base64_of, open_window,
-    says, wire,
+    ACCOUNT, Attempt, Delivery, EMPTY, FakeTwilio, Fault, HttpResponse, ORIGIN, OTHER_TOKEN,
+    PhoneMessage, Policy, Post, PostOutcome, SentVia, Server, TOKEN, TestApp, Webhook, base64_of,
+    open_window, twiml_message, wire,
 };
 
 const USER: &str = "whatsapp:+15550001111";
@@ -48,14 +48,14 @@ async fn send(twilio: &FakeTwilio, message: &NewMessage) -> Result<Message, Rest
 
 async fn list(
     twilio: &FakeTwilio,
-    which: impl FnOnce(&mut ListMessages),
+    configure: impl FnOnce(&mut ListMessages),
 ) -> Result<Vec<Message>, RestError> {
     let credentials = credentials();
-    let mut asked = ListMessages::default();
-    which(&mut asked);
+    let mut query = ListMessages::default();
+    configure(&mut query);
     client(twilio)
         .messages(account(), &credentials)
-        .list(&asked)
+        .list(&query)
         .await
 }
 
@@ -81,12 +81,12 @@ fn post(body: &str) -> Vec<u8> {
     )
 }
 
-fn bodies(shown: &[Shown]) -> Vec<&str> {
-    shown.iter().map(|shown| shown.body.as_str()).collect()
+fn bodies(phone: &[PhoneMessage]) -> Vec<&str> {
+    phone.iter().map(|message| message.body.as_str()).collect()
 }
 
-fn answers(posts: &[Post]) -> Vec<Answered> {
-    posts.iter().map(|post| post.answered).collect()
+fn outcomes(posts: &[Post]) -> Vec<PostOutcome> {
+    posts.iter().map(|post| post.outcome).collect()
 }
 
 fn attempts(delivery: &Delivery) -> Vec<(&str, Option<u16>, bool)> {
@@ -99,10 +99,10 @@ fn attempts(delivery: &Delivery) -> Vec<(&str, Option<u16>, bool)> {
 }
 
 /// Starts a server that sends these responses, one per connection. The thread returns the requests.
-fn stand_in(answers: Vec<Vec<u8>>) -> (SocketAddr, JoinHandle<Vec<Vec<u8>>>) {
+fn start_scripted_server(answers: Vec<Vec<u8>>) -> (SocketAddr, JoinHandle<Vec<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let asked = std::thread::spawn(move || {
+    let requests = std::thread::spawn(move || {
         let answered = answers.into_iter().map(|answer| {
             let (mut stream, _) = listener.accept().unwrap();
             let request = read_request(&mut stream);
@@ -111,7 +111,7 @@ fn stand_in(answers: Vec<Vec<u8>>) -> (SocketAddr, JoinHandle<Vec<Vec<u8>>>) {
         });
         answered.collect()
     });
-    (address, asked)
+    (address, requests)
 }
 
 fn read_request(stream: &mut std::net::TcpStream) -> Vec<u8> {
@@ -132,17 +132,17 @@ fn read_request(stream: &mut std::net::TcpStream) -> Vec<u8> {
     [request.into_bytes(), body].concat()
 }
 
-fn answer(status: u16, content_type: &str, body: &str) -> Vec<u8> {
+fn raw_response(status: u16, content_type: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!("HTTP/1.1 {status} Told\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n{body}")
         .into_bytes()
 }
 
 /// Returns a response with this TwiML document.
-fn document(body: &str) -> Answer {
+fn twiml_response(body: &str) -> HttpResponse {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", "text/xml; charset=utf-8".parse().unwrap());
-    Answer {
+    HttpResponse {
         status: 200,
         headers,
         body: body.to_owned(),
@@ -192,15 +192,15 @@ fn rest_message_gets_full_response_and_reaches_phone() {
     );
     let date = created["date_created"].as_str().unwrap();
     assert_eq!((date.len(), &date[25..]), (31, " +0000"), "{date}");
-    let shown = Shown {
+    let message = PhoneMessage {
         body: "hello & +1".to_owned(),
         media: Vec::new(),
         sid: created["sid"].as_str().unwrap().to_owned(),
-        by: By::Rest,
+        via: SentVia::Rest,
         in_reply_to: None,
         from: BOT.to_owned(),
     };
-    assert_eq!(twilio.phone(USER), [shown]);
+    assert_eq!(twilio.phone(USER), [message]);
     assert!(twilio.phone(BOT).is_empty());
 }
 
@@ -227,26 +227,31 @@ async fn rest_client_sends_fetches_and_lists_messages() {
     let sids = |found: Vec<Message>| found.iter().map(|one| one.sid).collect::<Vec<_>>();
     let all = list(&twilio, |_| {}).await.unwrap();
     assert_eq!(sids(all), [other.sid, second.sid, first.sid]);
-    let to_user = list(&twilio, |which| which.to = Some(USER.into())).await;
+    let to_user = list(&twilio, |configure| configure.to = Some(USER.into())).await;
     assert_eq!(sids(to_user.unwrap()), [second.sid, first.sid]);
-    let by_user = list(&twilio, |which| which.from = Some(USER.into())).await;
+    let by_user = list(&twilio, |configure| configure.from = Some(USER.into())).await;
     assert!(by_user.unwrap().is_empty());
-    let page = list(&twilio, |which| which.page_size = Some(1)).await;
+    let page = list(&twilio, |configure| configure.page_size = Some(1)).await;
     assert_eq!(sids(page.unwrap()), [other.sid]);
     // The day of the first message: midnight may pass during the test.
     let day = jiff::fmt::rfc2822::parse(&first.date_created.unwrap()).unwrap();
     let since = |day: jiff::civil::Date| {
         let twilio = &twilio;
-        async move { list(twilio, |which| which.sent_from = Some(day.to_string())).await }
+        async move {
+            list(twilio, |configure| {
+                configure.sent_from = Some(day.to_string());
+            })
+            .await
+        }
     };
     assert_eq!(since(day.date()).await.unwrap().len(), 3);
     let later = day.date().checked_add(jiff::Span::new().days(2)).unwrap();
     assert!(since(later).await.unwrap().is_empty());
     assert_eq!(twilio.lists()[1].iter().collect::<Vec<_>>(), [("To", USER)]);
     // Another account does not see these messages.
-    let stranger: AccountSid = "AC00000000000000000000000000000002".parse().unwrap();
-    let login = Credentials::auth_token(stranger, Secret::new(TOKEN));
-    let found = client.messages(stranger, &login);
+    let other_account: AccountSid = "AC00000000000000000000000000000002".parse().unwrap();
+    let login = Credentials::auth_token(other_account, Secret::new(TOKEN));
+    let found = client.messages(other_account, &login);
     assert!(
         found
             .list(&ListMessages::default())
@@ -268,15 +273,15 @@ async fn template_and_service_messages_are_shown_on_phone() {
         .await
         .unwrap();
     assert_eq!((sent.status, sent.from), (MessageStatus::Accepted, None));
-    let shown = twilio.phone(USER);
+    let phone = twilio.phone(USER);
     assert_eq!(
-        bodies(&shown),
+        bodies(&phone),
         [r#"HX00000000000000000000000000000001 {"1":"Ana"}"#, "hi"]
     );
     let listed = list(&twilio, |_| {}).await.unwrap();
     assert_eq!(
         (listed[0].from.clone(), listed[0].messaging_service_sid),
-        (Some(shown[1].from.as_str().into()), Some(service))
+        (Some(phone[1].from.as_str().into()), Some(service))
     );
 }
 
@@ -303,14 +308,17 @@ fn rest_call_with_unknown_credentials_gets_401() {
     let posts = twilio.posts();
     let users: Vec<_> = posts.iter().map(|post| post.user.as_str()).collect();
     assert_eq!(users, [ACCOUNT, &other[..34], ACCOUNT, "SK1"]);
-    assert_eq!(answers(&posts), [401, 401, 401, 201].map(Answered::Status));
+    assert_eq!(
+        outcomes(&posts),
+        [401, 401, 401, 201].map(PostOutcome::Status)
+    );
     assert_eq!(twilio.phone(USER).len(), 1);
 }
 
 #[test]
 fn invalid_message_is_rejected_without_consuming_fault() {
     let twilio = FakeTwilio::start();
-    twilio.fault(Fault::TakenThenReset, 1);
+    twilio.fault(Fault::AcceptedThenReset, 1);
     let long = "x".repeat(1601);
     for (pairs, code) in [
         (&[("From", BOT), ("Body", "x")][..], 21604),
@@ -369,9 +377,9 @@ async fn injected_fault_yields_expected_retry_advice() {
             0,
         ),
         (Fault::ResetBefore, RetryAdvice::Ambiguous, 0),
-        (Fault::TakenThenReset, RetryAdvice::Ambiguous, 1),
-        (Fault::TakenThenGarbage, RetryAdvice::Ambiguous, 1),
-        (Fault::TakenThenStatus(500), RetryAdvice::Ambiguous, 1),
+        (Fault::AcceptedThenReset, RetryAdvice::Ambiguous, 1),
+        (Fault::AcceptedThenGarbage, RetryAdvice::Ambiguous, 1),
+        (Fault::AcceptedThenStatus(500), RetryAdvice::Ambiguous, 1),
     ] {
         let twilio = FakeTwilio::start();
         twilio.fault(fault, 2);
@@ -387,9 +395,9 @@ async fn injected_fault_yields_expected_retry_advice() {
             assert_eq!(twilio.phone(USER).len(), number * shown, "{fault:?}");
         }
         send(&twilio, &text("after that")).await.unwrap();
-        let fault = Answered::Fault(fault);
+        let fault = PostOutcome::Fault(fault);
         let posts = twilio.posts();
-        assert_eq!(answers(&posts), [fault, fault, Answered::Status(201)]);
+        assert_eq!(outcomes(&posts), [fault, fault, PostOutcome::Status(201)]);
         assert_eq!(
             (posts[1].form.get("Body"), posts[1].user.as_str()),
             (Some("hi"), ACCOUNT)
@@ -419,19 +427,19 @@ fn hanging_post_blocks_no_other_post() {
     twilio.wait_for_posts(1);
     // A connection without a request ends with it too.
     let mut silent = wire::connect(twilio.address());
-    let taken = wire::exchange(twilio.address(), &post("taken")).unwrap();
-    assert_eq!(taken.status, 201);
+    let response = wire::exchange(twilio.address(), &post("taken")).unwrap();
+    assert_eq!(response.status, 201);
     assert_eq!(bodies(&twilio.phone(USER)), ["taken"]);
     assert_eq!(
-        answers(&twilio.posts()),
-        [Answered::Fault(Fault::Hang), Answered::Status(201)]
+        outcomes(&twilio.posts()),
+        [PostOutcome::Fault(Fault::Hang), PostOutcome::Status(201)]
     );
     hanging.set_nonblocking(true).unwrap();
     let pending = hanging.peek(&mut [0]).unwrap_err();
     assert_eq!(pending.kind(), std::io::ErrorKind::WouldBlock);
     hanging.set_nonblocking(false).unwrap();
     drop(twilio);
-    assert!(wire::read_answer(&mut hanging).is_none());
+    assert!(wire::read_response(&mut hanging).is_none());
     assert!(wire::is_closed(&mut silent));
 }
 
@@ -442,8 +450,8 @@ async fn outage_refuses_connections_until_up_at_same_address() {
     let credentials = credentials();
     let messages = client.messages(account(), &credentials);
     for round in 1..=3 {
-        twilio.down();
-        twilio.down();
+        twilio.start_outage();
+        twilio.start_outage();
         let error = messages
             .create(&text("lost"), &open_window())
             .await
@@ -451,8 +459,8 @@ async fn outage_refuses_connections_until_up_at_same_address() {
         assert_eq!(error.kind(), RestErrorKind::Connect);
         let rejected = std::net::TcpStream::connect(twilio.address()).unwrap_err();
         assert_eq!(rejected.kind(), std::io::ErrorKind::ConnectionRefused);
-        twilio.up();
-        twilio.up();
+        twilio.end_outage();
+        twilio.end_outage();
         messages
             .create(&text("taken"), &open_window())
             .await
@@ -473,7 +481,7 @@ fn held_posts_are_accepted_in_order_after_disconnect() {
         stream.write_all(&post(&number.to_string())).unwrap();
         open.push(stream);
         let posts = twilio.wait_for_posts(number);
-        assert_eq!(posts[number - 1].answered, Answered::Waiting);
+        assert_eq!(posts[number - 1].outcome, PostOutcome::Waiting);
     }
     // Close all connections except the last.
     let mut last = open.pop().unwrap();
@@ -481,27 +489,27 @@ fn held_posts_are_accepted_in_order_after_disconnect() {
     assert!(twilio.phone(USER).is_empty());
     twilio.release_posts();
     assert_eq!(bodies(&twilio.phone(USER)), ["1", "2", "3", "4", "5"]);
-    assert_eq!(wire::read_answer(&mut last).unwrap().status, 201);
+    assert_eq!(wire::read_response(&mut last).unwrap().status, 201);
     twilio.hold_posts();
     let mut stream = wire::connect(twilio.address());
     stream.write_all(&post("6")).unwrap();
     twilio.wait_for_posts(6);
     // A held request ends when the fake Twilio is dropped.
     drop(twilio);
-    assert!(wire::read_answer(&mut stream).is_none());
+    assert!(wire::read_response(&mut stream).is_none());
 }
 
 #[test]
 fn wait_for_phone_returns_expected_messages() {
     let twilio = FakeTwilio::start();
-    let shown = std::thread::scope(|scope| {
+    let phone = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| twilio.wait_for_phone(USER, 2));
         for body in ["1", "2"] {
             wire::exchange(twilio.address(), &post(body)).unwrap();
         }
         waiting.join().unwrap()
     });
-    assert_eq!(bodies(&shown), ["1", "2"]);
+    assert_eq!(bodies(&phone), ["1", "2"]);
 }
 
 // A second delivery shows the reply again but lists the inbound message once.
@@ -513,14 +521,14 @@ async fn delivered_message_is_shown_and_listed_with_reply() {
     let delivery = twilio.deliver(|| Some(server.public), &webhook, Policy::BOTH);
     assert_eq!(attempts(&delivery), [("/webhook", Some(200), true)]);
     assert!(delivery.acknowledged());
-    let shown = twilio.phone(USER);
+    let phone = twilio.phone(USER);
     assert_eq!(
-        shown,
-        [Shown {
+        phone,
+        [PhoneMessage {
             body: "hi & <you>".to_owned(),
             media: Vec::new(),
-            sid: shown[0].sid.clone(),
-            by: By::Twiml,
+            sid: phone[0].sid.clone(),
+            via: SentVia::Twiml,
             in_reply_to: Some("SM00000000000000000000000000000001".to_owned()),
             from: BOT.to_owned(),
         }]
@@ -530,7 +538,7 @@ async fn delivered_message_is_shown_and_listed_with_reply() {
     assert_eq!(
         listed.iter().map(of).collect::<Vec<_>>(),
         [
-            (shown[0].sid.clone(), "outbound-reply".to_owned()),
+            (phone[0].sid.clone(), "outbound-reply".to_owned()),
             (
                 "SM00000000000000000000000000000001".to_owned(),
                 "inbound".to_owned()
@@ -539,7 +547,7 @@ async fn delivered_message_is_shown_and_listed_with_reply() {
     );
     twilio.deliver(|| Some(server.public), &webhook, Policy::BOTH);
     assert_eq!(twilio.phone(USER).len(), 2);
-    let from_user = list(&twilio, |which| which.from = Some(USER.into())).await;
+    let from_user = list(&twilio, |configure| configure.from = Some(USER.into())).await;
     assert_eq!(from_user.unwrap().len(), 1);
 }
 
@@ -548,31 +556,31 @@ async fn delivered_message_is_shown_and_listed_with_reply() {
 fn broken_connection_is_retried_at_current_server_address() {
     let twilio = FakeTwilio::start();
     let server = Server::start(&[]);
-    let (broken, asked) = stand_in(vec![Vec::new()]);
-    let places = [broken, server.public];
+    let (broken, requests) = start_scripted_server(vec![Vec::new()]);
+    let servers = [broken, server.public];
     let next = AtomicUsize::new(0);
-    let place = || places.get(next.fetch_add(1, Ordering::Relaxed)).copied();
-    let delivery = twilio.deliver(place, &Webhook::message(1, "hi"), Policy::BOTH);
+    let next_server = || servers.get(next.fetch_add(1, Ordering::Relaxed)).copied();
+    let delivery = twilio.deliver(next_server, &Webhook::message(1, "hi"), Policy::BOTH);
     assert_eq!(
         attempts(&delivery),
         [("/webhook", None, false), ("/webhook", Some(200), true)]
     );
     assert_eq!(bodies(&twilio.phone(USER)), ["hi"]);
-    assert_eq!(asked.join().unwrap().len(), 1);
+    assert_eq!(requests.join().unwrap().len(), 1);
 
     let nothing = vec![Vec::new(); 3];
-    let (broken, asked) = stand_in(nothing);
+    let (broken, requests) = start_scripted_server(nothing);
     let delivery = twilio.deliver(|| Some(broken), &Webhook::message(2, "hi"), Policy::BOTH);
     assert!(!delivery.acknowledged());
-    let asked = asked.join().unwrap();
-    assert_eq!(asked[0], asked[1]);
+    let requests = requests.join().unwrap();
+    assert_eq!(requests[0], requests[1]);
     let token = |request: &[u8]| {
         let request = String::from_utf8(request.to_vec()).unwrap();
         let (_, rest) = request.split_once("I-Twilio-Idempotency-Token: ").unwrap();
         rest.lines().next().unwrap().to_owned()
     };
-    assert_eq!(token(&asked[0]).len(), 36);
-    assert_ne!(token(&asked[0]), token(&asked[2]));
+    assert_eq!(token(&requests[0]).len(), 36);
+    assert_ne!(token(&requests[0]), token(&requests[2]));
 }
 
 // The fallback call is signed for its own URL and names the error and the failed URL.
@@ -580,11 +588,15 @@ fn broken_connection_is_retried_at_current_server_address() {
 fn failed_webhook_is_followed_by_signed_fallback_call() {
     let twilio = FakeTwilio::start();
     let server = Server::start(&[]);
-    let (failing, asked) = stand_in(vec![answer(500, "text/xml", &says("an error"))]);
-    let places = [failing, server.public];
+    let (failing, asked) = start_scripted_server(vec![raw_response(
+        500,
+        "text/xml",
+        &twiml_message("an error"),
+    )]);
+    let servers = [failing, server.public];
     let next = AtomicUsize::new(0);
-    let place = || places.get(next.fetch_add(1, Ordering::Relaxed)).copied();
-    let delivery = twilio.deliver(place, &Webhook::message(1, "hi"), Policy::FALLBACK);
+    let next_server = || servers.get(next.fetch_add(1, Ordering::Relaxed)).copied();
+    let delivery = twilio.deliver(next_server, &Webhook::message(1, "hi"), Policy::FALLBACK);
     assert_eq!(
         attempts(&delivery),
         [
@@ -596,7 +608,7 @@ fn failed_webhook_is_followed_by_signed_fallback_call() {
     asked.join().unwrap();
 
     // The parameters of the fallback call.
-    let (failing, asked) = stand_in(vec![answer(500, "text/xml", EMPTY); 2]);
+    let (failing, asked) = start_scripted_server(vec![raw_response(500, "text/xml", EMPTY); 2]);
     twilio.deliver(
         || Some(failing),
         &Webhook::message(2, "hi"),
@@ -616,8 +628,8 @@ fn failed_webhook_is_followed_by_signed_fallback_call() {
 fn delivery_attempts_without_listener_follow_policy() {
     let twilio = FakeTwilio::start();
     // Its address is reserved: no other process can listen there.
-    let nobody = FakeTwilio::start();
-    nobody.down();
+    let unreachable = FakeTwilio::start();
+    unreachable.start_outage();
     let once = ("/webhook", None, false);
     let fallback = ("/webhook/fallback", None, false);
     for (policy, expected) in [
@@ -626,7 +638,7 @@ fn delivery_attempts_without_listener_follow_policy() {
         (Policy::FALLBACK, &[once, fallback]),
         (Policy::BOTH, &[once, once, fallback]),
     ] {
-        for place in [None, Some(nobody.address())] {
+        for place in [None, Some(unreachable.address())] {
             let delivery = twilio.deliver(|| place, &Webhook::message(1, "hi"), policy);
             assert_eq!(attempts(&delivery), expected);
             assert!(!delivery.acknowledged());
@@ -641,13 +653,21 @@ fn unusable_response_fails_and_shows_nothing() {
         format!("HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 999\r\n\r\n{body}")
             .into_bytes()
     };
-    let xml = |body: &str| answer(200, "text/xml", body);
+    let xml = |body: &str| raw_response(200, "text/xml", body);
     for (what, answer, status) in [
         ("nothing", Vec::new(), None),
-        ("half an answer", short(&says("x")), None),
-        ("a 500", answer(500, "text/xml", &says("x")), Some(500)),
-        ("a 204", answer(204, "text/xml", ""), Some(204)),
-        ("JSON", answer(200, "application/json", "{}"), Some(200)),
+        ("half an answer", short(&twiml_message("x")), None),
+        (
+            "a 500",
+            raw_response(500, "text/xml", &twiml_message("x")),
+            Some(500),
+        ),
+        ("a 204", raw_response(204, "text/xml", ""), Some(204)),
+        (
+            "JSON",
+            raw_response(200, "application/json", "{}"),
+            Some(200),
+        ),
         (
             "no type",
             b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec(),
@@ -656,7 +676,7 @@ fn unusable_response_fails_and_shows_nothing() {
         ("an empty document", xml(""), Some(200)),
         (
             "a blank before it",
-            xml(&format!(" {}", says("x"))),
+            xml(&format!(" {}", twiml_message("x"))),
             Some(200),
         ),
         ("an open tag", xml("<Response><Message>x"), Some(200)),
@@ -688,27 +708,35 @@ fn unusable_response_fails_and_shows_nothing() {
         ),
         (
             "a character that XML cannot hold",
-            xml(&says("x\u{1}")),
+            xml(&twiml_message("x\u{1}")),
             Some(200),
         ),
-        ("a reference to one", xml(&says("x&#1;")), Some(200)),
+        (
+            "a reference to one",
+            xml(&twiml_message("x&#1;")),
+            Some(200),
+        ),
         (
             "an attribute twice",
             xml(r#"<Response><Message to="a" to="b">x</Message></Response>"#),
             Some(200),
         ),
-        ("too much", xml(&says(&"x".repeat(64_000))), Some(200)),
+        (
+            "too much",
+            xml(&twiml_message(&"x".repeat(64_000))),
+            Some(200),
+        ),
     ] {
         let twilio = FakeTwilio::start();
-        let (server, asked) = stand_in(vec![answer]);
+        let (server, requests) = start_scripted_server(vec![answer]);
         let delivery = twilio.deliver(|| Some(server), &Webhook::message(1, "hi"), Policy::NEITHER);
         assert_eq!(attempts(&delivery), [("/webhook", status, false)], "{what}");
         assert!(twilio.phone(USER).is_empty(), "{what}");
-        asked.join().unwrap();
+        requests.join().unwrap();
     }
     // A plain-text response is a common mistake, but not a failure: the user gets the text.
     let twilio = FakeTwilio::start();
-    let (server, _) = stand_in(vec![answer(200, "text/plain", "OK")]);
+    let (server, _) = start_scripted_server(vec![raw_response(200, "text/plain", "OK")]);
     let delivery = twilio.deliver(|| Some(server), &Webhook::message(1, "hi"), Policy::NEITHER);
     assert!(delivery.acknowledged());
     assert_eq!(bodies(&twilio.phone(USER)), ["OK"]);
@@ -720,7 +748,7 @@ fn twiml_is_executed_as_it_is_written() {
     let webhook = Webhook::message(1, "hi");
     let executed = twilio.execute(
         &webhook,
-        &document(
+        &twiml_response(
             r#"<?xml version="1.0" encoding="UTF-8"?><!-- two --><Response>
             <Message>a &amp; b&#13;<![CDATA[<c>]]></Message>
             <Message to="whatsapp:+15550003333" from="whatsapp:+15550004444" statusCallback="https://hooks.example.test/s?a=1&amp;b=2">
@@ -753,11 +781,17 @@ fn twiml_is_executed_as_it_is_written() {
     let many: String = (1..=11)
         .map(|n| format!("<Message>{n}</Message>"))
         .collect();
-    assert!(twilio.execute(&webhook, &document(&format!("<Response>{long}</Response>"))));
+    assert!(twilio.execute(
+        &webhook,
+        &twiml_response(&format!("<Response>{long}</Response>"))
+    ));
     assert!(twilio.phone(USER).is_empty());
-    assert!(twilio.execute(&webhook, &document(&format!("<Response>{many}</Response>"))));
+    assert!(twilio.execute(
+        &webhook,
+        &twiml_response(&format!("<Response>{many}</Response>"))
+    ));
     assert_eq!(twilio.phone(USER).len(), 10);
-    assert!(twilio.execute(&webhook, &document(EMPTY)));
+    assert!(twilio.execute(&webhook, &twiml_response(EMPTY)));
     assert_eq!(twilio.phone(USER).len(), 10);
 }
 
@@ -795,7 +829,7 @@ async fn status_callback_uses_message_url_and_updates_message() {
     let listed = list(&twilio, |_| {}).await.unwrap();
     assert_eq!(listed[0].error_code, Some(ErrorCode(63016)));
 
-    twilio.down();
+    twilio.start_outage();
     assert!(
         twilio
             .status(twilio.address(), &sid, "read", None)
@@ -823,9 +857,9 @@ fn concurrent_deliveries_answer_each_message_once() {
         }
     });
     for user in 0..8 {
-        let shown = twilio.phone(&format!("whatsapp:+1555000{user:04}"));
+        let phone = twilio.phone(&format!("whatsapp:+1555000{user:04}"));
         let expected: Vec<_> = (0..10).map(|number| format!("{user}-{number}")).collect();
-        assert_eq!(bodies(&shown), expected);
+        assert_eq!(bodies(&phone), expected);
     }
     assert_eq!(twilio.phone(USER).len(), 80);
     let mut sids: Vec<_> = twilio.phone(USER).into_iter().map(|one| one.sid).collect();

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::support::{
-    Asked, Dev, ORIGIN, Program, Scripted, TOKEN, installed, left_out, replyhook, root,
+    Dev, ORIGIN, Program, RecordedRequest, ScriptedServer, TOKEN, installed, replyhook,
+    report_skipped, root,
 };
 
 const KEY: [u8; 32] = [7; 32];
@@ -24,9 +25,9 @@ fn secret() -> String {
 
 /// A dev server that forwards messages to a scripted service.
 struct Forwarding {
-    desk: DevServer,
+    dev_server: DevServer,
     remote: EmulatorClient,
-    service: Scripted,
+    service: ScriptedServer,
 }
 
 impl Forwarding {
@@ -35,31 +36,32 @@ impl Forwarding {
     }
 
     async fn with(env: &[(&str, &str)]) -> Self {
-        let service = Scripted::start().await;
+        let service = ScriptedServer::start().await;
         let url = format!("{}/message", service.url());
         let secret = secret();
-        let own = [
+        let base_env = [
             ("REPLYHOOK__HANDLER__KIND", "forward"),
             ("REPLYHOOK__HANDLER__FORWARD_URL", url.as_str()),
             ("REPLYHOOK__HANDLER__FORWARD_SECRET", secret.as_str()),
         ];
-        let sources = Sources::default().with_env(own.into_iter().chain(env.iter().copied()));
+        let sources = Sources::default().with_env(base_env.into_iter().chain(env.iter().copied()));
         let mut options = DevServerOptions::default();
         options.emulator_port = Some(0);
         options.port = Some(0);
-        let desk = DevServer::start(App::builder(), sources, options)
+        let dev_server = DevServer::start(App::builder(), sources, options)
             .await
             .unwrap();
-        let remote = EmulatorClient::new(desk.emulator().url()).unwrap();
+        let remote = EmulatorClient::new(dev_server.emulator().url()).unwrap();
         Self {
-            desk,
+            dev_server,
             remote,
             service,
         }
     }
 
-    fn answers(&self, status: u16, content_type: &str, body: &str) {
-        self.service.answers("/message", status, content_type, body);
+    fn queue_response(&self, status: u16, content_type: &str, body: &str) {
+        self.service
+            .queue_response("/message", status, content_type, body);
     }
 
     async fn says(&self, message: Value) -> Value {
@@ -70,8 +72,8 @@ impl Forwarding {
         self.remote.post(&["messages"], &all).await.unwrap()
     }
 
-    fn asked(&self) -> Asked {
-        self.service.asked().pop().unwrap()
+    fn last_request(&self) -> RecordedRequest {
+        self.service.requests().pop().unwrap()
     }
 }
 
@@ -94,7 +96,7 @@ fn outcome(answer: &Value) -> (Vec<(String, usize)>, Vec<u64>) {
 #[tokio::test]
 async fn forward_request_has_full_message_and_signature() {
     let bot = Forwarding::new().await;
-    bot.answers(204, "", "");
+    bot.queue_response(204, "", "");
     let answer = bot
         .says(json!({
             "body": "", "profile_name": "Ana",
@@ -107,20 +109,20 @@ async fn forward_request_has_full_message_and_signature() {
         }))
         .await;
     assert_eq!(outcome(&answer), (vec![], vec![200]));
-    let asked = bot.asked();
-    assert_eq!(asked.method, "POST");
-    assert_eq!(asked.headers["content-type"], "application/json");
-    assert_eq!(asked.headers["replyhook-attempt"], "1");
-    let header = |name: &str| asked.headers[name].to_str().unwrap().to_owned();
+    let request = bot.last_request();
+    assert_eq!(request.method, "POST");
+    assert_eq!(request.headers["content-type"], "application/json");
+    assert_eq!(request.headers["replyhook-attempt"], "1");
+    let header = |name: &str| request.headers[name].to_str().unwrap().to_owned();
     let (id, timestamp) = (header("webhook-id"), header("webhook-timestamp"));
     assert_eq!(id, answer["message_sid"].as_str().unwrap());
     let mut mac = Hmac::<Sha256>::new_from_slice(&KEY).unwrap();
     mac.update(format!("{id}.{timestamp}.").as_bytes());
-    mac.update(&asked.body);
+    mac.update(&request.body);
     let expected = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
     assert_eq!(header("webhook-signature"), expected);
 
-    let body: Value = serde_json::from_slice(&asked.body).unwrap();
+    let body: Value = serde_json::from_slice(&request.body).unwrap();
     let mut keys: Vec<_> = body
         .as_object()
         .unwrap()
@@ -189,16 +191,16 @@ async fn forward_request_has_full_message_and_signature() {
 
     bot.says(json!({"button": {"text": "Yes", "payload": "y"}, "media": [{"data": "aGk=", "content_type": "text/csv"}]}))
         .await;
-    let body: Value = serde_json::from_slice(&bot.asked().body).unwrap();
+    let body: Value = serde_json::from_slice(&bot.last_request().body).unwrap();
     assert_eq!(
         body["button"],
         json!({"text": "Yes", "payload": "y", "type": "REPLY"})
     );
     assert_eq!(body["media"][0]["content_type"], "text/csv");
     let link = body["media"][0]["link"].as_str().unwrap();
-    let begin = format!("{}/media/", bot.desk.server_url().unwrap());
+    let begin = format!("{}/media/", bot.dev_server.server_url().unwrap());
     assert!(link.starts_with(&begin), "{link}");
-    bot.desk.stop().await;
+    bot.dev_server.stop().await;
 }
 
 #[tokio::test]
@@ -246,8 +248,8 @@ async fn valid_service_response_becomes_reply() {
             vec![text("a"), ("b".to_owned(), 1)],
         ),
     ] {
-        bot.service.forget("/message");
-        bot.answers(status, content_type, body);
+        bot.service.clear_responses("/message");
+        bot.queue_response(status, content_type, body);
         let answer = bot.says(json!({"body": "hi"})).await;
         assert_eq!(
             outcome(&answer),
@@ -255,7 +257,7 @@ async fn valid_service_response_becomes_reply() {
             "{status} {content_type} {body}"
         );
     }
-    bot.desk.stop().await;
+    bot.dev_server.stop().await;
 }
 
 #[tokio::test]
@@ -297,10 +299,10 @@ async fn invalid_service_response_fails_and_fallback_retries_once() {
         (400, "text/plain", "hi"),
         (500, "application/json", r#"{"body":"hi"}"#),
     ] {
-        bot.service.forget("/message");
-        bot.answers(status, content_type, body);
-        bot.answers(200, "text/plain", "second time");
-        let before = bot.service.asked().len();
+        bot.service.clear_responses("/message");
+        bot.queue_response(status, content_type, body);
+        bot.queue_response(200, "text/plain", "second time");
+        let before = bot.service.requests().len();
         let answer = bot.says(json!({"body": format!("number {before}")})).await;
         let expected = (vec![("second time".to_owned(), 0)], vec![500, 200]);
         assert_eq!(
@@ -308,26 +310,26 @@ async fn invalid_service_response_fails_and_fallback_retries_once() {
             expected,
             "{status} {content_type} {body:.40}"
         );
-        let asked = bot.service.asked();
-        assert_eq!(asked.len(), before + 2, "forward must not retry");
-        assert_eq!(asked[before + 1].headers["replyhook-attempt"], "2");
-        let body: Value = serde_json::from_slice(&asked[before + 1].body).unwrap();
+        let requests = bot.service.requests();
+        assert_eq!(requests.len(), before + 2, "forward must not retry");
+        assert_eq!(requests[before + 1].headers["replyhook-attempt"], "2");
+        let body: Value = serde_json::from_slice(&requests[before + 1].body).unwrap();
         assert_eq!(body["attempt"], 2);
     }
-    bot.desk.stop().await;
+    bot.dev_server.stop().await;
 }
 
 #[tokio::test]
 async fn slow_service_response_is_sent_via_rest() {
     let env = [("REPLYHOOK__REPLY__DEADLINE_MS", "200")];
     let bot = Forwarding::with(&env).await;
-    bot.answers(200, "text/plain", "at last");
+    bot.queue_response(200, "text/plain", "at last");
     // Longer than a request may wait for the store.
     let slow = json!({"handler_ms": 3000});
     bot.remote.put(&["faults"], &slow).await.unwrap();
     let answer = bot.says(json!({"body": "hi"})).await;
     assert_eq!(outcome(&answer), (vec![], vec![200]));
-    let came = tokio::time::timeout(Duration::from_secs(20), async {
+    let late_reply = tokio::time::timeout(Duration::from_secs(20), async {
         loop {
             let shown = bot
                 .remote
@@ -345,8 +347,8 @@ async fn slow_service_response_is_sent_via_rest() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     });
-    came.await.expect("no late reply");
-    bot.desk.stop().await;
+    late_reply.await.expect("no late reply");
+    bot.dev_server.stop().await;
 }
 
 #[test]
@@ -362,25 +364,28 @@ fn invalid_forward_settings_are_rejected_with_fix() {
         assert_ne!(code, 0, "{out}");
         out + &err
     };
-    let told = problems(&[]);
+    let problem = problems(&[]);
     assert!(
-        told.contains("handler.forward_url") && told.contains("openssl rand -base64 32"),
-        "{told}"
+        problem.contains("handler.forward_url") && problem.contains("openssl rand -base64 32"),
+        "{problem}"
     );
     let url = (
         "REPLYHOOK__HANDLER__FORWARD_URL",
         "http://localhost:3000/message",
     );
     let short = ("REPLYHOOK__HANDLER__FORWARD_SECRET", "whsec_c2hvcnQ=");
-    let told = problems(&[url, short]);
+    let problem = problems(&[url, short]);
     assert!(
-        told.contains("24 to 64 bytes") && !told.contains("c2hvcnQ"),
-        "{told}"
+        problem.contains("24 to 64 bytes") && !problem.contains("c2hvcnQ"),
+        "{problem}"
     );
     let good = secret();
     let good = ("REPLYHOOK__HANDLER__FORWARD_SECRET", good.as_str());
-    let told = problems(&[("REPLYHOOK__HANDLER__FORWARD_URL", "localhost:3000"), good]);
-    assert!(told.contains("http://localhost:3000/message"), "{told}");
+    let problem = problems(&[("REPLYHOOK__HANDLER__FORWARD_URL", "localhost:3000"), good]);
+    assert!(
+        problem.contains("http://localhost:3000/message"),
+        "{problem}"
+    );
     let env = [&needed[..], &[url, good]].concat();
     let (code, out, _) = replyhook(&["check"], &env, "");
     assert_eq!(code, 0, "{out}");
@@ -388,13 +393,13 @@ fn invalid_forward_settings_are_rejected_with_fix() {
 }
 
 /// Checks that an example's bot verifies and replies to messages of the real server.
-fn is_a_bot(command: &mut Command) {
+fn check_bot(command: &mut Command) {
     let bot = Program::start(command.arg("0").env("FORWARD_SECRET", secret()));
     let port = bot.wait_for("port", |line| {
         Some(line.strip_prefix("listening on ")?.to_owned())
     });
     let url = format!("http://127.0.0.1:{port}/message");
-    let desk = |secret: &str| {
+    let start_dev = |secret: &str| {
         let env = [
             ("REPLYHOOK__HANDLER__KIND", "forward"),
             ("REPLYHOOK__HANDLER__FORWARD_URL", url.as_str()),
@@ -402,31 +407,31 @@ fn is_a_bot(command: &mut Command) {
         ];
         Dev::start_with(&["--port", "0"], &env)
     };
-    let says = |dev: &Dev, more: Value| {
+    let send = |dev: &Dev, more: Value| {
         let mut message = json!({"from": "whatsapp:+15550001111", "profile_name": "Ana"});
         for (name, value) in more.as_object().unwrap() {
             message[name] = value.clone();
         }
         dev.says(&message)
     };
-    let dev = desk(&secret());
-    let answer = says(&dev, json!({"body": "Olá 👍 & <b>"}));
+    let dev = start_dev(&secret());
+    let answer = send(&dev, json!({"body": "Olá 👍 & <b>"}));
     let expected = "Hello Ana, you said: Olá 👍 & <b>";
-    assert_eq!(answer["messages"][0]["body"], expected, "{}", bot.said());
+    assert_eq!(answer["messages"][0]["body"], expected, "{}", bot.output());
     let office = json!({"location": {"latitude": 52.52, "longitude": 13.405, "label": "Office"}});
-    let answer = says(&dev, office);
+    let answer = send(&dev, office);
     assert_eq!(
         answer["messages"][0]["body"],
         "Hello Ana, you are at Office."
     );
     let field = json!({"location": {"latitude": 52.5, "longitude": -13.405}});
-    let answer = says(&dev, field);
+    let answer = send(&dev, field);
     assert_eq!(
         answer["messages"][0]["body"],
         "Hello Ana, you are at 52.5, -13.405."
     );
-    let stranger = desk(&format!("whsec_{}", STANDARD.encode([8; 32])));
-    let answer = says(&stranger, json!({"body": "hi"}));
+    let other_dev = start_dev(&format!("whsec_{}", STANDARD.encode([8; 32])));
+    let answer = send(&other_dev, json!({"body": "hi"}));
     assert_eq!(
         outcome(&answer),
         (vec![], vec![500, 200]),
@@ -437,25 +442,25 @@ fn is_a_bot(command: &mut Command) {
 #[test]
 fn python_example_verifies_and_replies() {
     let Some(python) = installed("REPLYHOOK_TEST_PYTHON") else {
-        return left_out("the example of forward in Python");
+        return report_skipped("the example of forward in Python");
     };
-    is_a_bot(Command::new(python).arg(root().join("examples/forward/bot.py")));
+    check_bot(Command::new(python).arg(root().join("examples/forward/bot.py")));
 }
 
 #[test]
 fn go_example_verifies_and_replies() {
     let Some(bot) = installed("REPLYHOOK_TEST_GO_BOT") else {
-        return left_out("the example of forward in Go");
+        return report_skipped("the example of forward in Go");
     };
-    is_a_bot(&mut Command::new(bot));
+    check_bot(&mut Command::new(bot));
 }
 
 #[test]
 fn node_example_verifies_and_replies() {
     let Some(modules) = installed("REPLYHOOK_TEST_NODE_MODULES") else {
-        return left_out("the example of forward in Node");
+        return report_skipped("the example of forward in Node");
     };
-    is_a_bot(
+    check_bot(
         Command::new("node")
             .arg(root().join("examples/forward/bot.mjs"))
             .env("NODE_PATH", modules),

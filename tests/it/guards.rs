@@ -12,9 +12,9 @@ use replyhook::{
 };
 use serde_json::json;
 
-use crate::support::{EMPTY, TestApp, Webhook, says};
+use crate::support::{EMPTY, TestApp, Webhook, twiml_message};
 
-const OFF: (&str, &str) = ("REPLYHOOK__GUARD__LOOP_DETECTION", "false");
+const LOOP_DETECTION_OFF: (&str, &str) = ("REPLYHOOK__GUARD__LOOP_DETECTION", "false");
 const SENDERS: [&str; 2] = ["whatsapp:+15550001111", "whatsapp:+15550002222"];
 
 /// A bot with a manual clock.
@@ -39,20 +39,20 @@ impl Bot {
     }
 
     /// Sends the same text once per number until a response is empty. Returns the number of replies before that.
-    async fn insists(&self, numbers: std::ops::Range<u64>, body: &str) -> usize {
+    async fn send_until_blocked(&self, numbers: std::ops::Range<u64>, body: &str) -> usize {
         let mut answered = 0;
         for number in numbers {
             let answer = self.says(number, body).await;
             if answer == EMPTY {
                 break;
             }
-            assert_eq!(answer, says(body));
+            assert_eq!(answer, twiml_message(body));
             answered += 1;
         }
         answered
     }
 
-    async fn stopped(&self, reason: &str) -> f64 {
+    async fn blocked_count(&self, reason: &str) -> f64 {
         let series = format!(r#"replyhook_messages_blocked_total{{reason="{reason}"}}"#);
         self.app.metric(&series).await
     }
@@ -63,7 +63,7 @@ impl Bot {
 }
 
 /// Returns the text of the first message in a TwiML document.
-fn said(twiml: &str) -> Option<&str> {
+fn first_text(twiml: &str) -> Option<&str> {
     twiml.split_once("<Message>")?.1.split("</Message>").next()
 }
 
@@ -74,26 +74,26 @@ async fn threat_72_two_echo_bots_stop_within_ten_turns() {
     let mut answers = [0, 0];
     let mut text = "Thank you for your message!".to_owned();
     for number in 0.. {
-        let (hears, speaks) = (number % 2, (number + 1) % 2);
+        let (receiver, sender) = (number % 2, (number + 1) % 2);
         let webhook = Webhook::message(number as u64, &text)
-            .with("From", SENDERS[speaks])
-            .with("To", SENDERS[hears]);
-        let answer = bots[hears].app.send(webhook).await;
+            .with("From", SENDERS[sender])
+            .with("To", SENDERS[receiver]);
+        let answer = bots[receiver].app.send(webhook).await;
         for bot in &bots {
             bot.advance(500);
         }
-        let Some(answer) = said(answer.twiml()) else {
+        let Some(answer) = first_text(answer.twiml()) else {
             break;
         };
-        answers[hears] += 1;
+        answers[receiver] += 1;
         answer.clone_into(&mut text);
     }
     assert_eq!(answers, [9, 9], "replies of each bot before the block");
-    assert_eq!(bots[0].stopped("loop").await, 1.0);
-    assert_eq!(bots[1].stopped("loop").await, 0.0);
+    assert_eq!(bots[0].blocked_count("loop").await, 1.0);
+    assert_eq!(bots[1].blocked_count("loop").await, 0.0);
     // Another user still gets replies.
     let other = Webhook::message(1000, "hi").with("From", "whatsapp:+15550003333");
-    assert_eq!(bots[0].app.send(other).await.twiml(), says("hi"));
+    assert_eq!(bots[0].app.send(other).await.twiml(), twiml_message("hi"));
 }
 
 // Each server's replies go through its emulator to the other server.
@@ -101,33 +101,37 @@ async fn threat_72_two_echo_bots_stop_within_ten_turns() {
 async fn threat_72_two_dev_servers_stop_within_ten_turns() {
     const WHATSAPP: &str = "whatsapp:+14155238886";
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
-    let mut desks = Vec::new();
+    let mut dev_servers = Vec::new();
     for _ in 0..2 {
         let mut options = DevServerOptions::default();
         options.emulator_port = Some(0);
         options.port = Some(0);
         options.clock = Some(clock.clone());
-        let desk = DevServer::start(App::builder(), Sources::default(), options);
-        let desk = desk.await.unwrap();
-        let twilio = EmulatorClient::new(desk.emulator().url()).unwrap();
-        desks.push((desk, twilio));
+        let dev_server = DevServer::start(App::builder(), Sources::default(), options);
+        let dev_server = dev_server.await.unwrap();
+        let twilio = EmulatorClient::new(dev_server.emulator().url()).unwrap();
+        dev_servers.push((dev_server, twilio));
     }
     // Each server's reply is the next message to the other.
     let mut text = "Thank you for your message!".to_owned();
-    let mut hears = 0;
+    let mut receiver = 0;
     loop {
-        let message = json!({"from": SENDERS[hears], "to": WHATSAPP, "body": text});
-        let answer = desks[hears].1.post(&["messages"], &message).await.unwrap();
+        let message = json!({"from": SENDERS[receiver], "to": WHATSAPP, "body": text});
+        let answer = dev_servers[receiver]
+            .1
+            .post(&["messages"], &message)
+            .await
+            .unwrap();
         let Some(body) = answer["messages"][0]["body"].as_str() else {
             assert!(answer["twiml"].as_str().unwrap().ends_with("<Response/>"));
             break;
         };
         body.clone_into(&mut text);
-        hears = 1 - hears;
+        receiver = 1 - receiver;
     }
-    for (desk, _) in desks {
-        assert_eq!(desk.handler_calls(), 9);
-        desk.stop().await;
+    for (dev_server, _) in dev_servers {
+        assert_eq!(dev_server.handler_calls(), 9);
+        dev_server.stop().await;
     }
 }
 
@@ -136,13 +140,13 @@ async fn threat_72_quick_conversation_is_not_blocked() {
     let bot = Bot::echo(&[]);
     for number in 0..20 {
         let text = format!("and another thing, number {number}");
-        assert_eq!(bot.says(number, &text).await, says(&text));
+        assert_eq!(bot.says(number, &text).await, twiml_message(&text));
         bot.advance(500);
     }
     // A user who sends each text twice is not blocked either.
     for number in 20..40 {
         let text = format!("listen, number {}", number / 2);
-        assert_eq!(bot.says(number, &text).await, says(&text));
+        assert_eq!(bot.says(number, &text).await, twiml_message(&text));
     }
     // Files without a text and tapped buttons never count as a loop, because people send them.
     for number in 40..60 {
@@ -150,25 +154,28 @@ async fn threat_72_quick_conversation_is_not_blocked() {
             .with("NumMedia", "1")
             .with("MediaUrl0", "https://api.twilio.com/a/b")
             .with("MediaContentType0", "image/jpeg");
-        assert_eq!(bot.app.send(file).await.twiml(), says("image/jpeg"));
+        assert_eq!(
+            bot.app.send(file).await.twiml(),
+            twiml_message("image/jpeg")
+        );
         let button = Webhook::message(100 + number, "Next").with("ButtonPayload", "next");
         assert_ne!(bot.app.send(button).await.twiml(), EMPTY);
     }
-    assert_eq!(bot.stopped("loop").await, 0.0);
+    assert_eq!(bot.blocked_count("loop").await, 0.0);
 }
 
 #[tokio::test]
 async fn threat_72_slow_repeated_texts_are_not_blocked() {
     let bot = Bot::echo(&[]);
     for number in 0..30 {
-        assert_eq!(bot.says(number, "hello?").await, says("hello?"));
+        assert_eq!(bot.says(number, "hello?").await, twiml_message("hello?"));
         bot.advance(10_000);
     }
-    assert_eq!(bot.stopped("loop").await, 0.0);
+    assert_eq!(bot.blocked_count("loop").await, 0.0);
 }
 
 /// Returns a bot that quotes the message in its reply.
-fn quoting(env: &[(&str, &str)]) -> Bot {
+fn quoting_bot(env: &[(&str, &str)]) -> Bot {
     Bot::with(env, |_: Context, message: InboundMessage| async move {
         format!("Hello Bot, you said: {}", message.body)
     })
@@ -177,16 +184,16 @@ fn quoting(env: &[(&str, &str)]) -> Bot {
 // The bot receives its own replies, each of which quotes the one before.
 #[tokio::test]
 async fn threat_72_loop_of_growing_quotes_stops_within_ten_turns() {
-    let bot = quoting(&[]);
+    let bot = quoting_bot(&[]);
     let mut text = "hi".to_owned();
     let mut answers = 0;
-    while let Some(answer) = said(&bot.says(answers, &text).await) {
+    while let Some(answer) = first_text(&bot.says(answers, &text).await) {
         answer.clone_into(&mut text);
         answers += 1;
         bot.advance(1_000);
     }
     assert_eq!(answers, 9);
-    assert_eq!(bot.stopped("loop").await, 1.0);
+    assert_eq!(bot.blocked_count("loop").await, 1.0);
 }
 
 #[tokio::test]
@@ -209,17 +216,17 @@ async fn threat_72_loop_of_alternating_texts_stops_within_ten_turns() {
 #[tokio::test]
 async fn threat_72_slow_loop_stops_before_40_turns() {
     for pause in [3_400, 19_000] {
-        let bots = [Bot::echo(&[]), quoting(&[])];
+        let bots = [Bot::echo(&[]), quoting_bot(&[])];
         let mut text = "Thank you for your message!".to_owned();
         for bot in bots {
             let mut answered = 0;
-            while let Some(answer) = said(&bot.says(answered, &text).await) {
+            while let Some(answer) = first_text(&bot.says(answered, &text).await) {
                 answer.clone_into(&mut text);
                 answered += 1;
                 assert!(answered < 40, "{pause}");
                 bot.advance(pause);
             }
-            assert_eq!(bot.stopped("loop").await, 1.0);
+            assert_eq!(bot.blocked_count("loop").await, 1.0);
             bot.advance(60_000);
             assert_ne!(bot.says(100, "hello?").await, EMPTY, "the mute has ended");
         }
@@ -231,7 +238,7 @@ async fn threat_72_slow_loop_stops_before_40_turns() {
 async fn threat_72_hour_of_repeated_texts_is_not_muted() {
     let bot = Bot::echo(&[]);
     for number in 0..180 {
-        assert_eq!(bot.says(number, "next").await, says("next"));
+        assert_eq!(bot.says(number, "next").await, twiml_message("next"));
         bot.advance(20_000);
     }
     // A machine that reports and gets no replies is not muted either.
@@ -241,14 +248,14 @@ async fn threat_72_hour_of_repeated_texts_is_not_muted() {
         silent.advance(5_000);
     }
     for bot in [bot, silent] {
-        assert_eq!(bot.stopped("loop").await, 0.0);
+        assert_eq!(bot.blocked_count("loop").await, 0.0);
     }
 }
 
 #[tokio::test]
 async fn threat_72_loop_threshold_is_nineteen_turns_in_30_seconds() {
-    let handled = Arc::new(AtomicUsize::new(0));
-    let silent = handled.clone();
+    let handler_runs = Arc::new(AtomicUsize::new(0));
+    let silent = handler_runs.clone();
     let bot = Bot::with(&[], move |_: Context, _: InboundMessage| {
         silent.fetch_add(1, Ordering::SeqCst);
         async { Reply::none() }
@@ -257,42 +264,42 @@ async fn threat_72_loop_threshold_is_nineteen_turns_in_30_seconds() {
         bot.says(number, " hello? ").await;
         bot.advance(1_600);
     }
-    assert_eq!(handled.load(Ordering::SeqCst), 18);
+    assert_eq!(handler_runs.load(Ordering::SeqCst), 18);
     // The first message is 30 s old by now and does not count.
     bot.advance(1_200);
     bot.says(18, "hello?").await;
-    assert_eq!(handled.load(Ordering::SeqCst), 19);
+    assert_eq!(handler_runs.load(Ordering::SeqCst), 19);
     // The second message still counts, so this one is the nineteenth turn.
     bot.says(19, "hello?").await;
-    assert_eq!(handled.load(Ordering::SeqCst), 19);
-    assert_eq!(bot.stopped("loop").await, 1.0);
+    assert_eq!(handler_runs.load(Ordering::SeqCst), 19);
+    assert_eq!(bot.blocked_count("loop").await, 1.0);
 }
 
 // A mute counts as one loop, however many messages it blocks.
 #[tokio::test]
 async fn threat_72_mute_ends_after_one_minute() {
     let bot = Bot::echo(&[]);
-    assert_eq!(bot.insists(0..20, "hi").await, 9);
+    assert_eq!(bot.send_until_blocked(0..20, "hi").await, 9);
     bot.advance(59_999);
     assert_eq!(bot.says(20, "another text").await, EMPTY);
-    assert_eq!(bot.stopped("loop").await, 1.0);
-    assert_eq!(bot.stopped("muted").await, 1.0);
+    assert_eq!(bot.blocked_count("loop").await, 1.0);
+    assert_eq!(bot.blocked_count("muted").await, 1.0);
     bot.advance(1);
     // Counting starts again after the mute.
-    assert_eq!(bot.insists(30..50, "hi").await, 9);
-    assert_eq!(bot.stopped("loop").await, 2.0);
+    assert_eq!(bot.send_until_blocked(30..50, "hi").await, 9);
+    assert_eq!(bot.blocked_count("loop").await, 2.0);
 }
 
 // It gets the same empty response, also after the mute and via the fallback URL.
 #[tokio::test]
 async fn threat_72_redelivery_of_muted_message_skips_handler() {
-    let handled = Arc::new(AtomicUsize::new(0));
-    let counted = handled.clone();
+    let handler_runs = Arc::new(AtomicUsize::new(0));
+    let counter = handler_runs.clone();
     let bot = Bot::with(&[], move |_: Context, message: InboundMessage| {
-        counted.fetch_add(1, Ordering::SeqCst);
+        counter.fetch_add(1, Ordering::SeqCst);
         async { message.body }
     });
-    assert_eq!(bot.insists(0..20, "hi").await, 9);
+    assert_eq!(bot.send_until_blocked(0..20, "hi").await, 9);
     assert_eq!(bot.says(10, "muted").await, EMPTY);
     for number in [9, 10] {
         assert_eq!(bot.says(number, "hi").await, EMPTY);
@@ -303,9 +310,13 @@ async fn threat_72_redelivery_of_muted_message_skips_handler() {
         let fallback = Webhook::message(number, "hi").to("/webhook/fallback");
         assert_eq!(bot.app.send(fallback).await.twiml(), EMPTY);
     }
-    assert_eq!(handled.load(Ordering::SeqCst), 9);
-    assert_eq!(bot.stopped("muted").await, 1.0, "repeats are not counted");
-    assert_eq!(bot.app.kept().await, 11);
+    assert_eq!(handler_runs.load(Ordering::SeqCst), 9);
+    assert_eq!(
+        bot.blocked_count("muted").await,
+        1.0,
+        "repeats are not counted"
+    );
+    assert_eq!(bot.app.message_count().await, 11);
 }
 
 // The loop detection counts messages, not attempts.
@@ -319,11 +330,11 @@ async fn threat_72_second_attempt_is_muted_but_not_counted() {
     });
     let first = |number| bot.app.send(Webhook::message(number, "hi"));
     for number in 0..9 {
-        first(number).await.rejected(500);
-        assert_eq!(bot.says(number, "hi").await, says("hi"));
+        first(number).await.assert_rejected(500);
+        assert_eq!(bot.says(number, "hi").await, twiml_message("hi"));
     }
     first(100).await.twiml();
-    assert_eq!(bot.stopped("loop").await, 1.0);
+    assert_eq!(bot.blocked_count("loop").await, 1.0);
 
     let bot = Bot::with(&[], |_: Context, message: InboundMessage| async move {
         match message.body.as_str() {
@@ -332,52 +343,64 @@ async fn threat_72_second_attempt_is_muted_but_not_counted() {
         }
     });
     let failed = bot.app.send(Webhook::message(0, "fail")).await;
-    failed.rejected(500);
-    assert!(bot.insists(1..20, "hi").await < 10);
+    failed.assert_rejected(500);
+    assert!(bot.send_until_blocked(1..20, "hi").await < 10);
     assert_eq!(bot.says(0, "fail").await, EMPTY);
 }
 
 #[tokio::test]
 async fn threat_72_disabled_loop_detection_answers_everything() {
-    let bot = Bot::echo(&[OFF]);
-    assert_eq!(bot.insists(0..40, "hi").await, 40);
-    assert_eq!(bot.stopped("loop").await, 0.0);
+    let bot = Bot::echo(&[LOOP_DETECTION_OFF]);
+    assert_eq!(bot.send_until_blocked(0..40, "hi").await, 40);
+    assert_eq!(bot.blocked_count("loop").await, 0.0);
 }
 
 #[tokio::test]
 async fn threat_72_message_from_own_sender_is_not_answered() {
-    let (us, also_us, listed) = (SENDERS[1], "whatsapp:+15550003333", "+15550004444");
-    let own = (
+    let (sender, other_sender, listed) = (SENDERS[1], "whatsapp:+15550003333", "+15550004444");
+    let own_numbers = (
         "REPLYHOOK__GUARD__OWN_NUMBERS",
         "+15550005555, +15550004444",
     );
-    let bot = Bot::echo(&[own, OFF]);
+    let bot = Bot::echo(&[own_numbers, LOOP_DETECTION_OFF]);
     let from_to = |number, from, to| {
         let webhook = Webhook::message(number, "hi").with("From", from);
         bot.app.send(webhook.with("To", to))
     };
     // The server learns that a sender is its own from the first message to it.
-    assert_eq!(from_to(1, also_us, us).await.twiml(), says("hi"));
-    assert_eq!(from_to(2, SENDERS[0], also_us).await.twiml(), says("hi"));
-    assert_eq!(from_to(3, also_us, us).await.twiml(), EMPTY);
-    assert_eq!(from_to(4, us, also_us).await.twiml(), EMPTY);
-    assert_eq!(from_to(5, us, us).await.twiml(), EMPTY);
+    assert_eq!(
+        from_to(1, other_sender, sender).await.twiml(),
+        twiml_message("hi")
+    );
+    assert_eq!(
+        from_to(2, SENDERS[0], other_sender).await.twiml(),
+        twiml_message("hi")
+    );
+    assert_eq!(from_to(3, other_sender, sender).await.twiml(), EMPTY);
+    assert_eq!(from_to(4, sender, other_sender).await.twiml(), EMPTY);
+    assert_eq!(from_to(5, sender, sender).await.twiml(), EMPTY);
     assert_eq!(from_to(6, listed, "+15550006666").await.twiml(), EMPTY);
-    assert_eq!(bot.stopped("own_number").await, 4.0);
-    assert_eq!(from_to(7, SENDERS[0], us).await.twiml(), says("hi"));
+    assert_eq!(bot.blocked_count("own_number").await, 4.0);
+    assert_eq!(
+        from_to(7, SENDERS[0], sender).await.twiml(),
+        twiml_message("hi")
+    );
 }
 
 #[tokio::test]
 async fn rate_limit_applies_per_user_and_minute() {
-    let bot = Bot::echo(&[("REPLYHOOK__GUARD__MESSAGES_PER_USER_PER_MINUTE", "3"), OFF]);
-    assert_eq!(bot.insists(0..10, "hi").await, 3);
+    let bot = Bot::echo(&[
+        ("REPLYHOOK__GUARD__MESSAGES_PER_USER_PER_MINUTE", "3"),
+        LOOP_DETECTION_OFF,
+    ]);
+    assert_eq!(bot.send_until_blocked(0..10, "hi").await, 3);
     let other = Webhook::message(100, "hi").with("From", "whatsapp:+15550003333");
-    assert_eq!(bot.app.send(other).await.twiml(), says("hi"));
+    assert_eq!(bot.app.send(other).await.twiml(), twiml_message("hi"));
     bot.advance(59_999);
     assert_eq!(bot.says(10, "hi").await, EMPTY);
     bot.advance(1);
-    assert_eq!(bot.insists(11..20, "hi").await, 3);
-    assert_eq!(bot.stopped("rate").await, 3.0);
+    assert_eq!(bot.send_until_blocked(11..20, "hi").await, 3);
+    assert_eq!(bot.blocked_count("rate").await, 3.0);
 }
 
 #[tokio::test]
@@ -385,7 +408,7 @@ async fn rate_limit_is_off_by_default() {
     let bot = Bot::echo(&[]);
     for number in 0..100 {
         let text = number.to_string();
-        assert_eq!(bot.says(number, &text).await, says(&text));
+        assert_eq!(bot.says(number, &text).await, twiml_message(&text));
     }
-    assert_eq!(bot.stopped("rate").await, 0.0);
+    assert_eq!(bot.blocked_count("rate").await, 0.0);
 }

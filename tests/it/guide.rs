@@ -11,12 +11,12 @@ use serde_json::json;
 use crate::support::markdown::{Block, blocks, pages};
 use crate::support::server::reserve_port;
 use crate::support::session::{Session, TEMPLATE, example};
-use crate::support::{ANA, Dev, Program, installed, left_out, read};
+use crate::support::{ANA, Dev, Program, installed, read, report_skipped};
 
 const GUIDE: &str = "docs/src";
 
 /// Command blocks that are not typed: page, text and reason.
-const NOT_TYPED: [(&str, &str, &str); 6] = [
+const NOT_RUN: [(&str, &str, &str); 6] = [
     (
         "README.md",
         "git clone <repository> replyhook && cd replyhook\ncargo run -- dev    # a bot, an emulated Twilio and a chat page: no account, phone or tunnel\n./scripts/test      # every test; installs what is missing\n",
@@ -50,14 +50,14 @@ const NOT_TYPED: [(&str, &str, &str); 6] = [
 ];
 
 /// Returns true if all commands of a block call Twilio. They are typed with a dev server, whose account is emulated.
-fn asks_twilio(block: &Block) -> bool {
+fn calls_twilio(block: &Block) -> bool {
     let commands = ["replyhook send ", "replyhook reconcile "];
     let asks = |line: &str| commands.iter().any(|command| line.starts_with(command));
     block.kind == "sh" && block.text.lines().all(asks)
 }
 
 /// Types the commands of a page in one session, and returns the differences.
-fn typed(page: &str) -> Vec<String> {
+fn run_page(page: &str) -> Vec<String> {
     let blocks = blocks(page);
     if !blocks.iter().any(|block| block.kind == "console") {
         return Vec::new();
@@ -66,11 +66,11 @@ fn typed(page: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     for block in blocks {
         if block.kind != "console" {
-            session.keep(&block);
+            session.write_file(&block);
         } else if block.text.contains("--example hello") && !example("hello").exists() {
             // `cargo test --test it` alone does not build examples; `cargo test` does.
-            left_out("README's ten-line bot: the example `hello` is not built");
-        } else if let Err(difference) = session.follow(&block) {
+            report_skipped("README's ten-line bot: the example `hello` is not built");
+        } else if let Err(difference) = session.run_block(&block) {
             wrong.push(format!("{page}, line {}: {difference}", block.line));
         }
     }
@@ -86,7 +86,7 @@ fn documented_command_prints_documented_output() {
     let wrong: Vec<_> = std::thread::scope(|scope| {
         let readers: Vec<_> = pages
             .iter()
-            .map(|page| scope.spawn(|| typed(page)))
+            .map(|page| scope.spawn(|| run_page(page)))
             .collect();
         let wrong = readers.into_iter().map(|reader| reader.join().unwrap());
         wrong.flatten().collect()
@@ -96,34 +96,34 @@ fn documented_command_prints_documented_output() {
 
 #[test]
 fn untested_shell_block_has_reason() {
-    let mut not_typed = Vec::new();
+    let mut not_run = Vec::new();
     for page in ["README.md".to_owned()].into_iter().chain(pages(GUIDE)) {
         for block in blocks(&page).into_iter().filter(|block| block.kind == "sh") {
-            if asks_twilio(&block) {
+            if calls_twilio(&block) {
                 continue;
             }
             let is_it =
                 |(file, text, _): &&(&str, &str, &str)| *file == page && block.text == *text;
-            let known = NOT_TYPED.iter().find(is_it);
+            let known = NOT_RUN.iter().find(is_it);
             let known = known.unwrap_or_else(|| {
                 panic!(
-                    "{page}, line {}: make it `console`, or add it to NOT_TYPED",
+                    "{page}, line {}: make it `console`, or add it to NOT_RUN",
                     block.line
                 )
             });
-            not_typed.push(*known);
+            not_run.push(*known);
         }
     }
-    for listed in NOT_TYPED {
+    for listed in NOT_RUN {
         assert!(
-            not_typed.contains(&listed),
+            not_run.contains(&listed),
             "{listed:?} is not in the documentation"
         );
     }
 }
 
 /// Runs a command of a page with a dev server, and returns its output.
-fn beside(dev: &Dev, folder: &Path, store: &str, command: &str) -> String {
+fn run_with_emulator(dev: &Dev, folder: &Path, store: &str, command: &str) -> String {
     let binary = Path::new(env!("CARGO_BIN_EXE_replyhook")).parent().unwrap();
     let output = Command::new("bash")
         .args(["-c", &command.replace("HX…", TEMPLATE)])
@@ -137,16 +137,17 @@ fn beside(dev: &Dev, folder: &Path, store: &str, command: &str) -> String {
         .current_dir(folder)
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert_eq!(output.status.code(), Some(0), "$ {command}\n{said}");
-    said
+    let output_text =
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert_eq!(output.status.code(), Some(0), "$ {command}\n{output_text}");
+    output_text
 }
 
 #[test]
 fn documented_twilio_command_runs_with_emulator() {
     let mut count = 0;
     for page in ["README.md".to_owned()].into_iter().chain(pages(GUIDE)) {
-        for block in blocks(&page).into_iter().filter(asks_twilio) {
+        for block in blocks(&page).into_iter().filter(calls_twilio) {
             let folder = tempfile::tempdir().unwrap();
             let store = format!("sqlite:{}", folder.path().join("desk.db").display());
             let env = [("DATABASE_URL", store.as_str())];
@@ -156,10 +157,10 @@ fn documented_twilio_command_runs_with_emulator() {
             let customers = format!("to,1\n{ANA},Ana\n");
             std::fs::write(folder.path().join("customers.csv"), customers).unwrap();
             for command in block.text.lines() {
-                let said = beside(&dev, folder.path(), &store, command);
+                let output = run_with_emulator(&dev, folder.path(), &store, command);
                 assert!(
-                    !command.ends_with("--wait") || said.starts_with("message 1: sent SM"),
-                    "{said}"
+                    !command.ends_with("--wait") || output.starts_with("message 1: sent SM"),
+                    "{output}"
                 );
                 count += 1;
             }
@@ -230,16 +231,16 @@ fn error_code_page_lists_known_and_doctor_codes() {
 }
 
 /// Waits until a program listens on the port.
-fn listens(port: u16) {
-    let patience = Instant::now() + Duration::from_secs(30);
+fn wait_for_listener(port: u16) {
+    let deadline = Instant::now() + Duration::from_secs(30);
     while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-        assert!(Instant::now() < patience, "nothing listens on port {port}");
+        assert!(Instant::now() < deadline, "nothing listens on port {port}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 /// Checks that a bot of the manual in another language replies to the emulator.
-fn says_what_it_hears(kind: &str, file: &str, command: &mut Command) {
+fn check_echo_bot(kind: &str, file: &str, command: &mut Command) {
     let page = format!("{GUIDE}/how-to/migrate.md");
     let mut blocks = blocks(&page).into_iter();
     let bot = blocks.find(|block| block.kind == kind).unwrap();
@@ -258,24 +259,29 @@ fn says_what_it_hears(kind: &str, file: &str, command: &mut Command) {
             .env("PORT", port.to_string())
             .env("TWILIO_AUTH_TOKEN", &dev.token),
     );
-    listens(port);
+    wait_for_listener(port);
     dev.says(&json!({"from": ANA, "body": "1 < 2"}));
-    let said = dev.conversation(ANA).pop().unwrap();
-    assert_eq!(said["body"], "You said: 1 < 2", "{said:#} {}", bot.said());
+    let reply = dev.conversation(ANA).pop().unwrap();
+    assert_eq!(
+        reply["body"],
+        "You said: 1 < 2",
+        "{reply:#} {}",
+        bot.output()
+    );
 }
 
 #[test]
 fn guide_express_bot_echoes_message() {
     match installed("REPLYHOOK_TEST_NODE_MODULES") {
-        Some(_) => says_what_it_hears("js", "bot.mjs", &mut Command::new("node")),
-        None => left_out("the guide's bot in Express"),
+        Some(_) => check_echo_bot("js", "bot.mjs", &mut Command::new("node")),
+        None => report_skipped("the guide's bot in Express"),
     }
 }
 
 #[test]
 fn guide_flask_bot_echoes_message() {
     match installed("REPLYHOOK_TEST_PYTHON") {
-        Some(python) => says_what_it_hears("python", "bot.py", &mut Command::new(python)),
-        None => left_out("the guide's bot in Flask"),
+        Some(python) => check_echo_bot("python", "bot.py", &mut Command::new(python)),
+        None => report_skipped("the guide's bot in Flask"),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use replyhook::{Context, HandlerError, InboundMessage, ManualClock, Reply, Timestamp, handler_fn};
 use tokio::sync::Notify;
 
-use crate::support::{EMPTY, TestApp, Webhook, says};
+use crate::support::{EMPTY, TestApp, Webhook, twiml_message};
 
 #[tokio::test]
 async fn handler_can_return_every_supported_type() {
@@ -24,10 +24,12 @@ async fn handler_can_return_every_supported_type() {
             .map(|n| Some((n + 1).to_string()))
     }
     let app = TestApp::with(free);
-    assert_eq!(app.says(1, "41").await, says("42"));
+    assert_eq!(app.says(1, "41").await, twiml_message("42"));
     assert_eq!(app.says(2, "").await, EMPTY);
     assert_eq!(
-        app.send(Webhook::message(3, "x")).await.rejected(500),
+        app.send(Webhook::message(3, "x"))
+            .await
+            .assert_rejected(500),
         "handler failed\n"
     );
     assert_eq!(
@@ -36,9 +38,9 @@ async fn handler_can_return_every_supported_type() {
         1.0
     );
     let app = TestApp::with(handler_fn(|_cx, message| async move { message.body }));
-    assert_eq!(app.says(1, "hi").await, says("hi"));
+    assert_eq!(app.says(1, "hi").await, twiml_message("hi"));
     let app = TestApp::with(async |cx: Context, _| format!("attempt {}", cx.attempt()));
-    assert_eq!(app.says(1, "hi").await, says("attempt 1"));
+    assert_eq!(app.says(1, "hi").await, twiml_message("attempt 1"));
 }
 
 struct PanicsOnDrop;
@@ -67,11 +69,11 @@ async fn threat_46_handler_panic_returns_500_and_server_continues() {
         assert_eq!(
             app.send(Webhook::message(number as u64, place))
                 .await
-                .rejected(500),
+                .assert_rejected(500),
             "handler failed\n"
         );
     }
-    assert_eq!(app.says(9, "hi").await, says("hi"));
+    assert_eq!(app.says(9, "hi").await, twiml_message("hi"));
     assert_eq!(
         app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="panic"}"#)
             .await,
@@ -83,38 +85,41 @@ async fn threat_46_handler_panic_returns_500_and_server_continues() {
 /// Numbers of handler runs that have begun and ended.
 #[derive(Default)]
 struct Counts {
-    begun: AtomicUsize,
-    done: AtomicUsize,
+    started: AtomicUsize,
+    finished: AtomicUsize,
 }
 
 impl Counts {
     /// Waits until this number of runs has begun.
-    async fn begun(&self, number: usize) {
-        while self.begun.load(Ordering::SeqCst) < number {
+    async fn wait_until_started(&self, number: usize) {
+        while self.started.load(Ordering::SeqCst) < number {
             tokio::task::yield_now().await;
         }
     }
 
-    fn done(&self) -> usize {
-        self.done.load(Ordering::SeqCst)
+    fn finished_count(&self) -> usize {
+        self.finished.load(Ordering::SeqCst)
     }
 }
 
-/// Creates an app with a manual clock. Its handler waits for `word`, unless the text is "quick".
-fn waiting(word: &Arc<Notify>, env: &[(&str, &str)]) -> (TestApp, Arc<ManualClock>, Arc<Counts>) {
+/// Creates an app with a manual clock. Its handler waits for `release`, unless the text is "quick".
+fn build_waiting_app(
+    release: &Arc<Notify>,
+    env: &[(&str, &str)],
+) -> (TestApp, Arc<ManualClock>, Arc<Counts>) {
     let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
     let done = Arc::new(Counts::default());
-    let (word, counted, shared) = (word.clone(), done.clone(), clock.clone());
+    let (release, shared_counts, shared) = (release.clone(), done.clone(), clock.clone());
     let app = TestApp::build(env, |app| {
         app.clock(shared)
             .handler(move |_: Context, message: InboundMessage| {
-                let (word, counted) = (word.clone(), counted.clone());
+                let (release, shared_counts) = (release.clone(), shared_counts.clone());
                 async move {
-                    counted.begun.fetch_add(1, Ordering::SeqCst);
+                    shared_counts.started.fetch_add(1, Ordering::SeqCst);
                     if message.body != "quick" {
-                        word.notified().await;
+                        release.notified().await;
                     }
-                    counted.done.fetch_add(1, Ordering::SeqCst);
+                    shared_counts.finished.fetch_add(1, Ordering::SeqCst);
                     message.body
                 }
             })
@@ -123,7 +128,7 @@ fn waiting(word: &Arc<Notify>, env: &[(&str, &str)]) -> (TestApp, Arc<ManualCloc
 }
 
 /// Yields often enough for every ready task to run.
-async fn settle() {
+async fn yield_to_tasks() {
     for _ in 0..200 {
         tokio::task::yield_now().await;
     }
@@ -131,14 +136,14 @@ async fn settle() {
 
 #[tokio::test]
 async fn handler_at_deadline_continues_after_empty_response() {
-    let word = Arc::new(Notify::new());
-    let (app, clock, done) = waiting(&word, &[]);
+    let release = Arc::new(Notify::new());
+    let (app, clock, done) = build_waiting_app(&release, &[]);
     let app = Arc::new(app);
-    let asked = app.clone();
-    let answer = tokio::spawn(async move { asked.send(Webhook::message(1, "slow")).await });
-    done.begun(1).await;
+    let client = app.clone();
+    let answer = tokio::spawn(async move { client.send(Webhook::message(1, "slow")).await });
+    done.wait_until_started(1).await;
     clock.advance(std::time::Duration::from_millis(9_999).try_into().unwrap());
-    settle().await;
+    yield_to_tasks().await;
     assert!(!answer.is_finished());
     clock.advance(std::time::Duration::from_millis(1).try_into().unwrap());
     assert_eq!(answer.await.unwrap().twiml(), EMPTY);
@@ -148,32 +153,35 @@ async fn handler_at_deadline_continues_after_empty_response() {
         1.0
     );
     assert_eq!(
-        (done.done(), app.metric("replyhook_handlers_running").await),
+        (
+            done.finished_count(),
+            app.metric("replyhook_handlers_running").await
+        ),
         (0, 1.0)
     );
-    word.notify_one();
+    release.notify_one();
     app.wait_for("replyhook_handlers_running", 0.0).await;
-    assert_eq!(done.done(), 1);
+    assert_eq!(done.finished_count(), 1);
     app.wait_for_outbox("pending", 1).await;
 }
 
 #[tokio::test]
 async fn handler_continues_after_client_disconnects() {
-    let word = Arc::new(Notify::new());
-    let (app, _clock, done) = waiting(&word, &[]);
+    let release = Arc::new(Notify::new());
+    let (app, _clock, done) = build_waiting_app(&release, &[]);
     let app = Arc::new(app);
-    let asked = app.clone();
-    let request = tokio::spawn(async move { asked.send(Webhook::message(1, "slow")).await });
-    done.begun(1).await;
+    let client = app.clone();
+    let request = tokio::spawn(async move { client.send(Webhook::message(1, "slow")).await });
+    done.wait_until_started(1).await;
     request.abort();
     app.wait_for(
         r#"replyhook_webhooks_total{endpoint="primary",outcome="disconnected"}"#,
         1.0,
     )
     .await;
-    word.notify_one();
+    release.notify_one();
     app.wait_for("replyhook_handlers_running", 0.0).await;
-    assert_eq!(done.done(), 1);
+    assert_eq!(done.finished_count(), 1);
     // The connection is closed, so the reply goes via the REST API.
     app.wait_for_outbox("pending", 1).await;
     assert_eq!(app.says(1, "slow").await, EMPTY);
@@ -181,17 +189,17 @@ async fn handler_continues_after_client_disconnects() {
 
 #[tokio::test]
 async fn handler_exceeding_timeout_is_aborted() {
-    let word = Arc::new(Notify::new());
-    let (app, clock, done) = waiting(&word, &[]);
+    let release = Arc::new(Notify::new());
+    let (app, clock, done) = build_waiting_app(&release, &[]);
     let app = Arc::new(app);
-    let asked = app.clone();
-    let answer = tokio::spawn(async move { asked.send(Webhook::message(1, "slow")).await });
-    done.begun(1).await;
+    let client = app.clone();
+    let answer = tokio::spawn(async move { client.send(Webhook::message(1, "slow")).await });
+    done.wait_until_started(1).await;
     clock.advance(Duration::from_secs(10).try_into().unwrap());
     assert_eq!(answer.await.unwrap().twiml(), EMPTY);
     clock.advance(Duration::from_secs(110).try_into().unwrap());
     app.wait_for("replyhook_handlers_running", 0.0).await;
-    assert_eq!(done.done(), 0);
+    assert_eq!(done.finished_count(), 0);
 }
 
 // The empty response at the deadline and other users' replies come although one worker thread is blocked.
@@ -227,7 +235,7 @@ fn threat_47_blocking_handler_delays_no_response() {
     });
     drop(free);
     assert_eq!(answers.0.twiml(), EMPTY);
-    assert_eq!(answers.1.twiml(), says("hi"));
+    assert_eq!(answers.1.twiml(), twiml_message("hi"));
 }
 
 #[tokio::test]
@@ -255,7 +263,7 @@ async fn threat_48_ten_thousand_messages_leak_no_resources() {
         app.send(Webhook::message(number, &text)).await;
     }
     app.wait_for("replyhook_handlers_running", 0.0).await;
-    settle().await;
+    yield_to_tasks().await;
     assert!(
         tokio::runtime::Handle::current()
             .metrics()
@@ -271,27 +279,29 @@ async fn threat_48_ten_thousand_messages_leak_no_resources() {
 
 #[tokio::test]
 async fn load_over_handler_limit_is_shed_immediately() {
-    let word = Arc::new(Notify::new());
+    let release = Arc::new(Notify::new());
     let env = [
         ("REPLYHOOK__HANDLER__MAX_CONCURRENT", "2"),
         ("REPLYHOOK__SERVER__MAX_IN_FLIGHT", "3"),
     ];
-    let (app, clock, done) = waiting(&word, &env);
+    let (app, clock, done) = build_waiting_app(&release, &env);
     let app = Arc::new(app);
     let mut waiters = Vec::new();
     for number in 0..2 {
-        let asked = app.clone();
+        let client = app.clone();
         waiters.push(tokio::spawn(async move {
             let from = format!("whatsapp:+1555000{number:04}");
-            asked
+            client
                 .send(Webhook::message(number, "slow").with("From", &from))
                 .await
         }));
     }
-    done.begun(2).await;
+    done.wait_until_started(2).await;
     // Two handlers run: a third is not started.
     assert_eq!(
-        app.send(Webhook::message(3, "quick")).await.rejected(503),
+        app.send(Webhook::message(3, "quick"))
+            .await
+            .assert_rejected(503),
         "overloaded\n"
     );
     clock.advance(Duration::from_secs(10).try_into().unwrap());
@@ -300,12 +310,14 @@ async fn load_over_handler_limit_is_shed_immediately() {
     }
     // Handlers whose deadline has passed still count.
     assert_eq!(
-        app.send(Webhook::message(4, "quick")).await.rejected(503),
+        app.send(Webhook::message(4, "quick"))
+            .await
+            .assert_rejected(503),
         "overloaded\n"
     );
-    word.notify_waiters();
+    release.notify_waiters();
     app.wait_for("replyhook_handlers_running", 0.0).await;
-    assert_eq!(app.says(5, "quick").await, says("quick"));
+    assert_eq!(app.says(5, "quick").await, twiml_message("quick"));
     assert_eq!(
         app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="unavailable"}"#)
             .await,

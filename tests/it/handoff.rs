@@ -9,15 +9,17 @@ use replyhook::reply::RedirectError;
 use replyhook::{Clock, Context, HandlerError, InboundMessage, ManualClock, Reply, SystemClock};
 use tokio::sync::Semaphore;
 
-use crate::support::twilio::By;
-use crate::support::{EMPTY, FakeTwilio, Kept, Scripted, TestApp, Webhook, says, sources};
+use crate::support::twilio::SentVia;
+use crate::support::{
+    EMPTY, FakeTwilio, ScriptedServer, TempStore, TestApp, Webhook, sources, twiml_message,
+};
 
 const FLOW: &str = "https://webhooks.twilio.com/v1/Accounts/AC1/Flows/FW1?a=1&b=2";
 const USER: &str = "whatsapp:+15550001111";
 const AGENT: &str = "whatsapp:+15550003333";
 
 /// Returns the TwiML that redirects to the flow.
-fn redirects(before: &str) -> String {
+fn redirect_twiml(before: &str) -> String {
     let url = FLOW.replace('&', "&amp;");
     format!(
         r#"<?xml version="1.0" encoding="UTF-8"?><Response>{before}<Redirect method="POST">{url}</Redirect></Response>"#
@@ -39,35 +41,37 @@ async fn bot(cx: Context, message: InboundMessage) -> Result<Reply, HandlerError
     }
 }
 
-fn from(user: &str, number: u64, body: &str) -> Webhook {
+fn message_from(user: &str, number: u64, body: &str) -> Webhook {
     Webhook::message(number, body).with("From", user)
 }
 
 #[tokio::test]
 async fn message_during_handoff_is_redirected_without_handler() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = asked.clone();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = calls.clone();
     let app = TestApp::with(move |cx: Context, message: InboundMessage| {
-        counted.fetch_add(1, Ordering::SeqCst);
+        counter.fetch_add(1, Ordering::SeqCst);
         bot(cx, message)
     });
-    assert_eq!(app.says(1, "hi").await, says("hi"));
-    let handed_over = redirects("<Message>One moment.</Message>");
+    assert_eq!(app.says(1, "hi").await, twiml_message("hi"));
+    let handed_over = redirect_twiml("<Message>One moment.</Message>");
     assert_eq!(app.says(2, "human").await, handed_over);
-    assert_eq!(app.says(3, "hello?").await, redirects(""));
+    assert_eq!(app.says(3, "hello?").await, redirect_twiml(""));
     assert_eq!(
         app.says(4, "done whatsapp:+15550001111").await,
-        redirects("")
+        redirect_twiml("")
     );
-    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
     // Redeliveries get the saved responses, and other conversations still reach the bot.
     assert_eq!(app.says(2, "human").await, handed_over);
-    assert_eq!(app.says(3, "hello?").await, redirects(""));
-    assert_eq!(app.says(1, "hi").await, says("hi"));
-    let ben = app.send(from("whatsapp:+15550009999", 5, "hi")).await;
-    assert_eq!(ben.twiml(), says("hi"));
-    let elsewhere = Webhook::message(6, "hi").with("To", "whatsapp:+15550004444");
-    assert_eq!(app.send(elsewhere).await.twiml(), says("hi"));
+    assert_eq!(app.says(3, "hello?").await, redirect_twiml(""));
+    assert_eq!(app.says(1, "hi").await, twiml_message("hi"));
+    let ben = app
+        .send(message_from("whatsapp:+15550009999", 5, "hi"))
+        .await;
+    assert_eq!(ben.twiml(), twiml_message("hi"));
+    let to_other_sender = Webhook::message(6, "hi").with("To", "whatsapp:+15550004444");
+    assert_eq!(app.send(to_other_sender).await.twiml(), twiml_message("hi"));
 }
 
 #[tokio::test]
@@ -79,30 +83,30 @@ async fn redirect_without_handoff_affects_one_message() {
             _ => Reply::text("mine"),
         })
     });
-    assert_eq!(app.says(1, "flow").await, redirects(""));
-    assert_eq!(app.says(2, "hi").await, says("mine"));
+    assert_eq!(app.says(1, "flow").await, redirect_twiml(""));
+    assert_eq!(app.says(2, "hi").await, twiml_message("mine"));
 }
 
 #[tokio::test]
 async fn handoff_is_ended_from_other_conversation_or_store() {
     let app = TestApp::with(bot);
     app.says(1, "human").await;
-    let done = from(AGENT, 2, &format!("done {USER}"));
-    assert_eq!(app.send(done).await.twiml(), says("true"));
-    assert_eq!(app.says(3, "hi").await, says("hi"));
-    let done = from(AGENT, 4, &format!("done {USER}"));
-    assert_eq!(app.send(done).await.twiml(), says("false"));
+    let done = message_from(AGENT, 2, &format!("done {USER}"));
+    assert_eq!(app.send(done).await.twiml(), twiml_message("true"));
+    assert_eq!(app.says(3, "hi").await, twiml_message("hi"));
+    let done = message_from(AGENT, 4, &format!("done {USER}"));
+    assert_eq!(app.send(done).await.twiml(), twiml_message("false"));
 
     app.says(5, "human").await;
-    let (us, user) = ("whatsapp:+15550002222".into(), USER.into());
-    let elsewhere = "whatsapp:+15550004444".into();
+    let (sender, user) = ("whatsapp:+15550002222".into(), USER.into());
+    let other_sender = "whatsapp:+15550004444".into();
     let now = SystemClock.now();
-    let ended = app.store.end_handoff(Some(&elsewhere), &user, now).await;
+    let ended = app.store.end_handoff(Some(&other_sender), &user, now).await;
     assert_eq!(ended.unwrap(), 0);
-    assert_eq!(app.says(6, "hi").await, redirects(""));
-    let ended = app.store.end_handoff(Some(&us), &user, now).await;
+    assert_eq!(app.says(6, "hi").await, redirect_twiml(""));
+    let ended = app.store.end_handoff(Some(&sender), &user, now).await;
     assert_eq!(ended.unwrap(), 1);
-    assert_eq!(app.says(7, "hi").await, says("hi"));
+    assert_eq!(app.says(7, "hi").await, twiml_message("hi"));
 }
 
 #[test]
@@ -129,10 +133,10 @@ async fn handoff_expires_ttl_after_last_message() {
     app.says(1, "human").await;
     for number in 2..5 {
         clock.advance(SignedDuration::from_mins(119));
-        assert_eq!(app.says(number, "hi").await, redirects(""));
+        assert_eq!(app.says(number, "hi").await, redirect_twiml(""));
     }
     clock.advance(SignedDuration::from_mins(120));
-    assert_eq!(app.says(5, "hi").await, says("hi"));
+    assert_eq!(app.says(5, "hi").await, twiml_message("hi"));
 }
 
 #[tokio::test]
@@ -142,7 +146,7 @@ async fn stop_during_handoff_opts_out_and_prevents_redirect() {
     assert!(app.says(2, "STOP").await.contains("no more messages"));
     assert_eq!(app.says(3, "hi").await, EMPTY);
     app.says(4, "START").await;
-    assert_eq!(app.says(5, "hi").await, redirects(""));
+    assert_eq!(app.says(5, "hi").await, redirect_twiml(""));
 }
 
 // The message behind the late one also missed the deadline, so only messages after it are redirected.
@@ -153,7 +157,7 @@ async fn late_handoff_sends_via_rest_and_redirects_later() {
     let let_go = go.clone();
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let time = clock.clone();
-    let app = TestApp::beside(&twilio, &[], |app| {
+    let app = TestApp::with_twilio(&twilio, &[], |app| {
         app.clock(time)
             .handler(move |cx: Context, message: InboundMessage| {
                 let go = let_go.clone();
@@ -166,19 +170,19 @@ async fn late_handoff_sends_via_rest_and_redirects_later() {
     let app = Arc::new(app);
     // The second message waits behind the first, and misses the deadline too.
     for (number, text) in [(1, "human"), (2, "hello?")] {
-        let asking = app.clone();
-        let asked = tokio::spawn(async move { asking.says(number, text).await });
-        while app.kept().await < usize::try_from(number).unwrap() {}
+        let client = app.clone();
+        let request = tokio::spawn(async move { client.says(number, text).await });
+        while app.message_count().await < usize::try_from(number).unwrap() {}
         clock.advance(SignedDuration::from_secs(10));
-        assert_eq!(asked.await.unwrap(), EMPTY);
+        assert_eq!(request.await.unwrap(), EMPTY);
     }
     go.add_permits(1);
-    let shown = twilio.wait_for_phone(USER, 1);
+    let phone = twilio.wait_for_phone(USER, 1);
     assert_eq!(
-        (shown[0].body.as_str(), shown[0].by),
-        ("One moment.", By::Rest)
+        (phone[0].body.as_str(), phone[0].via),
+        ("One moment.", SentVia::Rest)
     );
-    assert_eq!(app.says(3, "hi").await, redirects(""));
+    assert_eq!(app.says(3, "hi").await, redirect_twiml(""));
     let filter = replyhook::store::MessageFilter {
         limit: 9,
         ..Default::default()
@@ -203,8 +207,10 @@ async fn rejected_handoff_leaves_conversation_with_bot() {
                 _ => Ok(Reply::text("mine")),
             },
         );
-    app.send(Webhook::message(1, "self")).await.rejected(500);
-    assert_eq!(app.says(2, "hi").await, says("mine"));
+    app.send(Webhook::message(1, "self"))
+        .await
+        .assert_rejected(500);
+    assert_eq!(app.says(2, "hi").await, twiml_message("mine"));
     for url in ["/flow", "flow", "", "mailto:a@example.test"] {
         assert_eq!(Reply::handoff(url), Err(RedirectError), "{url}");
     }
@@ -212,28 +218,28 @@ async fn rejected_handoff_leaves_conversation_with_bot() {
 
 #[test]
 fn handoff_survives_restart_and_ends_by_command() {
-    let kept = Kept::new();
+    let store = TempStore::new();
     let begin = async |app: &TestApp| {
-        assert_eq!(app.says(1, "hi").await, says("hi"));
+        assert_eq!(app.says(1, "hi").await, twiml_message("hi"));
         app.says(2, "human").await;
     };
-    kept.app(|app| app.handler(bot), begin);
-    kept.app(
+    store.app(|app| app.handler(bot), begin);
+    store.app(
         |app| app.handler(bot),
         async |app| {
-            assert_eq!(app.says(3, "hi").await, redirects(""));
+            assert_eq!(app.says(3, "hi").await, redirect_twiml(""));
         },
     );
-    let list = kept.prints(&["messages", "list"]);
+    let list = store.run_ok(&["messages", "list"]);
     assert_eq!(
         list.matches("the conversation is handed off").count(),
         3,
         "{list}"
     );
     let sid = format!("SM{:032x}", 2);
-    let shown = kept.prints(&["messages", "show", &sid]);
+    let shown = store.run_ok(&["messages", "show", &sid]);
     assert!(shown.contains("handoff   until 20"), "{shown}");
-    let shown = kept.lines(&["messages", "show", &sid, "--json"]);
+    let shown = store.run_json(&["messages", "show", &sid, "--json"]);
     assert!(
         shown[0]["handed_off_until"]
             .as_str()
@@ -247,30 +253,30 @@ fn handoff_survives_restart_and_ends_by_command() {
         "whatsapp:…11 is not handed off\n".to_owned(),
         String::new(),
     );
-    assert_eq!(kept.run(&other), not);
-    let listed = kept.prints(&["handoff", "list"]);
+    assert_eq!(store.run(&other), not);
+    let listed = store.run_ok(&["handoff", "list"]);
     assert!(
         listed.starts_with("whatsapp:…11  with whatsapp:+15550002222  until 20"),
         "{listed}"
     );
     assert!(!listed.contains("https://"), "{listed}");
-    let listed = kept.lines(&["handoff", "list", "--json", "--content"]);
+    let listed = store.run_json(&["handoff", "list", "--json", "--content"]);
     assert_eq!(listed[0]["users"][0], USER);
     assert!(listed[0]["url"].as_str().unwrap().starts_with("https://"));
-    let end = kept.prints(&["handoff", "end", USER]);
+    let end = store.run_ok(&["handoff", "end", USER]);
     assert_eq!(
         end,
         "the bot replies to whatsapp:…11 again, in 1 conversation\n"
     );
-    assert_eq!(kept.run(&["handoff", "end", USER]), not);
-    assert_eq!(kept.prints(&["handoff", "list"]), "no active handoffs\n");
-    kept.app(
+    assert_eq!(store.run(&["handoff", "end", USER]), not);
+    assert_eq!(store.run_ok(&["handoff", "list"]), "no active handoffs\n");
+    store.app(
         |app| app.handler(bot),
         async |app| {
-            assert_eq!(app.says(4, "hi").await, says("hi"));
+            assert_eq!(app.says(4, "hi").await, twiml_message("hi"));
         },
     );
-    assert!(!kept.prints(&["messages", "list"]).contains("handed off"));
+    assert!(!store.run_ok(&["messages", "list"]).contains("handed off"));
 }
 
 #[cfg(feature = "testing")]
@@ -279,8 +285,8 @@ async fn handoff_in_emulator_delivers_flow_reply() {
     use replyhook::App;
     use replyhook::testing::TestBot;
 
-    let flow = Scripted::start().await;
-    flow.twiml("/flow", "<Message>A person.</Message>");
+    let flow = ScriptedServer::start().await;
+    flow.queue_twiml("/flow", "<Message>A person.</Message>");
     let url = format!("{}/flow", flow.url());
     let bot = TestBot::start(move || {
         let url = url.clone();
@@ -313,9 +319,9 @@ async fn handoff_in_emulator_delivers_flow_reply() {
     assert_eq!(shown["handed_off_to"], format!("{}/flow", flow.url()));
     bot.restart().await;
     ana.says("still there?").await.assert_reply("A person.");
-    let asked = flow.asked_at("/flow");
-    let bodies = asked
+    let requests = flow.requests_to("/flow");
+    let bodies = requests
         .iter()
-        .map(|asked| asked.form.get("Body").unwrap_or_default());
+        .map(|request| request.form.get("Body").unwrap_or_default());
     assert_eq!(bodies.collect::<Vec<_>>(), ["human", "hi", "still there?"]);
 }

@@ -17,7 +17,9 @@ use rusqlite::{Connection, OpenFlags};
 use rustix::process::Signal;
 
 use crate::support::wal;
-use crate::support::{Answer, FakeTwilio, Journal, ORIGIN, Policy, Server, Shown, Webhook, wire};
+use crate::support::{
+    FakeTwilio, HttpResponse, JournalFile, ORIGIN, PhoneMessage, Policy, Server, Webhook, wire,
+};
 
 const SENDERS: u64 = 12;
 /// Multiple of the planned kills after which the test ends, if none of them has hit its target.
@@ -64,7 +66,7 @@ fn seed() -> u64 {
 }
 
 /// Prints a line to standard error directly, because the test harness hides the captured output of passing tests.
-fn tell(text: &str) {
+fn report(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
@@ -93,7 +95,7 @@ fn kill(server: Server) {
 }
 
 /// Shuts the server down with SIGTERM, and waits for its end.
-fn end(server: Server) {
+fn stop_gracefully(server: Server) {
     server.signal(Signal::TERM);
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(0), "{log}");
@@ -102,24 +104,24 @@ fn end(server: Server) {
 
 /// Address of the current server, for the senders.
 #[derive(Default)]
-struct Place {
+struct ServerAddress {
     address: Mutex<Option<SocketAddr>>,
     changed: Condvar,
     /// Number of webhook calls so far.
     calls: AtomicU64,
     /// Number of acknowledged deliveries so far.
-    answers: AtomicU64,
+    acknowledged: AtomicU64,
     stopped: AtomicBool,
 }
 
-impl Place {
+impl ServerAddress {
     fn set(&self, address: Option<SocketAddr>) {
         *self.address.lock().unwrap() = address;
         self.changed.notify_all();
     }
 
     /// Waits for a running server, and counts the call.
-    fn call(&self) -> Option<SocketAddr> {
+    fn wait_for_address(&self) -> Option<SocketAddr> {
         let found = self
             .changed
             .wait_while(self.address.lock().unwrap(), |address| address.is_none());
@@ -130,18 +132,18 @@ impl Place {
 }
 
 /// Stops the senders when it is dropped, so also if an assertion fails.
-struct End<'a>(&'a Place);
+struct StopOnDrop<'a>(&'a ServerAddress);
 
-impl Drop for End<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.stopped.store(true, Ordering::SeqCst);
-        let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
-        self.0.address.lock().unwrap().get_or_insert(nobody);
+        let unused_address = SocketAddr::from(([127, 0, 0, 1], 9));
+        self.0.address.lock().unwrap().get_or_insert(unused_address);
         self.0.changed.notify_all();
     }
 }
 
-fn wait_for_the_next(number: &AtomicU64) {
+fn wait_for_increment(number: &AtomicU64) {
     let before = number.load(Ordering::SeqCst);
     while number.load(Ordering::SeqCst) == before {
         std::thread::yield_now();
@@ -149,7 +151,7 @@ fn wait_for_the_next(number: &AtomicU64) {
 }
 
 /// A delivered message, and its outcome.
-struct Sent {
+struct SentMessage {
     sid: String,
     user: String,
     text: String,
@@ -160,11 +162,16 @@ fn user(number: u64) -> String {
     format!("whatsapp:+1555{number:07}")
 }
 
-fn send_on(sender: u64, seed: u64, place: &Place, twilio: &FakeTwilio) -> Vec<Sent> {
+fn send_until_stopped(
+    sender: u64,
+    seed: u64,
+    server_address: &ServerAddress,
+    twilio: &FakeTwilio,
+) -> Vec<SentMessage> {
     let mut random = Random::new(seed, sender + 1);
     let mut sent = Vec::new();
     for serial in 0.. {
-        if place.stopped.load(Ordering::SeqCst) {
+        if server_address.stopped.load(Ordering::SeqCst) {
             break;
         }
         let number = sender * 1_000_000 + serial;
@@ -177,12 +184,12 @@ fn send_on(sender: u64, seed: u64, place: &Place, twilio: &FakeTwilio) -> Vec<Se
         };
         let policy = Policy::new(random.below(2) == 0, random.below(2) == 0);
         let webhook = Webhook::message(number, &text).with("From", &user);
-        let delivery = twilio.deliver(|| place.call(), &webhook, policy);
+        let delivery = twilio.deliver(|| server_address.wait_for_address(), &webhook, policy);
         let acknowledged = delivery.acknowledged();
-        place
-            .answers
+        server_address
+            .acknowledged
             .fetch_add(u64::from(acknowledged), Ordering::SeqCst);
-        sent.push(Sent {
+        sent.push(SentMessage {
             sid: webhook.form.get("MessageSid").unwrap().to_owned(),
             user,
             text,
@@ -196,50 +203,51 @@ fn send_on(sender: u64, seed: u64, place: &Place, twilio: &FakeTwilio) -> Vec<Se
 #[test]
 fn threat_59_random_kills_lose_and_duplicate_nothing() {
     let (cycles, seed) = (setting("KILL_CYCLES", 50), seed());
-    tell(&format!("kill loop: KILL_SEED={seed} KILL_CYCLES={cycles}"));
+    report(&format!("kill loop: KILL_SEED={seed} KILL_CYCLES={cycles}"));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("replyhook.db");
     let twilio = FakeTwilio::start();
-    let place = Place::default();
+    let server_address = ServerAddress::default();
     let mut random = Random::new(seed, 0);
-    let sent: Vec<Sent> = std::thread::scope(|scope| {
-        let _end = End(&place);
+    let sent: Vec<SentMessage> = std::thread::scope(|scope| {
+        let _end = StopOnDrop(&server_address);
         let senders: Vec<_> = (0..SENDERS)
             .map(|sender| {
-                let (place, twilio) = (&place, &twilio);
-                scope.spawn(move || send_on(sender, seed, place, twilio))
+                let (server_address, twilio) = (&server_address, &twilio);
+                scope.spawn(move || send_until_stopped(sender, seed, server_address, twilio))
             })
             .collect();
         for _ in 0..cycles {
             let server = start(&file, &twilio);
-            place.set(Some(server.public));
-            let happens = [&place.calls, &place.answers][usize::from(random.below(3) > 0)];
-            wait_for_the_next(happens);
+            server_address.set(Some(server.public));
+            let happens = [&server_address.calls, &server_address.acknowledged]
+                [usize::from(random.below(3) > 0)];
+            wait_for_increment(happens);
             std::thread::sleep(Duration::from_micros(random.below(30_000)));
-            place.set(None);
+            server_address.set(None);
             // Some servers shut down as at a deployment. The next server must claim what a shutdown leaves, too.
             if random.below(4) == 0 {
-                end(server);
+                stop_gracefully(server);
             } else {
                 kill(server);
             }
         }
         let last = start(&file, &twilio);
-        place.stopped.store(true, Ordering::SeqCst);
-        place.set(Some(last.public));
+        server_address.stopped.store(true, Ordering::SeqCst);
+        server_address.set(Some(last.public));
         let sent = senders
             .into_iter()
             .flat_map(|sender| sender.join().unwrap())
             .collect();
-        Journal::read(&file).drained();
+        JournalFile::read(&file).wait_until_drained();
         sent
     });
-    judge(&sent, &twilio, &Journal::read(&file));
+    check_guarantees(&sent, &twilio, &JournalFile::read(&file));
 }
 
 /// Checks each message on the user's phone, and in the journal if the phone does not show a reply.
-fn judge(sent: &[Sent], twilio: &FakeTwilio, journal: &Journal) {
-    journal.is_whole();
+fn check_guarantees(sent: &[SentMessage], twilio: &FakeTwilio, journal: &JournalFile) {
+    journal.assert_intact();
     let entries = journal.entries();
     let mut phones = BTreeMap::new();
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
@@ -247,7 +255,7 @@ fn judge(sent: &[Sent], twilio: &FakeTwilio, journal: &Journal) {
         let phone = phones
             .entry(&message.user)
             .or_insert_with(|| twilio.phone(&message.user));
-        let about = |shown: &&Shown| {
+        let about = |shown: &&PhoneMessage| {
             shown.in_reply_to.as_ref() == Some(&message.sid) || shown.body == message.text
         };
         let shown: Vec<_> = phone.iter().filter(about).collect();
@@ -268,72 +276,72 @@ fn judge(sent: &[Sent], twilio: &FakeTwilio, journal: &Journal) {
         };
         *counts.entry(fate).or_default() += 1;
     }
-    tell(&format!("kill loop: {} messages: {counts:?}", sent.len()));
+    report(&format!("kill loop: {} messages: {counts:?}", sent.len()));
 }
 
-/// Sends messages from several threads, and kills the server after `ready` returns true and `moment` has passed.
+/// Sends messages from several threads, and kills the server after `ready` returns true and `delay` has passed.
 ///
 /// `ready` gets the number of acknowledged messages. `now` runs just before the kill. Returns the acknowledged SIDs.
-fn kill_in_a_burst(
+fn kill_during_burst(
     server: Server,
     serial: &AtomicU64,
     ready: impl Fn(u64) -> bool,
-    moment: Duration,
+    delay: Duration,
     now: impl Fn(),
 ) -> Vec<String> {
     let address = server.public;
     let acknowledged = AtomicU64::new(0);
-    let one_after_the_other = || {
-        let mut kept = Vec::new();
+    let send_sequentially = || {
+        let mut sids = Vec::new();
         loop {
             let number = serial.fetch_add(1, Ordering::SeqCst);
             let webhook = Webhook::message(number, "hello").with("From", &user(number));
             let answer = exchange(address, &webhook.raw(ORIGIN));
-            let Some(answer) = answer else { return kept };
+            let Some(answer) = answer else { return sids };
             if answer.status == 200 {
-                kept.push(webhook.form.get("MessageSid").unwrap().to_owned());
+                sids.push(webhook.form.get("MessageSid").unwrap().to_owned());
                 acknowledged.fetch_add(1, Ordering::SeqCst);
             }
         }
     };
     std::thread::scope(|scope| {
         let senders: Vec<_> = (0..SENDERS)
-            .map(|_| scope.spawn(one_after_the_other))
+            .map(|_| scope.spawn(send_sequentially))
             .collect();
         while !ready(acknowledged.load(Ordering::SeqCst)) {
             std::thread::yield_now();
         }
-        let until = Instant::now() + moment;
+        let until = Instant::now() + delay;
         while Instant::now() < until {
             std::thread::yield_now();
         }
         now();
         kill(server);
-        let kept = senders.into_iter().map(|sender| sender.join().unwrap());
-        kept.flatten().collect()
+        let sids = senders.into_iter().map(|sender| sender.join().unwrap());
+        sids.flatten().collect()
     })
 }
 
 /// Sends a request. Returns `None` if the server has ended.
-fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
+fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<HttpResponse> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.write_all(bytes).ok()?;
-    wire::read_answer(&mut stream)
+    wire::read_response(&mut stream)
 }
 
 /// A database that is checked after each kill.
-struct Ledger {
+struct CheckedDatabase {
     folder: tempfile::TempDir,
     twilio: FakeTwilio,
-    kept: Vec<String>,
+    sids: Vec<String>,
 }
 
-impl Ledger {
+impl CheckedDatabase {
     fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
             twilio: FakeTwilio::start(),
-            kept: Vec::new(),
+            sids: Vec::new(),
         }
     }
 
@@ -342,26 +350,30 @@ impl Ledger {
     }
 
     /// Starts the next server, and checks that the journal has every message that the last one acknowledged.
-    fn restart(&self, kept_last: &[String]) -> Server {
+    fn restart(&self, last_sids: &[String]) -> Server {
         let server = start(&self.file(), &self.twilio);
-        let journal = Journal::read(&self.file());
-        journal.is_whole();
-        assert_eq!(journal.lacks(kept_last), None, "acknowledged and lost");
+        let journal = JournalFile::read(&self.file());
+        journal.assert_intact();
+        assert_eq!(
+            journal.find_missing(last_sids),
+            None,
+            "acknowledged and lost"
+        );
         server
     }
 
     /// Truncates the log, so that the next frames make its file longer.
-    fn begin_the_log_anew(&self) {
+    fn truncate_log(&self) {
         let db = Connection::open(self.file()).unwrap();
         db.pragma_update_and_check(None, "wal_checkpoint", "truncate", |_| Ok(()))
             .unwrap();
     }
 
-    fn end(self, what: &str, kills: u64, hits: u64) {
-        let _server = self.restart(&self.kept);
-        tell(&format!(
+    fn finish(self, what: &str, kills: u64, hits: u64) {
+        let _server = self.restart(&self.sids);
+        report(&format!(
             "{what}: {hits} of {kills} kills, {} messages acknowledged and kept",
-            self.kept.len()
+            self.sids.len()
         ));
         assert!(hits > 0, "no kill hit its target");
     }
@@ -370,16 +382,16 @@ impl Ledger {
 #[test]
 fn commit_cut_by_kill_is_atomic() {
     let (kills, seed) = (setting("KILL_COMMITS", 200), seed());
-    tell(&format!("kills in commits: KILL_SEED={seed}"));
-    let mut ledger = Ledger::new();
+    report(&format!("kills in commits: KILL_SEED={seed}"));
+    let mut database = CheckedDatabase::new();
     let (mut random, mut hits) = (Random::new(seed, 0), 0);
     let serial = AtomicU64::new(1);
     let mut last = Vec::new();
     let mut number = 0;
     while number < kills || hits == 0 && number < MAX_ROUNDS * kills {
-        let server = ledger.restart(&last);
-        let moment = Duration::from_micros(random.below(10_000));
-        let file = ledger.file();
+        let server = database.restart(&last);
+        let delay = Duration::from_micros(random.below(10_000));
+        let file = database.file();
         let watched = random.below(2) == 0;
         let written = || wal::bytes(&file);
         // Half of the kills wait for the moment at which the log grows.
@@ -389,60 +401,54 @@ fn commit_cut_by_kill_is_atomic() {
                 std::hint::spin_loop();
             }
         };
-        last = kill_in_a_burst(
-            server,
-            &serial,
-            |acknowledged| acknowledged > 0,
-            moment,
-            now,
-        );
-        hits += u64::from(wal::frames(&ledger.file()).torn > 0);
-        ledger.kept.extend_from_slice(&last);
+        last = kill_during_burst(server, &serial, |acknowledged| acknowledged > 0, delay, now);
+        hits += u64::from(wal::frames(&database.file()).torn > 0);
+        database.sids.extend_from_slice(&last);
         number += 1;
         if number % 10 == 0 {
-            ledger.begin_the_log_anew();
+            database.truncate_log();
         }
     }
-    ledger.end("a transaction was cut in the log", number, hits);
+    database.finish("a transaction was cut in the log", number, hits);
 }
 
 #[test]
 fn checkpoint_cut_by_kill_loses_nothing() {
     let (kills, seed) = (setting("KILL_CHECKPOINTS", 200), seed());
-    tell(&format!("kills in checkpoints: KILL_SEED={seed}"));
-    let mut ledger = Ledger::new();
+    report(&format!("kills in checkpoints: KILL_SEED={seed}"));
+    let mut database = CheckedDatabase::new();
     let (mut random, mut hits) = (Random::new(seed, 0), 0);
     let serial = AtomicU64::new(1);
     let mut last = Vec::new();
     let mut number = 0;
     while number < kills || hits == 0 && number < MAX_ROUNDS * kills {
-        let server = ledger.restart(&last);
-        let file = ledger.file();
-        let moment = Duration::from_micros(random.below(10_000));
+        let server = database.restart(&last);
+        let file = database.file();
+        let delay = Duration::from_micros(random.below(10_000));
         let before = wal::last_copied(&file);
         let readers = Readers::new(&file);
         last = std::thread::scope(|scope| {
-            scope.spawn(|| readers.read_on());
+            scope.spawn(|| readers.keep_transaction_open());
             if number % 10 == 0 {
-                wal::fill_log(&ledger.file());
+                wal::fill_log(&database.file());
             }
             // Half of the kills wait for the first checkpoint, which copies the whole log.
             let aimed = number % 2 == 0;
             let ready =
                 |acknowledged| acknowledged > 0 || aimed && wal::last_copied(&file) > before;
-            let kept = kill_in_a_burst(server, &serial, ready, moment, || ());
+            let sids = kill_during_burst(server, &serial, ready, delay, || ());
             readers.stopped.store(true, Ordering::SeqCst);
-            kept
+            sids
         });
         drop(readers);
-        hits += u64::from(wal::checkpoint_was_cut(&file, before));
-        ledger.kept.extend_from_slice(&last);
+        hits += u64::from(wal::was_checkpoint_interrupted(&file, before));
+        database.sids.extend_from_slice(&last);
         number += 1;
         if number % 10 == 0 {
-            ledger.begin_the_log_anew();
+            database.truncate_log();
         }
     }
-    ledger.end("a checkpoint was cut", number, hits);
+    database.finish("a checkpoint was cut", number, hits);
 }
 
 /// Two connections whose read transactions overlap, so that one is always open.
@@ -461,7 +467,7 @@ impl Readers {
         }
     }
 
-    fn read_on(&self) {
+    fn keep_transaction_open(&self) {
         let [one, other] = &*self.pair.lock().unwrap();
         let begin = |db: &Connection| {
             db.execute_batch("BEGIN; SELECT count(*) FROM meta")

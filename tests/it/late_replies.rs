@@ -11,14 +11,16 @@ use replyhook::{
 };
 use tokio::sync::Semaphore;
 
-use crate::support::twilio::{By, Fault};
-use crate::support::{ACCOUNT, EMPTY, FakeTwilio, OTHER_TOKEN, TestApp, Webhook, says};
+use crate::support::twilio::{Fault, SentVia};
+use crate::support::{ACCOUNT, EMPTY, FakeTwilio, OTHER_TOKEN, TestApp, Webhook, twiml_message};
 
 const USER: &str = "whatsapp:+15550001111";
-const QUICK: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "150");
+const SHORT_DEADLINE: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "150");
 
 /// Returns a bot that waits for a permit before it replies.
-fn patient(go: &Arc<Semaphore>) -> impl Fn(Context, InboundMessage) -> BotFuture + use<> {
+fn handler_with_permits(
+    go: &Arc<Semaphore>,
+) -> impl Fn(Context, InboundMessage) -> BotFuture + use<> {
     let go = go.clone();
     move |_, message| {
         let go = go.clone();
@@ -37,15 +39,15 @@ async fn late_reply_is_acknowledged_then_sent_once() {
     let twilio = FakeTwilio::start();
     twilio.logins(&[(ACCOUNT, OTHER_TOKEN)]);
     let go = Arc::new(Semaphore::new(0));
-    let env = [QUICK, ("TWILIO_AUTH_TOKEN_SECONDARY", OTHER_TOKEN)];
-    let app = TestApp::beside(&twilio, &env, |app| app.handler(patient(&go)));
+    let env = [SHORT_DEADLINE, ("TWILIO_AUTH_TOKEN_SECONDARY", OTHER_TOKEN)];
+    let app = TestApp::with_twilio(&twilio, &env, |app| app.handler(handler_with_permits(&go)));
     let late = Webhook::message(1, "late").token(OTHER_TOKEN);
     assert_eq!(app.send(late.clone()).await.twiml(), EMPTY);
     go.add_permits(1);
-    let shown = twilio.wait_for_phone(USER, 1);
+    let phone = twilio.wait_for_phone(USER, 1);
     assert_eq!(
-        (shown[0].body.as_str(), shown[0].by, shown[0].from.as_str()),
-        ("late", By::Rest, "whatsapp:+15550002222")
+        (phone[0].body.as_str(), phone[0].via, phone[0].from.as_str()),
+        ("late", SentVia::Rest, "whatsapp:+15550002222")
     );
     // A redelivery gets the same empty response.
     assert_eq!(app.send(late).await.twiml(), EMPTY);
@@ -63,13 +65,13 @@ async fn rest_reply_uses_credentials_of_its_account() {
     twilio.logins(&[(key, "s3cret"), (sub, OTHER_TOKEN)]);
     let sub_token = format!("REPLYHOOK__TWILIO__ACCOUNTS__{sub}__AUTH_TOKEN");
     let env = [
-        QUICK,
+        SHORT_DEADLINE,
         ("TWILIO_ACCOUNT_SID", ACCOUNT),
         ("REPLYHOOK__TWILIO__API_KEY_SID", key),
         ("REPLYHOOK__TWILIO__API_KEY_SECRET", "s3cret"),
         (&sub_token, OTHER_TOKEN),
     ];
-    let app = TestApp::beside(&twilio, &env, |app| {
+    let app = TestApp::with_twilio(&twilio, &env, |app| {
         app.handler(async |_, _| {
             ["one", "two"]
                 .map(ReplyMessage::text)
@@ -94,7 +96,7 @@ async fn rest_reply_uses_credentials_of_its_account() {
 #[tokio::test(flavor = "multi_thread")]
 async fn oversized_reply_is_sent_via_rest_in_order() {
     let twilio = FakeTwilio::start();
-    let app = TestApp::beside(&twilio, &[], |app| {
+    let app = TestApp::with_twilio(&twilio, &[], |app| {
         app.handler(async |_, _| {
             (0..12)
                 .map(|number| ReplyMessage::text(number.to_string()))
@@ -102,8 +104,8 @@ async fn oversized_reply_is_sent_via_rest_in_order() {
         })
     });
     assert_eq!(app.says(1, "hi").await, EMPTY);
-    let shown = twilio.wait_for_phone(USER, 12);
-    let texts: Vec<String> = shown.into_iter().map(|shown| shown.body).collect();
+    let phone = twilio.wait_for_phone(USER, 12);
+    let texts: Vec<String> = phone.into_iter().map(|message| message.body).collect();
     assert_eq!(
         texts,
         (0..12).map(|n: u32| n.to_string()).collect::<Vec<_>>()
@@ -115,7 +117,7 @@ async fn oversized_reply_is_sent_via_rest_in_order() {
 async fn reply_to_another_user_respects_opt_out() {
     let other = "whatsapp:+15550009999";
     let twilio = FakeTwilio::start();
-    let app = TestApp::beside(&twilio, &[], |app| {
+    let app = TestApp::with_twilio(&twilio, &[], |app| {
         app.handler(async |_, _| {
             Reply::from(ReplyMessage::text("told you").to("whatsapp:+15550009999"))
         })
@@ -142,7 +144,7 @@ async fn late_redirect_or_failure_sends_nothing() {
     let twilio = FakeTwilio::start();
     let go = Arc::new(Semaphore::new(0));
     let wait = go.clone();
-    let app = TestApp::beside(&twilio, &[QUICK], |app| {
+    let app = TestApp::with_twilio(&twilio, &[SHORT_DEADLINE], |app| {
         app.handler(move |_: Context, message: InboundMessage| {
             let wait = wait.clone();
             async move {
@@ -186,11 +188,11 @@ async fn threat_65_send_after_429_waits_for_retry_after() {
     };
     twilio.fault(busy, 1);
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
-    let app = overflowing(&twilio, &clock, &[]);
-    comes_to(&app, "retry").await;
+    let app = build_overflowing_app(&twilio, &clock, &[]);
+    wait_for_outcome(&app, "retry").await;
     // Jitter may lengthen the seven seconds, and never shortens them.
     clock.advance(Duration::from_secs(6).try_into().unwrap());
-    app.idle_rounds(2).await;
+    app.wait_for_worker_rounds(2).await;
     assert_eq!(twilio.posts().len(), 1);
     assert_eq!(app.outbox().await["oldest_s"], 6);
     assert!(app.metric("replyhook_outbox_oldest_seconds").await >= 6.0);
@@ -208,19 +210,23 @@ async fn excessive_retry_after_is_capped_at_15_minutes() {
     };
     twilio.fault(busy, 1);
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
-    let app = overflowing(&twilio, &clock, &[]);
-    comes_to(&app, "retry").await;
+    let app = build_overflowing_app(&twilio, &clock, &[]);
+    wait_for_outcome(&app, "retry").await;
     clock.advance(Duration::from_mins(14).try_into().unwrap());
-    app.idle_rounds(2).await;
+    app.wait_for_worker_rounds(2).await;
     assert_eq!(twilio.posts().len(), 1);
     clock.advance(Duration::from_mins(2).try_into().unwrap());
     assert_eq!(twilio.wait_for_phone(USER, 11).len(), 11);
 }
 
 /// Creates an app with a manual clock, whose replies have too many messages for TwiML.
-fn overflowing(twilio: &FakeTwilio, clock: &Arc<ManualClock>, env: &[(&str, &str)]) -> TestApp {
+fn build_overflowing_app(
+    twilio: &FakeTwilio,
+    clock: &Arc<ManualClock>,
+    env: &[(&str, &str)],
+) -> TestApp {
     let shared = clock.clone();
-    TestApp::beside(twilio, env, |app| {
+    TestApp::with_twilio(twilio, env, |app| {
         app.clock(shared)
             .handler(async |_, message: InboundMessage| {
                 (0..11)
@@ -231,7 +237,7 @@ fn overflowing(twilio: &FakeTwilio, clock: &Arc<ManualClock>, env: &[(&str, &str
 }
 
 /// Sends a message to such an app, and waits for the outcome of the first REST call.
-async fn comes_to(app: &TestApp, outcome: &str) {
+async fn wait_for_outcome(app: &TestApp, outcome: &str) {
     app.says(1, "hi").await;
     let series = format!(r#"replyhook_replies_total{{outcome="{outcome}"}}"#);
     app.wait_for(&series, 1.0).await;
@@ -241,20 +247,20 @@ async fn comes_to(app: &TestApp, outcome: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn threat_66_unknown_send_found_in_list_is_not_repeated() {
     for fault in [
-        Fault::TakenThenReset,
-        Fault::TakenThenGarbage,
-        Fault::TakenThenStatus(500),
+        Fault::AcceptedThenReset,
+        Fault::AcceptedThenGarbage,
+        Fault::AcceptedThenStatus(500),
     ] {
         let twilio = FakeTwilio::start();
         twilio.fault(fault, 1);
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
-        let app = overflowing(&twilio, &clock, &[]);
-        comes_to(&app, "unknown").await;
+        let app = build_overflowing_app(&twilio, &clock, &[]);
+        wait_for_outcome(&app, "unknown").await;
         assert_eq!(twilio.phone(USER).len(), 1, "the rest waits");
         clock.advance(Duration::from_secs(3).try_into().unwrap());
-        let shown = twilio.wait_for_phone(USER, 11);
+        let phone = twilio.wait_for_phone(USER, 11);
         app.wait_for_outbox("pending", 0).await;
-        let texts: Vec<_> = shown.iter().map(|shown| shown.body.clone()).collect();
+        let texts: Vec<_> = phone.iter().map(|message| message.body.clone()).collect();
         assert_eq!(
             texts,
             (0..11).map(|n: u32| format!("hi {n}")).collect::<Vec<_>>(),
@@ -272,14 +278,14 @@ async fn threat_66_unlisted_unknown_send_is_held_or_resent() {
         twilio.fault(Fault::ResetBefore, 1);
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
         let env = [("REPLYHOOK__OUTBOUND__ON_UNKNOWN", on_unknown)];
-        let app = overflowing(&twilio, &clock, &env);
-        comes_to(&app, "unknown").await;
+        let app = build_overflowing_app(&twilio, &clock, &env);
+        wait_for_outcome(&app, "unknown").await;
         // A list that cannot be read does not count as a look-up.
         twilio.list_fault(500, 1);
         // One look-up fails, and two find nothing. The clock at the end of each sets the time of the next one.
         for looks in 1..=3 {
             clock.advance(Duration::from_secs(10).try_into().unwrap());
-            app.until(|| twilio.lists().len() == looks).await;
+            app.wait_until(|| twilio.lists().len() == looks).await;
         }
         if texts == 0 {
             app.wait_for_outbox("held", 1).await;
@@ -295,10 +301,10 @@ async fn threat_66_unlisted_unknown_send_is_held_or_resent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn threat_66_status_callback_resolves_unknown_send() {
     let twilio = FakeTwilio::start();
-    twilio.fault(Fault::TakenThenReset, 1);
+    twilio.fault(Fault::AcceptedThenReset, 1);
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
-    let app = overflowing(&twilio, &clock, &[]);
-    comes_to(&app, "unknown").await;
+    let app = build_overflowing_app(&twilio, &clock, &[]);
+    wait_for_outcome(&app, "unknown").await;
     let sid = twilio.phone(USER)[0].sid.clone();
     app.send(twilio.status_webhook(&sid, "delivered", None))
         .await
@@ -324,14 +330,14 @@ async fn threat_67_rejected_send_fails_message_with_error_code() {
         };
         twilio.fault(rejection, 1);
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
-        let app = overflowing(&twilio, &clock, &[]);
-        comes_to(&app, "failed").await;
+        let app = build_overflowing_app(&twilio, &clock, &[]);
+        wait_for_outcome(&app, "failed").await;
         let errors = format!(r#"replyhook_reply_errors_total{{error_code="{code}"}}"#);
         assert_eq!(app.metric(&errors).await, 1.0);
         let readiness = app.readiness().await;
         assert_eq!(readiness["ready"], true);
         assert_eq!(readiness["checks"]["rest"], rest, "{code}");
-        app.idle_rounds(2).await;
+        app.wait_for_worker_rounds(2).await;
         assert_eq!(twilio.posts().len(), 1, "the rest is held back");
     }
 }
@@ -346,8 +352,8 @@ async fn threat_67_error_21610_opts_user_out() {
     };
     twilio.fault(rejection, 1);
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
-    let app = overflowing(&twilio, &clock, &[]);
-    comes_to(&app, "failed").await;
+    let app = build_overflowing_app(&twilio, &clock, &[]);
+    wait_for_outcome(&app, "failed").await;
     assert_eq!(app.says(2, "hi again").await, EMPTY);
     app.wait_for(
         r#"replyhook_webhooks_total{endpoint="primary",outcome="opted_out"}"#,
@@ -359,12 +365,12 @@ async fn threat_67_error_21610_opts_user_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn threat_68_unsent_reply_is_sent_after_twilio_outage() {
     let twilio = FakeTwilio::start();
-    twilio.down();
+    twilio.start_outage();
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
-    let app = overflowing(&twilio, &clock, &[]);
-    comes_to(&app, "retry").await;
+    let app = build_overflowing_app(&twilio, &clock, &[]);
+    wait_for_outcome(&app, "retry").await;
     assert_eq!(app.readiness().await["checks"]["rest"], "failing");
-    twilio.up();
+    twilio.end_outage();
     clock.advance(Duration::from_secs(10).try_into().unwrap());
     assert_eq!(twilio.wait_for_phone(USER, 11).len(), 11);
     assert_eq!(app.readiness().await["checks"]["rest"], "ok");
@@ -373,12 +379,12 @@ async fn threat_68_unsent_reply_is_sent_after_twilio_outage() {
 #[tokio::test(flavor = "multi_thread")]
 async fn threat_43_stop_cancels_pending_rest_reply() {
     let twilio = FakeTwilio::start();
-    twilio.down();
+    twilio.start_outage();
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
-    let app = overflowing(&twilio, &clock, &[]);
-    comes_to(&app, "retry").await;
+    let app = build_overflowing_app(&twilio, &clock, &[]);
+    wait_for_outcome(&app, "retry").await;
     app.says(2, "STOP").await;
-    twilio.up();
+    twilio.end_outage();
     clock.advance(Duration::from_mins(1).try_into().unwrap());
     app.wait_for_outbox("pending", 0).await;
     assert_eq!(twilio.posts().len(), 0);
@@ -404,11 +410,11 @@ async fn threat_45_reply_after_window_fails_or_uses_template() {
         ),
     ] {
         let twilio = FakeTwilio::start();
-        twilio.down();
+        twilio.start_outage();
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
-        let app = overflowing(&twilio, &clock, env);
-        comes_to(&app, "retry").await;
-        twilio.up();
+        let app = build_overflowing_app(&twilio, &clock, env);
+        wait_for_outcome(&app, "retry").await;
+        twilio.end_outage();
         // The window closes two minutes before the 24 hours are over.
         clock.advance(Duration::from_mins(24 * 60 - 2).try_into().unwrap());
         if shown == 0 {
@@ -429,17 +435,17 @@ async fn threat_45_reply_after_window_fails_or_uses_template() {
 async fn reply_racing_deadline_is_sent_exactly_once() {
     // Handler and deadline end at the same moment, for 60 messages. Each reply takes exactly one path.
     let twilio = FakeTwilio::start();
-    let app = TestApp::beside(&twilio, &[("REPLYHOOK__REPLY__DEADLINE_MS", "30")], |app| {
+    let app = TestApp::with_twilio(&twilio, &[("REPLYHOOK__REPLY__DEADLINE_MS", "30")], |app| {
         app.handler(async |_, message: InboundMessage| {
             tokio::time::sleep(Duration::from_millis(30)).await;
             message.body
         })
     });
     let app = Arc::new(app);
-    let mut asked = Vec::new();
+    let mut tasks = Vec::new();
     for number in 0..60 {
         let (app, from) = (app.clone(), format!("whatsapp:+1555000{number:04}"));
-        asked.push(tokio::spawn(async move {
+        tasks.push(tokio::spawn(async move {
             let text = format!("text {number}");
             let answer = app
                 .send(Webhook::message(number, &text).with("From", &from))
@@ -448,9 +454,9 @@ async fn reply_racing_deadline_is_sent_exactly_once() {
         }));
     }
     let (mut by_twiml, mut by_rest) = (0, 0);
-    for asked in asked {
-        let (from, text, answer) = asked.await.unwrap();
-        if answer == says(&text) {
+    for task in tasks {
+        let (from, text, answer) = task.await.unwrap();
+        if answer == twiml_message(&text) {
             by_twiml += 1;
             assert_eq!(twilio.phone(&from).len(), 0);
         } else {
@@ -473,27 +479,29 @@ async fn threat_58_clock_jump_during_handler_sends_reply_once() {
         let began = SystemClock.now();
         let clock = Arc::new(ManualClock::new(began));
         let shared = clock.clone();
-        let app = TestApp::beside(&twilio, &[], |app| app.clock(shared).handler(patient(&go)));
+        let app = TestApp::with_twilio(&twilio, &[], |app| {
+            app.clock(shared).handler(handler_with_permits(&go))
+        });
         let app = Arc::new(app);
-        app.opened().await;
-        let asking = app.clone();
-        let asked = tokio::spawn(async move { asking.send(Webhook::message(1, "hi")).await });
+        app.wait_until_ready().await;
+        let client = app.clone();
+        let request = tokio::spawn(async move { client.send(Webhook::message(1, "hi")).await });
         app.wait_for("replyhook_handlers_running", 1.0).await;
         clock.advance(jump);
         let is_late = jump.is_positive();
         let answer = if is_late {
-            let answer = asked.await.unwrap();
+            let answer = request.await.unwrap();
             go.add_permits(1);
             assert_eq!(twilio.wait_for_phone(USER, 1)[0].body, "hi");
             answer
         } else {
             go.add_permits(1);
-            asked.await.unwrap()
+            request.await.unwrap()
         };
         let expected = if is_late {
             EMPTY.to_owned()
         } else {
-            says("hi")
+            twiml_message("hi")
         };
         assert_eq!(answer.twiml(), expected);
         app.wait_for_outbox("pending", 0).await;
@@ -501,9 +509,14 @@ async fn threat_58_clock_jump_during_handler_sends_reply_once() {
         assert_eq!(twilio.posts().len(), usize::from(is_late));
         // The window counts from the later of the two times, even if that is the time of the first message.
         go.add_permits(1);
-        assert_eq!(app.says(2, "more").await, says("more"));
-        let (us, user) = ("whatsapp:+15550002222".into(), USER.into());
-        let conversation = app.store.conversation(&us, &user).await.unwrap().unwrap();
+        assert_eq!(app.says(2, "more").await, twiml_message("more"));
+        let (sender, user) = ("whatsapp:+15550002222".into(), USER.into());
+        let conversation = app
+            .store
+            .conversation(&sender, &user)
+            .await
+            .unwrap()
+            .unwrap();
         let later = began.max(clock.now());
         assert!(conversation.window(later + hours(23)).is_some());
         assert!(conversation.window(later + hours(24)).is_none());

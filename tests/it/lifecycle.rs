@@ -5,19 +5,19 @@ use std::os::unix::process::ExitStatusExt;
 
 use rustix::process::Signal;
 
-use crate::support::{ORIGIN, Server, TOKEN, Webhook, says, wire};
+use crate::support::{ORIGIN, Server, TOKEN, Webhook, twiml_message, wire};
 
 /// Body timeout that outlasts the test, even on a busy machine.
 const SLOW_BODY: (&str, &str) = ("REPLYHOOK__SERVER__BODY_TIMEOUT_MS", "60000");
 
-fn under_way(number: u64) -> String {
+fn message_text(number: u64) -> String {
     format!("under way {number}")
 }
 
 /// Sends a webhook without its last bytes, so that the request stays in flight. Returns them with the connection.
-fn begin(server: &Server, number: u64) -> (std::net::TcpStream, Vec<u8>) {
+fn start_message(server: &Server, number: u64) -> (std::net::TcpStream, Vec<u8>) {
     let mut stream = wire::connect(server.public);
-    let mut bytes = Webhook::message(number, &under_way(number)).raw(ORIGIN);
+    let mut bytes = Webhook::message(number, &message_text(number)).raw(ORIGIN);
     let rest = bytes.split_off(bytes.len() - 20);
     stream.write_all(&bytes).unwrap();
     (stream, rest)
@@ -27,7 +27,9 @@ fn begin(server: &Server, number: u64) -> (std::net::TcpStream, Vec<u8>) {
 fn threat_61_graceful_shutdown_finishes_running_requests_and_rejects_new() {
     for signal in [Signal::TERM, Signal::INT] {
         let server = Server::start(&[SLOW_BODY]);
-        let waiting: Vec<_> = (0..20).map(|number| begin(&server, number)).collect();
+        let waiting: Vec<_> = (0..20)
+            .map(|number| start_message(&server, number))
+            .collect();
         server.wait_until("replyhook_requests_in_flight", 20.0);
         server.signal(signal);
         server.wait_for("draining");
@@ -40,8 +42,8 @@ fn threat_61_graceful_shutdown_finishes_running_requests_and_rejects_new() {
         for (number, (mut stream, rest)) in (0..).zip(waiting) {
             stream.write_all(&rest).unwrap();
             assert_eq!(
-                wire::read_answer(&mut stream).unwrap().twiml(),
-                says(&under_way(number))
+                wire::read_response(&mut stream).unwrap().twiml(),
+                twiml_message(&message_text(number))
             );
         }
         let (status, log) = server.wait();
@@ -58,7 +60,7 @@ fn threat_62_second_signal_or_shutdown_timeout_ends_process() {
         (Signal::INT, Signal::INT, 130),
     ] {
         let server = Server::start(&[SLOW_BODY]);
-        let (_open, _rest) = begin(&server, 1);
+        let (_open, _rest) = start_message(&server, 1);
         server.wait_until("replyhook_requests_in_flight", 1.0);
         server.signal(first);
         server.wait_for("draining");
@@ -67,7 +69,7 @@ fn threat_62_second_signal_or_shutdown_timeout_ends_process() {
         assert_eq!(status.code(), Some(code), "{log}");
     }
     let server = Server::start(&[("REPLYHOOK__SERVER__SHUTDOWN_TIMEOUT_S", "1"), SLOW_BODY]);
-    let (_open, _rest) = begin(&server, 1);
+    let (_open, _rest) = start_message(&server, 1);
     server.wait_until("replyhook_requests_in_flight", 1.0);
     server.signal(Signal::TERM);
     let (status, log) = server.wait();
@@ -96,14 +98,17 @@ fn threat_64_killed_server_restarts_and_memory_is_bounded() {
     server.wait_until("replyhook_requests_in_flight", 60.0);
     // Each connection holds at most its head buffer (32 KiB) and its body (128 KiB, twice while its parts are joined).
     let ceiling = 64 * (32 + 2 * 128);
-    let taken = server.resident().saturating_sub(before);
-    assert!(taken < ceiling + 4096, "{taken} kB more than before");
+    let growth = server.resident().saturating_sub(before);
+    assert!(growth < ceiling + 4096, "{growth} kB more than before");
     drop(held);
     server.signal(Signal::KILL);
     let (status, _) = server.wait();
     assert_eq!(status.signal(), Some(9));
-    let again = Server::start(&[]);
-    assert_eq!(again.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+    let next_server = Server::start(&[]);
+    assert_eq!(
+        next_server.send(&Webhook::message(1, "hi")).twiml(),
+        twiml_message("hi")
+    );
 }
 
 #[test]
@@ -140,7 +145,10 @@ fn auth_token_can_come_from_file() {
         ("TWILIO_AUTH_TOKEN", ""),
         ("TWILIO_AUTH_TOKEN_FILE", file.path().to_str().unwrap()),
     ]);
-    assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+    assert_eq!(
+        server.send(&Webhook::message(1, "hi")).twiml(),
+        twiml_message("hi")
+    );
 }
 
 #[test]
@@ -149,7 +157,7 @@ fn forged_request_is_rejected_and_reason_logged() {
     let tunnel = Webhook::message(1, "hi")
         .header("X-Forwarded-Host", "x.ngrok.app")
         .signed_for("https://x.ngrok.app/webhook");
-    server.send(&tunnel).rejected(403);
+    server.send(&tunnel).assert_rejected(403);
     let line = server.wait_for("rejected");
     assert!(
         line.contains("set PUBLIC_URL=https://x.ngrok.app,"),
@@ -159,7 +167,7 @@ fn forged_request_is_rejected_and_reason_logged() {
     for number in 0..200 {
         server
             .send(&Webhook::message(number, "hi").token(crate::support::OTHER_TOKEN))
-            .rejected(403);
+            .assert_rejected(403);
     }
     let lines = server
         .log()
@@ -184,7 +192,7 @@ fn explainable_signature_is_logged_despite_noise() {
     }
     server
         .send(&Webhook::message(1, "hi").signed_for("http://hooks.example.test/webhook"))
-        .rejected(403);
+        .assert_rejected(403);
     server.wait_for("signed for http://hooks.example.test/webhook");
 }
 
@@ -209,14 +217,14 @@ fn warning_of_one_kind_does_not_suppress_another() {
 fn unknown_path_is_counted_and_logged_if_signed() {
     let server = Server::start(&[]);
     let metric = "replyhook_unrouted_requests_total";
-    let ask = |header: &str| {
-        let asked =
+    let status_with = |header: &str| {
+        let request =
             format!("POST /webhok HTTP/1.1\r\nHost: a\r\n{header}Content-Length: 0\r\n\r\n");
-        server.exchange(asked.as_bytes()).unwrap().status
+        server.exchange(request.as_bytes()).unwrap().status
     };
-    assert_eq!((ask(""), server.metric(metric)), (404, 1.0));
+    assert_eq!((status_with(""), server.metric(metric)), (404, 1.0));
     assert!(!server.log().contains("for an unknown path"));
-    assert_eq!(ask("X-Twilio-Signature: 0000\r\n"), 404);
+    assert_eq!(status_with("X-Twilio-Signature: 0000\r\n"), 404);
     server.wait_for("for an unknown path");
     assert_eq!(server.metric(metric), 2.0);
 }

@@ -3,33 +3,36 @@
 use std::io::{ErrorKind, Write};
 use std::process::Command;
 
-use crate::support::{ORIGIN, Server, Webhook, says, wire};
+use crate::support::{ORIGIN, Server, Webhook, twiml_message, wire};
 
-fn server() -> Server {
+fn start_server() -> Server {
     Server::start(&[])
 }
 
 /// Starts a server with one short timeout, for a test that waits for it.
-fn impatient(timeout: &str) -> Server {
+fn start_with_short_timeout(timeout: &str) -> Server {
     Server::start(&[(timeout, "1000")])
 }
 
 /// Checks that the server still replies to a message.
-fn is_well(server: &Server) {
-    assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+fn assert_serving(server: &Server) {
+    assert_eq!(
+        server.send(&Webhook::message(1, "hi")).twiml(),
+        twiml_message("hi")
+    );
 }
 
-fn raw(server: &Server, text: &str) -> Option<u16> {
+fn send_raw(server: &Server, text: &str) -> Option<u16> {
     server.exchange(text.as_bytes()).map(|answer| answer.status)
 }
 
 // The declared length is checked first, and a chunked body is counted as it arrives.
 #[test]
 fn threat_15_body_over_limit_is_rejected_with_413() {
-    let server = server();
+    let server = start_server();
     let limit = 128 * 1024;
     let rejected = server.exchange(format!("POST /webhook HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n", limit + 1).as_bytes()).unwrap();
-    rejected.rejected(413);
+    rejected.assert_rejected(413);
     assert_eq!(rejected.header("connection"), Some("close"));
     let mut chunked = b"POST /webhook HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n".to_vec();
     let chunk = vec![b'a'; 64 * 1024];
@@ -38,7 +41,7 @@ fn threat_15_body_over_limit_is_rejected_with_413() {
         chunked.extend_from_slice(&chunk);
         chunked.extend_from_slice(b"\r\n");
     }
-    server.exchange(&chunked).unwrap().rejected(413);
+    server.exchange(&chunked).unwrap().assert_rejected(413);
     // The longest text that a channel carries, in characters of four bytes, fits.
     let longest = "😀".repeat(4096);
     assert!(
@@ -55,14 +58,14 @@ fn threat_15_body_over_limit_is_rejected_with_413() {
 
 #[test]
 fn threat_16_slow_body_times_out_with_408() {
-    let server = impatient("REPLYHOOK__SERVER__BODY_TIMEOUT_MS");
+    let server = start_with_short_timeout("REPLYHOOK__SERVER__BODY_TIMEOUT_MS");
     let mut stream = wire::connect(server.public);
     let webhook = Webhook::message(3, "hi").raw(ORIGIN);
     stream.write_all(&webhook[..webhook.len() - 10]).unwrap();
-    let answer = wire::read_answer(&mut stream).unwrap();
-    answer.rejected(408);
+    let answer = wire::read_response(&mut stream).unwrap();
+    answer.assert_rejected(408);
     assert!(wire::is_closed(&mut stream));
-    is_well(&server);
+    assert_serving(&server);
 }
 
 // Covers a connection without a request, one with half a head, and an idle keep-alive connection.
@@ -80,7 +83,7 @@ fn threat_17_idle_connection_is_closed() {
     kept_alive
         .write_all(&Webhook::message(4, "hi").raw(ORIGIN))
         .unwrap();
-    wire::read_answer(&mut kept_alive).unwrap().twiml();
+    wire::read_response(&mut kept_alive).unwrap().twiml();
     for (what, stream) in [
         ("idle connect", &mut idle),
         ("half a head", &mut half),
@@ -88,12 +91,12 @@ fn threat_17_idle_connection_is_closed() {
     ] {
         assert!(wire::is_closed(stream), "{what}");
     }
-    is_well(&server);
+    assert_serving(&server);
 }
 
 #[test]
 fn threat_17_connection_not_reading_responses_is_closed() {
-    let server = impatient("REPLYHOOK__SERVER__WRITE_TIMEOUT_MS");
+    let server = start_with_short_timeout("REPLYHOOK__SERVER__WRITE_TIMEOUT_MS");
     // Long responses that the client does not read fill every buffer between the two. Then the server closes.
     let webhook = Webhook::message(5, &"x".repeat(15_000)).raw(ORIGIN);
     let mut stream = wire::connect(server.public);
@@ -104,7 +107,7 @@ fn threat_17_connection_not_reading_responses_is_closed() {
         rejected.is_some_and(|kind| closed.contains(&kind)),
         "the server waits for a client that reads no responses: {rejected:?}"
     );
-    is_well(&server);
+    assert_serving(&server);
 }
 
 // At `server.max_connections` the server evicts unverified connections. The verified ones still get responses.
@@ -116,7 +119,7 @@ fn threat_18_connection_flood_leaves_admin_listener_responsive() {
         stream
             .write_all(&Webhook::message(1, "hi").raw(ORIGIN))
             .unwrap();
-        wire::read_answer(stream).unwrap().twiml();
+        wire::read_response(stream).unwrap().twiml();
     }
     let flood: Vec<_> = (0..100).map(|_| wire::connect(server.public)).collect();
     assert_eq!(server.get("/livez").body, "ok\n");
@@ -126,25 +129,28 @@ fn threat_18_connection_flood_leaves_admin_listener_responsive() {
             .write_all(&Webhook::message(2, "still here").raw(ORIGIN))
             .unwrap();
         assert_eq!(
-            wire::read_answer(stream).unwrap().twiml(),
-            says("still here")
+            wire::read_response(stream).unwrap().twiml(),
+            twiml_message("still here")
         );
     }
     assert!(server.metric("replyhook_connections") <= 8.0);
     drop((flood, live));
-    assert_eq!(server.send(&Webhook::message(3, "hi")).twiml(), says("hi"));
+    assert_eq!(
+        server.send(&Webhook::message(3, "hi")).twiml(),
+        twiml_message("hi")
+    );
 }
 
 #[test]
 fn threat_19_oversized_headers_get_431_and_uri_414() {
-    let server = server();
+    let server = start_server();
     let head = |headers: &str| {
         format!("POST /webhook HTTP/1.1\r\nHost: h\r\n{headers}Content-Length: 0\r\n\r\n")
     };
     let many: String = (0..70).map(|n| format!("X-{n}: 1\r\n")).collect();
-    assert_eq!(raw(&server, &head(&many)), Some(431));
+    assert_eq!(send_raw(&server, &head(&many)), Some(431));
     assert_eq!(
-        raw(
+        send_raw(
             &server,
             &head(&format!("X-A: {}\r\n", "a".repeat(64 * 1024)))
         ),
@@ -154,9 +160,9 @@ fn threat_19_oversized_headers_get_431_and_uri_414() {
         "POST /webhook?{} HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
         "a".repeat(4096)
     );
-    assert_eq!(raw(&server, &long), Some(414));
+    assert_eq!(send_raw(&server, &long), Some(414));
     assert_eq!(
-        raw(
+        send_raw(
             &server,
             &format!(
                 "GET /webhook?{} HTTP/1.1\r\nHost: h\r\n\r\n",
@@ -165,13 +171,13 @@ fn threat_19_oversized_headers_get_431_and_uri_414() {
         ),
         Some(414)
     );
-    is_well(&server);
+    assert_serving(&server);
 }
 
 // A proxy and this server could read such a request differently (request smuggling).
 #[test]
 fn threat_30_ambiguous_request_framing_is_rejected() {
-    let server = server();
+    let server = start_server();
     let good = Webhook::message(6, "hi");
     let body = String::from_utf8(good.bytes()).unwrap();
     let signed = format!(
@@ -181,7 +187,7 @@ fn threat_30_ambiguous_request_framing_is_rejected() {
     let length = body.len();
     let chunked = format!("{length:x}\r\n{body}\r\n0\r\n\r\n");
     let post = |headers: &str, body: &str| {
-        raw(
+        send_raw(
             &server,
             &format!("POST /webhook HTTP/1.1\r\n{headers}\r\n{body}"),
         )
@@ -245,14 +251,14 @@ fn threat_30_ambiguous_request_framing_is_rejected() {
     );
     let mut stream = wire::connect(server.public);
     stream.write_all(both.as_bytes()).unwrap();
-    wire::read_answer(&mut stream).unwrap().twiml();
+    wire::read_response(&mut stream).unwrap().twiml();
     assert!(wire::is_closed(&mut stream));
-    is_well(&server);
+    assert_serving(&server);
 }
 
 #[test]
 fn transfer_encodings_other_than_chunked_are_501() {
-    let server = server();
+    let server = start_server();
     let good = Webhook::message(6, "hi");
     let body = String::from_utf8(good.bytes()).unwrap();
     let signature = good.signature_for(ORIGIN);
@@ -277,26 +283,26 @@ fn transfer_encodings_other_than_chunked_are_501() {
     }
     assert_eq!(
         request("Transfer-Encoding: Chunked\r\n").twiml(),
-        says("hi")
+        twiml_message("hi")
     );
 }
 
 #[test]
 fn request_head_over_exact_limit_gets_431() {
-    let server = server();
+    let server = start_server();
     let head = |bytes: usize| {
         let (begin, end) = ("GET /x HTTP/1.1\r\nHost: h\r\nX-A: ", "\r\n\r\n");
         let filling = "a".repeat(bytes - begin.len() - end.len());
         format!("{begin}{filling}{end}")
     };
     for (bytes, status) in [(32_768, 404), (32_769, 431), (49_152, 431), (200_000, 431)] {
-        assert_eq!(raw(&server, &head(bytes)), Some(status), "{bytes}");
+        assert_eq!(send_raw(&server, &head(bytes)), Some(status), "{bytes}");
         // The same head in pieces: each of them could be the last that fits.
         let mut stream = wire::connect(server.public);
         for piece in head(bytes).as_bytes().chunks(1000) {
             let _ = stream.write_all(piece);
         }
-        let response = wire::read_answer(&mut stream);
+        let response = wire::read_response(&mut stream);
         assert_eq!(
             response.map(|response| response.status),
             Some(status),
@@ -307,7 +313,7 @@ fn request_head_over_exact_limit_gets_431() {
 
 #[test]
 fn threat_31_non_http_1_request_is_rejected() {
-    let server = server();
+    let server = start_server();
     for bytes in [
         &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"[..],
         b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
@@ -319,20 +325,20 @@ fn threat_31_non_http_1_request_is_rejected() {
         let answer = server.exchange(bytes).map(|answer| answer.status);
         assert!(matches!(answer, Some(400 | 505) | None), "{answer:?}");
     }
-    is_well(&server);
+    assert_serving(&server);
 }
 
 // A server without HTTP/2 is not vulnerable to HTTP/2 floods.
 #[test]
 fn threat_32_http_2_is_not_supported() {
-    let server = server();
+    let server = start_server();
     let mut upgrade = Webhook::message(7, "hi");
     upgrade = upgrade
         .header("Connection", "Upgrade, HTTP2-Settings")
         .header("Upgrade", "h2c")
         .header("HTTP2-Settings", "AAMAAABkAAQAoAAAAAIAAAAA");
     let answer = server.send(&upgrade);
-    assert_eq!(answer.twiml(), says("hi"));
+    assert_eq!(answer.twiml(), twiml_message("hi"));
     let preface = server
         .exchange(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         .map(|answer| answer.status);
@@ -346,7 +352,7 @@ fn threat_63_file_descriptor_exhaustion_leaves_health_checks_working() {
     let mut limited = Command::new("prlimit");
     limited.args(["--nofile=96:96", env!("CARGO_BIN_EXE_replyhook")]);
     if Command::new("prlimit").arg("--version").output().is_err() {
-        return crate::support::missing("file descriptors running out: prlimit");
+        return crate::support::report_missing("file descriptors running out: prlimit");
     }
     let server = Server::start_by(limited, &[]);
     server.wait_for("fewer connections than server.max_connections");
@@ -356,7 +362,10 @@ fn threat_63_file_descriptor_exhaustion_leaves_health_checks_working() {
         assert_eq!(server.get("/readyz").status, 200);
     }
     drop(flood);
-    assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+    assert_eq!(
+        server.send(&Webhook::message(1, "hi")).twiml(),
+        twiml_message("hi")
+    );
     assert_eq!(server.metric("replyhook_accept_errors_total"), 0.0);
 }
 
@@ -384,12 +393,15 @@ fn stalled_unverified_requests_do_not_block_verified_ones() {
         })
         .collect();
     server.wait_until("replyhook_requests_in_flight", 80.0);
-    assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+    assert_eq!(
+        server.send(&Webhook::message(1, "hi")).twiml(),
+        twiml_message("hi")
+    );
     assert_eq!(
         server
             .send(&Webhook::message(2, "hi").to("/webhook/fallback"))
             .twiml(),
-        says("hi")
+        twiml_message("hi")
     );
 }
 
@@ -414,19 +426,19 @@ fn forgery_costly_to_explain_is_rejected() {
             assert_eq!(server.send(&forged).status, 403);
         }
     }
-    is_well(&server);
+    assert_serving(&server);
 }
 
 // The HTTP layer rejects it before any endpoint.
 #[test]
 fn malformed_request_is_counted_and_logged() {
-    let server = server();
+    let server = start_server();
     for head in [
         "Host: a\r\nHost: b\r\n",
         "",
         &format!("Host: h\r\nX-A: {}\r\n", "a".repeat(64 * 1024)),
     ] {
-        let status = raw(&server, &format!("POST /webhook HTTP/1.1\r\n{head}\r\n"));
+        let status = send_raw(&server, &format!("POST /webhook HTTP/1.1\r\n{head}\r\n"));
         assert!(matches!(status, Some(400 | 431)), "{status:?}");
     }
     server.wait_for("the request is malformed");
@@ -436,7 +448,7 @@ fn malformed_request_is_counted_and_logged() {
 // The connection stays open for the next request.
 #[test]
 fn pipelined_requests_are_answered_in_order() {
-    let server = server();
+    let server = start_server();
     let mut stream = wire::connect(server.public);
     let both = [
         Webhook::message(8, "first").raw(ORIGIN),
@@ -445,8 +457,8 @@ fn pipelined_requests_are_answered_in_order() {
     .concat();
     stream.write_all(&both).unwrap();
     for text in ["first", "second"] {
-        let answer = wire::read_answer(&mut stream).unwrap();
-        assert_eq!(answer.twiml(), says(text));
+        let answer = wire::read_response(&mut stream).unwrap();
+        assert_eq!(answer.twiml(), twiml_message(text));
         assert_eq!(
             answer.header("content-length"),
             Some(answer.body.len().to_string().as_str())
@@ -456,10 +468,10 @@ fn pipelined_requests_are_answered_in_order() {
 
 #[test]
 fn admin_endpoints_on_public_listener_get_404() {
-    let server = server();
+    let server = start_server();
     for path in ["/livez", "/readyz", "/metrics"] {
         assert_eq!(
-            raw(&server, &format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")),
+            send_raw(&server, &format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")),
             Some(404)
         );
         assert_eq!(server.get(path).status, 200);
@@ -495,10 +507,10 @@ fn stuck_handlers_at_limit_use_bounded_memory() {
         }
     });
     server.wait_until("replyhook_handlers_running", 2000.0);
-    let taken = server.resident().saturating_sub(before);
+    let growth = server.resident().saturating_sub(before);
     // 24 kB for each message and its task.
-    assert!(taken < STUCK * 24, "{taken} kB");
+    assert!(growth < STUCK * 24, "{growth} kB");
     let rejected = server.send(&message(STUCK));
-    assert_eq!(rejected.rejected(503), "overloaded\n");
+    assert_eq!(rejected.assert_rejected(503), "overloaded\n");
     assert_eq!(server.get("/livez").status, 200);
 }

@@ -7,13 +7,14 @@ use crate::support::markdown::{pages, prose};
 use crate::support::root;
 
 fn documents() -> Vec<String> {
-    let own = [
+    let root_pages = [
         "README.md",
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
         "CHANGELOG.md",
     ];
-    own.map(str::to_owned)
+    root_pages
+        .map(str::to_owned)
         .into_iter()
         .chain(pages("docs"))
         .collect()
@@ -52,7 +53,7 @@ fn anchors(page: &str) -> BTreeSet<String> {
 }
 
 /// Resolves each `..` in a path relative to the repository.
-fn plain(path: &Path) -> PathBuf {
+fn normalize(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
         match part {
@@ -64,7 +65,7 @@ fn plain(path: &Path) -> PathBuf {
 }
 
 /// Returns the problem of a link, or `None` if it resolves.
-fn broken(page: &str, link: &str) -> Option<String> {
+fn find_problem(page: &str, link: &str) -> Option<String> {
     if ["https://", "http://", "mailto:"]
         .iter()
         .any(|scheme| link.starts_with(scheme))
@@ -76,7 +77,7 @@ fn broken(page: &str, link: &str) -> Option<String> {
         .map_or((link, None), |(file, anchor)| (file, Some(anchor)));
     let path = match file {
         "" => PathBuf::from(page),
-        file => plain(&Path::new(page).parent().unwrap().join(file)),
+        file => normalize(&Path::new(page).parent().unwrap().join(file)),
     };
     if !root().join(&path).exists() {
         return Some(format!("{page}: {link} leads to no file"));
@@ -93,7 +94,7 @@ fn every_document_link_resolves() {
     for page in documents() {
         let links = links(&page);
         count += links.len();
-        wrong.extend(links.iter().filter_map(|link| broken(&page, link)));
+        wrong.extend(links.iter().filter_map(|link| find_problem(&page, link)));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(count > 100, "only {count} links were seen");
@@ -112,7 +113,7 @@ fn broken_link_is_detected() {
         ("../how-to/handoff.md#no-such-heading", true),
         ("#no-such-heading", true),
     ] {
-        let found = broken("docs/src/tutorial/quick-start.md", link);
+        let found = find_problem("docs/src/tutorial/quick-start.md", link);
         assert_eq!(found.is_some(), is_broken, "{link}: {found:?}");
     }
 }

@@ -11,7 +11,7 @@ use replyhook::{App, Context, FormParams, Handler, InboundMessage, Timestamp};
 use serde_json::{Value, json};
 
 use self::bot::{Model, USED_UP};
-use crate::support::Scripted;
+use crate::support::ScriptedServer;
 
 const PATH: &str = "/v1/chat/completions";
 const PROMPT: &str = "You sell soup.";
@@ -19,7 +19,7 @@ const PROMPT: &str = "You sell soup.";
 /// The bot and its scripted model.
 struct Shop {
     bot: TestBot,
-    model: Scripted,
+    model: ScriptedServer,
 }
 
 impl Shop {
@@ -28,7 +28,7 @@ impl Shop {
     }
 
     async fn with(sources: Sources) -> Self {
-        let model = Scripted::start().await;
+        let model = ScriptedServer::start().await;
         let base = format!("{}/v1/", model.url());
         let handler = bot::bot(Model::new(&base, "a key", "small", PROMPT, 100));
         let bot = start(sources, handler).await;
@@ -45,17 +45,18 @@ impl Shop {
     }
 
     fn model_answers(&self, status: u16, body: &str) {
-        self.model.forget(PATH);
-        self.model.answers(PATH, status, "application/json", body);
+        self.model.clear_responses(PATH);
+        self.model
+            .queue_response(PATH, status, "application/json", body);
     }
 
     /// Returns the messages of each call, as pairs of role and content.
-    fn asked(&self) -> Vec<Vec<(String, String)>> {
+    fn model_calls(&self) -> Vec<Vec<(String, String)>> {
         let part = |message: &Value, name: &str| message[name].as_str().unwrap().to_owned();
-        let calls = self.model.asked_at(PATH).into_iter().map(|asked| {
-            let call: Value = serde_json::from_slice(&asked.body).unwrap();
+        let calls = self.model.requests_to(PATH).into_iter().map(|request| {
+            let call: Value = serde_json::from_slice(&request.body).unwrap();
             assert_eq!(call["model"], "small");
-            assert_eq!(asked.headers["authorization"], "Bearer a key");
+            assert_eq!(request.headers["authorization"], "Bearer a key");
             let messages = call["messages"].as_array().unwrap().iter();
             messages
                 .map(|message| (part(message, "role"), part(message, "content")))
@@ -81,7 +82,7 @@ fn message(body: &str) -> InboundMessage {
     InboundMessage::parse(form, Timestamp::UNIX_EPOCH).unwrap()
 }
 
-fn said(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+fn chat_messages(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     let owned = |(role, content): &(&str, &str)| ((*role).to_owned(), (*content).to_owned());
     pairs.iter().map(owned).collect()
 }
@@ -101,12 +102,18 @@ async fn model_request_contains_conversation_history_in_order() {
     shop.model_says("Three.", 1);
     ben.says("hello").await.assert_reply("Three.");
     ana.says("how much?").await.assert_reply("Three.");
-    let asked = shop.asked();
-    assert_eq!(asked[0], said(&[("system", PROMPT), ("user", "hi")]));
-    assert_eq!(asked[2], said(&[("system", PROMPT), ("user", "hello")]));
+    let calls = shop.model_calls();
     assert_eq!(
-        asked[3],
-        said(&[
+        calls[0],
+        chat_messages(&[("system", PROMPT), ("user", "hi")])
+    );
+    assert_eq!(
+        calls[2],
+        chat_messages(&[("system", PROMPT), ("user", "hello")])
+    );
+    assert_eq!(
+        calls[3],
+        chat_messages(&[
             ("system", PROMPT),
             ("user", "hi"),
             ("assistant", "Hello!"),
@@ -127,10 +134,10 @@ async fn threat_75_user_text_is_sent_with_user_role() {
     shop.model_says("No.", 1);
     ana.says(attack).await.assert_reply("No.");
     ana.says("please").await.assert_reply("No.");
-    for asked in shop.asked() {
-        assert_eq!(asked[0], ("system".to_owned(), PROMPT.to_owned()));
-        assert_eq!(asked[1], ("user".to_owned(), attack.to_owned()));
-        assert!(asked[1..].iter().all(|(role, _)| role != "system"));
+    for call in shop.model_calls() {
+        assert_eq!(call[0], ("system".to_owned(), PROMPT.to_owned()));
+        assert_eq!(call[1], ("user".to_owned(), attack.to_owned()));
+        assert!(call[1..].iter().all(|(role, _)| role != "system"));
     }
 }
 
@@ -145,7 +152,7 @@ async fn token_budget_is_per_user_and_renews_daily() {
     }
     shop.bot.restart().await;
     ana.says("one more").await.assert_reply(USED_UP);
-    assert_eq!(shop.asked().len(), 2, "the model is not called");
+    assert_eq!(shop.model_calls().len(), 2, "the model is not called");
     ben.says("hi").await.assert_reply("Yes.");
     shop.bot.advance(Duration::from_hours(24)).await;
     ana.says("good morning").await.assert_reply("Yes.");
@@ -172,7 +179,7 @@ async fn slow_model_response_is_sent_via_rest() {
         .assert_replied_via_rest("Thought about it.");
     shop.bot.set_handler_latency(Duration::ZERO).await;
     ana.says("again").await.assert_reply("Thought about it.");
-    let last = shop.asked().pop().unwrap();
+    let last = shop.model_calls().pop().unwrap();
     assert_eq!(
         last[2],
         ("assistant".to_owned(), "Thought about it.".to_owned())
@@ -189,7 +196,10 @@ async fn debounced_messages_make_one_model_call() {
         .await
         .assert_reply("At noon.");
     let question = ("user", "hi\nwhen do you open?");
-    assert_eq!(shop.asked(), [said(&[("system", PROMPT), question])]);
+    assert_eq!(
+        shop.model_calls(),
+        [chat_messages(&[("system", PROMPT), question])]
+    );
 }
 
 #[tokio::test]
@@ -212,9 +222,9 @@ async fn failing_model_fails_handler_and_uses_no_budget() {
 
 #[tokio::test]
 async fn model_error_omits_user_data_url_and_key() {
-    let model = Scripted::start().await;
+    let model = ScriptedServer::start().await;
     let message = message("my secret");
-    let nobody = "http://127.0.0.1:9/a-secret-path".to_owned();
+    let unreachable_url = "http://127.0.0.1:9/a-secret-path".to_owned();
     let answers = [
         (400, "{\"error\":\"my secret is too long\"}"),
         (
@@ -228,9 +238,9 @@ async fn model_error_omits_user_data_url_and_key() {
         ),
     ];
     for (status, body) in answers {
-        model.answers("/chat/completions", status, "application/json", body);
+        model.queue_response("/chat/completions", status, "application/json", body);
     }
-    let bases = std::iter::repeat_n(model.url().to_owned(), 4).chain([nobody]);
+    let bases = std::iter::repeat_n(model.url().to_owned(), 4).chain([unreachable_url]);
     for base in bases {
         let bot = bot::bot(Model::new(&base, "a key", "small", PROMPT, 100));
         let cx = Context::new(1, Timestamp::UNIX_EPOCH);
@@ -246,19 +256,19 @@ async fn model_error_omits_user_data_url_and_key() {
 // A model that refuses `max_tokens` works with the setting `max_completion_tokens`.
 #[tokio::test]
 async fn model_refusal_shows_code_and_setting_fixes_it() {
-    let model = Scripted::start().await;
+    let model = ScriptedServer::start().await;
     let refusal = json!({"error": {
         "message": "Unsupported parameter: 'max_tokens' is not supported with this model.",
         "type": "invalid_request_error", "param": "max_tokens", "code": "unsupported_parameter",
     }});
-    model.answers(
+    model.queue_response(
         "/chat/completions",
         400,
         "application/json",
         &refusal.to_string(),
     );
     let answer = json!({"choices": [{"message": {"content": "Hello!"}}]});
-    model.answers(
+    model.queue_response(
         "/chat/completions",
         200,
         "application/json",
@@ -277,11 +287,11 @@ async fn model_refusal_shows_code_and_setting_fixes_it() {
         "the model returned status 400 (unsupported_parameter)"
     );
     ask("max_completion_tokens").await.unwrap();
-    let asked = model.asked();
-    for (asked, name) in asked.iter().zip(["max_tokens", "max_completion_tokens"]) {
-        let asked: Value = serde_json::from_slice(&asked.body).unwrap();
-        assert_eq!(asked[name], 500);
-        assert_eq!(asked.as_object().unwrap().len(), 3, "{asked}");
+    let requests = model.requests();
+    for (request, name) in requests.iter().zip(["max_tokens", "max_completion_tokens"]) {
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        assert_eq!(body[name], 500);
+        assert_eq!(body.as_object().unwrap().len(), 3, "{body}");
     }
 }
 

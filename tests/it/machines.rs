@@ -9,7 +9,8 @@ use std::sync::Arc;
 use rustix::process::Signal;
 
 use crate::support::{
-    By, EMPTY, FakeTwilio, ORIGIN, Server, Webhook, left_out, replyhook, root, says,
+    EMPTY, FakeTwilio, ORIGIN, SentVia, Server, Webhook, replyhook, report_skipped, root,
+    twiml_message,
 };
 
 /// PostgreSQL server of one test, which can stop it.
@@ -25,9 +26,9 @@ impl Database {
             clippy::disallowed_methods,
             reason = "a test asks its script, not a setting"
         )]
-        let wanted = std::env::var_os("REPLYHOOK_TEST_POSTGRES").is_some();
-        if !wanted {
-            left_out("several machines: there is no PostgreSQL");
+        let is_requested = std::env::var_os("REPLYHOOK_TEST_POSTGRES").is_some();
+        if !is_requested {
+            report_skipped("several machines: there is no PostgreSQL");
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -38,11 +39,11 @@ impl Database {
             folder,
             url: String::new(),
         };
-        database.url = database.script("start");
+        database.url = database.run_script("start");
         Some(database)
     }
 
-    fn script(&self, command: &str) -> String {
+    fn run_script(&self, command: &str) -> String {
         let output = Command::new(root().join("scripts/postgres"))
             .arg(command)
             .arg(self.folder.path())
@@ -62,12 +63,12 @@ impl Database {
 
     fn server_with(&self, twilio: &FakeTwilio, more: &[(&str, &str)]) -> Server {
         let api = twilio.url();
-        let own = [
+        let base_env = [
             ("DATABASE_URL", self.url.as_str()),
             ("REPLYHOOK__TWILIO__API_URL", api.as_str()),
         ];
         let bot = Command::new(env!("CARGO_BIN_EXE_fault-bot"));
-        Server::start_by(bot, &[&own[..], more].concat())
+        Server::start_by(bot, &[&base_env[..], more].concat())
     }
 
     /// Returns the state and attempt of a message, as `messages show` prints them.
@@ -92,16 +93,16 @@ impl Drop for Database {
 }
 
 /// Reply deadline. A later reply goes via the REST API, unless its request is still waiting for the store.
-const EARLY: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "400");
+const SHORT_DEADLINE: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "400");
 /// Message whose handler takes longer than a request waits for the store.
-const LATE: &str = "slow 3000 hi";
+const SLOW_TEXT: &str = "slow 3000 hi";
 
-fn from(number: u64) -> String {
+fn user_address(number: u64) -> String {
     format!("whatsapp:+1555000{number:04}")
 }
 
 fn message(number: u64, body: &str) -> Webhook {
-    Webhook::message(number, body).with("From", &from(number))
+    Webhook::message(number, body).with("From", &user_address(number))
 }
 
 // All concurrent requests for the message get the same reply.
@@ -120,7 +121,7 @@ fn message_sent_to_both_machines_is_handled_once() {
             })
             .collect();
         for racing in racing {
-            assert_eq!(racing.join().unwrap().twiml(), says("slow 20 hi"));
+            assert_eq!(racing.join().unwrap().twiml(), twiml_message("slow 20 hi"));
         }
         assert_eq!(database.row(number), ("answered".to_owned(), 1));
     }
@@ -134,12 +135,12 @@ fn replies_of_killed_machine_are_sent_once() {
         return;
     };
     let twilio = FakeTwilio::start();
-    let first = database.server_with(&twilio, &[EARLY]);
+    let first = database.server_with(&twilio, &[SHORT_DEADLINE]);
     // The kill may interrupt a REST call while Twilio is down. The second server looks it up and resends the message.
     let second = database.server_with(&twilio, &[("REPLYHOOK__OUTBOUND__ON_UNKNOWN", "resend")]);
-    twilio.down();
+    twilio.start_outage();
     for number in 1..=4 {
-        assert_eq!(first.send(&message(number, LATE)).twiml(), EMPTY);
+        assert_eq!(first.send(&message(number, SLOW_TEXT)).twiml(), EMPTY);
     }
     // The replies are in the outbox, and Twilio is down.
     first.wait_until(r#"replyhook_replies_total{outcome="retry"}"#, 4.0);
@@ -147,10 +148,10 @@ fn replies_of_killed_machine_are_sent_once() {
     assert_eq!(first.send(&message(5, "hang on")).twiml(), EMPTY);
     first.signal(Signal::KILL);
     first.wait();
-    twilio.up();
+    twilio.end_outage();
     for number in 1..=5 {
-        let shown = twilio.wait_for_phone(&from(number), 1);
-        assert_eq!(shown[0].by, By::Rest);
+        let phone = twilio.wait_for_phone(&user_address(number), 1);
+        assert_eq!(phone[0].via, SentVia::Rest);
     }
     second.wait_until(r#"replyhook_replies_total{outcome="sent"}"#, 5.0);
     assert_eq!(twilio.posts().len(), 5);
@@ -158,7 +159,7 @@ fn replies_of_killed_machine_are_sent_once() {
     assert_eq!(database.row(1), ("sent".to_owned(), 1));
     assert_eq!(database.row(5), ("sent".to_owned(), 2));
     // The second server answers a redelivery with the saved response.
-    assert_eq!(second.send(&message(1, LATE)).twiml(), EMPTY);
+    assert_eq!(second.send(&message(1, SLOW_TEXT)).twiml(), EMPTY);
 }
 
 // Before the kill, the answers already alternate between the machines.
@@ -170,20 +171,20 @@ fn form_continues_on_other_machine_after_kill() {
     let twilio = FakeTwilio::start();
     let (first, second) = (database.server(&twilio), database.server(&twilio));
     let says_to = |server: &Server, number: u64, text: &str| {
-        let webhook = Webhook::message(number, text).with("From", &from(1));
+        let webhook = Webhook::message(number, text).with("From", &user_address(1));
         server.send(&webhook).twiml().to_owned()
     };
-    assert_eq!(says_to(&first, 1, "sign up"), says("Your name?"));
-    assert_eq!(says_to(&second, 2, "Ana"), says("Your age?"));
-    assert_eq!(says_to(&first, 3, "many"), says("Your age?"));
-    assert_eq!(says_to(&second, 4, "42"), says("Ana is 42."));
-    assert_eq!(says_to(&first, 5, "sign up"), says("Your name?"));
+    assert_eq!(says_to(&first, 1, "sign up"), twiml_message("Your name?"));
+    assert_eq!(says_to(&second, 2, "Ana"), twiml_message("Your age?"));
+    assert_eq!(says_to(&first, 3, "many"), twiml_message("Your age?"));
+    assert_eq!(says_to(&second, 4, "42"), twiml_message("Ana is 42."));
+    assert_eq!(says_to(&first, 5, "sign up"), twiml_message("Your name?"));
     first.signal(Signal::KILL);
     first.wait();
     // A redelivery of a message that the killed server answered, and then the next message.
-    assert_eq!(says_to(&second, 5, "sign up"), says("Your name?"));
-    assert_eq!(says_to(&second, 6, "Ben"), says("Your age?"));
-    assert_eq!(says_to(&second, 7, "7"), says("Ben is 7."));
+    assert_eq!(says_to(&second, 5, "sign up"), twiml_message("Your name?"));
+    assert_eq!(says_to(&second, 6, "Ben"), twiml_message("Your age?"));
+    assert_eq!(says_to(&second, 7, "7"), twiml_message("Ben is 7."));
 }
 
 #[test]
@@ -200,12 +201,12 @@ fn media_link_is_served_by_other_machine() {
     first.signal(Signal::KILL);
     first.wait();
     let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-    let got = second.exchange(request.as_bytes()).unwrap();
+    let response = second.exchange(request.as_bytes()).unwrap();
     assert_eq!(
-        (got.status, got.header("content-type")),
+        (response.status, response.header("content-type")),
         (200, Some("image/png"))
     );
-    assert_eq!(got.header("content-length"), Some("4"));
+    assert_eq!(response.header("content-length"), Some("4"));
 }
 
 // The handler does not run; after the outage the redelivered message is accepted.
@@ -216,24 +217,24 @@ fn threat_54_messages_during_postgres_outage_are_rejected() {
     };
     let twilio = FakeTwilio::start();
     let server = database.server(&twilio);
-    assert_eq!(server.send(&message(1, "hi")).twiml(), says("hi"));
-    database.script("down");
-    let handled = server.metric("replyhook_handler_duration_seconds_count");
+    assert_eq!(server.send(&message(1, "hi")).twiml(), twiml_message("hi"));
+    database.run_script("down");
+    let handler_runs = server.metric("replyhook_handler_duration_seconds_count");
     for _ in 0..5 {
         assert_eq!(
-            server.send(&message(2, "hi")).rejected(503),
+            server.send(&message(2, "hi")).assert_rejected(503),
             "store unavailable\n"
         );
     }
     assert_eq!(server.get("/readyz").status, 503);
     assert_eq!(
         server.metric("replyhook_handler_duration_seconds_count"),
-        handled
+        handler_runs
     );
-    database.script("up");
+    database.run_script("up");
     while server.get("/readyz").status != 200 {}
-    assert_eq!(server.send(&message(2, "hi")).twiml(), says("hi"));
-    assert_eq!(server.send(&message(1, "hi")).twiml(), says("hi"));
+    assert_eq!(server.send(&message(2, "hi")).twiml(), twiml_message("hi"));
+    assert_eq!(server.send(&message(1, "hi")).twiml(), twiml_message("hi"));
     assert_eq!(database.row(2), ("answered".to_owned(), 1));
 }
 
@@ -245,13 +246,19 @@ fn graceful_shutdown_releases_claim_to_other_machine() {
     let twilio = FakeTwilio::start();
     let first = database.server_with(
         &twilio,
-        &[EARLY, ("REPLYHOOK__SERVER__SHUTDOWN_TIMEOUT_S", "1")],
+        &[
+            SHORT_DEADLINE,
+            ("REPLYHOOK__SERVER__SHUTDOWN_TIMEOUT_S", "1"),
+        ],
     );
     let _second = database.server(&twilio);
     assert_eq!(first.send(&message(1, "hang on")).twiml(), EMPTY);
     first.signal(Signal::TERM);
     first.wait();
-    assert_eq!(twilio.wait_for_phone(&from(1), 1)[0].body, "hang on");
+    assert_eq!(
+        twilio.wait_for_phone(&user_address(1), 1)[0].body,
+        "hang on"
+    );
     assert_eq!(database.row(1).1, 2);
 }
 
@@ -271,6 +278,6 @@ fn interrupted_migration_restarts_on_next_machine() {
     }
     let twilio = FakeTwilio::start();
     let server = database.server(&twilio);
-    assert_eq!(server.send(&message(1, "hi")).twiml(), says("hi"));
+    assert_eq!(server.send(&message(1, "hi")).twiml(), twiml_message("hi"));
     assert_eq!(database.row(1), ("answered".to_owned(), 1));
 }

@@ -22,13 +22,13 @@ mod support;
 #[cfg(not(feature = "failpoints"))]
 #[test]
 fn crash_tests_without_failpoints_are_skipped() {
-    support::left_out("crashes and kills: built without the feature failpoints");
+    support::report_skipped("crashes and kills: built without the feature failpoints");
 }
 
 #[cfg(not(feature = "testing"))]
 #[test]
 fn test_kit_without_testing_feature_is_skipped() {
-    support::left_out("the test kit: built without the feature testing");
+    support::report_skipped("the test kit: built without the feature testing");
 }
 
 mod architecture;

@@ -12,7 +12,7 @@ use crate::support::{installed, read, replyhook, root};
 const NOTE: &str = "<!-- Generated: REPLYHOOK_UPDATE_DOCS=1 cargo test --test it manual -->\n\n";
 
 /// Asserts that a file has this generated text. Writes the file first if `REPLYHOOK_UPDATE_DOCS` is set.
-fn is_up_to_date(file: &str, text: &str) {
+fn assert_up_to_date(file: &str, text: &str) {
     if installed("REPLYHOOK_UPDATE_DOCS").is_some() {
         std::fs::write(root().join(file), text).unwrap();
     }
@@ -82,7 +82,7 @@ fn configuration_page_has_every_setting_of_default_toml() {
         page.lines().filter(|line| line.starts_with("| `")).count() > 60,
         "{page}"
     );
-    is_up_to_date("docs/src/reference/configuration.md", &page);
+    assert_up_to_date("docs/src/reference/configuration.md", &page);
 }
 
 fn help(path: &[&str]) -> String {
@@ -129,7 +129,7 @@ fn command_line_page_has_every_command() {
         count += 1;
     }
     assert!(count >= 20, "{count} commands");
-    is_up_to_date("docs/src/reference/cli.md", &page);
+    assert_up_to_date("docs/src/reference/cli.md", &page);
 }
 
 fn title(page: &str) -> String {
@@ -155,7 +155,7 @@ fn llms_txt_lists_every_page() {
             .unwrap();
         }
     }
-    is_up_to_date("docs/llms.txt", &text);
+    assert_up_to_date("docs/llms.txt", &text);
 }
 
 // The subjects are those of Twilio's overview of the WhatsApp Business Platform, each with the title of its page.

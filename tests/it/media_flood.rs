@@ -6,21 +6,24 @@ use std::time::Duration;
 
 use replyhook::{Context, InboundMessage, Media, Reply};
 
-use crate::support::{ACCOUNT, End, Kept, ORIGIN, Scripted, Server, Storage, Webhook, says, wire};
+use crate::support::{
+    ACCOUNT, ORIGIN, RawServer, ResponseEnd, ScriptedServer, Server, TempStore, Webhook,
+    twiml_message, wire,
+};
 
 /// Path with a forged token of the same length as a real one.
-fn forged(number: usize) -> String {
+fn forged_path(number: usize) -> String {
     format!("/media/{number:A>64}")
 }
 
 /// Stores a file of this size through an app, and returns the path of its link.
-fn link(kept: &Kept, bytes: usize) -> String {
+fn create_link(store: &TempStore, bytes: usize) -> String {
     let file = Media::bytes(vec![7; bytes], "video/mp4");
     let bot = move |_: Context, _: InboundMessage| {
         let file = file.clone();
         async move { Reply::media(file) }
     };
-    let twiml = kept.app(|app| app.handler(bot), async |app| app.says(1, "hi").await);
+    let twiml = store.app(|app| app.handler(bot), async |app| app.says(1, "hi").await);
     path(&twiml)
 }
 
@@ -34,30 +37,30 @@ fn get(path: &str) -> String {
 }
 
 /// Asserts that a message gets its reply in time. It has its own user, so that no guard blocks it.
-fn is_answered(server: &Server, number: u64) {
+fn assert_answered(server: &Server, number: u64) {
     let from = format!("whatsapp:+1555000{number:04}");
     let message = Webhook::message(number, "hi").with("From", &from);
-    assert_eq!(server.send(&message).twiml(), says("hi"));
+    assert_eq!(server.send(&message).twiml(), twiml_message("hi"));
 }
 
 /// Sends each request on its own connection, all at the same time.
-fn burst(server: &Server, paths: impl Iterator<Item = String>) -> Vec<TcpStream> {
-    let begun = paths.map(|path| {
+fn send_concurrently(server: &Server, paths: impl Iterator<Item = String>) -> Vec<TcpStream> {
+    let started = paths.map(|path| {
         let mut stream = wire::connect(server.public);
         let request = get(&path);
         let (all_but_end, end) = request.split_at(request.len() - 1);
         stream.write_all(all_but_end.as_bytes()).unwrap();
         (stream, end.to_owned())
     });
-    let mut begun: Vec<_> = begun.collect();
-    for (stream, end) in &mut begun {
+    let mut started: Vec<_> = started.collect();
+    for (stream, end) in &mut started {
         stream.write_all(end.as_bytes()).unwrap();
     }
-    begun.into_iter().map(|(stream, _)| stream).collect()
+    started.into_iter().map(|(stream, _)| stream).collect()
 }
 
 fn statuses(streams: &mut [TcpStream]) -> Vec<u16> {
-    let status = |stream| wire::read_answer(stream).map_or(0, |answer| answer.status);
+    let status = |stream| wire::read_response(stream).map_or(0, |answer| answer.status);
     streams.iter_mut().map(status).collect()
 }
 
@@ -90,7 +93,7 @@ async fn slow_reader(server: &Server, path: &str) -> TcpStream {
 }
 
 /// Reads the head of a response, but not its body.
-fn head(stream: &mut TcpStream) -> String {
+fn read_head(stream: &mut TcpStream) -> String {
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
         stream.read_exact(&mut byte).unwrap();
@@ -100,10 +103,10 @@ fn head(stream: &mut TcpStream) -> String {
 }
 
 /// Returns how many readers got the file, and asserts that the others got a 503 with Retry-After.
-fn served(readers: &mut [TcpStream]) -> usize {
+fn count_served(readers: &mut [TcpStream]) -> usize {
     let mut served = 0;
     for reader in readers {
-        let head = head(reader);
+        let head = read_head(reader);
         if head.starts_with("HTTP/1.1 200 ") {
             served += 1;
         } else {
@@ -119,27 +122,28 @@ const HUNDRED_MB: u64 = 100_000_000 / 1024;
 
 #[test]
 fn forged_media_tokens_use_no_thread_or_lookup() {
-    let kept = Kept::new();
-    let path = link(&kept, 100);
-    let server = kept.server();
-    is_answered(&server, 101);
+    let store = TempStore::new();
+    let path = create_link(&store, 100);
+    let server = store.server();
+    assert_answered(&server, 101);
     let before = (threads(&server), descriptors(&server, "kept.db"));
     // From here on, every lookup of a link fails.
-    let db = rusqlite::Connection::open(kept.path()).unwrap();
+    let db = rusqlite::Connection::open(store.path()).unwrap();
     db.execute("ALTER TABLE media_link RENAME TO away", [])
         .unwrap();
     for round in 0..3 {
-        let mut asked = burst(&server, (0..300).map(|n| forged(1000 * round + n)));
-        assert_eq!(statuses(&mut asked), [404; 300]);
+        let mut streams =
+            send_concurrently(&server, (0..300).map(|n| forged_path(1000 * round + n)));
+        assert_eq!(statuses(&mut streams), [404; 300]);
     }
     let after = (threads(&server), descriptors(&server, "kept.db"));
     // The server's periodic reads may open up to four connections, each with a thread and two descriptors.
     assert!(after.0 <= before.0 + 4, "threads: {before:?} {after:?}");
     assert!(after.1 <= before.1 + 9, "descriptors: {before:?} {after:?}");
-    is_answered(&server, 102);
+    assert_answered(&server, 102);
     let status = || wire::exchange(server.public, get(&path).as_bytes()).unwrap();
     let real = status();
-    assert_eq!(real.rejected(503), "store unavailable\n");
+    assert_eq!(real.assert_rejected(503), "store unavailable\n");
     assert_eq!(real.header("retry-after"), Some("5"));
     db.execute("ALTER TABLE away RENAME TO media_link", [])
         .unwrap();
@@ -148,29 +152,29 @@ fn forged_media_tokens_use_no_thread_or_lookup() {
 
 #[test]
 fn concurrent_media_readers_share_few_database_connections() {
-    let kept = Kept::new();
-    let path = link(&kept, 1024 * 1024);
-    let server = kept.server();
+    let store = TempStore::new();
+    let path = create_link(&store, 1024 * 1024);
+    let server = store.server();
     for _ in 0..3 {
-        let mut asked = burst(&server, (0..90).map(|_| path.clone()));
-        assert_eq!(statuses(&mut asked), [200; 90]);
+        let mut streams = send_concurrently(&server, (0..90).map(|_| path.clone()));
+        assert_eq!(statuses(&mut streams), [200; 90]);
     }
     // The writer, four readers for messages and two for files each have the database and its log open. The lock file
     // and the shared memory are open once.
     let open = descriptors(&server, "kept.db");
     assert!(open <= 7 * 2 + 2, "{open}");
-    is_answered(&server, 102);
+    assert_answered(&server, 102);
 }
 
 // At most 96 readers are served; the others get 503, and messages still get their replies.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_media_readers_do_not_block_messages() {
     const READERS: usize = 130;
-    let (kept, path, server) = tokio::task::block_in_place(|| {
-        let kept = Kept::new();
-        let path = link(&kept, 8 * 1024 * 1024);
-        let server = kept.server_with(&[("REPLYHOOK__SERVER__WRITE_TIMEOUT_MS", "60000")]);
-        (kept, path, server)
+    let (store, path, server) = tokio::task::block_in_place(|| {
+        let store = TempStore::new();
+        let path = create_link(&store, 8 * 1024 * 1024);
+        let server = store.server_with(&[("REPLYHOOK__SERVER__WRITE_TIMEOUT_MS", "60000")]);
+        (store, path, server)
     });
     let before = server.resident();
     let mut readers = Vec::new();
@@ -178,31 +182,31 @@ async fn slow_media_readers_do_not_block_messages() {
         readers.push(slow_reader(&server, &path).await);
     }
     tokio::task::block_in_place(|| {
-        assert_eq!(served(&mut readers), 96);
-        let taken = server.resident().saturating_sub(before);
-        assert!(taken < HUNDRED_MB, "{taken} KiB");
+        assert_eq!(count_served(&mut readers), 96);
+        let growth = server.resident().saturating_sub(before);
+        assert!(growth < HUNDRED_MB, "{growth} KiB");
         for number in 10..20 {
-            is_answered(&server, number);
+            assert_answered(&server, number);
         }
         drop(readers);
         // Each permit is released when the server notices the closed connection.
         let whole = wire::exchange(server.public, get(&path).as_bytes()).unwrap();
         assert_eq!((whole.status, whole.body.len()), (200, 8 * 1024 * 1024));
     });
-    drop(kept);
+    drop(store);
 }
 
 // At most 64 downloads from Twilio run concurrently, and further readers get 503.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_media_readers_make_few_twilio_calls() {
     const READERS: usize = 300;
-    let (storage, service) = (Storage::start().await, Scripted::start().await);
-    service.answers("/message", 204, "", "");
+    let (storage, service) = (RawServer::start().await, ScriptedServer::start().await);
+    service.queue_response("/message", 204, "", "");
     let message = format!("MM{:032x}", 1);
     let media = "ME00000000000000000000000000000001";
     let call = format!("GET /2010-04-01/Accounts/{ACCOUNT}/Messages/{message}/Media/{media}");
     let begin = "HTTP/1.1 200 x\r\ncontent-type: video/mp4\r\ncontent-length: 16777216\r\n\r\n";
-    storage.raw(&call, begin, End::Forever);
+    storage.queue_bytes(&call, begin, ResponseEnd::Forever);
     let url = format!("{}/message", service.url());
     let secret = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let settings = [
@@ -222,8 +226,8 @@ async fn slow_media_readers_make_few_twilio_calls() {
         server.send(&incoming).twiml();
         server
     });
-    let asked: serde_json::Value = serde_json::from_slice(&service.asked()[0].body).unwrap();
-    let link = asked["media"][0]["link"].as_str().unwrap();
+    let message: serde_json::Value = serde_json::from_slice(&service.requests()[0].body).unwrap();
+    let link = message["media"][0]["link"].as_str().unwrap();
     let path = link.strip_prefix(ORIGIN).unwrap();
     let before = server.resident();
     let mut readers = Vec::new();
@@ -231,30 +235,32 @@ async fn slow_media_readers_make_few_twilio_calls() {
         readers.push(slow_reader(&server, path).await);
     }
     tokio::task::block_in_place(|| {
-        assert_eq!(served(&mut readers), 64);
-        assert_eq!(storage.asked().len(), 64);
-        let taken = server.resident().saturating_sub(before);
-        assert!(taken < HUNDRED_MB, "{taken} KiB");
+        assert_eq!(count_served(&mut readers), 64);
+        assert_eq!(storage.requests().len(), 64);
+        let growth = server.resident().saturating_sub(before);
+        assert!(growth < HUNDRED_MB, "{growth} KiB");
         server.send(&Webhook::message(2, "hi")).twiml();
     });
     drop(readers);
     storage.wait_for_closed(64).await;
-    let mut again = slow_reader(&server, path).await;
-    tokio::task::block_in_place(|| assert_eq!(served(std::slice::from_mut(&mut again)), 1));
+    let mut next_reader = slow_reader(&server, path).await;
+    tokio::task::block_in_place(|| {
+        assert_eq!(count_served(std::slice::from_mut(&mut next_reader)), 1);
+    });
 }
 
 #[test]
 fn media_link_survives_restart_and_forgeries_get_404() {
-    let kept = Kept::new();
-    let path = link(&kept, 100);
+    let store = TempStore::new();
+    let path = create_link(&store, 100);
     let (tagged, end) = path.split_at(path.len() - 1);
     let wrong_tag = format!("{tagged}{}", if end == "A" { "B" } else { "A" });
     let mut answers = Vec::new();
     for _ in 0..2 {
-        let server = kept.server();
+        let server = store.server();
         let found = wire::exchange(server.public, get(&path).as_bytes()).unwrap();
         assert_eq!((found.status, found.body.len()), (200, 100));
-        for path in [&wrong_tag, &forged(1)] {
+        for path in [&wrong_tag, &forged_path(1)] {
             let rejected = wire::exchange(server.public, get(path).as_bytes()).unwrap();
             answers.push((rejected.status, rejected.body));
         }
@@ -266,12 +272,12 @@ fn media_link_survives_restart_and_forgeries_get_404() {
 mod on_postgres {
     use super::*;
     use crate::support::postgres::TestDatabase;
-    use crate::support::{TestApp, left_out};
+    use crate::support::{TestApp, report_skipped};
 
     /// Creates a database with a media link, and returns it with the link's path; `None` without PostgreSQL.
-    async fn linked() -> Option<(TestDatabase, String)> {
+    async fn create_postgres_link() -> Option<(TestDatabase, String)> {
         let Some(database) = TestDatabase::create().await else {
-            left_out("media links over PostgreSQL");
+            report_skipped("media links over PostgreSQL");
             return None;
         };
         let url = database.url();
@@ -279,7 +285,7 @@ mod on_postgres {
             app.handler(async |_, _| Reply::media(Media::bytes(*b"a file", "video/mp4")))
         });
         let path = path(&app.says(1, "hi").await);
-        app.end().await;
+        app.shut_down().await;
         Some((database, path))
     }
 
@@ -289,7 +295,7 @@ mod on_postgres {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn media_link_works_on_every_machine() {
-        let Some((database, path)) = linked().await else {
+        let Some((database, path)) = create_postgres_link().await else {
             return;
         };
         tokio::task::block_in_place(|| {
@@ -303,7 +309,7 @@ mod on_postgres {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn forged_media_tokens_ignore_locked_table() {
-        let Some((database, path)) = linked().await else {
+        let Some((database, path)) = create_postgres_link().await else {
             return;
         };
         let server = tokio::task::block_in_place(|| server(&database));
@@ -316,12 +322,12 @@ mod on_postgres {
                 path.len() - 1..,
                 if path.ends_with('A') { "B" } else { "A" },
             );
-            let paths = (0..100).map(|n| [forged(n), wrong_tag.clone()][n % 2].clone());
-            let mut asked = burst(&server, paths);
-            assert_eq!(statuses(&mut asked), [404; 100]);
+            let paths = (0..100).map(|n| [forged_path(n), wrong_tag.clone()][n % 2].clone());
+            let mut streams = send_concurrently(&server, paths);
+            assert_eq!(statuses(&mut streams), [404; 100]);
             // Only a real token makes the server query the table, where it waits for the lock.
             let real = wire::exchange(server.public, get(&path).as_bytes()).unwrap();
-            assert_eq!(real.rejected(503), "store unavailable\n");
+            assert_eq!(real.assert_rejected(503), "store unavailable\n");
         });
         drop(db);
         database.remove().await;
@@ -329,7 +335,7 @@ mod on_postgres {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn waiting_media_links_leave_connections_for_messages() {
-        let Some((database, path)) = linked().await else {
+        let Some((database, path)) = create_postgres_link().await else {
             return;
         };
         let server = tokio::task::block_in_place(|| server(&database));
@@ -337,13 +343,13 @@ mod on_postgres {
         let lock = "BEGIN; LOCK TABLE media_link IN ACCESS EXCLUSIVE MODE";
         sqlx::raw_sql(lock).execute(&mut db).await.unwrap();
         tokio::task::block_in_place(|| {
-            let mut asked = burst(&server, (0..90).map(|_| path.clone()));
+            let mut streams = send_concurrently(&server, (0..90).map(|_| path.clone()));
             for number in 10..30 {
-                is_answered(&server, number);
+                assert_answered(&server, number);
             }
-            assert_eq!(statuses(&mut asked), [503; 90]);
+            assert_eq!(statuses(&mut streams), [503; 90]);
             // A link that cannot be read does not count as an outage of the database.
-            is_answered(&server, 30);
+            assert_answered(&server, 30);
         });
         drop(db);
         database.remove().await;

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use crate::support::{
-    ACCOUNT, EMPTY, End, Kept, Server, Storage, TOKEN, TestApp, Webhook, base64_of, json_lines,
-    says, sources,
+    ACCOUNT, EMPTY, RawServer, ResponseEnd, Server, TOKEN, TempStore, TestApp, Webhook, base64_of,
+    json_lines, sources, twiml_message,
 };
 
 const ME: &str = "ME00000000000000000000000000000001";
@@ -40,13 +40,13 @@ fn path(number: u64) -> String {
 }
 
 /// App whose Twilio API is the storage.
-fn app<H: replyhook::Handler>(storage: &Storage, env: &[(&str, &str)], handler: H) -> TestApp {
+fn app<H: replyhook::Handler>(storage: &RawServer, env: &[(&str, &str)], handler: H) -> TestApp {
     let api = [("REPLYHOOK__TWILIO__API_URL", storage.url())];
     TestApp::build(&[&api, env].concat(), |app| app.handler(handler))
 }
 
 /// Handler that replies with the outcome of fetching the first file.
-async fn fetching(cx: Context, _message: InboundMessage) -> String {
+async fn fetch_media(cx: Context, _message: InboundMessage) -> String {
     outcome(&cx.media(0)).await
 }
 
@@ -63,28 +63,28 @@ async fn outcome(media: &IncomingMedia) -> String {
 }
 
 /// Makes the storage redirect from the API to `/cdn`, as Twilio does.
-fn redirects(storage: &Storage, number: u64) {
+fn queue_redirect(storage: &RawServer, number: u64) {
     let to = format!("{}/cdn?signature=1", storage.url());
-    storage.answers(&get(number), 307, &[("location", &to)], b"");
+    storage.queue_response(&get(number), 307, &[("location", &to)], b"");
 }
 
 // The request is built from SIDs, and the CDN gets neither credentials nor cookies.
 #[tokio::test]
 async fn media_fetch_sends_credentials_only_to_api() {
-    let storage = Storage::start().await;
-    redirects(&storage, 1);
-    storage.answers(
+    let storage = RawServer::start().await;
+    queue_redirect(&storage, 1);
+    storage.queue_response(
         "GET /cdn?signature=1",
         200,
         &[("content-type", "image/jpeg")],
         JPEG,
     );
-    let app = app(&storage, &[], fetching);
+    let app = app(&storage, &[], fetch_media);
     let answer = app.send(picture(1)).await;
-    let said = format!("{} bytes, said image/jpeg, is image/jpeg", JPEG.len());
-    assert_eq!(answer.twiml(), says(&said));
-    let [api, cdn] = &storage.asked()[..] else {
-        panic!("{:?}", storage.lines());
+    let outcome_text = format!("{} bytes, said image/jpeg, is image/jpeg", JPEG.len());
+    assert_eq!(answer.twiml(), twiml_message(&outcome_text));
+    let [api, cdn] = &storage.requests()[..] else {
+        panic!("{:?}", storage.request_lines());
     };
     assert!(api.starts_with(&get(1)), "{api}");
     let login = base64_of(format!("{ACCOUNT}:{TOKEN}").as_bytes());
@@ -95,15 +95,18 @@ async fn media_fetch_sends_credentials_only_to_api() {
 
 #[tokio::test]
 async fn threat_33_media_url_of_message_is_never_called() {
-    let storage = Storage::start().await;
+    let storage = RawServer::start().await;
     let trap = TcpListener::bind("127.0.0.1:0").unwrap();
     trap.set_nonblocking(true).unwrap();
     let at_trap = format!("http://{}", trap.local_addr().unwrap());
-    storage.answers(&get(1), 200, &[], JPEG);
-    let app = app(&storage, &[], fetching);
-    let said = format!("{} bytes, said image/jpeg, is image/jpeg", JPEG.len());
-    let lured = picture(1).with("MediaUrl0", &format!("{at_trap}/{ME}"));
-    assert_eq!(app.send(lured).await.twiml(), says(&said));
+    storage.queue_response(&get(1), 200, &[], JPEG);
+    let app = app(&storage, &[], fetch_media);
+    let outcome_text = format!("{} bytes, said image/jpeg, is image/jpeg", JPEG.len());
+    let message = picture(1).with("MediaUrl0", &format!("{at_trap}/{ME}"));
+    assert_eq!(
+        app.send(message).await.twiml(),
+        twiml_message(&outcome_text)
+    );
     // A URL that does not end in a media SID causes no request at all.
     for (number, url) in [
         (2, at_trap.clone()),
@@ -115,35 +118,42 @@ async fn threat_33_media_url_of_message_is_never_called() {
         (5, format!("{at_trap}/x?{ME}")),
         (6, String::new()),
     ] {
-        let lured = picture(number).with("MediaUrl0", &url);
-        assert_eq!(app.send(lured).await.twiml(), says("NoSuchFile"), "{url}");
+        let message = picture(number).with("MediaUrl0", &url);
+        assert_eq!(
+            app.send(message).await.twiml(),
+            twiml_message("NoSuchFile"),
+            "{url}"
+        );
     }
-    assert_eq!(storage.lines(), [get(1)]);
+    assert_eq!(storage.request_lines(), [get(1)]);
     assert!(trap.accept().is_err(), "the server called the trap");
 }
 
 // The server does not connect to an allowed redirect host whose name resolves to this machine.
 #[tokio::test]
 async fn threat_33_redirect_to_loopback_host_is_not_followed() {
-    let storage = Storage::start().await;
+    let storage = RawServer::start().await;
     let trap = TcpListener::bind("127.0.0.1:0").unwrap();
     trap.set_nonblocking(true).unwrap();
     let to = format!("https://localhost:{}/x", trap.local_addr().unwrap().port());
-    storage.answers(&get(1), 307, &[("location", &to)], b"");
+    storage.queue_response(&get(1), 307, &[("location", &to)], b"");
     let app = app(
         &storage,
         &[("REPLYHOOK__MEDIA__ALLOWED_REDIRECT_HOSTS", "localhost")],
-        fetching,
+        fetch_media,
     );
-    assert_eq!(app.send(picture(1)).await.twiml(), says("ForeignHost"));
+    assert_eq!(
+        app.send(picture(1)).await.twiml(),
+        twiml_message("ForeignHost")
+    );
     assert!(trap.accept().is_err(), "the server called the trap");
 }
 
 #[tokio::test]
 async fn threat_34_redirect_to_foreign_host_is_not_followed() {
-    let storage = Storage::start().await;
-    let other = Storage::start().await;
-    let app = app(&storage, &[], fetching);
+    let storage = RawServer::start().await;
+    let other = RawServer::start().await;
+    let app = app(&storage, &[], fetch_media);
     for (number, to) in [
         (1, format!("{}/x", other.url())),
         (2, "https://evil.example/x".to_owned()),
@@ -155,19 +165,22 @@ async fn threat_34_redirect_to_foreign_host_is_not_followed() {
     ] {
         let headers = [("location", to.as_str())];
         let headers = if to.is_empty() { &[][..] } else { &headers[..] };
-        storage.answers(&get(number), 307, headers, b"");
+        storage.queue_response(&get(number), 307, headers, b"");
         let answer = app.send(picture(number)).await;
-        assert_eq!(answer.twiml(), says("ForeignHost"), "{to}");
+        assert_eq!(answer.twiml(), twiml_message("ForeignHost"), "{to}");
     }
-    assert!(other.asked().is_empty());
+    assert!(other.requests().is_empty());
     // The server stops following a redirect loop.
     let around = format!("{}/around", storage.url());
-    storage.answers(&get(8), 307, &[("location", &around)], b"");
-    storage.answers("GET /around", 302, &[("location", &around)], b"");
-    assert_eq!(app.send(picture(8)).await.twiml(), says("ForeignHost"));
+    storage.queue_response(&get(8), 307, &[("location", &around)], b"");
+    storage.queue_response("GET /around", 302, &[("location", &around)], b"");
+    assert_eq!(
+        app.send(picture(8)).await.twiml(),
+        twiml_message("ForeignHost")
+    );
     assert_eq!(
         storage
-            .lines()
+            .request_lines()
             .iter()
             .filter(|line| *line == "GET /around")
             .count(),
@@ -178,32 +191,46 @@ async fn threat_34_redirect_to_foreign_host_is_not_followed() {
 // The limit holds without a Content-Length and with a false one.
 #[tokio::test]
 async fn threat_35_endless_media_file_ends_at_16_mib() {
-    let storage = Storage::start().await;
-    let app = app(&storage, &[], fetching);
-    storage.raw(&get(1), "HTTP/1.1 200 x\r\n\r\n", End::Forever);
+    let storage = RawServer::start().await;
+    let app = app(&storage, &[], fetch_media);
+    storage.queue_bytes(&get(1), "HTTP/1.1 200 x\r\n\r\n", ResponseEnd::Forever);
     let huge = "HTTP/1.1 200 x\r\ncontent-length: 1073741824\r\n\r\n";
-    storage.raw(&get(2), huge, End::Forever);
+    storage.queue_bytes(&get(2), huge, ResponseEnd::Forever);
     for number in [1, 2] {
-        assert_eq!(app.send(picture(number)).await.twiml(), says("TooLarge"));
+        assert_eq!(
+            app.send(picture(number)).await.twiml(),
+            twiml_message("TooLarge")
+        );
     }
     // The server reads no more than Content-Length, and fails if the file is shorter.
     let short = "HTTP/1.1 200 x\r\ncontent-length: 3\r\n\r\n";
-    storage.raw(&get(3), [short.as_bytes(), JPEG].concat(), End::Forever);
+    storage.queue_bytes(
+        &get(3),
+        [short.as_bytes(), JPEG].concat(),
+        ResponseEnd::Forever,
+    );
     assert_eq!(
         app.send(picture(3)).await.twiml(),
-        says("3 bytes, said image/jpeg, is image/jpeg")
+        twiml_message("3 bytes, said image/jpeg, is image/jpeg")
     );
     let long = "HTTP/1.1 200 x\r\ncontent-length: 1000\r\n\r\n";
-    storage.raw(&get(4), [long.as_bytes(), JPEG].concat(), End::Close);
-    assert_eq!(app.send(picture(4)).await.twiml(), says("Unreachable"));
-    storage.answers(&get(5), 200, &[], &vec![0; 16 * MIB]);
+    storage.queue_bytes(
+        &get(4),
+        [long.as_bytes(), JPEG].concat(),
+        ResponseEnd::Close,
+    );
+    assert_eq!(
+        app.send(picture(4)).await.twiml(),
+        twiml_message("Unreachable")
+    );
+    storage.queue_response(&get(5), 200, &[], &vec![0; 16 * MIB]);
     let whole = format!("{} bytes, said image/jpeg, is unknown", 16 * MIB);
-    assert_eq!(app.send(picture(5)).await.twiml(), says(&whole));
+    assert_eq!(app.send(picture(5)).await.twiml(), twiml_message(&whole));
 }
 
 #[tokio::test]
 async fn threat_35_false_media_type_is_detected_without_decompression() {
-    let storage = Storage::start().await;
+    let storage = RawServer::start().await;
     let seen: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
     let kept = seen.clone();
     let app = app(&storage, &[], move |cx: Context, _: InboundMessage| {
@@ -228,11 +255,11 @@ async fn threat_35_false_media_type_is_detected_without_decompression() {
         (4, b"<!DOCTYPE html><script>".to_vec(), "text/html"),
     ] {
         let headers = [("content-type", "image/jpeg"), ("content-encoding", "gzip")];
-        storage.answers(&get(number), 200, &headers, &bytes);
-        assert_eq!(app.send(picture(number)).await.twiml(), says(is));
+        storage.queue_response(&get(number), 200, &headers, &bytes);
+        assert_eq!(app.send(picture(number)).await.twiml(), twiml_message(is));
         assert_eq!(seen.lock().unwrap().pop(), Some(bytes), "bytes unchanged");
     }
-    for head in storage.asked() {
+    for head in storage.requests() {
         let head = head.to_ascii_lowercase();
         assert!(!head.contains("accept-encoding"), "{head}");
     }
@@ -240,18 +267,18 @@ async fn threat_35_false_media_type_is_detected_without_decompression() {
 
 #[tokio::test]
 async fn threat_35_stalled_media_fetch_fails_after_30_seconds() {
-    let storage = Storage::start().await;
-    let begun = [b"HTTP/1.1 200 x\r\n\r\n".as_slice(), JPEG].concat();
-    storage.raw(&get(1), begun, End::Silence);
-    storage.raw(&get(2), "", End::Silence);
-    let (told, mut outcomes) = mpsc::unbounded_channel();
+    let storage = RawServer::start().await;
+    let partial_response = [b"HTTP/1.1 200 x\r\n\r\n".as_slice(), JPEG].concat();
+    storage.queue_bytes(&get(1), partial_response, ResponseEnd::Silence);
+    storage.queue_bytes(&get(2), "", ResponseEnd::Silence);
+    let (outcome_sender, mut outcomes) = mpsc::unbounded_channel();
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let api = [("REPLYHOOK__TWILIO__API_URL", storage.url())];
     let app = TestApp::build(&api, |app| {
         let handler = move |cx: Context, _: InboundMessage| {
-            let told = told.clone();
+            let outcome_sender = outcome_sender.clone();
             async move {
-                told.send(outcome(&cx.media(0)).await).unwrap();
+                outcome_sender.send(outcome(&cx.media(0)).await).unwrap();
             }
         };
         app.clock(clock.clone()).handler(handler)
@@ -271,40 +298,53 @@ async fn threat_35_stalled_media_fetch_fails_after_30_seconds() {
 // Twilio may call the webhook before the file is available.
 #[tokio::test]
 async fn media_fetch_after_404_is_retried() {
-    let storage = Storage::start().await;
-    storage.answers(&get(1), 404, &[], b"");
-    storage.answers(&get(1), 200, &[], JPEG);
-    let app = app(&storage, &[], fetching);
-    let said = format!("{} bytes, said image/jpeg, is image/jpeg", JPEG.len());
-    assert_eq!(app.send(picture(1)).await.twiml(), says(&said));
-    assert_eq!(storage.lines(), [get(1), get(1)]);
-    storage.answers(&get(2), 401, &[], b"");
-    assert_eq!(app.send(picture(2)).await.twiml(), says("Rejected(401)"));
+    let storage = RawServer::start().await;
+    storage.queue_response(&get(1), 404, &[], b"");
+    storage.queue_response(&get(1), 200, &[], JPEG);
+    let app = app(&storage, &[], fetch_media);
+    let outcome_text = format!("{} bytes, said image/jpeg, is image/jpeg", JPEG.len());
+    assert_eq!(
+        app.send(picture(1)).await.twiml(),
+        twiml_message(&outcome_text)
+    );
+    assert_eq!(storage.request_lines(), [get(1), get(1)]);
+    storage.queue_response(&get(2), 401, &[], b"");
+    assert_eq!(
+        app.send(picture(2)).await.twiml(),
+        twiml_message("Rejected(401)")
+    );
 }
 
 #[tokio::test]
 async fn threat_36_expired_media_redirect_is_renewed_via_api() {
-    let storage = Storage::start().await;
-    redirects(&storage, 1);
-    storage.answers("GET /cdn?signature=1", 403, &[], b"expired");
-    storage.answers("GET /cdn?signature=1", 200, &[], JPEG);
-    let app = app(&storage, &[], fetching);
-    let said = format!("{} bytes, said image/jpeg, is image/jpeg", JPEG.len());
-    assert_eq!(app.send(picture(1)).await.twiml(), says(&said));
+    let storage = RawServer::start().await;
+    queue_redirect(&storage, 1);
+    storage.queue_response("GET /cdn?signature=1", 403, &[], b"expired");
+    storage.queue_response("GET /cdn?signature=1", 200, &[], JPEG);
+    let app = app(&storage, &[], fetch_media);
+    let outcome_text = format!("{} bytes, said image/jpeg, is image/jpeg", JPEG.len());
+    assert_eq!(
+        app.send(picture(1)).await.twiml(),
+        twiml_message(&outcome_text)
+    );
     let cdn = "GET /cdn?signature=1".to_owned();
-    assert_eq!(storage.lines(), [get(1), cdn.clone(), get(1), cdn]);
+    assert_eq!(storage.request_lines(), [get(1), cdn.clone(), get(1), cdn]);
 }
 
 #[tokio::test]
 async fn media_save_writes_whole_file_or_nothing() {
-    let storage = Storage::start().await;
+    let storage = RawServer::start().await;
     let folder = TempDir::new().unwrap();
     let at = folder.path().join("a.jpg");
     std::fs::write(&at, "before").unwrap();
     let big = [JPEG, &vec![7; 3 * MIB]].concat();
-    storage.answers(&get(1), 200, &[], &big);
+    storage.queue_response(&get(1), 200, &[], &big);
     let long = "HTTP/1.1 200 x\r\ncontent-length: 1000\r\n\r\n";
-    storage.raw(&get(2), [long.as_bytes(), JPEG].concat(), End::Close);
+    storage.queue_bytes(
+        &get(2),
+        [long.as_bytes(), JPEG].concat(),
+        ResponseEnd::Close,
+    );
     let path = at.clone();
     let app = app(&storage, &[], move |cx: Context, _: InboundMessage| {
         let path = path.clone();
@@ -323,9 +363,9 @@ async fn media_save_writes_whole_file_or_nothing() {
         }
     });
     let failed = app.send(picture(2)).await;
-    failed.rejected(500);
+    failed.assert_rejected(500);
     assert_eq!(std::fs::read(&at).unwrap(), b"before");
-    assert_eq!(app.send(picture(1)).await.twiml(), says("jpg"));
+    assert_eq!(app.send(picture(1)).await.twiml(), twiml_message("jpg"));
     assert_eq!(std::fs::read(&at).unwrap(), big);
     assert_eq!(files(folder.path()), ["a.jpg"]);
     let mode = std::fs::metadata(&at).unwrap().permissions().mode();
@@ -333,11 +373,11 @@ async fn media_save_writes_whole_file_or_nothing() {
 }
 
 /// Polls until a condition holds that gives no notification.
-async fn until(is_so: impl Fn() -> bool) {
-    let patience = std::time::Instant::now() + std::time::Duration::from_mins(1);
-    while !is_so() {
+async fn wait_until(holds: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
+    while !holds() {
         assert!(
-            std::time::Instant::now() < patience,
+            std::time::Instant::now() < deadline,
             "the condition did not become true"
         );
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -355,37 +395,37 @@ fn files(folder: &Path) -> Vec<String> {
     entries.unwrap_or_default()
 }
 
-fn saved_as(number: u64, extension: &str) -> String {
+fn saved_name(number: u64, extension: &str) -> String {
     format!("MM{number:032x}-{ME}.{extension}")
 }
 
 // Files are saved concurrently with the handler, shutdown waits for them, and a failed one does not fail its message.
 #[tokio::test]
 async fn saved_media_files_are_named_by_sids() {
-    let storage = Storage::start().await;
+    let storage = RawServer::start().await;
     let folder = TempDir::new().unwrap();
     let inside = folder.path().join("files");
-    storage.answers(
+    storage.queue_response(
         &get(1),
         200,
         &[("content-type", "../../etc/passwd")],
         b"%PDF-1.7 x",
     );
-    storage.answers(&get(2), 500, &[], b"");
-    storage.answers(&get(3), 200, &[], b"#!/bin/sh");
+    storage.queue_response(&get(2), 500, &[], b"");
+    storage.queue_response(&get(3), 200, &[], b"#!/bin/sh");
     let save = [("REPLYHOOK__MEDIA__SAVE_DIR", inside.to_str().unwrap())];
     let app = app(&storage, &save, async |_, _| "thanks");
     let hostile = picture(1)
         .with("MediaContentType0", "../../evil.sh")
         .with("MediaUrl0", &format!("https://evil.example/../../../{ME}"));
-    assert_eq!(app.send(hostile).await.twiml(), says("thanks"));
+    assert_eq!(app.send(hostile).await.twiml(), twiml_message("thanks"));
     // A failed fetch does not fail the message, and a redelivery does not save the file again.
-    assert_eq!(app.send(picture(2)).await.twiml(), says("thanks"));
-    assert_eq!(app.send(picture(3)).await.twiml(), says("thanks"));
-    assert_eq!(app.send(picture(3)).await.twiml(), says("thanks"));
-    app.end().await;
-    assert_eq!(files(&inside), [saved_as(1, "pdf"), saved_as(3, "bin")]);
-    let pdf = inside.join(saved_as(1, "pdf"));
+    assert_eq!(app.send(picture(2)).await.twiml(), twiml_message("thanks"));
+    assert_eq!(app.send(picture(3)).await.twiml(), twiml_message("thanks"));
+    assert_eq!(app.send(picture(3)).await.twiml(), twiml_message("thanks"));
+    app.shut_down().await;
+    assert_eq!(files(&inside), [saved_name(1, "pdf"), saved_name(3, "bin")]);
+    let pdf = inside.join(saved_name(1, "pdf"));
     assert_eq!(std::fs::read(&pdf).unwrap(), b"%PDF-1.7 x");
     let mode = std::fs::metadata(&pdf).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -421,22 +461,22 @@ fn save_dir_with_open_permissions_causes_warning_only() {
 
 #[tokio::test]
 async fn response_does_not_wait_for_media_save() {
-    for end in [End::Silence, End::Forever] {
-        let storage = Storage::start().await;
+    for end in [ResponseEnd::Silence, ResponseEnd::Forever] {
+        let storage = RawServer::start().await;
         let folder = TempDir::new().unwrap();
-        let begun = b"HTTP/1.1 200 x\r\n\r\n".as_slice();
-        storage.raw(&get(1), [begun, JPEG].concat(), end);
+        let head = b"HTTP/1.1 200 x\r\n\r\n".as_slice();
+        storage.queue_bytes(&get(1), [head, JPEG].concat(), end);
         let save = [(
             "REPLYHOOK__MEDIA__SAVE_DIR",
             folder.path().to_str().unwrap(),
         )];
         let app = app(&storage, &save, async |_, _| "thanks");
         // At the deadline, the response would be empty.
-        assert_eq!(app.send(picture(1)).await.twiml(), says("thanks"));
+        assert_eq!(app.send(picture(1)).await.twiml(), twiml_message("thanks"));
         storage.wait_for(1).await;
-        assert!(!files(folder.path()).contains(&saved_as(1, "jpg")));
-        if end == End::Forever {
-            app.end().await;
+        assert!(!files(folder.path()).contains(&saved_name(1, "jpg")));
+        if end == ResponseEnd::Forever {
+            app.shut_down().await;
             assert_eq!(
                 files(folder.path()),
                 [] as [String; 0],
@@ -449,10 +489,10 @@ async fn response_does_not_wait_for_media_save() {
 // The warning explains why a file declared as a picture has the extension .bin.
 #[tokio::test(flavor = "multi_thread")]
 async fn mistyped_media_saved_as_bin_is_logged() {
-    let storage = Storage::start().await;
+    let storage = RawServer::start().await;
     let folder = TempDir::new().unwrap();
-    storage.answers(&get(1), 200, &[], b"#!/bin/sh");
-    storage.answers(&get(2), 200, &[], b"a,b");
+    storage.queue_response(&get(1), 200, &[], b"#!/bin/sh");
+    storage.queue_response(&get(2), 200, &[], b"a,b");
     let settings = [
         ("REPLYHOOK__TWILIO__API_URL", storage.url()),
         (
@@ -481,12 +521,12 @@ async fn mistyped_media_saved_as_bin_is_logged() {
     });
     assert_eq!(
         files(folder.path()),
-        [saved_as(1, "bin"), saved_as(2, "bin")]
+        [saved_name(1, "bin"), saved_name(2, "bin")]
     );
 }
 
 /// Sizes of the unfinished files (`.part`) in a folder.
-fn under_way(folder: &Path) -> Vec<u64> {
+fn partial_file_sizes(folder: &Path) -> Vec<u64> {
     let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
     let parts = entries.filter(|entry| entry.file_name().to_string_lossy().ends_with(".part"));
     parts
@@ -499,9 +539,9 @@ async fn media_save_uses_bounded_memory() {
     const FILES: u64 = 8;
     /// Bytes that the storage sends of each file, out of 16 MiB.
     const SO_FAR: usize = 4 * MIB;
-    let storage = Storage::start().await;
+    let storage = RawServer::start().await;
     let folder = TempDir::new().unwrap();
-    let begun = format!("HTTP/1.1 200 x\r\ncontent-length: {}\r\n\r\n", 16 * MIB);
+    let head = format!("HTTP/1.1 200 x\r\ncontent-length: {}\r\n\r\n", 16 * MIB);
     let settings = [
         ("REPLYHOOK__TWILIO__API_URL", storage.url()),
         (
@@ -515,31 +555,38 @@ async fn media_save_uses_bounded_memory() {
     };
     // Warm up, so that `before` includes the memory that every save needs.
     for number in 1..=FILES {
-        storage.answers(&get(number), 200, &[], JPEG);
+        storage.queue_response(&get(number), 200, &[], JPEG);
         send(number);
     }
-    let is_saved = |number| files(folder.path()).contains(&saved_as(number, "jpg"));
-    until(|| (1..=FILES).all(is_saved)).await;
+    let is_saved = |number| files(folder.path()).contains(&saved_name(number, "jpg"));
+    wait_until(|| (1..=FILES).all(is_saved)).await;
     let before = server.resident();
     for number in FILES + 1..=2 * FILES {
-        storage.raw(&get(number), begun.as_str(), End::Stuck(SO_FAR));
+        storage.queue_bytes(&get(number), head.as_str(), ResponseEnd::Stuck(SO_FAR));
         send(number);
     }
     // Less than 1 MiB of what has arrived is not on the disk yet.
-    let has_come = |length: &&u64| **length > (SO_FAR - MIB) as u64;
-    until(|| under_way(folder.path()).iter().filter(has_come).count() as u64 == FILES).await;
-    let taken = server.resident().saturating_sub(before);
+    let has_arrived = |length: &&u64| **length > (SO_FAR - MIB) as u64;
+    wait_until(|| {
+        partial_file_sizes(folder.path())
+            .iter()
+            .filter(has_arrived)
+            .count() as u64
+            == FILES
+    })
+    .await;
+    let growth = server.resident().saturating_sub(before);
     // In KiB, for a build without optimization. With whole files in memory it would be twice as much.
-    assert!(taken < FILES * 2048, "{taken} KiB");
+    assert!(growth < FILES * 2048, "{growth} KiB");
 }
 
 #[tokio::test]
 async fn threat_35_media_file_over_quota_is_not_saved() {
-    let storage = Storage::start().await;
+    let storage = RawServer::start().await;
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("old"), vec![0; MIB / 2]).unwrap();
-    storage.answers(&get(1), 200, &[], &vec![0; MIB / 2 + 1]);
-    storage.answers(&get(2), 200, &[], &vec![0; MIB / 2]);
+    storage.queue_response(&get(1), 200, &[], &vec![0; MIB / 2 + 1]);
+    storage.queue_response(&get(2), 200, &[], &vec![0; MIB / 2]);
     let save = [
         (
             "REPLYHOOK__MEDIA__SAVE_DIR",
@@ -551,19 +598,22 @@ async fn threat_35_media_file_over_quota_is_not_saved() {
     for number in [1, 2] {
         let app = app(&storage, &save, async |_, _| "thanks");
         app.send(picture(number)).await.twiml();
-        app.end().await;
+        app.shut_down().await;
     }
-    assert_eq!(files(folder.path()), [saved_as(2, "bin"), "old".to_owned()]);
+    assert_eq!(
+        files(folder.path()),
+        [saved_name(2, "bin"), "old".to_owned()]
+    );
 }
 
 #[tokio::test]
 async fn saved_media_is_deleted_at_twilio_after_handling() {
-    let storage = Storage::start().await;
+    let storage = RawServer::start().await;
     let folder = TempDir::new().unwrap();
-    storage.answers(&get(1), 200, &[], JPEG);
-    storage.answers(&get(2), 403, &[], b"");
+    storage.queue_response(&get(1), 200, &[], JPEG);
+    storage.queue_response(&get(2), 403, &[], b"");
     let delete = |number| format!("DELETE {}.json", path(number));
-    storage.answers(&delete(1), 204, &[], b"");
+    storage.queue_response(&delete(1), 204, &[], b"");
     let save = [
         (
             "REPLYHOOK__MEDIA__SAVE_DIR",
@@ -571,20 +621,29 @@ async fn saved_media_is_deleted_at_twilio_after_handling() {
         ),
         ("REPLYHOOK__MEDIA__DELETE_AFTER_SAVE", "true"),
     ];
-    let bot = app(&storage, &save, fetching);
-    let said = format!("{} bytes, said image/jpeg, is image/jpeg", JPEG.len());
-    assert_eq!(bot.send(picture(1)).await.twiml(), says(&said));
-    assert_eq!(bot.send(picture(2)).await.twiml(), says("Rejected(403)"));
-    bot.end().await;
+    let bot = app(&storage, &save, fetch_media);
+    let outcome_text = format!("{} bytes, said image/jpeg, is image/jpeg", JPEG.len());
+    assert_eq!(
+        bot.send(picture(1)).await.twiml(),
+        twiml_message(&outcome_text)
+    );
+    assert_eq!(
+        bot.send(picture(2)).await.twiml(),
+        twiml_message("Rejected(403)")
+    );
+    bot.shut_down().await;
     // A later fetch gets the saved file.
-    storage.answers(&get(1), 404, &[], b"");
-    let later = app(&storage, &save, fetching);
-    assert_eq!(later.send(picture(1)).await.twiml(), says(&said));
-    later.end().await;
-    let lines = storage.lines();
+    storage.queue_response(&get(1), 404, &[], b"");
+    let later = app(&storage, &save, fetch_media);
+    assert_eq!(
+        later.send(picture(1)).await.twiml(),
+        twiml_message(&outcome_text)
+    );
+    later.shut_down().await;
+    let lines = storage.request_lines();
     assert!(lines.contains(&delete(1)), "{lines:?}");
     assert!(!lines.contains(&delete(2)), "it was not saved: {lines:?}");
-    assert_eq!(files(folder.path()), [saved_as(1, "jpg")]);
+    assert_eq!(files(folder.path()), [saved_name(1, "jpg")]);
 }
 
 #[test]
@@ -594,8 +653,8 @@ fn messages_show_lists_and_purge_deletes_saved_files() {
         "REPLYHOOK__MEDIA__SAVE_DIR",
         folder.path().to_str().unwrap(),
     )];
-    let kept = Kept::new();
-    kept.app(
+    let store = TempStore::new();
+    store.app(
         |app| app,
         async |app| {
             app.send(Webhook::message(1, "hi")).await.twiml();
@@ -605,15 +664,15 @@ fn messages_show_lists_and_purge_deletes_saved_files() {
     let name = format!("{sid}-{ME}.jpg");
     std::fs::write(folder.path().join(&name), JPEG).unwrap();
     std::fs::write(folder.path().join(format!("SM{:032x}-{ME}.jpg", 2)), JPEG).unwrap();
-    let (code, out, _) = kept.run_with(&["messages", "show", &sid], &save);
+    let (code, out, _) = store.run_with(&["messages", "show", &sid], &save);
     let file = folder.path().join(&name).display().to_string();
     assert_eq!(code, 0);
     let line = format!("file      {file} ({} bytes)", JPEG.len());
     assert!(out.contains(&line), "{out}");
-    let (_, out, _) = kept.run_with(&["messages", "show", "--json", &sid], &save);
+    let (_, out, _) = store.run_with(&["messages", "show", "--json", &sid], &save);
     assert_eq!(json_lines(&out)[0]["files"], serde_json::json!([file]));
     let purge = ["purge", "--user", "whatsapp:+15550001111", "--yes"];
-    let (code, out, err) = kept.run_with(&purge, &save);
+    let (code, out, err) = store.run_with(&purge, &save);
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     assert!(out.contains("1 saved file"), "{out}");
     assert_eq!(files(folder.path()), [format!("SM{:032x}-{ME}.jpg", 2)]);

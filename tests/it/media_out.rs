@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 
 use crate::support::{
-    ACCOUNT, EMPTY, End, FakeTwilio, ORIGIN, Scripted, Server, Storage, TestApp, Webhook, says,
-    wire,
+    ACCOUNT, EMPTY, FakeTwilio, ORIGIN, RawServer, ResponseEnd, ScriptedServer, Server, TestApp,
+    Webhook, twiml_message, wire,
 };
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n and a picture";
@@ -23,36 +23,36 @@ const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
 /// Response to a request for a link.
 #[derive(Debug, Clone, PartialEq)]
-struct Got {
+struct RawResponse {
     status: u16,
     headers: HeaderMap,
     body: Vec<u8>,
 }
 
-impl Got {
+impl RawResponse {
     fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name);
         value.map_or("", |value| value.to_str().unwrap())
     }
 }
 
-async fn ask(app: &TestApp, request: Request<Body>) -> Got {
+async fn send_request(app: &TestApp, request: Request<Body>) -> RawResponse {
     let response = app.router.clone().oneshot(request).await.unwrap();
     let (head, body) = response.into_parts();
-    Got {
+    RawResponse {
         status: head.status.as_u16(),
         headers: head.headers,
         body: body.collect().await.unwrap().to_bytes().to_vec(),
     }
 }
 
-async fn get(app: &TestApp, path: &str) -> Got {
-    ask(app, Request::get(path).body(Body::empty()).unwrap()).await
+async fn get(app: &TestApp, path: &str) -> RawResponse {
+    send_request(app, Request::get(path).body(Body::empty()).unwrap()).await
 }
 
-async fn range(app: &TestApp, path: &str, range: &str) -> Got {
+async fn get_range(app: &TestApp, path: &str, range: &str) -> RawResponse {
     let request = Request::get(path).header("range", range);
-    ask(app, request.body(Body::empty()).unwrap()).await
+    send_request(app, request.body(Body::empty()).unwrap()).await
 }
 
 /// Paths of all links to this server in a text, in order.
@@ -66,7 +66,7 @@ fn links(text: &str) -> Vec<String> {
 }
 
 /// Builds an app with this handler, and returns it with its TwiML for one message.
-async fn said<H: Handler>(handler: H) -> (TestApp, String) {
+async fn app_and_twiml<H: Handler>(handler: H) -> (TestApp, String) {
     let app = TestApp::with(handler);
     let twiml = app.says(1, "hi").await;
     (app, twiml)
@@ -79,14 +79,14 @@ fn picture() -> Media {
 // A redelivery gets the same link, and another message gets its own.
 #[tokio::test]
 async fn reply_media_gets_unguessable_link() {
-    let (app, twiml) = said(async |_, _| Reply::media(picture())).await;
+    let (app, twiml) = app_and_twiml(async |_, _| Reply::media(picture())).await;
     let path = links(&twiml).pop().unwrap();
     let media = format!("<Media>{ORIGIN}{path}</Media>");
     assert!(twiml.contains(&media), "{twiml}");
     let token = path.strip_prefix("/media/").unwrap();
     assert_eq!(token.len(), 64, "256 random bits and a tag: {token}");
-    let got = get(&app, &path).await;
-    assert_eq!((got.status, got.body.as_slice()), (200, PNG));
+    let response = get(&app, &path).await;
+    assert_eq!((response.status, response.body.as_slice()), (200, PNG));
     for (name, value) in [
         ("content-type", "image/png"),
         ("content-disposition", "inline"),
@@ -96,26 +96,26 @@ async fn reply_media_gets_unguessable_link() {
         ("accept-ranges", "bytes"),
         ("content-length", &PNG.len().to_string()),
     ] {
-        assert_eq!(got.header(name), value, "{name}");
+        assert_eq!(response.header(name), value, "{name}");
     }
     let head = Request::head(&path).body(Body::empty()).unwrap();
-    let head = ask(&app, head).await;
+    let head = send_request(&app, head).await;
     assert_eq!((head.status, head.body.len()), (200, 0));
     assert_eq!(head.header("content-length"), PNG.len().to_string());
     assert_eq!(head.header("content-type"), "image/png");
     assert_eq!(get(&app, &format!("{path}/")).await.status, 200);
     assert_eq!(app.says(1, "hi").await, twiml);
     assert_ne!(links(&app.says(2, "hi").await).pop().unwrap(), path);
-    let counted = r#"replyhook_webhooks_total{endpoint="media",outcome="ok"}"#;
-    assert_eq!(app.metric(counted).await, 3.0);
+    let ok_series = r#"replyhook_webhooks_total{endpoint="media",outcome="ok"}"#;
+    assert_eq!(app.metric(ok_series).await, 3.0);
 }
 
 // A range outside the file gets 416, and a request for several ranges gets the whole file.
 #[tokio::test]
 async fn media_link_serves_single_range_requests() {
-    let (app, twiml) = said(async |_, _| Reply::media(picture())).await;
+    let (app, twiml) = app_and_twiml(async |_, _| Reply::media(picture())).await;
     let path = links(&twiml).pop().unwrap();
-    let part = range(&app, &path, "bytes=1-3").await;
+    let part = get_range(&app, &path, "bytes=1-3").await;
     assert_eq!((part.status, part.body.as_slice()), (206, &PNG[1..4]));
     assert_eq!(
         part.header("content-range"),
@@ -123,17 +123,17 @@ async fn media_link_serves_single_range_requests() {
     );
     assert_eq!(part.header("content-length"), "3");
     assert_eq!(
-        range(&app, &path, "bytes=-4").await.body,
+        get_range(&app, &path, "bytes=-4").await.body,
         &PNG[PNG.len() - 4..]
     );
-    assert_eq!(range(&app, &path, "bytes=5-").await.body, &PNG[5..]);
-    let outside = range(&app, &path, "bytes=1000-").await;
+    assert_eq!(get_range(&app, &path, "bytes=5-").await.body, &PNG[5..]);
+    let outside = get_range(&app, &path, "bytes=1000-").await;
     assert_eq!(outside.status, 416);
     assert_eq!(
         outside.header("content-range"),
         format!("bytes */{}", PNG.len())
     );
-    let several = range(&app, &path, "bytes=0-1,3-4").await;
+    let several = get_range(&app, &path, "bytes=0-1,3-4").await;
     assert_eq!((several.status, several.body.as_slice()), (200, PNG));
 }
 
@@ -168,9 +168,9 @@ async fn guessed_and_expired_media_links_get_same_404() {
         "/media/*".to_owned(),
         "/media/%ff".to_owned(),
     ] {
-        let mut got = get(&app, &path).await;
-        got.headers.remove("x-request-id");
-        assert_eq!(got, ended, "{path}");
+        let mut response = get(&app, &path).await;
+        response.headers.remove("x-request-id");
+        assert_eq!(response, ended, "{path}");
     }
     for path in ["/media", "/media/", "/media/a/b", "/media/../webhook"] {
         assert_eq!(get(&app, path).await.status, 404, "{path}");
@@ -179,13 +179,13 @@ async fn guessed_and_expired_media_links_get_same_404() {
 
 #[tokio::test]
 async fn media_link_accepts_get_and_head_only() {
-    let (app, twiml) = said(async |_, _| Reply::media(picture())).await;
+    let (app, twiml) = app_and_twiml(async |_, _| Reply::media(picture())).await;
     let path = links(&twiml).pop().unwrap();
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
         let request = Request::builder().method(method).uri(&path);
-        let got = ask(&app, request.body(Body::empty()).unwrap()).await;
+        let response = send_request(&app, request.body(Body::empty()).unwrap()).await;
         assert_eq!(
-            (got.status, got.header("allow")),
+            (response.status, response.header("allow")),
             (405, "GET, HEAD"),
             "{method}"
         );
@@ -209,14 +209,14 @@ async fn local_file_type_comes_from_name_or_content() {
         ),
     ];
     for (file, content_type) in files {
-        let (app, twiml) = said(move |_: Context, _: InboundMessage| {
+        let (app, twiml) = app_and_twiml(move |_: Context, _: InboundMessage| {
             let file = file.clone();
             async move { Reply::media(file) }
         })
         .await;
-        let got = get(&app, &links(&twiml).pop().unwrap()).await;
+        let response = get(&app, &links(&twiml).pop().unwrap()).await;
         assert_eq!(
-            (got.status, got.header("content-type")),
+            (response.status, response.header("content-type")),
             (200, content_type)
         );
     }
@@ -261,7 +261,7 @@ async fn unsupported_media_fails_before_reaching_twilio() {
         (WHATSAPP, Media::file(folder.path()), false),
         (WHATSAPP, Media::file(&huge), false),
     ] {
-        let shown = format!("{media:?}");
+        let text = format!("{media:?}");
         let app = TestApp::with(move |_: Context, _: InboundMessage| {
             let media = media.clone();
             async move { Reply::media(media) }
@@ -272,7 +272,7 @@ async fn unsupported_media_fails_before_reaching_twilio() {
         assert_eq!(
             answer.status,
             if is_taken { 200 } else { 500 },
-            "{user} {shown}"
+            "{user} {text}"
         );
     }
     // The size limit applies to all files of an MMS together, but to each WhatsApp file alone.
@@ -283,7 +283,7 @@ async fn unsupported_media_fails_before_reaching_twilio() {
     let sms = Webhook::message(1, "hi")
         .with("From", SMS)
         .with("To", "+15550002222");
-    app.send(sms).await.rejected(500);
+    app.send(sms).await.assert_rejected(500);
     app.send(Webhook::message(2, "hi")).await.twiml();
 }
 
@@ -297,7 +297,7 @@ async fn multiple_media_become_messages_in_order() {
                 said.media(Media::bytes(number.as_bytes(), "image/png"))
             })
     }
-    let (app, twiml) = said(album).await;
+    let (app, twiml) = app_and_twiml(album).await;
     let messages: Vec<_> = twiml.split("<Message>").skip(1).collect();
     assert_eq!(messages.len(), 3, "{twiml}");
     assert!(
@@ -310,7 +310,7 @@ async fn multiple_media_become_messages_in_order() {
     let pdf = async |_, _| {
         ReplyMessage::text("read").media(Media::bytes(*b"%PDF-1.7", "application/pdf"))
     };
-    let (_, twiml) = said(pdf).await;
+    let (_, twiml) = app_and_twiml(pdf).await;
     assert!(
         twiml.contains("<Message>read</Message><Message><Media>"),
         "{twiml}"
@@ -354,12 +354,12 @@ fn incoming(number: u64, content_type: &str) -> Webhook {
         .with("MediaContentType0", content_type)
 }
 
-fn at_twilio(number: u64) -> String {
+fn twilio_media_request(number: u64) -> String {
     format!("GET /2010-04-01/Accounts/{ACCOUNT}/Messages/MM{number:032x}/Media/{ME}")
 }
 
 /// Settings of a server that forwards messages to a service at `url`.
-fn forwarding<'a>(storage: &'a Storage, url: &'a str) -> [(&'a str, &'a str); 4] {
+fn forward_env<'a>(storage: &'a RawServer, url: &'a str) -> [(&'a str, &'a str); 4] {
     [
         ("REPLYHOOK__TWILIO__API_URL", storage.url()),
         ("REPLYHOOK__HANDLER__KIND", "forward"),
@@ -371,8 +371,8 @@ fn forwarding<'a>(storage: &'a Storage, url: &'a str) -> [(&'a str, &'a str); 4]
     ]
 }
 
-fn link_of(asked: &crate::support::Asked) -> String {
-    let body: serde_json::Value = serde_json::from_slice(&asked.body).unwrap();
+fn first_link(request: &crate::support::RecordedRequest) -> String {
+    let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
     let link = body["media"][0]["link"].as_str().unwrap();
     link.strip_prefix(ORIGIN).unwrap().to_owned()
 }
@@ -380,39 +380,44 @@ fn link_of(asked: &crate::support::Asked) -> String {
 // The service needs no credentials; the file is fetched from Twilio on demand, with its real content type.
 #[tokio::test]
 async fn forwarded_media_link_serves_file_for_one_hour() {
-    let (storage, service) = (Storage::start().await, Scripted::start().await);
-    service.answers("/message", 204, "", "");
-    storage.answers(&at_twilio(1), 200, &[("content-type", "image/jpeg")], JPEG);
-    storage.answers(
-        &at_twilio(2),
+    let (storage, service) = (RawServer::start().await, ScriptedServer::start().await);
+    service.queue_response("/message", 204, "", "");
+    storage.queue_response(
+        &twilio_media_request(1),
+        200,
+        &[("content-type", "image/jpeg")],
+        JPEG,
+    );
+    storage.queue_response(
+        &twilio_media_request(2),
         200,
         &[("content-type", "image/jpeg")],
         b"<html><script>",
     );
     let url = format!("{}/message", service.url());
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
-    let app = TestApp::build(&forwarding(&storage, &url), |app| app.clock(clock.clone()));
+    let app = TestApp::build(&forward_env(&storage, &url), |app| app.clock(clock.clone()));
     app.send(incoming(1, "text/html")).await.twiml();
-    let path = link_of(&service.asked()[0]);
+    let path = first_link(&service.requests()[0]);
     assert!(
-        storage.asked().is_empty(),
+        storage.requests().is_empty(),
         "the file is fetched on demand only"
     );
-    let got = get(&app, &path).await;
-    assert_eq!((got.status, got.body.as_slice()), (200, JPEG));
+    let response = get(&app, &path).await;
+    assert_eq!((response.status, response.body.as_slice()), (200, JPEG));
     assert_eq!(
-        got.header("content-type"),
+        response.header("content-type"),
         "image/jpeg",
         "the declared type is ignored"
     );
-    assert_eq!(got.header("content-length"), JPEG.len().to_string());
+    assert_eq!(response.header("content-length"), JPEG.len().to_string());
     let head = Request::head(&path).body(Body::empty()).unwrap();
-    let head = ask(&app, head).await;
+    let head = send_request(&app, head).await;
     assert_eq!((head.status, head.body.len()), (200, 0));
     assert_eq!(head.header("content-length"), JPEG.len().to_string());
     // A user's HTML file must not run as a page of this server.
     app.send(incoming(2, "text/html")).await.twiml();
-    let page = get(&app, &link_of(&service.asked()[1])).await;
+    let page = get(&app, &first_link(&service.requests()[1])).await;
     assert_eq!(page.header("content-type"), "application/octet-stream");
     assert_eq!(page.header("x-content-type-options"), "nosniff");
     assert_eq!(
@@ -420,9 +425,9 @@ async fn forwarded_media_link_serves_file_for_one_hour() {
         "default-src 'none'; sandbox"
     );
     // An error of Twilio becomes a 502 without Twilio's body.
-    storage.answers(&at_twilio(3), 401, &[], b"secret");
+    storage.queue_response(&twilio_media_request(3), 401, &[], b"secret");
     app.send(incoming(3, "image/jpeg")).await.twiml();
-    let rejected = get(&app, &link_of(&service.asked()[2])).await;
+    let rejected = get(&app, &first_link(&service.requests()[2])).await;
     assert_eq!(rejected.status, 502);
     assert!(!String::from_utf8_lossy(&rejected.body).contains("secret"));
     clock.advance(HOUR);
@@ -431,39 +436,43 @@ async fn forwarded_media_link_serves_file_for_one_hour() {
 
 #[tokio::test]
 async fn media_link_of_unknown_length_omits_content_length() {
-    let (storage, service) = (Storage::start().await, Scripted::start().await);
-    service.answers("/message", 204, "", "");
-    let unsaid = b"HTTP/1.1 200 x\r\ncontent-type: image/jpeg\r\n\r\n";
-    storage.raw(&at_twilio(1), [&unsaid[..], JPEG].concat(), End::Close);
+    let (storage, service) = (RawServer::start().await, ScriptedServer::start().await);
+    service.queue_response("/message", 204, "", "");
+    let without_length = b"HTTP/1.1 200 x\r\ncontent-type: image/jpeg\r\n\r\n";
+    storage.queue_bytes(
+        &twilio_media_request(1),
+        [&without_length[..], JPEG].concat(),
+        ResponseEnd::Close,
+    );
     let url = format!("{}/message", service.url());
-    let app = TestApp::build(&forwarding(&storage, &url), |app| app);
+    let app = TestApp::build(&forward_env(&storage, &url), |app| app);
     app.send(incoming(1, "image/jpeg")).await.twiml();
-    let path = link_of(&service.asked()[0]);
+    let path = first_link(&service.requests()[0]);
     let head = Request::head(&path).body(Body::empty()).unwrap();
-    let head = ask(&app, head).await;
+    let head = send_request(&app, head).await;
     assert_eq!((head.status, head.header("content-length")), (200, ""));
-    let got = get(&app, &path).await;
-    assert_eq!((got.status, got.body.as_slice()), (200, JPEG));
-    assert_eq!(got.header("content-length"), "");
+    let response = get(&app, &path).await;
+    assert_eq!((response.status, response.body.as_slice()), (200, JPEG));
+    assert_eq!(response.header("content-length"), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn media_link_is_never_logged() {
-    let (storage, service) = (Storage::start().await, Scripted::start().await);
-    service.answers("/message", 200, "text/plain", "thanks");
-    storage.answers(&at_twilio(1), 200, &[], JPEG);
+    let (storage, service) = (RawServer::start().await, ScriptedServer::start().await);
+    service.queue_response("/message", 200, "text/plain", "thanks");
+    storage.queue_response(&twilio_media_request(1), 200, &[], JPEG);
     let url = format!("{}/message", service.url());
-    let settings = forwarding(&storage, &url);
+    let settings = forward_env(&storage, &url);
     let log = [("REPLYHOOK__LOG__LEVEL", "trace")];
     let server = tokio::task::block_in_place(|| {
         let server = Server::start(&[&settings[..], &log].concat());
         assert_eq!(
             server.send(&incoming(1, "image/jpeg")).twiml(),
-            says("thanks")
+            twiml_message("thanks")
         );
         server
     });
-    let path = link_of(&service.asked()[0]);
+    let path = first_link(&service.requests()[0]);
     let token = path.rsplit('/').next().unwrap().to_owned();
     tokio::task::block_in_place(|| {
         for path in [path.clone(), format!("{path}A")] {
@@ -478,17 +487,17 @@ async fn media_link_is_never_logged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn valid_link_keeps_its_connection() {
-    let (storage, service) = (Storage::start().await, Scripted::start().await);
-    service.answers("/message", 200, "text/plain", "thanks");
-    storage.answers(&at_twilio(1), 200, &[], JPEG);
+    let (storage, service) = (RawServer::start().await, ScriptedServer::start().await);
+    service.queue_response("/message", 200, "text/plain", "thanks");
+    storage.queue_response(&twilio_media_request(1), 200, &[], JPEG);
     let url = format!("{}/message", service.url());
-    let settings = forwarding(&storage, &url);
+    let settings = forward_env(&storage, &url);
     let server = tokio::task::block_in_place(|| {
         let server = Server::start(&settings);
         server.send(&incoming(1, "image/jpeg")).twiml();
         server
     });
-    let path = link_of(&service.asked()[0]);
+    let path = first_link(&service.requests()[0]);
     tokio::task::block_in_place(|| {
         let mut stream = wire::connect(server.public);
         for method in ["GET", "HEAD", "GET"] {
@@ -499,7 +508,7 @@ async fn valid_link_keeps_its_connection() {
                 let head = wire::read_head(&mut stream).unwrap();
                 assert!(head.starts_with("HTTP/1.1 200"), "{head}");
             } else {
-                assert_eq!(wire::read_answer(&mut stream).unwrap().status, 200);
+                assert_eq!(wire::read_response(&mut stream).unwrap().status, 200);
             }
         }
     });

@@ -7,30 +7,30 @@ use proptest::prelude::*;
 use replyhook::message::{MessageType, OptOutType, ReferralSource};
 use replyhook::{Address, Channel, Context, FormParams, InboundMessage, Timestamp};
 
-use crate::support::{EMPTY, TestApp, Webhook, says};
+use crate::support::{EMPTY, TestApp, Webhook, twiml_message};
 
 /// App whose handler collects the messages that it gets.
-fn keeper() -> (TestApp, Arc<Mutex<Vec<InboundMessage>>>) {
-    let kept = Arc::new(Mutex::new(Vec::new()));
-    let keep = kept.clone();
+fn build_recording_app() -> (TestApp, Arc<Mutex<Vec<InboundMessage>>>) {
+    let messages = Arc::new(Mutex::new(Vec::new()));
+    let recorder = messages.clone();
     let app = TestApp::with(move |_: Context, message: InboundMessage| {
-        keep.lock().unwrap().push(message);
+        recorder.lock().unwrap().push(message);
         async {}
     });
-    (app, kept)
+    (app, messages)
 }
 
-fn body(text: &str) -> FormParams {
+fn parse_form(text: &str) -> FormParams {
     FormParams::parse(text.as_bytes(), 512).unwrap()
 }
 
-fn received(form: &str) -> InboundMessage {
-    InboundMessage::parse(body(form), Timestamp::UNIX_EPOCH).unwrap()
+fn parse_message(form: &str) -> InboundMessage {
+    InboundMessage::parse(parse_form(form), Timestamp::UNIX_EPOCH).unwrap()
 }
 
 #[test]
 fn captured_media_location_button_and_stop_are_parsed() {
-    let image = received(
+    let image = parse_message(
         "MediaContentType0=image%2Fjpeg&SmsMessageSid=MM00000000000000000000000000000011&NumMedia=1&ProfileName=Ana&MessageType=image&SmsSid=MM00000000000000000000000000000011&WaId=15550001111&SmsStatus=received&Body=look&To=whatsapp%3A%2B15550002222&NumSegments=1&ReferralNumMedia=0&MessageSid=MM00000000000000000000000000000011&AccountSid=AC00000000000000000000000000000001&From=whatsapp%3A%2B15550001111&MediaUrl0=https%3A%2F%2Fapi.twilio.com%2F2010-04-01%2FAccounts%2FAC00000000000000000000000000000001%2FMessages%2FMM00000000000000000000000000000011%2FMedia%2FME00000000000000000000000000000001&ApiVersion=2010-04-01",
     );
     assert_eq!(
@@ -51,7 +51,7 @@ fn captured_media_location_button_and_stop_are_parsed() {
     assert_eq!(image.channel(), &Channel::WhatsApp);
     assert_eq!(image.params.len(), 17);
 
-    let pin = received(
+    let pin = parse_message(
         "Latitude=52.5200&Longitude=13.4050&Address=1+Example+St&Label=Office&NumMedia=0&Body=&To=whatsapp%3A%2B15550002222&MessageSid=SM00000000000000000000000000000012&AccountSid=AC00000000000000000000000000000001&From=whatsapp%3A%2B15550001111",
     );
     let location = pin.location.clone().unwrap();
@@ -62,7 +62,7 @@ fn captured_media_location_button_and_stop_are_parsed() {
     );
     assert_eq!(pin.text(), None);
 
-    let button = received(
+    let button = parse_message(
         "OriginalRepliedMessageSender=whatsapp%3A%2B15550002222&ExternalUserId=whatsapp%3AUS.13491208655302741918&FrequentlyForwarded=false&NumMedia=0&MessageType=interactive&Body=Yes&Forwarded=false&ButtonText=Yes&To=whatsapp%3A%2B15550002222&ButtonPayload=confirm%3A42&MessageSid=SM00000000000000000000000000000013&AccountSid=AC00000000000000000000000000000001&OriginalRepliedMessageSid=MM00000000000000000000000000000010&ChannelMetadata=%7B%22type%22%3A%22whatsapp%22%7D&From=whatsapp%3AUS.13491208655302741918",
     );
     assert_eq!(
@@ -94,7 +94,7 @@ fn captured_media_location_button_and_stop_are_parsed() {
         "whatsapp"
     );
 
-    let sms = received(
+    let sms = parse_message(
         "ToCountry=US&ToState=CA&NumMedia=0&ToCity=&FromZip=&FromState=NY&OptOutType=STOP&Body=Stop&FromCountry=US&To=%2B15550003333&MessagingServiceSid=MG00000000000000000000000000000001&NumSegments=1&MessageSid=SM00000000000000000000000000000014&AccountSid=AC00000000000000000000000000000001&From=%2B15550004444&ReferralSourceType=ad&ReferralCtwaClid=clid&AddOns=not+json",
     );
     assert_eq!(
@@ -120,15 +120,15 @@ fn captured_media_location_button_and_stop_are_parsed() {
 
 #[tokio::test]
 async fn handler_receives_verified_parameters_in_order() {
-    let (app, kept) = keeper();
+    let (app, messages) = build_recording_app();
     let webhook = Webhook::message(1, "hi")
         .with("Unknown", "ñ")
         .also("Unknown", "2")
         .with("zz", "");
     app.send(webhook.clone()).await.twiml();
-    let kept = kept.lock().unwrap();
-    assert_eq!(kept[0].params, webhook.form);
-    assert_eq!(kept[0].params.get("Unknown"), Some("ñ"));
+    let messages = messages.lock().unwrap();
+    assert_eq!(messages[0].params, webhook.form);
+    assert_eq!(messages[0].params.get("Unknown"), Some("ñ"));
 }
 
 // This holds with and without a trailing slash and the path prefix of the public URL.
@@ -207,7 +207,7 @@ async fn threat_14_content_type_other_than_form_gets_415() {
     ] {
         app.send(message.clone().content_type(content_type))
             .await
-            .rejected(415);
+            .assert_rejected(415);
     }
     for content_type in [
         "application/x-www-form-urlencoded; charset=UTF-8",
@@ -220,7 +220,7 @@ async fn threat_14_content_type_other_than_form_gets_415() {
     }
     app.send(message.header("Content-Type", "application/json"))
         .await
-        .rejected(415);
+        .assert_rejected(415);
 }
 
 // Brackets in a parameter name have no meaning.
@@ -234,15 +234,15 @@ async fn threat_20_parameters_beyond_512_are_rejected() {
     };
     let used = Webhook::message(1, "hi").form.len();
     app.send(fill(512 - used)).await.twiml();
-    app.send(fill(513 - used)).await.rejected(400);
-    let many = (0..10_000)
+    app.send(fill(513 - used)).await.assert_rejected(400);
+    let form = (0..10_000)
         .map(|n| format!("{n}="))
         .collect::<Vec<_>>()
         .join("&");
-    app.send(Webhook::message(1, "hi").body(many))
+    app.send(Webhook::message(1, "hi").body(form))
         .await
-        .rejected(400);
-    let (app, kept) = keeper();
+        .assert_rejected(400);
+    let (app, messages) = build_recording_app();
     app.send(
         Webhook::message(2, "hi")
             .with("a[b][c]", "1")
@@ -250,7 +250,7 @@ async fn threat_20_parameters_beyond_512_are_rejected() {
     )
     .await
     .twiml();
-    assert_eq!(kept.lock().unwrap()[0].params.get("a[b][c]"), Some("1"));
+    assert_eq!(messages.lock().unwrap()[0].params.get("a[b][c]"), Some("1"));
 }
 
 // Parameters are a list, so an attacker cannot choose names that collide in a map.
@@ -273,7 +273,7 @@ fn threat_21_parameter_names_are_never_map_keys() {
     }
     // Equal names do not merge: the list keeps every pair.
     let equal = vec!["aaaaaaaaaaaaaaaa=x"; 512].join("&");
-    assert_eq!(body(&equal).len(), 512);
+    assert_eq!(parse_form(&equal).len(), 512);
 }
 
 #[tokio::test]
@@ -282,16 +282,16 @@ async fn threat_23_invalid_utf8_is_rejected_and_nul_preserved() {
     for bad in ["Body=%ff", "Body=%C0%80", "Body=%ED%A0%80", "Bo%C3=%A9"] {
         app.send(Webhook::message(1, "hi").body(format!("MessageSid=SM1&{bad}")))
             .await
-            .rejected(400);
+            .assert_rejected(400);
     }
     assert_eq!(
         app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="bad_form"}"#)
             .await,
         4.0
     );
-    let (app, kept) = keeper();
+    let (app, messages) = build_recording_app();
     app.send(Webhook::message(2, "a\0b")).await.twiml();
-    assert_eq!(kept.lock().unwrap()[0].body, "a\0b");
+    assert_eq!(messages.lock().unwrap()[0].body, "a\0b");
 }
 
 // A valid signature does not excuse a missing or malformed MessageSid, AccountSid, From or To.
@@ -310,24 +310,24 @@ async fn threat_24_message_without_valid_identifiers_is_rejected() {
     ] {
         app.send(Webhook::message(1, "hi").with(name, value))
             .await
-            .rejected(400);
+            .assert_rejected(400);
     }
     for name in ["MessageSid", "AccountSid", "From", "To"] {
         app.send(Webhook::message(1, "hi").without(name))
             .await
-            .rejected(400);
+            .assert_rejected(400);
     }
     // The signed string has no delimiters, so moving a boundary between name and value keeps the signature valid.
-    let moved = Webhook::message(1, "hi")
+    let reshaped = Webhook::message(1, "hi")
         .without("Body")
         .with("Bod", "yhi")
         .without("MessageSid")
         .with("MessageSi", &format!("dSM{:032x}", 1));
     assert_eq!(
-        moved.signature_for("https://hooks.example.test"),
+        reshaped.signature_for("https://hooks.example.test"),
         Webhook::message(1, "hi").signature_for("https://hooks.example.test")
     );
-    app.send(moved).await.rejected(400);
+    app.send(reshaped).await.assert_rejected(400);
 }
 
 #[tokio::test]
@@ -343,7 +343,7 @@ async fn threat_25_long_and_unusual_texts_come_back_unchanged() {
     .iter()
     .enumerate()
     {
-        assert_eq!(app.says(number as u64, text).await, says(text));
+        assert_eq!(app.says(number as u64, text).await, twiml_message(text));
     }
 }
 
@@ -368,7 +368,7 @@ async fn message_with_empty_status_reaches_handler() {
         app.send(Webhook::message(1, "hi").with("MessageStatus", ""))
             .await
             .twiml(),
-        says("hi")
+        twiml_message("hi")
     );
 }
 
@@ -378,11 +378,11 @@ proptest! {
     fn text_reaches_handler_unchanged(text in any::<String>(), name in any::<String>()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let (app, kept) = keeper();
+            let (app, messages) = build_recording_app();
             app.send(Webhook::message(1, &text).with("ProfileName", &name)).await.twiml();
-            let kept = kept.lock().unwrap();
-            prop_assert_eq!(&kept[0].body, &text);
-            prop_assert_eq!(kept[0].profile_name.as_deref().unwrap_or_default(), &name);
+            let messages = messages.lock().unwrap();
+            prop_assert_eq!(&messages[0].body, &text);
+            prop_assert_eq!(messages[0].profile_name.as_deref().unwrap_or_default(), &name);
             Ok(())
         })?;
     }

@@ -11,7 +11,9 @@ use replyhook::{
 };
 use rustix::process::Signal;
 
-use crate::support::{ACCOUNT, EMPTY, FakeTwilio, Kept, Webhook, app::sources, replyhook, says};
+use crate::support::{
+    ACCOUNT, EMPTY, FakeTwilio, TempStore, Webhook, app::sources, replyhook, twiml_message,
+};
 
 const USER: &str = "whatsapp:+15550417263";
 const NUMBER: &str = "15550417263";
@@ -35,7 +37,7 @@ async fn failing(_cx: Context, _message: InboundMessage) -> Result<String, Handl
 }
 
 #[track_caller]
-fn is_clean(text: &str) {
+fn assert_no_canary(text: &str) {
     for canary in CANARIES {
         assert!(!text.contains(canary), "{canary} is in {text}");
     }
@@ -44,14 +46,14 @@ fn is_clean(text: &str) {
 // Only --content shows texts and full addresses.
 #[test]
 fn messages_list_is_newest_first_and_hides_content() {
-    let kept = Kept::new();
-    let server = kept.server();
+    let store = TempStore::new();
+    let server = store.server();
     server.send(&Webhook::message(1, "hi")).twiml();
     let colored = format!("{TEXT}\u{9b}31m\nred");
     server.send(&canary(2, &colored)).twiml();
 
-    let list = kept.prints(&["messages", "list"]);
-    is_clean(&list);
+    let list = store.run_ok(&["messages", "list"]);
+    assert_no_canary(&list);
     let lines: Vec<Vec<&str>> = list
         .lines()
         .map(|line| line.split_whitespace().collect())
@@ -66,9 +68,9 @@ fn messages_list_is_newest_first_and_hides_content() {
         "{newer:?}"
     );
 
-    let json = kept.prints(&["messages", "list", "--json"]);
-    is_clean(&json);
-    let lines = kept.lines(&["messages", "list", "--json"]);
+    let json = store.run_ok(&["messages", "list", "--json"]);
+    assert_no_canary(&json);
+    let lines = store.run_json(&["messages", "list", "--json"]);
     let names: Vec<_> = lines[0].as_object().unwrap().keys().collect();
     assert_eq!(
         names,
@@ -91,13 +93,13 @@ fn messages_list_is_newest_first_and_hides_content() {
     assert!(received_at <= SystemClock.now());
     assert_eq!(lines[0]["replies"], serde_json::json!([]));
 
-    let content = kept.prints(&["messages", "list", "--content"]);
+    let content = store.run_ok(&["messages", "list", "--content"]);
     assert!(content.contains(USER) && content.contains(TEXT));
     assert!(
         !content.contains(['\u{1b}', '\u{9b}']),
         "{content:?} contains terminal control characters"
     );
-    let lines = kept.lines(&["messages", "list", "--json", "--content"]);
+    let lines = store.run_json(&["messages", "list", "--json", "--content"]);
     assert_eq!(lines[0]["body"], colored);
     assert_eq!(lines[0]["user"], USER);
     assert!(lines[0]["response"].as_str().unwrap().contains(TEXT));
@@ -109,7 +111,7 @@ fn messages_list_is_newest_first_and_hides_content() {
         (&["--state", "answered"], vec![sid(2), sid(1)]),
         (&["--state", "held"], vec![]),
     ] {
-        let list = kept.lines(&[&["messages", "list", "--json"], args].concat());
+        let list = store.run_json(&[&["messages", "list", "--json"], args].concat());
         let sids: Vec<_> = list
             .iter()
             .map(|line| line["message_sid"].clone())
@@ -121,13 +123,13 @@ fn messages_list_is_newest_first_and_hides_content() {
 // Lists show the address as `sms:…33`.
 #[test]
 fn sms_user_is_found_with_and_without_channel() {
-    let kept = Kept::new();
-    let server = kept.server();
+    let store = TempStore::new();
+    let server = store.server();
     let from = |number, user| Webhook::message(number, "hi").with("From", user);
     server.send(&from(1, "+15550007733")).twiml();
     server.send(&from(2, "whatsapp:+15550007733")).twiml();
     for user in ["+15550007733", "sms:+15550007733"] {
-        let list = kept.lines(&["messages", "list", "--json", "--user", user]);
+        let list = store.run_json(&["messages", "list", "--json", "--user", user]);
         let sids: Vec<_> = list.iter().map(|line| &line["message_sid"]).collect();
         assert_eq!(sids, [&sid(1)], "{user}");
     }
@@ -135,53 +137,53 @@ fn sms_user_is_found_with_and_without_channel() {
 
 #[test]
 fn messages_show_prints_details_or_reports_unknown_message() {
-    let kept = Kept::new();
-    let server = kept.server();
+    let store = TempStore::new();
+    let server = store.server();
     server.send(&canary(1, TEXT)).twiml();
-    let shown = kept.prints(&["messages", "show", &sid(1)]);
-    is_clean(&shown);
+    let text = store.run_ok(&["messages", "show", &sid(1)]);
+    assert_no_canary(&text);
     for part in [&sid(1), ACCOUNT, "answered", "whatsapp:…63", "attempt   1"] {
-        assert!(shown.contains(part), "{part} is not in {shown}");
+        assert!(text.contains(part), "{part} is not in {text}");
     }
-    let shown = kept.prints(&["messages", "show", &sid(1), "--content"]);
-    assert!(shown.contains(TEXT) && shown.contains(USER), "{shown}");
-    is_clean(&kept.prints(&["messages", "show", &sid(1), "--json"]));
-    let shown = kept.lines(&["messages", "show", &sid(1), "--json", "--content"]);
-    let params = shown[0]["params"].as_array().unwrap();
+    let text = store.run_ok(&["messages", "show", &sid(1), "--content"]);
+    assert!(text.contains(TEXT) && text.contains(USER), "{text}");
+    assert_no_canary(&store.run_ok(&["messages", "show", &sid(1), "--json"]));
+    let text = store.run_json(&["messages", "show", &sid(1), "--json", "--content"]);
+    let params = text[0]["params"].as_array().unwrap();
     assert!(params.contains(&serde_json::json!(["ProfileName", NAME])));
 
     for command in ["show", "retry", "release"] {
-        let (code, out, err) = kept.run(&["messages", command, &sid(9)]);
+        let (code, out, err) = store.run(&["messages", command, &sid(9)]);
         assert_eq!((code, err.as_str()), (1, ""));
         assert!(
             out.contains(&format!("message {} is not in the journal", sid(9))),
             "{out}"
         );
-        let (code, out, err) = kept.run(&["messages", command, "SM1"]);
+        let (code, out, err) = store.run(&["messages", command, "SM1"]);
         assert_eq!((code, out.as_str()), (2, ""));
         assert!(err.contains("not a message SID"), "{err}");
     }
-    let (code, out, _) = kept.run(&["messages", "retry", &sid(1)]);
+    let (code, out, _) = store.run(&["messages", "retry", &sid(1)]);
     assert!(
         code == 1 && out.contains("is answered: only failed or dead"),
         "{out}"
     );
     assert_eq!(
-        kept.run(&["messages", "release", &sid(1)]),
+        store.run(&["messages", "release", &sid(1)]),
         (1, "nothing is held\n".to_owned(), String::new())
     );
-    assert_eq!(kept.run(&["messages", "release", "--all"]).0, 1);
+    assert_eq!(store.run(&["messages", "release", "--all"]).0, 1);
 }
 
 #[test]
 fn messages_export_is_complete_and_tolerates_closed_pipe() {
-    let kept = Kept::new();
-    let server = kept.server();
+    let store = TempStore::new();
+    let server = store.server();
     for number in 1..=3 {
         server.send(&canary(number, TEXT)).twiml();
     }
-    is_clean(&kept.prints(&["messages", "export"]));
-    let lines = kept.lines(&["messages", "export", "--content"]);
+    assert_no_canary(&store.run_ok(&["messages", "export"]));
+    let lines = store.run_json(&["messages", "export", "--content"]);
     let sids: Vec<_> = lines.iter().map(|line| &line["message_sid"]).collect();
     assert_eq!(sids, [&sid(3), &sid(2), &sid(1)]);
     assert_eq!(lines[2]["account_sid"], ACCOUNT);
@@ -190,7 +192,7 @@ fn messages_export_is_complete_and_tolerates_closed_pipe() {
         .arg("-c")
         .arg(format!(
             "DATABASE_URL=sqlite:{} {} messages export | head -c 10",
-            kept.path().display(),
+            store.path().display(),
             env!("CARGO_BIN_EXE_replyhook")
         ))
         .output()
@@ -200,7 +202,7 @@ fn messages_export_is_complete_and_tolerates_closed_pipe() {
 
 #[test]
 fn invalid_arguments_exit_with_2_before_opening_store() {
-    let kept = Kept::new();
+    let store = TempStore::new();
     for (args, part) in [
         (
             &["messages", "list", "--state", "lost"][..],
@@ -249,16 +251,16 @@ fn invalid_arguments_exit_with_2_before_opening_store() {
         (&["consent", "export", "--json", "--csv"], "cannot be used"),
         (&["reconcile", "--since", "0"], "0 is not in 1..=720"),
     ] {
-        let (code, out, err) = kept.run(args);
+        let (code, out, err) = store.run(args);
         assert_eq!((code, out.as_str()), (2, ""), "{args:?} {err}");
         assert!(err.contains(part), "{args:?}: {err}");
     }
-    assert_eq!(kept.files(), [] as [&str; 0]);
+    assert_eq!(store.files(), [] as [&str; 0]);
 }
 
 #[test]
 fn commands_without_store_fail_and_create_nothing() {
-    let kept = Kept::new();
+    let store = TempStore::new();
     let sid = sid(1);
     let commands = [
         &["messages", "list"][..],
@@ -273,13 +275,13 @@ fn commands_without_store_fail_and_create_nothing() {
         &["reconcile"],
     ];
     for args in commands {
-        let (code, out, err) = kept.run_for_account(args);
+        let (code, out, err) = store.run_for_account(args);
         assert_eq!((code, out.as_str()), (1, ""), "{args:?} {err}");
         assert!(
             err.contains("kept.db does not exist; use the server's DATABASE_URL"),
             "{err}"
         );
-        assert_eq!(kept.files(), [] as [&str; 0], "{args:?}");
+        assert_eq!(store.files(), [] as [&str; 0], "{args:?}");
     }
     for (url, code, part) in [
         ("sqlite::memory:", 2, "other processes cannot read"),
@@ -288,8 +290,8 @@ fn commands_without_store_fail_and_create_nothing() {
         let (found, _, err) = replyhook(commands[0], &[("DATABASE_URL", url)], "");
         assert!(found == code && err.contains(part), "{err}");
     }
-    std::fs::write(kept.path(), "no database, but a text of some length").unwrap();
-    let (code, _, err) = kept.run(commands[0]);
+    std::fs::write(store.path(), "no database, but a text of some length").unwrap();
+    let (code, _, err) = store.run(commands[0]);
     assert!(
         code == 1 && err.contains("damaged, or belongs to another program"),
         "{err}"
@@ -299,24 +301,24 @@ fn commands_without_store_fail_and_create_nothing() {
 #[test]
 fn messages_retry_reruns_handler_of_failed_message() {
     let twilio = FakeTwilio::start();
-    let kept = Kept::with(&twilio);
-    let answer = kept.app(
+    let store = TempStore::with(&twilio);
+    let answer = store.app(
         |app| app.handler(failing),
         async |app| app.send(canary(1, TEXT)).await,
     );
     assert_eq!(answer.status, 500);
-    let list = kept.prints(&["messages", "list", "--state", "failed"]);
+    let list = store.run_ok(&["messages", "list", "--state", "failed"]);
     assert!(list.trim_end().ends_with("the handler failed"), "{list}");
 
-    let retried = kept.prints(&["messages", "retry", &sid(1)]);
+    let retried = store.run_ok(&["messages", "retry", &sid(1)]);
     assert!(retried.contains("will be handled again"), "{retried}");
-    let (code, out, _) = kept.run(&["messages", "retry", &sid(1)]);
+    let (code, out, _) = store.run(&["messages", "retry", &sid(1)]);
     assert!(code == 1 && out.contains("is deferred"), "{out}");
 
-    let _server = kept.server();
+    let _server = store.server();
     assert_eq!(twilio.wait_for_phone(USER, 1)[0].body, TEXT);
-    kept.wait_for(&["messages", "list", "--state", "sent"]);
-    let shown = kept.lines(&["messages", "show", &sid(1), "--json"]);
+    store.wait_for(&["messages", "list", "--state", "sent"]);
+    let shown = store.run_json(&["messages", "show", &sid(1), "--json"]);
     assert_eq!(shown[0]["attempt"], 2);
     assert_eq!(shown[0]["replies"][0]["state"], "sent");
     assert!(
@@ -330,10 +332,10 @@ fn messages_retry_reruns_handler_of_failed_message() {
 #[test]
 fn messages_retry_since_reruns_recent_failed_messages() {
     let twilio = FakeTwilio::start();
-    let kept = Kept::with(&twilio);
+    let store = TempStore::with(&twilio);
     let retry = ["messages", "retry", "--state", "failed", "--since", "6"];
     let clock = std::sync::Arc::new(ManualClock::new(SystemClock.now()));
-    kept.app(
+    store.app(
         |app| app.handler(failing).clock(clock.clone()),
         async |app| {
             for number in 2..4 {
@@ -343,28 +345,28 @@ fn messages_retry_since_reruns_recent_failed_messages() {
             assert_eq!(app.send(canary(1, TEXT)).await.status, 500);
         },
     );
-    let retried = kept.prints(&retry);
+    let retried = store.run_ok(&retry);
     assert!(
         retried.starts_with("2 messages to be handled again"),
         "{retried}"
     );
-    let (code, out, _) = kept.run(&retry);
+    let (code, out, _) = store.run(&retry);
     assert!(code == 1 && out.starts_with("0 messages"), "{out}");
-    let _server = kept.server();
+    let _server = store.server();
     assert_eq!(twilio.wait_for_phone(USER, 2).len(), 2);
-    kept.prints(&["messages", "retry", "--state", "failed"]);
+    store.run_ok(&["messages", "retry", "--state", "failed"]);
     assert_eq!(twilio.wait_for_phone(USER, 3).len(), 3);
 }
 
 #[test]
 fn failed_reply_is_shown_with_error_explanation() {
     let twilio = FakeTwilio::start();
-    let kept = Kept::with(&twilio);
-    kept.app(
+    let store = TempStore::with(&twilio);
+    store.app(
         |app| app.handler(failing),
         async |app| app.send(canary(1, TEXT)).await,
     );
-    kept.prints(&["messages", "retry", &sid(1)]);
+    store.run_ok(&["messages", "retry", &sid(1)]);
     twilio.fault(
         crate::support::Fault::Status {
             status: 400,
@@ -373,62 +375,62 @@ fn failed_reply_is_shown_with_error_explanation() {
         },
         1,
     );
-    let _server = kept.server();
+    let _server = store.server();
     twilio.wait_for_posts(1);
-    let list = kept.wait_for(&["messages", "list", "--state", "failed"]);
+    let list = store.wait_for(&["messages", "list", "--state", "failed"]);
     assert!(list.contains("use a template (63016)"), "{list}");
-    let shown = kept.prints(&["messages", "show", &sid(1)]);
-    assert!(shown.contains("reply 1   failed"), "{shown}");
-    assert!(shown.contains("use a template (63016)"), "{shown}");
-    let lines = kept.lines(&["messages", "list", "--json"]);
+    let text = store.run_ok(&["messages", "show", &sid(1)]);
+    assert!(text.contains("reply 1   failed"), "{text}");
+    assert!(text.contains("use a template (63016)"), "{text}");
+    let lines = store.run_json(&["messages", "list", "--json"]);
     assert_eq!(lines[0]["replies"][0]["error_code"], 63016);
-    let (code, out, _) = kept.run(&["messages", "retry", &sid(1)]);
+    let (code, out, _) = store.run(&["messages", "retry", &sid(1)]);
     assert!(code == 1 && out.contains("messages release"), "{out}");
 }
 
 #[test]
 fn migrate_updates_schema_unless_server_is_running() {
-    let kept = Kept::new();
-    let migrated = kept.prints(&["migrate"]);
+    let store = TempStore::new();
+    let migrated = store.run_ok(&["migrate"]);
     let newest = format!("schema number {},", replyhook::store::SCHEMA);
     assert!(migrated.contains(&newest), "{migrated}");
-    assert_eq!(kept.prints(&["messages", "list"]), "");
-    assert_eq!(kept.prints(&["migrate"]), migrated);
-    let server = kept.server();
-    let (code, out, err) = kept.run(&["migrate"]);
+    assert_eq!(store.run_ok(&["messages", "list"]), "");
+    assert_eq!(store.run_ok(&["migrate"]), migrated);
+    let server = store.server();
+    let (code, out, err) = store.run(&["migrate"]);
     assert_eq!((code, out.as_str()), (2, ""));
     assert!(err.contains("a running server owns sqlite:"), "{err}");
     assert!(err.contains("stop it"), "{err}");
     drop(server);
-    assert_eq!(kept.prints(&["migrate"]), migrated);
+    assert_eq!(store.run_ok(&["migrate"]), migrated);
 }
 
 // The database file has none of the user's data, yet a redelivery is still recognized.
 #[test]
 fn purge_removes_user_data_but_keeps_deduplication() {
-    let kept = Kept::new();
-    let server = kept.server();
+    let store = TempStore::new();
+    let server = store.server();
     server.send(&Webhook::message(3, "hi")).twiml();
     server.send(&canary(1, TEXT)).twiml();
     // Longer than a database page, and than one message of the reply.
     let long = format!("{TEXT} ").repeat(1000);
     server.send(&canary(2, &long)).twiml();
-    assert_eq!(kept.holds(&[TEXT]), Some(TEXT));
+    assert_eq!(store.find_canary(&[TEXT]), Some(TEXT));
 
-    let (code, out, err) = kept.run(&["purge", "--user", USER]);
+    let (code, out, err) = store.run(&["purge", "--user", USER]);
     assert_eq!((code, out.as_str()), (2, ""));
     assert!(err.contains("use --yes"), "{err}");
-    let purged = kept.prints(&["purge", "--user", USER, "--yes"]);
+    let purged = store.run_ok(&["purge", "--user", USER, "--yes"]);
     assert!(
         purged.starts_with("deleted: the content of 2 messages, ") && purged.contains("keys"),
         "{purged}"
     );
-    assert_eq!(kept.holds(&CANARIES), None);
+    assert_eq!(store.find_canary(&CANARIES), None);
 
     // The deduplication keys stay, so a redelivery gets the empty response.
     assert_eq!(server.send(&canary(1, TEXT)).twiml(), EMPTY);
-    assert_eq!(kept.holds(&CANARIES), None);
-    let shown = kept.lines(&["messages", "show", &sid(1), "--json", "--content"]);
+    assert_eq!(store.find_canary(&CANARIES), None);
+    let shown = store.run_json(&["messages", "show", &sid(1), "--json", "--content"]);
     assert_eq!(
         (&shown[0]["user"], &shown[0]["body"], &shown[0]["reason"]),
         (
@@ -441,16 +443,16 @@ fn purge_removes_user_data_but_keeps_deduplication() {
     let newcomer = "whatsapp:+15550001234";
     let webhook = Webhook::message(4, "hello").with("From", newcomer);
     server.send(&webhook).twiml();
-    let theirs = kept.lines(&["messages", "list", "--user", newcomer, "--json"]);
+    let theirs = store.run_json(&["messages", "list", "--user", newcomer, "--json"]);
     assert_eq!(theirs.len(), 1, "{theirs:?}");
-    let all = kept.lines(&["messages", "list", "--json", "--content"]);
+    let all = store.run_json(&["messages", "list", "--json", "--content"]);
     let users: Vec<_> = all.iter().map(|line| line["user"].as_str()).collect();
     assert_eq!(
         users,
         [Some(newcomer), None, None, Some("whatsapp:+15550001111")]
     );
     // A second purge is not an error.
-    let purged = kept.prints(&["purge", "--user", USER, "--yes"]);
+    let purged = store.run_ok(&["purge", "--user", USER, "--yes"]);
     assert!(
         purged.starts_with("deleted: the content of 0 messages"),
         "{purged}"
@@ -459,46 +461,46 @@ fn purge_removes_user_data_but_keeps_deduplication() {
 
 #[test]
 fn opt_out_survives_purge_unless_explicitly_forgotten() {
-    let kept = Kept::new();
-    let server = kept.server();
+    let store = TempStore::new();
+    let server = store.server();
     server.send(&canary(1, TEXT)).twiml();
     server.send(&canary(2, "STOP")).twiml();
-    let purged = kept.prints(&["purge", "--user", USER, "--yes"]);
+    let purged = store.run_ok(&["purge", "--user", USER, "--yes"]);
     assert!(purged.contains("an opt-out with its evidence"), "{purged}");
-    assert_eq!(kept.holds(&[TEXT, NAME]), None);
+    assert_eq!(store.find_canary(&[TEXT, NAME]), None);
     assert_eq!(server.send(&canary(3, "hi")).twiml(), EMPTY);
-    let ledger = kept.lines(&["consent", "export", "--json"]);
+    let ledger = store.run_json(&["consent", "export", "--json"]);
     assert_eq!(ledger.len(), 1);
     assert_eq!(ledger[0]["evidence"], sid(2));
 
-    kept.prints(&["purge", "--user", USER, "--forget-opt-out", "--yes"]);
-    assert_eq!(kept.holds(&CANARIES), None);
-    assert_eq!(kept.prints(&["consent", "export"]), "");
-    assert_eq!(server.send(&canary(4, "hi")).twiml(), says("hi"));
+    store.run_ok(&["purge", "--user", USER, "--forget-opt-out", "--yes"]);
+    assert_eq!(store.find_canary(&CANARIES), None);
+    assert_eq!(store.run_ok(&["consent", "export"]), "");
+    assert_eq!(server.send(&canary(4, "hi")).twiml(), twiml_message("hi"));
 
     // A withdrawn opt-out is not kept, so the purge also deletes the number.
     server.send(&canary(5, "STOP")).twiml();
     server.send(&canary(6, "START")).twiml();
-    kept.prints(&["purge", "--user", USER, "--yes"]);
-    assert_eq!(kept.holds(&CANARIES), None);
+    store.run_ok(&["purge", "--user", USER, "--yes"]);
+    assert_eq!(store.find_canary(&CANARIES), None);
 }
 
 #[test]
 fn purge_expired_deletes_content_beyond_retention() {
-    let kept = Kept::new();
+    let store = TempStore::new();
     let long_ago = SystemClock.now() - replyhook::clock::SignedDuration::from_hours(31 * 24);
-    kept.app(
+    store.app(
         |app| app.clock(ManualClock::new(long_ago)),
         async |app| app.send(canary(1, TEXT)).await,
     );
-    let server = kept.server();
+    let server = store.server();
     server.send(&Webhook::message(2, "hi")).twiml();
-    let done = kept.prints(&["purge", "--expired"]);
+    let done = store.run_ok(&["purge", "--expired"]);
     assert!(
         done.starts_with("deleted: content from before 20"),
         "{done}"
     );
-    let lines = kept.lines(&["messages", "list", "--json", "--content"]);
+    let lines = store.run_json(&["messages", "list", "--json", "--content"]);
     let known: Vec<_> = lines
         .iter()
         .map(|line| (&line["message_sid"], line["body"].as_str()))
@@ -511,63 +513,63 @@ fn purge_expired_deletes_content_beyond_retention() {
 
 #[test]
 fn reconcile_restored_requires_stopped_server() {
-    let kept = Kept::new();
-    let server = kept.server();
-    let (code, _, err) = kept.run_for_account(&["reconcile", "--restored"]);
+    let store = TempStore::new();
+    let server = store.server();
+    let (code, _, err) = store.run_for_account(&["reconcile", "--restored"]);
     assert_eq!(code, 2, "{err}");
     assert!(err.contains("a running server owns sqlite:"), "{err}");
     drop(server);
     // Without a server the command calls Twilio, which is not reachable here.
-    let (code, _, err) = kept.run_for_account(&["reconcile", "--restored"]);
+    let (code, _, err) = store.run_for_account(&["reconcile", "--restored"]);
     assert_eq!(code, 1, "{err}");
 }
 
 #[test]
 fn database_after_graceful_shutdown_is_one_copyable_file() {
-    let kept = Kept::new();
-    let server = kept.server();
-    assert_eq!(server.send(&canary(1, "hi")).twiml(), says("hi"));
+    let store = TempStore::new();
+    let server = store.server();
+    assert_eq!(server.send(&canary(1, "hi")).twiml(), twiml_message("hi"));
     server.signal(Signal::TERM);
     let (status, log) = server.wait();
     assert!(status.success(), "{log}");
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("copy.db");
-    std::fs::copy(kept.path(), &copy).unwrap();
+    std::fs::copy(store.path(), &copy).unwrap();
     let copy = rusqlite::Connection::open(copy).unwrap();
-    let kept: i64 = copy
+    let count: i64 = copy
         .query_row("SELECT count(*) FROM inbound", [], |row| row.get(0))
         .unwrap();
-    assert_eq!(kept, 1);
+    assert_eq!(count, 1);
 }
 
 // A sender of one channel cannot reach a user of another.
 #[test]
 fn consent_for_mismatched_sender_and_user_is_rejected() {
-    let kept = Kept::new();
-    let _server = kept.server();
+    let store = TempStore::new();
+    let _server = store.server();
     let phone = USER.trim_start_matches("whatsapp:");
     for what in ["opt-out", "opt-in", "show"] {
         for (user, sender) in [(phone, BOT), (USER, "+15550002222"), (USER, "Shop")] {
-            let (code, out, err) = kept.run(&["consent", what, user, "--sender", sender]);
+            let (code, out, err) = store.run(&["consent", what, user, "--sender", sender]);
             assert_eq!((code, out.as_str()), (2, ""), "{what} {user} {sender}");
             assert!(err.contains("as Twilio does"), "{err}");
         }
     }
-    assert!(kept.lines(&["consent", "export", "--json"]).is_empty());
+    assert!(store.run_json(&["consent", "export", "--json"]).is_empty());
 }
 
 #[test]
 fn consent_commands_show_change_and_export_with_evidence() {
-    let kept = Kept::new();
-    let server = kept.server();
+    let store = TempStore::new();
+    let server = store.server();
     let show = ["consent", "show", USER, "--sender", BOT];
     assert_eq!(
-        kept.prints(&show),
+        store.run_ok(&show),
         format!("{USER} for {BOT}: not opted out, no opt-in recorded\n")
     );
     let note = "by \"phone\", twice";
     let evidence = sid(7);
-    let out = kept.prints(&[
+    let out = store.run_ok(&[
         "consent",
         "opt-out",
         USER,
@@ -581,14 +583,14 @@ fn consent_commands_show_change_and_export_with_evidence() {
     assert!(out.contains(": opted out since 20"), "{out}");
     // The opt-out takes effect immediately.
     assert_eq!(server.send(&canary(1, "hi")).twiml(), EMPTY);
-    let out = kept.prints(&["consent", "opt-in", USER, "--sender", BOT]);
+    let out = store.run_ok(&["consent", "opt-in", USER, "--sender", BOT]);
     assert!(out.contains(": not opted out, opted in since 20"), "{out}");
-    assert_eq!(server.send(&canary(2, "hi")).twiml(), says("hi"));
+    assert_eq!(server.send(&canary(2, "hi")).twiml(), twiml_message("hi"));
     let service = "MG00000000000000000000000000000001";
-    kept.prints(&["consent", "opt-out", USER, "--service", service]);
-    assert!(kept.prints(&show).contains(": not opted out"));
+    store.run_ok(&["consent", "opt-out", USER, "--service", service]);
+    assert!(store.run_ok(&show).contains(": not opted out"));
 
-    let ledger = kept.lines(&["consent", "export", "--json"]);
+    let ledger = store.run_json(&["consent", "export", "--json"]);
     assert_eq!(ledger.len(), 3);
     let first = &ledger[0];
     for (name, value) in [
@@ -604,7 +606,7 @@ fn consent_commands_show_change_and_export_with_evidence() {
     assert!(first["at"].as_str().unwrap().parse::<Timestamp>().is_ok());
     assert_eq!(ledger[1]["action"], "opt_in");
     assert_eq!(ledger[2]["scope"], service);
-    let csv = kept.prints(&["consent", "export", "--csv"]);
+    let csv = store.run_ok(&["consent", "export", "--csv"]);
     let mut lines = csv.split("\r\n");
     assert_eq!(
         lines.next(),
@@ -613,7 +615,7 @@ fn consent_commands_show_change_and_export_with_evidence() {
     let row =
         format!(r#"1,"{USER}","{BOT}","opt_out","operator","{evidence}","by ""phone"", twice",20"#);
     assert!(lines.next().unwrap().starts_with(&row), "{csv}");
-    let plain = kept.prints(&["consent", "export"]);
+    let plain = store.run_ok(&["consent", "export"]);
     assert_eq!(plain.lines().count(), 3);
     assert!(plain.contains(&format!("{USER} {BOT} opt_out operator {evidence} {note}")));
 }
@@ -621,16 +623,16 @@ fn consent_commands_show_change_and_export_with_evidence() {
 // One user may have two addresses: a phone number and an ExternalUserId.
 #[test]
 fn opt_in_keeps_opt_out_of_other_address() {
-    let kept = Kept::new();
-    let server = kept.server();
+    let store = TempStore::new();
+    let server = store.server();
     let id = "whatsapp:US.13491208655302741918";
     let stop = canary(1, "STOP").with("ExternalUserId", id);
     server.send(&stop).twiml();
-    let (code, out, _) = kept.run(&["consent", "opt-in", USER, "--sender", BOT]);
+    let (code, out, _) = store.run(&["consent", "opt-in", USER, "--sender", BOT]);
     assert_eq!(code, 1, "{out}");
     assert!(out.contains("under another address"), "{out}");
-    kept.prints(&["consent", "opt-in", id, "--sender", BOT]);
-    assert_eq!(server.send(&canary(2, "hi")).twiml(), says("hi"));
+    store.run_ok(&["consent", "opt-in", id, "--sender", BOT]);
+    assert_eq!(server.send(&canary(2, "hi")).twiml(), twiml_message("hi"));
 }
 
 #[tokio::test]

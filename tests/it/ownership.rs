@@ -8,10 +8,12 @@ use replyhook::store::sqlite::SqliteStore;
 use replyhook::store::{Access, Store, StoreErrorKind};
 use rustix::process::Signal;
 
-use crate::support::{Journal, ORIGIN, Server, TOKEN, Webhook, missing, replyhook, says};
+use crate::support::{
+    JournalFile, ORIGIN, Server, TOKEN, Webhook, replyhook, report_missing, twiml_message,
+};
 
 /// Settings that `check` requires.
-const NEEDED: [(&str, &str); 2] = [("TWILIO_AUTH_TOKEN", TOKEN), ("PUBLIC_URL", ORIGIN)];
+const REQUIRED_ENV: [(&str, &str); 2] = [("TWILIO_AUTH_TOKEN", TOKEN), ("PUBLIC_URL", ORIGIN)];
 
 /// Folder for a database.
 struct Folder(tempfile::TempDir);
@@ -39,9 +41,9 @@ fn serve(path: &Path) -> Server {
 }
 
 /// Starts a server that must exit with 2, through the wrapper command `through` if there is one. Returns its log.
-fn rejected(through: &[&str], path: &Path) -> String {
+fn start_rejected(wrapper: &[&str], path: &Path) -> String {
     let binary = env!("CARGO_BIN_EXE_replyhook");
-    let words = [through, &[binary]].concat();
+    let words = [wrapper, &[binary]].concat();
     let mut command = Command::new(words[0]);
     command.args(&words[1..]);
     let env = [
@@ -54,7 +56,7 @@ fn rejected(through: &[&str], path: &Path) -> String {
 }
 
 /// Returns the kinds of locks that a process has on a file: `FLOCK`, `POSIX`.
-fn locks(pid: u32, file: &Path) -> Vec<String> {
+fn held_locks(pid: u32, file: &Path) -> Vec<String> {
     let (pid, inode) = (
         pid.to_string(),
         format!(":{}", file.metadata().unwrap().ino()),
@@ -83,21 +85,24 @@ fn second_server_through_hard_link_is_rejected() {
         // Twenty users, since loop detection stops one user who repeats a text.
         let user = format!("whatsapp:+1555{number:07}");
         let webhook = Webhook::message(number, "hi").with("From", &user);
-        assert_eq!(first.send(&webhook).twiml(), says("hi"));
+        assert_eq!(first.send(&webhook).twiml(), twiml_message("hi"));
         kept.push(webhook.form.get("MessageSid").unwrap().to_owned());
         if number % 10 == 0 {
-            let log = rejected(&[], &link);
+            let log = start_rejected(&[], &link);
             assert!(log.contains("another running server owns"), "{log}");
         }
     }
-    assert_eq!(locks(first.pid(), &folder.database()), ["FLOCK", "POSIX"]);
+    assert_eq!(
+        held_locks(first.pid(), &folder.database()),
+        ["FLOCK", "POSIX"]
+    );
     assert!(!folder.file("link.db-wal").exists());
     first.signal(Signal::TERM);
     let (status, log) = first.wait();
     assert!(status.success(), "{log}");
-    let journal = Journal::read(&folder.database());
-    journal.is_whole();
-    assert_eq!(journal.lacks(&kept), None);
+    let journal = JournalFile::read(&folder.database());
+    journal.assert_intact();
+    assert_eq!(journal.find_missing(&kept), None);
 }
 
 // Closing any descriptor of a file drops the process's POSIX locks on it, such as those of SQLite.
@@ -107,7 +112,7 @@ async fn rejected_second_open_keeps_sqlite_locks() {
     let path = folder.database();
     let first = SqliteStore::file(&path);
     first.open(Access::Owner).await.unwrap();
-    let before = locks(std::process::id(), &path);
+    let before = held_locks(std::process::id(), &path);
     assert_eq!(before, ["FLOCK", "POSIX"]);
     let link = folder.file("link.db");
     std::fs::hard_link(&path, &link).unwrap();
@@ -118,7 +123,7 @@ async fn rejected_second_open_keeps_sqlite_locks() {
             assert_eq!(error.kind(), StoreErrorKind::Owned, "{error}");
         }
     }
-    assert_eq!(locks(std::process::id(), &path), before);
+    assert_eq!(held_locks(std::process::id(), &path), before);
     drop(first);
     let third = SqliteStore::file(&path);
     third.open(Access::Owner).await.unwrap();
@@ -139,7 +144,10 @@ fn command_through_hard_link_of_served_database_is_rejected() {
     assert!(err.contains("link.db is a hard link"), "{err}");
     let (code, _, err) = list(&folder.database());
     assert_eq!(code, 0, "{err}");
-    assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+    assert_eq!(
+        server.send(&Webhook::message(1, "hi")).twiml(),
+        twiml_message("hi")
+    );
 }
 
 #[test]
@@ -150,7 +158,7 @@ fn hard_linked_database_gives_warning() {
     let server = serve(&folder.database());
     let line = server.wait_for("2 names (hard links)");
     assert!(line.contains("\"WARN\""), "{line}");
-    warns_in_check(&folder.database(), "2 names (hard links)");
+    assert_check_warns(&folder.database(), "2 names (hard links)");
 }
 
 #[test]
@@ -163,12 +171,12 @@ fn database_readable_by_others_gives_warning() {
     let server = serve(&folder.database());
     let line = server.wait_for("chmod 600");
     assert!(line.contains("mode 0644"), "{line}");
-    warns_in_check(&folder.database(), "mode 0644");
+    assert_check_warns(&folder.database(), "mode 0644");
 }
 
-fn warns_in_check(path: &Path, part: &str) {
+fn assert_check_warns(path: &Path, part: &str) {
     let url = url(path);
-    let env = [&NEEDED[..], &[("DATABASE_URL", url.as_str())]].concat();
+    let env = [&REQUIRED_ENV[..], &[("DATABASE_URL", url.as_str())]].concat();
     let (code, out, err) = replyhook(&["check"], &env, "");
     assert_eq!(code, 0, "{err}");
     let is_warned = out
@@ -184,7 +192,10 @@ fn database_files_are_created_for_their_owner_alone() {
     let binary = env!("CARGO_BIN_EXE_replyhook");
     command.args(["-c", r#"umask 0; exec "$@""#, "sh", binary]);
     let server = Server::start_by(command, &[("DATABASE_URL", &url(&folder.database()))]);
-    assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), says("hi"));
+    assert_eq!(
+        server.send(&Webhook::message(1, "hi")).twiml(),
+        twiml_message("hi")
+    );
     let mut files: Vec<_> = std::fs::read_dir(folder.0.path())
         .unwrap()
         .map(|entry| {
@@ -206,10 +217,10 @@ fn file_system_without_locks_is_rejected() {
         .args(["-o", "/dev/null", "true"])
         .status();
     if !works.is_ok_and(|status| status.success()) {
-        return missing("a file system without locks: strace");
+        return report_missing("a file system without locks: strace");
     }
     let folder = Folder::new();
-    let log = rejected(&strace, &folder.database());
+    let log = start_rejected(&strace, &folder.database());
     assert!(
         log.contains("cannot be locked") && log.contains("local file system"),
         "{log}"

@@ -8,20 +8,20 @@ use replyhook::signature::sign;
 use replyhook::{FormParams, Secret};
 use serde_json::{Value, json};
 
-use crate::support::http::{self, Arrived, Listener};
+use crate::support::http::{self, Listener, RawRequest};
 use crate::support::{
-    ANA, BEN, Browser, Dev, NUMBER, SANDBOX, Webhook, base64_of, installed, left_out, root, says,
-    wire,
+    ANA, BEN, Browser, Dev, NUMBER, SANDBOX, Webhook, base64_of, installed, report_skipped, root,
+    twiml_message, wire,
 };
 
 /// Starts `replyhook dev` and a browser with its page; `None` without a browser.
-fn page(what: &str) -> Option<(Dev, Browser)> {
-    page_of(what, &["--port", "0"])
+fn open_page(what: &str) -> Option<(Dev, Browser)> {
+    open_page_with(what, &["--port", "0"])
 }
 
-fn page_of(what: &str, args: &[&str]) -> Option<(Dev, Browser)> {
+fn open_page_with(what: &str, args: &[&str]) -> Option<(Dev, Browser)> {
     let Some(chromedriver) = installed("REPLYHOOK_TEST_CHROMEDRIVER") else {
-        left_out(&format!("in a browser: {what}"));
+        report_skipped(&format!("in a browser: {what}"));
         return None;
     };
     let dev = Dev::start_with(args, &[]);
@@ -37,7 +37,7 @@ fn open(browser: &Browser, dev: &Dev) {
 }
 
 /// Waits until the page shows this text of the bot, and returns all its texts.
-fn answered(browser: &Browser, text: &str) -> Vec<String> {
+fn wait_for_reply(browser: &Browser, text: &str) -> Vec<String> {
     let texts = "[...document.querySelectorAll('[role=log] .bubble.out .text')].map((one) => one.textContent)";
     let found = browser.wait_for(&format!(
         "(() => {{ const texts = {texts}; return texts.includes({}) && texts; }})()",
@@ -47,16 +47,16 @@ fn answered(browser: &Browser, text: &str) -> Vec<String> {
 }
 
 /// Asserts that the console is empty: no error, no violation of the page's policy, no failed request.
-fn is_content(browser: &Browser) {
+fn assert_no_console_messages(browser: &Browser) {
     assert_eq!(browser.console(), Vec::<String>::new());
 }
 
-fn artefact(name: &str) -> PathBuf {
+fn artifact_path(name: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     target.join(name)
 }
 
-fn picture() -> PathBuf {
+fn reference_picture() -> PathBuf {
     root().join("tests/it/picture.png")
 }
 
@@ -64,7 +64,7 @@ const ENTER: &str = "\u{e007}";
 
 #[test]
 fn typed_text_gets_reply_in_log() {
-    let Some((dev, browser)) = page("a text is typed and answered") else {
+    let Some((dev, browser)) = open_page("a text is typed and answered") else {
         return;
     };
     let title = browser.run("return [document.title, document.documentElement.lang]");
@@ -76,31 +76,31 @@ fn typed_text_gets_reply_in_log() {
         "{label}"
     );
     browser.type_into("#body", "Olá + 100% & <3 👍".replace('👍', "").as_str());
-    browser.press("#composer .send");
-    answered(&browser, "Olá + 100% & <3 ");
+    browser.click("#composer .send");
+    wait_for_reply(&browser, "Olá + 100% & <3 ");
     browser.type_into("#body", "and with the Enter key");
     browser.type_into("#body", ENTER);
-    let texts = answered(&browser, "and with the Enter key");
+    let texts = wait_for_reply(&browser, "and with the Enter key");
     assert_eq!(texts.len(), 2, "{texts:?}");
     // The bot's messages become read, since the page shows them.
     browser.wait_for("document.querySelectorAll('[role=log] .out .ticks.read').length === 2");
     // The page keeps the messages of an SMS user separate from Ana's.
-    browser.press("#user-list [data-key='+15550004444']");
+    browser.click("#user-list [data-key='+15550004444']");
     browser.wait_for("document.querySelector('#chat-address').textContent === '+15550004444'");
     browser.type_into("#body", "by SMS");
     browser.type_into("#body", ENTER);
-    assert_eq!(answered(&browser, "by SMS"), ["by SMS"]);
+    assert_eq!(wait_for_reply(&browser, "by SMS"), ["by SMS"]);
     assert_eq!(dev.conversation(BEN).len(), 2);
     assert_eq!(dev.conversation(ANA).len(), 4);
-    is_content(&browser);
+    assert_no_console_messages(&browser);
 }
 
 #[test]
 fn pressed_quick_reply_is_sent_to_bot() {
-    let Some((dev, browser)) = page("a quick reply is pressed") else {
+    let Some((dev, browser)) = open_page("a quick reply is pressed") else {
         return;
     };
-    let offered = dev.offers(
+    let offered = dev.send_quick_replies(
         ANA,
         "Are you at home?",
         &[("Yes", "home:yes"), ("Not today", "home:no")],
@@ -109,8 +109,8 @@ fn pressed_quick_reply_is_sent_to_bot() {
         "(() => { const all = [...document.querySelectorAll('[role=log] .offers button')]; return all.length && all.map((one) => one.textContent); })()",
     );
     assert_eq!(buttons, json!(["Yes", "Not today"]));
-    browser.press("[role=log] .offers button:nth-child(2)");
-    answered(&browser, "Not today");
+    browser.click("[role=log] .offers button:nth-child(2)");
+    wait_for_reply(&browser, "Not today");
     let messages = dev.conversation(ANA);
     let shown: Vec<_> = messages
         .iter()
@@ -122,7 +122,7 @@ fn pressed_quick_reply_is_sent_to_bot() {
         messages[1]["button"],
         json!({"text": "Not today", "payload": "home:no"})
     );
-    let webhook = dev.exchanges_of(1, |exchange| exchange["kind"] == "webhook");
+    let webhook = dev.wait_for_exchanges(1, |exchange| exchange["kind"] == "webhook");
     for pair in [
         ["ButtonText", "Not today"],
         ["ButtonPayload", "home:no"],
@@ -134,12 +134,12 @@ fn pressed_quick_reply_is_sent_to_bot() {
             "{pair:?} is not in {params:?}"
         );
     }
-    is_content(&browser);
+    assert_no_console_messages(&browser);
 }
 
 #[test]
 fn picked_dropped_and_received_media_is_shown() {
-    let Some((dev, browser)) = page("pictures are shown") else {
+    let Some((dev, browser)) = open_page("pictures are shown") else {
         return;
     };
     let loaded = |count: usize, of: &str| {
@@ -149,13 +149,16 @@ fn picked_dropped_and_received_media_is_shown() {
               return all.length === {count} && all.every(is); }})()"
         ));
     };
-    browser.type_into("#composer input[type=file]", picture().to_str().unwrap());
+    browser.type_into(
+        "#composer input[type=file]",
+        reference_picture().to_str().unwrap(),
+    );
     browser.wait_for("document.querySelector('.chips').textContent.includes('picture.png')");
-    browser.press("#composer .send");
-    answered(&browser, "image/png");
+    browser.click("#composer .send");
+    wait_for_reply(&browser, "image/png");
     loaded(1, ".in");
     // Drop a file on the conversation, and add a text.
-    let dropped = base64_of(&std::fs::read(picture()).unwrap());
+    let dropped = base64_of(&std::fs::read(reference_picture()).unwrap());
     browser.run(&format!(
         "const bytes = Uint8Array.from(atob('{dropped}'), (one) => one.charCodeAt(0));
          const files = new DataTransfer();
@@ -167,7 +170,7 @@ fn picked_dropped_and_received_media_is_shown() {
     browser.wait_for("document.querySelector('.chips').textContent.includes('dropped.png')");
     browser.type_into("#body", "look at this");
     browser.type_into("#body", ENTER);
-    answered(&browser, "look at this");
+    wait_for_reply(&browser, "look at this");
     loaded(2, ".in");
     // Send the picture as the bot, via the REST API.
     let messages = dev.conversation(ANA);
@@ -185,14 +188,14 @@ fn picked_dropped_and_received_media_is_shown() {
         &form,
     );
     assert_eq!(sent.status, 201, "{}", sent.body);
-    answered(&browser, "yours");
+    wait_for_reply(&browser, "yours");
     loaded(1, ".out");
-    is_content(&browser);
+    assert_no_console_messages(&browser);
 }
 
 #[test]
 fn redelivery_shows_two_calls_and_one_reply() {
-    let Some((dev, browser)) = page("a message is delivered again") else {
+    let Some((dev, browser)) = open_page("a message is delivered again") else {
         return;
     };
     let webhooks = |count: usize| {
@@ -203,10 +206,10 @@ fn redelivery_shows_two_calls_and_one_reply() {
     };
     browser.type_into("#body", "once");
     browser.type_into("#body", ENTER);
-    answered(&browser, "once");
+    wait_for_reply(&browser, "once");
     webhooks(1);
     browser.run("window.again = document.querySelector('[data-key=again]')");
-    browser.press("[data-key=again]");
+    browser.click("[data-key=again]");
     browser.wait_for(
         "document.querySelector('#notices').textContent.includes('Delivered again: 200')",
     );
@@ -218,14 +221,14 @@ fn redelivery_shows_two_calls_and_one_reply() {
             .contains(&json!("Webhook, duplicate")),
         "{titles}"
     );
-    assert_eq!(answered(&browser, "once"), ["once"]);
+    assert_eq!(wait_for_reply(&browser, "once"), ["once"]);
     // The `duplicate` fault repeats the delivery without a click, like a retry by Twilio.
     dev.control("PUT", "/faults", &json!({"duplicate": 1}));
     browser.type_into("#body", "twice");
     browser.type_into("#body", ENTER);
-    answered(&browser, "twice");
+    wait_for_reply(&browser, "twice");
     webhooks(2);
-    assert_eq!(answered(&browser, "twice"), ["once", "twice"]);
+    assert_eq!(wait_for_reply(&browser, "twice"), ["once", "twice"]);
     // Updates keep the button element, so that a click during one is not lost.
     assert_eq!(browser.run("return window.again.isConnected"), true);
     let answers = dev
@@ -234,31 +237,31 @@ fn redelivery_shows_two_calls_and_one_reply() {
         .filter(|message| message["direction"] == "out")
         .count();
     assert_eq!(answers, 2);
-    let calls = dev.exchanges_of(4, |exchange| exchange["kind"] == "webhook");
+    let calls = dev.wait_for_exchanges(4, |exchange| exchange["kind"] == "webhook");
     assert_eq!(calls.len(), 4);
     for pair in [&calls[..2], &calls[2..]] {
         assert_eq!(pair[0]["message_sid"], pair[1]["message_sid"]);
         assert_eq!(pair[0]["response"]["body"], pair[1]["response"]["body"]);
     }
-    is_content(&browser);
+    assert_no_console_messages(&browser);
 }
 
 // The indicator disappears with the bot's reply, and a reset empties the page.
 #[test]
 fn typing_indicator_and_reset_update_page() {
-    let Some((dev, browser)) = page("typing is shown, and a reset empties the page") else {
+    let Some((dev, browser)) = open_page("typing is shown, and a reset empties the page") else {
         return;
     };
     let hint = "document.querySelector('#empty').checkVisibility()";
     browser.wait_for(hint);
     browser.type_into("#body", "are you there?");
     browser.type_into("#body", ENTER);
-    answered(&browser, "are you there?");
+    wait_for_reply(&browser, "are you there?");
     assert_eq!(browser.run(&format!("return {hint}")), false);
-    let asked = dev.conversation(ANA)[0]["sid"].clone();
+    let sid = dev.conversation(ANA)[0]["sid"].clone();
     let form = [
         ("channel", "whatsapp"),
-        ("messageId", asked.as_str().unwrap()),
+        ("messageId", sid.as_str().unwrap()),
     ];
     let typing = dev.rest("POST", "/v2/Indicators/Typing.json", &dev.token, &form);
     assert_eq!(typing.status, 200, "{}", typing.body);
@@ -266,13 +269,13 @@ fn typing_indicator_and_reset_update_page() {
     let form = [("From", SANDBOX), ("To", ANA), ("Body", "I am")];
     let path = "/2010-04-01/Accounts/{account}/Messages.json";
     assert_eq!(dev.rest("POST", path, &dev.token, &form).status, 201);
-    answered(&browser, "I am");
+    wait_for_reply(&browser, "I am");
     browser.wait_for("document.querySelector('#typing').textContent === ''");
     browser.wait_for("document.querySelector('#exchange-list .call')");
     dev.control("POST", "/reset", &json!({}));
     browser.wait_for(hint);
     browser.wait_for("document.querySelectorAll('.bubble, .call, #exchange > *').length === 0");
-    is_content(&browser);
+    assert_no_console_messages(&browser);
 }
 
 /// Texts that would run code if the page inserted them as HTML.
@@ -286,7 +289,7 @@ const HOSTILE: [&str; 5] = [
 
 #[test]
 fn threat_40_hostile_texts_stay_texts() {
-    let Some((dev, browser)) = page("hostile texts stay texts") else {
+    let Some((dev, browser)) = open_page("hostile texts stay texts") else {
         return;
     };
     let elements = "return ['script', 'iframe', 'style', 'svg', 'object', 'embed', 'base'].map((name) => document.querySelectorAll(name).length)";
@@ -294,7 +297,7 @@ fn threat_40_hostile_texts_stay_texts() {
     for text in HOSTILE {
         browser.type_into("#body", text);
         browser.type_into("#body", ENTER);
-        answered(&browser, text);
+        wait_for_reply(&browser, text);
     }
     let typed = browser.run("return [...document.querySelectorAll('[role=log] .in .text')].map((one) => one.textContent)");
     assert_eq!(typed, json!(HOSTILE));
@@ -311,8 +314,8 @@ fn threat_40_hostile_texts_stay_texts() {
     let drawing = base64_of(b"<svg xmlns='http://www.w3.org/2000/svg' onload='top.hit=1'/>");
     let svg = json!({"data": drawing, "content_type": "image/svg+xml", "filename": markup});
     dev.says(&json!({"from": ANA, "body": "files", "media": [file, svg]}));
-    dev.offers(ANA, image, &[(script, markup)]);
-    answered(&browser, "files");
+    dev.send_quick_replies(ANA, image, &[(script, markup)]);
+    wait_for_reply(&browser, "files");
     browser.wait_for("document.querySelector('[role=log] .offers button')");
     // Open the details of each message and everything in the inspector.
     browser.run("for (const one of document.querySelectorAll('[role=log] .details')) one.click()");
@@ -326,25 +329,28 @@ fn threat_40_hostile_texts_stay_texts() {
         browser.run("return document.body.innerHTML")
     );
     let pictures = browser.run("return [...document.querySelectorAll('[role=log] img')].map((one) => one.getAttribute('src'))");
-    let own = |src: &Value| src.as_str().unwrap().starts_with("/_emulator/media/ME");
-    assert!(pictures.as_array().unwrap().iter().all(own), "{pictures}");
+    let is_emulator_url = |src: &Value| src.as_str().unwrap().starts_with("/_emulator/media/ME");
+    assert!(
+        pictures.as_array().unwrap().iter().all(is_emulator_url),
+        "{pictures}"
+    );
     assert_eq!(browser.run("return String(window.hit)"), "undefined");
     assert!(!browser.has_alert());
     // An HTML file runs no code, even if it is opened directly.
     for message in dev.conversation(ANA) {
         for media in message["media"].as_array().unwrap() {
-            let got = dev.exchange(
+            let response = dev.exchange(
                 "GET",
                 media["src"].as_str().unwrap(),
                 &[("Host", &dev.host())],
                 "",
             );
             assert_eq!(
-                got.header("content-security-policy"),
+                response.header("content-security-policy"),
                 Some("default-src 'none'; sandbox")
             );
-            assert_eq!(got.header("content-disposition"), Some("attachment"));
-            assert_eq!(got.header("x-content-type-options"), Some("nosniff"));
+            assert_eq!(response.header("content-disposition"), Some("attachment"));
+            assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
         }
     }
     let loud: Vec<_> = browser.console();
@@ -353,7 +359,7 @@ fn threat_40_hostile_texts_stay_texts() {
 
 #[test]
 fn threat_40_foreign_page_in_same_browser_reaches_nothing() {
-    let Some((dev, browser)) = page("a foreign page reaches nothing") else {
+    let Some((dev, browser)) = open_page("a foreign page reaches nothing") else {
         return;
     };
     dev.says(&json!({"from": ANA, "body": "mine"}));
@@ -395,14 +401,14 @@ fn threat_40_foreign_page_in_same_browser_reaches_nothing() {
         "data:text/html,<title>x</title>".to_owned(),
     ] {
         browser.open(&foreign);
-        let came = browser.run_to_the_end(&attack);
-        for (index, outcome) in came.as_array().unwrap().iter().enumerate() {
+        let result = browser.run_async(&attack);
+        for (index, outcome) in result.as_array().unwrap().iter().enumerate() {
             // The browser may send a no-cors request, but does not let the page read its response.
             let may_leave = matches!(index, 3 | 4) && outcome == "opaque";
             let is_form = index == 7 && outcome == "sent";
             assert!(
                 may_leave || is_form || outcome == "rejected",
-                "{foreign}: {came}"
+                "{foreign}: {result}"
             );
         }
         let bodies: Vec<_> = dev
@@ -500,9 +506,9 @@ fn threat_40_foreign_origin_or_host_is_rejected() {
     );
     // The emulator accepts this machine's own names, and its page cannot be put into a frame.
     for name in ["127.0.0.1", "localhost", "[::1]"] {
-        let own = format!("{name}:{port}");
-        let origin = format!("http://{own}");
-        let page = dev.exchange("GET", "/", &[("Host", &own), ("Origin", &origin)], "");
+        let own_host = format!("{name}:{port}");
+        let origin = format!("http://{own_host}");
+        let page = dev.exchange("GET", "/", &[("Host", &own_host), ("Origin", &origin)], "");
         assert_eq!(page.status, 200);
         let policy = page.header("content-security-policy").unwrap();
         for rule in [
@@ -521,10 +527,10 @@ fn threat_40_foreign_origin_or_host_is_rejected() {
 
 /// Addresses on which a process listens, from `/proc`.
 #[cfg(target_os = "linux")]
-fn listens_at(pid: u32) -> std::collections::BTreeSet<String> {
+fn listening_addresses(pid: u32) -> std::collections::BTreeSet<String> {
     use std::collections::BTreeSet;
     let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    let own: BTreeSet<String> = files
+    let sockets: BTreeSet<String> = files
         .filter_map(|file| std::fs::read_link(file.ok()?.path()).ok())
         .filter_map(|link| {
             Some(
@@ -541,7 +547,7 @@ fn listens_at(pid: u32) -> std::collections::BTreeSet<String> {
         for line in table.lines().skip(1) {
             let fields: Vec<&str> = line.split_whitespace().collect();
             // 0A is LISTEN; 07 is an unconnected UDP socket.
-            if matches!(fields[3], "0A" | "07") && own.contains(fields[9]) {
+            if matches!(fields[3], "0A" | "07") && sockets.contains(fields[9]) {
                 found.insert(fields[1].to_owned());
             }
         }
@@ -563,7 +569,7 @@ fn threat_39_dev_listens_on_loopback_only() {
         (&["--webhook", "http://127.0.0.1:9/sms"], &open, 1),
     ] {
         let dev = Dev::start_with(args, env);
-        let listens = listens_at(dev.program.pid());
+        let listens = listening_addresses(dev.program.pid());
         assert_eq!(listens.len(), count, "{args:?}: {listens:?}");
         for address in listens {
             assert!(
@@ -605,10 +611,10 @@ const REAL_KEY: &str = "5ec7e75ec7e75ec7e75ec7e75ec7e70c";
 const REAL_ACCOUNT: &str = "AC5ec7e75ec7e75ec7e75ec7e75ec7e701";
 
 /// Starts `dev` with a real server's settings, and asserts that it uses and shows none of their credentials.
-fn uses_no_real_token(args: &[&str], env: &[(&str, &str)]) -> Dev {
+fn assert_no_real_token(args: &[&str], env: &[(&str, &str)]) -> Dev {
     let dev = Dev::start_with(&[&["--port", "0"], args].concat(), env);
-    let came = dev.says(&json!({"from": ANA, "body": "hello", "media": []}));
-    assert_eq!(came["messages"][0]["body"], "hello", "{came:#}");
+    let result = dev.says(&json!({"from": ANA, "body": "hello", "media": []}));
+    assert_eq!(result["messages"][0]["body"], "hello", "{result:#}");
     dev.says(&json!({"from": BEN, "body": "hello"}));
     let form = [("From", NUMBER), ("To", BEN), ("Body", "by REST")];
     let path = "/2010-04-01/Accounts/{account}/Messages.json";
@@ -617,7 +623,7 @@ fn uses_no_real_token(args: &[&str], env: &[(&str, &str)]) -> Dev {
     }
     assert_eq!(dev.rest("POST", path, &dev.token, &form).status, 201);
     // Every signature was made with the emulator's own token.
-    let signed = dev.exchanges_of(2 + 3 + 2 + 2, |exchange| exchange["signed"].is_object());
+    let signed = dev.wait_for_exchanges(2 + 3 + 2 + 2, |exchange| exchange["signed"].is_object());
     for exchange in &signed {
         let request = &exchange["request"];
         let headers: Vec<(String, String)> =
@@ -667,7 +673,7 @@ fn uses_no_real_token(args: &[&str], env: &[(&str, &str)]) -> Dev {
             dev.control("GET", "/conversations", &Value::Null)
                 .to_string(),
         ),
-        ("output", dev.program.said()),
+        ("output", dev.program.output()),
     ] {
         for secret in [REAL_TOKEN, REAL_SECOND, REAL_KEY, REAL_ACCOUNT] {
             assert!(!text.contains(secret), "{what}: {text}");
@@ -697,12 +703,12 @@ fn threat_41_real_token_in_environment_is_unused() {
         ("REPLYHOOK__TWILIO__API_KEY_SECRET", REAL_KEY),
         ("REPLYHOOK__TWILIO__API_URL", "http://127.0.0.1:9"),
     ];
-    let dev = uses_no_real_token(&[], &env);
-    let said = dev.program.said();
+    let dev = assert_no_real_token(&[], &env);
+    let output = dev.program.output();
     for (name, _) in env {
         assert!(
-            said.contains(name),
-            "the output does not say that {name} is not used:\n{said}"
+            output.contains(name),
+            "the output does not say that {name} is not used:\n{output}"
         );
     }
 }
@@ -717,57 +723,63 @@ fn threat_41_real_token_in_settings_is_unused() {
          [server]\npublic_url = \"https://hooks.example.test\"\n"
     );
     std::fs::write(file.path(), settings).unwrap();
-    uses_no_real_token(&["--config", file.path().to_str().unwrap()], &[]);
+    assert_no_real_token(&["--config", file.path().to_str().unwrap()], &[]);
     let token = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(token.path(), REAL_TOKEN).unwrap();
-    uses_no_real_token(
+    assert_no_real_token(
         &[],
         &[("TWILIO_AUTH_TOKEN_FILE", token.path().to_str().unwrap())],
     );
 }
 
 /// Replies of a shop's bot.
-fn shop(asked: &Arrived) -> Vec<u8> {
-    let form: BTreeMap<_, _> = form_urlencoded::parse(&asked.body).into_owned().collect();
+fn shop(request: &RawRequest) -> Vec<u8> {
+    let form: BTreeMap<_, _> = form_urlencoded::parse(&request.body).into_owned().collect();
     let answer = match (&*form["Body"], &*form["NumMedia"]) {
-        (_, "1") => says("What a place! The driver has it now."),
-        ("Yes, please", _) => says("Done: tomorrow, 9 to 12. You get a message an hour before."),
-        ("Do you deliver on Sundays?", _) => says("We do, from 10 to 16."),
-        _ => says(
+        (_, "1") => twiml_message("What a place! The driver has it now."),
+        ("Yes, please", _) => {
+            twiml_message("Done: tomorrow, 9 to 12. You get a message an hour before.")
+        }
+        ("Do you deliver on Sundays?", _) => twiml_message("We do, from 10 to 16."),
+        _ => twiml_message(
             "Good evening, Ana! It is, and leaves for its last mile tomorrow. Where shall it go?",
         ),
     };
-    http::answer(200, &[("Content-Type", "text/xml")], &answer)
+    http::http_response(200, &[("Content-Type", "text/xml")], &answer)
 }
 
 // Saves a screenshot of a realistic conversation as `page.png` in the target folder.
 #[test]
 fn page_screenshot_is_saved() {
-    let bot = Listener::start(None, |asked| shop(&asked));
+    let bot = Listener::start(None, |request| shop(&request));
     let webhook = format!("http://{}/sms", bot.address);
-    let Some((dev, browser)) = page_of("a picture of the page", &["--webhook", &webhook]) else {
+    let Some((dev, browser)) = open_page_with("a picture of the page", &["--webhook", &webhook])
+    else {
         return;
     };
     dev.says(&json!({"from": BEN, "body": "Do you deliver on Sundays?"}));
     browser.type_into("#body", "Good evening! Is my parcel on its way?");
     browser.type_into("#body", ENTER);
     browser.wait_for("document.querySelectorAll('[role=log] .bubble').length === 2");
-    browser.type_into("#composer input[type=file]", picture().to_str().unwrap());
+    browser.type_into(
+        "#composer input[type=file]",
+        reference_picture().to_str().unwrap(),
+    );
     browser.wait_for("document.querySelector('.chips').textContent.includes('picture.png')");
     browser.type_into("#body", "Here, on the other side");
     browser.type_into("#body", ENTER);
-    answered(&browser, "What a place! The driver has it now.");
+    wait_for_reply(&browser, "What a place! The driver has it now.");
     let buttons = [
         ("Yes, please", "deliver:yes"),
         ("Another day", "deliver:no"),
     ];
-    dev.offers(ANA, "Shall we deliver it tomorrow?", &buttons);
+    dev.send_quick_replies(ANA, "Shall we deliver it tomorrow?", &buttons);
     browser.wait_for("document.querySelector('[role=log] .offers button')");
-    browser.press("[role=log] .offers button");
+    browser.click("[role=log] .offers button");
     browser.wait_for("document.querySelectorAll('[role=log] .out .ticks.read').length === 4");
     browser.wait_for("document.querySelector('#exchange-list .call')");
-    let taken = browser.picture();
-    assert!(taken.starts_with(b"\x89PNG") && taken.len() > 10_000);
-    std::fs::write(artefact("page.png"), taken).unwrap();
-    is_content(&browser);
+    let screenshot = browser.screenshot();
+    assert!(screenshot.starts_with(b"\x89PNG") && screenshot.len() > 10_000);
+    std::fs::write(artifact_path("page.png"), screenshot).unwrap();
+    assert_no_console_messages(&browser);
 }

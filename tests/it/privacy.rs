@@ -23,7 +23,7 @@ fn canary(number: u64) -> Webhook {
 }
 
 #[track_caller]
-fn is_clean(what: &str, text: &str) {
+fn assert_no_canary(what: &str, text: &str) {
     for canary in CANARIES {
         assert!(!text.contains(canary), "{canary} is in {what}:\n{text}");
     }
@@ -84,11 +84,11 @@ fn threat_37_logs_metrics_and_rejections_contain_no_user_data() {
         log.lines().count() > 10,
         "the log is too short to check:\n{log}"
     );
-    is_clean("the log", &log);
+    assert_no_canary("the log", &log);
     assert!(!log.contains(&signature));
-    is_clean("the metrics", &metrics);
+    assert_no_canary("the metrics", &metrics);
     for answer in answers {
-        is_clean("a rejection", &answer.body);
+        assert_no_canary("a rejection", &answer.body);
     }
 }
 
@@ -108,9 +108,9 @@ fn threat_37_panic_log_has_location_but_no_text() {
 fn threat_38_debug_and_errors_show_no_private_data() {
     let form = canary(1).form;
     let message = InboundMessage::parse(form.clone(), Timestamp::UNIX_EPOCH).unwrap();
-    is_clean("InboundMessage", &format!("{message:?} {message:#?}"));
-    is_clean("Form", &format!("{form:?}"));
-    is_clean(
+    assert_no_canary("InboundMessage", &format!("{message:?} {message:#?}"));
+    assert_no_canary("Form", &format!("{form:?}"));
+    assert_no_canary(
         "Reply",
         &format!(
             "{:?}",
@@ -122,7 +122,7 @@ fn threat_38_debug_and_errors_show_no_private_data() {
         .with("MessageStatus", "sent")
         .with("ChannelToAddress", &format!("+{NUMBER}"))
         .form;
-    is_clean(
+    assert_no_canary(
         "StatusUpdate",
         &format!("{:?}", StatusUpdate::parse(status).unwrap()),
     );
@@ -148,11 +148,11 @@ fn threat_38_debug_and_errors_show_no_private_data() {
         message.from,
         message.from_geo,
     );
-    is_clean("parts of a message", &parts);
+    assert_no_canary("parts of a message", &parts);
     let secret = Secret::new(TOKEN);
-    is_clean("Secret", &format!("{secret:?} {secret:#?}"));
+    assert_no_canary("Secret", &format!("{secret:?} {secret:#?}"));
     let verifier = SignatureVerifier::new(PublicUrl::parse(ORIGIN).unwrap().0, [secret]).unwrap();
-    is_clean("SignatureVerifier", &format!("{verifier:?}"));
+    assert_no_canary("SignatureVerifier", &format!("{verifier:?}"));
     let mut headers = HeaderMap::new();
     headers.insert("x-twilio-signature", base64_of(&[0; 20]).parse().unwrap());
     headers.insert(
@@ -166,7 +166,7 @@ fn threat_38_debug_and_errors_show_no_private_data() {
         body: TEXT.as_bytes(),
     };
     let error = verifier.verify(&request).unwrap_err();
-    is_clean(
+    assert_no_canary(
         "an error",
         &format!(
             "{error} {error:?} {request:?} {}",
@@ -185,12 +185,12 @@ fn threat_38_settings_show_secret_source_but_no_value() {
         (&account, TOKEN),
     ]);
     let loaded = Settings::load(&sources).unwrap();
-    is_clean(
+    assert_no_canary(
         "the settings",
         &format!("{:?} {:?}", loaded.settings, loaded.effective),
     );
     sources = sources.with_env([("TWILIO_AUTH_TOKEN_FILE", "/nonexistent")]);
-    is_clean(
+    assert_no_canary(
         "a problem",
         &format!("{0} {0:?}", Settings::load(&sources).unwrap_err()),
     );
@@ -208,9 +208,9 @@ fn threat_38_settings_show_secret_source_but_no_value() {
 fn sources_debug_shows_names_but_no_values() {
     let mut sources = Sources::default().with_env([("TWILIO_AUTH_TOKEN", TOKEN)]);
     sources.fixed.insert("twilio.auth_token", TOKEN.to_owned());
-    let shown = format!("{sources:?}");
+    let text = format!("{sources:?}");
     assert!(
-        shown.contains("TWILIO_AUTH_TOKEN") && !shown.contains(TOKEN),
-        "{shown}"
+        text.contains("TWILIO_AUTH_TOKEN") && !text.contains(TOKEN),
+        "{text}"
     );
 }

@@ -10,14 +10,14 @@ use rusqlite::Connection;
 
 #[cfg(feature = "postgres")]
 use crate::support::postgres::TestDatabase;
-use crate::support::{TestApp, Webhook, app, says};
+use crate::support::{TestApp, Webhook, app, twiml_message};
 
 const STORE_OK: &str = "replyhook_store_up";
 /// Promised maximum time, without traffic, until a failure makes the server not ready.
-const RED: Duration = Duration::from_secs(10);
+const MAX_TIME_TO_FAIL: Duration = Duration::from_secs(10);
 /// Promised maximum time, without traffic, until the server is ready again.
-const GREEN: Duration = Duration::from_secs(25);
-const RESTART: &str = "not ready until a restart";
+const MAX_TIME_TO_RECOVER: Duration = Duration::from_secs(25);
+const RESTART_NEEDED: &str = "not ready until a restart";
 
 /// Database that the test changes while a server uses it.
 enum Database {
@@ -42,7 +42,7 @@ impl Database {
     async fn postgres() -> Option<Self> {
         let database = TestDatabase::create().await;
         if database.is_none() {
-            crate::support::left_out("readiness over PostgreSQL");
+            crate::support::report_skipped("readiness over PostgreSQL");
         }
         database.map(|database| Self::Postgres(Box::new(database)))
     }
@@ -66,7 +66,7 @@ impl Database {
 
     /// Stops the app, and removes the test's database.
     async fn end(self, app: TestApp) {
-        app.end().await;
+        app.shut_down().await;
         #[cfg(feature = "postgres")]
         if let Self::Postgres(database) = &self {
             database.remove().await;
@@ -81,43 +81,43 @@ fn connect(path: &Path) -> Connection {
 }
 
 /// Waits for the gauge without a request to `/readyz`, so that only the server's own check can change it.
-async fn gauge_becomes(app: &TestApp, value: f64, within: Duration) {
-    let begun = Instant::now();
+async fn wait_for_gauge(app: &TestApp, value: f64, within: Duration) {
+    let started = Instant::now();
     app.wait_for(STORE_OK, value).await;
-    let took = begun.elapsed();
-    assert!(took < within, "{STORE_OK} {value} after {took:?}");
+    let elapsed = started.elapsed();
+    assert!(elapsed < within, "{STORE_OK} {value} after {elapsed:?}");
 }
 
-async fn rejected_and_not_ready(app: &TestApp) {
-    let rejected = app.ask(Webhook::message(1, "hi")).await;
-    assert_eq!(rejected.rejected(503), "store unavailable\n");
+async fn assert_rejected_and_not_ready(app: &TestApp) {
+    let rejected = app.send_without_waiting(Webhook::message(1, "hi")).await;
+    assert_eq!(rejected.assert_rejected(503), "store unavailable\n");
     let readiness = app.readiness().await;
     assert_eq!(readiness["ready"], false, "{readiness}");
     assert_eq!(readiness["checks"]["store"]["ok"], false, "{readiness}");
 }
 
-async fn table_renamed(database: Database) {
+async fn check_renamed_table(database: Database) {
     let app = database.app();
-    gauge_becomes(&app, 1.0, RED).await;
+    wait_for_gauge(&app, 1.0, MAX_TIME_TO_FAIL).await;
     database.run("ALTER TABLE inbound RENAME TO away").await;
-    gauge_becomes(&app, 0.0, RED).await;
-    rejected_and_not_ready(&app).await;
+    wait_for_gauge(&app, 0.0, MAX_TIME_TO_FAIL).await;
+    assert_rejected_and_not_ready(&app).await;
     database.run("ALTER TABLE away RENAME TO inbound").await;
-    gauge_becomes(&app, 1.0, GREEN).await;
-    assert_eq!(app.says(2, "hi").await, says("hi"));
+    wait_for_gauge(&app, 1.0, MAX_TIME_TO_RECOVER).await;
+    assert_eq!(app.says(2, "hi").await, twiml_message("hi"));
     database.end(app).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn renamed_table_is_not_ready_until_restored() {
-    table_renamed(Database::sqlite()).await;
+    check_renamed_table(Database::sqlite()).await;
 }
 
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread")]
 async fn renamed_postgres_table_is_not_ready_until_restored() {
     if let Some(database) = Database::postgres().await {
-        table_renamed(database).await;
+        check_renamed_table(database).await;
     }
 }
 
@@ -128,14 +128,14 @@ async fn locked_database_is_not_ready_until_released() {
         unreachable!()
     };
     let app = database.app();
-    gauge_becomes(&app, 1.0, RED).await;
+    wait_for_gauge(&app, 1.0, MAX_TIME_TO_FAIL).await;
     let lock = connect(path);
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
-    gauge_becomes(&app, 0.0, RED).await;
-    rejected_and_not_ready(&app).await;
+    wait_for_gauge(&app, 0.0, MAX_TIME_TO_FAIL).await;
+    assert_rejected_and_not_ready(&app).await;
     drop(lock);
-    gauge_becomes(&app, 1.0, GREEN).await;
-    assert_eq!(app.says(2, "hi").await, says("hi"));
+    wait_for_gauge(&app, 1.0, MAX_TIME_TO_RECOVER).await;
+    assert_eq!(app.says(2, "hi").await, twiml_message("hi"));
     database.end(app).await;
 }
 
@@ -149,15 +149,15 @@ async fn locked_postgres_table_is_not_ready_until_released() {
         unreachable!()
     };
     let app = database.app();
-    gauge_becomes(&app, 1.0, RED).await;
+    wait_for_gauge(&app, 1.0, MAX_TIME_TO_FAIL).await;
     let mut other = server.connect().await;
     let lock = "BEGIN; LOCK TABLE replyhook.inbound";
     sqlx::raw_sql(lock).execute(&mut other).await.unwrap();
-    gauge_becomes(&app, 0.0, RED).await;
-    rejected_and_not_ready(&app).await;
+    wait_for_gauge(&app, 0.0, MAX_TIME_TO_FAIL).await;
+    assert_rejected_and_not_ready(&app).await;
     sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
-    gauge_becomes(&app, 1.0, GREEN).await;
-    assert_eq!(app.says(2, "hi").await, says("hi"));
+    wait_for_gauge(&app, 1.0, MAX_TIME_TO_RECOVER).await;
+    assert_eq!(app.says(2, "hi").await, twiml_message("hi"));
     drop(other);
     database.end(app).await;
 }
@@ -171,7 +171,7 @@ async fn damaged_postgres_page_is_not_ready_until_restart() {
         return;
     };
     let app = database.app();
-    gauge_becomes(&app, 1.0, RED).await;
+    wait_for_gauge(&app, 1.0, MAX_TIME_TO_FAIL).await;
     database
         .run(
             "CREATE FUNCTION damage() RETURNS trigger LANGUAGE plpgsql AS \
@@ -179,18 +179,23 @@ async fn damaged_postgres_page_is_not_ready_until_restart() {
              CREATE TRIGGER damage BEFORE INSERT ON inbound FOR EACH ROW EXECUTE FUNCTION damage()",
         )
         .await;
-    gauge_becomes(&app, 0.0, RED).await;
+    wait_for_gauge(&app, 0.0, MAX_TIME_TO_FAIL).await;
     database.run("DROP TRIGGER damage ON inbound").await;
     // Messages are stored again and checks succeed, but the server stays not ready.
-    assert_eq!(app.ask(Webhook::message(1, "hi")).await.twiml(), says("hi"));
+    assert_eq!(
+        app.send_without_waiting(Webhook::message(1, "hi"))
+            .await
+            .twiml(),
+        twiml_message("hi")
+    );
     for _ in 0..4 {
         let readiness = app.readiness().await;
         assert_eq!(readiness["ready"], false, "{readiness}");
     }
-    app.end().await;
-    let again = database.app();
-    again.opened().await;
-    database.end(again).await;
+    app.shut_down().await;
+    let restarted = database.app();
+    restarted.wait_until_ready().await;
+    database.end(restarted).await;
 }
 
 /// Makes the database larger than the limit up to which a start checks every page.
@@ -234,43 +239,47 @@ async fn damaged_page_is_not_ready_until_restart() {
         unreachable!()
     };
     let app = database.app();
-    app.opened().await;
-    app.end().await;
+    app.wait_until_ready().await;
+    app.shut_down().await;
     grow(path);
     let whole = damage(path, &[0xFF; 4096]);
     let app = database.app();
-    // Not `gauge_becomes`: the gauge is also 0 before the store is open.
-    let begun = Instant::now();
-    while !app.readiness().await.to_string().contains(RESTART) {
-        assert!(begun.elapsed() < RED, "{}", app.readiness().await);
+    // Not `wait_for_gauge`: the gauge is also 0 before the store is open.
+    let started = Instant::now();
+    while !app.readiness().await.to_string().contains(RESTART_NEEDED) {
+        assert!(
+            started.elapsed() < MAX_TIME_TO_FAIL,
+            "{}",
+            app.readiness().await
+        );
     }
-    rejected_and_not_ready(&app).await;
+    assert_rejected_and_not_ready(&app).await;
     // Restore the page. The server stays not ready, since it may have used data that it read from the damaged page.
     damage(path, &whole);
     // Another program's commit makes the server read its pages again.
     database
         .run("INSERT INTO meta (name, value) VALUES ('test', 1)")
         .await;
-    let taken = app.ask(Webhook::message(2, "hi")).await;
-    assert_eq!(taken.twiml(), says("hi"));
+    let accepted = app.send_without_waiting(Webhook::message(2, "hi")).await;
+    assert_eq!(accepted.twiml(), twiml_message("hi"));
     for _ in 0..4 {
         let readiness = app.readiness().await;
         assert_eq!(readiness["ready"], false, "{readiness}");
         let reason = readiness["checks"]["store"]["reason"].as_str().unwrap();
-        assert!(reason.contains(RESTART), "{reason}");
+        assert!(reason.contains(RESTART_NEEDED), "{reason}");
     }
-    app.end().await;
-    let again = database.app();
-    again.opened().await;
-    assert_eq!(again.says(3, "hi").await, says("hi"));
-    database.end(again).await;
+    app.shut_down().await;
+    let restarted = database.app();
+    restarted.wait_until_ready().await;
+    assert_eq!(restarted.says(3, "hi").await, twiml_message("hi"));
+    database.end(restarted).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_failing_message_leaves_server_ready() {
     let database = Database::sqlite();
     let app = database.app();
-    app.opened().await;
+    app.wait_until_ready().await;
     database
         .run(
             "CREATE TRIGGER poison BEFORE INSERT ON inbound WHEN NEW.params LIKE '%poison%' \
@@ -278,10 +287,12 @@ async fn one_failing_message_leaves_server_ready() {
         )
         .await;
     for _ in 0..10 {
-        app.ask(Webhook::message(1, "poison")).await.rejected(503);
+        app.send_without_waiting(Webhook::message(1, "poison"))
+            .await
+            .assert_rejected(503);
         assert_eq!(app.readiness().await["ready"], true);
     }
-    assert_eq!(app.says(2, "hi").await, says("hi"));
+    assert_eq!(app.says(2, "hi").await, twiml_message("hi"));
     database.end(app).await;
 }
 
@@ -290,28 +301,28 @@ async fn one_failing_message_leaves_server_ready() {
 async fn failing_messages_despite_successful_check_are_not_ready() {
     let database = Database::sqlite();
     let app = database.app();
-    app.opened().await;
+    app.wait_until_ready().await;
     database
         .run(
             "CREATE TRIGGER poison BEFORE INSERT ON inbound WHEN NEW.params LIKE '%poison%' \
              BEGIN SELECT RAISE(ABORT, 'poison'); END",
         )
         .await;
-    let patience = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(30);
     let mut number = 10;
     // Repeat: the periodic check may succeed between the third rejection and the readiness query.
     while app.readiness().await["ready"] == true {
-        assert!(Instant::now() < patience, "ready after {number} rejections");
+        assert!(Instant::now() < deadline, "ready after {number} rejections");
         for _ in 0..3 {
             number += 1;
-            app.ask(Webhook::message(number, "poison"))
+            app.send_without_waiting(Webhook::message(number, "poison"))
                 .await
-                .rejected(503);
+                .assert_rejected(503);
         }
     }
     database.run("DROP TRIGGER poison").await;
-    app.opened().await;
-    assert_eq!(app.says(2, "hi").await, says("hi"));
+    app.wait_until_ready().await;
+    assert_eq!(app.says(2, "hi").await, twiml_message("hi"));
     database.end(app).await;
 }
 
@@ -325,7 +336,7 @@ async fn ended_worker_is_not_ready() {
         let request = http::Request::get("/readyz")
             .body(axum::body::Body::empty())
             .unwrap();
-        app::answer(&admin, request).await
+        app::call_router(&admin, request).await
     };
     while readiness().await.status != 200 {
         tokio::task::yield_now().await;
@@ -339,6 +350,6 @@ async fn ended_worker_is_not_ready() {
         "{}",
         answer.body
     );
-    let rejected = app::answer(&router, Webhook::message(1, "hi").request()).await;
-    assert!(rejected.rejected(503).contains("has ended"));
+    let rejected = app::call_router(&router, Webhook::message(1, "hi").request()).await;
+    assert!(rejected.assert_rejected(503).contains("has ended"));
 }

@@ -57,7 +57,7 @@ fn readme_headings_are_in_order() {
 #[test]
 fn ten_line_bot_lists_configuration_problems() {
     if !example("hello").exists() {
-        return crate::support::left_out(
+        return crate::support::report_skipped(
             "the ten-line bot's problems: the example `hello` is not built",
         );
     }

@@ -8,7 +8,8 @@ use replyhook::{Clock, Context, InboundMessage, ManualClock, Reply, SystemClock}
 use rustix::process::Signal;
 
 use crate::support::{
-    ACCOUNT, Answer, By, FakeTwilio, Fault, Kept, Policy, TOKEN, Webhook, json_lines, says,
+    ACCOUNT, FakeTwilio, Fault, HttpResponse, Policy, SentVia, TOKEN, TempStore, Webhook,
+    json_lines, twiml_message,
 };
 
 const USER: &str = "whatsapp:+15550001111";
@@ -20,7 +21,7 @@ fn sid(number: u64) -> String {
 }
 
 /// Sends a message that Twilio cannot deliver, since no server is reachable.
-fn lose(twilio: &FakeTwilio, webhook: &Webhook) {
+fn lose_message(twilio: &FakeTwilio, webhook: &Webhook) {
     assert!(
         !twilio
             .deliver(|| None, webhook, Policy::NEITHER)
@@ -28,12 +29,12 @@ fn lose(twilio: &FakeTwilio, webhook: &Webhook) {
     );
 }
 
-fn from(number: u64, user: &str, body: &str) -> Webhook {
+fn message_from(number: u64, user: &str, body: &str) -> Webhook {
     Webhook::message(number, body).with("From", user)
 }
 
 #[track_caller]
-fn ends(run: (i32, String, String), code: i32, part: &str) -> String {
+fn assert_run(run: (i32, String, String), code: i32, part: &str) -> String {
     let (found, out, err) = run;
     assert_eq!(found, code, "{out}{err}");
     assert!(out.contains(part) || err.contains(part), "{out}{err}");
@@ -44,68 +45,71 @@ fn ends(run: (i32, String, String), code: i32, part: &str) -> String {
 #[test]
 fn reconcile_backfills_lost_message_once() {
     let twilio = FakeTwilio::start();
-    let kept = Kept::with(&twilio);
-    let server = kept.server();
-    let reached = twilio.deliver(
+    let store = TempStore::with(&twilio);
+    let server = store.server();
+    let delivery = twilio.deliver(
         || Some(server.public),
         &Webhook::message(1, "hi"),
         Policy::NEITHER,
     );
-    assert!(reached.acknowledged());
-    lose(&twilio, &Webhook::message(2, TEXT));
+    assert!(delivery.acknowledged());
+    lose_message(&twilio, &Webhook::message(2, TEXT));
 
-    let dry = kept.run_for_account(&["reconcile", "--dry-run"]);
-    let dry = ends(dry, 1, "1 known, 1 missing, 0 added\n");
+    let dry = store.run_for_account(&["reconcile", "--dry-run"]);
+    let dry = assert_run(dry, 1, "1 known, 1 missing, 0 added\n");
     assert!(
         dry.starts_with(&format!("missing {} whatsapp:…11 ", sid(2))),
         "{dry}"
     );
     assert!(!dry.contains(TEXT));
-    assert_eq!(kept.lines(&["messages", "list", "--json"]).len(), 1);
+    assert_eq!(store.run_json(&["messages", "list", "--json"]).len(), 1);
 
     // The fake Twilio closes the connection without a response, so the outcome of the REST call is unknown.
     twilio.fault(Fault::ResetBefore, 1);
-    let run = kept.run_for_account(&["reconcile", "--json"]);
-    let lines = json_lines(&ends(run, 0, ""));
+    let run = store.run_for_account(&["reconcile", "--json"]);
+    let lines = json_lines(&assert_run(run, 0, ""));
     assert_eq!(lines[0]["kind"], "added");
     assert_eq!(lines[0]["message_sid"], sid(2));
     assert_eq!(lines[0]["user"], "whatsapp:…11");
     let counts = serde_json::json!({"kind": "counts", "listed": 2, "known": 1, "missing": 1, "added": 1,
         "answered": 0, "closed": 0, "sent": 0, "unreadable": 0, "compared": 0, "expired": 0, "unsent": 0});
     assert_eq!(lines[1], counts);
-    let again = kept.run_for_account(&["reconcile"]);
-    ends(
+    let again = store.run_for_account(&["reconcile"]);
+    assert_run(
         again,
         0,
         "2 inbound messages in Twilio's list: 2 known, 0 missing, 0 added\n",
     );
 
-    let held = kept.wait_for(&["messages", "list", "--state", "held"]);
+    let held = store.wait_for(&["messages", "list", "--state", "held"]);
     assert!(held.starts_with(&sid(2)), "{held}");
     assert!(
         held.trim_end()
             .ends_with("whether it was sent is not known"),
         "{held}"
     );
-    let shown = kept.prints(&["messages", "show", &sid(2)]);
-    assert!(shown.contains("messages release SM"), "{shown}");
+    let text = store.run_ok(&["messages", "show", &sid(2)]);
+    assert!(text.contains("messages release SM"), "{text}");
     assert_eq!(twilio.phone(USER).len(), 1);
 
-    let released = kept.prints(&["messages", "release", "--all"]);
+    let released = store.run_ok(&["messages", "release", "--all"]);
     assert!(released.starts_with("1 message released"), "{released}");
     let phone = twilio.wait_for_phone(USER, 2);
-    assert_eq!((phone[1].by, phone[1].body.as_str()), (By::Rest, TEXT));
-    kept.wait_for(&["messages", "list", "--state", "sent"]);
+    assert_eq!(
+        (phone[1].via, phone[1].body.as_str()),
+        (SentVia::Rest, TEXT)
+    );
+    store.wait_for(&["messages", "list", "--state", "sent"]);
     assert_eq!(twilio.phone(USER).len(), 2);
-    assert_eq!(kept.run(&["messages", "release", &sid(2)]).0, 1);
+    assert_eq!(store.run(&["messages", "release", &sid(2)]).0, 1);
     // A webhook for the backfilled message counts as a redelivery.
     let late = server.send(&Webhook::message(2, TEXT));
     assert_eq!(late.twiml(), crate::support::EMPTY);
 }
 
 /// Answers the messages with an app in this process, and lets the fake Twilio execute the responses.
-fn converse(kept: &Kept, twilio: &FakeTwilio, webhooks: &[Webhook]) {
-    kept.app(
+fn converse(store: &TempStore, twilio: &FakeTwilio, webhooks: &[Webhook]) {
+    store.app(
         |app| app,
         async |app| {
             for webhook in webhooks {
@@ -119,43 +123,43 @@ fn converse(kept: &Kept, twilio: &FakeTwilio, webhooks: &[Webhook]) {
 #[test]
 fn reconcile_backfills_message_older_than_answered_one() {
     let twilio = FakeTwilio::start();
-    let kept = Kept::with(&twilio);
-    lose(&twilio, &Webhook::message(1, "first"));
-    converse(&kept, &twilio, &[Webhook::message(2, "second")]);
-    let run = kept.run_for_account(&["reconcile"]);
-    ends(run, 0, "1 known, 1 missing, 1 added\n");
+    let store = TempStore::with(&twilio);
+    lose_message(&twilio, &Webhook::message(1, "first"));
+    converse(&store, &twilio, &[Webhook::message(2, "second")]);
+    let run = store.run_for_account(&["reconcile"]);
+    assert_run(run, 0, "1 known, 1 missing, 1 added\n");
 }
 
 // The option --include-answered backfills them, too.
 #[test]
 fn reconcile_skips_messages_answered_by_lost_journal() {
     let twilio = FakeTwilio::start();
-    let said = [Webhook::message(1, "one"), Webhook::message(2, "two")];
-    converse(&Kept::with(&twilio), &twilio, &said);
-    lose(&twilio, &Webhook::message(3, "three"));
+    let webhooks = [Webhook::message(1, "one"), Webhook::message(2, "two")];
+    converse(&TempStore::with(&twilio), &twilio, &webhooks);
+    lose_message(&twilio, &Webhook::message(3, "three"));
     // A user who never got a message.
-    lose(&twilio, &from(4, "whatsapp:+15550009999", "four"));
+    lose_message(&twilio, &message_from(4, "whatsapp:+15550009999", "four"));
 
-    let kept = Kept::with(&twilio);
-    kept.prints(&["migrate"]);
+    let store = TempStore::with(&twilio);
+    store.run_ok(&["migrate"]);
     let again = ["reconcile", "--include-answered", "--dry-run"];
-    let run = kept.run_for_account(&again);
-    ends(run, 1, "0 known, 4 missing, 0 added\n");
-    let run = kept.run_for_account(&["reconcile"]);
-    let out = ends(run, 0, "0 known, 4 missing, 2 added, 2 answered before\n");
+    let run = store.run_for_account(&again);
+    assert_run(run, 1, "0 known, 4 missing, 0 added\n");
+    let run = store.run_for_account(&["reconcile"]);
+    let out = assert_run(run, 0, "0 known, 4 missing, 2 added, 2 answered before\n");
     assert!(out.starts_with(&format!("answered {} ", sid(1))), "{out}");
     assert!(out.contains("--restored"), "{out}");
-    let first = kept.lines(&["messages", "show", &sid(1), "--json"]);
+    let first = store.run_json(&["messages", "show", &sid(1), "--json"]);
     assert_eq!(first[0]["state"], "answered");
     let reason = first[0]["reason"].as_str().unwrap();
     assert!(reason.starts_with("it was answered before"), "{reason}");
-    let run = kept.run_for_account(&["reconcile"]);
-    ends(run, 0, "4 known, 0 missing, 0 added\n");
+    let run = store.run_for_account(&["reconcile"]);
+    assert_run(run, 0, "4 known, 0 missing, 0 added\n");
 
-    let _server = kept.server();
+    let _server = store.server();
     twilio.wait_for_phone("whatsapp:+15550009999", 1);
-    let shown = twilio.wait_for_phone(USER, 3);
-    let texts: Vec<_> = shown.iter().map(|shown| shown.body.as_str()).collect();
+    let phone = twilio.wait_for_phone(USER, 3);
+    let texts: Vec<_> = phone.iter().map(|message| message.body.as_str()).collect();
     assert_eq!(texts, ["one", "two", "three"]);
     assert_eq!(twilio.posts().len(), 2);
 }
@@ -165,34 +169,34 @@ fn reconcile_skips_messages_answered_by_lost_journal() {
 fn restored_open_message_answered_since_is_not_handled_again() {
     const OTHER: &str = "whatsapp:+15550009999";
     let twilio = FakeTwilio::start();
-    let kept = Kept::with(&twilio);
-    let (answered, unanswered) = (Webhook::message(1, "one"), from(2, OTHER, "two"));
+    let store = TempStore::with(&twilio);
+    let (answered, unanswered) = (Webhook::message(1, "one"), message_from(2, OTHER, "two"));
     let running = Arc::new(AtomicUsize::new(0));
     let counting = running.clone();
     let hang = move |_: Context, _: InboundMessage| {
         counting.fetch_add(1, Ordering::Relaxed);
         std::future::pending::<Reply>()
     };
-    kept.app(
+    store.app(
         |app| app.handler(hang),
         async |app| {
             // The app is dropped while both handlers run.
             tokio::select! {
                 _ = app.send(answered.clone()) => panic!("the handler returned"),
                 _ = app.send(unanswered.clone()) => panic!("the handler returned"),
-                () = app.until(|| running.load(Ordering::Relaxed) == 2) => {}
+                () = app.wait_until(|| running.load(Ordering::Relaxed) == 2) => {}
             }
         },
     );
-    converse(&Kept::with(&twilio), &twilio, &[answered]);
-    lose(&twilio, &unanswered);
+    converse(&TempStore::with(&twilio), &twilio, &[answered]);
+    lose_message(&twilio, &unanswered);
 
     let known = "2 inbound messages in Twilio's list: 2 known, 0 missing, 0 added\n";
     let again = ["reconcile", "--restored", "--include-answered", "--dry-run"];
-    let out = ends(kept.run_for_account(&again), 0, known);
+    let out = assert_run(store.run_for_account(&again), 0, known);
     assert!(out.contains("\n0 open messages that"), "{out}");
-    let dry = kept.run_for_account(&["reconcile", "--restored", "--dry-run"]);
-    let out = ends(dry, 1, known);
+    let dry = store.run_for_account(&["reconcile", "--restored", "--dry-run"]);
+    let out = assert_run(dry, 1, known);
     assert!(
         out.starts_with(&format!("closed {} whatsapp:…11 ", sid(1))),
         "{out}"
@@ -201,13 +205,13 @@ fn restored_open_message_answered_since_is_not_handled_again() {
         out.contains("\n1 open message that Twilio shows as answered\n"),
         "{out}"
     );
-    let run = kept.run_for_account(&["reconcile", "--restored", "--json"]);
-    let lines = json_lines(&ends(run, 0, ""));
+    let run = store.run_for_account(&["reconcile", "--restored", "--json"]);
+    let lines = json_lines(&assert_run(run, 0, ""));
     assert_eq!(lines[0]["kind"], "closed");
     assert_eq!(lines[0]["message_sid"], sid(1));
     assert_eq!(lines[1]["closed"], 1);
 
-    let server = kept.server();
+    let server = store.server();
     twilio.wait_for_phone(OTHER, 1);
     // A second reply would be sent before this one.
     let next = Webhook::message(3, "three");
@@ -216,29 +220,29 @@ fn restored_open_message_answered_since_is_not_handled_again() {
             .deliver(|| Some(server.public), &next, Policy::NEITHER)
             .acknowledged()
     );
-    let shown = twilio.wait_for_phone(USER, 2);
-    let texts: Vec<_> = shown.iter().map(|shown| shown.body.as_str()).collect();
+    let phone = twilio.wait_for_phone(USER, 2);
+    let texts: Vec<_> = phone.iter().map(|message| message.body.as_str()).collect();
     assert_eq!(texts, ["one", "three"]);
 }
 
 /// Returns a stopped store with a message whose reply is queued, and a backup of it.
-fn queued_reply_and_backup(twilio: &FakeTwilio) -> (Kept, Kept) {
-    let (kept, backup) = (Kept::with(twilio), Kept::with(twilio));
-    kept.prints(&["migrate"]);
-    lose(twilio, &Webhook::message(1, "one"));
-    ends(kept.run_for_account(&["reconcile"]), 0, "1 added\n");
+fn queued_reply_and_backup(twilio: &FakeTwilio) -> (TempStore, TempStore) {
+    let (store, backup) = (TempStore::with(twilio), TempStore::with(twilio));
+    store.run_ok(&["migrate"]);
+    lose_message(twilio, &Webhook::message(1, "one"));
+    assert_run(store.run_for_account(&["reconcile"]), 0, "1 added\n");
     let busy = Fault::Status {
         status: 429,
         code: Some(20429),
         retry_after: Some(3),
     };
     twilio.fault(busy, 1);
-    let server = kept.server();
+    let server = store.server();
     twilio.wait_for_posts(1);
     // The server records the error after the fake has sent it.
     let deadline = Instant::now() + Duration::from_mins(1);
     let state = || {
-        let shown = kept.lines(&["messages", "show", &sid(1), "--json"]);
+        let shown = store.run_json(&["messages", "show", &sid(1), "--json"]);
         shown[0]["replies"][0]["state"].clone()
     };
     while state() != "pending" {
@@ -246,34 +250,34 @@ fn queued_reply_and_backup(twilio: &FakeTwilio) -> (Kept, Kept) {
     }
     server.signal(Signal::KILL);
     server.wait();
-    rusqlite::Connection::open(kept.path())
+    rusqlite::Connection::open(store.path())
         .unwrap()
         .execute("VACUUM INTO ?1", [backup.path().to_str()])
         .unwrap();
-    (kept, backup)
+    (store, backup)
 }
 
 // A dry run marks nothing, and must report the same as the run after it.
 #[test]
 fn restored_dry_run_recognizes_queued_reply_that_was_sent() {
     let twilio = FakeTwilio::start();
-    let (kept, backup) = queued_reply_and_backup(&twilio);
+    let (store, backup) = queued_reply_and_backup(&twilio);
     // The reply is sent after the backup. It does not prove a reply to the message that was lost before it.
-    lose(&twilio, &Webhook::message(2, "two"));
-    let server = kept.server();
+    lose_message(&twilio, &Webhook::message(2, "two"));
+    let server = store.server();
     twilio.wait_for_phone(USER, 1);
     server.signal(Signal::TERM);
     server.wait();
 
     let dry = backup.run_for_account(&["reconcile", "--restored", "--dry-run"]);
-    let out = ends(dry, 1, "1 known, 1 missing, 0 added\n");
+    let out = assert_run(dry, 1, "1 known, 1 missing, 0 added\n");
     assert!(out.starts_with("sent SM"), "{out}");
     assert!(
         out.contains("\n0 open messages that") && out.contains("\n1 message of the outbox"),
         "{out}"
     );
     let run = backup.run_for_account(&["reconcile", "--restored"]);
-    ends(run, 0, "1 known, 1 missing, 1 added\n");
+    assert_run(run, 0, "1 known, 1 missing, 1 added\n");
 }
 
 // Its message is shown as deferred, like one whose handler has not replied yet.
@@ -281,24 +285,28 @@ fn restored_dry_run_recognizes_queued_reply_that_was_sent() {
 fn restored_queued_reply_is_not_closed_after_later_message() {
     let twilio = FakeTwilio::start();
     let (_, backup) = queued_reply_and_backup(&twilio);
-    converse(&Kept::with(&twilio), &twilio, &[Webhook::message(2, "two")]);
+    converse(
+        &TempStore::with(&twilio),
+        &twilio,
+        &[Webhook::message(2, "two")],
+    );
     let run = backup.run_for_account(&["reconcile", "--restored"]);
-    let out = ends(run, 0, "1 known, 1 missing, 0 added, 1 answered before\n");
+    let out = assert_run(run, 0, "1 known, 1 missing, 0 added, 1 answered before\n");
     assert!(out.contains("\n0 open messages that"), "{out}");
-    let shown = backup.lines(&["messages", "show", &sid(1), "--json"]);
+    let shown = backup.run_json(&["messages", "show", &sid(1), "--json"]);
     assert_eq!(shown[0]["replies"][0]["state"], "pending");
 }
 
 #[test]
 fn reconcile_reads_all_pages_oldest_first() {
     let twilio = FakeTwilio::start();
-    let kept = Kept::with(&twilio);
-    kept.prints(&["migrate"]);
+    let store = TempStore::with(&twilio);
+    store.run_ok(&["migrate"]);
     for number in 1..=401 {
-        lose(&twilio, &Webhook::message(number, "hi"));
+        lose_message(&twilio, &Webhook::message(number, "hi"));
     }
-    let run = kept.run_for_account(&["reconcile"]);
-    let out = ends(run, 0, "0 known, 401 missing, 401 added\n");
+    let run = store.run_for_account(&["reconcile"]);
+    let out = assert_run(run, 0, "0 known, 401 missing, 401 added\n");
     assert!(out.starts_with(&format!("added {} ", sid(1))));
     assert_eq!(twilio.lists().len(), 3);
     let pages: Vec<_> = twilio
@@ -313,7 +321,7 @@ fn reconcile_reads_all_pages_oldest_first() {
             .iter()
             .all(|list| list.get("DateSent>").is_some())
     );
-    let first = kept.lines(&["messages", "show", &sid(1), "--json", "--content"]);
+    let first = store.run_json(&["messages", "show", &sid(1), "--json", "--content"]);
     assert_eq!(first[0]["state"], "deferred");
     let params = first[0]["params"].clone();
     let expected = serde_json::json!([
@@ -331,7 +339,7 @@ fn reconcile_reads_all_pages_oldest_first() {
 #[test]
 fn reconcile_applies_latest_consent_keyword() {
     let twilio = FakeTwilio::start();
-    let kept = Kept::with(&twilio);
+    let store = TempStore::with(&twilio);
     let users = [
         "whatsapp:+15550001001",
         "whatsapp:+15550001002",
@@ -341,28 +349,31 @@ fn reconcile_applies_latest_consent_keyword() {
     ];
     let service = "MG00000000000000000000000000000001";
     // A lost STOP, and no later message.
-    lose(&twilio, &from(1, users[0], "stop."));
+    lose_message(&twilio, &message_from(1, users[0], "stop."));
     // A lost STOP, followed by START.
-    lose(&twilio, &from(2, users[1], "STOP"));
+    lose_message(&twilio, &message_from(2, users[1], "STOP"));
     // A lost START, followed by STOP.
-    lose(&twilio, &from(3, users[2], "START"));
+    lose_message(&twilio, &message_from(3, users[2], "START"));
     // A lost SMS to a Messaging Service, with one of Twilio's own keywords.
-    let cancel = from(4, users[3], "CANCEL").with("To", "+15550002222");
-    lose(&twilio, &cancel.with("MessagingServiceSid", service));
+    let cancel = message_from(4, users[3], "CANCEL").with("To", "+15550002222");
+    lose_message(&twilio, &cancel.with("MessagingServiceSid", service));
     // STOP and START, both lost.
-    lose(&twilio, &from(5, users[4], "STOP"));
-    lose(&twilio, &from(6, users[4], "START"));
-    kept.app(
+    lose_message(&twilio, &message_from(5, users[4], "STOP"));
+    lose_message(&twilio, &message_from(6, users[4], "START"));
+    store.app(
         |app| app,
         async |app| {
-            for webhook in [from(7, users[1], "START"), from(8, users[2], "STOP")] {
+            for webhook in [
+                message_from(7, users[1], "START"),
+                message_from(8, users[2], "STOP"),
+            ] {
                 let answer = app.send(webhook.clone()).await;
                 assert!(twilio.execute(&webhook, &answer));
             }
         },
     );
-    let run = kept.run_for_account(&["reconcile"]);
-    let out = ends(run, 0, "2 known, 6 missing, 6 added\n");
+    let run = store.run_for_account(&["reconcile"]);
+    let out = assert_run(run, 0, "2 known, 6 missing, 6 added\n");
     let line = out.lines().next().unwrap();
     assert!(line.ends_with(" opt_out"), "{line}");
     let sms = ["--service", service];
@@ -373,10 +384,10 @@ fn reconcile_applies_latest_consent_keyword() {
         (users[3], &sms, true),
         (users[4], &["--sender", BOT], false),
     ] {
-        let state = kept.prints(&[&["consent", "show", user], scope].concat());
+        let state = store.run_ok(&[&["consent", "show", user], scope].concat());
         assert_eq!(state.contains(": opted out since"), opted_out, "{state}");
     }
-    let ledger = kept.lines(&["consent", "export", "--json"]);
+    let ledger = store.run_json(&["consent", "export", "--json"]);
     let of_second: Vec<_> = ledger
         .iter()
         .filter(|line| line["user"] == users[1])
@@ -392,9 +403,9 @@ fn reconcile_applies_latest_consent_keyword() {
 }
 
 /// Answers the messages ten minutes in the past, and returns the responses.
-fn answered(kept: &Kept, webhooks: &[Webhook]) -> Vec<Answer> {
+fn send_ten_minutes_ago(store: &TempStore, webhooks: &[Webhook]) -> Vec<HttpResponse> {
     let earlier = SystemClock.now() - replyhook::clock::SignedDuration::from_mins(10);
-    kept.app(
+    store.app(
         |app| app.clock(ManualClock::new(earlier)),
         async |app| {
             let mut answers = Vec::new();
@@ -409,7 +420,7 @@ fn answered(kept: &Kept, webhooks: &[Webhook]) -> Vec<Answer> {
 #[test]
 fn reconcile_reports_unsent_reply_without_resending() {
     let twilio = FakeTwilio::start();
-    let kept = Kept::with(&twilio);
+    let store = TempStore::with(&twilio);
     let webhooks = [
         Webhook::message(1, TEXT),
         Webhook::message(2, &format!("{TEXT} two")),
@@ -420,13 +431,13 @@ fn reconcile_reports_unsent_reply_without_resending() {
         Webhook::message(5, "same"),
         Webhook::message(6, "same"),
     ];
-    let answers = answered(&kept, &webhooks);
-    assert_eq!(answers[0].twiml(), says(TEXT));
+    let answers = send_ten_minutes_ago(&store, &webhooks);
+    assert_eq!(answers[0].twiml(), twiml_message(TEXT));
     for number in [0, 2, 3, 5] {
         assert!(twilio.execute(&webhooks[number], &answers[number]));
     }
-    let run = kept.run_for_account(&["reconcile", "--check-replies"]);
-    let out = ends(
+    let run = store.run_for_account(&["reconcile", "--check-replies"]);
+    let out = assert_run(
         run,
         1,
         "5 messages of TwiML replies compared: 2 not in Twilio's list, 0 not comparable",
@@ -436,8 +447,8 @@ fn reconcile_reports_unsent_reply_without_resending() {
         "{out}"
     );
     assert!(!out.contains(TEXT));
-    let run = kept.run_for_account(&["reconcile", "--check-replies", "--json"]);
-    let lines = json_lines(&ends(run, 1, ""));
+    let run = store.run_for_account(&["reconcile", "--check-replies", "--json"]);
+    let lines = json_lines(&assert_run(run, 1, ""));
     assert_eq!(
         (&lines[0]["kind"], &lines[0]["message_sid"]),
         (&"unsent".into(), &sid(2).into())
@@ -449,21 +460,21 @@ fn reconcile_reports_unsent_reply_without_resending() {
     );
     assert!(twilio.posts().is_empty());
     // Without --check-replies, the command ignores unsent replies.
-    assert_eq!(kept.run_for_account(&["reconcile"]).0, 0);
+    assert_eq!(store.run_for_account(&["reconcile"]).0, 0);
 
     for number in [1, 4] {
         assert!(twilio.execute(&webhooks[number], &answers[number]));
     }
-    let run = kept.run_for_account(&["reconcile", "--check-replies"]);
-    ends(run, 0, ": 0 not in Twilio's list");
+    let run = store.run_for_account(&["reconcile", "--check-replies"]);
+    assert_run(run, 0, ": 0 not in Twilio's list");
 }
 
 #[test]
 fn reconcile_without_credentials_or_twilio_explains_failure() {
     let twilio = FakeTwilio::start();
-    let kept = Kept::with(&twilio);
-    kept.prints(&["migrate"]);
-    let (code, out, err) = kept.run(&["reconcile"]);
+    let store = TempStore::with(&twilio);
+    store.run_ok(&["migrate"]);
+    let (code, out, err) = store.run(&["reconcile"]);
     assert_eq!((code, out.as_str()), (2, ""));
     for part in ["2 problems", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"] {
         assert!(err.contains(part), "{part} is not in {err}");
@@ -474,14 +485,14 @@ fn reconcile_without_credentials_or_twilio_explains_failure() {
         ("REPLYHOOK__TWILIO__API_KEY_SID", key),
         ("REPLYHOOK__TWILIO__API_KEY_SECRET", "s3cret"),
     ];
-    ends(
-        kept.run_with(&["reconcile"], &by_key),
+    assert_run(
+        store.run_with(&["reconcile"], &by_key),
         1,
         "the credentials are wrong (20003",
     );
     twilio.logins(&[(key, "s3cret")]);
-    ends(
-        kept.run_with(&["reconcile"], &by_key),
+    assert_run(
+        store.run_with(&["reconcile"], &by_key),
         0,
         "0 inbound messages",
     );
@@ -490,14 +501,14 @@ fn reconcile_without_credentials_or_twilio_explains_failure() {
     let key_of_other = format!("REPLYHOOK__TWILIO__ACCOUNTS__{other}__AUTH_TOKEN");
     let both = [&by_key[..], &[(key_of_other.as_str(), TOKEN)]].concat();
     twilio.logins(&[(key, "s3cret"), (other, TOKEN)]);
-    lose(
+    lose_message(
         &twilio,
         &Webhook::message(1, "hi").with("AccountSid", other),
     );
-    ends(kept.run_with(&["reconcile"], &both), 0, "1 added\n");
-    twilio.down();
-    ends(
-        kept.run_with(&["reconcile"], &by_key),
+    assert_run(store.run_with(&["reconcile"], &both), 0, "1 added\n");
+    twilio.start_outage();
+    assert_run(
+        store.run_with(&["reconcile"], &by_key),
         1,
         "Twilio could not be reached",
     );

@@ -2,19 +2,19 @@
 
 use replyhook::{Context, InboundMessage, Media, Reply, ReplyMessage};
 
-use crate::support::{EMPTY, TestApp, Webhook, says};
+use crate::support::{EMPTY, TestApp, Webhook, twiml_message};
 
 #[tokio::test]
 async fn threat_26_invalid_xml_chars_are_replaced_and_counted() {
     let app = TestApp::echo();
     assert_eq!(
         app.says(1, "a\0\u{b}\u{1f}b\u{FFFE}\u{FFFF}c").await,
-        says("a\u{FFFD}\u{FFFD}\u{FFFD}b\u{FFFD}\u{FFFD}c")
+        twiml_message("a\u{FFFD}\u{FFFD}\u{FFFD}b\u{FFFD}\u{FFFD}c")
     );
     assert_eq!(app.metric("replyhook_invalid_xml_chars_total").await, 5.0);
     assert_eq!(
         app.says(2, "a\r\nb\rc\td\u{85}\u{2028}").await,
-        says("a&#13;\nb&#13;c\td\u{85}\u{2028}")
+        twiml_message("a&#13;\nb&#13;c\td\u{85}\u{2028}")
     );
 }
 
@@ -25,7 +25,7 @@ async fn threat_27_markup_in_text_is_escaped() {
     let answer = app.says(1, attack).await;
     assert_eq!(
         answer,
-        says(
+        twiml_message(
             "&lt;/Message&gt;&lt;Redirect&gt;https://evil.example/&lt;/Redirect&gt;&lt;!--&amp;amp;&lt;![CDATA[&quot;'"
         )
     );
@@ -40,7 +40,7 @@ async fn threat_28_long_reply_is_split_or_sent_via_rest() {
     assert_eq!(ten.matches("<Message>").count(), 10);
     assert_eq!(
         ten.replace("</Message><Message>", ""),
-        says(&"word ".repeat(3200))
+        twiml_message(&"word ".repeat(3200))
     );
     let eleven = app
         .send(Webhook::message(2, &(320 * 10 + 1).to_string()))
@@ -98,10 +98,10 @@ async fn redirect_to_own_server_is_handler_failure() {
         TestApp::with(async |_, message: replyhook::InboundMessage| Reply::redirect(message.body));
     app.send(Webhook::message(1, "https://hooks.example.test/webhook"))
         .await
-        .rejected(500);
+        .assert_rejected(500);
     app.send(Webhook::message(2, "/relative"))
         .await
-        .rejected(500);
+        .assert_rejected(500);
     let away = app
         .says(3, "https://webhooks.twilio.com/v1/Flows/FW1")
         .await;

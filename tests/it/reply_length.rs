@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 
 use replyhook::{InboundMessage, Reply};
 
-use crate::support::twilio::By;
-use crate::support::{EMPTY, FakeTwilio, Server, Storage, TestApp, Webhook};
+use crate::support::twilio::SentVia;
+use crate::support::{EMPTY, FakeTwilio, RawServer, Server, TestApp, Webhook};
 
 const USER: &str = "whatsapp:+15550001111";
 const TRUNCATED: &str = "replyhook_replies_truncated_total";
-const THREE: (&str, &str) = ("REPLYHOOK__REPLY__MAX_MESSAGES", "3");
+const MAX_THREE_MESSAGES: (&str, &str) = ("REPLYHOOK__REPLY__MAX_MESSAGES", "3");
 
 /// Texts of the messages in a TwiML response.
 fn texts(twiml: &str) -> Vec<&str> {
@@ -31,30 +31,34 @@ fn megabyte() -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn huge_reply_is_cut_to_twenty_rest_messages() {
     let twilio = FakeTwilio::start();
-    let app = TestApp::beside(&twilio, &[], |app| {
+    let app = TestApp::with_twilio(&twilio, &[], |app| {
         app.handler(async |_, _: InboundMessage| megabyte())
     });
     assert_eq!(app.says(1, "hi").await, EMPTY);
-    let shown = twilio.wait_for_phone(USER, 20);
+    let phone = twilio.wait_for_phone(USER, 20);
     app.wait_for_outbox("pending", 0).await;
     assert_eq!(twilio.posts().len(), 20);
     let units = |text: &str| text.encode_utf16().count();
     assert!(
-        shown
+        phone
             .iter()
-            .all(|shown| units(&shown.body) <= 1600 && shown.by == By::Rest)
+            .all(|message| units(&message.body) <= 1600 && message.via == SentVia::Rest)
     );
-    assert!(shown[..19].iter().all(|shown| !shown.body.contains('…')));
-    let said: String = shown.iter().map(|shown| shown.body.as_str()).collect();
-    let said = said.strip_suffix('…').unwrap();
-    assert!(megabyte().starts_with(said) && said.len() > 19 * 1500);
+    assert!(
+        phone[..19]
+            .iter()
+            .all(|message| !message.body.contains('…'))
+    );
+    let text: String = phone.iter().map(|message| message.body.as_str()).collect();
+    let text = text.strip_suffix('…').unwrap();
+    assert!(megabyte().starts_with(text) && text.len() > 19 * 1500);
     assert_eq!(app.metric(TRUNCATED).await, 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reply_by_twiml_is_cut_like_one_via_rest() {
     let twilio = FakeTwilio::start();
-    let app = TestApp::beside(&twilio, &[THREE], |app| {
+    let app = TestApp::with_twilio(&twilio, &[MAX_THREE_MESSAGES], |app| {
         app.handler(
             async |_, message: InboundMessage| match message.body.as_str() {
                 "texts" => Reply::text("one").and("two").and("three").and("four"),
@@ -83,11 +87,11 @@ async fn reply_by_twiml_is_cut_like_one_via_rest() {
 
 #[test]
 fn echo_is_cut_and_logged_once() {
-    let server = Server::start(&[THREE]);
+    let server = Server::start(&[MAX_THREE_MESSAGES]);
     let answer = server.send(&Webhook::message(1, &"echo ".repeat(2000)));
-    let said = texts(answer.twiml());
-    assert_eq!(said.len(), 3);
-    assert!(said[0].starts_with("echo echo") && said[2].ends_with("echo…"));
+    let texts_sent = texts(answer.twiml());
+    assert_eq!(texts_sent.len(), 3);
+    assert!(texts_sent[0].starts_with("echo echo") && texts_sent[2].ends_with("echo…"));
     let line = server.wait_for("has more messages than reply.max_messages");
     assert!(line.contains(&format!("SM{:032x}", 1)), "{line}");
     assert!(
@@ -96,7 +100,7 @@ fn echo_is_cut_and_logged_once() {
     );
     assert_eq!(server.metric(TRUNCATED), 1.0);
     let answer = server.send(&Webhook::message(1, &"echo ".repeat(2000)));
-    assert_eq!(texts(answer.twiml()), said);
+    assert_eq!(texts(answer.twiml()), texts_sent);
     let lines = server.log();
     assert_eq!(
         lines
@@ -108,9 +112,9 @@ fn echo_is_cut_and_logged_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reply_of_service_is_cut() {
-    let service = Storage::start().await;
+    let service = RawServer::start().await;
     let text = "said ".repeat(4000);
-    service.answers(
+    service.queue_response(
         "POST /bot",
         200,
         &[("content-type", "text/plain")],
@@ -118,7 +122,7 @@ async fn reply_of_service_is_cut() {
     );
     let url = format!("{}/bot", service.url());
     let env = [
-        THREE,
+        MAX_THREE_MESSAGES,
         ("REPLYHOOK__HANDLER__KIND", "forward"),
         ("REPLYHOOK__HANDLER__FORWARD_URL", url.as_str()),
         (
@@ -144,7 +148,7 @@ async fn reply_of_rules_is_cut() {
     std::fs::write(&file, rules).unwrap();
     let name = file.display().to_string();
     let env = [
-        THREE,
+        MAX_THREE_MESSAGES,
         ("REPLYHOOK__HANDLER__KIND", "rules"),
         ("REPLYHOOK__HANDLER__RULES", name.as_str()),
     ];

@@ -8,8 +8,8 @@ use replyhook::store::{MessageFilter, Store};
 use replyhook::{Clock, Context, HandlerError, InboundMessage, ManualClock, Reply, SystemClock};
 use tokio::sync::Semaphore;
 
-use crate::support::twilio::{By, Fault, Shown};
-use crate::support::{EMPTY, FakeTwilio, TestApp, Webhook, says};
+use crate::support::twilio::{Fault, PhoneMessage, SentVia};
+use crate::support::{EMPTY, FakeTwilio, TestApp, Webhook, twiml_message};
 
 const USER: &str = "whatsapp:+15550001111";
 const BY_REST: &str = r#"replyhook_webhooks_total{endpoint="primary",outcome="by_rest"}"#;
@@ -35,7 +35,7 @@ impl Machines {
         let go = Arc::new(Semaphore::new(0));
         let apps = (0..number).map(|_| {
             let (clock, go) = (clock.clone(), go.clone());
-            let app = TestApp::beside(&twilio, env, |app| {
+            let app = TestApp::with_twilio(&twilio, env, |app| {
                 app.clock(clock)
                     .handler(move |_: Context, message: InboundMessage| reply(message, go.clone()))
             });
@@ -43,7 +43,7 @@ impl Machines {
         });
         let apps: Vec<_> = apps.collect();
         for app in &apps {
-            app.opened().await;
+            app.wait_until_ready().await;
         }
         Self {
             apps,
@@ -59,7 +59,7 @@ impl Machines {
         &self.apps[usize::try_from(number % machines).unwrap()]
     }
 
-    fn pass(&self, seconds: i64) {
+    fn advance(&self, seconds: i64) {
         self.clock.advance(SignedDuration::from_secs(seconds));
     }
 
@@ -71,11 +71,11 @@ impl Machines {
     async fn reply_late(&self, number: u64) {
         let app = self.app(number).clone();
         let text = format!("late {number}");
-        let asking = app.clone();
-        let asked = tokio::spawn(async move { asking.says(number, &text).await });
+        let client = app.clone();
+        let request = tokio::spawn(async move { client.says(number, &text).await });
         app.wait_for("replyhook_handlers_running", 1.0).await;
-        self.pass(12);
-        assert_eq!(asked.await.unwrap(), EMPTY);
+        self.advance(12);
+        assert_eq!(request.await.unwrap(), EMPTY);
         self.go.add_permits(1);
         app.wait_for("replyhook_handlers_running", 0.0).await;
         let filter = MessageFilter {
@@ -96,20 +96,21 @@ impl Machines {
     }
 
     /// Waits until the outbox has a message with an unknown outcome.
-    async fn unknown_outcome(&self) {
+    async fn wait_for_unknown(&self) {
         while self.store().outbox_stats().await.unwrap().unknown < 1 {
             tokio::task::yield_now().await;
         }
     }
 
     /// Advances the clock until the phone shows this number of messages.
-    async fn phone_shows(&self, number: usize) -> Vec<Shown> {
-        for _ in 0..300 {
-            let shown = self.twilio.phone(USER);
-            if shown.len() >= number {
-                return shown;
+    // By up to 750 s: the delay before a retry can be 600 s after a long outage of the REST API.
+    async fn wait_for_phone(&self, number: usize) -> Vec<PhoneMessage> {
+        for _ in 0..150 {
+            let phone = self.twilio.phone(USER);
+            if phone.len() >= number {
+                return phone;
             }
-            self.pass(1);
+            self.advance(5);
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
         panic!("the phone shows {:?}", self.twilio.phone(USER));
@@ -155,7 +156,9 @@ async fn on_two_machines(test: impl AsyncFnOnce(&Machines)) {
     use crate::support::postgres::TestDatabase;
 
     let Some(database) = TestDatabase::create().await else {
-        return crate::support::left_out("the order of replies on two machines: no PostgreSQL");
+        return crate::support::report_skipped(
+            "the order of replies on two machines: no PostgreSQL",
+        );
     };
     let url = database.url();
     let machines = Machines::start(2, &[("DATABASE_URL", url.expose())]).await;
@@ -174,10 +177,10 @@ on_one_and_two_machines!(
     rest_outage_delays_inline_replies_one_minute,
 );
 
-fn texts(shown: &[Shown]) -> Vec<(&str, By)> {
-    shown
+fn texts(phone: &[PhoneMessage]) -> Vec<(&str, SentVia)> {
+    phone
         .iter()
-        .map(|shown| (shown.body.as_str(), shown.by))
+        .map(|message| (message.body.as_str(), message.via))
         .collect()
 }
 
@@ -198,12 +201,12 @@ async fn following_replies_keep_order(machines: &Machines, recover: impl FnOnce(
     // A redelivery gets the saved response.
     assert_eq!(machines.says(2, "two").await, EMPTY);
     recover();
-    machines.phone_shows(3).await;
+    machines.wait_for_phone(3).await;
     machines.apps[0].wait_for_outbox("pending", 0).await;
-    assert_eq!(machines.says(4, "four").await, says("four"));
-    let shown = machines.twilio.phone(USER);
-    let expected = ["late 1", "two", "three"].map(|text| (text, By::Rest));
-    assert_eq!(texts(&shown), expected);
+    assert_eq!(machines.says(4, "four").await, twiml_message("four"));
+    let phone = machines.twilio.phone(USER);
+    let expected = ["late 1", "two", "three"].map(|text| (text, SentVia::Rest));
+    assert_eq!(texts(&phone), expected);
 }
 
 async fn reply_behind_429_goes_via_rest(machines: &Machines) {
@@ -221,22 +224,25 @@ async fn reply_behind_sending_goes_via_rest(machines: &Machines) {
 }
 
 async fn reply_behind_unknown_goes_via_rest(machines: &Machines) {
-    machines.twilio.fault(Fault::TakenThenReset, 1);
+    machines.twilio.fault(Fault::AcceptedThenReset, 1);
     machines.reply_late(1).await;
-    machines.unknown_outcome().await;
+    machines.wait_for_unknown().await;
     following_replies_keep_order(machines, || {}).await;
 }
 
 async fn held_reply_does_not_block_later_replies(machines: &Machines) {
     machines.twilio.fault(Fault::ResetBefore, 1);
     machines.reply_late(1).await;
-    machines.unknown_outcome().await;
+    machines.wait_for_unknown().await;
     assert_eq!(machines.says(2, "two").await, EMPTY);
-    machines.phone_shows(1).await;
+    machines.wait_for_phone(1).await;
     machines.apps[0].wait_for_outbox("held", 1).await;
     machines.apps[0].wait_for_outbox("pending", 0).await;
-    assert_eq!(machines.says(3, "three").await, says("three"));
-    assert_eq!(texts(&machines.twilio.phone(USER)), [("two", By::Rest)]);
+    assert_eq!(machines.says(3, "three").await, twiml_message("three"));
+    assert_eq!(
+        texts(&machines.twilio.phone(USER)),
+        [("two", SentVia::Rest)]
+    );
 }
 
 async fn fallback_reply_behind_pending_goes_via_rest(machines: &Machines) {
@@ -248,12 +254,15 @@ async fn fallback_reply_behind_pending_goes_via_rest(machines: &Machines) {
         .with("ErrorCode", "11200");
     let answer = machines.app(2).send(fallback).await;
     assert_eq!(answer.twiml(), EMPTY);
-    let shown = machines.phone_shows(2).await;
-    assert_eq!(texts(&shown), [("late 1", By::Rest), ("two", By::Rest)]);
+    let phone = machines.wait_for_phone(2).await;
+    assert_eq!(
+        texts(&phone),
+        [("late 1", SentVia::Rest), ("two", SentVia::Rest)]
+    );
 }
 
 async fn empty_reply_and_redirect_never_wait(machines: &Machines) {
-    machines.twilio.down();
+    machines.twilio.start_outage();
     machines.reply_late(1).await;
     assert_eq!(machines.says(2, "empty").await, EMPTY);
     assert_eq!(machines.app(2).metric(BY_REST).await, 0.0);
@@ -265,22 +274,22 @@ async fn empty_reply_and_redirect_never_wait(machines: &Machines) {
 
 // After a minute, replies go by TwiML again although an older reply is still in the outbox.
 async fn rest_outage_delays_inline_replies_one_minute(machines: &Machines) {
-    machines.twilio.down();
+    machines.twilio.start_outage();
     machines.reply_late(1).await;
     // For an hour, the user writes every twelve seconds.
     let mut replied = Vec::new();
     for number in 2..302 {
-        machines.pass(12);
+        machines.advance(12);
         let text = format!("text {number}");
         let answer = machines.says(number, &text).await;
-        replied.push(answer == says(&text));
+        replied.push(answer == twiml_message(&text));
     }
     // Newer replies keep joining the queue, each younger than a minute. Only the age of the oldest one counts.
     let (first_minute, rest_of_hour) = replied.split_at(4);
     assert_eq!(first_minute, [false; 4]);
     assert!(rest_of_hour.iter().all(|replied| *replied));
-    machines.twilio.up();
-    let shown = machines.phone_shows(5).await;
+    machines.twilio.end_outage();
+    let phone = machines.wait_for_phone(5).await;
     let expected = ["late 1", "text 2", "text 3", "text 4", "text 5"];
-    assert_eq!(texts(&shown), expected.map(|text| (text, By::Rest)));
+    assert_eq!(texts(&phone), expected.map(|text| (text, SentVia::Rest)));
 }

@@ -18,17 +18,17 @@ const CREATED: &str = r#"{"sid":"SM00000000000000000000000000000001","status":"q
     "messaging_service_sid":null,"date_created":"Thu, 24 Aug 2023 05:01:45 +0000","num_media":"0","price":null}"#;
 
 /// Starts a server that responds to one request with these bytes. Its thread returns the request.
-fn stand_in(answer: impl Into<Vec<u8>>) -> (SocketAddr, JoinHandle<String>) {
+fn start_scripted_server(answer: impl Into<Vec<u8>>) -> (SocketAddr, JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let answer = answer.into();
-    let taken = std::thread::spawn(move || {
+    let request = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let request = read_request(&mut stream);
         stream.write_all(&answer).unwrap();
         request
     });
-    (address, taken)
+    (address, request)
 }
 
 fn read_request(stream: &mut TcpStream) -> String {
@@ -56,7 +56,7 @@ fn read_request(stream: &mut TcpStream) -> String {
     }
 }
 
-fn json(status: &str, more: &str, body: &str) -> String {
+fn json_response(status: &str, more: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{more}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
@@ -85,7 +85,7 @@ async fn create(address: SocketAddr, message: &NewMessage) -> Result<Message, Re
 
 #[tokio::test]
 async fn message_create_sends_twilio_params_and_parses_response() {
-    let (address, taken) = stand_in(json("201 Created", "", CREATED));
+    let (address, request) = start_scripted_server(json_response("201 Created", "", CREATED));
     let sent = create(
         address,
         &text()
@@ -102,7 +102,7 @@ async fn message_create_sends_twilio_params_and_parses_response() {
         (sent.error_code, sent.body.unwrap().0.as_str()),
         (None, "canary-text")
     );
-    let request = taken.join().unwrap();
+    let request = request.join().unwrap();
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     assert!(
         head.starts_with(&format!(
@@ -131,9 +131,9 @@ async fn message_create_sends_twilio_params_and_parses_response() {
 #[tokio::test]
 async fn template_location_and_service_use_own_params() {
     let sent = |message: NewMessage| async move {
-        let (address, taken) = stand_in(json("201 Created", "", CREATED));
+        let (address, request) = start_scripted_server(json_response("201 Created", "", CREATED));
         create(address, &message).await.unwrap();
-        let request = taken.join().unwrap();
+        let request = request.join().unwrap();
         FormParams::parse(request.split_once("\r\n\r\n").unwrap().1.as_bytes(), 512).unwrap()
     };
     let variables = [
@@ -169,7 +169,7 @@ async fn template_location_and_service_use_own_params() {
 
 #[tokio::test]
 async fn message_without_open_window_must_be_template() {
-    let (address, taken) = stand_in(json("201 Created", "", CREATED));
+    let (address, request) = start_scripted_server(json_response("201 Created", "", CREATED));
     let credentials = Credentials::auth_token(account(), Secret::new(TOKEN));
     let client = client(address);
     let messages = client.messages(account(), &credentials);
@@ -178,12 +178,12 @@ async fn message_without_open_window_must_be_template() {
     assert_eq!(error.retry_advice(), RetryAdvice::Never);
     let template = NewMessage::template("whatsapp:+1", "HX1", [("1", "Ana")]);
     messages.create_template(&template).await.unwrap();
-    assert!(taken.join().unwrap().contains("ContentSid=HX1"));
+    assert!(request.join().unwrap().contains("ContentSid=HX1"));
 }
 
 #[tokio::test]
 async fn api_key_login_keeps_account_in_path() {
-    let (address, taken) = stand_in(json("200 OK", "", CREATED));
+    let (address, request) = start_scripted_server(json_response("200 OK", "", CREATED));
     let credentials = Credentials::api_key("SK1", Secret::new("secret"));
     let client = client(address);
     let sid = "SM00000000000000000000000000000001".parse().unwrap();
@@ -192,7 +192,7 @@ async fn api_key_login_keeps_account_in_path() {
         .fetch(sid)
         .await
         .unwrap();
-    let request = taken.join().unwrap();
+    let request = request.join().unwrap();
     assert!(
         request.starts_with(&format!(
             "GET /2010-04-01/Accounts/{ACCOUNT}/Messages/{sid}.json "
@@ -204,23 +204,23 @@ async fn api_key_login_keeps_account_in_path() {
 
 #[tokio::test]
 async fn message_list_filters_by_address_and_day() {
-    let (address, taken) = stand_in(json(
+    let (address, request) = start_scripted_server(json_response(
         "200 OK",
         "",
         &format!(r#"{{"messages":[{CREATED}],"next_page_uri":null}}"#),
     ));
     let credentials = Credentials::auth_token(account(), Secret::new(TOKEN));
-    let mut which = ListMessages::default();
-    which.to = Some("whatsapp:+15550001111".into());
-    which.sent_from = Some("2026-11-24".to_owned());
-    which.page_size = Some(50);
+    let mut query = ListMessages::default();
+    query.to = Some("whatsapp:+15550001111".into());
+    query.sent_from = Some("2026-11-24".to_owned());
+    query.page_size = Some(50);
     let found = client(address)
         .messages(account(), &credentials)
-        .list(&which)
+        .list(&query)
         .await
         .unwrap();
     assert_eq!(found.len(), 1);
-    let request = taken.join().unwrap();
+    let request = request.join().unwrap();
     let query = request
         .split(' ')
         .nth(1)
@@ -252,7 +252,7 @@ async fn next_page_outside_account_or_host_is_rejected() {
         "/2010-04-01/Accounts/AC00000000000000000000000000000001/Messages.json?Page=1 HTTP/1.1",
     ] {
         let page = format!(r#"{{"messages":[],"next_page_uri":"{elsewhere}"}}"#);
-        let (address, _) = stand_in(json("200 OK", "", &page));
+        let (address, _) = start_scripted_server(json_response("200 OK", "", &page));
         let credentials = Credentials::auth_token(account(), Secret::new(TOKEN));
         let client = client(address);
         let messages = client.messages(account(), &credentials);
@@ -263,7 +263,7 @@ async fn next_page_outside_account_or_host_is_rejected() {
 
 #[tokio::test]
 async fn threat_65_rate_limit_response_allows_retry_after_delay() {
-    let (address, _) = stand_in(json(
+    let (address, _) = start_scripted_server(json_response(
         "429 Too Many Requests",
         "Retry-After: 7\r\n",
         r#"{"code":20429,"status":429}"#,
@@ -273,7 +273,7 @@ async fn threat_65_rate_limit_response_allows_retry_after_delay() {
         error.retry_advice(),
         RetryAdvice::Safe(Duration::from_secs(7))
     );
-    let (address, _) = stand_in(json("429 Too Many Requests", "", ""));
+    let (address, _) = start_scripted_server(json_response("429 Too Many Requests", "", ""));
     assert_eq!(
         create(address, &text()).await.unwrap_err().retry_advice(),
         RetryAdvice::Safe(Duration::ZERO)
@@ -286,27 +286,33 @@ async fn threat_66_unclear_response_is_never_safe_to_retry() {
     for (what, answer) in [
         (
             "a 500",
-            json(
+            json_response(
                 "500 Internal Server Error",
                 "",
                 r#"{"code":20500,"status":500}"#,
             ),
         ),
-        ("a 503", json("503 Service Unavailable", "", "<html>")),
+        (
+            "a 503",
+            json_response("503 Service Unavailable", "", "<html>"),
+        ),
         (
             "a redirect",
-            json("302 Found", "Location: https://evil.example/\r\n", ""),
+            json_response("302 Found", "Location: https://evil.example/\r\n", ""),
         ),
-        ("garbage for JSON", json("201 Created", "", "{\"sid\":")),
+        (
+            "garbage for JSON",
+            json_response("201 Created", "", "{\"sid\":"),
+        ),
         (
             "an invalid SID",
-            json(
+            json_response(
                 "201 Created",
                 "",
                 r#"{"sid":"+15550001111","status":"queued"}"#,
             ),
         ),
-        ("no SID", json("201 Created", "", "{}")),
+        ("no SID", json_response("201 Created", "", "{}")),
         ("garbage for HTTP", "\u{1}\u{2}\u{3}\r\n\r\n".to_owned()),
         ("nothing", String::new()),
         (
@@ -315,10 +321,10 @@ async fn threat_66_unclear_response_is_never_safe_to_retry() {
         ),
         (
             "an endless answer",
-            json("201 Created", "", &" ".repeat(5 * 1024 * 1024)),
+            json_response("201 Created", "", &" ".repeat(5 * 1024 * 1024)),
         ),
     ] {
-        let (address, _) = stand_in(answer);
+        let (address, _) = start_scripted_server(answer);
         let error = create(address, &text()).await.unwrap_err();
         assert_eq!(
             error.retry_advice(),
@@ -349,7 +355,7 @@ async fn threat_67_rejection_is_final_and_keeps_error_code() {
         ("404 Not Found", "not JSON", None),
         ("403 Forbidden", "", None),
     ] {
-        let (address, _) = stand_in(json(status, "", body));
+        let (address, _) = start_scripted_server(json_response(status, "", body));
         let error = create(address, &text()).await.unwrap_err();
         assert_eq!(
             (error.retry_advice(), error.code()),
@@ -362,14 +368,14 @@ async fn threat_67_rejection_is_final_and_keeps_error_code() {
 #[tokio::test]
 async fn threat_68_unsent_request_is_safe_to_retry() {
     let silent = silent_port();
-    let nobody = silent.local_addr().unwrap();
-    let error = create(nobody, &text()).await.unwrap_err();
+    let silent_address = silent.local_addr().unwrap();
+    let error = create(silent_address, &text()).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.retry_advice()),
         (RestErrorKind::Connect, RetryAdvice::Safe(Duration::ZERO))
     );
     // A TLS connection to a server without TLS.
-    let (address, _) = stand_in("nothing");
+    let (address, _) = start_scripted_server("nothing");
     let url = ApiUrl::parse(&format!("https://localhost:{}", address.port())).unwrap();
     let credentials = Credentials::auth_token(account(), Secret::new(TOKEN));
     drop(TcpStream::connect(address));
@@ -384,23 +390,23 @@ async fn threat_68_unsent_request_is_safe_to_retry() {
 #[tokio::test]
 async fn errors_and_debug_hide_content_address_and_token() {
     let credentials = Credentials::auth_token(account(), Secret::new(TOKEN));
-    let mut shown = format!("{:?} {credentials:?}", text());
+    let mut output = format!("{:?} {credentials:?}", text());
     for answer in [
-        json(
+        json_response(
             "400 Bad Request",
             "",
             r#"{"code":21211,"message":"+15550001111 is not"}"#,
         ),
-        json("201 Created", "", r#"{"sid":"+15550001111"}"#),
-        json("201 Created", "", "\"+15550001111 canary-text\""),
+        json_response("201 Created", "", r#"{"sid":"+15550001111"}"#),
+        json_response("201 Created", "", "\"+15550001111 canary-text\""),
     ] {
-        let (address, _) = stand_in(answer);
+        let (address, _) = start_scripted_server(answer);
         let error = create(address, &text()).await.unwrap_err();
-        shown += &format!("{error} {error:?}");
+        output += &format!("{error} {error:?}");
     }
-    let (address, _) = stand_in(json("201 Created", "", CREATED));
-    shown += &format!("{:?}", create(address, &text()).await.unwrap());
+    let (address, _) = start_scripted_server(json_response("201 Created", "", CREATED));
+    output += &format!("{:?}", create(address, &text()).await.unwrap());
     for canary in ["15550001111", "canary-text", TOKEN] {
-        assert!(!shown.contains(canary), "{canary} is in {shown}");
+        assert!(!output.contains(canary), "{canary} is in {output}");
     }
 }

@@ -12,14 +12,14 @@ const USER: &str = "whatsapp:+15550001111";
 const BOT: &str = "whatsapp:+15550002222";
 
 /// Returns the manual's commands for restoring a backup.
-fn steps() -> Vec<String> {
+fn documented_steps() -> Vec<String> {
     let mut blocks = blocks("docs/src/how-to/backup-restore.md").into_iter();
     let begins = "rm -f replyhook.db-wal replyhook.db-shm";
     let steps = blocks.find(|block| block.text.starts_with(begins)).unwrap();
     steps.text.lines().map(str::to_owned).collect()
 }
 
-fn types(line: &str, folder: &Path, env: &[(&str, &str)]) -> (i32, String) {
+fn run_line(line: &str, folder: &Path, env: &[(&str, &str)]) -> (i32, String) {
     let program = Path::new(env!("CARGO_BIN_EXE_replyhook")).parent().unwrap();
     let output = Command::new("sh")
         .args(["-c", line])
@@ -29,8 +29,8 @@ fn types(line: &str, folder: &Path, env: &[(&str, &str)]) -> (i32, String) {
         .envs(env.iter().copied())
         .output()
         .unwrap();
-    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    (output.status.code().unwrap(), said)
+    let output_text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    (output.status.code().unwrap(), output_text)
 }
 
 #[test]
@@ -45,14 +45,14 @@ fn restored_backup_loses_and_repeats_nothing() {
         ("TWILIO_ACCOUNT_SID", ACCOUNT),
         ("TWILIO_AUTH_TOKEN", TOKEN),
     ];
-    let comes_to = |server: &Server, number, body| {
+    let deliver = |server: &Server, number, body| {
         let message = Webhook::message(number, body);
         let delivery = twilio.deliver(|| Some(server.public), &message, Policy::NEITHER);
         assert!(delivery.acknowledged());
     };
     // The backup has an answered message, and an outbound message that is still pending.
     let server = Server::start(&env);
-    comes_to(&server, 1, "one");
+    deliver(&server, 1, "one");
     server.signal(Signal::TERM);
     server.wait();
     let send = ["send", "--to", USER, "--from", BOT, "--body", "waits"];
@@ -65,17 +65,17 @@ fn restored_backup_loses_and_repeats_nothing() {
     // After the backup, the server sends the pending message and answers another one.
     let server = Server::start(&env);
     twilio.wait_for_phone(USER, 2);
-    comes_to(&server, 2, "two");
+    deliver(&server, 2, "two");
     server.signal(Signal::KILL);
     server.wait();
     assert!(folder.path().join("replyhook.db-wal").exists());
-    let nobody = || None;
-    twilio.deliver(nobody, &Webhook::message(3, "three"), Policy::NEITHER);
+    let no_server = || None;
+    twilio.deliver(no_server, &Webhook::message(3, "three"), Policy::NEITHER);
 
-    let steps = steps();
-    let told: Vec<_> = steps
+    let steps = documented_steps();
+    let results: Vec<_> = steps
         .iter()
-        .map(|line| types(line, folder.path(), &env))
+        .map(|line| run_line(line, folder.path(), &env))
         .collect();
     let found = |added: u32| {
         format!(
@@ -84,19 +84,19 @@ fn restored_backup_loses_and_repeats_nothing() {
              1 message of the outbox that Twilio has already sent\n"
         )
     };
-    let codes: Vec<_> = told.iter().map(|(code, _)| *code).collect();
-    assert_eq!(codes, [0, 0, 1, 0], "{told:?}");
-    assert!(told[2].1.ends_with(&found(0)), "{}", told[2].1);
-    assert!(told[3].1.ends_with(&found(1)), "{}", told[3].1);
+    let codes: Vec<_> = results.iter().map(|(code, _)| *code).collect();
+    assert_eq!(codes, [0, 0, 1, 0], "{results:?}");
+    assert!(results[2].1.ends_with(&found(0)), "{}", results[2].1);
+    assert!(results[3].1.ends_with(&found(1)), "{}", results[3].1);
 
     let server = Server::start(&env);
     twilio.wait_for_phone(USER, 4);
     // A duplicate would be sent before this message is answered, so the check below would find it.
-    comes_to(&server, 4, "four");
+    deliver(&server, 4, "four");
     server.wait_until("replyhook_replies_total{outcome=\"sent\"}", 1.0);
     server.signal(Signal::TERM);
     server.wait();
-    let shown = twilio.phone(USER);
-    let texts: Vec<_> = shown.iter().map(|shown| shown.body.as_str()).collect();
+    let phone = twilio.phone(USER);
+    let texts: Vec<_> = phone.iter().map(|message| message.body.as_str()).collect();
     assert_eq!(texts, ["one", "waits", "two", "three", "four"]);
 }

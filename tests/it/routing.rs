@@ -13,7 +13,7 @@ use replyhook::{
 };
 use serde::Deserialize;
 
-use crate::support::{EMPTY, TestApp, Webhook, says};
+use crate::support::{EMPTY, TestApp, Webhook, twiml_message};
 
 type Params<'a> = &'a [(&'a str, &'a str)];
 
@@ -34,7 +34,7 @@ fn message(body: &str, more: &[(&str, &str)]) -> InboundMessage {
     InboundMessage::parse(form, now).unwrap()
 }
 
-async fn answer(bot: &impl Handler, message: InboundMessage) -> Option<String> {
+async fn first_reply(bot: &impl Handler, message: InboundMessage) -> Option<String> {
     let cx = Context::new(1, Timestamp::UNIX_EPOCH);
     let reply = bot.handle(cx, message).await.unwrap();
     reply
@@ -45,7 +45,7 @@ async fn answer(bot: &impl Handler, message: InboundMessage) -> Option<String> {
 
 async fn is_match(filter: Filter, body: &str, more: &[(&str, &str)]) -> bool {
     let bot = Router::new().on(filter, "yes");
-    answer(&bot, message(body, more)).await.is_some()
+    first_reply(&bot, message(body, more)).await.is_some()
 }
 
 #[derive(Deserialize)]
@@ -98,13 +98,20 @@ async fn first_matching_route_replies_despite_spelling_variants() {
         ("", "Write: order 42"),
     ];
     for (number, (body, answer)) in (1..).zip(answers) {
-        assert_eq!(app.says(number, body).await, says(answer), "{body:?}");
+        assert_eq!(
+            app.says(number, body).await,
+            twiml_message(answer),
+            "{body:?}"
+        );
     }
     let picture = Webhook::message(90, "look")
         .with("NumMedia", "1")
         .with("MediaUrl0", "https://api.twilio.com/1")
         .with("MediaContentType0", "image/jpeg");
-    assert_eq!(app.send(picture).await.twiml(), says("1 picture(s)"));
+    assert_eq!(
+        app.send(picture).await.twiml(),
+        twiml_message("1 picture(s)")
+    );
 }
 
 #[tokio::test]
@@ -129,7 +136,7 @@ async fn filter_matches_only_its_messages() {
     let chosen = [("ListId", "red"), ("ListTitle", "Red ones")];
     let flow = [("FlowData", r#"{"a":1}"#)];
     let sms = [("From", "+4915112345678"), ("To", "+15550002222")];
-    let told = [
+    let sms_from_austria = [
         ("From", "+4915112345678"),
         ("To", "+15550002222"),
         ("FromCountry", "AT"),
@@ -191,8 +198,8 @@ async fn filter_matches_only_its_messages() {
         (channel(Channel::Sms), &none, false),
         (country("us"), &none, true),
         (country(["DE", "AT"]), &sms, true),
-        (country("DE"), &told, false),
-        (country("AT"), &told, true),
+        (country("DE"), &sms_from_austria, false),
+        (country("AT"), &sms_from_austria, true),
         (country("BR"), &scoped, true),
         (hours("mon-fri 09:00-17:00", "UTC"), &none, true),
         (hours("mon-fri 09:00-17:00", "Asia/Tokyo"), &none, false),
@@ -203,11 +210,11 @@ async fn filter_matches_only_its_messages() {
         ),
     ];
     for (filter, more, expected) in table {
-        let shown = filter.to_string();
+        let text = filter.to_string();
         assert_eq!(
             is_match(filter, "hi", more).await,
             expected,
-            "{shown} {more:?}"
+            "{text} {more:?}"
         );
     }
     assert!(is_match(image() & !country("US") | text("hi"), "hi", &none).await);
@@ -249,24 +256,31 @@ async fn nested_router_shares_state_and_falls_through() {
         .on(text("about"), about)
         .with_state(Shop("Ana's"));
     let by_sms = [("From", "+15550001111"), ("To", "+15550002222")];
-    let said = |body: &'static str, more: &'static [(&str, &str)]| message(body, more);
+    let message_with = |body: &'static str, more: &'static [(&str, &str)]| message(body, more);
     assert_eq!(
-        answer(&bot, said("about", &[])).await.as_deref(),
+        first_reply(&bot, message_with("about", &[]))
+            .await
+            .as_deref(),
         Some("This is Ana's.")
     );
     assert_eq!(
-        answer(&bot, message("about", &by_sms)).await.as_deref(),
+        first_reply(&bot, message("about", &by_sms))
+            .await
+            .as_deref(),
         Some("See the web.")
     );
     assert_eq!(
-        answer(&bot, message("loud", &by_sms)).await.as_deref(),
+        first_reply(&bot, message("loud", &by_sms)).await.as_deref(),
         Some("LOUD at Ana's")
     );
     // Without a match in the nested router, the outer routes are tried.
     let bot = Router::new()
         .nest(anything(), Router::new().on(text("a"), "inner"))
         .on(text("b"), "outer");
-    assert_eq!(answer(&bot, said("b", &[])).await.as_deref(), Some("outer"));
+    assert_eq!(
+        first_reply(&bot, message_with("b", &[])).await.as_deref(),
+        Some("outer")
+    );
 }
 
 #[tokio::test]
@@ -278,7 +292,7 @@ async fn handler_as_route_gets_matching_messages() {
         .on_handler(words("loud"), upper)
         .otherwise("?");
     assert_eq!(
-        answer(&bot, message("so loud", &[])).await.as_deref(),
+        first_reply(&bot, message("so loud", &[])).await.as_deref(),
         Some("SO LOUD")
     );
 }
@@ -328,7 +342,7 @@ async fn pattern_match_exceeding_limit_returns_error() {
     let error = long.unwrap_err().to_string();
     assert!(error.contains("too long with this message"), "{error}");
     assert!(!error.contains("abab"), "{error}");
-    let short = answer(&bot, message(&"ab".repeat(100), &[])).await;
+    let short = first_reply(&bot, message(&"ab".repeat(100), &[])).await;
     assert_eq!(short.as_deref(), Some("none"));
 }
 
@@ -336,8 +350,8 @@ async fn pattern_match_exceeding_limit_returns_error() {
 async fn combined_filters_merge_their_captures() {
     let filter = regex(r"(?<id>\d+)") & regex("(?<size>small|large)");
     let bot = Router::new().on(filter, order).otherwise("?");
-    let said = answer(&bot, message("a large one: 7", &[])).await;
-    assert_eq!(said.as_deref(), Some("order 7 large"));
+    let reply = first_reply(&bot, message("a large one: 7", &[])).await;
+    assert_eq!(reply.as_deref(), Some("order 7 large"));
 }
 
 proptest! {
@@ -361,7 +375,7 @@ proptest! {
                 }
                 bot = bot.on(filter(row), at.to_string());
             }
-            let answer = answer(&bot, message(&body, &[])).await;
+            let answer = first_reply(&bot, message(&body, &[])).await;
             assert_eq!(answer, expected);
         });
     }

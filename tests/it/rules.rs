@@ -10,7 +10,9 @@ use replyhook::handler::RuleSet;
 use replyhook::testing::TestBot;
 use serde_json::json;
 
-use crate::support::{ANA, Dev, Scripted, Server, TestApp, Webhook, replyhook, root, says};
+use crate::support::{
+    ANA, Dev, ScriptedServer, Server, TestApp, Webhook, replyhook, root, twiml_message,
+};
 
 mod bombs;
 mod examples;
@@ -19,9 +21,9 @@ mod problems;
 const SHOP: &str = include_str!("../../examples/rules/shop.toml");
 
 /// Rules file that a test can change.
-struct File(tempfile::TempDir);
+struct TempRules(tempfile::TempDir);
 
-impl File {
+impl TempRules {
     fn new(rules: &str) -> Self {
         let file = Self(tempfile::tempdir().unwrap());
         file.write(rules);
@@ -44,18 +46,18 @@ impl File {
     }
 }
 
-fn app(rules: &str) -> (TestApp, File) {
+fn app(rules: &str) -> (TestApp, TempRules) {
     app_with(rules, &[])
 }
 
-fn app_with(rules: &str, env: &[(&str, &str)]) -> (TestApp, File) {
-    let file = File::new(rules);
+fn app_with(rules: &str, env: &[(&str, &str)]) -> (TestApp, TempRules) {
+    let file = TempRules::new(rules);
     let name = file.name();
-    let own = [
+    let base_env = [
         ("REPLYHOOK__HANDLER__KIND", "rules"),
         ("REPLYHOOK__HANDLER__RULES", name.as_str()),
     ];
-    let app = TestApp::build(&[&own[..], env].concat(), |builder| builder);
+    let app = TestApp::build(&[&base_env[..], env].concat(), |builder| builder);
     (app, file)
 }
 
@@ -149,16 +151,16 @@ reply = "{{ body | upper }}: {{ date }} {{ time }} {{ weekday }}"
 "#);
     assert_eq!(
         app.says(1, "order 2 cakes").await,
-        says("7.0 for 2 cakes, whatsapp, +15550001111")
+        twiml_message("7.0 for 2 cakes, whatsapp, +15550001111")
     );
     assert_eq!(
         app.says(2, "Order 4").await,
-        says("14.0 for 4 pieces, whatsapp, +15550001111")
+        twiml_message("14.0 for 4 pieces, whatsapp, +15550001111")
     );
     let german = Webhook::message(3, "order 4").with("From", "whatsapp:+4915112345678");
     assert!(app.send(german).await.twiml().contains("ORDER 4: "));
     let pressed = Webhook::message(4, "Yes").with("ButtonPayload", "yes:2");
-    assert_eq!(app.send(pressed).await.twiml(), says("yes:2"));
+    assert_eq!(app.send(pressed).await.twiml(), twiml_message("yes:2"));
     assert_eq!(app.says(5, "Nothing").await, crate::support::EMPTY);
 }
 
@@ -169,7 +171,7 @@ async fn template_filters_format_prices_links_and_markup() {
     );
     assert_eq!(
         app.says(1, "a *b* é").await,
-        says(
+        twiml_message(
             "3.00 https://example.com/?q=a%20%2Ab%2A%20%C3%A9 a \u{2060}*\u{2060}b\u{2060}*\u{2060} é"
         )
     );
@@ -177,8 +179,8 @@ async fn template_filters_format_prices_links_and_markup() {
 
 #[tokio::test]
 async fn forward_rule_sends_only_its_messages_to_service() {
-    let service = Scripted::start().await;
-    service.answers("/message", 200, "text/plain", "from the service");
+    let service = ScriptedServer::start().await;
+    service.queue_response("/message", 200, "text/plain", "from the service");
     let url = format!("{}/message", service.url());
     let env = [
         ("REPLYHOOK__HANDLER__FORWARD_URL", url.as_str()),
@@ -190,10 +192,10 @@ async fn forward_rule_sends_only_its_messages_to_service() {
     let rules =
         "[[rule]]\nwhen.text = \"hi\"\nreply = \"from the rules\"\n[otherwise]\nforward = true\n";
     let (app, _file) = app_with(rules, &env);
-    assert_eq!(app.says(1, "hi").await, says("from the rules"));
-    assert!(service.asked().is_empty());
-    assert_eq!(app.says(2, "ho").await, says("from the service"));
-    assert_eq!(service.asked().len(), 1);
+    assert_eq!(app.says(1, "hi").await, twiml_message("from the rules"));
+    assert!(service.requests().is_empty());
+    assert_eq!(app.says(2, "ho").await, twiml_message("from the service"));
+    assert_eq!(service.requests().len(), 1);
 }
 
 #[tokio::test]
@@ -205,9 +207,9 @@ async fn missing_value_fails_only_its_rule() {
     );
     for (number, text) in [(1, "where"), (2, "picture")] {
         let answer = app.send(Webhook::message(number, text)).await;
-        assert_eq!(answer.rejected(500), "handler failed\n");
+        assert_eq!(answer.assert_rejected(500), "handler failed\n");
     }
-    assert_eq!(app.says(3, "hi").await, says("ok"));
+    assert_eq!(app.says(3, "hi").await, twiml_message("ok"));
 }
 
 #[tokio::test]
@@ -215,24 +217,24 @@ async fn first_contact_matcher_works_in_server_and_examples() {
     let rules = "[[rule]]\nwhen.first_contact = true\nreply = \"Welcome!\"\n[otherwise]\nreply = \"Again.\"\n\
          [[example]]\nturns = [{ says = \"a\", gets = \"Welcome!\" }, { says = \"b\", gets = \"Again.\" }]\n";
     let (app, file) = app(rules);
-    assert_eq!(app.says(1, "hi").await, says("Welcome!"));
-    assert_eq!(app.says(2, "hi").await, says("Again."));
+    assert_eq!(app.says(1, "hi").await, twiml_message("Welcome!"));
+    assert_eq!(app.says(2, "hi").await, twiml_message("Again."));
     let other = Webhook::message(3, "hi").with("From", "whatsapp:+15550009999");
-    assert_eq!(app.send(other).await.twiml(), says("Welcome!"));
+    assert_eq!(app.send(other).await.twiml(), twiml_message("Welcome!"));
     let (code, output, _) = replyhook(&["rules", "test", &file.name()], &[], "");
     assert_eq!(code, 0, "{output}");
 }
 
 #[tokio::test]
 async fn rules_hot_reload_keeps_old_rules_on_error() {
-    let file = File::new("[otherwise]\nreply = \"one\"\n");
+    let file = TempRules::new("[otherwise]\nreply = \"one\"\n");
     let name = file.name();
     let server = Server::start(&[
         ("REPLYHOOK__HANDLER__KIND", "rules"),
         ("REPLYHOOK__HANDLER__RULES", &name),
     ]);
     let mut number = 0;
-    let mut said = || {
+    let mut send_next = || {
         number += 1;
         let text = format!("message {number}");
         server
@@ -240,19 +242,19 @@ async fn rules_hot_reload_keeps_old_rules_on_error() {
             .twiml()
             .to_owned()
     };
-    assert_eq!(said(), says("one"));
+    assert_eq!(send_next(), twiml_message("one"));
     file.write("[otherwise]\nreply = \"two\"\n[opt_out]\nstop_reply = \"Gone.\"\n");
     server.wait_for("reloaded rules");
-    assert_eq!(said(), says("two"));
+    assert_eq!(send_next(), twiml_message("two"));
     file.write("[otherwise]\nreply = \"three {{ nme }}\"\n");
     let line = server.wait_for("could not reload rules; the previous rules stay in use");
     assert!(
         line.contains("line 2, column 19: nme is not defined here: did you mean"),
         "{line}"
     );
-    assert_eq!(said(), says("two"));
+    assert_eq!(send_next(), twiml_message("two"));
     let stop = Webhook::message(900, "STOP").with("From", "whatsapp:+15550007777");
-    assert_eq!(server.send(&stop).twiml(), says("Gone."));
+    assert_eq!(server.send(&stop).twiml(), twiml_message("Gone."));
 }
 
 #[tokio::test]
@@ -264,7 +266,7 @@ async fn handoff_rule_redirects_message_and_later_messages() {
     let table = RuleSet::parse(&rules).unwrap().table();
     assert!(table.contains(&format!("hands off to {flow}")), "{table}");
     let (app, _file) = app(&rules);
-    assert_eq!(app.says(1, "hi").await, says("mine"));
+    assert_eq!(app.says(1, "hi").await, twiml_message("mine"));
     let redirect = format!("<Response><Redirect method=\"POST\">{flow}</Redirect></Response>");
     assert!(app.says(2, "human").await.ends_with(&redirect));
     assert!(app.says(3, "hi").await.ends_with(&redirect));
@@ -292,7 +294,7 @@ async fn handoff_rule_redirects_message_and_later_messages() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dev_hot_reload_reports_invalid_rules_to_page() {
-    let file = File::new("[otherwise]\nreply = \"one\"\n");
+    let file = TempRules::new("[otherwise]\nreply = \"one\"\n");
     let name = file.name();
     let dev = Dev::start_with(
         &["--port", "0"],
@@ -301,7 +303,7 @@ async fn dev_hot_reload_reports_invalid_rules_to_page() {
             ("REPLYHOOK__HANDLER__RULES", &name),
         ],
     );
-    let said = |text: &str| {
+    let reply_to = |text: &str| {
         let exchange = dev.says(&json!({"from": ANA, "to": crate::support::SANDBOX, "body": text}));
         exchange["messages"][0]["body"].clone()
     };
@@ -318,18 +320,18 @@ async fn dev_hot_reload_reports_invalid_rules_to_page() {
             }
         }
     };
-    assert_eq!(said("a"), "one");
+    assert_eq!(reply_to("a"), "one");
     file.write("[otherwise]\nreply = \"two\"\n");
     assert_eq!(page_gets().await, json!({"ok": true, "message": null}));
-    assert_eq!(said("b"), "two");
+    assert_eq!(reply_to("b"), "two");
     file.write("[otherwise]\nrepply = \"three\"\n");
     let wrong = "line 2, column 1: repply is not known here: did you mean reply?";
     assert_eq!(page_gets().await, json!({"ok": false, "message": wrong}));
-    assert_eq!(said("c"), "two");
+    assert_eq!(reply_to("c"), "two");
 }
 
 /// Runs the rules' examples, and returns the unexpected results.
-fn examples_fail(rules: &str) -> Vec<String> {
+fn failed_examples(rules: &str) -> Vec<String> {
     let results = RuleSet::parse(rules).unwrap().run_examples();
     let failures = results.into_iter().filter_map(|result| result.failure);
     let found = failures.map(|failure| format!("line {}: {}", failure.line, failure.found));
@@ -337,7 +339,7 @@ fn examples_fail(rules: &str) -> Vec<String> {
 }
 
 /// Rules whose only form asks for one value, with an example for each answer and the bot's reply to it.
-fn answers(kind: &str, answers: &[(&str, &str)]) -> String {
+fn form_rules(kind: &str, answers: &[(&str, &str)]) -> String {
     let form = format!(
         "[otherwise]\nask = \"f\"\n[[form]]\nname = \"f\"\ndone = \"got {{{{ a }}}}\"\n\
          [[form.ask]]\nfield = \"a\"\nquestion = \"?\"\nhint = \"again\"\n{kind}\n"
@@ -353,7 +355,7 @@ fn answers(kind: &str, answers: &[(&str, &str)]) -> String {
 #[test]
 fn form_answers_are_parsed_in_common_spellings() {
     let nothing: [String; 0] = [];
-    let numbers = answers(
+    let numbers = form_rules(
         "type = \"number\"",
         &[
             ("3", "got 3"),
@@ -372,8 +374,8 @@ fn form_answers_are_parsed_in_common_spellings() {
             ("inf", "again"),
         ],
     );
-    assert_eq!(examples_fail(&numbers), nothing);
-    let integers = answers(
+    assert_eq!(failed_examples(&numbers), nothing);
+    let integers = form_rules(
         "type = \"integer\"",
         &[
             ("４２", "got 42"),
@@ -381,8 +383,8 @@ fn form_answers_are_parsed_in_common_spellings() {
             ("4.2", "again"),
         ],
     );
-    assert_eq!(examples_fail(&integers), nothing);
-    let choices = answers(
+    assert_eq!(failed_examples(&integers), nothing);
+    let choices = form_rules(
         "choice = [\"Window\", \"Bar\"]",
         &[
             ("2.", "got Bar"),
@@ -394,7 +396,7 @@ fn form_answers_are_parsed_in_common_spellings() {
             ("the bar", "again"),
         ],
     );
-    assert_eq!(examples_fail(&choices), nothing);
+    assert_eq!(failed_examples(&choices), nothing);
 }
 
 // Phones write curly quotes, markup and invisible characters.
@@ -418,7 +420,7 @@ fn text_matchers_ignore_phone_typography() {
         let rules = format!(
             "[[rule]]\nwhen.{when}\nreply = \"yes\"\n[otherwise]\nreply = \"no\"\n[[example]]\nsays = \"{says}\"\ngets = \"yes\"\n"
         );
-        assert_eq!(examples_fail(&rules), nothing, "{when} {says}");
+        assert_eq!(failed_examples(&rules), nothing, "{when} {says}");
     }
 }
 
@@ -450,7 +452,7 @@ turns = [
   { says = "which size?", gets = "size any" },
 ]
 "#;
-    assert_eq!(examples_fail(rules), nothing);
+    assert_eq!(failed_examples(rules), nothing);
 }
 
 #[test]
@@ -469,7 +471,7 @@ gets = "Ana, 4, a table, bread, True, []"
 says = "hi"
 gets = "no name"
 "#;
-    assert_eq!(examples_fail(rules), nothing);
+    assert_eq!(failed_examples(rules), nothing);
 }
 
 // The values 0 and false are not missing.
@@ -486,5 +488,5 @@ reply = "{{ profile_name | default('friend') }} {{ zero | default(5) }} {{ no | 
 says = "hi"
 gets = "friend 0 False 5 nowhere"
 "#;
-    assert_eq!(examples_fail(rules), nothing);
+    assert_eq!(failed_examples(rules), nothing);
 }

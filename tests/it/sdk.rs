@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use crate::support::{Server, TOKEN, installed, left_out, root};
+use crate::support::{Server, TOKEN, installed, report_skipped, root};
 
 fn run(program: &mut Command, public_url: &str, seed: &str) {
     let server = Server::start(&[("PUBLIC_URL", public_url)]);
@@ -38,7 +38,7 @@ const PUBLIC_URLS: [(&str, &str); 3] = [
 #[test]
 fn twilio_python_signatures_accepted_and_forgeries_rejected() {
     let Some(python) = installed("REPLYHOOK_TEST_PYTHON") else {
-        return left_out("the official Python library as signer");
+        return report_skipped("the official Python library as signer");
     };
     for (public_url, seed) in PUBLIC_URLS {
         run(
@@ -52,7 +52,7 @@ fn twilio_python_signatures_accepted_and_forgeries_rejected() {
 #[test]
 fn twilio_node_signatures_accepted_and_forgeries_rejected() {
     let Some(modules) = installed("REPLYHOOK_TEST_NODE_MODULES") else {
-        return left_out("the official Node library as signer");
+        return report_skipped("the official Node library as signer");
     };
     for (public_url, seed) in PUBLIC_URLS {
         run(

@@ -14,7 +14,7 @@ const FIRST: &str = "XE00000000000000000000000000000001";
 const SECOND: &str = "XE00000000000000000000000000000002";
 const NUMBER: &str = "whatsapp:+15550002222";
 const OTHER: &str = "whatsapp:+15550003333";
-const OLD: [&str; 3] = [
+const OLD_WEBHOOKS: [&str; 3] = [
     "https://old.example.test/it's#rc=1",
     "https://old.example.test/sorry",
     "",
@@ -22,14 +22,14 @@ const OLD: [&str; 3] = [
 const TUNNEL: &str = "https://tunnel.example.test/a";
 
 /// Console with two senders. The webhook method of the second one is PUT.
-fn console() -> Console {
-    let console = Console::with_sender(OLD);
-    console.enter(|entered| {
+fn start_console() -> Console {
+    let console = Console::with_sender(OLD_WEBHOOKS);
+    console.change(|state| {
         let mut second = sender(["https://second.example.test/", "", ""]);
         second["sid"] = SECOND.into();
         second["sender_id"] = OTHER.into();
         second["webhook"]["callback_method"] = "PUT".into();
-        entered.senders.push(second);
+        state.senders.push(second);
     });
     console
 }
@@ -57,7 +57,7 @@ fn run(console: &Console, args: &[&str], more: &[(&str, &str)]) -> (i32, String,
 }
 
 #[track_caller]
-fn prints(console: &Console, args: &[&str], more: &[(&str, &str)]) -> String {
+fn run_ok(console: &Console, args: &[&str], more: &[(&str, &str)]) -> String {
     let (code, out, err) = run(console, args, more);
     assert_eq!((code, err.as_str()), (0, ""), "{args:?}: {out}");
     out
@@ -70,17 +70,17 @@ fn urls(webhooks: &Value) -> [Value; 3] {
 
 #[test]
 fn senders_are_shown_with_their_webhooks() {
-    let console = console();
-    let [primary, fallback, _] = OLD;
+    let console = start_console();
+    let [primary, fallback, _] = OLD_WEBHOOKS;
     assert_eq!(
-        prints(&console, &["show", NUMBER], &[]),
+        run_ok(&console, &["show", NUMBER], &[]),
         format!(
             "{NUMBER} {FIRST} ONLINE\n  webhook         POST {primary}\n  fallback        POST {fallback}\n  \
              status callback none\n"
         )
     );
-    assert_eq!(prints(&console, &["show"], &[]).lines().count(), 8);
-    let lines = json_lines(&prints(&console, &["show", "--json"], &[]));
+    assert_eq!(run_ok(&console, &["show"], &[]).lines().count(), 8);
+    let lines = json_lines(&run_ok(&console, &["show", "--json"], &[]));
     assert_eq!(
         lines[1],
         json!({
@@ -90,13 +90,13 @@ fn senders_are_shown_with_their_webhooks() {
             "status_callback": null, "status_callback_method": "POST",
         })
     );
-    let by_sid = json_lines(&prints(&console, &["show", SECOND, "--json"], &[]));
+    let by_sid = json_lines(&run_ok(&console, &["show", SECOND, "--json"], &[]));
     assert_eq!(by_sid, lines[1..]);
 }
 
 #[test]
 fn sender_set_changes_only_given_options() {
-    let console = console();
+    let console = start_console();
     let args = [
         "set",
         OTHER,
@@ -104,12 +104,12 @@ fn sender_set_changes_only_given_options() {
         "https://new.example.test/f",
         "--json",
     ];
-    let shown = json_lines(&prints(&console, &args, &[]));
+    let shown = json_lines(&run_ok(&console, &args, &[]));
     assert_eq!(shown[0]["fallback"], "https://new.example.test/f");
     let webhooks = console.webhooks(1);
     assert_eq!(webhooks["callback_url"], "https://second.example.test/");
     assert_eq!(webhooks["callback_method"], "PUT");
-    prints(
+    run_ok(
         &console,
         &["set", OTHER, "--fallback", "", "--method", "POST"],
         &[],
@@ -117,16 +117,20 @@ fn sender_set_changes_only_given_options() {
     let webhooks = console.webhooks(1);
     assert_eq!(webhooks["fallback_url"], Value::Null);
     assert_eq!(webhooks["callback_method"], "POST");
-    assert_eq!(urls(&console.webhooks(0))[0], OLD[0], "sender 0 unchanged");
+    assert_eq!(
+        urls(&console.webhooks(0))[0],
+        OLD_WEBHOOKS[0],
+        "sender 0 unchanged"
+    );
 }
 
 #[test]
 fn sender_set_from_config_sets_all_three_urls() {
-    let console = console();
+    let console = start_console();
     let (code, _, err) = run(&console, &["set", NUMBER, "--from-config"], &[]);
     assert!(code == 2 && err.contains("PUBLIC_URL"), "{err}");
     let here = [("PUBLIC_URL", "https://bot.example.test/b")];
-    prints(&console, &["set", FIRST, "--from-config"], &here);
+    run_ok(&console, &["set", FIRST, "--from-config"], &here);
     let url = |path| Value::from(format!("https://bot.example.test/b/webhook{path}"));
     let expected = [url("#rc=2&rp=ct,5xx"), url("/fallback"), url("/status")];
     assert_eq!(urls(&console.webhooks(0)), expected);
@@ -135,7 +139,7 @@ fn sender_set_from_config_sets_all_three_urls() {
 // Invalid arguments and missing settings change nothing either.
 #[test]
 fn unknown_sender_or_invalid_credentials_change_nothing() {
-    let console = console();
+    let console = start_console();
     let unknown = "whatsapp:+15550009999";
     for args in [
         &["show", unknown][..],
@@ -186,16 +190,16 @@ fn unknown_sender_or_invalid_credentials_change_nothing() {
     assert!(code == 2 && err.contains("TWILIO_ACCOUNT_SID"), "{err}");
     let (code, _, err) = run(&console, &["show"], &[("TWILIO_AUTH_TOKEN", "")]);
     assert!(code == 2 && err.contains("TWILIO_AUTH_TOKEN"), "{err}");
-    assert_eq!(console.set(), []);
+    assert_eq!(console.changes(), []);
 }
 
 /// Starts `replyhook dev` with the tunnel's URL and these senders.
-fn desk(console: &Console, senders: &[&str]) -> Dev {
-    desk_in(&std::env::temp_dir(), console, senders)
+fn start_dev(console: &Console, senders: &[&str]) -> Dev {
+    start_dev_in(&std::env::temp_dir(), console, senders)
 }
 
-/// Like [`desk`], in this folder, which may have files of earlier runs.
-fn desk_in(folder: &Path, console: &Console, senders: &[&str]) -> Dev {
+/// Like [`start_dev`], in this folder, which may have files of earlier runs.
+fn start_dev_in(folder: &Path, console: &Console, senders: &[&str]) -> Dev {
     let env = env(console);
     let env: Vec<_> = env
         .iter()
@@ -206,7 +210,7 @@ fn desk_in(folder: &Path, console: &Console, senders: &[&str]) -> Dev {
     Dev::start_in(folder, &args, &env)
 }
 
-fn tunnelled() -> [Value; 3] {
+fn tunnel_webhooks() -> [Value; 3] {
     ["/webhook", "/webhook/fallback", "/webhook/status"]
         .map(|path| format!("{TUNNEL}{path}").into())
 }
@@ -215,28 +219,28 @@ fn tunnelled() -> [Value; 3] {
 #[test]
 fn tunnel_webhooks_are_restored_on_exit() {
     for signal in [Signal::INT, Signal::TERM] {
-        let console = console();
+        let console = start_console();
         let before = [console.webhooks(0), console.webhooks(1)].map(|webhooks| urls(&webhooks));
-        let mut dev = desk(&console, &[NUMBER, SECOND]);
-        for place in 0..2 {
-            let webhooks = console.webhooks(place);
-            assert_eq!(urls(&webhooks), tunnelled());
+        let mut dev = start_dev(&console, &[NUMBER, SECOND]);
+        for index in 0..2 {
+            let webhooks = console.webhooks(index);
+            assert_eq!(urls(&webhooks), tunnel_webhooks());
             assert_eq!(webhooks["callback_method"], "POST");
         }
-        let said = dev.program.said();
+        let output = dev.program.output();
         let back = format!(
             "replyhook sender set {NUMBER} --webhook 'https://old.example.test/it'\\''s#rc=1' --fallback \
              'https://old.example.test/sorry' --status-callback ''"
         );
-        assert!(said.contains(&back), "{said}");
+        assert!(output.contains(&back), "{output}");
         assert!(
-            !said.contains("Ignored, to keep real credentials out of this run"),
-            "{said}"
+            !output.contains("Ignored, to keep real credentials out of this run"),
+            "{output}"
         );
-        assert_eq!(dev.program.ends_by(signal), Some(0));
+        assert_eq!(dev.program.signal_and_wait(signal), Some(0));
         let empty = |urls: [Value; 3]| urls.map(|url| if url == "" { Value::Null } else { url });
-        for (place, before) in before.into_iter().enumerate() {
-            assert_eq!(urls(&console.webhooks(place)), empty(before));
+        for (index, before) in before.into_iter().enumerate() {
+            assert_eq!(urls(&console.webhooks(index)), empty(before));
         }
         assert_eq!(console.webhooks(1)["callback_method"], "PUT");
     }
@@ -251,24 +255,27 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 // The first run backs up the original webhooks, and later runs keep that backup until one exits normally.
 #[test]
 fn webhooks_after_kill_are_restored_by_next_run() {
-    let console = console();
-    console.enter(|entered| entered.senders[0]["webhook"]["callback_method"] = "PUT".into());
+    let console = start_console();
+    console.change(|state| state.senders[0]["webhook"]["callback_method"] = "PUT".into());
     let folder = tempfile::tempdir().unwrap();
     for _ in 0..2 {
-        let mut dev = desk_in(folder.path(), &console, &[NUMBER]);
-        assert_eq!(urls(&console.webhooks(0)), tunnelled());
-        assert_eq!(dev.program.ends_by(Signal::KILL), None);
+        let mut dev = start_dev_in(folder.path(), &console, &[NUMBER]);
+        assert_eq!(urls(&console.webhooks(0)), tunnel_webhooks());
+        assert_eq!(dev.program.signal_and_wait(Signal::KILL), None);
         let [file] = &files(folder.path())[..] else {
             panic!("{:?}", files(folder.path()))
         };
         let mode = std::fs::metadata(file).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
-    let mut dev = desk_in(folder.path(), &console, &[NUMBER]);
-    let said = dev.program.said();
-    assert!(said.contains("'https://old.example.test/sorry'"), "{said}");
-    assert_eq!(dev.program.ends_by(Signal::INT), Some(0));
-    let [primary, fallback, _] = OLD;
+    let mut dev = start_dev_in(folder.path(), &console, &[NUMBER]);
+    let output = dev.program.output();
+    assert!(
+        output.contains("'https://old.example.test/sorry'"),
+        "{output}"
+    );
+    assert_eq!(dev.program.signal_and_wait(Signal::INT), Some(0));
+    let [primary, fallback, _] = OLD_WEBHOOKS;
     let old = [primary.into(), fallback.into(), Value::Null];
     assert_eq!(urls(&console.webhooks(0)), old);
     assert_eq!(console.webhooks(0)["callback_method"], "PUT");
@@ -279,30 +286,33 @@ fn webhooks_after_kill_are_restored_by_next_run() {
 // elsewhere.
 #[test]
 fn sender_already_on_tunnel_without_backup_stays_unchanged() {
-    let console = console();
+    let console = start_console();
     let folder = tempfile::tempdir().unwrap();
-    let mut dev = desk_in(folder.path(), &console, &[NUMBER, OTHER]);
-    dev.program.ends_by(Signal::KILL);
-    let elsewhere = tempfile::tempdir().unwrap();
-    let mut dev = desk_in(elsewhere.path(), &console, &[NUMBER]);
-    let said = dev.program.said();
-    let told = format!("{NUMBER} had the tunnel's URLs already");
-    assert!(said.contains(&told) && said.contains("they stay"), "{said}");
-    assert!(!said.contains("kill -9"), "{said}");
-    assert_eq!(dev.program.ends_by(Signal::INT), Some(0));
-    assert_eq!(urls(&console.webhooks(0)), tunnelled());
+    let mut dev = start_dev_in(folder.path(), &console, &[NUMBER, OTHER]);
+    dev.program.signal_and_wait(Signal::KILL);
+    let other_folder = tempfile::tempdir().unwrap();
+    let mut dev = start_dev_in(other_folder.path(), &console, &[NUMBER]);
+    let output = dev.program.output();
+    let note = format!("{NUMBER} had the tunnel's URLs already");
+    assert!(
+        output.contains(&note) && output.contains("they stay"),
+        "{output}"
+    );
+    assert!(!output.contains("kill -9"), "{output}");
+    assert_eq!(dev.program.signal_and_wait(Signal::INT), Some(0));
+    assert_eq!(urls(&console.webhooks(0)), tunnel_webhooks());
     // A backup is ignored once the webhook has been changed to another URL.
     let other = "https://deployed.example.test/webhook";
-    console.enter(|entered| entered.senders[1]["webhook"]["callback_url"] = other.into());
-    let mut dev = desk_in(folder.path(), &console, &[NUMBER, OTHER]);
-    assert_eq!(dev.program.ends_by(Signal::INT), Some(0));
+    console.change(|state| state.senders[1]["webhook"]["callback_url"] = other.into());
+    let mut dev = start_dev_in(folder.path(), &console, &[NUMBER, OTHER]);
+    assert_eq!(dev.program.signal_and_wait(Signal::INT), Some(0));
     assert_eq!(urls(&console.webhooks(1))[0], other);
-    assert_eq!(urls(&console.webhooks(0))[0], OLD[0]);
+    assert_eq!(urls(&console.webhooks(0))[0], OLD_WEBHOOKS[0]);
 }
 
 #[test]
 fn failed_webhook_backup_changes_no_sender() {
-    let console = console();
+    let console = start_console();
     let folder = tempfile::tempdir().unwrap();
     // A folder has the name of the backup file.
     let in_the_way = format!("replyhook-dev-{FIRST}.json/x");
@@ -317,33 +327,33 @@ fn failed_webhook_backup_changes_no_sender() {
         .unwrap();
     let err = String::from_utf8_lossy(&failed.stderr);
     assert!(!failed.status.success() && err.contains(FIRST), "{err}");
-    assert_eq!(console.set(), []);
+    assert_eq!(console.changes(), []);
 }
 
 #[test]
 fn dev_without_sender_option_changes_no_sender() {
-    let console = console();
-    let mut dev = desk(&console, &[]);
-    assert_eq!(dev.program.ends_by(Signal::INT), Some(0));
-    assert_eq!(console.set(), []);
+    let console = start_console();
+    let mut dev = start_dev(&console, &[]);
+    assert_eq!(dev.program.signal_and_wait(Signal::INT), Some(0));
+    assert_eq!(console.changes(), []);
 }
 
 #[test]
 fn webhooks_changed_during_run_are_not_restored() {
-    let console = console();
-    let mut dev = desk(&console, &[NUMBER]);
+    let console = start_console();
+    let mut dev = start_dev(&console, &[NUMBER]);
     let other = "https://deployed.example.test/webhook";
-    console.enter(|entered| entered.senders[0]["webhook"]["callback_url"] = other.into());
-    assert_eq!(dev.program.ends_by(Signal::INT), Some(0));
+    console.change(|state| state.senders[0]["webhook"]["callback_url"] = other.into());
+    assert_eq!(dev.program.signal_and_wait(Signal::INT), Some(0));
     assert_eq!(urls(&console.webhooks(0))[0], other);
-    assert_eq!(console.set().len(), 1);
+    assert_eq!(console.changes().len(), 1);
 }
 
 // An unknown sender is reported before any sender is changed.
 #[test]
 fn failed_sender_update_restores_earlier_senders() {
-    let console = console();
-    console.enter(|entered| entered.stuck = vec![SECOND]);
+    let console = start_console();
+    console.change(|state| state.unchangeable = vec![SECOND]);
     let env = env(&console);
     let env: Vec<_> = env
         .iter()
@@ -362,36 +372,36 @@ fn failed_sender_update_restores_earlier_senders() {
     let (code, out, err) = replyhook(&[&dev[..], &both].concat(), &env, "");
     assert_eq!((code, out.as_str()), (1, ""), "{err}");
     assert!(err.contains("63100"), "{err}");
-    let [primary, fallback, _] = OLD;
+    let [primary, fallback, _] = OLD_WEBHOOKS;
     assert_eq!(
         urls(&console.webhooks(0)),
         [primary.into(), fallback.into(), Value::Null]
     );
-    let touched = console.set().len();
+    let touched = console.changes().len();
     let both = ["--sender", NUMBER, "--sender", "whatsapp:+15550009999"];
     let (code, _, err) = replyhook(&[&dev[..], &both].concat(), &env, "");
     assert!(code == 1 && err.contains("no WhatsApp sender"), "{err}");
-    assert_eq!(console.set().len(), touched);
+    assert_eq!(console.changes().len(), touched);
     let (code, _, err) = replyhook(&["dev", "--sender", NUMBER], &env, "");
     assert!(code == 2 && err.contains("--tunnel-url"), "{err}");
 }
 
 #[test]
 fn failed_restore_prints_manual_command() {
-    let console = console();
-    let mut dev = desk(&console, &[NUMBER]);
-    console.enter(|entered| entered.stuck = vec![FIRST]);
-    assert_eq!(dev.program.ends_by(Signal::INT), Some(1));
+    let console = start_console();
+    let mut dev = start_dev(&console, &[NUMBER]);
+    console.change(|state| state.unchangeable = vec![FIRST]);
+    assert_eq!(dev.program.signal_and_wait(Signal::INT), Some(1));
     let way = "replyhook sender set whatsapp:+15550002222 --webhook";
     dev.program
         .wait_for("way back", |line| line.starts_with(way).then_some(()));
-    let said = dev.program.said();
-    assert!(said.contains("Twilio still calls the tunnel"), "{said}");
+    let output = dev.program.output();
+    assert!(output.contains("Twilio still calls the tunnel"), "{output}");
 }
 
 #[test]
 fn webhooks_are_restored_after_startup_error() {
-    let console = console();
+    let console = start_console();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
     let failed = Command::new(env!("CARGO_BIN_EXE_replyhook"))
         .args(["dev", "--port", "0", "--emulator-port", "0"])
@@ -405,9 +415,9 @@ fn webhooks_are_restored_after_startup_error() {
         .status();
     assert_eq!(failed.unwrap().code(), Some(2));
     let set: Vec<_> = console
-        .set()
+        .changes()
         .iter()
         .map(|(_, webhooks)| urls(webhooks))
         .collect();
-    assert_eq!(set, [tunnelled(), OLD.map(Value::from)]);
+    assert_eq!(set, [tunnel_webhooks(), OLD_WEBHOOKS.map(Value::from)]);
 }

@@ -302,7 +302,7 @@ async fn threat_01_forged_or_missing_signature_is_rejected_before_handler() {
             .to(&format!("/webhook?{}", good.form.encode())),
     ] {
         assert_eq!(
-            app.send(forged).await.rejected(403),
+            app.send(forged).await.assert_rejected(403),
             "signature not valid\n"
         );
     }
@@ -320,13 +320,13 @@ async fn threat_02_two_signature_headers_are_rejected_even_if_valid() {
     let valid = good.signature_for(ORIGIN);
     app.send(good.clone().header("X-Twilio-Signature", &valid))
         .await
-        .rejected(403);
+        .assert_rejected(403);
     app.send(
         good.clone()
             .header("x-twilio-signature", &base64_of(&[0; 20])),
     )
     .await
-    .rejected(403);
+    .assert_rejected(403);
     app.send(good).await.twiml();
 }
 
@@ -355,7 +355,9 @@ async fn threat_03_signature_other_than_canonical_base64_is_rejected() {
         "!!!!!!!!!!!!!!!!!!!!!!!!!!!!",
         &megabyte,
     ] {
-        app.send(good.clone().signature(odd)).await.rejected(403);
+        app.send(good.clone().signature(odd))
+            .await
+            .assert_rejected(403);
     }
 }
 
@@ -435,7 +437,7 @@ async fn threat_05_secondary_auth_token_is_accepted_only_while_configured() {
     let done = TestApp::echo();
     done.send(Webhook::message(1, "hi").token(OTHER_TOKEN))
         .await
-        .rejected(403);
+        .assert_rejected(403);
 }
 
 #[tokio::test]
@@ -464,17 +466,17 @@ async fn threat_06_valid_signature_for_unknown_account_is_rejected() {
             .signature(&base64_of(&[0; 20])),
     )
     .await
-    .rejected(403);
+    .assert_rejected(403);
     // The requests of a subaccount verify with its own auth token only.
     app.send(Webhook::message(3, "hi").with("AccountSid", OTHER))
         .await
-        .rejected(403);
+        .assert_rejected(403);
     app.send(Webhook::message(4, "hi").token(OTHER_TOKEN))
         .await
-        .rejected(403);
+        .assert_rejected(403);
     app.send(Webhook::message(5, "hi").with("AccountSid", "AC000000000000000000000000000000ee"))
         .await
-        .rejected(403);
+        .assert_rejected(403);
     assert_eq!(
         app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="rejected_account"}"#)
             .await,
@@ -514,7 +516,7 @@ async fn threat_09_host_and_forwarding_headers_do_not_affect_verification() {
                     .signed_for(url),
             )
             .await
-            .rejected(403);
+            .assert_rejected(403);
         }
     }
     // Only the path and query of an absolute-form target count.
@@ -531,7 +533,7 @@ async fn threat_09_host_and_forwarding_headers_do_not_affect_verification() {
             .signed_for(&format!("{ORIGIN}/webhook")),
     )
     .await
-    .rejected(403);
+    .assert_rejected(403);
 }
 
 #[tokio::test]
@@ -600,7 +602,7 @@ async fn threat_12_get_webhook_is_accepted_and_never_cached() {
                 .signature(&base64_of(&[1; 20])),
         )
         .await;
-    rejected.rejected(403);
+    rejected.assert_rejected(403);
     assert_eq!(rejected.header("cache-control"), Some("no-store"));
     assert_eq!(
         app.send(Webhook::message(3, "hi"))
@@ -680,8 +682,8 @@ async fn threat_13_non_form_body_requires_hash_in_url() {
         )
         .unwrap(),
     );
-    app.send(webhook.clone()).await.rejected(415);
-    app.send(webhook.body("{}")).await.rejected(403);
+    app.send(webhook.clone()).await.assert_rejected(415);
+    app.send(webhook.body("{}")).await.assert_rejected(403);
 }
 
 // Other parameters may repeat and verify as Twilio signs them.
@@ -717,7 +719,7 @@ async fn threat_22_conflicting_values_of_deciding_parameter_are_rejected() {
         let webhook = Webhook::message(3, "hi")
             .also(name, "one")
             .also(name, "two");
-        app.send(webhook).await.rejected(400);
+        app.send(webhook).await.assert_rejected(400);
     }
     assert_eq!(
         app.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="bad_form"}"#)

@@ -28,11 +28,11 @@ fn callback(status: &str) -> Webhook {
 
 #[tokio::test]
 async fn status_callback_is_parsed_and_passed_to_hook() {
-    let told: Arc<Mutex<Vec<StatusUpdate>>> = Arc::default();
-    let tell = told.clone();
+    let updates: Arc<Mutex<Vec<StatusUpdate>>> = Arc::default();
+    let recorder = updates.clone();
     let app = TestApp::build(&[], |app| {
         app.on_status(move |update| {
-            tell.lock().unwrap().push(update);
+            recorder.lock().unwrap().push(update);
             async {}
         })
     });
@@ -43,29 +43,32 @@ async fn status_callback_is_parsed_and_passed_to_hook() {
         .with("EventType", "UNDELIVERED");
     assert_eq!(app.send(failed).await.twiml(), EMPTY);
     assert_eq!(app.send(callback("teleported")).await.twiml(), EMPTY);
-    let told = std::mem::take(&mut *told.lock().unwrap());
-    assert_eq!(told[0].status, MessageStatus::Sent);
+    let updates = std::mem::take(&mut *updates.lock().unwrap());
+    assert_eq!(updates[0].status, MessageStatus::Sent);
     assert_eq!(
         (
-            told[0].structured_message,
-            told[0].channel_prefix.as_deref()
+            updates[0].structured_message,
+            updates[0].channel_prefix.as_deref()
         ),
         (Some(false), Some("whatsapp"))
     );
     assert_eq!(
-        told[0].channel_install_sid.unwrap().as_str(),
+        updates[0].channel_install_sid.unwrap().as_str(),
         "XE00000000000000000000000000000001"
     );
     assert_eq!(
-        (told[1].status.is_failure(), told[1].error_code.unwrap().0),
+        (
+            updates[1].status.is_failure(),
+            updates[1].error_code.unwrap().0
+        ),
         (true, 63016)
     );
     assert_eq!(
-        told[1].error_code.unwrap().meaning(),
+        updates[1].error_code.unwrap().meaning(),
         Some("free-form text outside the 24-hour window: use a template")
     );
-    assert_eq!(told[2].status, MessageStatus::Other("teleported".into()));
-    assert_eq!(told[2].status.rank(), None);
+    assert_eq!(updates[2].status, MessageStatus::Other("teleported".into()));
+    assert_eq!(updates[2].status.rank(), None);
     for (status, count) in [("sent", 1.0), ("undelivered", 1.0), ("other", 1.0)] {
         assert_eq!(
             app.metric(&format!(
@@ -97,12 +100,14 @@ async fn invalid_status_callback_is_rejected() {
     let app = TestApp::echo();
     app.send(callback("sent").without("MessageStatus"))
         .await
-        .rejected(400);
+        .assert_rejected(400);
     app.send(callback("sent").with("MessageSid", "SM1"))
         .await
-        .rejected(400);
+        .assert_rejected(400);
     app.send(callback("sent").also("MessageStatus", "read"))
         .await
-        .rejected(400);
-    app.send(callback("sent").signature("")).await.rejected(403);
+        .assert_rejected(400);
+    app.send(callback("sent").signature(""))
+        .await
+        .assert_rejected(403);
 }

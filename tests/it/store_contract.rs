@@ -110,7 +110,7 @@ impl Backend {
             #[cfg(feature = "postgres")]
             Kind::Postgres => {
                 let store = replyhook::store::postgres::PostgresStore::new(self.database().url());
-                Arc::new(store.with_operation_timeout(PATIENCE))
+                Arc::new(store.with_operation_timeout(OPERATION_TIMEOUT))
             }
         }
     }
@@ -146,7 +146,7 @@ fn run(kind: Kind, test: impl AsyncFnOnce(&mut Backend)) {
         let database = match kind {
             Kind::Postgres => {
                 let Some(database) = crate::support::postgres::TestDatabase::create().await else {
-                    return crate::support::left_out("the store's contract over PostgreSQL");
+                    return crate::support::report_skipped("the store's contract over PostgreSQL");
                 };
                 Some(database)
             }
@@ -176,12 +176,12 @@ fn run(kind: Kind, test: impl AsyncFnOnce(&mut Backend)) {
 
 /// Operation timeout for a database on a machine that is busy with other tests.
 #[cfg(feature = "postgres")]
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
-const US: &str = "whatsapp:+15550002222";
+const OPERATION_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+const SENDER: &str = "whatsapp:+15550002222";
 const ANA: &str = "whatsapp:+15550001111";
 const ANA_ID: &str = "whatsapp:US.13491208655302741918";
 const BEN: &str = "whatsapp:+15550003333";
-const APOLOGY: &str = "<Response><Message>Sorry</Message></Response>";
+const FALLBACK_TWIML: &str = "<Response><Message>Sorry</Message></Response>";
 const SERVICE: &str = "MG00000000000000000000000000000001";
 const RETRY: CrashPolicy = CrashPolicy {
     retry: true,
@@ -205,11 +205,11 @@ fn service() -> MessagingServiceSid {
 }
 
 /// Ana's message with this number, received as many seconds after the start.
-fn arrival(number: u64) -> NewInbound {
+fn new_inbound(number: u64) -> NewInbound {
     NewInbound {
         account: account(),
         sid: sid(number),
-        sender: US.into(),
+        sender: SENDER.into(),
         user: vec![ANA.into()],
         service: None,
         auth_token: AuthTokenKind::Primary,
@@ -217,33 +217,33 @@ fn arrival(number: u64) -> NewInbound {
         consent: None,
         max_attempts: 3,
         retry_after_crash: true,
-        final_response: APOLOGY.to_owned(),
+        final_response: FALLBACK_TWIML.to_owned(),
         received_at: at(i64::try_from(number).unwrap()),
     }
 }
 
-fn from(user: &[&str], number: u64) -> NewInbound {
+fn inbound_from(user: &[&str], number: u64) -> NewInbound {
     NewInbound {
         user: user.iter().map(|user| Address::from(*user)).collect(),
-        ..arrival(number)
+        ..new_inbound(number)
     }
 }
 
-fn stop() -> ConsentKeyword {
+fn stop_keyword() -> ConsentKeyword {
     ConsentKeyword::Stop {
         source: ConsentSource::Keyword,
         confirmation: "stopped".to_owned(),
     }
 }
 
-fn start() -> ConsentKeyword {
+fn start_keyword() -> ConsentKeyword {
     ConsentKeyword::Start {
         source: ConsentSource::Keyword,
         confirmation: "started".to_owned(),
     }
 }
 
-fn saying(consent: ConsentKeyword, arrival: NewInbound) -> NewInbound {
+fn with_keyword(consent: ConsentKeyword, arrival: NewInbound) -> NewInbound {
     NewInbound {
         consent: Some(consent),
         ..arrival
@@ -252,7 +252,7 @@ fn saying(consent: ConsentKeyword, arrival: NewInbound) -> NewInbound {
 
 /// Returns the claim of an accepted message.
 #[track_caller]
-fn claimed(acceptance: &AcceptOutcome) -> Claim {
+fn expect_claimed(acceptance: &AcceptOutcome) -> Claim {
     match acceptance {
         AcceptOutcome::Claimed(claim) => *claim,
         other => panic!("{other:?} is not a claim"),
@@ -260,21 +260,21 @@ fn claimed(acceptance: &AcceptOutcome) -> Claim {
 }
 
 #[track_caller]
-fn waiting(acceptance: &AcceptOutcome) -> i64 {
+fn expect_queued(acceptance: &AcceptOutcome) -> i64 {
     match acceptance {
         AcceptOutcome::Queued { id, .. } => *id,
         other => panic!("{other:?} is not queued"),
     }
 }
 
-async fn begin(store: &dyn Store, arrival: NewInbound) -> Claim {
-    claimed(&store.accept(std::sync::Arc::new(arrival)).await.unwrap())
+async fn accept_claimed(store: &dyn Store, arrival: NewInbound) -> Claim {
+    expect_claimed(&store.accept(std::sync::Arc::new(arrival)).await.unwrap())
 }
 
 /// Accepts a message and replies by TwiML.
-async fn converse(store: &dyn Store, arrival: NewInbound) {
+async fn accept_and_answer(store: &dyn Store, arrival: NewInbound) {
     let now = arrival.received_at;
-    let claim = begin(store, arrival).await;
+    let claim = accept_claimed(store, arrival).await;
     let twiml = Some("<Response/>".to_owned());
     store
         .complete_inline(claim, twiml, Completion::default(), now)
@@ -287,7 +287,7 @@ fn reply(text: &str) -> NewOutbound {
     NewOutbound {
         account: account(),
         auth_token: AuthTokenKind::Primary,
-        sender: US.into(),
+        sender: SENDER.into(),
         user: ANA.into(),
         service: None,
         params: [("To", ANA), ("Body", text)]
@@ -298,9 +298,9 @@ fn reply(text: &str) -> NewOutbound {
 }
 
 /// Accepts a message and queues its replies for the REST API.
-async fn defer(store: &dyn Store, arrival: NewInbound, texts: &[&str]) -> Claim {
+async fn reply_via_rest(store: &dyn Store, arrival: NewInbound, texts: &[&str]) -> Claim {
     let now = arrival.received_at;
-    let claim = begin(store, arrival).await;
+    let claim = accept_claimed(store, arrival).await;
     let replies = texts.iter().map(|text| reply(text)).collect();
     assert!(
         store
@@ -311,7 +311,7 @@ async fn defer(store: &dyn Store, arrival: NewInbound, texts: &[&str]) -> Claim 
     claim
 }
 
-fn sent(number: u64) -> SendOutcome {
+fn sent_outcome(number: u64) -> SendOutcome {
     SendOutcome::Sent {
         sid: sid(number),
         status: MessageStatus::Queued,
@@ -345,7 +345,7 @@ async fn deliver(store: &dyn Store, seconds: i64) -> Vec<OutboundMessage> {
         for message in claimed {
             let number = 1000 + message.id.unsigned_abs();
             store
-                .record_outcome(message.id, sent(number), at(seconds))
+                .record_outcome(message.id, sent_outcome(number), at(seconds))
                 .await
                 .unwrap();
             delivered.push(message);
@@ -361,7 +361,7 @@ fn bodies(messages: &[OutboundMessage]) -> Vec<&str> {
 }
 
 /// Returns a message as an operator sees it.
-async fn shown(store: &dyn Store, number: u64) -> MessageRow {
+async fn message_row(store: &dyn Store, number: u64) -> MessageRow {
     let filter = MessageFilter {
         sid: Some(sid(number)),
         limit: 1,

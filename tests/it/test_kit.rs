@@ -110,7 +110,7 @@ async fn loop_detection_is_off_unless_enabled() {
 }
 
 /// Returns whether an assertion panics.
-fn fails(answer: &DeliveryExchange, assertion: impl FnOnce(&DeliveryExchange)) -> bool {
+fn panics(answer: &DeliveryExchange, assertion: impl FnOnce(&DeliveryExchange)) -> bool {
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| assertion(answer)));
     outcome.is_err()
 }
@@ -120,26 +120,26 @@ async fn assertions_fail_when_they_should() {
     let bot = bot().await;
     let ana = bot.whatsapp("+34600000001");
     let answer = ana.says("one").await;
-    assert!(fails(&answer, |answer| _ = answer.assert_reply("Got two.")));
-    assert!(fails(&answer, |answer| _ = answer.assert_no_reply()));
-    assert!(fails(&answer, |answer| _ = answer.assert_media(1)));
-    assert!(fails(&answer, |answer| _ = answer.assert_fallback("Got one.")));
-    assert!(fails(&answer, |answer| _ = answer.assert_handler_runs(2)));
-    assert!(fails(&answer, |answer| {
+    assert!(panics(&answer, |answer| _ = answer.assert_reply("Got two.")));
+    assert!(panics(&answer, |answer| _ = answer.assert_no_reply()));
+    assert!(panics(&answer, |answer| _ = answer.assert_media(1)));
+    assert!(panics(&answer, |answer| _ = answer.assert_fallback("Got one.")));
+    assert!(panics(&answer, |answer| _ = answer.assert_handler_runs(2)));
+    assert!(panics(&answer, |answer| {
         _ = answer.assert_replied_via_rest("Got one.");
     }));
     bot.set_handler_failing(true).await;
     let failed = ana.says("two").await;
-    assert!(fails(&failed, |answer| _ = answer.assert_replied_inline()));
+    assert!(panics(&failed, |answer| _ = answer.assert_replied_inline()));
     bot.set_handler_failing(false).await;
     bot.set_handler_latency(Duration::from_secs(20)).await;
     let late = ana.says("three").await;
-    assert!(fails(&late, |answer| _ = answer.assert_replied_inline()));
+    assert!(panics(&late, |answer| _ = answer.assert_replied_inline()));
     let sent = bot.send_to(&ana, "x").await;
     assert!(std::panic::catch_unwind(|| _ = sent.assert_rejected(63016)).is_err());
-    let nobody = TestBot::start(|| App::builder().handler(shop)).await;
+    let unused_bot = TestBot::start(|| App::builder().handler(shop)).await;
     assert!(
-        AssertUnwindSafe(nobody.redeliver())
+        AssertUnwindSafe(unused_bot.redeliver())
             .catch_unwind()
             .await
             .is_err()
@@ -155,9 +155,9 @@ async fn recording_replays_and_detects_difference() {
     options.port = Some(0);
     options.record_dir = Some(folder.path().to_owned());
     let sources = Sources::default();
-    let desk = replyhook::DevServer::start(App::builder().handler(shop), sources, options);
-    let desk = desk.await.unwrap();
-    let remote = replyhook::emulator::EmulatorClient::new(desk.emulator().url()).unwrap();
+    let dev_server = replyhook::DevServer::start(App::builder().handler(shop), sources, options);
+    let dev_server = dev_server.await.unwrap();
+    let remote = replyhook::emulator::EmulatorClient::new(dev_server.emulator().url()).unwrap();
     for body in ["one", "I am Ana García, +34600000001"] {
         let message = serde_json::json!({
             "from": "whatsapp:+34600000001", "body": body, "profile_name": "Ana García",
@@ -172,13 +172,13 @@ async fn recording_replays_and_detects_difference() {
         };
         files.into_iter().map(read).collect::<Vec<_>>()
     };
-    let patience = tokio::time::timeout(Duration::from_secs(20), async {
+    let wait = tokio::time::timeout(Duration::from_secs(20), async {
         while written().len() < 2 || written().iter().any(String::is_empty) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     });
-    patience.await.unwrap();
-    desk.stop().await;
+    wait.await.unwrap();
+    dev_server.stop().await;
     let text = written().concat();
     for real in ["34600000001", "Ana", "García"] {
         assert!(!text.contains(real), "{real} is in {text}");

@@ -3,7 +3,7 @@
 #[cfg(not(feature = "otel"))]
 #[test]
 fn spans_are_exported_via_otlp() {
-    crate::support::left_out("traces: built without the feature otel");
+    crate::support::report_skipped("traces: built without the feature otel");
 }
 
 #[cfg(feature = "otel")]
@@ -11,18 +11,18 @@ fn spans_are_exported_via_otlp() {
 fn spans_are_exported_via_otlp() {
     use std::io::{Read, Write};
 
-    use crate::support::{Server, Webhook, says};
+    use crate::support::{Server, Webhook, twiml_message};
 
     let receiver = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}/v1/traces", receiver.local_addr().unwrap());
     let request = std::thread::spawn(move || {
         // With a timeout, so that a missing request fails the test instead of blocking it.
         receiver.set_nonblocking(true).unwrap();
-        let patience = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
         let mut stream = loop {
             match receiver.accept() {
                 Ok((stream, _)) => break stream,
-                Err(_) if std::time::Instant::now() < patience => std::thread::yield_now(),
+                Err(_) if std::time::Instant::now() < deadline => std::thread::yield_now(),
                 Err(error) => panic!("no trace was received: {error}"),
             }
         };
@@ -59,7 +59,7 @@ fn spans_are_exported_via_otlp() {
     let server = Server::start(&[("REPLYHOOK__TELEMETRY__OTLP_ENDPOINT", &endpoint)]);
     assert_eq!(
         server.send(&Webhook::message(1, "canary-text")).twiml(),
-        says("canary-text")
+        twiml_message("canary-text")
     );
     server.signal(rustix::process::Signal::TERM);
     let (status, log) = server.wait();

@@ -10,30 +10,30 @@ use replyhook::{Clock, Context, InboundMessage, ManualClock, SystemClock, Timest
 use tokio::sync::Semaphore;
 
 use crate::support::twilio::Fault;
-use crate::support::{EMPTY, FakeTwilio, TestApp, Webhook, says};
+use crate::support::{EMPTY, FakeTwilio, TestApp, Webhook, twiml_message};
 
 const USER: &str = "whatsapp:+15550001111";
 
 /// System clock with an offset that a test can set.
 #[derive(Debug, Default)]
-struct SetClock {
+struct SettableClock {
     hours: AtomicI64,
 }
 
-impl SetClock {
+impl SettableClock {
     fn set(&self, hours: i64) {
         self.hours.store(hours, Ordering::SeqCst);
     }
 }
 
-impl Clock for SetClock {
+impl Clock for SettableClock {
     fn now(&self) -> Timestamp {
         SystemClock.now() + SignedDuration::from_hours(self.hours.load(Ordering::SeqCst))
     }
 
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
-        let left = at.duration_since(self.now());
-        SystemClock.sleep(left.try_into().unwrap_or_default())
+        let remaining = at.duration_since(self.now());
+        SystemClock.sleep(remaining.try_into().unwrap_or_default())
     }
 
     fn monotonic(&self) -> Duration {
@@ -54,21 +54,21 @@ async fn deadline_after_setting(hours: i64) -> Duration {
         ("DATABASE_URL", url.as_str()),
         ("REPLYHOOK__REPLY__DEADLINE_MS", "4000"),
     ];
-    let clock = Arc::new(SetClock::default());
+    let clock = Arc::new(SettableClock::default());
     let shared = clock.clone();
     let app = TestApp::build(&env, |app| {
         app.clock(shared)
             .handler(|_: Context, _: InboundMessage| std::future::pending::<String>())
     });
-    app.opened().await;
+    app.wait_until_ready().await;
     let app = Arc::new(app);
-    let (asking, began) = (app.clone(), Instant::now());
-    let asked = tokio::spawn(async move { asking.says(1, "hi").await });
+    let (client, started) = (app.clone(), Instant::now());
+    let request = tokio::spawn(async move { client.says(1, "hi").await });
     app.wait_for("replyhook_handlers_running", 1.0).await;
     clock.set(hours);
-    let answer = tokio::time::timeout(Duration::from_secs(30), asked).await;
+    let answer = tokio::time::timeout(Duration::from_secs(30), request).await;
     assert_eq!(answer.expect("a response at its deadline").unwrap(), EMPTY);
-    began.elapsed()
+    started.elapsed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,15 +95,15 @@ async fn handler_timeout_survives_clock_set_back() {
             })
     });
     let app = Arc::new(app);
-    app.opened().await;
-    let asking = app.clone();
-    let asked = tokio::spawn(async move { asking.send(Webhook::message(1, "hi")).await });
+    app.wait_until_ready().await;
+    let client = app.clone();
+    let request = tokio::spawn(async move { client.send(Webhook::message(1, "hi")).await });
     started.acquire().await.unwrap().forget();
     clock.advance(SignedDuration::from_hours(-1));
     clock.advance(SignedDuration::from_secs(6));
-    let answer = tokio::time::timeout(Duration::from_secs(30), asked).await;
+    let answer = tokio::time::timeout(Duration::from_secs(30), request).await;
     let answer = answer.expect("a failure at its timeout").unwrap();
-    answer.rejected(500);
+    answer.assert_rejected(500);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,20 +118,20 @@ async fn debounce_survives_clock_set_back() {
             })
     });
     let app = Arc::new(app);
-    app.opened().await;
-    let mut asked = Vec::new();
+    app.wait_until_ready().await;
+    let mut requests = Vec::new();
     for (number, text) in [(1, "one"), (2, "two")] {
-        let asking = app.clone();
-        asked.push(tokio::spawn(async move { asking.says(number, text).await }));
-        while app.kept().await < usize::try_from(number).unwrap() {}
+        let client = app.clone();
+        requests.push(tokio::spawn(async move { client.says(number, text).await }));
+        while app.message_count().await < usize::try_from(number).unwrap() {}
         clock.advance(SignedDuration::from_secs(1));
     }
     clock.advance(SignedDuration::from_hours(-1));
     clock.advance(SignedDuration::from_millis(1500));
-    let answer = tokio::time::timeout(Duration::from_secs(30), asked.remove(0)).await;
+    let answer = tokio::time::timeout(Duration::from_secs(30), requests.remove(0)).await;
     assert_eq!(
         answer.expect("a reply after the pause").unwrap(),
-        says("one + two")
+        twiml_message("one + two")
     );
 }
 
@@ -147,7 +147,7 @@ async fn pause_of_rest_api_survives_clock_set_back() {
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let (shared, go) = (clock.clone(), Arc::new(Semaphore::new(0)));
     let wait = go.clone();
-    let app = TestApp::beside(&twilio, &[], |app| {
+    let app = TestApp::with_twilio(&twilio, &[], |app| {
         app.clock(shared)
             .handler(move |_: Context, message: InboundMessage| {
                 let wait = wait.clone();
@@ -158,19 +158,19 @@ async fn pause_of_rest_api_survives_clock_set_back() {
             })
     });
     let app = Arc::new(app);
-    app.opened().await;
-    let asking = app.clone();
-    let asked = tokio::spawn(async move { asking.says(1, "late").await });
+    app.wait_until_ready().await;
+    let client = app.clone();
+    let request = tokio::spawn(async move { client.says(1, "late").await });
     app.wait_for("replyhook_handlers_running", 1.0).await;
     clock.advance(SignedDuration::from_secs(11));
-    assert_eq!(asked.await.unwrap(), EMPTY);
+    assert_eq!(request.await.unwrap(), EMPTY);
     go.add_permits(1);
     app.wait_for(r#"replyhook_replies_total{outcome="retry"}"#, 1.0)
         .await;
     clock.advance(SignedDuration::from_hours(-1));
     // The outbox discards its own pause, which the set-back clock makes too long. The account's pause still holds: it
     // uses the monotonic clock.
-    app.idle_rounds(2).await;
+    app.wait_for_worker_rounds(2).await;
     assert_eq!(twilio.posts().len(), 1);
     clock.advance(SignedDuration::from_secs(10));
     assert_eq!(twilio.wait_for_phone(USER, 1)[0].body, "late");

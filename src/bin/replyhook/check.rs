@@ -61,7 +61,7 @@ impl Check {
 }
 
 fn check_rules(file: &Path) -> anyhow::Result<ExitStatus> {
-    let rules = rules::read(file)?.set()?;
+    let rules = rules::read_rules(file)?.set()?;
     let examples = rules.examples();
     let mut text = format!("{}\n\nno problem", rules.table());
     match examples {
@@ -69,7 +69,7 @@ fn check_rules(file: &Path) -> anyhow::Result<ExitStatus> {
         _ => writeln!(
             text,
             "; {}: replyhook rules test {}",
-            rules::examples(examples),
+            rules::format_example_count(examples),
             file.display()
         )?,
     }

@@ -5,7 +5,7 @@ use crate::{ExitStatus, print};
 #[derive(clap::Args)]
 pub(crate) struct Config {
     #[command(subcommand)]
-    what: ConfigCommand,
+    command: ConfigCommand,
 }
 
 #[derive(clap::Subcommand)]
@@ -17,7 +17,7 @@ enum ConfigCommand {
 
 impl Config {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
-        let ConfigCommand::Default = self.what;
+        let ConfigCommand::Default = self.command;
         print(DEFAULT_TOML)?;
         Ok(ExitStatus::Yes)
     }

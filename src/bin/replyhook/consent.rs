@@ -6,11 +6,11 @@ use replyhook::store::{
 use replyhook::{Address, MessageSid, MessagingServiceSid};
 use serde_json::json;
 
-use crate::operator::{Opened, address, now};
-use crate::{ExitStatus, SettingsArgs, print, print_on, printable};
+use crate::operator::{OpenedStore, now, parse_address};
+use crate::{ExitStatus, SettingsArgs, print, printable, try_print};
 
 /// Ledger entries per query of the store.
-const PAGE: u32 = 500;
+const PAGE_SIZE: u32 = 500;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -22,7 +22,7 @@ Examples:
   replyhook consent export --csv > consent.csv")]
 pub(crate) struct ConsentArgs {
     #[command(subcommand)]
-    what: ConsentCommand,
+    command: ConsentCommand,
 }
 
 #[derive(clap::Subcommand)]
@@ -55,18 +55,18 @@ Exit codes:
 
 #[derive(clap::Args)]
 #[group(required = true, multiple = false)]
-struct Scope {
+struct ScopeArgs {
     /// Apply to this sender
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     sender: Option<Address>,
     /// Apply to all senders of this Messaging Service
     #[arg(long, value_name = "MG…")]
     service: Option<MessagingServiceSid>,
 }
 
-impl Scope {
+impl ScopeArgs {
     /// Checks that user and sender are on the same channel.
-    fn check(&self, user: &Address) -> anyhow::Result<()> {
+    fn check_channel(&self, user: &Address) -> anyhow::Result<()> {
         // No message of the sender could reach the user, so the record would have no effect, such as with a missing
         // `whatsapp:`.
         match &self.sender {
@@ -80,7 +80,7 @@ impl Scope {
         }
     }
 
-    fn scope(self) -> ConsentScope {
+    fn into_scope(self) -> ConsentScope {
         match (self.service, self.sender) {
             (Some(service), _) => ConsentScope::Service(service),
             (None, sender) => ConsentScope::Sender(sender.unwrap_or_else(|| "".into())),
@@ -91,10 +91,10 @@ impl Scope {
 #[derive(clap::Args)]
 struct ShowConsentArgs {
     /// The user, such as whatsapp:+15550001111
-    #[arg(value_parser = address)]
+    #[arg(value_parser = parse_address)]
     user: Address,
     #[command(flatten)]
-    scope: Scope,
+    scope: ScopeArgs,
     #[command(flatten)]
     settings: SettingsArgs,
 }
@@ -102,10 +102,10 @@ struct ShowConsentArgs {
 #[derive(clap::Args)]
 struct ConsentChangeArgs {
     /// The user, such as whatsapp:+15550001111
-    #[arg(value_parser = address)]
+    #[arg(value_parser = parse_address)]
     user: Address,
     #[command(flatten)]
-    scope: Scope,
+    scope: ScopeArgs,
     /// Add a note, such as where the user agreed
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
@@ -130,7 +130,7 @@ struct ExportConsentArgs {
 
 impl ConsentArgs {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
-        match self.what {
+        match self.command {
             ConsentCommand::Show(show) => show.run(),
             ConsentCommand::OptOut(change) => change.run(ConsentAction::OptOut),
             ConsentCommand::OptIn(change) => change.run(ConsentAction::OptIn),
@@ -141,18 +141,18 @@ impl ConsentArgs {
 
 impl ShowConsentArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
-        self.scope.check(&self.user)?;
-        let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
-        print_state(&opened, self.scope.scope(), &self.user)?;
+        self.scope.check_channel(&self.user)?;
+        let opened = OpenedStore::from_sources(&self.settings.sources(), Access::Operator)?;
+        print_state(&opened, self.scope.into_scope(), &self.user)?;
         Ok(ExitStatus::Yes)
     }
 }
 
 impl ConsentChangeArgs {
     fn run(self, action: ConsentAction) -> anyhow::Result<ExitStatus> {
-        self.scope.check(&self.user)?;
-        let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
-        let scope = self.scope.scope();
+        self.scope.check_channel(&self.user)?;
+        let opened = OpenedStore::from_sources(&self.settings.sources(), Access::Operator)?;
+        let scope = self.scope.into_scope();
         let record = ConsentRecord {
             scope: scope.clone(),
             user: self.user.clone(),
@@ -176,14 +176,14 @@ impl ConsentChangeArgs {
 }
 
 /// Prints the consent state of a user, and returns whether the user has opted out.
-fn print_state(opened: &Opened, scope: ConsentScope, user: &Address) -> anyhow::Result<bool> {
-    let of = scope.as_str().to_owned();
+fn print_state(opened: &OpenedStore, scope: ConsentScope, user: &Address) -> anyhow::Result<bool> {
+    let scope_name = scope.as_str().to_owned();
     let state = opened.wait(opened.store.consent(vec![scope], user))?;
     let since = |at: Option<replyhook::Timestamp>, yes: &str, no: &str| {
         at.map_or_else(|| no.to_owned(), |at| format!("{yes} since {at:.0}"))
     };
     print(&format!(
-        "{} for {of}: {}, {}\n",
+        "{} for {scope_name}: {}, {}\n",
         user.as_str(),
         since(state.opted_out, "opted out", "not opted out"),
         since(state.opted_in, "opted in", "no opt-in recorded"),
@@ -193,19 +193,19 @@ fn print_state(opened: &Opened, scope: ConsentScope, user: &Address) -> anyhow::
 
 impl ExportConsentArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
-        let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
+        let opened = OpenedStore::from_sources(&self.settings.sources(), Access::Operator)?;
         let mut text = String::new();
         if self.csv {
             text.push_str("id,user,scope,action,source,evidence,note,at\r\n");
         }
         let mut after = 0;
         loop {
-            let entries = opened.wait(opened.store.consent_ledger(after, PAGE))?;
+            let entries = opened.wait(opened.store.consent_ledger(after, PAGE_SIZE))?;
             for entry in &entries {
                 after = entry.id;
-                self.line(entry, &mut text)?;
+                self.write_entry(entry, &mut text)?;
             }
-            let pipe_is_open = print_on(&text)?;
+            let pipe_is_open = try_print(&text)?;
             if entries.is_empty() || !pipe_is_open {
                 return Ok(ExitStatus::Yes);
             }
@@ -213,30 +213,30 @@ impl ExportConsentArgs {
         }
     }
 
-    fn line(&self, entry: &ConsentEntry, text: &mut String) -> std::fmt::Result {
+    fn write_entry(&self, entry: &ConsentEntry, text: &mut String) -> std::fmt::Result {
         let record = &entry.record;
         let evidence = record.evidence.as_ref().map(MessageSid::as_str);
         let note = record.note.as_deref();
         let (user, scope) = (record.user.as_str(), record.scope.as_str());
-        let (action, how) = (record.action.as_str(), record.source.as_str());
+        let (action, source) = (record.action.as_str(), record.source.as_str());
         let (id, at) = (entry.id, record.at);
         if self.json {
-            let line = json!({"id": id, "user": user, "scope": scope, "action": action, "source": how,
+            let line = json!({"id": id, "user": user, "scope": scope, "action": action, "source": source,
                 "evidence": evidence, "note": note, "at": at.to_string()});
             return writeln!(text, "{line}");
         }
         let (evidence, note) = (evidence.unwrap_or_default(), note.unwrap_or_default());
         if self.csv {
-            let fields = [user, scope, action, how, evidence, note].map(quoted);
+            let fields = [user, scope, action, source, evidence, note].map(quote_field);
             return write!(text, "{id},{},{at}\r\n", fields.join(","));
         }
-        let line = format!("{at:.0} {user} {scope} {action} {how} {evidence} {note}");
+        let line = format!("{at:.0} {user} {scope} {action} {source} {evidence} {note}");
         writeln!(text, "{}", printable(&line).replace('\n', " "))
     }
 }
 
 /// Quotes a CSV field.
-fn quoted(field: &str) -> String {
+fn quote_field(field: &str) -> String {
     // Always: a spreadsheet could take an unquoted phone number for a number, because it begins with `+`.
     format!("\"{}\"", field.replace('"', "\"\""))
 }

@@ -11,7 +11,7 @@ use replyhook::emulator::SENDERS;
 use replyhook::{App, DevServer, DevServerOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::sender::Which;
+use crate::sender::SenderId;
 use crate::tunnel_webhooks::TunnelWebhooks;
 use crate::{ExitStatus, SettingsArgs, print, runtime};
 
@@ -55,8 +55,8 @@ pub(crate) struct Dev {
     tunnel_url: Option<String>,
     /// Point this WhatsApp sender of the real account (whatsapp:+15550002222, or XE…) at the tunnel, and restore its
     /// webhooks at the end; may be repeated
-    #[arg(long, value_name = "SENDER", requires = "tunnel_url", value_parser = Which::parse)]
-    sender: Vec<Which>,
+    #[arg(long, value_name = "SENDER", requires = "tunnel_url", value_parser = SenderId::parse)]
+    sender: Vec<SenderId>,
     /// Record conversations in this folder, with invented numbers and names, for replay with the test kit
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
@@ -87,40 +87,40 @@ impl Dev {
         options.admin_listener = true;
         let sources = self.settings.sources();
         // Before anything starts: these are the real account's settings, which `DevServer::start` ignores.
-        let real = if self.sender.is_empty() {
+        let sender_settings = if self.sender.is_empty() {
             None
         } else {
             Some(SenderWebhookSettings::load(&sources)?)
         };
         let runtime = runtime()?;
-        let ended = runtime.block_on(async {
+        let result = runtime.block_on(async {
             // Before any webhook is changed: SIGINT must not end the process without restoring them.
             let mut signals = StopSignals::new()?;
             // Before `DevServer::start` reads the settings, so that a change in between is not missed.
             let mut watcher = ConfigWatcher::new(self.settings.file());
             let mut dev_server = DevServer::start(App::builder(), sources, options).await?;
-            let tunnel = match (real, dev_server.tunnel_webhook_urls()) {
-                (Some(real), Some(urls)) => {
-                    Some(TunnelWebhooks::at(urls, &self.sender, real).await?)
+            let tunnel = match (sender_settings, dev_server.tunnel_webhook_urls()) {
+                (Some(sender_settings), Some(urls)) => {
+                    Some(TunnelWebhooks::point_senders(urls, &self.sender, sender_settings).await?)
                 }
                 _ => None,
             };
             // A block, so that an error of `print` does not skip the restore below either.
-            let ended = async {
-                print(&welcome(
+            let session = async {
+                print(&welcome_text(
                     &dev_server,
                     self.webhook.as_deref(),
                     tunnel.as_ref(),
                 )?)?;
                 run_until_stopped(&mut dev_server, &mut watcher, &mut signals).await
             };
-            let ended = ended.await;
+            let ended = session.await;
             // Whatever the result, and while the server still accepts webhooks: Twilio calls the tunnel until this is
             // done.
             let restored = match &tunnel {
                 Some(tunnel) => tokio::select! {
                     restored = tunnel.restore() => restored,
-                    () = signals.next() => Err(tunnel.given_up()),
+                    () = signals.next() => Err(tunnel.interrupted_restore()),
                 },
                 None => Ok(()),
             };
@@ -135,7 +135,7 @@ impl Dev {
         });
         // A blocked thread, such as one that reads a pipe, must not delay the exit.
         runtime.shutdown_timeout(Duration::from_secs(1));
-        ended
+        result
     }
 }
 
@@ -171,7 +171,7 @@ async fn run_until_stopped(
         tokio::select! {
             () = signals.next() => return Ok(()),
             ended = dev_server.wait() => return Ok(ended?),
-            () = watcher.changed() => reload(dev_server).await?,
+            () = watcher.wait_for_change() => reload(dev_server).await?,
         }
     }
 }
@@ -198,22 +198,23 @@ async fn reload(dev_server: &mut DevServer) -> anyhow::Result<()> {
 /// Polls a file for changes. A library for file events would be larger than this code.
 struct ConfigWatcher {
     file: PathBuf,
-    seen: Option<Version>,
+    last_version: Option<FileVersion>,
 }
 
 impl ConfigWatcher {
     fn new(file: PathBuf) -> Self {
-        let seen = version(&file);
-        Self { file, seen }
+        let last_version = file_version(&file);
+        Self { file, last_version }
     }
 
-    async fn changed(&mut self) {
+    /// Waits until the file has changed since the last call, or since [`ConfigWatcher::new`].
+    async fn wait_for_change(&mut self) {
         loop {
             tokio::time::sleep(POLL_INTERVAL).await;
-            let now = version(&self.file);
+            let now = file_version(&self.file);
             // While an editor replaces the file, it does not exist for a moment.
-            if now.is_some() && now != self.seen {
-                self.seen = now;
+            if now.is_some() && now != self.last_version {
+                self.last_version = now;
                 return;
             }
         }
@@ -221,9 +222,9 @@ impl ConfigWatcher {
 }
 
 /// Inode, size and modification time (seconds, nanoseconds) of a file.
-type Version = (u64, u64, i64, i64);
+type FileVersion = (u64, u64, i64, i64);
 
-fn version(file: &Path) -> Option<Version> {
+fn file_version(file: &Path) -> Option<FileVersion> {
     let file = std::fs::metadata(file).ok()?;
     Some((file.ino(), file.len(), file.mtime(), file.mtime_nsec()))
 }
@@ -236,7 +237,7 @@ const TUNNEL_ENV_VARS: [&str; 4] = [
     "REPLYHOOK__TWILIO__API_KEY_SECRET_FILE",
 ];
 
-fn welcome(
+fn welcome_text(
     dev_server: &DevServer,
     webhook: Option<&str>,
     tunnel: Option<&TunnelWebhooks>,
@@ -281,7 +282,7 @@ fn welcome(
         )?;
     }
     if let Some(tunnel) = tunnel {
-        write!(text, "\n{}", tunnel.shown()?)?;
+        write!(text, "\n{}", tunnel.describe()?)?;
     } else if let Some([primary, fallback, status]) = dev_server.tunnel_webhook_urls() {
         writeln!(
             text,

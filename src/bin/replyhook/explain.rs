@@ -56,7 +56,7 @@ impl Explain {
     fn request(&self) -> anyhow::Result<CapturedRequest> {
         let file = match (&self.file, &self.url) {
             (Some(file), _) => file.clone(),
-            (None, Some(url)) => return self.request.captured(url.clone()),
+            (None, Some(url)) => return self.request.to_captured_request(url.clone()),
             (None, None) if self.request.is_empty() => "-".into(),
             // Other options describe a request, which needs a URL.
             (None, None) => bail!("--url is missing; set it to the URL as the server received it"),
@@ -78,7 +78,7 @@ impl Explain {
         if let Some(method) = self.request.method()? {
             request.method = method;
         }
-        self.request.add_to(&mut request)?;
+        self.request.add_headers_to(&mut request)?;
         Ok(request)
     }
 }

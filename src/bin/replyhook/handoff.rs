@@ -4,7 +4,7 @@ use replyhook::Address;
 use replyhook::store::{Access, HandoffRow};
 use serde_json::json;
 
-use crate::operator::{Opened, address, now, number, user};
+use crate::operator::{OpenedStore, format_count, format_user, now, parse_address};
 use crate::{ExitStatus, SettingsArgs, print};
 
 #[derive(clap::Args)]
@@ -30,7 +30,7 @@ enum HandoffCommand {
     #[command(
         after_help = "Exit codes:\n  0  ended\n  1  the user was not handed off, or the store cannot be used\n  2  usage or configuration error\n\nExample:\n  replyhook handoff end whatsapp:+15550001111"
     )]
-    End(End),
+    End(EndHandoffArgs),
 }
 
 #[derive(clap::Args)]
@@ -49,12 +49,12 @@ struct ListHandoffsArgs {
 }
 
 #[derive(clap::Args)]
-struct End {
+struct EndHandoffArgs {
     /// The user, such as whatsapp:+15550001111
-    #[arg(value_name = "ADDRESS", value_parser = address)]
+    #[arg(value_name = "ADDRESS", value_parser = parse_address)]
     user: Address,
     /// Only the conversation with this sender
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     sender: Option<Address>,
     #[command(flatten)]
     settings: SettingsArgs,
@@ -71,18 +71,18 @@ impl HandoffArgs {
 
 impl ListHandoffsArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
-        let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
-        let found = opened.wait(opened.store.active_handoffs(self.limit, now()))?;
-        if found.is_empty() && !self.json {
+        let opened = OpenedStore::from_sources(&self.settings.sources(), Access::Operator)?;
+        let handoffs = opened.wait(opened.store.active_handoffs(self.limit, now()))?;
+        if handoffs.is_empty() && !self.json {
             print("no active handoffs\n")?;
             return Ok(ExitStatus::Yes);
         }
         let mut text = String::new();
-        for row in &found {
+        for row in &handoffs {
             let line = if self.json {
-                self.object(row)
+                self.format_json(row)
             } else {
-                self.line(row)
+                self.format_line(row)
             };
             writeln!(text, "{line}")?;
         }
@@ -91,11 +91,14 @@ impl ListHandoffsArgs {
     }
 
     fn users(&self, row: &HandoffRow) -> Vec<String> {
-        let users = row.user.iter().map(|address| user(address, self.content));
+        let users = row
+            .user
+            .iter()
+            .map(|address| format_user(address, self.content));
         users.collect()
     }
 
-    fn line(&self, row: &HandoffRow) -> String {
+    fn format_line(&self, row: &HandoffRow) -> String {
         let users = self.users(row).join(", ");
         let line = format!("{users}  with {}  until {}", row.sender.as_str(), row.until);
         if self.content {
@@ -105,7 +108,7 @@ impl ListHandoffsArgs {
         }
     }
 
-    fn object(&self, row: &HandoffRow) -> String {
+    fn format_json(&self, row: &HandoffRow) -> String {
         let mut object = json!({
             "users": self.users(row),
             "sender": row.sender.as_str(),
@@ -118,19 +121,19 @@ impl ListHandoffsArgs {
     }
 }
 
-impl End {
+impl EndHandoffArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
-        let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
-        let ending = opened
+        let opened = OpenedStore::from_sources(&self.settings.sources(), Access::Operator)?;
+        let operation = opened
             .store
             .end_handoff(self.sender.as_ref(), &self.user, now());
-        let ended = opened.wait(ending)?;
-        let user = user(&self.user, false);
+        let ended = opened.wait(operation)?;
+        let user = format_user(&self.user, false);
         if ended == 0 {
             print(&format!("{user} is not handed off\n"))?;
             return Ok(ExitStatus::No);
         }
-        let conversations = number(ended, "conversation");
+        let conversations = format_count(ended, "conversation");
         print(&format!(
             "the bot replies to {user} again, in {conversations}\n"
         ))?;

@@ -67,30 +67,30 @@ const NO_ACCOUNT: &str = "AC00000000000000000000000000000000";
 impl Invoke {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let settings = SigningSettings::load(&self.settings.sources())?;
-        let given = self.request.form()?;
+        let overrides = self.request.form()?;
         let account = match settings.twilio.account_sid {
             Some(account) => account,
             None => AccountSid::parse(NO_ACCOUNT)?,
         };
-        let generated = self.message()?.form(account);
-        let kept = generated
+        let generated = self.build_message()?.form(account);
+        let defaults = generated
             .iter()
-            .filter(|(name, _)| given.get(name).is_none());
-        let form: FormParams = kept.chain(given.iter()).collect();
+            .filter(|(name, _)| overrides.get(name).is_none());
+        let form: FormParams = defaults.chain(overrides.iter()).collect();
         // Only to parse the --header options, with the same checks as `explain`.
-        let mut headers = replyhook::signature::CapturedRequest {
+        let mut header_request = replyhook::signature::CapturedRequest {
             method: Method::POST,
             url: String::new(),
             headers: HeaderMap::new(),
             body: Vec::new(),
         };
-        self.request.add_to(&mut headers)?;
+        self.request.add_headers_to(&mut header_request)?;
         let webhook = SignedRequest {
             url: self.target,
             signed_url: self.url,
             method: self.request.method()?.unwrap_or(Method::POST),
             form,
-            headers: headers.headers,
+            headers: header_request.headers,
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -128,7 +128,7 @@ impl Invoke {
 }
 
 impl Invoke {
-    fn message(&self) -> anyhow::Result<SimulatedMessage> {
+    fn build_message(&self) -> anyhow::Result<SimulatedMessage> {
         let from = self.from.as_deref().unwrap_or("whatsapp:+15550001111");
         let user = Address::parse(from);
         let to = match &self.to {
@@ -146,8 +146,8 @@ impl Invoke {
             message.media.push((url.trim().to_owned(), kind.to_owned()));
         }
         if let Some(pin) = &self.pin {
-            let location =
-                location(pin).context("invalid --pin; write it as in '52.52,13.405 Office'")?;
+            let location = parse_location(pin)
+                .context("invalid --pin; write it as in '52.52,13.405 Office'")?;
             message.location = Some(location);
         }
         message.button = self.button.as_ref().map(|button| {
@@ -162,7 +162,7 @@ impl Invoke {
     }
 }
 
-fn location(text: &str) -> Option<(f64, f64, Option<String>)> {
+fn parse_location(text: &str) -> Option<(f64, f64, Option<String>)> {
     let (point, label) = text.split_once(' ').unwrap_or((text, ""));
     let (latitude, longitude) = point.split_once(',')?;
     let label = Some(label.trim().to_owned()).filter(|label| !label.is_empty());

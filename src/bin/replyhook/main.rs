@@ -208,11 +208,11 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 /// Writes to standard output. A closed pipe, as with `| head`, is not an error.
 fn print(text: &str) -> anyhow::Result<()> {
-    print_on(text).map(|_| ())
+    try_print(text).map(|_| ())
 }
 
 /// Writes to standard output, and returns false if the pipe is closed.
-fn print_on(text: &str) -> anyhow::Result<bool> {
+fn try_print(text: &str) -> anyhow::Result<bool> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
         written => Ok(written.map(|()| true)?),

@@ -1,6 +1,6 @@
 use replyhook::store::{Access, SCHEMA};
 
-use crate::operator::Opened;
+use crate::operator::OpenedStore;
 use crate::{ExitStatus, SettingsArgs, print};
 
 #[derive(clap::Args)]
@@ -22,7 +22,7 @@ pub(crate) struct MigrateArgs {
 
 impl MigrateArgs {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
-        let opened = Opened::by(&self.settings.sources(), Access::Migrate)?;
+        let opened = OpenedStore::from_sources(&self.settings.sources(), Access::Migrate)?;
         print(&format!(
             "{} has schema number {SCHEMA}, the newest that this version supports\n",
             opened.settings.url

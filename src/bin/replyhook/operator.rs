@@ -13,18 +13,20 @@ use tokio::runtime::Runtime;
 use crate::Failed;
 
 /// The opened store, which a running server may use at the same time.
-pub(crate) struct Opened {
+pub(crate) struct OpenedStore {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) settings: StoreSettings,
     runtime: Runtime,
 }
 
-impl Opened {
-    pub(crate) fn by(sources: &Sources, access: Access) -> anyhow::Result<Self> {
-        Self::at(StoreSettings::load(sources)?, access)
+impl OpenedStore {
+    /// Opens the store that `sources` configure.
+    pub(crate) fn from_sources(sources: &Sources, access: Access) -> anyhow::Result<Self> {
+        Self::open(StoreSettings::load(sources)?, access)
     }
 
-    pub(crate) fn at(settings: StoreSettings, access: Access) -> anyhow::Result<Self> {
+    /// Opens a store. Rejects one in memory, which would be empty.
+    pub(crate) fn open(settings: StoreSettings, access: Access) -> anyhow::Result<Self> {
         if matches!(settings.url, StoreUrl::Memory) {
             bail!(
                 "DATABASE_URL is sqlite::memory:, which other processes cannot read; set it to the server's store"
@@ -56,13 +58,13 @@ impl Opened {
     /// Runs a store operation. Its errors exit with 1.
     pub(crate) fn wait<T>(
         &self,
-        step: impl Future<Output = Result<T, StoreError>>,
+        operation: impl Future<Output = Result<T, StoreError>>,
     ) -> anyhow::Result<T> {
-        Ok(self.runtime.block_on(step).map_err(Failed::from)?)
+        Ok(self.runtime.block_on(operation).map_err(Failed::from)?)
     }
 
     /// Runs a call of Twilio's API. Its errors exit with 1.
-    pub(crate) fn ask<T>(
+    pub(crate) fn call_twilio<T>(
         &self,
         call: impl Future<Output = Result<T, RestError>>,
     ) -> anyhow::Result<T> {
@@ -88,14 +90,14 @@ pub(crate) fn now() -> Timestamp {
 }
 
 /// Parses an address as Twilio writes it.
-pub(crate) fn address(text: &str) -> Result<Address, &'static str> {
+pub(crate) fn parse_address(text: &str) -> Result<Address, &'static str> {
     let text = text.trim();
     // Lists show a phone number on SMS as `sms:…11`, while Twilio writes it without a channel.
     let address = Address::parse(text.strip_prefix("sms:").unwrap_or(text));
     // `Address::parse` accepts any text, but a phone number without `+` or an empty id matches no user.
-    let has_form = !matches!(address.channel(), Channel::Sms | Channel::WhatsApp)
+    let is_valid = !matches!(address.channel(), Channel::Sms | Channel::WhatsApp)
         || address.identity() != Identity::Other;
-    if has_form && !address.id().is_empty() {
+    if is_valid && !address.id().is_empty() {
         Ok(address)
     } else {
         Err("write it as Twilio does: +15550001111, or whatsapp:+15550001111")
@@ -103,7 +105,7 @@ pub(crate) fn address(text: &str) -> Result<Address, &'static str> {
 }
 
 /// Formats an address: in full with `content`, otherwise masked.
-pub(crate) fn user(address: &Address, content: bool) -> String {
+pub(crate) fn format_user(address: &Address, content: bool) -> String {
     // The `Debug` format of an address masks it.
     if content {
         address.as_str().to_owned()
@@ -113,7 +115,7 @@ pub(crate) fn user(address: &Address, content: bool) -> String {
 }
 
 /// Formats the time since `at`: 12s, 3m, 2h, 5d.
-pub(crate) fn age(at: Timestamp, now: Timestamp) -> String {
+pub(crate) fn format_age(at: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(at).as_secs().max(0);
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -124,6 +126,6 @@ pub(crate) fn age(at: Timestamp, now: Timestamp) -> String {
 }
 
 /// Formats a count with its noun: `1 message`, `2 messages`.
-pub(crate) fn number(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+pub(crate) fn format_count(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

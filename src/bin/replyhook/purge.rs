@@ -6,12 +6,12 @@ use replyhook::Address;
 use replyhook::config::{MediaSettings, Sources};
 use replyhook::store::{Access, ExpiryReport, MessageFilter, Retention};
 
-use crate::messages::files_of;
-use crate::operator::{Opened, now, number};
+use crate::messages::list_saved_files;
+use crate::operator::{OpenedStore, format_count, now};
 use crate::{ExitStatus, SettingsArgs, print};
 
 /// Messages per query of the store.
-const PAGE: u32 = 500;
+const PAGE_SIZE: u32 = 500;
 
 #[derive(clap::Args)]
 #[command(
@@ -50,20 +50,20 @@ pub(crate) struct Purge {
 impl Purge {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         match &self.user {
-            Some(user) => self.user(&Address::parse(user.trim())),
-            None => self.expired(),
+            Some(user) => self.purge_user(&Address::parse(user.trim())),
+            None => self.purge_expired(),
         }
     }
 
-    fn user(&self, user: &Address) -> anyhow::Result<ExitStatus> {
+    fn purge_user(&self, user: &Address) -> anyhow::Result<ExitStatus> {
         if user.as_str().is_empty() {
             bail!(
                 "--user is empty: write the address as Twilio does, such as whatsapp:+15550001111"
             );
         }
         let sources = self.settings.sources();
-        let opened = Opened::by(&sources, Access::Operator)?;
-        if !self.yes && !self.is_meant(user)? {
+        let opened = OpenedStore::from_sources(&sources, Access::Operator)?;
+        if !self.yes && !self.confirm(user)? {
             print("nothing was deleted\n")?;
             return Ok(ExitStatus::No);
         }
@@ -78,14 +78,14 @@ impl Purge {
         print(&format!(
             "deleted: the content of {}, {}, {}, {}, the dialogue and the address\n\
              kept: the keys of messages (AccountSid, MessageSid), so that a redelivery gets no second reply; {opt_out}\n",
-            number(purged.messages, "message"),
+            format_count(purged.messages, "message"),
             if purged.outbound == 1 {
                 "1 REST reply".to_owned()
             } else {
                 format!("{} REST replies", purged.outbound)
             },
-            number(purged.consents, "consent"),
-            number(files, "saved file"),
+            format_count(purged.consents, "consent"),
+            format_count(files, "saved file"),
         ))?;
         Ok(ExitStatus::Yes)
     }
@@ -94,24 +94,24 @@ impl Purge {
     ///
     /// # Errors
     /// Without a terminal: a script must not delete data by accident.
-    fn is_meant(&self, user: &Address) -> anyhow::Result<bool> {
+    fn confirm(&self, user: &Address) -> anyhow::Result<bool> {
         if !std::io::stdin().is_terminal() {
             bail!(
                 "this deletes permanently, and standard input is not a terminal to confirm on; use --yes"
             );
         }
-        let and = if self.forget_opt_out {
+        let opt_out_suffix = if self.forget_opt_out {
             " and their opt-outs"
         } else {
             ""
         };
-        let mut question = std::io::stderr();
+        let mut stderr = std::io::stderr();
         write!(
-            question,
-            "Delete everything of {}{and}? [y/N] ",
+            stderr,
+            "Delete everything of {}{opt_out_suffix}? [y/N] ",
             user.as_str()
         )?;
-        question.flush()?;
+        stderr.flush()?;
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;
         Ok(matches!(
@@ -120,12 +120,12 @@ impl Purge {
         ))
     }
 
-    fn expired(&self) -> anyhow::Result<ExitStatus> {
-        let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
+    fn purge_expired(&self) -> anyhow::Result<ExitStatus> {
+        let opened = OpenedStore::from_sources(&self.settings.sources(), Access::Operator)?;
         let settings = &opened.settings;
         let retention = Retention::new(settings.retention, settings.body_retention, now());
         loop {
-            let begun = Instant::now();
+            let started = Instant::now();
             let expired = opened.wait(opened.store.expire(retention))?;
             for sid in expired.unanswered {
                 print(&format!(
@@ -136,7 +136,7 @@ impl Purge {
                 break;
             }
             // Pause between the steps, so that a running server can write to the store.
-            std::thread::sleep(ExpiryReport::pause_after(begun.elapsed()));
+            std::thread::sleep(ExpiryReport::pause_after(started.elapsed()));
         }
         print(&format!(
             "deleted: content from before {:.0}, texts from before {:.0}\n",
@@ -147,13 +147,13 @@ impl Purge {
 }
 
 /// Deletes the user's files in `media.save_dir` on this machine, and returns their number.
-fn delete_files(opened: &Opened, sources: &Sources, user: &Address) -> anyhow::Result<u64> {
+fn delete_files(opened: &OpenedStore, sources: &Sources, user: &Address) -> anyhow::Result<u64> {
     if MediaSettings::load(sources)?.save_dir.is_none() {
         return Ok(0);
     }
     let mut filter = MessageFilter {
         user: Some(user.clone()),
-        limit: PAGE,
+        limit: PAGE_SIZE,
         ..MessageFilter::default()
     };
     let mut deleted = 0;
@@ -164,7 +164,7 @@ fn delete_files(opened: &Opened, sources: &Sources, user: &Address) -> anyhow::R
         };
         filter.before_id = Some(last.id);
         for row in rows {
-            for file in files_of(sources, row.sid)? {
+            for file in list_saved_files(sources, row.sid)? {
                 let removed = std::fs::remove_file(&file);
                 removed.with_context(|| file.display().to_string())?;
                 deleted += 1;

@@ -10,7 +10,7 @@ use replyhook::twilio::{Client, Credentials};
 use replyhook::{AccountSid, Timestamp};
 use serde_json::json;
 
-use crate::operator::{Opened, age, now, number, user};
+use crate::operator::{OpenedStore, format_age, format_count, format_user, now};
 use crate::{ExitStatus, SettingsArgs, print};
 
 /// Seconds that Twilio gets to send a TwiML reply and add it to its list, before the reply counts as unsent.
@@ -86,7 +86,7 @@ impl Reconcile {
         } else {
             Access::Operator
         };
-        let opened = Opened::at(settings.store, access)?;
+        let opened = OpenedStore::open(settings.store, access)?;
         let consent = &settings.consent;
         let reconciler = Reconciler::new(
             opened.store.clone(),
@@ -96,7 +96,7 @@ impl Reconcile {
         let client = Client::new(settings.api_url);
         let mut counts = ReconcileCounts::default();
         for (account, credentials) in &settings.accounts {
-            self.account(
+            self.reconcile_account(
                 &opened,
                 &reconciler,
                 &client,
@@ -106,18 +106,18 @@ impl Reconcile {
             )?;
         }
         self.print_counts(&counts)?;
-        let found =
+        let has_findings =
             (self.dry_run && counts.missing + counts.closed + counts.sent > 0) || counts.unsent > 0;
-        Ok(if found {
+        Ok(if has_findings {
             ExitStatus::No
         } else {
             ExitStatus::Yes
         })
     }
 
-    fn account(
+    fn reconcile_account(
         &self,
-        opened: &Opened,
+        opened: &OpenedStore,
         reconciler: &Reconciler,
         client: &Client,
         account: AccountSid,
@@ -125,12 +125,12 @@ impl Reconcile {
         counts: &mut ReconcileCounts,
     ) -> anyhow::Result<()> {
         let now = now();
-        let before = |seconds: i64| {
+        let seconds_ago = |seconds: i64| {
             now.checked_sub(jiff::SignedDuration::from_secs(seconds))
                 .unwrap_or(Timestamp::MIN)
         };
-        let since = before(i64::from(self.since) * 3600);
-        let mut listed = opened.ask(list_messages(client, account, credentials, since))?;
+        let since = seconds_ago(i64::from(self.since) * 3600);
+        let mut listed = opened.call_twilio(list_messages(client, account, credentials, since))?;
         if self.restored {
             let already_sent = opened.wait(reconciler.already_sent(account, &listed, now))?;
             // `missing` must recognize these messages, also in a dry run, which does not mark them in the outbox.
@@ -141,7 +141,7 @@ impl Reconcile {
                 if !self.dry_run {
                     opened.wait(reconciler.mark_sent(sent, now))?;
                 }
-                print(&self.sent(sent))?;
+                print(&self.format_sent(sent))?;
             }
         }
         let mut inbound = opened.wait(reconciler.missing(account, &listed, since))?;
@@ -155,7 +155,7 @@ impl Reconcile {
                 if !self.dry_run {
                     opened.wait(reconciler.mark_answered(answered))?;
                 }
-                print(&self.closed(answered, now))?;
+                print(&self.format_closed(answered, now))?;
             }
         }
         for missing in &mut inbound.messages {
@@ -166,62 +166,62 @@ impl Reconcile {
                 opened.wait(reconciler.backfill(missing))?;
                 counts.added += u64::from(!missing.already_answered);
             }
-            print(&self.missing(missing, now))?;
+            print(&self.format_missing(missing, now))?;
         }
         if self.check_replies {
             let replies = opened.wait(reconciler.unsent_replies(
                 account,
                 &listed,
                 since,
-                before(IN_FLIGHT_MARGIN),
+                seconds_ago(IN_FLIGHT_MARGIN),
             ))?;
             counts.compared += replies.compared;
             counts.expired += replies.expired;
             counts.unsent += replies.unsent.len() as u64;
             for unsent in &replies.unsent {
-                print(&self.unsent(unsent, now))?;
+                print(&self.format_unsent(unsent, now))?;
             }
         }
         Ok(())
     }
 
-    fn missing(&self, missing: &MissingMessage, now: Timestamp) -> String {
+    fn format_missing(&self, missing: &MissingMessage, now: Timestamp) -> String {
         let message = &missing.message;
-        let what = match (missing.already_answered, self.dry_run) {
+        let kind = match (missing.already_answered, self.dry_run) {
             (true, _) => "answered",
             (false, true) => "missing",
             (false, false) => "added",
         };
         let consent = missing.consent.map(ConsentAction::as_str);
-        let from = user(&message.from, false);
+        let from = format_user(&message.from, false);
         if self.json {
-            let line = json!({"kind": what, "message_sid": message.message_sid.as_str(),
+            let line = json!({"kind": kind, "message_sid": message.message_sid.as_str(),
                 "account_sid": message.account_sid.as_str(), "user": from,
                 "received_at": message.received_at.to_string(), "consent": consent});
             return format!("{line}\n");
         }
-        let age = age(message.received_at, now);
+        let age = format_age(message.received_at, now);
         let consent = consent.map_or_else(String::new, |consent| format!(" {consent}"));
-        format!("{what} {} {from} {age}{consent}\n", message.message_sid)
+        format!("{kind} {} {from} {age}{consent}\n", message.message_sid)
     }
 
-    fn closed(&self, answered: &AnsweredOpen, now: Timestamp) -> String {
-        let from = user(&answered.user, false);
+    fn format_closed(&self, answered: &AnsweredOpen, now: Timestamp) -> String {
+        let from = format_user(&answered.user, false);
         if self.json {
             let line = json!({"kind": "closed", "message_sid": answered.message_sid.as_str(),
                 "account_sid": answered.account.as_str(), "user": from,
                 "received_at": answered.received_at.to_string()});
             return format!("{line}\n");
         }
-        let age = age(answered.received_at, now);
+        let age = format_age(answered.received_at, now);
         format!(
             "closed {} {from} {age} still open here, and answered since\n",
             answered.message_sid
         )
     }
 
-    fn sent(&self, sent: &AlreadySent) -> String {
-        let to = user(&sent.user, false);
+    fn format_sent(&self, sent: &AlreadySent) -> String {
+        let to = format_user(&sent.user, false);
         if self.json {
             let line = json!({"kind": "sent", "outbound_id": sent.outbound, "outbound_sid": sent.sid.as_str(), "user": to});
             return format!("{line}\n");
@@ -232,14 +232,14 @@ impl Reconcile {
         )
     }
 
-    fn unsent(&self, unsent: &UnsentReply, now: Timestamp) -> String {
-        let to = user(&unsent.user, false);
+    fn format_unsent(&self, unsent: &UnsentReply, now: Timestamp) -> String {
+        let to = format_user(&unsent.user, false);
         if self.json {
             let line = json!({"kind": "unsent", "message_sid": unsent.message_sid.as_str(), "user": to,
                 "received_at": unsent.received_at.to_string()});
             return format!("{line}\n");
         }
-        let age = age(unsent.received_at, now);
+        let age = format_age(unsent.received_at, now);
         format!(
             "unsent {} {to} {age} the reply is not in Twilio's list\n",
             unsent.message_sid
@@ -257,7 +257,7 @@ impl Reconcile {
         }
         let mut text = format!(
             "{} in Twilio's list: {} known, {} missing, {} added",
-            number(counts.listed, "inbound message"),
+            format_count(counts.listed, "inbound message"),
             counts.known,
             counts.missing,
             counts.added
@@ -270,9 +270,9 @@ impl Reconcile {
         }
         text.push('\n');
         if self.restored {
-            let closed = number(counts.closed, "open message");
+            let closed = format_count(counts.closed, "open message");
             writeln!(text, "{closed} that Twilio shows as answered")?;
-            let sent = number(counts.sent, "message");
+            let sent = format_count(counts.sent, "message");
             writeln!(text, "{sent} of the outbox that Twilio has already sent")?;
         } else if counts.answered > 0 {
             text.push_str(
@@ -283,7 +283,7 @@ impl Reconcile {
             writeln!(
                 text,
                 "{} of TwiML replies compared: {} not in Twilio's list, {} not comparable because their text has expired",
-                number(counts.compared, "message"),
+                format_count(counts.compared, "message"),
                 counts.unsent,
                 counts.expired
             )?;

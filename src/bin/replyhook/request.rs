@@ -61,7 +61,7 @@ impl RequestArgs {
     }
 
     /// Returns the request that these options describe.
-    pub(crate) fn captured(&self, url: String) -> anyhow::Result<CapturedRequest> {
+    pub(crate) fn to_captured_request(&self, url: String) -> anyhow::Result<CapturedRequest> {
         let body = match self.body()? {
             Some(body) => body,
             None => self.form()?.encode().into_bytes(),
@@ -73,7 +73,7 @@ impl RequestArgs {
             headers: HeaderMap::new(),
             body,
         };
-        self.add_to(&mut request)?;
+        self.add_headers_to(&mut request)?;
         if request.method != Method::GET && !request.headers.contains_key("content-type") {
             request.push_header("content-type: application/x-www-form-urlencoded")?;
         }
@@ -81,7 +81,7 @@ impl RequestArgs {
     }
 
     /// Adds the headers to a request.
-    pub(crate) fn add_to(&self, request: &mut CapturedRequest) -> anyhow::Result<()> {
+    pub(crate) fn add_headers_to(&self, request: &mut CapturedRequest) -> anyhow::Result<()> {
         for header in &self.header {
             request.push_header(header).context("--header")?;
         }

@@ -33,7 +33,7 @@ impl RulesArgs {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let RulesCommand::Test { files } = self.command;
         // Read all files first: an unusable one is reported before any example runs.
-        let rules: anyhow::Result<Vec<_>> = files.iter().map(|file| read(file)).collect();
+        let rules: anyhow::Result<Vec<_>> = files.iter().map(|file| read_rules(file)).collect();
         let mut text = String::new();
         let mut all_passed = true;
         for (file, rules) in files.iter().zip(rules?) {
@@ -74,12 +74,12 @@ fn write_results(text: &mut String, file: &Path, results: &[ExampleResult]) -> s
         text,
         "{name}: {} of {} passed",
         passed.count(),
-        examples(results.len())
+        format_example_count(results.len())
     )
 }
 
 /// Formats a number of examples.
-pub(crate) fn examples(number: usize) -> String {
+pub(crate) fn format_example_count(number: usize) -> String {
     match number {
         1 => "1 example".to_owned(),
         _ => format!("{number} examples"),
@@ -87,7 +87,7 @@ pub(crate) fn examples(number: usize) -> String {
 }
 
 /// Reads a rules file. The error has the file's name and all problems.
-pub(crate) fn read(file: &Path) -> anyhow::Result<RulesFile> {
+pub(crate) fn read_rules(file: &Path) -> anyhow::Result<RulesFile> {
     RulesFile::read(file).map_err(|error| {
         let lines = error.to_string().replace('\n', "\n  ");
         anyhow::anyhow!("{} has problems:\n  {lines}", file.display())

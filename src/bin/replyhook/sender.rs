@@ -8,7 +8,7 @@ use replyhook::config::{SenderWebhookSettings, SigningSettings};
 use replyhook::twilio::{self, Client, ConfiguredWebhooks, Credentials, WebhookMethods};
 use serde_json::json;
 
-use crate::operator::address;
+use crate::operator::parse_address;
 use crate::{ExitStatus, Failed, SettingsArgs, print, printable, runtime};
 
 /// Connection overrides for the primary URL: two retries after a failed connection or a 5xx response.
@@ -25,7 +25,7 @@ Examples:
   replyhook sender set whatsapp:+15550002222 --webhook https://bot.example.com/webhook --fallback ''")]
 pub(crate) struct Sender {
     #[command(subcommand)]
-    what: SenderCommand,
+    command: SenderCommand,
 }
 
 #[derive(clap::Subcommand)]
@@ -43,14 +43,14 @@ Exit codes:
   0  set
   1  the sender was not found, or Twilio rejected the request or did not respond
   2  usage or configuration error")]
-    Set(Set),
+    Set(SetSenderArgs),
 }
 
 #[derive(clap::Args)]
 struct ShowSenderArgs {
     /// Only this sender, such as whatsapp:+15550002222, or its SID, XE…
-    #[arg(value_name = "SENDER", value_parser = Which::parse)]
-    which: Option<Which>,
+    #[arg(value_name = "SENDER", value_parser = SenderId::parse)]
+    sender: Option<SenderId>,
     /// Print one JSON object per line
     #[arg(long)]
     json: bool,
@@ -60,10 +60,10 @@ struct ShowSenderArgs {
 
 #[derive(clap::Args)]
 #[group(id = "wanted", required = true, multiple = true, args = ["from_config", "webhook", "fallback", "status_callback", "method"])]
-struct Set {
+struct SetSenderArgs {
     /// Sender, such as whatsapp:+15550002222, or its SID, XE…
-    #[arg(value_name = "SENDER", value_parser = Which::parse)]
-    which: Which,
+    #[arg(value_name = "SENDER", value_parser = SenderId::parse)]
+    sender: SenderId,
     /// Set all three URLs for the server with these settings, from its public URL
     #[arg(long, conflicts_with_all = ["webhook", "fallback", "status_callback"])]
     from_config: bool,
@@ -88,12 +88,12 @@ struct Set {
 
 /// A sender, by its SID or its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Which {
+pub(crate) enum SenderId {
     Sid(String),
     Address(Address),
 }
 
-impl Which {
+impl SenderId {
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         let text = text.trim();
         let is_sid = text.len() == 34
@@ -102,10 +102,10 @@ impl Which {
         if is_sid {
             return Ok(Self::Sid(text.to_owned()));
         }
-        address(text).map(Self::Address)
+        parse_address(text).map(Self::Address)
     }
 
-    fn is(&self, sender: &twilio::WhatsAppSender) -> bool {
+    fn matches(&self, sender: &twilio::WhatsAppSender) -> bool {
         match self {
             Self::Sid(sid) => *sid == sender.sid,
             Self::Address(address) => *address == sender.address,
@@ -128,12 +128,12 @@ fn url_or_none(text: &str) -> Result<String, &'static str> {
 }
 
 /// Client for Twilio's API of senders.
-pub(crate) struct Console {
+pub(crate) struct SendersClient {
     client: Client,
     credentials: Credentials,
 }
 
-impl Console {
+impl SendersClient {
     pub(crate) fn new(settings: SenderWebhookSettings) -> Self {
         Self {
             client: Client::new(settings.messaging_url),
@@ -145,28 +145,30 @@ impl Console {
         Ok(self.client.whatsapp_senders(&self.credentials).await?)
     }
 
-    /// Returns the wanted senders, in the same order.
+    /// Returns the senders with these ids, in the same order.
     ///
     /// # Errors
     /// If Twilio's list cannot be read, or lacks one of them.
     pub(crate) async fn find(
         &self,
-        wanted: &[Which],
+        ids: &[SenderId],
     ) -> Result<Vec<twilio::WhatsAppSender>, Failed> {
         let senders = self.senders().await?;
-        let find = |which: &Which| {
-            let found = senders.iter().find(|sender| which.is(sender));
-            found.cloned().ok_or_else(|| unknown(which, &senders))
+        let find = |id: &SenderId| {
+            let sender = senders.iter().find(|sender| id.matches(sender));
+            sender.cloned().ok_or_else(|| unknown_sender(id, &senders))
         };
-        wanted.iter().map(find).collect()
+        ids.iter().map(find).collect()
     }
 
+    /// Fetches a sender's current state from Twilio.
     #[cfg(feature = "emulator")]
-    pub(crate) async fn look(&self, sid: &str) -> Result<twilio::WhatsAppSender, Failed> {
-        let looked = self.client.whatsapp_sender(sid, &self.credentials).await;
-        Ok(looked?)
+    pub(crate) async fn fetch(&self, sid: &str) -> Result<twilio::WhatsAppSender, Failed> {
+        let sender = self.client.whatsapp_sender(sid, &self.credentials).await;
+        Ok(sender?)
     }
 
+    /// Replaces the webhooks of a sender, and returns the sender as Twilio then has it.
     pub(crate) async fn set(
         &self,
         sid: &str,
@@ -179,10 +181,11 @@ impl Console {
     }
 }
 
-fn unknown(which: &Which, senders: &[twilio::WhatsAppSender]) -> Failed {
-    let which = match which {
-        Which::Sid(sid) => sid,
-        Which::Address(address) => address.as_str(),
+/// Returns the error for a sender that the account does not have. It lists those that it has.
+fn unknown_sender(id: &SenderId, senders: &[twilio::WhatsAppSender]) -> Failed {
+    let id = match id {
+        SenderId::Sid(sid) => sid,
+        SenderId::Address(address) => address.as_str(),
     };
     let known: Vec<_> = senders
         .iter()
@@ -194,13 +197,13 @@ fn unknown(which: &Which, senders: &[twilio::WhatsAppSender]) -> Failed {
         known.join(", ")
     };
     Failed(format!(
-        "this account has no WhatsApp sender {which}; it has: {known}"
+        "this account has no WhatsApp sender {id}; it has: {known}"
     ))
 }
 
 impl Sender {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
-        match self.what {
+        match self.command {
             SenderCommand::Show(show) => show.run(),
             SenderCommand::Set(set) => set.run(),
         }
@@ -209,24 +212,24 @@ impl Sender {
 
 impl ShowSenderArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
-        let console = Console::new(SenderWebhookSettings::load(&self.settings.sources())?);
+        let client = SendersClient::new(SenderWebhookSettings::load(&self.settings.sources())?);
         let senders = runtime()?.block_on(async {
-            match self.which {
-                Some(which) => console.find(&[which]).await,
-                None => console.senders().await,
+            match self.sender {
+                Some(id) => client.find(&[id]).await,
+                None => client.senders().await,
             }
         })?;
         for sender in &senders {
-            print(&shown(sender, self.json)?)?;
+            print(&format_sender(sender, self.json)?)?;
         }
         Ok(ExitStatus::Yes)
     }
 }
 
-impl Set {
+impl SetSenderArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
         let sources = self.settings.sources();
-        let console = Console::new(SenderWebhookSettings::load(&sources)?);
+        let client = SendersClient::new(SenderWebhookSettings::load(&sources)?);
         let configured = if self.from_config {
             let Some(public_url) = SigningSettings::load(&sources)?.public_url else {
                 bail!("--from-config needs PUBLIC_URL; set it to the same value as for the server");
@@ -241,8 +244,8 @@ impl Set {
             None
         };
         let sender = runtime()?.block_on(async {
-            let mut found = console.find(std::slice::from_ref(&self.which)).await?;
-            let sender = found.remove(0);
+            let mut senders = client.find(std::slice::from_ref(&self.sender)).await?;
+            let sender = senders.remove(0);
             let current = sender.webhooks;
             // `set_webhooks` replaces all three URLs, so pass the current ones on.
             let [inbound, fallback, status] = configured.unwrap_or([
@@ -253,22 +256,25 @@ impl Set {
             let webhooks = ConfiguredWebhooks::new(inbound, fallback, status);
             let mut methods = sender.methods;
             if let Some(method) = self.method {
-                for named in [
+                for webhook_method in [
                     &mut methods.inbound,
                     &mut methods.fallback,
                     &mut methods.status,
                 ] {
-                    named.clone_from(&method);
+                    webhook_method.clone_from(&method);
                 }
             }
-            console.set(&sender.sid, &webhooks, &methods).await
+            client.set(&sender.sid, &webhooks, &methods).await
         })?;
-        print(&shown(&sender, self.json)?)?;
+        print(&format_sender(&sender, self.json)?)?;
         Ok(ExitStatus::Yes)
     }
 }
 
-fn shown(sender: &twilio::WhatsAppSender, as_json: bool) -> Result<String, std::fmt::Error> {
+fn format_sender(
+    sender: &twilio::WhatsAppSender,
+    as_json: bool,
+) -> Result<String, std::fmt::Error> {
     let (webhooks, methods) = (&sender.webhooks, &sender.methods);
     let mut text = String::new();
     if as_json {

@@ -40,9 +40,9 @@ impl TemplatesArgs {
         let mut text = String::new();
         for template in &templates {
             if self.json {
-                writeln!(text, "{}", whole(template))?;
+                writeln!(text, "{}", template_json(template))?;
             } else {
-                text.push_str(&line(template));
+                text.push_str(&format_line(template));
             }
         }
         print(&text)?;
@@ -50,13 +50,13 @@ impl TemplatesArgs {
     }
 }
 
-fn whole(template: &Template) -> serde_json::Value {
+fn template_json(template: &Template) -> serde_json::Value {
     json!({"name": template.name, "content_sid": template.sid, "language": template.language, "types": template.types,
         "status": template.approval.status.as_str(), "category": template.approval.category,
         "reason": template.approval.reason, "variables": template.variables})
 }
 
-fn line(template: &Template) -> String {
+fn format_line(template: &Template) -> String {
     let variables = template.variables.iter();
     let variables: Vec<_> = variables
         .map(|(name, sample)| format!("{name}={sample:?}"))

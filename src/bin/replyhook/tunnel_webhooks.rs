@@ -7,12 +7,12 @@ use replyhook::config::SenderWebhookSettings;
 use replyhook::twilio::{ConfiguredWebhooks, WebhookMethods, WhatsAppSender};
 
 use crate::Failed;
-use crate::sender::{Console, Which};
+use crate::sender::{SenderId, SendersClient};
 use crate::webhook_backup::WebhookBackup;
 
 /// Senders whose webhooks point at the tunnel, with their previous webhooks.
 pub(crate) struct TunnelWebhooks {
-    console: Console,
+    client: SendersClient,
     senders: Vec<PreviousWebhooks>,
     tunnel: ConfiguredWebhooks,
 }
@@ -29,22 +29,22 @@ impl TunnelWebhooks {
     /// Points all senders at the tunnel's primary, fallback and status URL.
     ///
     /// If one fails, restores the webhooks of those before it.
-    pub(crate) async fn at(
+    pub(crate) async fn point_senders(
         urls: [String; 3],
-        wanted: &[Which],
+        ids: &[SenderId],
         settings: SenderWebhookSettings,
     ) -> anyhow::Result<Self> {
-        let console = Console::new(settings);
+        let client = SendersClient::new(settings);
         // Find all senders before changing one, so that a misspelled sender changes nothing.
-        let senders = console.find(wanted).await?;
+        let senders = client.find(ids).await?;
         let [inbound, fallback, status] = urls.map(Some);
         let mut tunnel = Self {
-            console,
+            client,
             senders: Vec::new(),
             tunnel: ConfiguredWebhooks::new(inbound, fallback, status),
         };
         for sender in senders {
-            let previous = tunnel.previous(sender);
+            let previous = tunnel.load_previous(sender);
             let set = tunnel.set(&previous).await;
             // Even if `set` failed: Twilio may have changed the webhooks although its response was lost.
             tunnel.senders.push(previous);
@@ -56,9 +56,9 @@ impl TunnelWebhooks {
         Ok(tunnel)
     }
 
-    fn previous(&self, mut sender: WhatsAppSender) -> PreviousWebhooks {
+    fn load_previous(&self, mut sender: WhatsAppSender) -> PreviousWebhooks {
         // After an earlier `dev` was killed, the sender still has tunnel URLs, and the backup has the previous ones.
-        let has_backup = WebhookBackup::of(&sender).load(&mut sender);
+        let has_backup = WebhookBackup::for_sender(&sender).load(&mut sender);
         let is_known = has_backup || sender.webhooks != self.tunnel;
         PreviousWebhooks { sender, is_known }
     }
@@ -69,17 +69,17 @@ impl TunnelWebhooks {
     ) -> anyhow::Result<()> {
         // Write the backup before the change: if this process is killed in between, the next run can restore.
         if *is_known {
-            WebhookBackup::of(sender).keep(sender, &self.tunnel)?;
+            WebhookBackup::for_sender(sender).save(sender, &self.tunnel)?;
         }
         // Twilio's default methods, which the server accepts.
         let methods = WebhookMethods::default();
-        let set = self.console.set(&sender.sid, &self.tunnel, &methods);
+        let set = self.client.set(&sender.sid, &self.tunnel, &methods);
         set.await?;
         Ok(())
     }
 
     /// Describes the changed webhooks for the welcome text of `dev`.
-    pub(crate) fn shown(&self) -> Result<String, std::fmt::Error> {
+    pub(crate) fn describe(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         writeln!(text, "  Until you end this, Twilio calls the tunnel for:\n")?;
         for PreviousWebhooks { sender, .. } in &self.senders {
@@ -120,7 +120,7 @@ impl TunnelWebhooks {
         let known = self.senders.iter().filter(|previous| previous.is_known);
         for PreviousWebhooks { sender, .. } in known {
             match self.restore_one(sender).await {
-                Ok(()) => WebhookBackup::of(sender).forget(),
+                Ok(()) => WebhookBackup::for_sender(sender).delete(),
                 // Continue with the other senders, and report all at the end. The backup stays for the next run.
                 Err(error) => failed.push((sender, error)),
             }
@@ -136,18 +136,18 @@ impl TunnelWebhooks {
     }
 
     async fn restore_one(&self, sender: &WhatsAppSender) -> Result<(), Failed> {
-        let now = self.console.look(&sender.sid).await?;
+        let current = self.client.fetch(&sender.sid).await?;
         // Changed elsewhere in the meantime: do not overwrite that.
-        if now.webhooks != self.tunnel {
+        if current.webhooks != self.tunnel {
             return Ok(());
         }
         let (webhooks, methods) = (&sender.webhooks, &sender.methods);
-        let set = self.console.set(&sender.sid, webhooks, methods).await;
+        let set = self.client.set(&sender.sid, webhooks, methods).await;
         set.map(|_| ())
     }
 
     /// Returns the error for a second signal during [`restore`](Self::restore).
-    pub(crate) fn given_up(&self) -> Failed {
+    pub(crate) fn interrupted_restore(&self) -> Failed {
         Failed(format!(
             "Twilio may still call the tunnel; to restore the webhooks, run:\n{}",
             self.restore_commands().collect::<Vec<_>>().join("\n")

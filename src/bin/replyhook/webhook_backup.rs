@@ -22,8 +22,8 @@ struct BackupFile {
 pub(crate) struct WebhookBackup(PathBuf);
 
 impl WebhookBackup {
-    pub(crate) fn of(sender: &WhatsAppSender) -> Self {
-        // The SID is part of a file name, and comes from the network.
+    pub(crate) fn for_sender(sender: &WhatsAppSender) -> Self {
+        // Only letters and digits: the SID comes from the network, and must not lead to a file in another folder.
         let sid = sender.sid.chars().filter(char::is_ascii_alphanumeric);
         Self(format!("replyhook-dev-{}.json", sid.collect::<String>()).into())
     }
@@ -50,7 +50,7 @@ impl WebhookBackup {
     ///
     /// # Errors
     /// An I/O error that names the file.
-    pub(crate) fn keep(
+    pub(crate) fn save(
         &self,
         sender: &WhatsAppSender,
         tunnel: &ConfiguredWebhooks,
@@ -61,8 +61,8 @@ impl WebhookBackup {
             before: urls(&sender.webhooks),
             methods: [methods.inbound, methods.fallback, methods.status],
         };
-        let written = self.write(&serde_json::to_vec(&backup)?);
-        written.map_err(|error| {
+        let result = self.write(&serde_json::to_vec(&backup)?);
+        result.map_err(|error| {
             let file = self.0.display();
             io::Error::new(error.kind(), format!("could not write {file}: {error}"))
         })
@@ -70,21 +70,21 @@ impl WebhookBackup {
 
     /// Writes the file atomically.
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        let part = self
+        let temp_file = self
             .0
             .with_extension(format!("{}.part", std::process::id()));
         let mut options = OpenOptions::new();
         // Readable for this user only: a webhook URL may contain a password.
         let options = options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&part)?;
+        let mut file = options.open(&temp_file)?;
         file.write_all(bytes)?;
         // Before the rename: a crash must not leave a renamed but empty file.
         file.sync_all()?;
-        fs::rename(part, &self.0)
+        fs::rename(temp_file, &self.0)
     }
 
     /// Deletes the file, after the webhooks have been restored.
-    pub(crate) fn forget(&self) {
+    pub(crate) fn delete(&self) {
         // A file that cannot be deleted does no harm: `load` ignores it, because the sender's webhooks differ.
         let _ = fs::remove_file(&self.0);
     }

@@ -13,8 +13,8 @@ async function call(method, path, body) {
     throw new Error("The emulator does not respond.");
   }
   const text = await response.text();
-  const json = response.headers.get("content-type")?.includes("json");
-  if (response.ok) return json ? JSON.parse(text) : text;
+  const isJson = response.headers.get("content-type")?.includes("json");
+  if (response.ok) return isJson ? JSON.parse(text) : text;
   let problem;
   try {
     problem = JSON.parse(text).error;
@@ -24,14 +24,14 @@ async function call(method, path, body) {
   throw new Error(problem ?? `The emulator responded with ${response.status}.`);
 }
 
-const user = (address) => `conversations/${encodeURIComponent(address)}`;
+const conversationPath = (address) => `conversations/${encodeURIComponent(address)}`;
 
 export const api = {
   config: () => call("GET", "config"),
   conversations: () => call("GET", "conversations"),
-  messages: (address) => call("GET", user(address)),
-  read: (address) => call("POST", `${user(address)}/read`, {}),
-  test: (address) => call("GET", `${user(address)}/test`),
+  messages: (address) => call("GET", conversationPath(address)),
+  read: (address) => call("POST", `${conversationPath(address)}/read`, {}),
+  test: (address) => call("GET", `${conversationPath(address)}/test`),
   send: (message) => call("POST", "messages", message),
   redeliver: (sid) => call("POST", `messages/${encodeURIComponent(sid)}/redeliver`, {}),
   exchanges: (sid) => call("GET", sid ? `exchanges?message_sid=${encodeURIComponent(sid)}` : "exchanges"),
@@ -43,17 +43,20 @@ export const api = {
   state: (address, sender) => call("GET", `state/${encodeURIComponent(address)}${sender ? `?sender=${encodeURIComponent(sender)}` : ""}`),
 };
 
-/** Subscribes to events while the page is open. Calls `up` after every connection, and `down` when it is lost. */
-export function listen(handlers, up, down) {
+/**
+ * Subscribes to events while the page is open. Calls `onConnect` after every connection, and `onDisconnect` when it is
+ * lost.
+ */
+export function listen(handlers, onConnect, onDisconnect) {
   const source = new EventSource("/_emulator/events");
   for (const [name, handler] of Object.entries(handlers)) {
     source.addEventListener(name, (event) => handler(JSON.parse(event.data)));
   }
   // Also after a reconnection, since events in between are lost: the stream cannot resume.
-  source.onopen = up;
+  source.onopen = onConnect;
   source.onerror = () => {
-    down();
+    onDisconnect();
     // Browsers reconnect by themselves, but some stop when the connection is refused. Then start a new source.
-    if (source.readyState === EventSource.CLOSED) setTimeout(() => listen(handlers, up, down), 2000);
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => listen(handlers, onConnect, onDisconnect), 2000);
   };
 }

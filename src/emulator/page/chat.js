@@ -1,17 +1,17 @@
 // Conversation as bubbles. A bubble keeps its element as long as its message object exists, so that a new status
 // changes only its ticks.
 
-import { $, fill, h, refill, soon, told } from "./dom.js";
+import { $, fill, fillIfChanged, h, onNextFrame, reportErrors } from "./dom.js";
 import { select, send } from "./conversation.js";
-import { askServer, isWhatsApp, nameOf, on, sendersFor, state } from "./store.js";
+import { fetchServerState, isWhatsApp, nameOf, on, sendersFor, state } from "./store.js";
 import { explain, time } from "./text.js";
 
 const BATCH_SIZE = 200; // earlier messages are loaded by a button: thousands of bubbles make typing slow
 const log = $("log");
 const scroll = $("scroll");
 const nodes = new Map(); // message -> { item, body, details }
-let from = 0; // index of the first message shown
-let roving = null; // message whose details button is in the Tab order; arrow keys move to others (roving tabindex)
+let firstShown = 0; // index of the first message shown
+let tabStop = null; // message whose details button is in the Tab order; arrow keys move to others (roving tabindex)
 
 /** Returns [glyph, description, CSS class] of a message's ticks. */
 export function ticks(message) {
@@ -30,13 +30,13 @@ export function ticks(message) {
 function attachment(media) {
   const name = media.filename || media.content_type || "attachment";
   if (!media.src) return h("p", { class: "file lost" }, `⚠ ${name} could not be fetched`);
-  if (/^image\//.test(media.content_type)) return h("img", { src: media.src, alt: `Picture ${media.filename ?? ""}`.trim(), onload: () => pinned && toEnd() });
+  if (/^image\//.test(media.content_type)) return h("img", { src: media.src, alt: `Picture ${media.filename ?? ""}`.trim(), onload: () => pinned && scrollToEnd() });
   if (/^audio\//.test(media.content_type)) return h("audio", { controls: true, src: media.src, "aria-label": `Audio ${media.filename ?? ""}`.trim() });
   if (/^video\//.test(media.content_type)) return h("video", { controls: true, src: media.src, "aria-label": `Video ${media.filename ?? ""}`.trim() });
   return h("a", { class: "file", href: media.src, download: media.filename || "" }, `↓ ${name}`);
 }
 
-function content(message) {
+function bubbleContent(message) {
   const { location, button } = message;
   return [
     (message.media ?? []).map(attachment),
@@ -44,41 +44,41 @@ function content(message) {
     button && h("p", { class: "tap" }, "Tapped “", h("bdi", {}, button.text), "” ", button.payload && h("code", {}, button.payload)),
     // A button tap has its text as the body too. Show it once.
     message.body && !(button && button.text === message.body) && h("p", { class: "text", dir: "auto" }, message.body),
-    (message.buttons ?? []).length > 0 && h("div", { class: "offers", role: "group", "aria-label": "Quick replies" }, message.buttons.map((offer) =>
-      h("button", { type: "button", onclick: told(() => send({ body: offer.text, button: { text: offer.text, payload: offer.payload } })) }, offer.text))),
+    (message.buttons ?? []).length > 0 && h("div", { class: "offers", role: "group", "aria-label": "Quick replies" }, message.buttons.map((quickReply) =>
+      h("button", { type: "button", onclick: reportErrors(() => send({ body: quickReply.text, button: { text: quickReply.text, payload: quickReply.payload } })) }, quickReply.text))),
     message.status === "unsent" && h("p", { class: "problem" }, `Not sent. ${message.problem}`),
-    message.status === "unsent" && h("button", { type: "button", class: "again", onclick: told(message.again) }, "Try again"),
+    message.status === "unsent" && h("button", { type: "button", class: "again", onclick: reportErrors(message.retry) }, "Try again"),
   ];
 }
 
 // Everything that the content of a bubble depends on.
-const shape = (message) => [message.body, message.media, message.location, message.button, message.buttons, message.status === "unsent"];
+const contentInput = (message) => [message.body, message.media, message.location, message.button, message.buttons, message.status === "unsent"];
 
-function build(message) {
-  const out = message.direction === "out";
-  const who = message.by === "twilio" ? "Twilio" : out ? "Bot" : nameOf(state.current);
+function buildBubble(message) {
+  const isOutbound = message.direction === "out";
+  const author = message.by === "twilio" ? "Twilio" : isOutbound ? "Bot" : nameOf(state.current);
   const details = h("button", { type: "button", class: "details", tabindex: "-1", onclick: (event) => { event.stopPropagation(); select(message, true); } },
     h("span"), h("span", { "aria-hidden": "true" }), h("span", { class: "hide" }));
   const body = h("div", { class: "content" });
-  const item = h("article", { class: `bubble ${out ? "out" : "in"} ${message.by === "twilio" ? "twilio" : ""}`, onclick: (event) => {
+  const item = h("article", { class: `bubble ${isOutbound ? "out" : "in"} ${message.by === "twilio" ? "twilio" : ""}`, onclick: (event) => {
     // The whole bubble is a target for the mouse, except while text is selected.
     if (!event.target.closest("button, a, audio, video") && !getSelection().toString()) select(message, true);
-  } }, h("span", { class: message.by === "twilio" ? "from" : "hide" }, `${who}: `), body, details);
+  } }, h("span", { class: message.by === "twilio" ? "from" : "hide" }, `${author}: `), body, details);
   const node = { item, body, details };
   nodes.set(message, node);
-  draw(message, node);
+  drawBubble(message, node);
   return item;
 }
 
-function draw(message, node) {
-  if (refill(node.body, shape(message), () => content(message))) soon(settle);
+function drawBubble(message, node) {
+  if (fillIfChanged(node.body, contentInput(message), () => bubbleContent(message))) onNextFrame(scrollIfPinned);
   const [glyph, words, tone] = ticks(message);
   const at = time.clock(message.at);
-  const [when, mark, said] = node.details.children;
-  when.textContent = at;
-  mark.textContent = glyph;
-  mark.className = `ticks ${tone}`;
-  said.textContent = `, ${words}. Show details`;
+  const [timeLabel, tickLabel, description] = node.details.children;
+  timeLabel.textContent = at;
+  tickLabel.textContent = glyph;
+  tickLabel.className = `ticks ${tone}`;
+  description.textContent = `, ${words}. Show details`;
   node.details.title = words;
   node.item.classList.toggle("chosen", message === state.selected);
   node.details.setAttribute("aria-pressed", message === state.selected);
@@ -86,7 +86,7 @@ function draw(message, node) {
 
 let pinned = true; // whether the view is at the end and follows new messages
 let height = 0;
-const toEnd = () => { scroll.scrollTop = scroll.scrollHeight; };
+const scrollToEnd = () => { scroll.scrollTop = scroll.scrollHeight; };
 scroll.addEventListener("scroll", () => {
   if (scroll.clientHeight !== height) return; // caused by a new height, not by the user; the ResizeObserver handles it
   pinned = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
@@ -94,65 +94,65 @@ scroll.addEventListener("scroll", () => {
 }, { passive: true });
 new ResizeObserver(() => {
   height = scroll.clientHeight;
-  if (pinned) toEnd();
+  if (pinned) scrollToEnd();
 }).observe(scroll);
 
 /** Scrolls to the end if pinned. Called once per frame, since `scrollHeight` forces a layout. */
-function settle() {
-  if (pinned) toEnd();
+function scrollIfPinned() {
+  if (pinned) scrollToEnd();
   // Tab reaches the latest message, unless the user is moving among the messages.
-  if (!log.contains(document.activeElement)) rove(state.messages.at(-1));
+  if (!log.contains(document.activeElement)) setTabStop(state.messages.at(-1));
 }
 
 function append(message) {
   const before = state.messages[state.messages.indexOf(message) - 1];
   const day = time.day(message.at);
   if (!before || time.day(before.at) !== day) log.append(h("p", { class: "day" }, day));
-  log.append(build(message));
+  log.append(buildBubble(message));
 }
 
 function drawAll(start = Math.max(0, state.messages.length - BATCH_SIZE)) {
-  from = start;
+  firstShown = start;
   nodes.clear();
   // Screen readers must not announce messages that are only redrawn.
   log.setAttribute("aria-live", "off");
   log.replaceChildren();
-  state.messages.slice(from).forEach(append);
-  $("earlier").hidden = from === 0;
-  $("earlier").textContent = `Show earlier messages (${from.toLocaleString("en")} more)`;
+  state.messages.slice(firstShown).forEach(append);
+  $("earlier").hidden = firstShown === 0;
+  $("earlier").textContent = `Show earlier messages (${firstShown.toLocaleString("en")} more)`;
   $("empty").hidden = state.messages.length > 0 || !state.sender;
-  rove(state.messages.at(-1));
+  setTabStop(state.messages.at(-1));
   // Delayed: screen readers process the inserted elements asynchronously.
   setTimeout(() => log.setAttribute("aria-live", "polite"), 300);
 }
 
-function rove(message) {
-  nodes.get(roving)?.details.setAttribute("tabindex", "-1");
+function setTabStop(message) {
+  nodes.get(tabStop)?.details.setAttribute("tabindex", "-1");
   nodes.get(message)?.details.setAttribute("tabindex", "0");
-  roving = message;
+  tabStop = message;
 }
 
 log.addEventListener("keydown", (event) => {
-  const here = state.messages.indexOf(roving);
-  const to = { ArrowUp: Math.max(from, here - 1), ArrowDown: here + 1, Home: from, End: state.messages.length - 1 }[event.key];
-  if (to === undefined || !event.target.classList.contains("details")) return;
+  const index = state.messages.indexOf(tabStop);
+  const target = { ArrowUp: Math.max(firstShown, index - 1), ArrowDown: index + 1, Home: firstShown, End: state.messages.length - 1 }[event.key];
+  if (target === undefined || !event.target.classList.contains("details")) return;
   event.preventDefault();
-  if (!state.messages[to]) return;
-  rove(state.messages[to]);
-  nodes.get(roving).details.focus();
+  if (!state.messages[target]) return;
+  setTabStop(state.messages[target]);
+  nodes.get(tabStop).details.focus();
 });
 
 $("earlier").onclick = () => {
   // Measured from the end, which does not change: the messages in view stay where they are.
   const height = scroll.scrollHeight - scroll.scrollTop;
-  const first = state.messages[from];
-  drawAll(Math.max(0, from - BATCH_SIZE));
+  const first = state.messages[firstShown];
+  drawAll(Math.max(0, firstShown - BATCH_SIZE));
   scroll.scrollTop = scroll.scrollHeight - height;
-  rove(first);
+  setTabStop(first);
   nodes.get(first)?.details.focus({ preventScroll: true });
 };
 $("newest").onclick = () => {
-  toEnd();
+  scrollToEnd();
   $("body").focus();
 };
 
@@ -167,27 +167,27 @@ on("opened", () => {
 });
 $("sender").onchange = () => {
   state.sender = $("sender").value;
-  askServer();
+  fetchServerState();
 };
 
 on("conversation", () => {
   drawAll();
   if (!state.messages.length) pinned = true;
   $("newest").hidden = pinned;
-  if (pinned) toEnd();
+  if (pinned) scrollToEnd();
 });
 on("message", (message) => {
   const node = nodes.get(message);
-  if (node) return draw(message, node);
+  if (node) return drawBubble(message, node);
   if (message.direction === "in") pinned = true; // a message that the user has just sent is always visible
   // Reduce to the latest batch, but not while the user reads earlier messages.
   if (nodes.size > 2 * BATCH_SIZE && pinned) drawAll();
   else append(message);
   $("empty").hidden = true;
-  soon(settle);
+  onNextFrame(scrollIfPinned);
 });
-on("status", (message) => nodes.has(message) && draw(message, nodes.get(message)));
-on("outcomes", () => nodes.forEach((node, message) => draw(message, node)));
+on("status", (message) => nodes.has(message) && drawBubble(message, nodes.get(message)));
+on("outcomes", () => nodes.forEach((node, message) => drawBubble(message, node)));
 on("selected", () => nodes.forEach((node, message) => {
   node.item.classList.toggle("chosen", message === state.selected);
   node.details.setAttribute("aria-pressed", message === state.selected);
@@ -195,13 +195,13 @@ on("selected", () => nodes.forEach((node, message) => {
 
 on("typing opened", () => {
   const typing = state.typing.has(state.current);
-  refill($("typing"), typing, () => typing && h("p", {}, h("span", { class: "dots", "aria-hidden": "true" }, h("i"), h("i"), h("i")), " Bot is typing…"));
+  fillIfChanged($("typing"), typing, () => typing && h("p", {}, h("span", { class: "dots", "aria-hidden": "true" }, h("i"), h("i"), h("i")), " Bot is typing…"));
 });
 
 // Shows how long Twilio has been waiting for the bot. Quick responses, below 400 ms, show nothing.
 setInterval(() => {
-  const pending = state.messages.findLast((message) => message.started);
-  const ms = pending ? performance.now() - pending.started : 0;
+  const pending = state.messages.findLast((message) => message.startedAt);
+  const ms = pending ? performance.now() - pending.startedAt : 0;
   $("waiting").hidden = ms < 400;
   if (ms >= 400) $("waiting-text").textContent = `Waiting for your bot, ${(ms / 1000).toFixed(1)} s`;
 }, 200);

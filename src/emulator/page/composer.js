@@ -1,23 +1,23 @@
 // Message box: text, files, location, button tap, additional webhook parameters.
 
-import { $, fill, h, notice, told } from "./dom.js";
+import { $, fill, h, notice, reportErrors } from "./dom.js";
 import { send } from "./conversation.js";
 import { isWhatsApp, nameOf, on, state } from "./store.js";
 import { sizeOf } from "./text.js";
 
 const MAX_BYTES = 16 * 1024 * 1024; // Twilio's limit for a WhatsApp file
 let attached = []; // { file } on this machine, or { url } of an earlier message
-let kept = {}; // location and button of the message that is being edited
+let editedParts = {}; // location and button of the message that is being edited
 
 const field = (id, label, value, props) => h("div", { class: "field" }, h("label", { for: id }, label), h("input", { id, value, autocomplete: "off", ...props }));
-const number = (most) => ({ type: "number", step: "any", min: -most, max: most, required: true });
+const degrees = (max) => ({ type: "number", step: "any", min: -max, max, required: true });
 
 const panels = {
-  location: h("form", { id: "panel-location", class: "panel", "aria-label": "Send a location", hidden: true, onsubmit: told(sendLocation) },
-    field("latitude", "Latitude", "37.7955", number(90)), field("longitude", "Longitude", "-122.3937", number(180)),
+  location: h("form", { id: "panel-location", class: "panel", "aria-label": "Send a location", hidden: true, onsubmit: reportErrors(sendLocation) },
+    field("latitude", "Latitude", "37.7955", degrees(90)), field("longitude", "Longitude", "-122.3937", degrees(180)),
     field("place", "Label", "Ferry Building"), field("address", "Address", "1 Ferry Building, San Francisco"),
     h("button", { type: "submit", class: "primary" }, "Send location")),
-  tap: h("form", { id: "panel-tap", class: "panel", "aria-label": "Tap a button", hidden: true, onsubmit: told(sendTap) },
+  tap: h("form", { id: "panel-tap", class: "panel", "aria-label": "Tap a button", hidden: true, onsubmit: reportErrors(sendTap) },
     field("tap-text", "Button text", "Yes", { required: true }), field("tap-payload", "Payload", "yes"),
     h("button", { type: "submit", class: "primary" }, "Send tap")),
   params: h("div", { id: "panel-params", class: "panel", role: "group", "aria-label": "Form parameters", hidden: true },
@@ -25,7 +25,7 @@ const panels = {
       h("textarea", { id: "params", rows: 3, spellcheck: "false", placeholder: "ProfileName=Ana María\nForwarded=true" }))),
 };
 const toggles = Object.fromEntries(Object.entries({ location: "Location", tap: "Button tap", params: "Parameters" }).map(([name, label]) =>
-  [name, h("button", { type: "button", "aria-expanded": "false", "aria-controls": `panel-${name}`, onclick: () => show(name, panels[name].hidden, true) }, label)]));
+  [name, h("button", { type: "button", "aria-expanded": "false", "aria-controls": `panel-${name}`, onclick: () => showPanel(name, panels[name].hidden, true) }, label)]));
 const picker = h("input", { type: "file", multiple: true, hidden: true, onchange: () => { attach(picker.files); picker.value = ""; } });
 const box = h("textarea", { id: "body", rows: 1, dir: "auto", enterkeyhint: "send", "aria-describedby": "size" });
 const sendButton = h("button", { type: "submit", class: "primary send" }, "Send");
@@ -38,10 +38,10 @@ $("composer").append(
   h("div", { class: "tools" },
     h("button", { type: "button", title: "Attach an image, voice note or document; you can also drop or paste it", onclick: () => picker.click() }, "Attach"), picker,
     toggles.location, toggles.tap, toggles.params,
-    h("button", { type: "button", class: "stop", title: "Send the word STOP: the user opts out", onclick: told(() => send({ body: "STOP" })) }, "STOP")),
+    h("button", { type: "button", class: "stop", title: "Send the word STOP: the user opts out", onclick: reportErrors(() => send({ body: "STOP" })) }, "STOP")),
   panels.location, panels.tap, panels.params, form);
 
-function show(name, visible, focus = false) {
+function showPanel(name, visible, focus = false) {
   for (const other of Object.keys(panels)) {
     panels[other].hidden = !(visible && other === name);
     toggles[other].setAttribute("aria-expanded", !panels[other].hidden);
@@ -49,8 +49,8 @@ function show(name, visible, focus = false) {
   if (focus) (visible ? panels[name].querySelector("input, textarea") : toggles[name]).focus();
 }
 $("composer").addEventListener("keydown", (event) => {
-  const open = event.key === "Escape" && Object.keys(panels).find((name) => !panels[name].hidden);
-  if (open) show(open, false, true);
+  const openPanel = event.key === "Escape" && Object.keys(panels).find((name) => !panels[name].hidden);
+  if (openPanel) showPanel(openPanel, false, true);
 });
 
 function attach(files) {
@@ -65,50 +65,50 @@ function attach(files) {
 function drawChips() {
   const chip = (text, remove) => h("li", {}, h("bdi", {}, text), h("button", { type: "button", "aria-label": `Remove ${text}`, onclick: () => { remove(); drawChips(); box.focus(); } }, "×"));
   fill(chips,
-    attached.map((one) => chip(one.file ? `${one.file.name} (${Math.ceil(one.file.size / 1024)} KB)` : one.url, () => { attached = attached.filter((other) => other !== one); })),
-    kept.location && chip(`Location ${kept.location.label ?? ""}`, () => { delete kept.location; }),
-    kept.button && chip(`Tap ${kept.button.text}`, () => { delete kept.button; }));
+    attached.map((item) => chip(item.file ? `${item.file.name} (${Math.ceil(item.file.size / 1024)} KB)` : item.url, () => { attached = attached.filter((other) => other !== item); })),
+    editedParts.location && chip(`Location ${editedParts.location.label ?? ""}`, () => { delete editedParts.location; }),
+    editedParts.button && chip(`Tap ${editedParts.button.text}`, () => { delete editedParts.button; }));
   chips.hidden = !chips.children.length;
 }
 
 /** Returns the parameters typed, or undefined if there are none. */
-function params() {
+function typedParams() {
   const lines = $("params").value.split("\n").filter((line) => line.trim());
   // Only the first `=` separates: a value may contain others.
-  const wrong = lines.find((line) => line.indexOf("=") < 1);
-  if (wrong) throw new Error(`“${wrong}” does not have the form Name=value.`);
+  const invalid = lines.find((line) => line.indexOf("=") < 1);
+  if (invalid) throw new Error(`“${invalid}” does not have the form Name=value.`);
   return lines.length ? Object.fromEntries(lines.map((line) => [line.slice(0, line.indexOf("=")).trim(), line.slice(line.indexOf("=") + 1)])) : undefined;
 }
 
 function clear() {
   box.value = $("params").value = "";
   attached = [];
-  kept = {};
-  show("params", false);
+  editedParts = {};
+  showPanel("params", false);
   drawChips();
-  grow();
+  fitHeight();
 }
 
-function grow() {
+function fitHeight() {
   // Reset first: `scrollHeight` is never less than the height that is set.
   box.style.height = "auto";
   box.style.height = `${Math.min(box.scrollHeight + 2, 160)}px`;
   size.textContent = box.value ? sizeOf(box.value) : "";
 }
 
-form.onsubmit = told(async (event) => {
+form.onsubmit = reportErrors(async (event) => {
   event.preventDefault();
   // Throws before `clear`, so that a wrong line can be corrected.
-  const extra = params();
-  const content = { body: box.value, files: attached.flatMap((one) => one.file ?? []), ...kept };
-  const media = attached.filter((one) => one.url);
-  if (!content.body && !attached.length && !extra && !kept.location && !kept.button) return box.focus();
+  const params = typedParams();
+  const content = { body: box.value, files: attached.flatMap((item) => item.file ?? []), ...editedParts };
+  const media = attached.filter((item) => item.url);
+  if (!content.body && !attached.length && !params && !editedParts.location && !editedParts.button) return box.focus();
   // Before sending, which takes until the bot has responded: the user can type the next message at the same time.
   clear();
   box.focus();
-  await send({ ...content, ...(media.length && { media }), ...(extra && { params: extra }) });
+  await send({ ...content, ...(media.length && { media }), ...(params && { params }) });
 });
-box.addEventListener("input", grow);
+box.addEventListener("input", fitHeight);
 box.addEventListener("keydown", (event) => {
   // isComposing: with an input method, such as for Japanese or Chinese, Enter confirms a word.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
@@ -123,13 +123,13 @@ box.addEventListener("paste", (event) => {
 
 function sendLocation(event) {
   event.preventDefault();
-  show("location", false, true);
+  showPanel("location", false, true);
   const location = { latitude: Number($("latitude").value), longitude: Number($("longitude").value), label: $("place").value, address: $("address").value };
   return send({ location });
 }
 function sendTap(event) {
   event.preventDefault();
-  show("tap", false, true);
+  showPanel("tap", false, true);
   return send({ body: $("tap-text").value, button: { text: $("tap-text").value, payload: $("tap-payload").value } });
 }
 
@@ -154,20 +154,20 @@ export function edit(content) {
   clear();
   box.value = content.body ?? "";
   attached = [...content.files.map((file) => ({ file })), ...content.media];
-  kept = { ...(content.location && { location: content.location }), ...(content.button && { button: content.button }) };
+  editedParts = { ...(content.location && { location: content.location }), ...(content.button && { button: content.button }) };
   $("params").value = Object.entries(content.params ?? {}).map(([name, value]) => `${name}=${value}`).join("\n");
-  if (content.params) show("params", true);
+  if (content.params) showPanel("params", true);
   drawChips();
-  grow();
+  fitHeight();
   box.focus();
 }
 
 on("opened", () => {
-  const whatsapp = isWhatsApp(state.current);
+  const isWhatsAppUser = isWhatsApp(state.current);
   // SMS has neither locations nor buttons.
-  toggles.location.hidden = toggles.tap.hidden = !whatsapp;
-  show("location", false);
-  label.textContent = state.sender ? `Message from ${nameOf(state.current)} by ${whatsapp ? "WhatsApp" : "SMS"}` : `The bot has no ${whatsapp ? "WhatsApp" : "SMS"} sender, so nothing can be sent to it`;
+  toggles.location.hidden = toggles.tap.hidden = !isWhatsAppUser;
+  showPanel("location", false);
+  label.textContent = state.sender ? `Message from ${nameOf(state.current)} by ${isWhatsAppUser ? "WhatsApp" : "SMS"}` : `The bot has no ${isWhatsAppUser ? "WhatsApp" : "SMS"} sender, so nothing can be sent to it`;
   for (const control of $("composer").querySelectorAll("button, textarea")) control.disabled = !state.sender;
 });
 drawChips();

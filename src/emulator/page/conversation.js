@@ -2,10 +2,10 @@
 
 import { api } from "./api.js";
 import { notice } from "./dom.js";
-import { askServer, emit, isWhatsApp, keepExchange, now, rowOf, sendersFor, state } from "./store.js";
+import { emit, fetchServerState, isWhatsApp, now, rowOf, sendersFor, state, storeExchange } from "./store.js";
 
 let unconfirmed = []; // messages typed here and not yet reported by the emulator
-let arriving = null; // messages reported while `load` is fetching; null otherwise
+let arrivedDuringLoad = null; // messages reported while `load` is fetching; null otherwise
 
 const bySid = (sid) => state.messages.find((message) => sid && message.sid === sid);
 
@@ -14,7 +14,7 @@ export async function open(user) {
   const senders = sendersFor(user);
   state.sender = senders[0] ?? null;
   state.messages = unconfirmed.filter((message) => message.user === user);
-  state.selected = state.chosen = state.server = null;
+  state.selected = state.selectedCall = state.server = null;
   emit("opened");
   emit("conversation");
   emit("server");
@@ -25,10 +25,10 @@ export async function open(user) {
 export async function load() {
   const user = state.current;
   // Collect events that arrive during the fetch: the response may have been made before them.
-  const reported = (arriving = []);
+  const reported = (arrivedDuringLoad = []);
   const list = await api.messages(user);
-  if (reported !== arriving) return; // a later load has started, such as for another user
-  arriving = null;
+  if (reported !== arrivedDuringLoad) return; // a later load has started, such as for another user
+  arrivedDuringLoad = null;
   const selected = state.selected;
   state.messages = list;
   for (const message of reported) if (!bySid(message.sid)) state.messages.push(message);
@@ -39,29 +39,29 @@ export async function load() {
   emit("conversation");
   if (!state.selected && state.messages.length) select(state.messages.at(-1));
   else emit("selected");
-  looked();
-  askServer();
+  markReadSoon();
+  fetchServerState();
 }
 
-export function select(message, byHand = false) {
+export function select(message, isByUser = false) {
   state.selected = message;
-  state.chosen = null;
-  emit("selected", byHand);
-  // `keepExchange` drops old calls. Fetch those of an old message again.
+  state.selectedCall = null;
+  emit("selected", isByUser);
+  // `storeExchange` drops old calls. Fetch those of an old message again.
   if (!message?.sid || [...state.exchanges.values()].some((exchange) => exchange.message_sid === message.sid)) return;
   api.exchanges(message.sid).then((list) => {
-    list.forEach(keepExchange);
+    list.forEach(storeExchange);
     if (list.length) emit("exchange");
   }, () => {});
 }
 
-let looking;
+let readTimer;
 /** Marks the open conversation as read if the page is visible. Delayed, so that several messages cause one request. */
-export function looked() {
-  clearTimeout(looking);
-  looking = setTimeout(() => {
-    const unread = (message) => message.direction === "out" && !["read", "failed", "undelivered"].includes(message.status);
-    if (document.visibilityState === "visible" && state.messages.some(unread)) api.read(state.current).catch(() => {});
+export function markReadSoon() {
+  clearTimeout(readTimer);
+  readTimer = setTimeout(() => {
+    const isUnread = (message) => message.direction === "out" && !["read", "failed", "undelivered"].includes(message.status);
+    if (document.visibilityState === "visible" && state.messages.some(isUnread)) api.read(state.current).catch(() => {});
   }, 250);
 }
 
@@ -78,27 +78,27 @@ export function receive(user, message) {
   if (message.direction === "out") setTyping(user, false);
   const row = rowOf(user);
   // A message is reported again when its media has been fetched. Only a new message counts as unread.
-  const fresh = row.last?.sid !== message.sid && !(row.last && message.at < row.last.at);
-  if (fresh || row.last?.sid === message.sid) row.last = message;
+  const isNew = row.last?.sid !== message.sid && !(row.last && message.at < row.last.at);
+  if (isNew || row.last?.sid === message.sid) row.last = message;
   // The event usually arrives before the response to our POST, which waits for the bot. The local message has no SID
   // yet, so match it by content.
-  const mine = message.direction === "in" && unconfirmed.find((local) => isSame(local, user, message));
-  if (mine) unconfirmed = unconfirmed.filter((local) => local !== mine);
+  const local = message.direction === "in" && unconfirmed.find((candidate) => isSame(candidate, user, message));
+  if (local) unconfirmed = unconfirmed.filter((other) => other !== local);
   if (user !== state.current) {
-    if (fresh && message.direction === "out") row.unread += 1;
+    if (isNew && message.direction === "out") row.unread += 1;
     emit("users");
     return;
   }
   emit("users");
-  arriving?.push(message);
-  const known = bySid(message.sid) ?? mine;
+  arrivedDuringLoad?.push(message);
+  const known = bySid(message.sid) ?? local;
   if (known) Object.assign(known, message);
   else state.messages.push(message);
   emit("message", known || message);
-  if (mine) setTimeout(() => mine.previews.forEach((url) => URL.revokeObjectURL(url)), 1000); // still shown until redrawn
-  if (mine && mine === state.selected) emit("selected");
-  if (message.direction === "out") looked();
-  askServer();
+  if (local) setTimeout(() => local.previews.forEach((url) => URL.revokeObjectURL(url)), 1000); // still shown until redrawn
+  if (local && local === state.selected) emit("selected");
+  if (message.direction === "out") markReadSoon();
+  fetchServerState();
 }
 
 // Equal texts sent in quick succession match in order: the first unconfirmed one is found first.
@@ -124,8 +124,8 @@ export async function send({ files = [], ...content }) {
   const media = [...(content.media ?? []), ...files.map((file, index) => ({ url: "", content_type: file.type, filename: file.name, src: previews[index] }))];
   const local = {
     sid: null, user, sender: state.sender, direction: "in", by: "user", body: content.body ?? "", media, status: "sending", error_code: null,
-    at: now().toISOString(), location: content.location ?? null, button: content.button ?? null, buttons: [], started: performance.now(), previews,
-    again: () => { discard(local); return send({ files, ...content }); },
+    at: now().toISOString(), location: content.location ?? null, button: content.button ?? null, buttons: [], startedAt: performance.now(), previews,
+    retry: () => { discard(local); return send({ files, ...content }); },
   };
   // Show the message immediately; the POST responds only after the bot.
   unconfirmed.push(local);
@@ -134,27 +134,28 @@ export async function send({ files = [], ...content }) {
   select(local);
   try {
     const data = await Promise.all(files.map(async (file) => ({ data: await base64(file), content_type: file.type || "application/octet-stream", filename: file.name })));
-    const answer = await api.send({ from: user, to: local.sender, ...(name && { profile_name: name }), ...content, media: [...(content.media ?? []), ...data] });
-    settle(local, answer.message_sid);
+    const response = await api.send({ from: user, to: local.sender, ...(name && { profile_name: name }), ...content, media: [...(content.media ?? []), ...data] });
+    confirmSent(local, response.message_sid);
   } catch (error) {
     // With a SID, the emulator has accepted the message, and only the response was lost.
     if (local.sid) notice(error.message, true);
     else Object.assign(local, { status: "unsent", problem: error.message });
   }
-  local.started = null;
+  local.startedAt = null;
   emit("status", local);
 }
 
 /** Handles the response of POST messages. */
-function settle(local, sid) {
+function confirmSent(local, sid) {
   unconfirmed = unconfirmed.filter((message) => message !== local);
   // `receive` has matched the event with this message.
   if (local.sid) return;
-  const other = bySid(sid);
-  if (other) {
-    // The event was not matched, because parameters changed the content. The message is shown twice; remove ours.
+  const reported = bySid(sid);
+  if (reported) {
+    // The event was not matched, because parameters changed the content. The message is shown twice; remove the local
+    // one.
     discard(local);
-    if (!state.selected) select(other);
+    if (!state.selected) select(reported);
   } else {
     Object.assign(local, { sid, status: "received" });
     if (local === state.selected) select(local);
@@ -162,10 +163,10 @@ function settle(local, sid) {
 }
 
 /** Empties the open conversation after a reset. */
-export function forget() {
+export function clearConversation() {
   unconfirmed = [];
   state.messages = [];
-  state.selected = state.chosen = state.server = null;
+  state.selected = state.selectedCall = state.server = null;
   for (const user of [...state.typing.keys()]) setTyping(user, false);
   for (const topic of ["conversation", "selected", "server"]) emit(topic);
 }
@@ -201,8 +202,8 @@ export async function contentOf(message) {
     if (response?.ok) content.files.push(new File([await response.blob()], media.filename || "attachment", { type: media.content_type }));
     else content.media.push({ url: media.url, content_type: media.content_type });
   }
-  const first = [...state.exchanges.values()].find((exchange) => exchange.kind === "webhook" && exchange.message_sid === message.sid);
-  const params = (first?.params ?? []).filter(([name]) => !DERIVED.test(name));
+  const webhook = [...state.exchanges.values()].find((exchange) => exchange.kind === "webhook" && exchange.message_sid === message.sid);
+  const params = (webhook?.params ?? []).filter(([name]) => !DERIVED.test(name));
   if (params.length) content.params = Object.fromEntries(params);
   return content;
 }

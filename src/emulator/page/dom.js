@@ -25,7 +25,7 @@ export function fill(parent, ...children) {
 const inputs = new WeakMap(); // element -> JSON of the input that its content was made from
 
 /** Fills `parent` with the result of `make`, unless its content was made from equal input. Returns whether it did. */
-export function refill(parent, input, make) {
+export function fillIfChanged(parent, input, make) {
   // Unchanged elements stay in place, so that a click or a text selection in progress is not lost.
   const text = JSON.stringify(input);
   if (inputs.get(parent) === text) return false;
@@ -37,41 +37,41 @@ export function refill(parent, input, make) {
 const lists = new WeakMap(); // element -> Map: key of an item -> its child
 
 /** Keeps one child per item, in order. `make` creates a child once, and `update` updates it every time. */
-export function each(parent, items, keyOf, make, update) {
-  const before = lists.get(parent) ?? new Map();
-  const children = new Map(items.map((item) => [keyOf(item), before.get(keyOf(item)) ?? make(item)]));
+export function syncChildren(parent, items, keyOf, make, update) {
+  const previous = lists.get(parent) ?? new Map();
+  const children = new Map(items.map((item) => [keyOf(item), previous.get(keyOf(item)) ?? make(item)]));
   lists.set(parent, children);
   const focused = document.activeElement;
-  for (const [key, child] of before) if (!children.has(key)) child.remove();
+  for (const [key, child] of previous) if (!children.has(key)) child.remove();
   // Insert only children that are not in their position: moving an element loses its focus and interrupts a click.
   [...children.values()].forEach((child, index) => child !== parent.children[index] && parent.insertBefore(child, parent.children[index] ?? null));
   if (focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true }); // its element was moved
   for (const item of items) update(children.get(keyOf(item)), item);
 }
 
-const due = new Set();
+const scheduled = new Set();
 /** Calls `draw` in the next frame, once for any number of calls: a burst of events then causes one update. */
-export function soon(draw) {
-  if (!due.size) requestAnimationFrame(() => {
+export function onNextFrame(draw) {
+  if (!scheduled.size) requestAnimationFrame(() => {
     // Clear before calling: a function may schedule itself again for the following frame.
-    const now = [...due];
-    due.clear();
-    now.forEach((one) => one());
+    const now = [...scheduled];
+    scheduled.clear();
+    now.forEach((call) => call());
   });
-  due.add(draw);
+  scheduled.add(draw);
 }
 
 /** Shows a short notice in the corner. Screen readers announce it. */
-export function notice(text, bad = false) {
-  const line = h("p", { class: bad ? "bad" : null }, text);
+export function notice(text, isError = false) {
+  const line = h("p", { class: isError ? "bad" : null }, text);
   $("notices").append(line);
-  setTimeout(() => line.remove(), bad ? 10000 : 4000);
+  setTimeout(() => line.remove(), isError ? 10000 : 4000);
 }
 
 /** Wraps an event handler: shows a notice when it fails, instead of losing the error. */
-export const told = (work) => async (event) => {
+export const reportErrors = (handler) => async (event) => {
   try {
-    await work(event);
+    await handler(event);
   } catch (error) {
     notice(error.message, true);
   }

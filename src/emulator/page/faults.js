@@ -1,12 +1,12 @@
 // Switches for faults, and a description of the active ones, including those set by another client.
 
-import { $, h, refill, told } from "./dom.js";
+import { $, fillIfChanged, h, reportErrors } from "./dom.js";
 import { api } from "./api.js";
 import { emit, on, state } from "./store.js";
 
 const SWITCHES = [
   { label: "Duplicate", hint: "Twilio delivers every message twice", faults: { duplicate: 1 } },
-  { label: "Crash", hint: "The bot’s handler fails", faults: { handler_fails: true }, own: true },
+  { label: "Crash", hint: "The bot’s handler fails", faults: { handler_fails: true }, needsApp: true },
   { label: "Drop", hint: "The connection to the webhook is dropped; Twilio calls the fallback URL", faults: { drop_connection: true } },
   { label: "Reorder", hint: "Status callbacks arrive in the wrong order", faults: { reorder_status: true } },
   { label: "Retry", hint: "Twilio retries after a failed connection or a 5xx", faults: { retry: "ct,5xx" } },
@@ -14,15 +14,15 @@ const SWITCHES = [
   { label: "Media 404", hint: "The bot’s next fetch of a media file gets 404", faults: { media_404: 1 } },
 ];
 
-// Handler latencies need an app of ours; response delays work with any server.
-function slownesses() {
+// Handler latencies need an attached app; response delays work with any server.
+function latencyOptions() {
   const deadline = state.config.deadline_ms;
   const seconds = (ms) => `${(ms / 1000).toLocaleString("en")} s`;
   const handler = state.config.own_server ? [["handler_ms", 3000, "handler +…"], ...(deadline ? [["handler_ms", deadline + 2000, "handler +…, past the deadline"]] : [])] : [];
-  return [...handler, ["delay_ms", 3000, "response +…"], ["delay_ms", 16000, "response +…, past Twilio’s timeout"]].map(([key, ms, what]) => ({ key, ms, text: what.replace("…", seconds(ms)) }));
+  return [...handler, ["delay_ms", 3000, "response +…"], ["delay_ms", 16000, "response +…, past Twilio’s timeout"]].map(([key, ms, label]) => ({ key, ms, text: label.replace("…", seconds(ms)) }));
 }
 
-function inForce({ duplicate, retry, drop_connection, delay_ms, reorder_status, rest_error, media_404, handler_ms, handler_fails }) {
+function describeFaults({ duplicate, retry, drop_connection, delay_ms, reorder_status, rest_error, media_404, handler_ms, handler_fails }) {
   return [
     duplicate && `every message ${duplicate + 1} times`, handler_ms && `handler ${handler_ms / 1000} s slower`, delay_ms && `responses ${delay_ms / 1000} s late`,
     handler_fails && "handler fails", drop_connection && "connections dropped", reorder_status && "statuses out of order", retry && `retries on ${retry}`,
@@ -31,47 +31,47 @@ function inForce({ duplicate, retry, drop_connection, delay_ms, reorder_status, 
 }
 
 /** Sets some faults and keeps the others. */
-async function change(some) {
+async function changeFaults(changes) {
   // PUT replaces all faults, so send the active ones too. Faults that are off are left out.
-  const all = Object.entries({ ...state.faults, ...some }).filter(([, value]) => value);
-  state.faults = (await api.setFaults(Object.fromEntries(all))) ?? {};
+  const active = Object.entries({ ...state.faults, ...changes }).filter(([, value]) => value);
+  state.faults = (await api.setFaults(Object.fromEntries(active))) ?? {};
   emit("faults");
 }
 
 const isOn = (fault) => Object.keys(fault.faults).every((key) => state.faults[key]);
-const off = (fault) => Object.fromEntries(Object.keys(fault.faults).map((key) => [key, null]));
+const faultsOff = (fault) => Object.fromEntries(Object.keys(fault.faults).map((key) => [key, null]));
 
 function draw() {
   if (!state.config) return;
-  const words = inForce(state.faults);
-  $("faults").classList.toggle("on", words.length > 0);
-  const text = words.length ? `Active: ${words.join(" · ")}` : "No faults";
+  const descriptions = describeFaults(state.faults);
+  $("faults").classList.toggle("on", descriptions.length > 0);
+  const text = descriptions.length ? `Active: ${descriptions.join(" · ")}` : "No faults";
   // Unchanged text is not set again: screen readers would announce it again.
   if ($("faults-now").textContent !== text) $("faults-now").textContent = text;
-  const slow = Boolean(state.faults.handler_ms || state.faults.delay_ms);
-  refill($("faults-list"), [state.faults, slownesses(), state.config.own_server, choice], () => switches(slow, words.length > 0));
+  const isSlow = Boolean(state.faults.handler_ms || state.faults.delay_ms);
+  fillIfChanged($("faults-list"), [state.faults, latencyOptions(), state.config.own_server, selectedLatency], () => switches(isSlow, descriptions.length > 0));
 }
 
-function switches(slow, any) {
-  const toggle = (label, hint, pressed, work) => h("button", { type: "button", title: hint, "data-key": label, "aria-pressed": String(pressed), onclick: told(work) }, label);
-  const choices = slownesses();
+function switches(isSlow, isAnyActive) {
+  const toggle = (label, hint, pressed, onClick) => h("button", { type: "button", title: hint, "data-key": label, "aria-pressed": String(pressed), onclick: reportErrors(onClick) }, label);
+  const options = latencyOptions();
   // Select the active latency, else the last choice of the user. Latencies set elsewhere may not be in the list.
-  const current = choices.find(({ key, ms }) => state.faults[key] === ms) ?? choices[choice] ?? choices[0];
-  const select = h("select", { "aria-label": "How slow", "data-key": "how slow", onchange: told(async () => {
-    choice = select.selectedIndex;
-    if (slow) await slowTo(choices[choice]);
-  }) }, choices.map((one) => h("option", { selected: one === current }, one.text)));
+  const current = options.find(({ key, ms }) => state.faults[key] === ms) ?? options[selectedLatency] ?? options[0];
+  const select = h("select", { "aria-label": "How slow", "data-key": "how slow", onchange: reportErrors(async () => {
+    selectedLatency = select.selectedIndex;
+    if (isSlow) await setLatency(options[selectedLatency]);
+  }) }, options.map((option) => h("option", { selected: option === current }, option.text)));
   return [
-    h("span", { class: "pair" }, toggle("Slow", "The bot is slow", slow, () => slowTo(slow ? null : choices[select.selectedIndex])), select),
-    SWITCHES.filter((fault) => !fault.own || state.config.own_server).map((fault) => toggle(fault.label, fault.hint, isOn(fault), () => change(isOn(fault) ? off(fault) : fault.faults))),
-    any && h("button", { type: "button", "data-key": "clear", onclick: told(async () => {
+    h("span", { class: "pair" }, toggle("Slow", "The bot is slow", isSlow, () => setLatency(isSlow ? null : options[select.selectedIndex])), select),
+    SWITCHES.filter((fault) => !fault.needsApp || state.config.own_server).map((fault) => toggle(fault.label, fault.hint, isOn(fault), () => changeFaults(isOn(fault) ? faultsOff(fault) : fault.faults))),
+    isAnyActive && h("button", { type: "button", "data-key": "clear", onclick: reportErrors(async () => {
       state.faults = (await api.setFaults({})) ?? {};
       emit("faults");
     }) }, "All off")];
 }
 
-let choice = 0; // index in the result of `slownesses`
-const slowTo = (one) => change({ handler_ms: null, delay_ms: null, ...(one && { [one.key]: one.ms }) });
+let selectedLatency = 0; // index in the result of `latencyOptions`
+const setLatency = (option) => changeFaults({ handler_ms: null, delay_ms: null, ...(option && { [option.key]: option.ms }) });
 
 on("faults", draw);
 $("faults-more").onclick = () => {

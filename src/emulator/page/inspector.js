@@ -1,37 +1,37 @@
 // Inspector of the selected message: its calls, the state of the user on the bot's server, and the debugger.
 
-import { $, download, each, fill, h, notice, refill, soon, told } from "./dom.js";
+import { $, download, fill, fillIfChanged, h, notice, onNextFrame, reportErrors, syncChildren } from "./dom.js";
 import { api } from "./api.js";
 import { contentOf, send } from "./conversation.js";
 import { edit } from "./composer.js";
-import { choose, showExchange, titleOf, verdictOf } from "./exchange.js";
+import { selectCall, showExchange, titleOf, verdictOf } from "./exchange.js";
 import { ticks } from "./chat.js";
-import { emit, isWhatsApp, keepExchange, nameOf, now, on, state } from "./store.js";
+import { emit, isWhatsApp, nameOf, now, on, state, storeExchange } from "./store.js";
 import { codeLink, duration, explain, sizeOf, time } from "./text.js";
 
 /** Returns the calls of the selected message's turn: an inbound message and all messages until the next inbound one. */
 function callsOf(message) {
-  const at = state.messages.indexOf(message);
-  if (at < 0) return [];
-  let first = at;
+  const index = state.messages.indexOf(message);
+  if (index < 0) return [];
+  let first = index;
   while (first > 0 && state.messages[first].direction !== "in") first -= 1;
-  let next = at + 1;
+  let next = index + 1;
   while (next < state.messages.length && state.messages[next].direction !== "in") next += 1;
-  const sids = new Set(state.messages.slice(first, next).map((one) => one.sid).filter(Boolean));
+  const sids = new Set(state.messages.slice(first, next).map((other) => other.sid).filter(Boolean));
   const since = state.messages[first].at;
   const until = state.messages[next]?.at ?? "9"; // later than every time, compared as text
   // A call without a message, such as a lookup, belongs to the turn in which it was made.
-  const near = (exchange) => !exchange.message_sid && exchange.user === state.current && exchange.at >= since && exchange.at < until;
-  return [...state.exchanges.values()].filter((exchange) => sids.has(exchange.message_sid) || near(exchange)).sort((a, b) => a.at.localeCompare(b.at));
+  const isInTurn = (exchange) => !exchange.message_sid && exchange.user === state.current && exchange.at >= since && exchange.at < until;
+  return [...state.exchanges.values()].filter((exchange) => sids.has(exchange.message_sid) || isInTurn(exchange)).sort((a, b) => a.at.localeCompare(b.at));
 }
 
 /**
  * Returns the call to show. Default: for an inbound message its latest webhook; for an outbound one the REST call that
  * created it, else the webhook with the TwiML.
  */
-function chosenOf(calls, message) {
+function callToShow(calls, message) {
   const own = calls.filter((call) => call.message_sid === message.sid);
-  return calls.find((call) => call.id === state.chosen) ?? own.find((call) => call.kind === "rest") ??
+  return calls.find((call) => call.id === state.selectedCall) ?? own.find((call) => call.kind === "rest") ??
     own.findLast((call) => call.kind === "webhook") ?? calls.findLast((call) => call.kind === "webhook") ?? calls.at(-1) ?? null;
 }
 
@@ -43,27 +43,27 @@ const pathOf = (url) => {
   }
 };
 
-// Rows are reused by `each`, so they read everything but the ID when they are drawn.
-const callRow = ({ id }) => h("li", {}, h("button", { type: "button", class: "call", "data-key": id, onclick: () => choose(id) }));
+// Rows are reused by `syncChildren`, so they read everything but the ID when they are drawn.
+const callRow = ({ id }) => h("li", {}, h("button", { type: "button", class: "call", "data-key": id, onclick: () => selectCall(id) }));
 
 function drawCalls() {
   const message = state.selected;
   const calls = message ? callsOf(message) : [];
-  const chosen = message ? chosenOf(calls, message) : null;
+  const shownCall = message ? callToShow(calls, message) : null;
   $("exchanges").hidden = !message;
-  each($("exchange-list"), calls, (call) => call.id, callRow, ({ firstChild: button }, call) => {
+  syncChildren($("exchange-list"), calls, (call) => call.id, callRow, ({ firstChild: button }, call) => {
     const { kind, message_sid: sid, ms, request } = call;
     const verdict = verdictOf(call);
     button.classList.toggle("own", sid === message.sid);
-    button.ariaCurrent = call === chosen ? "true" : null;
-    refill(button, [titleOf(call), verdict, ms], () => [
+    button.ariaCurrent = call === shownCall ? "true" : null;
+    fillIfChanged(button, [titleOf(call), verdict, ms], () => [
       h("span", { class: `kind ${kind}`, "aria-hidden": "true" }, kind === "rest" ? "←" : "→"),
       h("span", { class: "title" }, titleOf(call)), h("span", { class: "path" }, pathOf(request.url)),
       h("span", { class: `verdict ${verdict.tone}` }, verdict.text), h("span", { class: "ms" }, `${ms.toLocaleString("en")} ms`)]);
   });
   $("no-calls").hidden = calls.length > 0;
-  $("no-calls").textContent = message?.started ? "The first call is in progress." : message?.sid ? "No calls are stored for it." : "None.";
-  showExchange($("exchange"), chosen);
+  $("no-calls").textContent = message?.startedAt ? "The first call is in progress." : message?.sid ? "No calls are stored for it." : "None.";
+  showExchange($("exchange"), shownCall);
 }
 
 async function redeliver(message) {
@@ -73,11 +73,11 @@ async function redeliver(message) {
 }
 
 // The buttons are created once, and act on the message that is selected when they are pressed.
-const act = (key, label, title, work) => h("button", { type: "button", "data-key": key, title, onclick: told(() => state.selected.sid && work(state.selected)) }, label);
+const actionButton = (key, label, title, onClick) => h("button", { type: "button", "data-key": key, title, onclick: reportErrors(() => state.selected.sid && onClick(state.selected)) }, label);
 fill($("actions"),
-  act("again", "Deliver again", "Sends the webhook again with the same MessageSid: a duplicate", redeliver),
-  act("resend", "Resend", "Sends the same content as a new message", async (message) => send(await contentOf(message))),
-  act("edit", "Edit and resend", "Puts content and parameters into the message box", async (message) => {
+  actionButton("again", "Deliver again", "Sends the webhook again with the same MessageSid: a duplicate", redeliver),
+  actionButton("resend", "Resend", "Sends the same content as a new message", async (message) => send(await contentOf(message))),
+  actionButton("edit", "Edit and resend", "Puts content and parameters into the message box", async (message) => {
     const content = await contentOf(message);
     // On a narrow screen, the message box must be visible before `edit` focuses it.
     document.body.dataset.view = "chat";
@@ -87,16 +87,16 @@ fill($("actions"),
 
 function drawSelected() {
   const message = state.selected;
-  const inbound = message?.direction === "in";
-  $("actions").hidden = !inbound || message.status === "unsent";
+  const isInbound = message?.direction === "in";
+  $("actions").hidden = !isInbound || message.status === "unsent";
   // Not `disabled`, which would move the focus away while a message is being sent.
   for (const button of $("actions").children) button.ariaDisabled = message?.sid ? null : "true";
-  if (!message) return refill($("about"), null, () => h("p", { class: "muted" }, "Send or select a message to see its calls here."));
-  const from = inbound ? nameOf(state.current) : message.by === "twilio" ? "Twilio itself" : "the bot";
-  const when = `${time.full(message.at)}, ${inbound ? "to" : "by"} ${message.sender}`;
+  if (!message) return fillIfChanged($("about"), null, () => h("p", { class: "muted" }, "Send or select a message to see its calls here."));
+  const from = isInbound ? nameOf(state.current) : message.by === "twilio" ? "Twilio itself" : "the bot";
+  const when = `${time.full(message.at)}, ${isInbound ? "to" : "by"} ${message.sender}`;
   const [glyph, words, tone] = ticks(message);
   const size = message.body && sizeOf(message.body) + (isWhatsApp(state.current) && [...message.body].length > 1600 ? "; more than the 1,600 characters that Twilio accepts" : "");
-  refill($("about"), [from, when, glyph, words, message.sid, size], () => [
+  fillIfChanged($("about"), [from, when, glyph, words, message.sid, size], () => [
     h("p", { class: "line" }, h("strong", {}, `From ${from}`), h("span", { class: "muted" }, when)),
     h("p", {}, h("span", { class: `ticks ${tone}`, "aria-hidden": "true" }, `${glyph} `), words),
     message.sid && h("p", {}, h("code", { class: "sid" }, message.sid)),
@@ -108,8 +108,8 @@ function drawServer() {
   const rows = [];
   const pills = [];
   if (server?.window) {
-    const left = server.window.closes_at ? Date.parse(server.window.closes_at) - now() : 0;
-    const text = server.window.open ? `open${server.window.closes_at ? `, ${duration(left)} left` : ""}` : "closed: only templates may be sent";
+    const remainingMs = server.window.closes_at ? Date.parse(server.window.closes_at) - now() : 0;
+    const text = server.window.open ? `open${server.window.closes_at ? `, ${duration(remainingMs)} left` : ""}` : "closed: only templates may be sent";
     rows.push(["24-hour window", text]);
     pills.push([`Window ${server.window.open ? text : "closed"}`, server.window.open ? "good" : "warn"]);
   }
@@ -128,9 +128,9 @@ function drawServer() {
     pills.push([`Handler ${server.handler}`]);
     if (server.pending) pills.push([`${server.pending} pending`, "warn"]);
   }
-  refill($("pills"), pills, () => pills.map(([text, tone]) => h("li", { class: tone }, text)));
+  fillIfChanged($("pills"), pills, () => pills.map(([text, tone]) => h("li", { class: tone }, text)));
   $("pills").hidden = !pills.length;
-  refill($("state-list"), rows, () => (rows.length ? rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, h("bdi", {}, value))]) : h("dd", { class: "muted" }, "This server does not report its state.")));
+  fillIfChanged($("state-list"), rows, () => (rows.length ? rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, h("bdi", {}, value))]) : h("dd", { class: "muted" }, "This server does not report its state.")));
 }
 
 const entryRow = (entry) => h("li", { class: entry.level },
@@ -143,7 +143,7 @@ const entryRow = (entry) => h("li", { class: entry.level },
 function drawDebugger() {
   const sid = state.selected?.sid;
   // The latest 100 entries, newest first.
-  each($("debugger-list"), state.debugger.slice(-100).reverse(), (entry) => entry, entryRow,
+  syncChildren($("debugger-list"), state.debugger.slice(-100).reverse(), (entry) => entry, entryRow,
     (item, entry) => item.classList.toggle("own", Boolean(sid) && entry.message_sid === sid));
   const count = state.debugger.length;
   $("no-entries").hidden = count > 0;
@@ -151,21 +151,21 @@ function drawDebugger() {
   $("debugger-link").textContent = `Debugger: ${count} ${count === 1 ? "entry" : "entries"}`;
 }
 
-on("selected", () => [drawSelected, drawCalls, drawDebugger].forEach(soon));
-on("message status conversation", () => [drawSelected, drawCalls].forEach(soon));
-on("exchange", () => [drawSelected, drawCalls].forEach(soon));
-on("chosen", drawCalls);
-on("server clock", () => soon(drawServer));
-on("debugger", () => soon(drawDebugger));
+on("selected", () => [drawSelected, drawCalls, drawDebugger].forEach(onNextFrame));
+on("message status conversation", () => [drawSelected, drawCalls].forEach(onNextFrame));
+on("exchange", () => [drawSelected, drawCalls].forEach(onNextFrame));
+on("call", drawCalls);
+on("server clock", () => onNextFrame(drawServer));
+on("debugger", () => onNextFrame(drawDebugger));
 
-$("save-test").onclick = told(async () => {
+$("save-test").onclick = reportErrors(async () => {
   const name = nameOf(state.current).toLowerCase().replace(/[^a-z0-9]+/g, "_").replace(/^_|_$/g, "") || "conversation";
   download(`${name}_test.rs`, await api.test(state.current));
 });
 
-export function keepCalls(list) {
+export function addExchanges(list) {
   // Exchanges that arrived as events in the meantime are newer than the list.
-  for (const exchange of list) if (!state.exchanges.has(exchange.id)) keepExchange(exchange);
+  for (const exchange of list) if (!state.exchanges.has(exchange.id)) storeExchange(exchange);
   emit("exchange");
   emit("outcomes");
 }

@@ -4,13 +4,13 @@ import { api } from "./api.js";
 
 export const state = {
   config: null,
-  offset: 0, // the emulator's clock minus this machine's, in ms
+  clockOffset: 0, // the emulator's clock minus this machine's, in ms
   users: new Map(), // address -> { address, name, last, unread, added }
   current: null, // address of the open conversation
   sender: null,
   messages: [], // of the open conversation, in order
   selected: null, // one of `messages`
-  chosen: null, // ID of the call that the user selected; null: the inspector selects one
+  selectedCall: null, // ID of the call that the user selected; null: the inspector selects one
   exchanges: new Map(), // ID -> exchange, oldest first
   outcomes: new Map(), // MessageSid of an inbound message -> { ok, code } of its latest webhook
   debugger: [],
@@ -25,9 +25,9 @@ export const emit = (topic, detail) => (listeners[topic] ?? []).forEach((listene
 
 export const isWhatsApp = (address) => address.startsWith("whatsapp:");
 export const sendersFor = (address) => (state.config?.senders ?? []).filter((sender) => isWhatsApp(sender) === isWhatsApp(address));
-export const now = () => new Date(Date.now() + state.offset);
+export const now = () => new Date(Date.now() + state.clockOffset);
 export const setNow = (text) => {
-  state.offset = Date.parse(text) - Date.now();
+  state.clockOffset = Date.parse(text) - Date.now();
 };
 /** Returns the row of a user, and adds one for a new user. */
 export function rowOf(address) {
@@ -37,12 +37,12 @@ export function rowOf(address) {
 export const nameOf = (address) => state.users.get(address)?.name || address.replace("whatsapp:", "");
 
 // Bounds the page's memory. `select` fetches the calls of an older message again.
-const KEPT_EXCHANGES = 3000;
+const MAX_EXCHANGES = 3000;
 
-export function keepExchange(exchange) {
+export function storeExchange(exchange) {
   // A Map iterates in the order of insertion, so its first key is the oldest.
   state.exchanges.set(exchange.id, exchange);
-  if (state.exchanges.size > KEPT_EXCHANGES) state.exchanges.delete(state.exchanges.keys().next().value);
+  if (state.exchanges.size > MAX_EXCHANGES) state.exchanges.delete(state.exchanges.keys().next().value);
   if (exchange.kind !== "webhook" || !exchange.message_sid || (!exchange.response && !exchange.error_code)) return;
   const status = exchange.response?.status;
   const ok = !exchange.error_code && status >= 200 && status < 300;
@@ -51,17 +51,17 @@ export function keepExchange(exchange) {
   state.outcomes.set(exchange.message_sid, { ok, code: exchange.error_code, at: exchange.at });
 }
 
-let asking;
+let fetchTimer;
 /** Fetches the state of the user from the bot's server, once for several events in quick succession. */
-export function askServer() {
-  clearTimeout(asking);
+export function fetchServerState() {
+  clearTimeout(fetchTimer);
   if (!state.current) return;
-  asking = setTimeout(async () => {
+  fetchTimer = setTimeout(async () => {
     const user = state.current;
-    const answer = await api.state(user, state.sender).catch(() => null);
+    const serverState = await api.state(user, state.sender).catch(() => null);
     // The user switched conversations while the request was in flight.
     if (user !== state.current) return;
-    state.server = answer;
+    state.server = serverState;
     emit("server");
   }, 150);
 }

@@ -9,23 +9,23 @@ const GSM_EXTENDED = "\f^{}\\[~]|€"; // each takes two septets
 export function segments(text) {
   // One character outside GSM-7 makes the whole text UCS-2.
   const characters = [...text];
-  const gsm = characters.every((character) => GSM.includes(character) || GSM_EXTENDED.includes(character));
-  const cost = (character) => (gsm ? (GSM_EXTENDED.includes(character) ? 2 : 1) : character.length);
+  const isGsm = characters.every((character) => GSM.includes(character) || GSM_EXTENDED.includes(character));
+  const cost = (character) => (isGsm ? (GSM_EXTENDED.includes(character) ? 2 : 1) : character.length);
   const units = characters.reduce((sum, character) => sum + cost(character), 0);
   let count = 1;
   // The header that joins segments takes 7 characters or 3 units of each.
-  if (units > (gsm ? 160 : 70)) {
+  if (units > (isGsm ? 160 : 70)) {
     // A character is not split between segments. One that does not fit starts the next segment.
-    let room = gsm ? 153 : 67;
+    let remaining = isGsm ? 153 : 67;
     for (const character of characters) {
-      if (room < cost(character)) {
+      if (remaining < cost(character)) {
         count += 1;
-        room = gsm ? 153 : 67;
+        remaining = isGsm ? 153 : 67;
       }
-      room -= cost(character);
+      remaining -= cost(character);
     }
   }
-  return { count, units, encoding: gsm ? "GSM-7" : "UCS-2" };
+  return { count, units, encoding: isGsm ? "GSM-7" : "UCS-2" };
 }
 
 export function sizeOf(text) {
@@ -41,7 +41,7 @@ export function twiml(text) {
   const problem = parsed.querySelector("parsererror");
   if (problem) return { nodes: null, texts: [], problem: problem.textContent.replace(/\s+/g, " ").trim() };
   const lines = [];
-  walk(parsed.documentElement, 0, lines);
+  formatElement(parsed.documentElement, 0, lines);
   // As Twilio does: with a <Body>, text next to it is not sent.
   const texts = [...parsed.querySelectorAll("Message, Sms")].map((message) => {
     const bodies = [...message.children].filter((child) => child.localName === "Body");
@@ -53,23 +53,23 @@ export function twiml(text) {
 
 const escape = (text) => text.replace(/[&<>]/g, (character) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[character]);
 
-function walk(element, depth, lines) {
-  const pad = "  ".repeat(depth);
+function formatElement(element, depth, lines) {
+  const indent = "  ".repeat(depth);
   const tag = (name) => h("span", { class: "tag" }, name);
   const attributes = [...element.attributes].flatMap(({ name, value }) => [" ", h("span", { class: "attr" }, name), `="${escape(value).replaceAll('"', "&quot;")}"`]);
   const content = [...element.childNodes].filter((node) => node.nodeType !== 3 || node.data.trim());
   if (!content.length) {
-    lines.push([pad, tag(`<${element.tagName}`), ...attributes, tag("/>"), "\n"]);
+    lines.push([indent, tag(`<${element.tagName}`), ...attributes, tag("/>"), "\n"]);
   } else if (content.every((node) => node.nodeType === 3 || node.nodeType === 4)) {
-    lines.push([pad, tag(`<${element.tagName}`), ...attributes, tag(">"), escape(element.textContent), tag(`</${element.tagName}>`), "\n"]);
+    lines.push([indent, tag(`<${element.tagName}`), ...attributes, tag(">"), escape(element.textContent), tag(`</${element.tagName}>`), "\n"]);
   } else {
-    lines.push([pad, tag(`<${element.tagName}`), ...attributes, tag(">"), "\n"]);
+    lines.push([indent, tag(`<${element.tagName}`), ...attributes, tag(">"), "\n"]);
     for (const node of content) {
-      if (node.nodeType === 1) walk(node, depth + 1, lines);
-      else if (node.nodeType === 8) lines.push([pad, h("span", { class: "muted" }, `  <!--${node.data}-->`), "\n"]);
-      else lines.push([pad, "  ", escape(node.textContent.trim()), "\n"]);
+      if (node.nodeType === 1) formatElement(node, depth + 1, lines);
+      else if (node.nodeType === 8) lines.push([indent, h("span", { class: "muted" }, `  <!--${node.data}-->`), "\n"]);
+      else lines.push([indent, "  ", escape(node.textContent.trim()), "\n"]);
     }
-    lines.push([pad, tag(`</${element.tagName}>`), "\n"]);
+    lines.push([indent, tag(`</${element.tagName}>`), "\n"]);
   }
 }
 
@@ -77,9 +77,9 @@ const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 export function curl({ method, url, headers, body }) {
   // curl sets these headers itself. Copied values would contradict a body that is edited.
-  const own = /^(host|content-length|connection|accept-encoding|transfer-encoding)$/i;
+  const setByCurl = /^(host|content-length|connection|accept-encoding|transfer-encoding)$/i;
   const parts = [`curl -i -X ${method} ${quote(url)}`];
-  for (const [name, value] of headers) if (!own.test(name)) parts.push(`-H ${quote(`${name}: ${value}`)}`);
+  for (const [name, value] of headers) if (!setByCurl.test(name)) parts.push(`-H ${quote(`${name}: ${value}`)}`);
   if (body) parts.push(`--data-raw ${quote(body)}`);
   return parts.join(" \\\n  ");
 }

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{ApiCall, RestResponse, TwilioError, is_sid, meta, not_allowed, nothing, ok};
-use crate::emulator::account::sid;
+use super::{ApiCall, RestResponse, TwilioError, is_sid, no_content, not_allowed, ok, paging_meta};
+use crate::emulator::account::random_sid;
 use crate::emulator::engine::Engine;
 use crate::emulator::record::TappedButton;
 
@@ -40,7 +40,7 @@ pub(super) fn collection(engine: &Engine, call: &ApiCall) -> RestResponse {
                 .collect();
             ok(
                 200,
-                &json!({"contents": contents, "meta": meta("contents", &call.path)}),
+                &json!({"contents": contents, "meta": paging_meta("contents", &call.path)}),
             )
         }
         Method::POST => create(engine, call),
@@ -60,11 +60,11 @@ fn create(engine: &Engine, call: &ApiCall) -> RestResponse {
     }
     let language = json["language"].as_str();
     let language = language.ok_or_else(|| TwilioError::rejected(20001, "language is required"))?;
-    let template = sid("HX");
+    let template = random_sid("HX");
     let now = engine.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let url = format!("https://content.twilio.com/v1/Content/{template}");
     let name = json["friendly_name"].as_str();
-    let made = json!({
+    let template_json = json!({
         "sid": template,
         "account_sid": engine.account.sid.as_str(),
         "friendly_name": name,
@@ -79,17 +79,17 @@ fn create(engine: &Engine, call: &ApiCall) -> RestResponse {
             "approval_fetch": format!("{url}/ApprovalRequests"),
         },
         // Approved immediately: the emulator does not simulate WhatsApp's review.
-        "approval": approved(name.unwrap_or_default(), "UTILITY"),
+        "approval": approval_json(name.unwrap_or_default(), "UTILITY"),
     });
-    engine.state().templates.push(made.clone());
-    let mut shown = made;
-    if let Some(fields) = shown.as_object_mut() {
+    engine.state().templates.push(template_json.clone());
+    let mut resource = template_json;
+    if let Some(fields) = resource.as_object_mut() {
         fields.remove("approval");
     }
-    ok(201, &shown)
+    ok(201, &resource)
 }
 
-fn approved(name: &str, category: &str) -> Value {
+fn approval_json(name: &str, category: &str) -> Value {
     json!({
         "type": "whatsapp", "name": name, "category": category, "content_type": "twilio/text",
         "status": "approved", "rejection_reason": "", "allow_category_change": true,
@@ -97,11 +97,11 @@ fn approved(name: &str, category: &str) -> Value {
 }
 
 /// Handles `Content/{sid}`.
-pub(super) fn one(engine: &Engine, call: &ApiCall, template: &str) -> RestResponse {
-    let missing = || TwilioError::not_found(&call.path);
+pub(super) fn item(engine: &Engine, call: &ApiCall, template: &str) -> RestResponse {
+    let not_found = || TwilioError::not_found(&call.path);
     match call.method {
         Method::GET => {
-            let mut found = find(engine, template).ok_or_else(missing)?;
+            let mut found = find_template(engine, template).ok_or_else(not_found)?;
             if let Some(fields) = found.as_object_mut() {
                 fields.remove("approval");
             }
@@ -110,11 +110,11 @@ pub(super) fn one(engine: &Engine, call: &ApiCall, template: &str) -> RestRespon
         Method::DELETE => {
             let mut state = engine.state();
             let before = state.templates.len();
-            state.templates.retain(|made| made["sid"] != template);
+            state.templates.retain(|stored| stored["sid"] != template);
             if state.templates.len() == before {
-                return Err(missing());
+                return Err(not_found());
             }
-            nothing()
+            no_content()
         }
         _ => Err(not_allowed()),
     }
@@ -122,11 +122,11 @@ pub(super) fn one(engine: &Engine, call: &ApiCall, template: &str) -> RestRespon
 
 /// Handles `Content/{sid}/ApprovalRequests`: fetch and create.
 pub(super) fn approval(engine: &Engine, call: &ApiCall, template: &str) -> RestResponse {
-    let missing = || TwilioError::not_found(&call.path);
+    let not_found = || TwilioError::not_found(&call.path);
     let url = format!("https://content.twilio.com/v1/Content/{template}/ApprovalRequests");
     match call.method {
         Method::GET => {
-            let found = find(engine, template).ok_or_else(missing)?;
+            let found = find_template(engine, template).ok_or_else(not_found)?;
             ok(
                 200,
                 &json!({
@@ -148,9 +148,9 @@ pub(super) fn approval(engine: &Engine, call: &ApiCall, template: &str) -> RestR
             let found = state
                 .templates
                 .iter_mut()
-                .find(|made| made["sid"] == template);
-            let found = found.ok_or_else(missing)?;
-            found["approval"] = approved(&name, &category);
+                .find(|stored| stored["sid"] == template);
+            let found = found.ok_or_else(not_found)?;
+            found["approval"] = approval_json(&name, &category);
             ok(201, &found["approval"].clone())
         }
         _ => Err(not_allowed()),
@@ -158,11 +158,14 @@ pub(super) fn approval(engine: &Engine, call: &ApiCall, template: &str) -> RestR
 }
 
 /// Returns a created template, or an empty one for any other well-formed SID.
-fn find(engine: &Engine, template: &str) -> Option<Value> {
+fn find_template(engine: &Engine, template: &str) -> Option<Value> {
     let state = engine.state();
-    let made = state.templates.iter().find(|made| made["sid"] == template);
-    if let Some(made) = made {
-        return Some(made.clone());
+    let stored = state
+        .templates
+        .iter()
+        .find(|stored| stored["sid"] == template);
+    if let Some(stored) = stored {
+        return Some(stored.clone());
     }
     is_sid(template, "HX").then(|| {
         let url = format!("https://content.twilio.com/v1/Content/{template}");
@@ -180,7 +183,7 @@ fn find(engine: &Engine, template: &str) -> Option<Value> {
                 "approval_create": format!("{url}/ApprovalRequests/whatsapp"),
                 "approval_fetch": format!("{url}/ApprovalRequests"),
             },
-            "approval": approved("a template of the emulator", "UTILITY"),
+            "approval": approval_json("a template of the emulator", "UTILITY"),
         })
     })
 }
@@ -192,23 +195,23 @@ pub(super) fn render(
     variables: Option<&str>,
 ) -> Result<(String, Vec<TappedButton>), TwilioError> {
     let invalid = || TwilioError::rejected(21656, "The ContentVariables Parameter is invalid.");
-    let given: BTreeMap<String, String> = match variables {
+    let values: BTreeMap<String, String> = match variables {
         Some(text) => serde_json::from_str(text).map_err(|_| invalid())?,
         None => BTreeMap::new(),
     };
-    let found = find(engine, template);
+    let found = find_template(engine, template);
     let found = found.ok_or_else(|| TwilioError::rejected(21655, "The ContentSid is Invalid"))?;
     let types = found["types"].as_object().cloned().unwrap_or_default();
     let body = types.values().find_map(|kind| kind["body"].as_str());
     let body = body.unwrap_or_default();
     // A template that was not created here has no text. Show its SID and variables instead.
     if body.is_empty() {
-        let values: Vec<_> = given
+        let pairs: Vec<_> = values
             .iter()
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         return Ok((
-            format!("[template {template}] {}", values.join(", "))
+            format!("[template {template}] {}", pairs.join(", "))
                 .trim_end()
                 .to_owned(),
             Vec::new(),
@@ -217,9 +220,9 @@ pub(super) fn render(
     let defaults = found["variables"].as_object().cloned().unwrap_or_default();
     let value = |name: &str| {
         let default = defaults.get(name).and_then(Value::as_str);
-        given.get(name).map(String::as_str).or(default)
+        values.get(name).map(String::as_str).or(default)
     };
-    let text = fill(body, value);
+    let text = fill_placeholders(body, value);
     let actions = types.values().find_map(|kind| kind["actions"].as_array());
     let button = |action: &Value| {
         let text = action["title"].as_str()?;
@@ -234,7 +237,7 @@ pub(super) fn render(
 }
 
 /// Replaces each `{{name}}` that has a value.
-fn fill<'a>(text: &'a str, value: impl Fn(&str) -> Option<&'a str>) -> String {
+fn fill_placeholders<'a>(text: &'a str, value: impl Fn(&str) -> Option<&'a str>) -> String {
     let mut filled = String::with_capacity(text.len());
     // One pass over the template: a placeholder inside a value is not replaced.
     let mut rest = text;

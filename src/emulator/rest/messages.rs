@@ -6,12 +6,14 @@ use http::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{ApiCall, RestResponse, TwilioError, is_sid, media_redirect, not_allowed, nothing, ok};
+use super::{
+    ApiCall, RestResponse, TwilioError, is_sid, media_redirect, no_content, not_allowed, ok,
+};
 use crate::address::{Address, Channel};
 use crate::emulator::engine::Engine;
-use crate::emulator::links::can_be_called;
+use crate::emulator::links::is_http_url;
 use crate::emulator::record::{Author, Direction, MediaRecord, Record, SharedLocation};
-use crate::emulator::send::{OutboundDraft, can_be_sent_to, max_files};
+use crate::emulator::send::{OutboundDraft, is_valid_recipient, max_files};
 use crate::error_code::ErrorCode;
 use crate::form::FormParams;
 use crate::message::MessageStatus;
@@ -21,47 +23,47 @@ use crate::reply::segments;
 const PAGE_SIZE: usize = 50;
 const MAX_PAGE_SIZE: usize = 1000;
 /// Length of a date such as `2026-11-22`.
-const DAY: usize = 10;
+const DATE_LENGTH: usize = 10;
 
 /// Handles `POST Messages.json`.
 pub(super) fn create(engine: &Arc<Engine>, call: &ApiCall) -> RestResponse {
-    let draft = draft(engine, &call.form)?;
-    let message = engine.send_api(draft);
-    let mut shown = json(engine, &message);
+    let draft = parse_draft(engine, &call.form)?;
+    let message = engine.queue_api_message(draft);
+    let mut resource = message_json(engine, &message);
     // The sender is already chosen here, but Twilio's response does not have it yet: a Messaging Service chooses later.
     if message.status == MessageStatus::Accepted && call.form.get("From").is_none() {
-        shown["from"] = Value::Null;
+        resource["from"] = Value::Null;
     }
-    ok(201, &shown)
+    ok(201, &resource)
 }
 
-fn draft(engine: &Engine, form: &FormParams) -> Result<OutboundDraft, TwilioError> {
-    let given = |name: &str| form.get(name).filter(|value| !value.is_empty());
-    let to = given("To")
+fn parse_draft(engine: &Engine, form: &FormParams) -> Result<OutboundDraft, TwilioError> {
+    let param = |name: &str| form.get(name).filter(|value| !value.is_empty());
+    let to = param("To")
         .ok_or_else(|| TwilioError::rejected(21604, "A 'To' phone number is required."))?;
     // A business-scoped user ID as `To` means the phone number that this user wrote from.
-    let phone = engine.state().phone_of(to);
+    let phone = engine.state().find_user_by_external_id(to);
     let user = Address::parse(phone.as_deref().unwrap_or(to));
-    if !can_be_sent_to(&user) {
+    if !is_valid_recipient(&user) {
         return Err(TwilioError::rejected(
             21211,
             format!("Invalid 'To' Phone Number: {}", masked(to)),
         ));
     }
-    let service = given("MessagingServiceSid");
+    let service = param("MessagingServiceSid");
     if service.is_some_and(|service| !is_sid(service, "MG")) {
         return Err(TwilioError::rejected(
             21705,
             "The Messaging Service Sid is invalid",
         ));
     }
-    let from = sender(engine, &user, given("From"), service.is_some())?;
-    let text = content(form, &user)?;
-    let send_at = schedule(engine, form, service)?;
-    if given("StatusCallback").is_some_and(|url| !can_be_called(url) || has_underscore(url)) {
+    let from = choose_sender(engine, &user, param("From"), service.is_some())?;
+    let text = validate_content(form, &user)?;
+    let send_at = parse_send_at(engine, form, service)?;
+    if param("StatusCallback").is_some_and(|url| !is_http_url(url) || has_underscore(url)) {
         return Err(TwilioError::rejected(21609, "Invalid 'StatusCallback' URL"));
     }
-    let validity = given("ValidityPeriod").map(str::parse::<u32>);
+    let validity = param("ValidityPeriod").map(str::parse::<u32>);
     if validity.is_some_and(|seconds| !seconds.is_ok_and(|s| (1..=36_000).contains(&s))) {
         return Err(TwilioError::rejected(21624, "Invalid ValidityPeriod"));
     }
@@ -72,23 +74,23 @@ fn draft(engine: &Engine, form: &FormParams) -> Result<OutboundDraft, TwilioErro
             "Attempt to send to unsubscribed recipient",
         ));
     }
-    let template = given("ContentSid");
+    let template = param("ContentSid");
     let (body, buttons) = match template {
-        Some(sid) => super::content::render(engine, sid, given("ContentVariables"))?,
+        Some(sid) => super::content::render(engine, sid, param("ContentVariables"))?,
         None => (text, Vec::new()),
     };
     let location = form
         .iter()
         .filter(|(name, _)| *name == "PersistentAction")
-        .find_map(|(_, action)| place(action));
-    let status = match (send_at, service, given("From")) {
+        .find_map(|(_, action)| parse_location(action));
+    let status = match (send_at, service, param("From")) {
         (Some(_), ..) => MessageStatus::Scheduled,
         (None, Some(_), None) => MessageStatus::Accepted,
         _ => MessageStatus::Queued,
     };
     Ok(OutboundDraft {
         direction: Direction::Api,
-        by: Author::Bot,
+        author: Author::Bot,
         sender: from,
         user: user.as_str().to_owned(),
         body,
@@ -96,7 +98,7 @@ fn draft(engine: &Engine, form: &FormParams) -> Result<OutboundDraft, TwilioErro
         location,
         buttons,
         service: service.map(str::to_owned),
-        status_callback: given("StatusCallback").map(str::to_owned),
+        status_callback: param("StatusCallback").map(str::to_owned),
         status,
         send_at,
         is_template: template.is_some(),
@@ -112,7 +114,7 @@ fn media_urls(form: &FormParams) -> Vec<String> {
 }
 
 /// Returns the sender: `From`, or a sender of the Messaging Service on the user's channel.
-fn sender(
+fn choose_sender(
     engine: &Engine,
     user: &Address,
     from: Option<&str>,
@@ -160,17 +162,17 @@ fn sender(
 }
 
 /// Validates `Body`, `MediaUrl` and `ContentSid`, and returns the text.
-fn content(form: &FormParams, user: &Address) -> Result<String, TwilioError> {
-    let given = |name: &str| form.get(name).filter(|value| !value.is_empty());
+fn validate_content(form: &FormParams, user: &Address) -> Result<String, TwilioError> {
+    let param = |name: &str| form.get(name).filter(|value| !value.is_empty());
     let media = media_urls(form);
-    if given("Body").is_none() && media.is_empty() && given("ContentSid").is_none() {
+    if param("Body").is_none() && media.is_empty() && param("ContentSid").is_none() {
         let message = "Message body, media URL or content SID must be specified.";
         return Err(TwilioError::rejected(21619, message));
     }
-    if given("ContentSid").is_some_and(|sid| !is_sid(sid, "HX")) {
+    if param("ContentSid").is_some_and(|sid| !is_sid(sid, "HX")) {
         return Err(TwilioError::rejected(21655, "The ContentSid is Invalid"));
     }
-    let body = given("Body").unwrap_or_default();
+    let body = param("Body").unwrap_or_default();
     if body.encode_utf16().count() > 1600 {
         let message = "The concatenated message body exceeds the 1600 character limit";
         return Err(TwilioError::rejected(21617, message));
@@ -181,14 +183,14 @@ fn content(form: &FormParams, user: &Address) -> Result<String, TwilioError> {
             "Number of media files exceeds allowed limit",
         ));
     }
-    if media.iter().any(|url| !can_be_called(url)) {
+    if media.iter().any(|url| !is_http_url(url)) {
         return Err(TwilioError::rejected(21620, "Invalid media URL(s)"));
     }
     Ok(body.to_owned())
 }
 
 /// Returns the time of a scheduled message.
-fn schedule(
+fn parse_send_at(
     engine: &Engine,
     form: &FormParams,
     service: Option<&str>,
@@ -212,7 +214,7 @@ fn schedule(
 }
 
 /// Parses a location in a `PersistentAction`, such as `geo:37.78,-122.39|Label`.
-fn place(action: &str) -> Option<SharedLocation> {
+fn parse_location(action: &str) -> Option<SharedLocation> {
     let rest = action.strip_prefix("geo:")?;
     let (point, label) = rest.split_once('|').unwrap_or((rest, ""));
     let (latitude, longitude) = point.split_once(',')?;
@@ -231,8 +233,8 @@ fn has_underscore(url: &str) -> bool {
 }
 
 fn masked(address: &str) -> String {
-    let kept: String = address.chars().take(6).collect();
-    format!("{kept}…")
+    let prefix: String = address.chars().take(6).collect();
+    format!("{prefix}…")
 }
 
 /// Handles `GET Messages.json`: newest first.
@@ -253,40 +255,40 @@ pub(super) fn list(engine: &Engine, call: &ApiCall) -> RestResponse {
         None => (number("Page").unwrap_or_default(), None),
     };
     let state = engine.state();
-    let found: Vec<&Record> = state
+    let matching: Vec<&Record> = state
         .messages
         .iter()
         .rev()
         .skip_while(|message| newest.is_some_and(|newest| newest != message.sid))
-        .filter(|message| is_asked_for(message, query))
+        .filter(|message| matches_query(message, query))
         .collect();
-    let newest = newest.or_else(|| found.first().map(|message| message.sid.as_str()));
+    let newest = newest.or_else(|| matching.first().map(|message| message.sid.as_str()));
     let start = page.saturating_mul(size);
-    let shown: Vec<Value> = found
+    let page_messages: Vec<Value> = matching
         .iter()
         .skip(start)
         .take(size)
-        .map(|message| json(engine, message))
+        .map(|message| message_json(engine, message))
         .collect();
     let account = engine.account.sid;
-    let asked: FormParams = query
+    let page_params: FormParams = query
         .iter()
         .filter(|(name, _)| !["PageSize", "Page", "PageToken"].contains(name))
         .chain([("PageSize", size.to_string().as_str())])
         .collect();
     let uri = format!(
         "/2010-04-01/Accounts/{account}/Messages.json?{}",
-        asked.encode()
+        page_params.encode()
     );
     let newest = newest.unwrap_or_default();
     let page_uri = |page: usize| format!("{uri}&Page={page}&PageToken=PA{page}-{newest}");
-    let has_more = start + shown.len() < found.len();
+    let has_more = start + page_messages.len() < matching.len();
     ok(
         200,
         &json!({
-            "end": (start + shown.len()).saturating_sub(1),
+            "end": (start + page_messages.len()).saturating_sub(1),
             "first_page_uri": format!("{uri}&Page=0"),
-            "messages": shown,
+            "messages": page_messages,
             "next_page_uri": has_more.then(|| page_uri(page + 1)),
             "page": page,
             "page_size": size,
@@ -297,33 +299,34 @@ pub(super) fn list(engine: &Engine, call: &ApiCall) -> RestResponse {
     )
 }
 
-fn is_asked_for(message: &Record, query: &FormParams) -> bool {
-    let (from, to) = ends(message);
-    let is = |name: &str, value: &str| query.get(name).is_none_or(|asked| asked == value);
-    let sent = message.sent.unwrap_or(message.at);
+fn matches_query(message: &Record, query: &FormParams) -> bool {
+    let (from, to) = from_and_to(message);
+    let matches_param =
+        |name: &str, value: &str| query.get(name).is_none_or(|expected| expected == value);
+    let sent = message.sent_at.unwrap_or(message.at);
     let sent = sent.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     // Texts in this fixed format compare like the times.
-    let compared = |name: &str, holds: fn(&str, &str) -> bool| {
-        query.get(name).is_none_or(|asked| {
+    let matches_date = |name: &str, compare: fn(&str, &str) -> bool| {
+        query.get(name).is_none_or(|limit| {
             // A date compares with the day only. So does `DateSent` without `<` or `>`, even with a time: Twilio's SDKs
             // send a day as its midnight.
-            let length = if asked.len() <= DAY || name == "DateSent" {
-                DAY
+            let length = if limit.len() <= DATE_LENGTH || name == "DateSent" {
+                DATE_LENGTH
             } else {
                 sent.len()
             };
-            holds(&sent[..length], asked.get(..length).unwrap_or(asked))
+            compare(&sent[..length], limit.get(..length).unwrap_or(limit))
         })
     };
-    is("From", from)
-        && is("To", to)
-        && compared("DateSent", |sent, asked| sent == asked)
-        && compared("DateSent>", |sent, asked| sent >= asked)
-        && compared("DateSent<", |sent, asked| sent <= asked)
+    matches_param("From", from)
+        && matches_param("To", to)
+        && matches_date("DateSent", |sent, limit| sent == limit)
+        && matches_date("DateSent>", |sent, limit| sent >= limit)
+        && matches_date("DateSent<", |sent, limit| sent <= limit)
 }
 
 /// Returns `From` and `To`.
-fn ends(message: &Record) -> (&str, &str) {
+fn from_and_to(message: &Record) -> (&str, &str) {
     if message.direction.is_in() {
         (&message.user, &message.sender)
     } else {
@@ -332,14 +335,14 @@ fn ends(message: &Record) -> (&str, &str) {
 }
 
 /// Handles `Messages/{sid}.json`: fetch, cancel, redact, delete.
-pub(super) fn one(engine: &Arc<Engine>, call: &ApiCall, sid: &str) -> RestResponse {
+pub(super) fn item(engine: &Arc<Engine>, call: &ApiCall, sid: &str) -> RestResponse {
     let found = engine.state().message(sid).cloned();
     let message = found.ok_or_else(|| TwilioError::not_found(&call.path))?;
     match call.method {
-        Method::GET => ok(200, &json(engine, &message)),
+        Method::GET => ok(200, &message_json(engine, &message)),
         Method::DELETE => {
             engine.state().messages.retain(|message| message.sid != sid);
-            nothing()
+            no_content()
         }
         Method::POST => update(engine, call, sid, &message),
         _ => Err(not_allowed()),
@@ -357,24 +360,26 @@ fn update(engine: &Arc<Engine>, call: &ApiCall, sid: &str, message: &Record) -> 
                 let message = "Cannot cancel this message because it is not cancelable.";
                 return Err(TwilioError::rejected(30409, message));
             }
-            // `progress` and `leave_schedule` stop when they see this status.
-            set(engine, sid, |message| {
+            // `set_status` and `accept_scheduled` stop when they see this status.
+            modify_message(engine, sid, |message| {
                 message.status = MessageStatus::Canceled;
-                message.updated = now;
+                message.updated_at = now;
             });
             if let Some(message) = engine.state().message(sid).cloned() {
                 let engine = engine.clone();
                 engine.emit_status(&message);
                 // In the background: the response does not wait for the status callback.
                 tokio::spawn(async move {
-                    engine.report(&message, &MessageStatus::Canceled).await;
+                    engine
+                        .send_status_callback(&message, &MessageStatus::Canceled)
+                        .await;
                 });
             }
         }
         // Twilio redacts a message when its body is set to an empty text.
-        (_, Some("")) => set(engine, sid, |message| {
+        (_, Some("")) => modify_message(engine, sid, |message| {
             message.body.clear();
-            message.updated = now;
+            message.updated_at = now;
         }),
         _ => {
             let message = "Only Status=canceled and an empty Body can be set.";
@@ -384,10 +389,10 @@ fn update(engine: &Arc<Engine>, call: &ApiCall, sid: &str, message: &Record) -> 
     // Read again, so that the response shows the change.
     let message = engine.state().message(sid).cloned();
     let message = message.ok_or_else(|| TwilioError::not_found(&call.path))?;
-    ok(200, &json(engine, &message))
+    ok(200, &message_json(engine, &message))
 }
 
-fn set(engine: &Engine, sid: &str, change: impl FnOnce(&mut Record)) {
+fn modify_message(engine: &Engine, sid: &str, change: impl FnOnce(&mut Record)) {
     if let Some(message) = engine.state().message_mut(sid) {
         change(message);
     }
@@ -398,12 +403,12 @@ pub(super) fn feedback(engine: &Engine, call: &ApiCall, sid: &str) -> RestRespon
     if call.method != Method::POST {
         return Err(not_allowed());
     }
-    let known = engine.state().message(sid).is_some();
-    let missing = TwilioError::not_found(&call.path);
+    let exists = engine.state().message(sid).is_some();
+    let not_found = TwilioError::not_found(&call.path);
     let outcome = call.form.get("Outcome").unwrap_or("confirmed");
-    let now = date(engine.now());
-    if !known {
-        return Err(missing);
+    let now = rfc2822(engine.now());
+    if !exists {
+        return Err(not_found);
     }
     ok(
         201,
@@ -442,23 +447,23 @@ pub(super) fn media_list(engine: &Engine, call: &ApiCall, sid: &str) -> RestResp
 
 /// Handles `Media/{sid}` (a redirect to the content) and `Media/{sid}.json` (the resource).
 pub(super) fn media_file(engine: &Engine, call: &ApiCall, sid: &str, file: &str) -> RestResponse {
-    let missing = || TwilioError::not_found(&call.path);
-    let message = engine.state().message(sid).cloned().ok_or_else(missing)?;
+    let not_found = || TwilioError::not_found(&call.path);
+    let message = engine.state().message(sid).cloned().ok_or_else(not_found)?;
     let name = file.strip_suffix(".json");
     let (name, is_description) = (name.unwrap_or(file), name.is_some());
     let found = message.media.iter().find(|media| media.sid == name);
-    let media = found.ok_or_else(missing)?;
+    let media = found.ok_or_else(not_found)?;
     match (call.method.clone(), is_description) {
         (Method::GET | Method::HEAD, true) => ok(200, &media_json(engine, sid, media)),
-        (Method::GET | Method::HEAD, false) if media.is_here => media_redirect(engine, name),
-        (Method::GET | Method::HEAD, false) => Err(missing()),
+        (Method::GET | Method::HEAD, false) if media.has_content => media_redirect(engine, name),
+        (Method::GET | Method::HEAD, false) => Err(not_found()),
         (Method::DELETE, _) => {
             let mut state = engine.state();
             state.media.remove(name);
             if let Some(message) = state.message_mut(sid) {
                 message.media.retain(|media| media.sid != name);
             }
-            nothing()
+            no_content()
         }
         _ => Err(not_allowed()),
     }
@@ -469,8 +474,8 @@ fn media_json(engine: &Engine, message: &str, file: &MediaRecord) -> Value {
     json!({
         "account_sid": account.as_str(),
         "content_type": file.content_type,
-        "date_created": date(file.at),
-        "date_updated": date(file.at),
+        "date_created": rfc2822(file.at),
+        "date_updated": rfc2822(file.at),
         "parent_sid": message,
         "sid": file.sid,
         "uri": format!("/2010-04-01/Accounts/{account}/Messages/{message}/Media/{}.json", file.sid),
@@ -478,9 +483,9 @@ fn media_json(engine: &Engine, message: &str, file: &MediaRecord) -> Value {
 }
 
 /// Returns a Message resource with exactly the fields of Twilio's schema.
-pub(super) fn json(engine: &Engine, message: &Record) -> Value {
+pub(super) fn message_json(engine: &Engine, message: &Record) -> Value {
     let account = engine.account.sid;
-    let (from, to) = ends(message);
+    let (from, to) = from_and_to(message);
     let uri = format!("/2010-04-01/Accounts/{account}/Messages/{}", message.sid);
     let is_sms = *Address::parse(message.user.as_str()).channel() == Channel::Sms;
     let count = match (is_sms, &message.status) {
@@ -493,10 +498,10 @@ pub(super) fn json(engine: &Engine, message: &Record) -> Value {
         "account_sid": account.as_str(),
         "api_version": "2010-04-01",
         "body": message.body,
-        "date_created": date(message.at),
-        "date_sent": message.sent.map(date),
-        "date_updated": date(message.updated),
-        "direction": message.direction.rest(),
+        "date_created": rfc2822(message.at),
+        "date_sent": message.sent_at.map(rfc2822),
+        "date_updated": rfc2822(message.updated_at),
+        "direction": message.direction.rest_name(),
         "error_code": message.error_code.map(|code| code.0),
         "error_message": message.error_code.and_then(ErrorCode::meaning),
         "from": from,
@@ -516,6 +521,6 @@ pub(super) fn json(engine: &Engine, message: &Record) -> Value {
 }
 
 /// Formats a time as RFC 2822, like the 2010-04-01 API.
-fn date(at: Timestamp) -> String {
+fn rfc2822(at: Timestamp) -> String {
     at.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
 }

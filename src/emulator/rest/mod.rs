@@ -20,11 +20,11 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::account::{SENDERS, sid};
+use super::account::{SENDERS, random_sid};
 use super::engine::Engine;
 use super::media;
-use super::record::{Exchange, ExchangeKind, ExchangeRequest, ExchangeResponse, ms};
-use super::webhook_calls::shown;
+use super::record::{Exchange, ExchangeKind, ExchangeRequest, ExchangeResponse, whole_ms};
+use super::webhook_calls::masked_headers;
 use crate::error_code::ErrorCode;
 use crate::form::FormParams;
 
@@ -34,18 +34,18 @@ const MAX_PARAMS: usize = 512;
 pub(super) fn routes() -> Router<Arc<Engine>> {
     let any = axum::routing::any::<_, _, Arc<Engine>>;
     Router::new()
-        .route("/2010-04-01/{*path}", any(api))
-        .route("/v2/Channels/Senders", any(api))
-        .route("/v2/Channels/Senders/{sid}", any(api))
-        .route("/v1/Content", any(api))
-        .route("/v2/Content", any(api))
-        .route("/v1/ContentAndApprovals", any(api))
-        .route("/v2/ContentAndApprovals", any(api))
-        .route("/v1/Content/{*path}", any(api))
-        .route("/v1/Services", get(api))
-        .route("/v1/Services/{*path}", any(api))
-        .route("/v2/Indicators/Typing.json", post(api))
-        .route("/v3/Indicators/Typing.json", post(api))
+        .route("/2010-04-01/{*path}", any(handle_call))
+        .route("/v2/Channels/Senders", any(handle_call))
+        .route("/v2/Channels/Senders/{sid}", any(handle_call))
+        .route("/v1/Content", any(handle_call))
+        .route("/v2/Content", any(handle_call))
+        .route("/v1/ContentAndApprovals", any(handle_call))
+        .route("/v2/ContentAndApprovals", any(handle_call))
+        .route("/v1/Content/{*path}", any(handle_call))
+        .route("/v1/Services", get(handle_call))
+        .route("/v1/Services/{*path}", any(handle_call))
+        .route("/v2/Indicators/Typing.json", post(handle_call))
+        .route("/v3/Indicators/Typing.json", post(handle_call))
 }
 
 /// Responds to all paths without a route.
@@ -128,26 +128,26 @@ fn ok(status: u16, value: &Value) -> RestResponse {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "every call ends with one like it")]
-fn nothing() -> RestResponse {
+fn no_content() -> RestResponse {
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// Handles every call: authenticates, routes, and records the exchange.
-async fn api(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Response {
+async fn handle_call(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Response {
     let started = std::time::Instant::now();
     let at = engine.now();
     let path = parts.uri.path().trim_matches('/').to_owned();
     // Failures too are recorded below, so that the inspector shows rejected calls.
-    let answer = match read(&engine, &parts, &body, &path) {
+    let result = match parse_call(&engine, &parts, &body, &path) {
         Ok(call) => route(&engine, &call),
         Err(failure) => Err(failure),
     };
-    let (code, mut response) = match answer {
+    let (code, mut response) = match result {
         Ok(response) => (None, response),
         Err(failure) => (Some(failure.code), failure.into_response()),
     };
     let headers = [
-        ("twilio-request-id", sid("RQ")),
+        ("twilio-request-id", random_sid("RQ")),
         (
             "twilio-request-duration",
             format!("{:.3}", started.elapsed().as_secs_f64()),
@@ -162,15 +162,15 @@ async fn api(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Re
                 .insert(HeaderName::from_static(name), value);
         }
     }
-    let (head, body_of_answer) = response.into_parts();
-    let bytes = axum::body::to_bytes(body_of_answer, usize::MAX).await;
+    let (head, response_body) = response.into_parts();
+    let bytes = axum::body::to_bytes(response_body, usize::MAX).await;
     let bytes = bytes.unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     // The inspector must not show the token, and a bot may send it in a wrong field or URL.
-    let hidden = |text: &str| text.replace(engine.account.token.expose(), "***");
-    let text = hidden(&text);
-    let answered: Option<Value> = serde_json::from_str(&text).ok();
-    let message_sid = sid_of(&path, answered.as_ref());
+    let mask_token = |text: &str| text.replace(engine.account.token.expose(), "***");
+    let text = mask_token(&text);
+    let response_json: Option<Value> = serde_json::from_str(&text).ok();
+    let message_sid = find_message_sid(&path, response_json.as_ref());
     let user = message_sid.as_deref().and_then(|sid| {
         engine
             .state()
@@ -186,24 +186,24 @@ async fn api(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Re
     };
     let request = ExchangeRequest {
         method: parts.method.to_string(),
-        url: hidden(&format!("{}{}", engine.origin, parts.uri)),
-        headers: shown(&parts.headers),
-        body: hidden(&String::from_utf8_lossy(&body)),
+        url: mask_token(&format!("{}{}", engine.origin, parts.uri)),
+        headers: masked_headers(&parts.headers),
+        body: mask_token(&String::from_utf8_lossy(&body)),
     };
-    engine.record(Exchange {
+    engine.record_exchange(Exchange {
         message_sid,
         user,
         response: Some(ExchangeResponse {
             status: head.status.as_u16(),
-            headers: shown(&head.headers),
+            headers: masked_headers(&head.headers),
             body: text,
         }),
-        ms: ms(started.elapsed()),
+        ms: whole_ms(started.elapsed()),
         error_code: code,
         params: params
             .iter()
             .flat_map(FormParams::iter)
-            .map(|(name, value)| (name.to_owned(), hidden(value)))
+            .map(|(name, value)| (name.to_owned(), mask_token(value)))
             .collect(),
         ..Exchange::new(kind, at, request)
     });
@@ -211,13 +211,13 @@ async fn api(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Re
 }
 
 /// Returns the SID of the message that a call is about, from the path or the response.
-fn sid_of(path: &str, answer: Option<&Value>) -> Option<String> {
-    let named = path
+fn find_message_sid(path: &str, response_json: Option<&Value>) -> Option<String> {
+    let path_sid = path
         .split(['/', '.'])
         .find(|part| part.len() == 34 && (part.starts_with("SM") || part.starts_with("MM")));
-    let made = answer.and_then(|answer| answer["sid"].as_str());
-    let made = made.filter(|sid| sid.starts_with("SM") || sid.starts_with("MM"));
-    named.or(made).map(str::to_owned)
+    let response_sid = response_json.and_then(|json| json["sid"].as_str());
+    let response_sid = response_sid.filter(|sid| sid.starts_with("SM") || sid.starts_with("MM"));
+    path_sid.or(response_sid).map(str::to_owned)
 }
 
 fn is_form(parts: &Parts) -> bool {
@@ -229,7 +229,12 @@ fn is_form(parts: &Parts) -> bool {
     })
 }
 
-fn read(engine: &Engine, parts: &Parts, body: &Bytes, path: &str) -> Result<ApiCall, TwilioError> {
+fn parse_call(
+    engine: &Engine,
+    parts: &Parts,
+    body: &Bytes,
+    path: &str,
+) -> Result<ApiCall, TwilioError> {
     // The `rest_error` fault comes first: it also affects calls with wrong credentials.
     if let Some(fault) = engine.state().faults.next_rest_error() {
         let code = fault.code.unwrap_or(20_000 + u32::from(fault.status));
@@ -257,7 +262,7 @@ fn read(engine: &Engine, parts: &Parts, body: &Bytes, path: &str) -> Result<ApiC
     };
     let authorization = parts.headers.get(AUTHORIZATION);
     let authorization = authorization.and_then(|value| value.to_str().ok());
-    if lets_in(engine, authorization, path) {
+    if is_authorized(engine, authorization, path) {
         Ok(call)
     } else {
         Err(TwilioError::new(401, 20003, "Authenticate"))
@@ -265,7 +270,7 @@ fn read(engine: &Engine, parts: &Parts, body: &Bytes, path: &str) -> Result<ApiC
 }
 
 /// Returns whether the credentials are valid: the account SID, or any well-formed API key SID, with the auth token.
-fn lets_in(engine: &Engine, authorization: Option<&str>, path: &str) -> bool {
+fn is_authorized(engine: &Engine, authorization: Option<&str>, path: &str) -> bool {
     let Some((scheme, login)) = authorization.and_then(|text| text.split_once(' ')) else {
         return false;
     };
@@ -279,15 +284,15 @@ fn lets_in(engine: &Engine, authorization: Option<&str>, path: &str) -> bool {
     };
     let account = engine.account.sid;
     // The emulator creates no API keys. A bot configured with one must use the auth token as the key's secret.
-    let is_known = user == account.as_str() || user.starts_with("SK") && user.len() == 34;
+    let is_known_user = user == account.as_str() || user.starts_with("SK") && user.len() == 34;
     // The newer APIs have no account in the path.
     let mut parts = path
         .split('/')
         .skip_while(|part| *part != "Accounts")
         .skip(1);
-    let named = parts.next().map(|name| name.trim_end_matches(".json"));
-    let is_own = named.is_none_or(|named| named == account.as_str());
-    is_known && is_own && password == engine.account.token.expose()
+    let account_in_path = parts.next().map(|name| name.trim_end_matches(".json"));
+    let is_own_account = account_in_path.is_none_or(|sid| sid == account.as_str());
+    is_known_user && is_own_account && password == engine.account.token.expose()
 }
 
 fn route(engine: &Arc<Engine>, call: &ApiCall) -> RestResponse {
@@ -301,14 +306,14 @@ fn route(engine: &Arc<Engine>, call: &ApiCall) -> RestResponse {
             _ => Err(not_allowed()),
         },
         ["2010-04-01", "Accounts", _, "IncomingPhoneNumbers.json"] => {
-            senders::numbers(engine, call)
+            senders::list_numbers(engine, call)
         }
         ["2010-04-01", "Accounts", _, "IncomingPhoneNumbers", number] => {
-            senders::number(engine, call, number.trim_end_matches(".json"))
+            senders::number_item(engine, call, number.trim_end_matches(".json"))
         }
         ["2010-04-01", "Accounts", _, "Messages", message] => {
             let message = message.trim_end_matches(".json");
-            messages::one(engine, call, message)
+            messages::item(engine, call, message)
         }
         [
             "2010-04-01",
@@ -336,14 +341,14 @@ fn route(engine: &Arc<Engine>, call: &ApiCall) -> RestResponse {
             file,
         ] => messages::media_file(engine, call, message, file),
         ["v2", "Channels", "Senders"] => senders::list(engine, call),
-        ["v2", "Channels", "Senders", sender] => senders::one(engine, call, sender),
+        ["v2", "Channels", "Senders", sender] => senders::item(engine, call, sender),
         [_, "Content" | "ContentAndApprovals"] => content::collection(engine, call),
-        ["v1", "Content", template] => content::one(engine, call, template),
+        ["v1", "Content", template] => content::item(engine, call, template),
         ["v1", "Content", template, "ApprovalRequests"]
         | ["v1", "Content", template, "ApprovalRequests", "whatsapp"] => {
             content::approval(engine, call, template)
         }
-        ["v1", "Services"] => ok(200, &services(&path)),
+        ["v1", "Services"] => ok(200, &services_json(&path)),
         ["v1", "Services", service] if is_sid(service, "MG") => ok(200, &service_json(service)),
         [_, "Indicators", "Typing.json"] => typing(engine, call),
         _ => Err(TwilioError::not_found(&path)),
@@ -361,8 +366,8 @@ fn is_sid(text: &str, prefix: &str) -> bool {
 }
 
 // Empty, although every well-formed SID exists: the emulator does not store services that it could list.
-fn services(path: &str) -> Value {
-    json!({"services": [], "meta": meta("services", path)})
+fn services_json(path: &str) -> Value {
+    json!({"services": [], "meta": paging_meta("services", path)})
 }
 
 fn service_json(service: &str) -> Value {
@@ -378,7 +383,7 @@ fn service_json(service: &str) -> Value {
 }
 
 /// Returns the paging object of the v1 and v2 APIs, with everything on one page.
-fn meta(key: &str, path: &str) -> Value {
+fn paging_meta(key: &str, path: &str) -> Value {
     let url = format!("/{path}?PageSize=50&Page=0");
     json!({
         "page": 0, "page_size": 50, "first_page_url": url, "previous_page_url": null, "url": url,
@@ -423,8 +428,9 @@ fn media_redirect(engine: &Engine, file: &str) -> RestResponse {
 
 /// Returns the senders that are phone numbers: those without a channel prefix.
 fn phone_numbers(engine: &Engine) -> Vec<String> {
-    let all = engine.senders();
-    all.into_iter()
+    let senders = engine.senders();
+    senders
+        .into_iter()
         .filter(|sender| !sender.contains(':'))
         .collect()
 }
@@ -432,8 +438,8 @@ fn phone_numbers(engine: &Engine) -> Vec<String> {
 /// Returns a SID for a sender. The same sender always has the same SID.
 fn sid_for(prefix: &str, sender: &str) -> String {
     // Default senders have numbers 1 and 2; others a hash, since they come and go.
-    let known = SENDERS.iter().position(|known| *known == sender);
-    let number = known.map_or_else(
+    let position = SENDERS.iter().position(|default| *default == sender);
+    let number = position.map_or_else(
         || {
             sender.bytes().fold(7_u64, |hash, byte| {
                 hash.wrapping_mul(31).wrapping_add(byte.into())

@@ -6,7 +6,9 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{ApiCall, RestResponse, TwilioError, meta, not_allowed, ok, phone_numbers, sid_for};
+use super::{
+    ApiCall, RestResponse, TwilioError, not_allowed, ok, paging_meta, phone_numbers, sid_for,
+};
 use crate::emulator::engine::Engine;
 
 /// Parameters that can be set, and the names of their fields in the resource.
@@ -19,11 +21,11 @@ const NUMBER_SETTINGS: [(&str, &str); 5] = [
 ];
 
 /// Handles `IncomingPhoneNumbers.json`.
-pub(super) fn numbers(engine: &Engine, call: &ApiCall) -> RestResponse {
-    let asked = call.query.get("PhoneNumber");
+pub(super) fn list_numbers(engine: &Engine, call: &ApiCall) -> RestResponse {
+    let wanted = call.query.get("PhoneNumber");
     let found: Vec<Value> = phone_numbers(engine)
         .iter()
-        .filter(|number| asked.is_none_or(|asked| asked == number.as_str()))
+        .filter(|number| wanted.is_none_or(|wanted| wanted == number.as_str()))
         .map(|number| number_json(engine, number))
         .collect();
     let uri = format!("/{}?PageSize=50&Page=0", call.path);
@@ -37,7 +39,7 @@ pub(super) fn numbers(engine: &Engine, call: &ApiCall) -> RestResponse {
 }
 
 /// Handles `IncomingPhoneNumbers/{sid}.json`.
-pub(super) fn number(engine: &Engine, call: &ApiCall, sid: &str) -> RestResponse {
+pub(super) fn number_item(engine: &Engine, call: &ApiCall, sid: &str) -> RestResponse {
     let numbers = phone_numbers(engine);
     let number = numbers.iter().find(|number| sid_for("PN", number) == sid);
     let number = number.ok_or_else(|| TwilioError::not_found(&call.path))?;
@@ -46,9 +48,9 @@ pub(super) fn number(engine: &Engine, call: &ApiCall, sid: &str) -> RestResponse
         Method::POST => {
             let mut state = engine.state();
             let settings = state.number_settings.entry(number.clone()).or_default();
-            for (name, shown) in NUMBER_SETTINGS {
+            for (name, field) in NUMBER_SETTINGS {
                 if let Some(value) = call.form.get(name) {
-                    settings.insert(shown.to_owned(), value.to_owned());
+                    settings.insert(field.to_owned(), value.to_owned());
                 }
             }
         }
@@ -60,7 +62,7 @@ pub(super) fn number(engine: &Engine, call: &ApiCall, sid: &str) -> RestResponse
 fn number_json(engine: &Engine, number: &str) -> Value {
     let account = engine.account.sid;
     let sid = sid_for("PN", number);
-    let mut shown = json!({
+    let mut resource = json!({
         "sid": sid,
         "account_sid": account.as_str(),
         "address_requirements": "none",
@@ -100,10 +102,10 @@ fn number_json(engine: &Engine, number: &str) -> Value {
     // Settings from the API replace the emulator's own URLs above.
     if let Some(settings) = engine.state().number_settings.get(number) {
         for (name, value) in settings {
-            shown[name] = value.as_str().into();
+            resource[name] = value.as_str().into();
         }
     }
-    shown
+    resource
 }
 
 /// Handles `/v2/Channels/Senders`.
@@ -111,25 +113,25 @@ pub(super) fn list(engine: &Engine, call: &ApiCall) -> RestResponse {
     if call.method != Method::GET {
         return Err(not_allowed());
     }
-    let asked = call.query.get("Channel");
+    let wanted = call.query.get("Channel");
     let found: Vec<Value> = engine
         .senders()
         .iter()
         .filter(|sender| {
             sender
                 .split_once(':')
-                .is_some_and(|(channel, _)| asked.is_none_or(|asked| asked == channel))
+                .is_some_and(|(channel, _)| wanted.is_none_or(|wanted| wanted == channel))
         })
         .map(|sender| sender_json(engine, sender))
         .collect();
     ok(
         200,
-        &json!({"senders": found, "meta": meta("senders", &call.path)}),
+        &json!({"senders": found, "meta": paging_meta("senders", &call.path)}),
     )
 }
 
 /// Handles `/v2/Channels/Senders/{sid}`.
-pub(super) fn one(engine: &Engine, call: &ApiCall, sid: &str) -> RestResponse {
+pub(super) fn item(engine: &Engine, call: &ApiCall, sid: &str) -> RestResponse {
     let senders = engine.senders();
     let sender = senders
         .iter()
@@ -162,8 +164,8 @@ fn sender_json(engine: &Engine, sender: &str) -> Value {
         "status_callback_url": engine.options.status_callback,
         "status_callback_method": "POST",
     });
-    if let Some(set) = engine.state().sender_settings.get(sender) {
-        for (name, value) in set.as_object().into_iter().flatten() {
+    if let Some(settings) = engine.state().sender_settings.get(sender) {
+        for (name, value) in settings.as_object().into_iter().flatten() {
             webhook[name] = value.clone();
         }
     }

@@ -78,19 +78,19 @@ pub struct Form {
     name: String,
     version: u32,
     questions: Vec<(String, Question)>,
-    cancel: Vec<String>,
-    canceled: Canceled,
-    lasts: Duration,
-    done: Option<Done>,
+    cancel_words: Vec<String>,
+    cancel_reply: CancelReplyFn,
+    ttl: Duration,
+    done: Option<DoneFn>,
 }
 
-type Done = Arc<
+type DoneFn = Arc<
     dyn Fn(Context, &InboundMessage, Answers) -> BoxFuture<'static, Result<Reply, HandlerError>>
         + Send
         + Sync,
 >;
 
-type Canceled = Arc<dyn Fn(&InboundMessage) -> Result<Reply, HandlerError> + Send + Sync>;
+type CancelReplyFn = Arc<dyn Fn(&InboundMessage) -> Result<Reply, HandlerError> + Send + Sync>;
 
 /// Progress of a form in one conversation.
 #[derive(Serialize, Deserialize)]
@@ -115,17 +115,17 @@ enum FormTypeError {
 }
 
 impl FormProgress {
-    pub(crate) fn form(&self) -> &str {
+    pub(crate) fn form_name(&self) -> &str {
         &self.form
     }
 }
 
 /// Loads the progress of the conversation's current form, if any.
-pub(crate) async fn running(cx: &Context) -> Result<Option<FormProgress>, HandlerError> {
-    kept(cx).load().await
+pub(crate) async fn load_progress(cx: &Context) -> Result<Option<FormProgress>, HandlerError> {
+    progress_state(cx).load().await
 }
 
-fn kept(cx: &Context) -> State<Option<FormProgress>> {
+fn progress_state(cx: &Context) -> State<Option<FormProgress>> {
     cx.state_named(STATE_NAME)
 }
 
@@ -136,9 +136,9 @@ impl Form {
             name: name.into(),
             version: 1,
             questions: Vec::new(),
-            cancel: Vec::new(),
-            canceled: Arc::new(|_| Ok(Reply::none())),
-            lasts: DEFAULT_TTL,
+            cancel_words: Vec::new(),
+            cancel_reply: Arc::new(|_| Ok(Reply::none())),
+            ttl: DEFAULT_TTL,
             done: None,
         }
     }
@@ -173,16 +173,16 @@ impl Form {
         words: impl IntoTexts,
         reply: impl Fn(&InboundMessage) -> Result<Reply, HandlerError> + Send + Sync + 'static,
     ) -> Self {
-        self.cancel = words.texts().iter().map(|word| fold(word)).collect();
-        self.canceled = Arc::new(reply);
+        self.cancel_words = words.texts().iter().map(|word| fold(word)).collect();
+        self.cancel_reply = Arc::new(reply);
         self
     }
 
     /// Discards the form if its question is not answered within this time; the default is 24 hours. The user's next
     /// message is routed like any other.
     #[must_use]
-    pub fn expires_in(mut self, lasts: Duration) -> Self {
-        self.lasts = lasts;
+    pub fn expires_in(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
         self
     }
 
@@ -199,11 +199,11 @@ impl Form {
     {
         let name = self.name.clone();
         self.done_with(move |cx, _, answers| {
-            let read = answers.read::<T>().map(|answers| done(cx, answers));
+            let future = answers.to_typed::<T>().map(|answers| done(cx, answers));
             let name = name.clone();
             Box::pin(async move {
-                match read {
-                    Some(done) => done.await.into_reply(),
+                match future {
+                    Some(future) => future.await.into_reply(),
                     None => Err(HandlerError::new(FormTypeError::NotOfType(name))),
                 }
             })
@@ -230,56 +230,56 @@ impl Form {
     }
 
     /// Starts the form with its first question.
-    pub(crate) async fn begin(
+    pub(crate) async fn start(
         &self,
         cx: &Context,
         message: &InboundMessage,
     ) -> Result<Reply, HandlerError> {
-        self.next(cx, message, Answers::default()).await
+        self.ask_next(cx, message, Answers::default()).await
     }
 
     /// Handles a message as the answer to the question that was asked last.
-    pub(crate) async fn go_on(
+    pub(crate) async fn handle_answer(
         &self,
         cx: &Context,
         message: &InboundMessage,
         progress: FormProgress,
     ) -> Result<Reply, HandlerError> {
         // Before the version check, so that a conversation in an older version can be canceled too.
-        if !self.cancel.is_empty() && self.cancel.contains(&fold(&message.body)) {
-            kept(cx).clear().await?;
-            return (self.canceled)(message);
+        if !self.cancel_words.is_empty() && self.cancel_words.contains(&fold(&message.body)) {
+            progress_state(cx).clear().await?;
+            return (self.cancel_reply)(message);
         }
         if progress.version != self.version {
-            return self.begin(cx, message).await;
+            return self.start(cx, message).await;
         }
         let mut answers = progress.answers;
         // The form no longer has the question that was asked. The message answers no other question, so it is dropped.
-        let Some((field, question)) = self.question(&progress.asked) else {
-            return self.next(cx, message, answers).await;
+        let Some((field, question)) = self.find_question(&progress.asked) else {
+            return self.ask_next(cx, message, answers).await;
         };
-        match question.read(message) {
+        match question.parse_answer(message) {
             Ok(value) => {
                 answers.insert(field, value);
-                self.next(cx, message, answers).await
+                self.ask_next(cx, message, answers).await
             }
             Err(hint) => {
-                let again = question.ask_again(hint, &answers, message)?;
+                let reply = question.ask_again(hint, &answers, message)?;
                 // Saved although nothing was answered: the form's lifetime starts again with each question.
-                self.keep(cx, answers, field).await?;
-                Ok(again)
+                self.save_progress(cx, answers, field).await?;
+                Ok(reply)
             }
         }
     }
 
-    fn question(&self, field: &str) -> Option<(&str, &Question)> {
+    fn find_question(&self, field: &str) -> Option<(&str, &Question)> {
         let questions = self.questions.iter();
         let mut questions = questions.map(|(field, question)| (field.as_str(), question));
         questions.find(|(known, _)| *known == field)
     }
 
     /// Returns the first question without an answer whose condition holds.
-    fn open(
+    fn next_question(
         &self,
         answers: &Answers,
         message: &InboundMessage,
@@ -293,34 +293,39 @@ impl Form {
     }
 
     /// Asks the next question, or calls the function of [`done`](Self::done) if there is none.
-    async fn next(
+    async fn ask_next(
         &self,
         cx: &Context,
         message: &InboundMessage,
         answers: Answers,
     ) -> Result<Reply, HandlerError> {
-        if let Some((field, question)) = self.open(&answers, message)? {
-            let asked = question.asked(&answers, message)?;
-            self.keep(cx, answers, field).await?;
-            return Ok(asked);
+        if let Some((field, question)) = self.next_question(&answers, message)? {
+            let reply = question.render(&answers, message)?;
+            self.save_progress(cx, answers, field).await?;
+            return Ok(reply);
         }
         // State changes are saved together with the reply. If `done` fails, nothing is saved, and the form stays open.
-        kept(cx).clear().await?;
+        progress_state(cx).clear().await?;
         match &self.done {
             Some(done) => done(cx.clone(), message, answers).await,
             None => Ok(Reply::none()),
         }
     }
 
-    async fn keep(&self, cx: &Context, answers: Answers, asked: &str) -> Result<(), HandlerError> {
+    async fn save_progress(
+        &self,
+        cx: &Context,
+        answers: Answers,
+        field: &str,
+    ) -> Result<(), HandlerError> {
         let progress = FormProgress {
             form: self.name.clone(),
             version: self.version,
             answers,
-            asked: asked.to_owned(),
+            asked: field.to_owned(),
         };
-        let kept = kept(cx).expires_in(self.lasts);
-        kept.save(&Some(progress)).await
+        let state = progress_state(cx).expires_in(self.ttl);
+        state.save(&Some(progress)).await
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::handler::HandlerError;
-use crate::handler::folding::{bare, fold, normal};
+use crate::handler::folding::{fold, normalize, trim_punctuation};
 use crate::message::InboundMessage;
 use crate::reply::{Reply, ReplyMessage};
 
@@ -38,7 +38,7 @@ impl Answers {
         serde_json::from_value(self.0.get(field)?.clone()).ok()
     }
 
-    pub(super) fn read<T: DeserializeOwned>(&self) -> Option<T> {
+    pub(super) fn to_typed<T: DeserializeOwned>(&self) -> Option<T> {
         serde_json::from_value(Value::Object(self.0.clone())).ok()
     }
 
@@ -78,18 +78,18 @@ impl fmt::Debug for Answers {
 /// ```
 #[derive(Clone)]
 pub struct Question {
-    asked: AskedText,
-    reads: Reads,
-    hint: Option<AskedText>,
-    only_if: Option<Condition>,
+    render: RenderFn,
+    parse_answer: ParseFn,
+    hint: Option<RenderFn>,
+    only_if: Option<ConditionFn>,
 }
 
 /// Creates the text of a question or hint from the answers so far and the message.
-type AskedText =
-    Arc<dyn Fn(&Answers, &InboundMessage) -> Result<Reply, HandlerError> + Send + Sync>;
+type RenderFn = Arc<dyn Fn(&Answers, &InboundMessage) -> Result<Reply, HandlerError> + Send + Sync>;
 /// Parses an answer. The error is a hint for the user, or `None` for the question's own hint.
-type Reads = Arc<dyn Fn(&InboundMessage) -> Result<Value, Option<String>> + Send + Sync>;
-type Condition = Arc<dyn Fn(&Answers, &InboundMessage) -> Result<bool, HandlerError> + Send + Sync>;
+type ParseFn = Arc<dyn Fn(&InboundMessage) -> Result<Value, Option<String>> + Send + Sync>;
+type ConditionFn =
+    Arc<dyn Fn(&Answers, &InboundMessage) -> Result<bool, HandlerError> + Send + Sync>;
 
 impl Question {
     /// Creates a question that accepts any text as its answer.
@@ -99,16 +99,19 @@ impl Question {
     }
 
     /// Creates a question whose text depends on the earlier answers.
-    pub fn with(asked: impl Fn(&Answers) -> Reply + Send + Sync + 'static) -> Self {
-        Self::try_with(move |answers, _| Ok(asked(answers)))
+    pub fn with(render: impl Fn(&Answers) -> Reply + Send + Sync + 'static) -> Self {
+        Self::try_with(move |answers, _| Ok(render(answers)))
     }
 
     pub(crate) fn try_with(
-        asked: impl Fn(&Answers, &InboundMessage) -> Result<Reply, HandlerError> + Send + Sync + 'static,
+        render: impl Fn(&Answers, &InboundMessage) -> Result<Reply, HandlerError>
+        + Send
+        + Sync
+        + 'static,
     ) -> Self {
         Self {
-            asked: Arc::new(asked),
-            reads: Arc::new(|message| Ok(Value::from(text(message)?))),
+            render: Arc::new(render),
+            parse_answer: Arc::new(|message| Ok(Value::from(text(message)?))),
             hint: None,
             only_if: None,
         }
@@ -121,8 +124,8 @@ impl Question {
             let text = text(message)?;
             // Try the text as written first, since normalization changes letters, as in a name. Normalized, full-width
             // digits parse as numbers.
-            let read = text.parse::<T>().or_else(|_| normal(text).parse());
-            read.map_err(|_| None)
+            let parsed = text.parse::<T>().or_else(|_| normalize(text).parse());
+            parsed.map_err(|_| None)
         })
     }
 
@@ -133,7 +136,7 @@ impl Question {
         mut self,
         parse: impl Fn(&InboundMessage) -> Result<T, Option<String>> + Send + Sync + 'static,
     ) -> Self {
-        self.reads =
+        self.parse_answer =
             Arc::new(move |message| serde_json::to_value(parse(message)?).map_err(|_| None));
         self
     }
@@ -148,7 +151,7 @@ impl Question {
         const NO: [&str; 8] = ["no", "n", "nope", "nein", "non", "nao", "нет", "👎"];
         self.parse_with(|message| {
             let folded = fold(text(message)?);
-            match bare(&folded) {
+            match trim_punctuation(&folded) {
                 answer if YES.contains(&answer) => Ok(true),
                 answer if NO.contains(&answer) => Ok(false),
                 _ => Err(None),
@@ -162,20 +165,25 @@ impl Question {
     #[must_use]
     pub fn choice(self, choices: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let choices: Vec<String> = choices.into_iter().map(Into::into).collect();
-        let compared: Vec<String> = choices.iter().map(|choice| fold(choice)).collect();
+        let folded_choices: Vec<String> = choices.iter().map(|choice| fold(choice)).collect();
         self.parse_with(move |message| {
             let folded = fold(text(message)?);
-            let by_text = compared.iter().position(|choice| *choice == folded);
-            let by_bare = || {
-                compared
+            let by_text = folded_choices.iter().position(|choice| *choice == folded);
+            let by_trimmed_text = || {
+                folded_choices
                     .iter()
-                    .position(|choice| bare(choice) == bare(&folded))
+                    .position(|choice| trim_punctuation(choice) == trim_punctuation(&folded))
             };
-            let by_number = || bare(&folded).parse::<usize>().ok()?.checked_sub(1);
+            let by_number = || {
+                trim_punctuation(&folded)
+                    .parse::<usize>()
+                    .ok()?
+                    .checked_sub(1)
+            };
             // The most specific comparison first: a choice such as "C!" or "2" is found by its text before a number or
             // a bare text can select another one.
-            let chosen = by_text.or_else(by_bare).or_else(by_number);
-            let chosen = chosen.and_then(|at| choices.get(at));
+            let chosen = by_text.or_else(by_trimmed_text).or_else(by_number);
+            let chosen = chosen.and_then(|index| choices.get(index));
             chosen.cloned().ok_or(None)
         })
     }
@@ -193,12 +201,12 @@ impl Question {
     #[must_use]
     pub fn location(self) -> Self {
         self.parse_with(|message| {
-            let at = message.location.as_ref().ok_or(None)?;
+            let location = message.location.as_ref().ok_or(None)?;
             Ok(json!({
-                "latitude": at.latitude,
-                "longitude": at.longitude,
-                "address": at.address,
-                "label": at.label,
+                "latitude": location.latitude,
+                "longitude": location.longitude,
+                "address": location.address,
+                "label": location.label,
             }))
         })
     }
@@ -246,16 +254,16 @@ impl Question {
         }
     }
 
-    pub(super) fn asked(
+    pub(super) fn render(
         &self,
         answers: &Answers,
         message: &InboundMessage,
     ) -> Result<Reply, HandlerError> {
-        (self.asked)(answers, message)
+        (self.render)(answers, message)
     }
 
-    pub(super) fn read(&self, message: &InboundMessage) -> Result<Value, Option<String>> {
-        (self.reads)(message)
+    pub(super) fn parse_answer(&self, message: &InboundMessage) -> Result<Value, Option<String>> {
+        (self.parse_answer)(message)
     }
 
     /// Returns the reply to an answer that could not be parsed: the parser's hint, else the question's hint, else the
@@ -269,7 +277,7 @@ impl Question {
         match (hint, &self.hint) {
             (Some(hint), _) => Ok(Reply::text(hint)),
             (None, Some(hint)) => hint(answers, message),
-            (None, None) => self.asked(answers, message),
+            (None, None) => self.render(answers, message),
         }
     }
 }

@@ -31,17 +31,17 @@ pub(super) enum ForwardError {
     #[error(
         "the service responded with messages and also with a body or media; move these into messages"
     )]
-    Both,
+    MessagesAndBody,
     #[error("message {0} of the service's response has neither body nor media")]
-    Nothing(usize),
+    EmptyMessage(usize),
     #[error("the service responded with media that is not an http or https URL")]
     MediaUrl,
 }
 
 impl ForwardError {
     /// Creates the error of a request to which no response has begun.
-    pub(super) fn of_sending(error: &reqwest::Error) -> Self {
-        let cause = cause(error);
+    pub(super) fn from_send_error(error: &reqwest::Error) -> Self {
+        let cause = source_chain(error);
         if error.is_connect() {
             Self::NotReached(cause)
         } else {
@@ -50,13 +50,13 @@ impl ForwardError {
     }
 
     /// Creates the error of a response that broke off.
-    pub(super) fn of_reading(error: &reqwest::Error) -> Self {
-        Self::HttpError(cause(error))
+    pub(super) fn from_read_error(error: &reqwest::Error) -> Self {
+        Self::HttpError(source_chain(error))
     }
 }
 
 /// Returns the sources of a client error, such as `tcp connect error: Connection refused (os error 111)`.
-fn cause(error: &reqwest::Error) -> String {
+fn source_chain(error: &reqwest::Error) -> String {
     // Start at the source: reqwest's own text, "error sending request for url (…)", names the URL, and not the cause.
     let causes = successors(error.source(), |cause| (*cause).source());
     let causes = causes.map(ToString::to_string);

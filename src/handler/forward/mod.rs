@@ -31,7 +31,7 @@ use sha2::Sha256;
 
 use self::error::ForwardError;
 use self::request::ForwardedMessage;
-use self::response::Unread;
+use self::response::UnknownKeyLog;
 use super::{Context, Handler, HandlerError};
 use crate::clock::Clock;
 use crate::message::InboundMessage;
@@ -90,7 +90,7 @@ pub struct Forward {
     client: reqwest::Client,
     target: ForwardTarget,
     clock: Arc<dyn Clock>,
-    unread: Arc<Unread>,
+    unknown_keys: Arc<UnknownKeyLog>,
 }
 
 /// The reason why a forward handler cannot be created.
@@ -152,12 +152,12 @@ impl Forward {
             client,
             target,
             clock,
-            unread: Arc::default(),
+            unknown_keys: Arc::default(),
         })
     }
 
     async fn post(&self, cx: &Context, message: &InboundMessage) -> Result<Reply, ForwardError> {
-        let links = request::links(cx, message).await;
+        let links = request::create_links(cx, message).await;
         let body = ForwardedMessage::new(cx, message, &links).to_json();
         let id = message.message_sid.as_str();
         let timestamp = self.clock.now().as_second().to_string();
@@ -176,10 +176,10 @@ impl Forward {
             .header("webhook-signature", format!("v1,{signature}"))
             .header("replyhook-attempt", cx.attempt())
             .body(body);
-        let failed = |error: reqwest::Error| ForwardError::of_sending(&error);
+        let failed = |error: reqwest::Error| ForwardError::from_send_error(&error);
         let mut received = request.send().await.map_err(failed)?;
         let response = response::read(&mut received).await?;
-        for key in self.unread.news(response.unread) {
+        for key in self.unknown_keys.record_new(response.unknown_keys) {
             let message_sid = message.message_sid;
             tracing::warn!(%message_sid, key, "ignored an unknown key in the service's response; logged once per key");
         }

@@ -8,7 +8,7 @@ use crate::message::{InboundMessage, ReferralSource};
 use crate::sid::{MessageSid, MessagingServiceSid};
 
 /// Creates a link to each file of the message; `None` for a file to which none can be created.
-pub(super) async fn links(cx: &Context, message: &InboundMessage) -> Vec<Option<String>> {
+pub(super) async fn create_links(cx: &Context, message: &InboundMessage) -> Vec<Option<String>> {
     let mut links = Vec::with_capacity(message.media.len());
     for index in 0..message.media.len() {
         let link = cx.media(index).link().await;
@@ -118,11 +118,11 @@ impl<'a> ForwardedMessage<'a> {
                     link: link.as_deref(),
                 })
                 .collect(),
-            location: message.location.as_ref().map(|place| ForwardedLocation {
-                latitude: place.latitude,
-                longitude: place.longitude,
-                address: place.address.as_deref(),
-                label: place.label.as_deref(),
+            location: message.location.as_ref().map(|location| ForwardedLocation {
+                latitude: location.latitude,
+                longitude: location.longitude,
+                address: location.address.as_deref(),
+                label: location.label.as_deref(),
             }),
             button: message.button.as_ref().map(|button| ForwardedButton {
                 text: button.text.as_deref(),

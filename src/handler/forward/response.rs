@@ -23,16 +23,16 @@ const MAX_KEY_BYTES: usize = 40;
 pub(super) struct ServiceResponse {
     pub(super) reply: Reply,
     /// Unknown keys, such as misspelt ones.
-    pub(super) unread: BTreeSet<String>,
+    pub(super) unknown_keys: BTreeSet<String>,
 }
 
 /// The unknown keys that were logged, so that each is logged once.
 #[derive(Default)]
-pub(super) struct Unread(Mutex<BTreeSet<String>>);
+pub(super) struct UnknownKeyLog(Mutex<BTreeSet<String>>);
 
-impl Unread {
+impl UnknownKeyLog {
     /// Returns the keys that were not logged before, and records them.
-    pub(super) fn news(&self, keys: BTreeSet<String>) -> Vec<String> {
+    pub(super) fn record_new(&self, keys: BTreeSet<String>) -> Vec<String> {
         if keys.is_empty() {
             return Vec::new();
         }
@@ -40,7 +40,7 @@ impl Unread {
         let is_new = |key: &String| logged.len() < MAX_LOGGED_KEYS && logged.insert(key.clone());
         // Log only keys that look like a program's: any other one may be content, such as a phone number.
         let keys = keys.into_iter().map(|key| {
-            if is_name(&key) {
+            if is_plain_name(&key) {
                 key
             } else {
                 "(not a plain name)".to_owned()
@@ -50,7 +50,7 @@ impl Unread {
     }
 }
 
-fn is_name(key: &str) -> bool {
+fn is_plain_name(key: &str) -> bool {
     key.len() <= MAX_KEY_BYTES
         && key.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
         && key
@@ -81,7 +81,7 @@ pub(super) async fn read(
     let content_type = content_type.and_then(|value| value.to_str().ok());
     let content_type = content_type.unwrap_or_default().to_ascii_lowercase();
     let mut body = Vec::new();
-    let failed = |error: reqwest::Error| ForwardError::of_reading(&error);
+    let failed = |error: reqwest::Error| ForwardError::from_read_error(&error);
     // Count the bytes as they arrive: `Content-Length` may be missing or wrong.
     while let Some(chunk) = response.chunk().await.map_err(failed)? {
         if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
@@ -118,7 +118,7 @@ impl From<Reply> for ServiceResponse {
     fn from(reply: Reply) -> Self {
         Self {
             reply,
-            unread: BTreeSet::new(),
+            unknown_keys: BTreeSet::new(),
         }
     }
 }
@@ -128,7 +128,7 @@ impl From<Reply> for ServiceResponse {
 struct ServiceReply {
     messages: Option<Vec<ServiceMessage>>,
     #[serde(flatten)]
-    only: ServiceMessage,
+    single: ServiceMessage,
 }
 
 /// One message of a JSON response.
@@ -142,47 +142,55 @@ struct ServiceMessage {
         clippy::zero_sized_map_values,
         reason = "serde(flatten) collects unknown keys into a map"
     )]
-    unread: BTreeMap<String, IgnoredAny>,
+    unknown_keys: BTreeMap<String, IgnoredAny>,
 }
 
 impl ServiceReply {
     fn into_response(self) -> Result<ServiceResponse, ForwardError> {
-        let Self { messages, mut only } = self;
+        let Self {
+            messages,
+            mut single,
+        } = self;
         // Take the unknown keys out first, so that they are logged whichever form the response has.
-        let mut unread: BTreeSet<_> = std::mem::take(&mut only.unread).into_keys().collect();
+        let mut unknown_keys: BTreeSet<_> = std::mem::take(&mut single.unknown_keys)
+            .into_keys()
+            .collect();
         let messages = match messages {
             // An empty body or list next to `messages` is accepted, since it adds nothing to send.
-            Some(_) if only.says_something() => return Err(ForwardError::Both),
+            Some(_) if single.has_content() => return Err(ForwardError::MessagesAndBody),
             Some(messages) => messages,
             // No known key: probably a misspelt one, so an error is better than silence.
-            None if only.is_nothing() => return Err(ForwardError::Shape),
-            None => vec![only],
+            None if single.has_no_keys() => return Err(ForwardError::Shape),
+            None => vec![single],
         };
-        let mut reply = Vec::with_capacity(messages.len());
+        let mut reply_messages = Vec::with_capacity(messages.len());
         for (number, mut message) in (1..).zip(messages) {
-            if message.is_nothing() {
-                return Err(ForwardError::Nothing(number));
+            if message.has_no_keys() {
+                return Err(ForwardError::EmptyMessage(number));
             }
-            unread.extend(std::mem::take(&mut message.unread).into_keys());
-            reply.push(message.reply()?);
+            unknown_keys.extend(std::mem::take(&mut message.unknown_keys).into_keys());
+            reply_messages.push(message.into_reply_message()?);
         }
-        let reply = reply.into_iter().collect();
-        Ok(ServiceResponse { reply, unread })
+        let reply = reply_messages.into_iter().collect();
+        Ok(ServiceResponse {
+            reply,
+            unknown_keys,
+        })
     }
 }
 
 impl ServiceMessage {
     /// Returns whether both keys are missing. An empty body is a body.
-    fn is_nothing(&self) -> bool {
+    fn has_no_keys(&self) -> bool {
         self.body.is_none() && self.media.is_none()
     }
 
-    fn says_something(&self) -> bool {
+    fn has_content(&self) -> bool {
         let has_text = self.body.as_ref().is_some_and(|body| !body.is_empty());
         has_text || self.media.as_ref().is_some_and(|media| !media.is_empty())
     }
 
-    fn reply(self) -> Result<ReplyMessage, ForwardError> {
+    fn into_reply_message(self) -> Result<ReplyMessage, ForwardError> {
         let mut message = ReplyMessage::text(self.body.unwrap_or_default());
         for url in self.media.unwrap_or_default() {
             // Check here, where the error can name the service; Twilio would fail later, when it fetches the URL.

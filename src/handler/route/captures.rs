@@ -18,7 +18,7 @@ pub(crate) enum Extracted {
     /// Groups of a pattern in order, each with its name, if any, and its text. The first is the whole match.
     Groups(Vec<(Option<String>, Option<String>)>),
     /// Text after a command.
-    Rest(String),
+    CommandArgs(String),
     /// Captures of several filters that matched together: at least two, none of them `Nothing` or `Several`.
     Several(Vec<Extracted>),
 }
@@ -66,19 +66,19 @@ pub struct Captures<T>(pub T);
 impl<T: DeserializeOwned + Send, S> FromMessage<S> for Captures<T> {
     fn from_message(call: &RouteRequest<'_, S>) -> Option<Self> {
         // Text that does not fit `T` is not an error: `None` makes the router try the next route.
-        T::deserialize(call.taken).ok().map(Self)
+        T::deserialize(call.captures).ok().map(Self)
     }
 }
 
 impl Extracted {
     /// Combines the captures of several filters, flattened and without the empty ones.
-    pub(super) fn of(all: impl Iterator<Item = Self>) -> Self {
+    pub(super) fn combine(all: impl Iterator<Item = Self>) -> Self {
         let mut parts = Vec::new();
-        for taken in all {
-            match taken {
+        for captures in all {
+            match captures {
                 Self::Nothing => {}
-                Self::Several(more) => parts.extend(more),
-                one => parts.push(one),
+                Self::Several(inner) => parts.extend(inner),
+                single => parts.push(single),
             }
         }
         match parts.len() {
@@ -91,49 +91,49 @@ impl Extracted {
     fn parts(&self) -> &[Self] {
         match self {
             Self::Several(parts) => parts,
-            one => std::slice::from_ref(one),
+            single => std::slice::from_ref(single),
         }
     }
 
     /// Returns the text for a single value.
-    fn whole(&self) -> Option<&str> {
+    fn single_value(&self) -> Option<&str> {
         match self {
             Self::Nothing => None,
-            // `of` never builds `Several` with fewer than two parts.
-            Self::Several(parts) => parts[0].whole(),
+            // `combine` never builds `Several` with fewer than two parts.
+            Self::Several(parts) => parts[0].single_value(),
             Self::Groups(groups) => {
                 // Index 0 is the whole match, so a length of 2 means that the pattern has exactly one group.
-                let only = usize::from(groups.len() == 2);
-                groups.get(only)?.1.as_deref()
+                let index = usize::from(groups.len() == 2);
+                groups.get(index)?.1.as_deref()
             }
-            Self::Rest(rest) => Some(rest.as_str()).filter(|rest| !rest.is_empty()),
+            Self::CommandArgs(rest) => Some(rest.as_str()).filter(|rest| !rest.is_empty()),
         }
     }
 
     /// Returns the values by position. For a command these are `number` values, the last of which has the rest of the
     /// text.
-    fn in_order(&self, number: usize) -> Vec<CapturedText> {
+    fn positional_values(&self, number: usize) -> Vec<CapturedText> {
         match self {
             Self::Nothing => Vec::new(),
-            Self::Several(parts) => parts[0].in_order(number),
+            Self::Several(parts) => parts[0].positional_values(number),
             Self::Groups(groups) => {
                 let groups = groups.iter().skip(1);
                 groups
                     .map(|(_, value)| CapturedText(value.clone()))
                     .collect()
             }
-            Self::Rest(rest) => {
-                let mut left = rest.as_str();
+            Self::CommandArgs(rest) => {
+                let mut remaining = rest.as_str();
                 let mut values = Vec::with_capacity(number);
                 while values.len() < number {
                     let is_last = values.len() + 1 == number;
                     let end = if is_last {
                         None
                     } else {
-                        left.find(char::is_whitespace)
+                        remaining.find(char::is_whitespace)
                     };
-                    let (word, more) = end.map_or((left, ""), |end| left.split_at(end));
-                    left = more.trim_start();
+                    let (word, more) = end.map_or((remaining, ""), |end| remaining.split_at(end));
+                    remaining = more.trim_start();
                     // Missing words become `None`, so that trailing `Option` fields may be left out.
                     values.push(CapturedText(
                         Some(word.to_owned()).filter(|word| !word.is_empty()),
@@ -145,14 +145,14 @@ impl Extracted {
     }
 
     /// Returns the named groups. If several have the same name, the first with a value counts.
-    pub(crate) fn named(&self) -> BTreeMap<&str, Option<&str>> {
+    pub(crate) fn named_groups(&self) -> BTreeMap<&str, Option<&str>> {
         let mut named = BTreeMap::new();
         for part in self.parts() {
             let Self::Groups(groups) = part else { continue };
             for (name, value) in groups {
                 if let Some(name) = name {
-                    let kept = named.entry(name.as_str()).or_insert(None);
-                    *kept = kept.or(value.as_deref());
+                    let entry = named.entry(name.as_str()).or_insert(None);
+                    *entry = entry.or(value.as_deref());
                 }
             }
         }
@@ -161,9 +161,9 @@ impl Extracted {
 
     /// Returns the text after the command, if the filter matched one.
     #[cfg(feature = "rules")]
-    pub(crate) fn rest(&self) -> Option<&str> {
+    pub(crate) fn command_args(&self) -> Option<&str> {
         self.parts().iter().find_map(|part| match part {
-            Self::Rest(rest) => Some(rest.as_str()),
+            Self::CommandArgs(rest) => Some(rest.as_str()),
             _ => None,
         })
     }
@@ -274,7 +274,7 @@ macro_rules! single {
 
 impl Extracted {
     fn value(&self) -> CapturedText {
-        CapturedText(self.whole().map(str::to_owned))
+        CapturedText(self.single_value().map(str::to_owned))
     }
 }
 
@@ -313,13 +313,14 @@ impl<'de> Deserializer<'de> for &Extracted {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        // A sequence has no fixed length, so `in_order` would not know into how many words to split a command's text.
+        // A sequence has no fixed length, so `positional_values` would not know into how many words to split a
+        // command's text.
         let words = match &self.parts()[0] {
-            Extracted::Rest(rest) => rest
+            Extracted::CommandArgs(rest) => rest
                 .split_whitespace()
                 .map(|word| CapturedText(Some(word.to_owned())))
                 .collect(),
-            _ => self.in_order(0),
+            _ => self.positional_values(0),
         };
         visitor.visit_seq(SeqDeserializer::new(words.into_iter()))
     }
@@ -329,7 +330,7 @@ impl<'de> Deserializer<'de> for &Extracted {
         number: usize,
         visitor: V,
     ) -> Result<V::Value, Error> {
-        let mut values = SeqDeserializer::new(self.in_order(number).into_iter());
+        let mut values = SeqDeserializer::new(self.positional_values(number).into_iter());
         let value = visitor.visit_seq(&mut values)?;
         // A pattern with more groups than the tuple has fields does not fit.
         values.end()?;
@@ -346,7 +347,7 @@ impl<'de> Deserializer<'de> for &Extracted {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let named = self.named().into_iter();
+        let named = self.named_groups().into_iter();
         // Omit groups without a value: serde then fills an `Option` with `None`, and rejects other fields as missing.
         let named = named.filter(|(_, value)| value.is_some());
         let values =
@@ -360,11 +361,11 @@ impl<'de> Deserializer<'de> for &Extracted {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        if !self.named().is_empty() {
+        if !self.named_groups().is_empty() {
             return self.deserialize_map(visitor);
         }
         // Without named groups the fields take the values by position, in the order of their declaration.
-        let values = self.in_order(fields.len());
+        let values = self.positional_values(fields.len());
         let values = fields.iter().copied().zip(values);
         visitor.visit_map(MapDeserializer::new(
             values.filter(|(_, value)| value.0.is_some()),
@@ -396,8 +397,8 @@ mod tests {
         )
     }
 
-    fn read<T: DeserializeOwned>(taken: &Extracted) -> Option<T> {
-        T::deserialize(taken).ok()
+    fn read<T: DeserializeOwned>(captures: &Extracted) -> Option<T> {
+        T::deserialize(captures).ok()
     }
 
     #[derive(Debug, PartialEq, Deserialize)]
@@ -416,7 +417,7 @@ mod tests {
     // The last field of a tuple takes the rest of the text.
     #[test]
     fn command_captures_assign_words_in_order() {
-        let rest = |text: &str| Extracted::Rest(text.to_owned());
+        let rest = |text: &str| Extracted::CommandArgs(text.to_owned());
         assert_eq!(read::<u32>(&rest("42")), Some(42));
         assert_eq!(read::<u32>(&rest("")), None);
         assert_eq!(read::<Option<u32>>(&rest("")), Some(None));
@@ -448,17 +449,17 @@ mod tests {
 
     #[test]
     fn pattern_captures_groups_by_name_or_position() {
-        let taken = groups(&[
+        let captures = groups(&[
             (None, Some("order 7")),
             (Some("id"), Some("7")),
             (Some("size"), None),
         ]);
-        assert_eq!(read::<Order>(&taken), Some(Order { id: 7, size: None }));
-        assert_eq!(read::<(u32, Option<Size>)>(&taken), Some((7, None)));
+        assert_eq!(read::<Order>(&captures), Some(Order { id: 7, size: None }));
+        assert_eq!(read::<(u32, Option<Size>)>(&captures), Some((7, None)));
         // The pattern has two groups, the tuple one field.
-        assert_eq!(read::<(u32,)>(&taken), None);
+        assert_eq!(read::<(u32,)>(&captures), None);
         // With several groups a single value takes the whole match.
-        assert_eq!(read::<String>(&taken), Some("order 7".to_owned()));
+        assert_eq!(read::<String>(&captures), Some("order 7".to_owned()));
         assert_eq!(
             read::<u32>(&groups(&[(None, Some("no 7")), (None, Some("7"))])),
             Some(7)
@@ -477,19 +478,22 @@ mod tests {
         let size = groups(&[(None, Some("large")), (Some("size"), Some("large"))]);
         let all = [
             Extracted::Nothing,
-            Extracted::Rest("5 tea".to_owned()),
+            Extracted::CommandArgs("5 tea".to_owned()),
             id,
             size,
         ];
-        let taken = Extracted::of(all.into_iter());
+        let captures = Extracted::combine(all.into_iter());
         let order = Order {
             id: 7,
             size: Some(Size::Large),
         };
-        assert_eq!(read::<Order>(&taken), Some(order));
-        assert_eq!(read::<(u32, String)>(&taken), Some((5, "tea".to_owned())));
+        assert_eq!(read::<Order>(&captures), Some(order));
         assert_eq!(
-            read::<Vec<String>>(&taken).map(|words| words.len()),
+            read::<(u32, String)>(&captures),
+            Some((5, "tea".to_owned()))
+        );
+        assert_eq!(
+            read::<Vec<String>>(&captures).map(|words| words.len()),
             Some(2)
         );
     }

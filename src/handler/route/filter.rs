@@ -10,7 +10,7 @@ use super::country;
 use super::hours::Hours;
 use super::pattern::{Effort, Pattern};
 use crate::address::Channel;
-use crate::handler::folding::{fold, is_unseen, normal, spaced_words};
+use crate::handler::folding::{fold, is_invisible, normalize, spaced_words};
 use crate::message::{InboundMessage, MessageType};
 
 /// Condition of a route on a message.
@@ -34,14 +34,14 @@ pub(super) type Predicate = Arc<dyn Fn(&InboundMessage) -> bool + Send + Sync>;
 #[derive(Clone)]
 pub(super) enum FilterKind {
     Anything,
-    Text(Vec<Sought>),
-    Words(Vec<Sought>),
+    Text(Vec<SearchText>),
+    Words(Vec<SearchText>),
     Command(String),
     Regex(Pattern),
     Media(Option<String>),
-    Location(Option<Near>),
-    Button(Option<Vec<Sought>>),
-    List(Option<Vec<Sought>>),
+    Location(Option<GeoCircle>),
+    Button(Option<Vec<SearchText>>),
+    List(Option<Vec<SearchText>>),
     Flow,
     FirstContact,
     Forwarded,
@@ -57,15 +57,15 @@ pub(super) enum FilterKind {
 
 /// Text that a filter looks for.
 #[derive(Clone)]
-pub(super) struct Sought {
+pub(super) struct SearchText {
     /// As the bot's author wrote it. The route table shows this, and payloads and ids are compared with it.
-    pub(super) written: String,
+    pub(super) original: String,
     /// Folded, for comparison with what users write.
-    pub(super) compared: String,
+    pub(super) normalized: String,
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Near {
+pub(super) struct GeoCircle {
     pub(super) latitude: f64,
     pub(super) longitude: f64,
     pub(super) km: f64,
@@ -74,12 +74,12 @@ pub(super) struct Near {
 /// Message to match, with derived values that several filters need, each computed at most once.
 pub(super) struct Subject<'a> {
     pub(super) message: &'a InboundMessage,
-    /// Always false unless [`Filter::asks_the_journal`] holds for a filter of the router, which saves the query.
+    /// Always false unless [`Filter::needs_first_contact`] holds for a filter of the router, which saves the query.
     pub(super) is_first_contact: bool,
     pub(super) effort: Effort,
     folded: OnceCell<String>,
     words: OnceCell<String>,
-    normal: OnceCell<(String, u64)>,
+    normalized: OnceCell<(String, u64)>,
     country: OnceCell<Option<&'a str>>,
 }
 
@@ -91,7 +91,7 @@ impl<'a> Subject<'a> {
             effort: Effort::default(),
             folded: OnceCell::new(),
             words: OnceCell::new(),
-            normal: OnceCell::new(),
+            normalized: OnceCell::new(),
             country: OnceCell::new(),
         }
     }
@@ -105,9 +105,9 @@ impl<'a> Subject<'a> {
     }
 
     /// Returns the text that patterns are matched against, and its number of characters.
-    fn normal(&self) -> (&str, u64) {
-        let (text, characters) = self.normal.get_or_init(|| {
-            let text = normal(&self.message.body);
+    fn normalized(&self) -> (&str, u64) {
+        let (text, characters) = self.normalized.get_or_init(|| {
+            let text = normalize(&self.message.body);
             let characters = text.chars().count() as u64;
             (text, characters)
         });
@@ -170,13 +170,13 @@ impl Filter {
     }
 
     /// Returns true if the filter needs a query of the journal.
-    pub(super) fn asks_the_journal(&self) -> bool {
+    pub(super) fn needs_first_contact(&self) -> bool {
         match &self.0 {
             FilterKind::FirstContact => true,
             FilterKind::All(filters) | FilterKind::Any(filters) => {
-                filters.iter().any(Self::asks_the_journal)
+                filters.iter().any(Self::needs_first_contact)
             }
-            FilterKind::Not(filter) => filter.asks_the_journal(),
+            FilterKind::Not(filter) => filter.needs_first_contact(),
             _ => false,
         }
     }
@@ -186,21 +186,22 @@ impl Filter {
         let message = subject.message;
         let is_match = match &self.0 {
             FilterKind::Anything => true,
-            FilterKind::Text(texts) => texts.iter().any(|text| text.compared == subject.folded()),
+            FilterKind::Text(texts) => texts.iter().any(|text| text.normalized == subject.folded()),
             // Each word of both texts has a space on either side, so that `contains` finds whole words only.
             FilterKind::Words(words) => words
                 .iter()
-                .any(|word| subject.words().contains(&word.compared)),
+                .any(|word| subject.words().contains(&word.normalized)),
             FilterKind::Command(name) => {
-                return command_rest(name, &message.body).map(Extracted::Rest);
+                return parse_command(name, &message.body).map(Extracted::CommandArgs);
             }
-            FilterKind::Regex(pattern) => return groups(pattern, subject),
+            FilterKind::Regex(pattern) => return match_pattern(pattern, subject),
             FilterKind::Media(kind) => has_media(message, kind.as_deref()),
             FilterKind::Location(None) => message.location.is_some(),
-            FilterKind::Location(Some(near)) => message
-                .location
-                .as_ref()
-                .is_some_and(|at| at.km_to(near.latitude, near.longitude) <= near.km),
+            FilterKind::Location(Some(circle)) => {
+                message.location.as_ref().is_some_and(|location| {
+                    location.km_to(circle.latitude, circle.longitude) <= circle.km
+                })
+            }
             FilterKind::Button(wanted) => message.button.as_ref().is_some_and(|button| {
                 is_chosen(
                     wanted.as_deref(),
@@ -232,9 +233,9 @@ impl Filter {
             FilterKind::All(filters) => return matches_all(filters, subject),
             FilterKind::Any(filters) => {
                 // Match all filters, even after the first that matches: others may capture further named groups.
-                let mut taken = filters.iter().filter_map(|filter| filter.matches(subject));
-                let first = taken.next()?;
-                return Some(Extracted::of(std::iter::once(first).chain(taken)));
+                let mut captures = filters.iter().filter_map(|filter| filter.matches(subject));
+                let first = captures.next()?;
+                return Some(Extracted::combine(std::iter::once(first).chain(captures)));
             }
             FilterKind::Not(filter) => filter.matches(subject).is_none(),
         };
@@ -243,25 +244,29 @@ impl Filter {
 }
 
 fn matches_all(filters: &[Filter], subject: &Subject<'_>) -> Option<Extracted> {
-    let taken: Option<Vec<_>> = filters.iter().map(|one| one.matches(subject)).collect();
-    Some(Extracted::of(taken?.into_iter()))
+    let captures: Option<Vec<_>> = filters
+        .iter()
+        .map(|filter| filter.matches(subject))
+        .collect();
+    Some(Extracted::combine(captures?.into_iter()))
 }
 
 /// Returns the text after the command if the body calls the command `name`, which is folded.
-fn command_rest(name: &str, body: &str) -> Option<String> {
-    let text = body.trim_start_matches(|c: char| c.is_whitespace() || is_unseen(c));
+fn parse_command(name: &str, body: &str) -> Option<String> {
+    let text = body.trim_start_matches(|c: char| c.is_whitespace() || is_invisible(c));
     // East Asian input methods also type the full-width slash.
     let text = text.strip_prefix('/').or_else(|| text.strip_prefix('／'))?;
     let end = text.find(char::is_whitespace).unwrap_or(text.len());
-    let (called, rest) = text.split_at(end);
+    let (command, args) = text.split_at(end);
     // Most commands are others; folding an ASCII text only lowers its case, so the cheap comparison suffices for them.
-    let is_it = called.eq_ignore_ascii_case(name) || (!called.is_ascii() && fold(called) == name);
-    is_it.then(|| rest.trim().to_owned())
+    let is_match =
+        command.eq_ignore_ascii_case(name) || (!command.is_ascii() && fold(command) == name);
+    is_match.then(|| args.trim().to_owned())
 }
 
-fn groups(pattern: &Pattern, subject: &Subject<'_>) -> Option<Extracted> {
-    let (text, characters) = subject.normal();
-    // `None` is not "no match" here: the router calls `Effort::end` after matching, and fails the message.
+fn match_pattern(pattern: &Pattern, subject: &Subject<'_>) -> Option<Extracted> {
+    let (text, characters) = subject.normalized();
+    // `None` is not "no match" here: the router calls `Effort::finish` after matching, and fails the message.
     if !subject.effort.try_spend(pattern, characters) {
         return None;
     }
@@ -270,9 +275,9 @@ fn groups(pattern: &Pattern, subject: &Subject<'_>) -> Option<Extracted> {
     if !pattern.is_match(text) {
         return None;
     }
-    let found = pattern.captures(text)?;
+    let groups = pattern.captures(text)?;
     let names = pattern.capture_names();
-    let values = found
+    let values = groups
         .iter()
         .map(|group| group.map(|group| group.as_str().to_owned()));
     Some(Extracted::Groups(
@@ -288,15 +293,15 @@ fn has_media(message: &InboundMessage, kind: Option<&str>) -> bool {
         return !message.media.is_empty();
     };
     // Only for media without `MediaContentType{N}`.
-    let fallback = message.message_type.as_ref().map(of_message_type);
+    let default_type = message.message_type.as_ref().map(default_content_type);
     message.media.iter().any(|media| {
-        let content_type = media.content_type.as_deref().or(fallback.flatten());
+        let content_type = media.content_type.as_deref().or(default_type.flatten());
         content_type.is_some_and(|content_type| is_of_kind(content_type, kind))
     })
 }
 
 /// Returns a content type, or its beginning, for media that came without one.
-fn of_message_type(message_type: &MessageType) -> Option<&'static str> {
+fn default_content_type(message_type: &MessageType) -> Option<&'static str> {
     Some(match message_type {
         MessageType::Image | MessageType::Sticker => "image/",
         MessageType::Audio => "audio/",
@@ -326,16 +331,16 @@ fn is_of_kind(content_type: &str, kind: &str) -> bool {
 }
 
 /// Returns true if a tapped button or list item is one of the wanted ones; `None` accepts any.
-fn is_chosen(wanted: Option<&[Sought]>, id: Option<&str>, shown: Option<&str>) -> bool {
+fn is_chosen(wanted: Option<&[SearchText]>, id: Option<&str>, title: Option<&str>) -> bool {
     let Some(wanted) = wanted else {
         return true;
     };
-    match (id, shown) {
+    match (id, title) {
         // Compare ids exactly, since a program made them; compare titles folded, as texts.
-        (Some(id), _) => wanted.iter().any(|wanted| wanted.written == id),
-        (None, Some(shown)) => {
-            let shown = fold(shown);
-            wanted.iter().any(|wanted| wanted.compared == shown)
+        (Some(id), _) => wanted.iter().any(|wanted| wanted.original == id),
+        (None, Some(title)) => {
+            let title = fold(title);
+            wanted.iter().any(|wanted| wanted.normalized == title)
         }
         (None, None) => false,
     }
@@ -344,28 +349,28 @@ fn is_chosen(wanted: Option<&[Sought]>, id: Option<&str>, shown: Option<&str>) -
 /// Text for the table of routes. With `{:#}`, texts and words appear folded, so that equal filters have equal texts.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |f: &mut fmt::Formatter<'_>, name: &str, texts: &[Sought]| {
+        let list = |f: &mut fmt::Formatter<'_>, name: &str, texts: &[SearchText]| {
             write!(f, "{name}")?;
-            let mut between = " ";
-            let is_compared =
+            let mut separator = " ";
+            let is_normalized =
                 f.alternate() && matches!(self.0, FilterKind::Text(_) | FilterKind::Words(_));
             texts.iter().try_for_each(|text| {
-                let text = if is_compared {
-                    &text.compared
+                let text = if is_normalized {
+                    &text.normalized
                 } else {
-                    &text.written
+                    &text.original
                 };
-                write!(f, "{between}{text:?}")?;
-                between = ", ";
+                write!(f, "{separator}{text:?}")?;
+                separator = ", ";
                 Ok(())
             })
         };
-        let joined = |f: &mut fmt::Formatter<'_>, filters: &[Filter], sign: &str| {
-            let mut between = "";
+        let joined = |f: &mut fmt::Formatter<'_>, filters: &[Filter], operator: &str| {
+            let mut separator = "";
             filters.iter().try_for_each(|filter| {
-                f.write_str(between)?;
-                between = sign;
-                nested(f, filter)
+                f.write_str(separator)?;
+                separator = operator;
+                write_nested(f, filter)
             })
         };
         match &self.0 {
@@ -377,11 +382,11 @@ impl fmt::Display for Filter {
             FilterKind::Media(None) => f.write_str("media"),
             FilterKind::Media(Some(kind)) => write!(f, "media {kind}"),
             FilterKind::Location(None) => f.write_str("location"),
-            FilterKind::Location(Some(near)) => {
+            FilterKind::Location(Some(circle)) => {
                 write!(
                     f,
                     "within {} km of {}, {}",
-                    near.km, near.latitude, near.longitude
+                    circle.km, circle.latitude, circle.longitude
                 )
             }
             FilterKind::Button(None) => f.write_str("button"),
@@ -400,17 +405,17 @@ impl fmt::Display for Filter {
             FilterKind::Any(filters) => joined(f, filters, " | "),
             FilterKind::Not(filter) => {
                 f.write_str("!")?;
-                nested(f, filter)
+                write_nested(f, filter)
             }
         }
     }
 }
 
-fn nested(f: &mut fmt::Formatter<'_>, filter: &Filter) -> fmt::Result {
-    let is_several = matches!(filter.0, FilterKind::All(_) | FilterKind::Any(_));
-    f.write_str(if is_several { "(" } else { "" })?;
+fn write_nested(f: &mut fmt::Formatter<'_>, filter: &Filter) -> fmt::Result {
+    let is_compound = matches!(filter.0, FilterKind::All(_) | FilterKind::Any(_));
+    f.write_str(if is_compound { "(" } else { "" })?;
     fmt::Display::fmt(filter, f)?;
-    f.write_str(if is_several { ")" } else { "" })
+    f.write_str(if is_compound { ")" } else { "" })
 }
 
 impl fmt::Debug for Filter {

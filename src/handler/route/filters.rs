@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::filter::{Filter, FilterKind, Near, Sought};
+use super::filter::{Filter, FilterKind, GeoCircle, SearchText};
 use super::hours::{Hours, HoursError};
 use super::pattern::{MAX_PATTERN_BYTES, Pattern, PatternError};
 use crate::address::Channel;
@@ -48,12 +48,12 @@ impl<T: Into<String>> IntoTexts for Vec<T> {
     }
 }
 
-fn sought(texts: impl IntoTexts, compared: impl Fn(&str) -> String) -> Vec<Sought> {
+fn search_texts(texts: impl IntoTexts, normalize: impl Fn(&str) -> String) -> Vec<SearchText> {
     let texts = texts.texts().into_iter();
     texts
-        .map(|written| Sought {
-            compared: compared(&written),
-            written,
+        .map(|original| SearchText {
+            normalized: normalize(&original),
+            original,
         })
         .collect()
 }
@@ -86,7 +86,7 @@ pub fn anything() -> Filter {
 /// # });
 /// ```
 pub fn text(texts: impl IntoTexts) -> Filter {
-    Filter(FilterKind::Text(sought(texts, fold)))
+    Filter(FilterKind::Text(search_texts(texts, fold)))
 }
 
 /// Matches a word or a phrase anywhere in the text, ignoring case, accents, and punctuation between words.
@@ -110,7 +110,7 @@ pub fn words(words: impl IntoTexts) -> Filter {
     // Without a word there is only a space to look for, which every text contains after `spaced_words`.
     let words = words.texts().into_iter().filter(|words| has_word(words));
     let words: Vec<_> = words.collect();
-    Filter(FilterKind::Words(sought(words, |word| {
+    Filter(FilterKind::Words(search_texts(words, |word| {
         spaced_words(&fold(word))
     })))
 }
@@ -186,11 +186,11 @@ pub fn regex(pattern: &str) -> Filter {
 /// # Errors
 /// [`PatternError`] if the pattern is invalid, too large, or could take long with a long text.
 pub fn try_regex(pattern: &str) -> Result<Filter, PatternError> {
-    Pattern::within(pattern, MAX_PATTERN_BYTES).map(of_pattern)
+    Pattern::compile(pattern, MAX_PATTERN_BYTES).map(regex_filter)
 }
 
 /// Matches a compiled pattern.
-pub(crate) fn of_pattern(pattern: Pattern) -> Filter {
+pub(crate) fn regex_filter(pattern: Pattern) -> Filter {
     Filter(FilterKind::Regex(pattern))
 }
 
@@ -297,7 +297,7 @@ pub fn location() -> Filter {
 /// # });
 /// ```
 pub fn within_km(latitude: f64, longitude: f64, km: f64) -> Filter {
-    Filter(FilterKind::Location(Some(Near {
+    Filter(FilterKind::Location(Some(GeoCircle {
         latitude,
         longitude,
         km,
@@ -331,7 +331,7 @@ pub fn any_button() -> Filter {
 /// # });
 /// ```
 pub fn button(payloads: impl IntoTexts) -> Filter {
-    Filter(FilterKind::Button(Some(sought(payloads, fold))))
+    Filter(FilterKind::Button(Some(search_texts(payloads, fold))))
 }
 
 /// Matches any choice from a list.
@@ -358,7 +358,7 @@ pub fn any_list_item() -> Filter {
 /// # is_handler(bot);
 /// ```
 pub fn list_item(ids: impl IntoTexts) -> Filter {
-    Filter(FilterKind::List(Some(sought(ids, fold))))
+    Filter(FilterKind::List(Some(search_texts(ids, fold))))
 }
 
 /// Matches the result of a WhatsApp Flow.

@@ -5,10 +5,8 @@ use std::fmt;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
-
-/// Minutes of a day.
-const DAY: u32 = 24 * 60;
+const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+const MINUTES_PER_DAY: u32 = 24 * 60;
 
 /// Times of the week, such as `mon-fri 09:00-17:30, sat 10:00-14:00`, in a time zone such as `Europe/Berlin`.
 ///
@@ -62,8 +60,9 @@ impl Hours {
         let zone = TimeZone::get(zone).map_err(|_| HoursError::Zone(zone.to_owned()))?;
         let mut spans = Vec::new();
         for part in times.split(',') {
-            let found = span(part).ok_or_else(|| HoursError::Times(part.trim().to_owned()))?;
-            spans.extend(found);
+            let part_spans =
+                parse_part(part).ok_or_else(|| HoursError::Times(part.trim().to_owned()))?;
+            spans.extend(part_spans);
         }
         Ok(Self {
             text: times.trim().to_owned(),
@@ -77,17 +76,19 @@ impl Hours {
         // Compare local wall-clock times, so that hours stay the same across changes to daylight saving time.
         let local = at.to_zoned(self.zone.clone());
         let day = u32::from(local.weekday().to_monday_zero_offset().unsigned_abs());
-        let (hour, of_hour) = (local.hour().unsigned_abs(), local.minute().unsigned_abs());
-        let of_day = u32::from(hour) * 60 + u32::from(of_hour);
-        let minute = day * DAY + of_day;
+        let (hour, minute) = (local.hour().unsigned_abs(), local.minute().unsigned_abs());
+        let minute_of_day = u32::from(hour) * 60 + u32::from(minute);
+        let minute_of_week = day * MINUTES_PER_DAY + minute_of_day;
         let mut spans = self.spans.iter();
         // The part of a span after the end of the week continues on Monday: `sun 22:00-02:00`.
-        spans.any(|(from, before)| (*from..*before).contains(&minute) || minute + 7 * DAY < *before)
+        spans.any(|(start, end)| {
+            (*start..*end).contains(&minute_of_week) || minute_of_week + 7 * MINUTES_PER_DAY < *end
+        })
     }
 }
 
 /// Parses one part, such as `mon-fri 09:00-17:30`, into one span per day.
-fn span(part: &str) -> Option<Vec<(u32, u32)>> {
+fn parse_part(part: &str) -> Option<Vec<(u32, u32)>> {
     let words: Vec<_> = part.split_whitespace().collect();
     let (days, times) = match words[..] {
         // A single word is times if it begins with a digit, else days.
@@ -97,38 +98,38 @@ fn span(part: &str) -> Option<Vec<(u32, u32)>> {
         _ => return None,
     };
     let days = match days {
-        Some(days) => days_of(days)?,
+        Some(days) => parse_weekdays(days)?,
         None => (0..7).collect(),
     };
-    let (from, mut before) = match times {
+    let (start, mut end) = match times {
         Some(times) => {
-            let (from, before) = times.split_once(['-', '–'])?;
-            (minute(from)?, minute(before)?)
+            let (start, end) = times.split_once(['-', '–'])?;
+            (parse_time(start)?, parse_time(end)?)
         }
-        None => (0, DAY),
+        None => (0, MINUTES_PER_DAY),
     };
     // An empty span would never match, and a day does not have a minute at 24:00: both are mistakes.
-    if from == before || from == DAY {
+    if start == end || start == MINUTES_PER_DAY {
         return None;
     }
-    if before < from {
-        before += DAY;
+    if end < start {
+        end += MINUTES_PER_DAY;
     }
     let spans = days
         .into_iter()
-        .map(|day| (day * DAY + from, day * DAY + before));
+        .map(|day| (day * MINUTES_PER_DAY + start, day * MINUTES_PER_DAY + end));
     Some(spans.collect())
 }
 
-fn days_of(days: &str) -> Option<Vec<u32>> {
-    let number = |day: &str| {
+fn parse_weekdays(days: &str) -> Option<Vec<u32>> {
+    let weekday_index = |day: &str| {
         let day = day.to_lowercase();
-        let at = DAYS.iter().position(|name| *name == day)?;
-        u32::try_from(at).ok()
+        let index = WEEKDAYS.iter().position(|name| *name == day)?;
+        u32::try_from(index).ok()
     };
     let (first, last) = match days.split_once(['-', '–']) {
-        Some((first, last)) => (number(first)?, number(last)?),
-        None => (number(days)?, number(days)?),
+        Some((first, last)) => (weekday_index(first)?, weekday_index(last)?),
+        None => (weekday_index(days)?, weekday_index(days)?),
     };
     // A range may continue after the end of the week: `fri-mon`.
     let last = if last < first { last + 7 } else { last };
@@ -136,7 +137,7 @@ fn days_of(days: &str) -> Option<Vec<u32>> {
 }
 
 /// Parses a time such as `09:30`, up to `24:00`, into minutes of the day.
-fn minute(time: &str) -> Option<u32> {
+fn parse_time(time: &str) -> Option<u32> {
     let (hour, minute) = time.split_once(':')?;
     // `parse` alone would also accept a sign, as in `+9:00`.
     let is_number =
@@ -145,8 +146,8 @@ fn minute(time: &str) -> Option<u32> {
         return None;
     }
     let (hour, minute): (u32, u32) = (hour.parse().ok()?, minute.parse().ok()?);
-    let of_day = hour * 60 + minute;
-    (minute < 60 && of_day <= DAY).then_some(of_day)
+    let minute_of_day = hour * 60 + minute;
+    (minute < 60 && minute_of_day <= MINUTES_PER_DAY).then_some(minute_of_day)
 }
 
 impl fmt::Display for Hours {

@@ -59,13 +59,13 @@ pub use filters::{
     within_km, words,
 };
 #[cfg(feature = "rules")]
-pub(crate) use filters::{has_word, of_pattern};
+pub(crate) use filters::{has_word, regex_filter};
 use futures_util::future::BoxFuture;
 pub use hours::{Hours, HoursError};
 pub use pattern::PatternError;
 #[cfg(feature = "rules")]
 pub(crate) use pattern::{MAX_PATTERN_BYTES, Pattern};
-use request::{Bound, ErasedHandler, erased};
+use request::{Bound, ErasedHandler, erase};
 pub use request::{FromMessage, RouteFuture, RouteHandler, RouteRequest, Shared};
 
 use super::dialogue::{self, Form};
@@ -101,25 +101,25 @@ pub struct Router<S = ()> {
     routes: Vec<RouteEntry<S>>,
     otherwise: Option<Box<RouteEntry<S>>>,
     /// Store reads that these routes, or those of nested routers, need before matching.
-    needs: Needs,
+    store_reads: StoreReads,
 }
 
 #[derive(Default, Clone, Copy)]
-struct Needs {
+struct StoreReads {
     /// The form that is in progress, if any.
-    forms: bool,
+    form_progress: bool,
     /// The check whether this is the first message of the conversation.
-    journal: bool,
+    first_contact: bool,
 }
 
 struct RouteEntry<S> {
     filter: Filter,
-    to: To<S>,
-    shown: String,
+    target: RouteTarget<S>,
+    description: String,
 }
 
-enum To<S> {
-    Answer(Arc<dyn ErasedHandler<S>>),
+enum RouteTarget<S> {
+    RouteHandler(Arc<dyn ErasedHandler<S>>),
     Handler(Arc<dyn Handler>),
     Form(Arc<Form>),
     Router(Router<S>),
@@ -131,7 +131,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         Self {
             routes: Vec::new(),
             otherwise: None,
-            needs: Needs::default(),
+            store_reads: StoreReads::default(),
         }
     }
 
@@ -140,52 +140,56 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
     pub fn on<Arguments: 'static>(
         self,
         filter: Filter,
-        answer: impl RouteHandler<Arguments, S>,
+        handler: impl RouteHandler<Arguments, S>,
     ) -> Self {
-        let shown = answer.shown();
-        self.add(filter, To::Answer(erased(answer)), shown)
+        let description = handler.shown();
+        self.add_route(
+            filter,
+            RouteTarget::RouteHandler(erase(handler)),
+            description,
+        )
     }
 
     /// Adds a route that passes messages to a [`Handler`], such as [`Forward`](super::Forward).
     #[must_use]
     pub fn on_handler(self, filter: Filter, handler: impl Handler) -> Self {
-        self.add(
+        self.add_route(
             filter,
-            To::Handler(Arc::new(handler)),
+            RouteTarget::Handler(Arc::new(handler)),
             "a handler".to_owned(),
         )
     }
 
     #[cfg(feature = "rules")]
     pub(crate) fn on_shared_handler(self, filter: Filter, handler: Arc<dyn Handler>) -> Self {
-        self.add(filter, To::Handler(handler), "forwards".to_owned())
+        self.add_route(filter, RouteTarget::Handler(handler), "forwards".to_owned())
     }
 
     /// Adds a route that starts a form. Until the form is done, canceled or has expired, it gets every message of the
     /// conversation, before any route is tried.
     #[must_use]
     pub fn form(self, filter: Filter, form: Form) -> Self {
-        let shown = format!("asks {}", form.name());
-        self.add(filter, To::Form(Arc::new(form)), shown)
+        let description = format!("asks {}", form.name());
+        self.add_route(filter, RouteTarget::Form(Arc::new(form)), description)
     }
 
     /// Adds the routes of another router for messages that the filter matches. If none of them matches, the routes
     /// after this one are tried.
     #[must_use]
     pub fn nest(self, filter: Filter, router: Self) -> Self {
-        self.add(filter, To::Router(router), String::new())
+        self.add_route(filter, RouteTarget::Router(router), String::new())
     }
 
     /// Sets the reply to messages that no route matches.
     #[must_use]
     pub fn otherwise<Arguments: 'static>(
         mut self,
-        answer: impl RouteHandler<Arguments, S>,
+        handler: impl RouteHandler<Arguments, S>,
     ) -> Self {
         self.otherwise = Some(Box::new(RouteEntry {
             filter: anything(),
-            shown: answer.shown(),
-            to: To::Answer(erased(answer)),
+            description: handler.shown(),
+            target: RouteTarget::RouteHandler(erase(handler)),
         }));
         self
     }
@@ -198,22 +202,26 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         Router {
             routes: self.routes.into_iter().map(bind).collect(),
             otherwise: self.otherwise.map(|route| Box::new(bind(*route))),
-            needs: self.needs,
+            store_reads: self.store_reads,
         }
     }
 
-    fn add(mut self, filter: Filter, to: To<S>, shown: String) -> Self {
+    fn add_route(mut self, filter: Filter, target: RouteTarget<S>, description: String) -> Self {
         // Collected while building, so that a router without forms and `first_contact` reads nothing from the store.
-        self.needs.journal |= filter.asks_the_journal();
-        match &to {
-            To::Form(_) => self.needs.forms = true,
-            To::Router(router) => {
-                self.needs.forms |= router.needs.forms;
-                self.needs.journal |= router.needs.journal;
+        self.store_reads.first_contact |= filter.needs_first_contact();
+        match &target {
+            RouteTarget::Form(_) => self.store_reads.form_progress = true,
+            RouteTarget::Router(router) => {
+                self.store_reads.form_progress |= router.store_reads.form_progress;
+                self.store_reads.first_contact |= router.store_reads.first_contact;
             }
-            To::Answer(_) | To::Handler(_) => {}
+            RouteTarget::RouteHandler(_) | RouteTarget::Handler(_) => {}
         }
-        self.routes.push(RouteEntry { filter, to, shown });
+        self.routes.push(RouteEntry {
+            filter,
+            target,
+            description,
+        });
         self
     }
 }
@@ -226,59 +234,60 @@ impl<S: Clone + Send + Sync + 'static> Default for Router<S> {
 
 impl<S: Clone + Send + Sync + 'static> RouteEntry<S> {
     fn with_state<T>(self, state: &S) -> RouteEntry<T> {
-        let to = match self.to {
-            To::Answer(answer) => To::Answer(Arc::new(Bound {
-                answer,
+        let target = match self.target {
+            RouteTarget::RouteHandler(handler) => RouteTarget::RouteHandler(Arc::new(Bound {
+                handler,
                 state: state.clone(),
-            }) as Arc<dyn ErasedHandler<T>>),
-            To::Handler(handler) => To::Handler(handler),
-            To::Form(form) => To::Form(form),
-            To::Router(router) => To::Router(router.with_state(state.clone())),
+            })
+                as Arc<dyn ErasedHandler<T>>),
+            RouteTarget::Handler(handler) => RouteTarget::Handler(handler),
+            RouteTarget::Form(form) => RouteTarget::Form(form),
+            RouteTarget::Router(router) => RouteTarget::Router(router.with_state(state.clone())),
         };
         RouteEntry {
             filter: self.filter,
-            to,
-            shown: self.shown,
+            target,
+            description: self.description,
         }
     }
 }
 
 impl<S> Router<S> {
-    fn all(&self) -> impl Iterator<Item = &RouteEntry<S>> {
+    fn all_routes(&self) -> impl Iterator<Item = &RouteEntry<S>> {
         self.routes.iter().chain(self.otherwise.as_deref())
     }
 
-    fn form_named(&self, name: &str) -> Option<Arc<Form>> {
-        self.all().find_map(|route| match &route.to {
-            To::Form(form) if form.name() == name => Some(form.clone()),
-            To::Router(router) => router.form_named(name),
+    fn find_form(&self, name: &str) -> Option<Arc<Form>> {
+        self.all_routes().find_map(|route| match &route.target {
+            RouteTarget::Form(form) if form.name() == name => Some(form.clone()),
+            RouteTarget::Router(router) => router.find_form(name),
             _ => None,
         })
     }
 
     /// Returns the reply future of the first route whose filter matches and whose arguments are available.
-    fn ask(&self, cx: &Context, subject: &Subject<'_>, shared: &S) -> RouteFuture {
+    fn find_reply(&self, cx: &Context, subject: &Subject<'_>, shared: &S) -> RouteFuture {
         // Every `None` below falls through to the next route: a filter that does not match, an argument that is not
         // available, or a nested router without a matching route.
-        self.all().find_map(|route| {
-            let taken = route.filter.matches(subject)?;
+        self.all_routes().find_map(|route| {
+            let captures = route.filter.matches(subject)?;
             let message = subject.message;
-            match &route.to {
-                To::Answer(answer) => answer.ask(&RouteRequest {
+            match &route.target {
+                RouteTarget::RouteHandler(handler) => handler.ask(&RouteRequest {
                     cx,
                     message,
-                    taken: &taken,
+                    captures: &captures,
                     shared,
                 }),
-                To::Handler(handler) => {
+                RouteTarget::Handler(handler) => {
                     let (handler, cx, message) = (handler.clone(), cx.clone(), message.clone());
                     Some(Box::pin(async move { handler.handle(cx, message).await }))
                 }
-                To::Form(form) => {
+                RouteTarget::Form(form) => {
                     let (form, cx, message) = (form.clone(), cx.clone(), message.clone());
-                    Some(Box::pin(async move { form.begin(&cx, &message).await }))
+                    Some(Box::pin(async move { form.start(&cx, &message).await }))
                 }
-                To::Router(router) => router.ask(cx, subject, shared),
+                RouteTarget::Router(router) => router.find_reply(cx, subject, shared),
             }
         })
     }
@@ -292,20 +301,20 @@ impl Handler for Router {
     ) -> BoxFuture<'_, Result<Reply, HandlerError>> {
         Box::pin(async move {
             // A form in progress comes before all routes, since an answer to its question may also match a route. If
-            // the bot no longer has that form, `form_named` returns `None` and the routes are tried.
-            if self.needs.forms
-                && let Some(progress) = dialogue::running(&cx).await?
-                && let Some(form) = self.form_named(progress.form())
+            // the bot no longer has that form, `find_form` returns `None` and the routes are tried.
+            if self.store_reads.form_progress
+                && let Some(progress) = dialogue::load_progress(&cx).await?
+                && let Some(form) = self.find_form(progress.form_name())
             {
-                return form.go_on(&cx, &message, progress).await;
+                return form.handle_answer(&cx, &message, progress).await;
             }
-            let is_first = self.needs.journal && cx.is_first_contact().await?;
+            let is_first = self.store_reads.first_contact && cx.is_first_contact().await?;
             let reply = {
                 let subject = Subject::new(&message, is_first);
-                let reply = self.ask(&cx, &subject, &());
+                let reply = self.find_reply(&cx, &subject, &());
                 // A pattern that was skipped for taking too long looks like one that did not match, or, below `!`, like
                 // one that did. So any skipped pattern fails the message, and `reply` is dropped before it is polled.
-                subject.effort.end().map_err(HandlerError::new)?;
+                subject.effort.finish().map_err(HandlerError::new)?;
                 reply
             };
             match reply {
@@ -320,7 +329,7 @@ impl Handler for Router {
 impl<S> fmt::Display for Router<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rows = Vec::new();
-        self.rows("", &mut rows);
+        self.collect_rows("", &mut rows);
         let width = |column: fn(&[String; 3]) -> &str| {
             rows.iter()
                 .map(|row| column(row).chars().count())
@@ -340,30 +349,30 @@ impl<S> fmt::Display for Router<S> {
 }
 
 impl<S> Router<S> {
-    fn rows(&self, before: &str, rows: &mut Vec<[String; 3]>) {
-        for (at, route) in self.routes.iter().enumerate() {
-            let number = format!("{before}{}", at + 1);
+    fn collect_rows(&self, prefix: &str, rows: &mut Vec<[String; 3]>) {
+        for (index, route) in self.routes.iter().enumerate() {
+            let number = format!("{prefix}{}", index + 1);
             rows.push([
                 number.clone(),
-                cell(route.filter.to_string()),
-                cell(route.shown.clone()),
+                truncate_cell(route.filter.to_string()),
+                truncate_cell(route.description.clone()),
             ]);
-            if let To::Router(router) = &route.to {
-                router.rows(&format!("{number}."), rows);
+            if let RouteTarget::Router(router) = &route.target {
+                router.collect_rows(&format!("{number}."), rows);
             }
         }
         if let Some(route) = &self.otherwise {
             rows.push([
-                before.to_owned(),
+                prefix.to_owned(),
                 "otherwise".to_owned(),
-                cell(route.shown.clone()),
+                truncate_cell(route.description.clone()),
             ]);
         }
     }
 }
 
 /// Shortens a text to the first 120 characters, for a cell of the table.
-fn cell(mut text: String) -> String {
+fn truncate_cell(mut text: String) -> String {
     const MAX: usize = 120;
     if let Some((end, _)) = text.char_indices().nth(MAX) {
         text.truncate(end);

@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 
 use regex::{Regex, RegexBuilder};
 
-use super::pattern_cost::{cost, read};
+use super::pattern_cost::{cost, parse};
 
 /// Maximum size of a compiled pattern: 1.5 MiB. Larger ones usually repeat a repetition.
 pub(crate) const MAX_PATTERN_BYTES: usize = 3 * 512 * 1024;
 /// Maximum number of steps of one pattern for one text: cost of the pattern times characters. A step takes some 20 ns.
-const MAX_STEPS: u64 = MAX_COST * CHARACTERS;
+const MAX_STEPS: u64 = MAX_COST * MAX_MESSAGE_CHARS;
 /// Maximum cost of a pattern: the number of its positions that may be active at the same time.
 const MAX_COST: u64 = 400;
 /// Characters of the longest text of one message. A text of several debounced messages may be longer.
-const CHARACTERS: u64 = 1600;
+const MAX_MESSAGE_CHARS: u64 = 1600;
 /// Maximum time for all patterns of one message. It applies once their steps exceed [`MAX_STEPS`].
 const MATCH_TIMEOUT: Duration = Duration::from_millis(25);
 
@@ -56,16 +56,16 @@ pub(crate) struct Pattern {
 }
 
 impl Pattern {
-    /// Compiles a case-insensitive pattern whose compiled size is at most `bytes`.
-    pub(crate) fn within(pattern: &str, bytes: usize) -> Result<Self, PatternError> {
-        let syntax = Self::read(pattern)?;
+    /// Compiles a case-insensitive pattern whose compiled size is at most `max_bytes`.
+    pub(crate) fn compile(pattern: &str, max_bytes: usize) -> Result<Self, PatternError> {
+        let syntax = Self::parse(pattern)?;
         // Before compiling, so that nested repetitions are reported as `TooSlow` without building them.
         let cost = cost(&syntax);
         if cost > MAX_COST {
             return Err(PatternError::TooSlow);
         }
         let mut builder = RegexBuilder::new(pattern);
-        let built = builder.case_insensitive(true).size_limit(bytes).build();
+        let built = builder.case_insensitive(true).size_limit(max_bytes).build();
         match built {
             Ok(regex) => Ok(Self { regex, cost }),
             Err(regex::Error::CompiledTooBig(_)) => Err(PatternError::TooLarge),
@@ -73,14 +73,14 @@ impl Pattern {
         }
     }
 
-    fn read(pattern: &str) -> Result<regex_syntax::hir::Hir, PatternError> {
-        read(pattern).map_err(|error| PatternError::Syntax(error.to_string()))
+    fn parse(pattern: &str) -> Result<regex_syntax::hir::Hir, PatternError> {
+        parse(pattern).map_err(|error| PatternError::Syntax(error.to_string()))
     }
 
     /// Checks the syntax only, not the size and cost.
     #[cfg(feature = "rules")]
     pub(crate) fn check_syntax(pattern: &str) -> Result<(), PatternError> {
-        Self::read(pattern).map(drop)
+        Self::parse(pattern).map(drop)
     }
 
     pub(super) fn regex(&self) -> &Regex {
@@ -103,7 +103,7 @@ impl Pattern {
 pub(super) struct Effort {
     steps: Cell<u64>,
     /// Time of the first call of [`try_spend`](Self::try_spend).
-    since: OnceCell<Instant>,
+    started_at: OnceCell<Instant>,
     too_slow: OnceCell<TooSlow>,
 }
 
@@ -115,16 +115,17 @@ impl Effort {
         if self.too_slow.get().is_some() {
             return false;
         }
-        let since = self.since.get_or_init(Instant::now);
-        let own = pattern.steps(characters);
-        let all = self.steps.get().saturating_add(own);
-        self.steps.set(all);
+        let started_at = self.started_at.get_or_init(Instant::now);
+        let steps = pattern.steps(characters);
+        let total = self.steps.get().saturating_add(steps);
+        self.steps.set(total);
         // Check the time only above `MAX_STEPS` in total, so that a busy machine does not fail a message with few
         // steps. The check precedes the match, which may therefore exceed the time by the steps of one pattern.
-        let is_too_slow = own > MAX_STEPS || all > MAX_STEPS && since.elapsed() > MATCH_TIMEOUT;
+        let is_too_slow =
+            steps > MAX_STEPS || total > MAX_STEPS && started_at.elapsed() > MATCH_TIMEOUT;
         if is_too_slow {
-            let name = TooSlow(pattern.regex.as_str().chars().take(60).collect());
-            let _ = self.too_slow.set(name);
+            let error = TooSlow(pattern.regex.as_str().chars().take(60).collect());
+            let _ = self.too_slow.set(error);
         }
         !is_too_slow
     }
@@ -133,7 +134,7 @@ impl Effort {
     ///
     /// # Errors
     /// [`TooSlow`] if a pattern was skipped, so that the results of the filters are not reliable.
-    pub(super) fn end(&self) -> Result<(), TooSlow> {
+    pub(super) fn finish(&self) -> Result<(), TooSlow> {
         self.too_slow.get().cloned().map_or(Ok(()), Err)
     }
 }

@@ -9,127 +9,149 @@ use regex_syntax::hir::{Hir, HirKind, Look, Repetition};
 use regex_syntax::{Error, ParserBuilder};
 
 /// Parses a pattern, case-insensitively as routes match it.
-pub(super) fn read(pattern: &str) -> Result<Hir, Box<Error>> {
+pub(super) fn parse(pattern: &str) -> Result<Hir, Box<Error>> {
     let mut parser = ParserBuilder::new().case_insensitive(true).build();
     parser.parse(pattern).map_err(Box::new)
 }
 
 /// Returns an upper bound of the positions that are active at the same time.
 pub(super) fn cost(pattern: &Hir) -> u64 {
-    let part = PatternPart::of(pattern);
+    let part = PatternPart::from_hir(pattern);
     let is_anchored = pattern.properties().look_set_prefix().contains(Look::Start);
-    if is_anchored { part.once } else { part.places }
+    if is_anchored {
+        part.active_per_start
+    } else {
+        part.positions
+    }
 }
 
 /// Cost and length of a part of a pattern.
 #[derive(Clone, Copy)]
 struct PatternPart {
     /// Number of positions. The engine matches bytes, so a character counts as many as it may have bytes.
-    places: u64,
+    positions: u64,
     /// Maximum number of active positions if the part starts at a single position of the text.
-    once: u64,
+    active_per_start: u64,
     /// Minimum length of a match, in characters.
-    shortest: u64,
+    min_length: u64,
     /// Maximum length of a match, in characters; `None` if it is unlimited.
-    longest: Option<u64>,
+    max_length: Option<u64>,
 }
 
 impl PatternPart {
-    fn of(pattern: &Hir) -> Self {
+    fn from_hir(pattern: &Hir) -> Self {
         match pattern.kind() {
-            HirKind::Empty | HirKind::Look(_) => Self::of_length(0, 1),
+            HirKind::Empty | HirKind::Look(_) => Self::fixed(0, 1),
             HirKind::Literal(literal) => {
                 let characters = String::from_utf8_lossy(&literal.0).chars().count();
                 Self {
-                    places: literal.0.len() as u64,
-                    ..Self::of_length(characters as u64, 1)
+                    positions: literal.0.len() as u64,
+                    ..Self::fixed(characters as u64, 1)
                 }
             }
-            HirKind::Class(class) => Self::of_length(1, class.maximum_len().unwrap_or(1) as u64),
+            HirKind::Class(class) => Self::fixed(1, class.maximum_len().unwrap_or(1) as u64),
             HirKind::Capture(group) => {
-                let inside = Self::of(&group.sub);
+                let inside = Self::from_hir(&group.sub);
                 Self {
-                    places: inside.places.saturating_add(1),
-                    once: inside.once.saturating_add(1),
+                    positions: inside.positions.saturating_add(1),
+                    active_per_start: inside.active_per_start.saturating_add(1),
                     ..inside
                 }
             }
             HirKind::Alternation(parts) => {
-                let parts = parts.iter().map(Self::of);
-                parts.reduce(Self::or).unwrap_or(Self::of_length(0, 1))
+                let parts = parts.iter().map(Self::from_hir);
+                parts
+                    .reduce(Self::add_alternative)
+                    .unwrap_or(Self::fixed(0, 1))
             }
-            HirKind::Concat(parts) => Self::row(parts),
-            HirKind::Repetition(repetition) => Self::repeated(repetition),
+            HirKind::Concat(parts) => Self::concat(parts),
+            HirKind::Repetition(repetition) => Self::repeat(repetition),
         }
     }
 
-    fn of_length(characters: u64, places: u64) -> Self {
+    fn fixed(characters: u64, positions: u64) -> Self {
         Self {
-            places,
-            once: places,
-            shortest: characters,
-            longest: Some(characters),
+            positions,
+            active_per_start: positions,
+            min_length: characters,
+            max_length: Some(characters),
         }
     }
 
     /// Returns the number of text positions at which a match may end, less one; `None` if it is unlimited.
-    fn slack(&self) -> Option<u64> {
-        self.longest.map(|longest| longest - self.shortest)
+    fn length_range(&self) -> Option<u64> {
+        self.max_length
+            .map(|max_length| max_length - self.min_length)
     }
 
-    fn or(self, other: Self) -> Self {
+    fn add_alternative(self, other: Self) -> Self {
         // Alternatives are active together, so their costs add up.
-        let both = self.longest.zip(other.longest);
+        let both = self.max_length.zip(other.max_length);
         Self {
-            places: self.places.saturating_add(other.places),
-            once: self.once.saturating_add(other.once),
-            shortest: self.shortest.min(other.shortest),
-            longest: both.map(|(one, other)| one.max(other)),
+            positions: self.positions.saturating_add(other.positions),
+            active_per_start: self.active_per_start.saturating_add(other.active_per_start),
+            min_length: self.min_length.min(other.min_length),
+            max_length: both.map(|(one, other)| one.max(other)),
         }
     }
 
-    fn row(parts: &[Hir]) -> Self {
-        let mut row = Self {
-            places: 0,
-            ..Self::of_length(0, 0)
+    fn concat(parts: &[Hir]) -> Self {
+        let mut whole = Self {
+            positions: 0,
+            ..Self::fixed(0, 0)
         };
         // Parts of fixed length after a prefix of fixed length start at one text position each. Only one of them is
         // active at a time, so only the most expensive one counts.
-        let mut alone = 0;
-        for part in parts.iter().map(Self::of) {
-            match row.slack() {
-                Some(0) if part.slack() == Some(0) => alone = part.once.max(alone),
-                // The part may start at `slack + 1` text positions. All of its positions are the upper bound.
-                Some(slack) => {
-                    let begun = part.once.saturating_mul(slack.saturating_add(1));
-                    row.once = row.once.saturating_add(begun.min(part.places));
+        let mut max_fixed_cost = 0;
+        for part in parts.iter().map(Self::from_hir) {
+            match whole.length_range() {
+                Some(0) if part.length_range() == Some(0) => {
+                    max_fixed_cost = part.active_per_start.max(max_fixed_cost);
+                }
+                // The part may start at `length_range + 1` text positions. All of its positions are the upper bound.
+                Some(length_range) => {
+                    let reachable = part
+                        .active_per_start
+                        .saturating_mul(length_range.saturating_add(1));
+                    whole.active_per_start = whole
+                        .active_per_start
+                        .saturating_add(reachable.min(part.positions));
                 }
                 // The part may start anywhere, so that all of its positions may be active.
-                None => row.once = row.once.saturating_add(part.places),
+                None => {
+                    whole.active_per_start = whole.active_per_start.saturating_add(part.positions);
+                }
             }
-            row.places = row.places.saturating_add(part.places);
-            row.shortest = row.shortest.saturating_add(part.shortest);
-            let both = row.longest.zip(part.longest);
-            row.longest = both.map(|(row, part)| row.saturating_add(part));
+            whole.positions = whole.positions.saturating_add(part.positions);
+            whole.min_length = whole.min_length.saturating_add(part.min_length);
+            let both = whole.max_length.zip(part.max_length);
+            whole.max_length = both.map(|(one, other)| one.saturating_add(other));
         }
-        row.once = row.once.saturating_add(alone).min(row.places);
-        row
+        whole.active_per_start = whole
+            .active_per_start
+            .saturating_add(max_fixed_cost)
+            .min(whole.positions);
+        whole
     }
 
-    fn repeated(repetition: &Repetition) -> Self {
-        let part = Self::of(&repetition.sub);
+    fn repeat(repetition: &Repetition) -> Self {
+        let part = Self::from_hir(&repetition.sub);
         // The engine compiles `x{2,5}` to five copies of `x`, but `x+` and `x*` to one with a loop.
         let copies = repetition.max.unwrap_or(repetition.min).max(1);
-        let places = part.places.saturating_mul(copies.into());
+        let positions = part.positions.saturating_mul(copies.into());
         // Copies of a fixed length start one after the other, so only one of them is active at a time. Copies that are
         // empty, or that vary in length, may all be active at the same text position.
-        let is_in_step = part.slack() == Some(0) && part.shortest > 0;
-        let most = repetition.max.map(u64::from).zip(part.longest);
+        let is_sequential = part.length_range() == Some(0) && part.min_length > 0;
+        let both = repetition.max.map(u64::from).zip(part.max_length);
         Self {
-            places,
-            once: if is_in_step { part.once } else { places },
-            shortest: part.shortest.saturating_mul(repetition.min.into()),
-            longest: most.map(|(times, longest)| longest.saturating_mul(times)),
+            positions,
+            active_per_start: if is_sequential {
+                part.active_per_start
+            } else {
+                positions
+            },
+            min_length: part.min_length.saturating_mul(repetition.min.into()),
+            max_length: both.map(|(times, length)| length.saturating_mul(times)),
         }
     }
 }
@@ -139,7 +161,7 @@ mod tests {
     use super::*;
 
     fn cost_of(pattern: &str) -> u64 {
-        cost(&read(pattern).unwrap())
+        cost(&parse(pattern).unwrap())
     }
 
     // Common patterns stay far below the limit; large nested or adjacent repetitions exceed it.

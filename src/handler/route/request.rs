@@ -17,7 +17,7 @@ use crate::reply::{IntoReply, Reply, ReplyMessage};
 pub struct RouteRequest<'a, S> {
     pub(super) cx: &'a Context,
     pub(super) message: &'a InboundMessage,
-    pub(in crate::handler) taken: &'a Extracted,
+    pub(in crate::handler) captures: &'a Extracted,
     pub(super) shared: &'a S,
 }
 
@@ -160,12 +160,12 @@ pub trait RouteHandler<Arguments, S>: Send + Sync + 'static {
 
     /// Returns the text for the table of routes.
     fn shown(&self) -> String {
-        shown(std::any::type_name::<Self>())
+        short_type_name(std::any::type_name::<Self>())
     }
 }
 
 /// Shortens a type name, such as `bot::order`, to the function's own name.
-fn shown(name: &str) -> String {
+fn short_type_name(name: &str) -> String {
     // Without generic arguments, whose paths contain `::` too.
     let name = name.split('<').next().unwrap_or(name);
     if name.ends_with("{{closure}}") {
@@ -210,8 +210,8 @@ macro_rules! functions {
             fn ask(&self, call: &RouteRequest<'_, S>) -> RouteFuture {
                 // The impl for functions without arguments does not use `call`.
                 let _ = call;
-                let answer = self($($argument::from_message(call)?),*);
-                Some(Box::pin(async move { answer.await.into_reply() }))
+                let future = self($($argument::from_message(call)?),*);
+                Some(Box::pin(async move { future.await.into_reply() }))
             }
         })+
     };
@@ -227,7 +227,7 @@ pub(super) trait ErasedHandler<S>: Send + Sync {
 }
 
 struct Erased<A, Arguments> {
-    answer: A,
+    handler: A,
     // `fn() -> Arguments` is `Send` and `Sync` for all `Arguments`, which are not stored here.
     arguments: PhantomData<fn() -> Arguments>,
 }
@@ -238,24 +238,24 @@ where
     Arguments: 'static,
 {
     fn ask(&self, call: &RouteRequest<'_, S>) -> RouteFuture {
-        self.answer.ask(call)
+        self.handler.ask(call)
     }
 }
 
-pub(super) fn erased<A, Arguments, S>(answer: A) -> Arc<dyn ErasedHandler<S>>
+pub(super) fn erase<A, Arguments, S>(handler: A) -> Arc<dyn ErasedHandler<S>>
 where
     A: RouteHandler<Arguments, S>,
     Arguments: 'static,
 {
     Arc::new(Erased {
-        answer,
+        handler,
         arguments: PhantomData,
     })
 }
 
 /// Route handler together with its state, usable in a router with any other state.
 pub(super) struct Bound<S> {
-    pub(super) answer: Arc<dyn ErasedHandler<S>>,
+    pub(super) handler: Arc<dyn ErasedHandler<S>>,
     pub(super) state: S,
 }
 
@@ -264,9 +264,9 @@ impl<S: Send + Sync, T> ErasedHandler<T> for Bound<S> {
         let call = RouteRequest {
             cx: call.cx,
             message: call.message,
-            taken: call.taken,
+            captures: call.captures,
             shared: &self.state,
         };
-        self.answer.ask(&call)
+        self.handler.ask(&call)
     }
 }

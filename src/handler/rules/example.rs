@@ -32,13 +32,13 @@ struct ExampleTurn {
     line: usize,
     at: Option<Timestamp>,
     params: Vec<(String, String)>,
-    expected: Expected,
+    expected: TurnOutcome,
 }
 
 /// The outcome of a turn, expected or found.
-enum Expected {
+enum TurnOutcome {
     /// These messages; without any, no reply is sent.
-    Replies(Vec<ActualReply>),
+    Replies(Vec<ExampleMessage>),
     /// The message is forwarded to the service.
     Forwards,
     /// The conversation is handed off, by this turn or an earlier one.
@@ -46,7 +46,7 @@ enum Expected {
 }
 
 /// One message of a reply.
-struct ActualReply {
+struct ExampleMessage {
     text: String,
     /// The URLs of its media. `None` for an expected message whose media are not compared.
     media: Option<Vec<String>>,
@@ -78,9 +78,9 @@ pub struct ExampleFailure {
     pub found: String,
 }
 
-const FROM: &str = "whatsapp:+15550001111";
+const DEFAULT_FROM: &str = "whatsapp:+15550001111";
 // A fixed time, a Monday morning: examples must not depend on the day on which they run.
-const AT: &str = "2026-01-05T09:00:00Z";
+const DEFAULT_TIME: &str = "2026-01-05T09:00:00Z";
 
 /// Reads one `[[example]]`.
 pub(super) fn read(reader: &mut RulesReader<'_>, mut fields: Fields<'_>) -> Option<Example> {
@@ -91,46 +91,46 @@ pub(super) fn read(reader: &mut RulesReader<'_>, mut fields: Fields<'_>) -> Opti
         .text(&mut fields, "profile_name")
         .map(|name| name.value);
     let turns = if fields.has("turns") {
-        let written = "turns = [{ says = \"…\", gets = \"…\" }]";
-        let tables = reader.tables(&mut fields, "turns", written).into_iter();
+        let syntax = "turns = [{ says = \"…\", gets = \"…\" }]";
+        let tables = reader.tables(&mut fields, "turns", syntax).into_iter();
         tables
-            .filter_map(|table| turn_of_table(reader, table))
+            .filter_map(|table| read_turn_table(reader, table))
             .collect()
     } else {
-        Vec::from_iter(turn(reader, &mut fields))
+        Vec::from_iter(read_turn(reader, &mut fields))
     };
-    let at = time(reader, &mut fields);
-    reader.end(&fields);
+    let at = read_time(reader, &mut fields);
+    reader.report_unknown_keys(&fields);
     if turns.is_empty() {
         return None;
     }
     Some(Example {
         name: name.unwrap_or_else(|| format!("line {line}")),
-        from: from.unwrap_or_else(|| FROM.to_owned()),
+        from: from.unwrap_or_else(|| DEFAULT_FROM.to_owned()),
         profile_name,
-        at: at.unwrap_or_else(|| AT.parse().unwrap_or_default()),
+        at: at.unwrap_or_else(|| DEFAULT_TIME.parse().unwrap_or_default()),
         turns,
     })
 }
 
-fn time(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Option<Timestamp> {
+fn read_time(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Option<Timestamp> {
     let text = reader.text(fields, "at")?;
     let at: Option<Timestamp> = text.value.parse().ok();
     if at.is_none() {
-        let what = "at is a time, as in \"2026-01-05T09:00:00Z\"";
-        reader.problem(&text.span, what);
+        let message = "at is a time, as in \"2026-01-05T09:00:00Z\"";
+        reader.add_problem(&text.span, message);
     }
     at
 }
 
-fn turn_of_table(reader: &mut RulesReader<'_>, mut fields: Fields<'_>) -> Option<ExampleTurn> {
-    let turn = turn(reader, &mut fields);
-    let at = time(reader, &mut fields);
-    reader.end(&fields);
+fn read_turn_table(reader: &mut RulesReader<'_>, mut fields: Fields<'_>) -> Option<ExampleTurn> {
+    let turn = read_turn(reader, &mut fields);
+    let at = read_time(reader, &mut fields);
+    reader.report_unknown_keys(&fields);
     turn.map(|turn| ExampleTurn { at, ..turn })
 }
 
-fn turn(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Option<ExampleTurn> {
+fn read_turn(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Option<ExampleTurn> {
     let span = fields.span.clone();
     let line = reader.line(span.start);
     let mut params: Vec<(String, String)> = Vec::new();
@@ -154,7 +154,7 @@ fn turn(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Option<Example
     if let Some(mut location) = reader.table(fields, "location") {
         let latitude = reader.number(&mut location, "latitude");
         let longitude = reader.number(&mut location, "longitude");
-        reader.end(&location);
+        reader.report_unknown_keys(&location);
         for (name, degrees) in [("Latitude", latitude), ("Longitude", longitude)] {
             // A value that is not a number was reported, so the example will not run.
             params.push((name.to_owned(), degrees.unwrap_or_default().to_string()));
@@ -164,33 +164,33 @@ fn turn(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Option<Example
         for (name, value) in more.entries() {
             match value.get_ref().as_str() {
                 Some(value) => params.push((name.value, value.to_owned())),
-                None => reader.problem(&value.span(), "a parameter is a text in quotes"),
+                None => reader.add_problem(&value.span(), "a parameter is a text in quotes"),
             }
         }
     }
     let forwards = reader.flag(fields, "forwards").unwrap_or(false);
     let handoff = reader.flag(fields, "handoff").unwrap_or(false);
     let gets = fields.take("gets");
-    let ways = [gets.is_some(), forwards, handoff];
-    if ways.iter().filter(|is_used| **is_used).count() > 1 {
+    let expectations = [gets.is_some(), forwards, handoff];
+    if expectations.iter().filter(|is_used| **is_used).count() > 1 {
         let text = "an example expects one thing: gets, forwards = true or handoff = true";
-        reader.problem(&span, text);
+        reader.add_problem(&span, text);
         return None;
     }
     let sources = ["says", "media", "button", "location", "params"];
     if !sources.iter().any(|key| fields.has(key)) {
-        reader.problem(
+        reader.add_problem(
             &span,
             "an example needs says, media, button, location or params",
         );
         return None;
     }
     let expected = match gets {
-        Some(value) => Expected::Replies(gets_of(reader, value)?),
-        None if forwards => Expected::Forwards,
-        None if handoff => Expected::HandsOff,
+        Some(value) => TurnOutcome::Replies(read_gets(reader, value)?),
+        None if forwards => TurnOutcome::Forwards,
+        None if handoff => TurnOutcome::HandsOff,
         None => {
-            reader.problem(
+            reader.add_problem(
                 &span,
                 "an example needs gets, forwards = true or handoff = true (gets = [] expects no reply)",
             );
@@ -206,31 +206,40 @@ fn turn(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Option<Example
 }
 
 /// Reads `gets`: a text, `{ text, media }`, or a list of these.
-fn gets_of(reader: &mut RulesReader<'_>, value: &SpannedValue<'_>) -> Option<Vec<ActualReply>> {
+fn read_gets(
+    reader: &mut RulesReader<'_>,
+    value: &SpannedValue<'_>,
+) -> Option<Vec<ExampleMessage>> {
     match value.get_ref().as_array() {
         Some(all) => {
-            let all: Vec<_> = all.iter().map(|value| got(reader, value)).collect();
+            let all: Vec<_> = all
+                .iter()
+                .map(|value| read_expected_message(reader, value))
+                .collect();
             all.into_iter().collect()
         }
-        None => Some(vec![got(reader, value)?]),
+        None => Some(vec![read_expected_message(reader, value)?]),
     }
 }
 
-fn got(reader: &mut RulesReader<'_>, value: &SpannedValue<'_>) -> Option<ActualReply> {
+fn read_expected_message(
+    reader: &mut RulesReader<'_>,
+    value: &SpannedValue<'_>,
+) -> Option<ExampleMessage> {
     if let Some(text) = value.get_ref().as_str() {
         let text = text.to_owned();
-        return Some(ActualReply { text, media: None });
+        return Some(ExampleMessage { text, media: None });
     }
     let mut fields = reader.table_of(value, "gets")?;
     let text = reader.text(&mut fields, "text");
     let media = fields.take("media").map(|media| {
-        // An empty list expects a message without media. `Reader::texts` would reject it.
+        // An empty list expects a message without media. `RulesReader::texts` would reject it.
         let is_none = media.get_ref().as_array().is_some_and(|all| all.is_empty());
         let none = is_none.then(Vec::new);
         none.or_else(|| reader.texts(media, "media"))
     });
-    reader.end(&fields);
-    Some(ActualReply {
+    reader.report_unknown_keys(&fields);
+    Some(ExampleMessage {
         text: text.map(|text| text.value).unwrap_or_default(),
         media: match media {
             Some(media) => Some(media?),
@@ -240,12 +249,12 @@ fn got(reader: &mut RulesReader<'_>, value: &SpannedValue<'_>) -> Option<ActualR
 }
 
 /// Returns a stand-in for the service that rules forward to, and a flag that it sets when it gets a message.
-pub(super) fn stand_in() -> (Arc<dyn Handler>, Arc<AtomicBool>) {
+pub(super) fn stub_service() -> (Arc<dyn Handler>, Arc<AtomicBool>) {
     let called = Arc::new(AtomicBool::new(false));
-    let is_called = called.clone();
+    let called_flag = called.clone();
     let handler = move |_cx: Context, _message: InboundMessage| {
         // Relaxed here and below: an example runs on one thread. The atomics only make the types `Sync`.
-        is_called.store(true, Ordering::Relaxed);
+        called_flag.store(true, Ordering::Relaxed);
         async {}
     };
     (Arc::new(handler), called)
@@ -253,14 +262,14 @@ pub(super) fn stand_in() -> (Arc<dyn Handler>, Arc<AtomicBool>) {
 
 /// The conversation of an example, in memory.
 #[derive(Default)]
-struct Rehearsal {
-    memory: Mutex<Option<String>>,
+struct ExampleConversation {
+    state: Mutex<Option<String>>,
     has_begun: AtomicBool,
     has_opted_out: AtomicBool,
-    is_handed_over: AtomicBool,
+    is_handed_off: AtomicBool,
 }
 
-impl ConversationAccess for Rehearsal {
+impl ConversationAccess for ExampleConversation {
     fn load_state(&self) -> BoxFuture<'_, Result<Option<String>, HandlerError>> {
         let text = self.lock().clone();
         Box::pin(std::future::ready(Ok(text)))
@@ -277,29 +286,29 @@ impl ConversationAccess for Rehearsal {
     }
 }
 
-impl Rehearsal {
+impl ExampleConversation {
     /// Returns the outcome of a message that does not reach the rules: a keyword, or a message of a user who opted out.
     // As the dispatcher does it before it calls the handler.
-    fn consent(
+    fn consent_outcome(
         &self,
         message: &InboundMessage,
         texts: &OptOutTexts,
-    ) -> Option<Result<Expected, String>> {
+    ) -> Option<Result<TurnOutcome, String>> {
         let has_opted_out = self.has_opted_out.load(Ordering::Relaxed);
         let opts_out = Keywords::usual().opts_out(message);
         let (text, key) = match opts_out {
             Some(true) => (&texts.stop, "stop_reply"),
             // Without an opt-out before it, START is an ordinary message.
             Some(false) if has_opted_out => (&texts.start, "start_reply"),
-            _ => return has_opted_out.then(|| Ok(Expected::Replies(Vec::new()))),
+            _ => return has_opted_out.then(|| Ok(TurnOutcome::Replies(Vec::new()))),
         };
         self.has_opted_out
             .store(opts_out == Some(true), Ordering::Relaxed);
         if answered_by_twilio(message.channel()) {
-            return Some(Ok(Expected::Replies(Vec::new())));
+            return Some(Ok(TurnOutcome::Replies(Vec::new())));
         }
         Some(match text {
-            Some(text) => Ok(Expected::Replies(vec![ActualReply {
+            Some(text) => Ok(TurnOutcome::Replies(vec![ExampleMessage {
                 text: text.clone(),
                 media: Some(Vec::new()),
             }])),
@@ -311,7 +320,7 @@ impl Rehearsal {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<String>> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -322,33 +331,38 @@ impl Example {
         opt_out: &OptOutTexts,
         has_forwarded: &AtomicBool,
     ) -> ExampleResult {
-        let rehearsal = Arc::new(Rehearsal::default());
+        let conversation = Arc::new(ExampleConversation::default());
         let mut failure = None;
-        let mut next = self.at;
+        let mut next_at = self.at;
         for (number, turn) in (0..).zip(&self.turns) {
             has_forwarded.store(false, Ordering::Relaxed);
             // By default one second after the previous turn, also if that one has a time of its own.
-            let at = turn.at.unwrap_or(next);
-            next = at.checked_add(SignedDuration::from_secs(1)).unwrap_or(at);
+            let at = turn.at.unwrap_or(next_at);
+            next_at = at.checked_add(SignedDuration::from_secs(1)).unwrap_or(at);
             let found = self.message(number, at, turn).and_then(|message| {
-                if let Some(outcome) = rehearsal.consent(&message, opt_out) {
+                if let Some(outcome) = conversation.consent_outcome(&message, opt_out) {
                     return outcome;
                 }
-                if rehearsal.is_handed_over.load(Ordering::Relaxed) {
-                    return Ok(Expected::HandsOff);
+                if conversation.is_handed_off.load(Ordering::Relaxed) {
+                    return Ok(TurnOutcome::HandsOff);
                 }
-                let reply = Self::take_turn(router, &rehearsal, message)?;
+                let reply = Self::run_turn(router, &conversation, message)?;
                 if reply.redirect_target().is_some() {
-                    rehearsal.is_handed_over.store(true, Ordering::Relaxed);
-                    return Ok(Expected::HandsOff);
+                    conversation.is_handed_off.store(true, Ordering::Relaxed);
+                    return Ok(TurnOutcome::HandsOff);
                 }
                 if has_forwarded.load(Ordering::Relaxed) {
-                    return Ok(Expected::Forwards);
+                    return Ok(TurnOutcome::Forwards);
                 }
                 let messages = reply.messages().iter();
-                Ok(Expected::Replies(messages.map(ActualReply::of).collect()))
+                Ok(TurnOutcome::Replies(
+                    messages.map(ExampleMessage::from_message).collect(),
+                ))
             });
-            if !found.as_ref().is_ok_and(|found| turn.expected.is(found)) {
+            if !found
+                .as_ref()
+                .is_ok_and(|found| turn.expected.matches(found))
+            {
                 failure = Some(ExampleFailure {
                     line: turn.line,
                     expected: turn.expected.to_string(),
@@ -386,42 +400,42 @@ impl Example {
             .profile_name
             .as_deref()
             .map(|name| ("ProfileName", name));
-        let own = turn
+        let turn_params = turn
             .params
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()));
         // Parsed like a webhook, so that the rules get the same message as in the server.
-        let form: FormParams = base.into_iter().chain(name).chain(own).collect();
+        let form: FormParams = base.into_iter().chain(name).chain(turn_params).collect();
         InboundMessage::parse(form, at).map_err(|error| error.to_string())
     }
 
-    fn take_turn(
+    fn run_turn(
         router: &Router,
-        rehearsal: &Arc<Rehearsal>,
+        conversation: &Arc<ExampleConversation>,
         message: InboundMessage,
     ) -> Result<Reply, String> {
         let at = message.received_at;
-        let cx = Context::new(1, at).in_conversation(rehearsal.clone(), at);
-        let states = cx.memory();
+        let cx = Context::new(1, at).in_conversation(conversation.clone(), at);
+        let state_store = cx.state_store();
         // One poll suffices without a runtime: no part of the rules waits, and the service is a stand-in.
         let reply = router.handle(cx, message).now_or_never();
         let reply = reply
             .ok_or("the rules did not finish")?
             .map_err(|error| error.to_string())?;
         // Only now, because a handler that fails changes no state in the server either.
-        rehearsal.has_begun.store(true, Ordering::Relaxed);
-        match states.change() {
+        conversation.has_begun.store(true, Ordering::Relaxed);
+        match state_store.change() {
             // The expiry is in the entries too, and is checked when the next turn loads them.
-            Some(StateChange::Set(text, _)) => *rehearsal.lock() = Some(text),
-            Some(StateChange::Clear) => *rehearsal.lock() = None,
+            Some(StateChange::Set(text, _)) => *conversation.lock() = Some(text),
+            Some(StateChange::Clear) => *conversation.lock() = None,
             None => {}
         }
         Ok(reply)
     }
 }
 
-impl Expected {
-    fn is(&self, found: &Self) -> bool {
+impl TurnOutcome {
+    fn matches(&self, found: &Self) -> bool {
         match (self, found) {
             (Self::Forwards, Self::Forwards) | (Self::HandsOff, Self::HandsOff) => true,
             (Self::Replies(expected), Self::Replies(found)) => {
@@ -436,8 +450,8 @@ impl Expected {
     }
 }
 
-impl ActualReply {
-    fn of(message: &ReplyMessage) -> Self {
+impl ExampleMessage {
+    fn from_message(message: &ReplyMessage) -> Self {
         let media = message.media.iter();
         let media = media.filter_map(|media| media.link().map(str::to_owned));
         Self {
@@ -447,7 +461,7 @@ impl ActualReply {
     }
 }
 
-impl fmt::Display for ActualReply {
+impl fmt::Display for ExampleMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.text)?;
         match self.media.as_deref() {
@@ -457,14 +471,14 @@ impl fmt::Display for ActualReply {
     }
 }
 
-impl fmt::Display for Expected {
+impl fmt::Display for TurnOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Forwards => f.write_str("a call of the service"),
             Self::HandsOff => f.write_str("a handoff"),
             Self::Replies(texts) if texts.is_empty() => f.write_str("no reply"),
             Self::Replies(texts) => {
-                let texts: Vec<_> = texts.iter().map(ActualReply::to_string).collect();
+                let texts: Vec<_> = texts.iter().map(ExampleMessage::to_string).collect();
                 f.write_str(&texts.join(", "))
             }
         }

@@ -1,7 +1,7 @@
 //! Checks of one tag's expression, for the limits of [`super::language`].
 
 use super::reader::nearest;
-use super::tags::{Placed, TagToken, TemplateProblem};
+use super::tags::{PlacedToken, TagToken, TemplateProblem};
 
 /// The filters, minijinja's and our own, with their minimum and maximum number of arguments.
 // None of them returns a list, as `list`, `split` or `map` would.
@@ -44,8 +44,8 @@ pub(super) const TESTS: [&str; 14] = [
     "true",
 ];
 /// Values that have parts, with the names of their parts.
-const PARTS: [(&str, &[&str]); 6] = [
-    ("media", FILE),
+const VALUE_PARTS: [(&str, &[&str]); 6] = [
+    ("media", MEDIA_PARTS),
     ("location", &["latitude", "longitude", "address", "label"]),
     ("button", &["text", "payload"]),
     ("list", &["id", "title", "description"]),
@@ -64,9 +64,9 @@ const PARTS: [(&str, &[&str]); 6] = [
         ],
     ),
 ];
-const FILE: &[&str] = &["url", "content_type"];
+const MEDIA_PARTS: &[&str] = &["url", "content_type"];
 /// Values that are texts, and have no parts.
-const TEXTS: [&str; 14] = [
+const TEXT_VALUES: [&str; 14] = [
     "args",
     "body",
     "channel",
@@ -83,14 +83,14 @@ const TEXTS: [&str; 14] = [
     "weekday",
 ];
 /// Keywords, which are not names of values.
-const WORDS: [&str; 8] = ["and", "else", "elif", "if", "in", "is", "not", "or"];
+const KEYWORDS: [&str; 8] = ["and", "else", "elif", "if", "in", "is", "not", "or"];
 
-/// Returns the names of a value's parts, if it has any. `files` are the variables of the loops around.
-pub(super) fn parts(name: &str, files: &[&str]) -> Option<&'static [&'static str]> {
-    if files.contains(&name) {
-        return Some(FILE);
+/// Returns the names of a value's parts, if it has any. `loop_vars` are the variables of the loops around.
+pub(super) fn find_parts(name: &str, loop_vars: &[&str]) -> Option<&'static [&'static str]> {
+    if loop_vars.contains(&name) {
+        return Some(MEDIA_PARTS);
     }
-    let known = PARTS.iter().find(|(known, _)| *known == name);
+    let known = VALUE_PARTS.iter().find(|(known, _)| *known == name);
     known.map(|(_, parts)| *parts)
 }
 
@@ -98,46 +98,53 @@ pub(super) fn parts(name: &str, files: &[&str]) -> Option<&'static [&'static str
 ///
 /// # Errors
 /// [`TemplateProblem`] of the first token that is not allowed.
-pub(super) fn look_at_tokens(tokens: &[Placed<'_>], files: &[&str]) -> Result<(), TemplateProblem> {
+pub(super) fn check_tokens(
+    tokens: &[PlacedToken<'_>],
+    loop_vars: &[&str],
+) -> Result<(), TemplateProblem> {
     // Without a parser it is unknown what `*` multiplies. So `media` is rejected anywhere in a tag that has one.
     let multiplies = tokens
         .iter()
         .any(|(_, token)| *token == TagToken::Sign('*'));
-    // For each open bracket: whether it holds the arguments of a filter or a test. Only there may commas stand;
-    // elsewhere they make a list.
-    let mut open: Vec<bool> = Vec::new();
+    // For each open bracket: true if it holds the arguments of a filter or a test. A comma is allowed only there;
+    // elsewhere it makes a list.
+    let mut holds_arguments: Vec<bool> = Vec::new();
     for (number, (at, token)) in tokens.iter().enumerate() {
-        let here = Here {
+        let cursor = TokenCursor {
             tokens,
             number,
-            files,
+            loop_vars,
         };
-        let is_wrong = match token {
-            TagToken::Name(name) => here
-                .unknown_filter(name)
-                .or_else(|| here.miscounted(name))
-                .or_else(|| here.unknown_part(name))
-                .or_else(|| here.multiplied(name).filter(|_| multiplies)),
+        let problem = match token {
+            TagToken::Name(name) => cursor
+                .check_filter_name(name)
+                .or_else(|| cursor.check_argument_count(name))
+                .or_else(|| cursor.check_part(name))
+                .or_else(|| cursor.check_multiplication(name).filter(|_| multiplies)),
             TagToken::Sign('(') => {
-                open.push(here.is_behind_filter());
-                here.called()
+                holds_arguments.push(cursor.follows_filter_or_test());
+                cursor.check_call()
             }
             TagToken::Sign('[') => {
-                open.push(false);
-                here.list()
+                holds_arguments.push(false);
+                cursor.check_list()
             }
             TagToken::Sign(')' | ']') => {
-                open.pop();
+                holds_arguments.pop();
                 None
             }
-            TagToken::Sign(',') if open.last() != Some(&true) => Some(NO_LISTS.to_owned()),
+            TagToken::Sign(',') if holds_arguments.last() != Some(&true) => {
+                Some(NO_LISTS.to_owned())
+            }
             TagToken::Sign('{') => Some("objects in { } are not supported".to_owned()),
             // Not among arguments: `=` names one there, as in `round(precision=2)`.
-            TagToken::Sign(sign) if open.last() != Some(&true) => here.foreign(*sign),
+            TagToken::Sign(sign) if holds_arguments.last() != Some(&true) => {
+                cursor.check_operator(*sign)
+            }
             TagToken::Sign(_) | TagToken::Number | TagToken::Text => None,
         };
-        if let Some(what) = is_wrong {
-            return Err(TemplateProblem { at: *at, what });
+        if let Some(message) = problem {
+            return Err(TemplateProblem { at: *at, message });
         }
     }
     Ok(())
@@ -147,21 +154,24 @@ const NO_LISTS: &str = "lists are not supported: compare with one value after th
 
 /// A token with its neighbours. Each check returns the text of a problem, if there is one.
 #[derive(Clone, Copy)]
-struct Here<'t> {
-    tokens: &'t [Placed<'t>],
+struct TokenCursor<'t> {
+    tokens: &'t [PlacedToken<'t>],
     number: usize,
-    files: &'t [&'t str],
+    loop_vars: &'t [&'t str],
 }
 
-impl<'t> Here<'t> {
-    fn before(self, back: usize) -> Option<TagToken<'t>> {
-        let earlier = self.number.checked_sub(back)?;
+impl<'t> TokenCursor<'t> {
+    fn token_before(self, distance: usize) -> Option<TagToken<'t>> {
+        let earlier = self.number.checked_sub(distance)?;
         Some(self.tokens[earlier].1)
     }
 
-    /// Returns `filter` or `test` if the token `name_back` tokens before this one is in the place of such a name.
-    fn names_filter(self, name_back: usize) -> Option<&'static str> {
-        match (self.before(name_back + 1)?, self.before(name_back + 2)) {
+    /// Returns `filter` or `test` if the token `distance` tokens before this one is in the place of such a name.
+    fn kind_of_name(self, distance: usize) -> Option<&'static str> {
+        match (
+            self.token_before(distance + 1)?,
+            self.token_before(distance + 2),
+        ) {
             (TagToken::Sign('|'), _) => Some("filter"),
             (TagToken::Name("not"), Some(TagToken::Name("is"))) => Some("test"),
             // Not in `x.is`, where `is` is the name of a part.
@@ -170,13 +180,13 @@ impl<'t> Here<'t> {
         }
     }
 
-    fn is_behind_filter(self) -> bool {
-        matches!(self.before(1), Some(TagToken::Name(_))) && self.names_filter(1).is_some()
+    fn follows_filter_or_test(self) -> bool {
+        matches!(self.token_before(1), Some(TagToken::Name(_))) && self.kind_of_name(1).is_some()
     }
 
-    fn unknown_filter(self, name: &str) -> Option<String> {
+    fn check_filter_name(self, name: &str) -> Option<String> {
         // `not` after `is` is not the test: the test follows it.
-        let kind = self.names_filter(0).filter(|_| name != "not")?;
+        let kind = self.kind_of_name(0).filter(|_| name != "not")?;
         let known: Vec<_> = match kind {
             "filter" => FILTERS.iter().map(|(name, ..)| *name).collect(),
             _ => TESTS.into(),
@@ -192,25 +202,27 @@ impl<'t> Here<'t> {
 
     /// Checks the number of a filter's arguments.
     // Only filters: minijinja checks the arguments of a test when it is rendered.
-    fn miscounted(self, name: &str) -> Option<String> {
-        self.names_filter(0).filter(|kind| *kind == "filter")?;
-        let (_, least, most) = FILTERS.iter().find(|(known, ..)| *known == name)?;
-        let found = self.arguments();
-        if (*least..=*most).contains(&found) {
+    fn check_argument_count(self, name: &str) -> Option<String> {
+        self.kind_of_name(0).filter(|kind| *kind == "filter")?;
+        let (_, min, max) = FILTERS.iter().find(|(known, ..)| *known == name)?;
+        let found = self.count_arguments();
+        if (*min..=*max).contains(&found) {
             return None;
         }
-        let takes = match (least, most) {
+        let accepted = match (min, max) {
             (_, 0) => "nothing".to_owned(),
-            (0, most) => format!("{most} at most"),
-            (least, most) => format!("{least} to {most}"),
+            (0, max) => format!("{max} at most"),
+            (min, max) => format!("{min} to {max}"),
         };
-        Some(format!("{name} takes {takes} in its brackets, not {found}"))
+        Some(format!(
+            "{name} takes {accepted} in its brackets, not {found}"
+        ))
     }
 
     /// Counts the arguments in the brackets after this token.
-    fn arguments(self) -> usize {
-        let behind = &self.tokens[self.number + 1..];
-        let Some(((_, TagToken::Sign('(')), inside)) = behind.split_first() else {
+    fn count_arguments(self) -> usize {
+        let following = &self.tokens[self.number + 1..];
+        let Some(((_, TagToken::Sign('(')), inside)) = following.split_first() else {
             return 0;
         };
         let (mut depth, mut commas, mut is_empty) = (0_usize, 0, true);
@@ -227,29 +239,29 @@ impl<'t> Here<'t> {
         if is_empty { 0 } else { commas + 1 }
     }
 
-    fn unknown_part(self, name: &str) -> Option<String> {
-        if self.before(1) != Some(TagToken::Sign('.')) {
+    fn check_part(self, name: &str) -> Option<String> {
+        if self.token_before(1) != Some(TagToken::Sign('.')) {
             return None;
         }
-        let whole = match self.before(2)? {
+        let value = match self.token_before(2)? {
             TagToken::Name("media") => {
                 return Some(format!("media is a list: write media[0].{name}"));
             }
-            TagToken::Name(whole) => whole,
+            TagToken::Name(value) => value,
             // `media[0].url`: the name is five tokens before the part. Longer indexes are not checked.
-            TagToken::Sign(']') if self.before(5) == Some(TagToken::Name("media")) => "media",
+            TagToken::Sign(']') if self.token_before(5) == Some(TagToken::Name("media")) => "media",
             _ => return None,
         };
         // A loop variable may have the name of a text, and hides it.
-        if TEXTS.contains(&whole) && !self.files.contains(&whole) {
-            return Some(format!("{whole} is a text, and has no parts"));
+        if TEXT_VALUES.contains(&value) && !self.loop_vars.contains(&value) {
+            return Some(format!("{value} is a text, and has no parts"));
         }
-        let parts = parts(whole, self.files)?;
+        let parts = find_parts(value, self.loop_vars)?;
         let is_known = parts.is_empty() || parts.contains(&name);
-        (!is_known).then(|| format!("{whole} has no {name}: it has {}", parts.join(", ")))
+        (!is_known).then(|| format!("{value} has no {name}: it has {}", parts.join(", ")))
     }
 
-    fn multiplied(self, name: &str) -> Option<String> {
+    fn check_multiplication(self, name: &str) -> Option<String> {
         let next = self.tokens.get(self.number + 1..self.number + 3);
         let is_counted = matches!(
             next,
@@ -258,16 +270,16 @@ impl<'t> Here<'t> {
                 (_, TagToken::Name("length" | "count"))
             ])
         );
-        let what = "media cannot be multiplied: count it, as in {{ media | length }}";
-        (name == "media" && !is_counted).then(|| what.to_owned())
+        let message = "media cannot be multiplied: count it, as in {{ media | length }}";
+        (name == "media" && !is_counted).then(|| message.to_owned())
     }
 
     /// Checks for operators of other languages.
     // minijinja would reject them too, but without naming the operator that is meant.
-    fn foreign(self, sign: char) -> Option<String> {
+    fn check_operator(self, sign: char) -> Option<String> {
         // Tokens have one character each, so `==` is two adjacent ones.
         let (at, _) = self.tokens[self.number];
-        let is_beside = |other: &Placed<'_>, signs: &[char]| {
+        let is_adjacent = |other: &PlacedToken<'_>, signs: &[char]| {
             matches!(other.1, TagToken::Sign(sign) if signs.contains(&sign))
                 && other.0.abs_diff(at) == 1
         };
@@ -276,9 +288,9 @@ impl<'t> Here<'t> {
             .checked_sub(1)
             .map(|before| &self.tokens[before]);
         let after = self.tokens.get(self.number + 1);
-        let follows = |signs: &[char]| before.is_some_and(|before| is_beside(before, signs));
-        let leads = |signs: &[char]| after.is_some_and(|after| is_beside(after, signs));
-        let meant = match sign {
+        let follows = |signs: &[char]| before.is_some_and(|before| is_adjacent(before, signs));
+        let leads = |signs: &[char]| after.is_some_and(|after| is_adjacent(after, signs));
+        let replacement = match sign {
             '=' if !follows(&['=', '!', '<', '>']) && !leads(&['=']) => "==",
             '&' => "and",
             '|' if leads(&['|']) => "or",
@@ -287,30 +299,30 @@ impl<'t> Here<'t> {
             '}' => "}}",
             _ => return None,
         };
-        Some(format!("{sign} is not supported: write {meant}"))
+        Some(format!("{sign} is not supported: write {replacement}"))
     }
 
     /// Checks that an opening bracket groups, or holds arguments of a filter, and does not call a function.
-    fn called(self) -> Option<String> {
-        let groups = match self.before(1) {
+    fn check_call(self) -> Option<String> {
+        let is_grouping = match self.token_before(1) {
             None => true,
-            Some(TagToken::Name(word)) => WORDS.contains(&word) || self.is_behind_filter(),
+            Some(TagToken::Name(word)) => KEYWORDS.contains(&word) || self.follows_filter_or_test(),
             Some(TagToken::Sign(sign)) => !matches!(sign, ')' | ']' | '}'),
             Some(TagToken::Number | TagToken::Text) => false,
         };
-        let what = "functions are not supported: write a filter, as in {{ name | upper }}";
-        (!groups).then(|| what.to_owned())
+        let message = "functions are not supported: write a filter, as in {{ name | upper }}";
+        (!is_grouping).then(|| message.to_owned())
     }
 
     /// Checks that a square bracket indexes a value, and does not begin a list.
-    fn list(self) -> Option<String> {
-        let indexes = match self.before(1) {
-            Some(TagToken::Name(word)) => !WORDS.contains(&word),
+    fn check_list(self) -> Option<String> {
+        let is_index = match self.token_before(1) {
+            Some(TagToken::Name(word)) => !KEYWORDS.contains(&word),
             Some(TagToken::Sign(sign)) => matches!(sign, ')' | ']'),
             Some(TagToken::Text) => true,
             Some(TagToken::Number) | None => false,
         };
-        (!indexes).then(|| NO_LISTS.to_owned())
+        (!is_index).then(|| NO_LISTS.to_owned())
     }
 }
 
@@ -332,13 +344,13 @@ mod tests {
             assert_ne!(kind, Some(ErrorKind::UnknownFilter), "{filter}");
         }
         // One argument more than the maximum must fail. `format` takes any number, and is left out.
-        for (filter, _, most) in FILTERS.iter().filter(|(.., most)| *most < 5) {
-            let things = vec!["1"; most + 1].join(", ");
+        for (filter, _, max) in FILTERS.iter().filter(|(.., max)| *max < 5) {
+            let things = vec!["1"; max + 1].join(", ");
             let error = render(&format!("{{{{ x | {filter}({things}) }}}}")).unwrap_err();
             let kinds = [ErrorKind::TooManyArguments, ErrorKind::InvalidOperation];
             assert!(
                 kinds.contains(&error.kind()),
-                "{filter} takes more than {most}: {error}"
+                "{filter} takes more than {max}: {error}"
             );
         }
         for test in TESTS {

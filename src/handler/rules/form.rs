@@ -5,27 +5,27 @@ use std::time::Duration;
 
 use serde_json::Number;
 
-use super::pattern::problem;
-use super::reader::{At, Fields, RulesReader, is_name, nearest};
+use super::pattern::pattern_problem;
+use super::reader::{Fields, Located, RulesReader, is_name, nearest};
 use super::reply::{self, ReplyTemplate};
 use super::template::{self, RulesTemplate, RulesTemplates, TemplateInput};
 use crate::handler::HandlerError;
 use crate::handler::dialogue::{Answers, Form, Question};
-use crate::handler::folding::normal;
-use crate::handler::route::Pattern as Compiled;
+use crate::handler::folding::normalize;
+use crate::handler::route::Pattern as CompiledPattern;
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 
 /// The definition of a form in the file.
 // Not a `Form` yet: a form shares the templates of the whole file, which are complete only after all of it is read.
 pub(super) struct FormDef {
-    pub(super) name: At<String>,
+    pub(super) name: Located<String>,
     version: u32,
     questions: Vec<QuestionDef>,
-    cancel: Vec<String>,
-    canceled: Vec<ReplyTemplate>,
-    lasts: Option<Duration>,
-    done: Vec<ReplyTemplate>,
+    cancel_words: Vec<String>,
+    cancel_reply: Vec<ReplyTemplate>,
+    ttl: Option<Duration>,
+    done_reply: Vec<ReplyTemplate>,
 }
 
 struct QuestionDef {
@@ -33,7 +33,7 @@ struct QuestionDef {
     question: Vec<ReplyTemplate>,
     hint: Vec<ReplyTemplate>,
     only_if: Option<RulesTemplate>,
-    kind: AnswerType,
+    answer_type: AnswerType,
 }
 
 /// Maximum number of questions of one form.
@@ -47,12 +47,12 @@ enum AnswerType {
     Number,
     YesOrNo,
     Choice(Vec<String>),
-    Pattern(Compiled),
+    Pattern(CompiledPattern),
     Media,
     Location,
 }
 
-const KINDS: [(&str, AnswerType); 6] = [
+const ANSWER_TYPES: [(&str, AnswerType); 6] = [
     ("text", AnswerType::Text),
     ("integer", AnswerType::Integer),
     ("number", AnswerType::Number),
@@ -70,7 +70,7 @@ pub(super) fn read(
     let span = fields.span.clone();
     let name = reader.text(&mut fields, "name");
     if name.is_none() {
-        reader.problem(&span, "a form needs a name, for ask = \"…\" in a rule");
+        reader.add_problem(&span, "a form needs a name, for ask = \"…\" in a rule");
     }
     let version = reader.count(&mut fields, "version").unwrap_or(1);
     let cancel = fields.take("cancel");
@@ -80,29 +80,29 @@ pub(super) fn read(
     let canceled = fields.take("canceled");
     if let (Some(canceled), true) = (canceled, cancel.is_empty()) {
         let text = "canceled is never sent: write cancel, the words that end the form";
-        reader.problem(&canceled.span(), text);
+        reader.add_problem(&canceled.span(), text);
     }
     let canceled = canceled.map(|value| reply::read(reader, templates, value, &[]));
-    let lasts = reader.text(&mut fields, "expires").and_then(|text| {
-        let lasts = duration(&text.value);
-        if lasts.is_none() {
-            let what = "expires is a time, as in \"30m\", \"24h\" or \"7d\"";
-            reader.problem(&text.span, what);
+    let ttl = reader.text(&mut fields, "expires").and_then(|text| {
+        let ttl = parse_duration(&text.value);
+        if ttl.is_none() {
+            let message = "expires is a time, as in \"30m\", \"24h\" or \"7d\"";
+            reader.add_problem(&text.span, message);
         }
-        lasts
+        ttl
     });
     let mut questions: Vec<QuestionDef> = Vec::new();
     let mut names: Vec<String> = Vec::new();
     let tables = reader.tables(&mut fields, "ask", "[[form.ask]] above each question");
     if tables.is_empty() && !fields.has("ask") {
-        reader.problem(
+        reader.add_problem(
             &span,
             "a form needs questions: [[form.ask]] with field and question",
         );
     }
     if tables.len() > MAX_QUESTIONS {
         let text = format!("over {MAX_QUESTIONS} questions in one form: write fewer");
-        reader.problem(&tables[MAX_QUESTIONS].span, text);
+        reader.add_problem(&tables[MAX_QUESTIONS].span, text);
     }
     for table in tables.into_iter().take(MAX_QUESTIONS) {
         // Peek: the field of a question with a problem is known too, so that its use is not a second problem.
@@ -114,8 +114,8 @@ pub(super) fn read(
     }
     let done = fields.take("done");
     let done = done.map(|value| reply::read(reader, templates, value, &names));
-    if reader.end(&fields) && done.is_none() {
-        reader.problem(
+    if reader.report_unknown_keys(&fields) && done.is_none() {
+        reader.add_problem(
             &span,
             "a form needs done: the reply when all questions are answered",
         );
@@ -124,10 +124,10 @@ pub(super) fn read(
         name: name?,
         version,
         questions,
-        cancel,
-        canceled: canceled.unwrap_or_default(),
-        lasts,
-        done: done?,
+        cancel_words: cancel,
+        cancel_reply: canceled.unwrap_or_default(),
+        ttl,
+        done_reply: done?,
     })
 }
 
@@ -141,9 +141,11 @@ fn read_question(
     let field = reader.text(&mut fields, "field");
     if let Some(field) = &field {
         if !is_name(&field.value) {
-            reader.problem(&field.span, "field is a name of letters, digits and _");
-        } else if template::NAMES.contains(&field.value.as_str()) || names.contains(&field.value) {
-            reader.problem(
+            reader.add_problem(&field.span, "field is a name of letters, digits and _");
+        } else if template::BUILT_IN_NAMES.contains(&field.value.as_str())
+            || names.contains(&field.value)
+        {
+            reader.add_problem(
                 &field.span,
                 format!("there is a {} already: choose another name", field.value),
             );
@@ -155,11 +157,11 @@ fn read_question(
     let hint = hint.map(|value| reply::read(reader, templates, value, names));
     let only_if = reader.text(&mut fields, "if");
     let only_if = only_if.map(|text| templates.add_condition(reader, &text, names));
-    let kind = kind(reader, &mut fields);
+    let answer_type = read_answer_type(reader, &mut fields);
     // `has`, and not `is_some`: a value of a wrong type was reported, and is not missing.
-    let is_whole = fields.has("field") && fields.has("question");
-    if reader.end(&fields) && !is_whole {
-        reader.problem(&span, "a question needs field and question");
+    let has_required_keys = fields.has("field") && fields.has("question");
+    if reader.report_unknown_keys(&fields) && !has_required_keys {
+        reader.add_problem(&span, "a question needs field and question");
     }
     Some(QuestionDef {
         field: field?.value,
@@ -170,19 +172,19 @@ fn read_question(
             Some(only_if) => Some(only_if?),
             None => None,
         },
-        kind: kind?,
+        answer_type: answer_type?,
     })
 }
 
 /// Reads the type of an answer: `type`, `choice` or `pattern`.
-fn kind(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Option<AnswerType> {
+fn read_answer_type(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Option<AnswerType> {
     let name = reader.text(fields, "type");
     let choice = fields.take("choice");
     let pattern = reader.text(fields, "pattern");
-    let ways = [name.is_some(), choice.is_some(), pattern.is_some()];
-    if ways.iter().filter(|is_used| **is_used).count() > 1 {
+    let keys = [name.is_some(), choice.is_some(), pattern.is_some()];
+    if keys.iter().filter(|is_used| **is_used).count() > 1 {
         let text = "an answer is read in one way: by type, choice or pattern";
-        reader.problem(&fields.span.clone(), text);
+        reader.add_problem(&fields.span.clone(), text);
     }
     if let Some(choice) = choice {
         return reader
@@ -191,12 +193,13 @@ fn kind(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Option<AnswerT
     }
     if let Some(pattern) = pattern {
         // Check it by itself first: `a)|(b` is invalid, but would be valid within the brackets, and match parts.
-        let whole = format!("^(?:{})$", pattern.value);
-        let alone = Compiled::check_syntax(&pattern.value).map_err(|error| problem(&error));
-        return match alone.and_then(|()| reader.pattern(&whole)) {
+        let anchored = format!("^(?:{})$", pattern.value);
+        let checked =
+            CompiledPattern::check_syntax(&pattern.value).map_err(|error| pattern_problem(&error));
+        return match checked.and_then(|()| reader.compile_pattern(&anchored)) {
             Ok(pattern) => Some(AnswerType::Pattern(pattern)),
             Err(text) => {
-                reader.problem(&pattern.span, text);
+                reader.add_problem(&pattern.span, text);
                 None
             }
         };
@@ -204,9 +207,9 @@ fn kind(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Option<AnswerT
     let Some(name) = name else {
         return Some(AnswerType::Text);
     };
-    let known = KINDS.iter().find(|(known, _)| *known == name.value);
+    let known = ANSWER_TYPES.iter().find(|(known, _)| *known == name.value);
     if known.is_none() {
-        let names = KINDS.iter().map(|(name, _)| *name);
+        let names = ANSWER_TYPES.iter().map(|(name, _)| *name);
         let text = match nearest(&name.value, names.clone()) {
             Some(known) => format!("type is {:?}: did you mean {known:?}?", name.value),
             None => format!(
@@ -215,15 +218,15 @@ fn kind(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Option<AnswerT
                 names.collect::<Vec<_>>().join(", ")
             ),
         };
-        reader.problem(&name.span, text);
+        reader.add_problem(&name.span, text);
     }
-    known.map(|(_, kind)| kind.clone())
+    known.map(|(_, answer_type)| answer_type.clone())
 }
 
 /// Reads a number of a user; whole numbers become integers.
-fn number(text: &str) -> Option<Number> {
+fn parse_number(text: &str) -> Option<Number> {
     // Some languages write 3,5 for 3.5.
-    let text = normal(text).replace(',', ".");
+    let text = normalize(text).replace(',', ".");
     if let Ok(whole) = text.parse::<i64>() {
         return Some(whole.into());
     }
@@ -245,7 +248,7 @@ fn number(text: &str) -> Option<Number> {
 }
 
 /// Reads a duration such as `90s`, `30m`, `24h` or `7d`, up to 365 days.
-fn duration(text: &str) -> Option<Duration> {
+fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits
@@ -268,7 +271,7 @@ fn duration(text: &str) -> Option<Duration> {
 
 impl FormDef {
     /// Builds the form, with the templates of the whole file.
-    pub(super) fn form(self, templates: &Arc<RulesTemplates>) -> Form {
+    pub(super) fn build(self, templates: &Arc<RulesTemplates>) -> Form {
         let fields = self.questions.iter().map(|question| question.field.clone());
         let texts = FormTexts {
             templates: templates.clone(),
@@ -276,19 +279,19 @@ impl FormDef {
         };
         let mut form = Form::new(self.name.value).version(self.version);
         for question in self.questions {
-            form = form.ask(question.field.clone(), question.question(&texts));
+            form = form.ask(question.field.clone(), question.build(&texts));
         }
-        if let Some(lasts) = self.lasts {
-            form = form.expires_in(lasts);
+        if let Some(ttl) = self.ttl {
+            form = form.expires_in(ttl);
         }
-        let (canceled, cancel_texts) = (self.canceled, texts.clone());
-        // Without answers: `canceled` was read without the names of fields.
-        form = form.cancel_with(self.cancel, move |message| {
-            cancel_texts.reply(&canceled, &Answers::default(), message)
+        let (cancel_reply, cancel_texts) = (self.cancel_reply, texts.clone());
+        // Without answers: `cancel_reply` was read without the names of fields.
+        form = form.cancel_with(self.cancel_words, move |message| {
+            cancel_texts.reply(&cancel_reply, &Answers::default(), message)
         });
-        let done = self.done;
+        let done_reply = self.done_reply;
         form.done_with(move |_cx, message, answers| {
-            let reply = texts.reply(&done, &answers, message);
+            let reply = texts.reply(&done_reply, &answers, message);
             Box::pin(std::future::ready(reply))
         })
     }
@@ -305,7 +308,7 @@ impl FormTexts {
     fn input<'a>(&'a self, answers: &'a Answers, message: &'a InboundMessage) -> TemplateInput<'a> {
         TemplateInput {
             message,
-            taken: None,
+            captures: None,
             names: &[],
             fields: &self.fields,
             answers: Some(answers),
@@ -324,15 +327,17 @@ impl FormTexts {
 }
 
 impl QuestionDef {
-    fn question(self, texts: &FormTexts) -> Question {
+    fn build(self, texts: &FormTexts) -> Question {
         let (messages, question_texts) = (self.question, texts.clone());
         let mut question = Question::try_with(move |answers, message| {
             question_texts.reply(&messages, answers, message)
         });
-        question = match self.kind {
+        question = match self.answer_type {
             AnswerType::Text => question,
             AnswerType::Integer => question.parse::<i64>(),
-            AnswerType::Number => question.parse_with(|message| number(&message.body).ok_or(None)),
+            AnswerType::Number => {
+                question.parse_with(|message| parse_number(&message.body).ok_or(None))
+            }
             AnswerType::YesOrNo => question.yes_or_no(),
             AnswerType::Choice(choices) => question.choice(choices),
             AnswerType::Pattern(pattern) => question.parse_with(move |message| {

@@ -5,9 +5,9 @@
 //! and all filters return texts or numbers. The only list, `media`, has at most ten entries. It can be looped
 //! over, counted and indexed. The length and the number of tags are limited too, because parsing them takes stack.
 
-use super::expression::{look_at_tokens, parts};
+use super::expression::{check_tokens, find_parts};
 use super::reader::nearest;
-use super::tags::{Placed, Tag, TagToken, TemplateProblem, next_mark, tokens};
+use super::tags::{PlacedToken, Tag, TagToken, TemplateProblem, next_mark, tokenize};
 
 /// Maximum number of tags and comments in one template. It limits the nesting of blocks too.
 const MAX_TAGS: usize = 200;
@@ -22,62 +22,62 @@ const STATEMENTS: [&str; 6] = ["if", "elif", "else", "endif", "for", "endfor"];
 ///
 /// # Errors
 /// The problems of all tags, or those up to a tag without an end.
-pub(super) fn look(source: &str) -> Result<(), Vec<TemplateProblem>> {
-    let mut wrongs = Vec::new();
+pub(super) fn check_template(source: &str) -> Result<(), Vec<TemplateProblem>> {
+    let mut problems = Vec::new();
     let mut blocks = Blocks::default();
-    let mut rest = 0;
+    let mut position = 0;
     let mut tags = 0;
-    while let Some((at, mark)) = next_mark(source, rest) {
+    while let Some((at, mark)) = next_mark(source, position) {
         let inside = at + 2;
         tags += 1;
         if tags > MAX_TAGS {
-            let what = format!("over {MAX_TAGS} tags and comments in one template: shorten it");
-            wrongs.push(TemplateProblem { at, what });
-            return Err(wrongs);
+            let message = format!("over {MAX_TAGS} tags and comments in one template: shorten it");
+            problems.push(TemplateProblem { at, message });
+            return Err(problems);
         }
         let tag = match mark {
             b'{' => Tag::Output,
             b'%' => Tag::Statement,
             _ => {
                 let Some(end) = source[inside..].find("#}") else {
-                    let what = "this comment has no end: write #}".to_owned();
-                    wrongs.push(TemplateProblem { at, what });
-                    return Err(wrongs);
+                    let message = "this comment has no end: write #}".to_owned();
+                    problems.push(TemplateProblem { at, message });
+                    return Err(problems);
                 };
-                rest = inside + end + 2;
+                position = inside + end + 2;
                 continue;
             }
         };
         // In `{{-` and `{%+` the sign belongs to the start of the tag: it controls the white space before it.
-        let signed = source[inside..].starts_with(['-', '+']);
-        match tokens(source, inside + usize::from(signed), Some(tag)) {
+        let has_trim_sign = source[inside..].starts_with(['-', '+']);
+        match tokenize(source, inside + usize::from(has_trim_sign), Some(tag)) {
             Ok((tokens, end)) => {
-                let looked = look_at(tag, at, &tokens, &blocks.files);
-                let looked = looked.and_then(|()| blocks.pass(tag, &tokens));
-                wrongs.extend(looked.err());
-                rest = end;
+                let checked = check_tag(tag, at, &tokens, &blocks.loop_vars);
+                let checked = checked.and_then(|()| blocks.track_tag(tag, &tokens));
+                problems.extend(checked.err());
+                position = end;
             }
             // Stop here: the end of this tag is unknown, and so is the start of the next one.
-            Err(what) => {
-                wrongs.push(TemplateProblem {
-                    at: what.at.max(at),
-                    ..what
+            Err(problem) => {
+                problems.push(TemplateProblem {
+                    at: problem.at.max(at),
+                    ..problem
                 });
-                return Err(wrongs);
+                return Err(problems);
             }
         }
     }
     // Not after another problem: an unknown statement may be the misspelt end of this block.
-    if wrongs.is_empty() {
-        wrongs.extend(blocks.open.pop().map(|(kind, at)| TemplateProblem {
+    if problems.is_empty() {
+        problems.extend(blocks.open.pop().map(|(kind, at)| TemplateProblem {
             at,
-            what: format!("this {kind} has no end: write {{% end{kind} %}}"),
+            message: format!("this {kind} has no end: write {{% end{kind} %}}"),
         }));
     }
-    if wrongs.is_empty() {
+    if problems.is_empty() {
         Ok(())
     } else {
-        Err(wrongs)
+        Err(problems)
     }
 }
 
@@ -86,11 +86,11 @@ pub(super) fn look(source: &str) -> Result<(), Vec<TemplateProblem>> {
 struct Blocks<'t> {
     open: Vec<(&'static str, usize)>,
     /// The loop variables of the open `for` blocks, which are files.
-    files: Vec<&'t str>,
+    loop_vars: Vec<&'t str>,
 }
 
 impl<'t> Blocks<'t> {
-    fn pass(&mut self, tag: Tag, tokens: &[Placed<'t>]) -> Result<(), TemplateProblem> {
+    fn track_tag(&mut self, tag: Tag, tokens: &[PlacedToken<'t>]) -> Result<(), TemplateProblem> {
         let (Tag::Statement, Some((at, TagToken::Name(name)))) = (tag, tokens.first().copied())
         else {
             return Ok(());
@@ -107,25 +107,25 @@ impl<'t> Blocks<'t> {
         if name == kind {
             self.open.push((kind, at));
             if let (true, Some((_, TagToken::Name(file)))) = (kind == "for", tokens.get(1)) {
-                self.files.push(file);
+                self.loop_vars.push(file);
             }
             return Ok(());
         }
         match self.open.last() {
             Some((open, _)) if *open == kind => {}
             Some((open, _)) => {
-                let what = format!("the {open} before it has no end: write {{% end{open} %}}");
-                return Err(TemplateProblem { at, what });
+                let message = format!("the {open} before it has no end: write {{% end{open} %}}");
+                return Err(TemplateProblem { at, message });
             }
             None => {
-                let what = format!("this {name} has no {kind} before it");
-                return Err(TemplateProblem { at, what });
+                let message = format!("this {name} has no {kind} before it");
+                return Err(TemplateProblem { at, message });
             }
         }
         if name.starts_with("end") {
             self.open.pop();
             if kind == "for" {
-                self.files.pop();
+                self.loop_vars.pop();
             }
         }
         Ok(())
@@ -133,57 +133,57 @@ impl<'t> Blocks<'t> {
 }
 
 /// Checks an expression that stands alone, such as the condition of a question.
-pub(super) fn look_at_expression(source: &str) -> Result<(), TemplateProblem> {
-    let (tokens, _) = tokens(source, 0, None)?;
+pub(super) fn check_expression(source: &str) -> Result<(), TemplateProblem> {
+    let (tokens, _) = tokenize(source, 0, None)?;
     // The expression is put between `{% if` and `%}`. One that ends the tag itself could add tags that are not checked.
     for (number, (at, token)) in tokens.iter().enumerate() {
         let next = tokens.get(number + 1);
-        let closes = matches!(
+        let ends_tag = matches!(
             (token, next),
             (TagToken::Sign('%' | '}'), Some((next, TagToken::Sign('}')))) if *next == at + 1
         );
-        if closes {
-            let what = "write only what stands between {% if and %}".to_owned();
-            return Err(TemplateProblem { at: *at, what });
+        if ends_tag {
+            let message = "write only what stands between {% if and %}".to_owned();
+            return Err(TemplateProblem { at: *at, message });
         }
     }
-    look_at_tokens(&tokens, &[])
+    check_tokens(&tokens, &[])
 }
 
-fn look_at(
+fn check_tag(
     tag: Tag,
     at: usize,
-    tokens: &[Placed<'_>],
-    files: &[&str],
+    tokens: &[PlacedToken<'_>],
+    loop_vars: &[&str],
 ) -> Result<(), TemplateProblem> {
     if tag == Tag::Output {
         // A tag of nothing but an object would fail at run time, when it is printed.
         if let [(at, TagToken::Name(name))] = tokens
-            && let Some(parts) = parts(name, files)
+            && let Some(parts) = find_parts(name, loop_vars)
         {
             let index = if *name == "media" { "[0]" } else { "" };
             let part = parts.first().unwrap_or(&"field");
-            let what = format!("{name} is not a text: write {name}{index}.{part}");
-            return Err(TemplateProblem { at: *at, what });
+            let message = format!("{name} is not a text: write {name}{index}.{part}");
+            return Err(TemplateProblem { at: *at, message });
         }
-        return look_at_tokens(tokens, files);
+        return check_tokens(tokens, loop_vars);
     }
     let Some((at, TagToken::Name(statement))) = tokens.first().copied() else {
-        let what = format!("a statement is one of {}", STATEMENTS.join(", "));
-        return Err(TemplateProblem { at, what });
+        let message = format!("a statement is one of {}", STATEMENTS.join(", "));
+        return Err(TemplateProblem { at, message });
     };
     if !STATEMENTS.contains(&statement) {
-        let what = match nearest(statement, STATEMENTS.into_iter()) {
+        let message = match nearest(statement, STATEMENTS.into_iter()) {
             Some(known) => format!("unknown statement {statement}: did you mean {known}?"),
             None => format!(
                 "unknown statement {statement}: write one of {}",
                 STATEMENTS.join(", ")
             ),
         };
-        return Err(TemplateProblem { at, what });
+        return Err(TemplateProblem { at, message });
     }
     if statement != "for" {
-        return look_at_tokens(&tokens[1..], files);
+        return check_tokens(&tokens[1..], loop_vars);
     }
     // Only over `media`, which has at most ten entries: nested loops over it run out of fuel before they take long.
     let loops_over_media = matches!(
@@ -195,8 +195,8 @@ fn look_at(
         ]
     );
     if !loops_over_media {
-        let what = "for loops over media only: write {% for file in media %}".to_owned();
-        return Err(TemplateProblem { at, what });
+        let message = "for loops over media only: write {% for file in media %}".to_owned();
+        return Err(TemplateProblem { at, message });
     }
     Ok(())
 }
@@ -206,11 +206,11 @@ mod tests {
     use super::*;
 
     fn wrong(source: &str) -> Option<(usize, String)> {
-        let wrongs = look(source).err()?;
-        wrongs
+        let problems = check_template(source).err()?;
+        problems
             .into_iter()
             .next()
-            .map(|wrong| (wrong.at, wrong.what))
+            .map(|wrong| (wrong.at, wrong.message))
     }
 
     #[test]
@@ -232,13 +232,13 @@ mod tests {
         ] {
             assert_eq!(wrong(source), None, "{source}");
         }
-        assert!(look_at_expression("guests | int > 2 and name != '%}'").is_ok());
+        assert!(check_expression("guests | int > 2 and name != '%}'").is_ok());
     }
 
     // Constructs that could run or grow without limit are rejected with their position and a fix.
     #[test]
     fn unsupported_template_is_rejected_with_position() {
-        for (source, at, what) in [
+        for (source, at, message) in [
             ("a {% set x = 1 %}", 5, "unknown statement set"),
             ("{% macro m() %}", 3, "unknown statement macro"),
             ("{%- raw %}", 4, "unknown statement raw"),
@@ -318,12 +318,12 @@ mod tests {
             ("{# name", 0, "this comment has no end"),
         ] {
             let (found, text) = wrong(source).unwrap_or_else(|| panic!("{source} is accepted"));
-            assert!(text.contains(what), "{source}: {text}");
+            assert!(text.contains(message), "{source}: {text}");
             assert_eq!(found, at, "{source}: {text}");
         }
         // Expressions that would end the tag around them.
         for source in ["1 %}{% endif %}{% if 1", "x }}{{ x"] {
-            assert!(look_at_expression(source).is_err(), "{source}");
+            assert!(check_expression(source).is_err(), "{source}");
         }
         // The limits: 200 tokens in a tag, 20 nested brackets, 200 tags or comments.
         let long = |part: &str, times| format!("{{{{ x {} }}}}", part.repeat(times));
@@ -334,7 +334,8 @@ mod tests {
         assert!(wrong(&within(21)).is_some());
         assert!(wrong(&"{{ x }}".repeat(201)).is_some());
         assert!(wrong(&"{##}".repeat(201)).is_some());
-        let wrongs = look("{{ x | uper }} {{ [1] }} {{ x }} {{ media.url }}").unwrap_err();
-        assert_eq!(wrongs.len(), 3);
+        let problems =
+            check_template("{{ x | uper }} {{ [1] }} {{ x }} {{ media.url }}").unwrap_err();
+        assert_eq!(problems.len(), 3);
     }
 }

@@ -80,7 +80,7 @@ pub struct Rules {
     // Behind an `Arc`, so that a message being handled keeps its rules while they are replaced.
     current: RwLock<Arc<LoadedRules>>,
     /// The file's content, or the error of reading it, at the last check.
-    seen: Mutex<Result<String, RulesError>>,
+    last_read: Mutex<Result<String, RulesError>>,
 }
 
 /// Rules in the form in which messages are handled.
@@ -96,7 +96,7 @@ impl RulesFile {
     /// [`RulesError`] if the file cannot be read, is larger than 1 MiB, or has problems. It contains all problems.
     pub fn read(path: impl Into<PathBuf>) -> Result<Self, RulesError> {
         let path = path.into();
-        let text = text_of(&path)?;
+        let text = read_text(&path)?;
         let first_forward = RuleSet::parse(&text)?.first_forward();
         Ok(Self {
             path,
@@ -124,12 +124,13 @@ impl RulesFile {
     }
 }
 
-fn text_of(path: &Path) -> Result<String, RulesError> {
-    let whole = |what: &str| RulesError::whole(format!("{} {what}", path.display()));
-    let unreadable = |error: std::io::Error| whole(&format!("cannot be read: {error}"));
+fn read_text(path: &Path) -> Result<String, RulesError> {
+    let file_error =
+        |problem: &str| RulesError::whole_file(format!("{} {problem}", path.display()));
+    let unreadable = |error: std::io::Error| file_error(&format!("cannot be read: {error}"));
     // Before opening: opening a pipe blocks until its other end is opened, and a device may never end.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(whole("is not a regular file"));
+        return Err(file_error("is not a regular file"));
     }
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
@@ -137,13 +138,13 @@ fn text_of(path: &Path) -> Result<String, RulesError> {
     let mut limited = file.take(MAX_FILE_BYTES + 1);
     limited.read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(whole("is larger than 1 MiB"));
+        return Err(file_error("is larger than 1 MiB"));
     }
     String::from_utf8(bytes).map_err(|error| {
         let bytes = error.as_bytes();
         let valid = String::from_utf8_lossy(&bytes[..error.utf8_error().valid_up_to()]);
-        let place = LineStarts::new(&valid).place(valid.len());
-        RulesError::at(place, "invalid UTF-8; save the file as UTF-8")
+        let position = LineStarts::new(&valid).position(valid.len());
+        RulesError::at(position, "invalid UTF-8; save the file as UTF-8")
     })
 }
 
@@ -158,7 +159,7 @@ impl Rules {
             path: file.path.clone(),
             forward,
             current: RwLock::new(Arc::new(loaded)),
-            seen: Mutex::new(Ok(file.text.clone())),
+            last_read: Mutex::new(Ok(file.text.clone())),
         })
     }
 
@@ -169,17 +170,20 @@ impl Rules {
     /// # Errors
     /// [`RulesError`] if the changed file cannot be read or has problems. The previous rules stay active.
     pub fn reload_if_changed(&self) -> Option<Result<(), RulesError>> {
-        let now = text_of(&self.path);
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if *seen == now {
+        let content = read_text(&self.path);
+        let mut last_read = self
+            .last_read
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *last_read == content {
             return None;
         }
         // Also remember an invalid file and an error, so that each is reported once and not at every check.
-        seen.clone_from(&now);
+        last_read.clone_from(&content);
         // The lock protects only the comparison. Concurrent calls could activate an older file last, but the app calls
         // this from one loop only.
-        drop(seen);
-        let set = now.and_then(|text| RuleSet::parse(&text));
+        drop(last_read);
+        let set = content.and_then(|text| RuleSet::parse(&text));
         Some(set.and_then(|set| {
             let loaded = Arc::new(LoadedRules::new(set, self.forward.as_ref())?);
             *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
@@ -205,9 +209,9 @@ impl Rules {
 
 impl LoadedRules {
     fn new(set: RuleSet, forward: Option<&Arc<dyn Handler>>) -> Result<Self, RulesError> {
-        if let (Some(place), None) = (set.first_forward(), forward) {
+        if let (Some(position), None) = (set.first_forward(), forward) {
             let text = "this rule forwards; set handler.forward_url and handler.forward_secret";
-            return Err(RulesError::at(place, text));
+            return Err(RulesError::at(position, text));
         }
         Ok(Self {
             opt_out: set.opt_out().clone(),

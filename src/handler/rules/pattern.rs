@@ -8,35 +8,35 @@ use crate::handler::route::{MAX_PATTERN_BYTES, Pattern, PatternError};
 
 /// Sizes in bytes as which a pattern counts: the first of these that it fits.
 // The regex crate does not tell the size of a compiled pattern. It only fails beyond a limit.
-const SIZES: [usize; 4] = [16 * 1024, 128 * 1024, 512 * 1024, MAX_PATTERN_BYTES];
+const SIZE_CLASSES: [usize; 4] = [16 * 1024, 128 * 1024, 512 * 1024, MAX_PATTERN_BYTES];
 /// Maximum size of all patterns of a file, in bytes.
-pub(super) const ALL_BYTES: usize = 64 * 1024 * 1024;
+pub(super) const MAX_ALL_PATTERN_BYTES: usize = 64 * 1024 * 1024;
 
 impl RulesReader<'_> {
     /// Compiles a pattern, with the limits of a route's pattern.
     ///
     /// # Errors
     /// The text of the problem, if the pattern cannot be used or the limit of the file is reached.
-    pub(super) fn pattern(&mut self, pattern: &str) -> Result<Pattern, String> {
-        for size in SIZES {
-            if size > self.pattern_room {
+    pub(super) fn compile_pattern(&mut self, pattern: &str) -> Result<Pattern, String> {
+        for size in SIZE_CLASSES {
+            if size > self.pattern_budget {
                 return Err(
                     "all patterns together are too large: write fewer, or [a-z] in place of \\w"
                         .to_owned(),
                 );
             }
-            match Pattern::within(pattern, size) {
+            match Pattern::compile(pattern, size) {
                 Ok(pattern) => {
-                    self.pattern_room -= size;
+                    self.pattern_budget -= size;
                     return Ok(pattern);
                 }
                 Err(PatternError::TooLarge) => {}
-                Err(error) => return Err(problem(&error)),
+                Err(error) => return Err(pattern_problem(&error)),
             }
         }
         // A pattern that is too large counts too: the failed attempts to compile it took as long. Cannot underflow,
         // since the loop has checked that this size is left.
-        self.pattern_room -= MAX_PATTERN_BYTES;
+        self.pattern_budget -= MAX_PATTERN_BYTES;
         Err(
             "regex is too large: it repeats what is repeated already, or it has \\w or \\d, which cover the letters and digits \
              of all languages; [a-z] and [0-9] are small"
@@ -46,7 +46,7 @@ impl RulesReader<'_> {
 }
 
 /// Returns the problem of a pattern that cannot be used at any size.
-pub(super) fn problem(error: &PatternError) -> String {
+pub(super) fn pattern_problem(error: &PatternError) -> String {
     if *error == PatternError::TooSlow {
         return "regex is too large: matching a long text would take too long; start it with ^, write + in place of {1,500}, and do \
                 not repeat what is repeated already"

@@ -45,7 +45,7 @@ impl RulesError {
     }
 
     /// Creates an error of one problem of the whole file.
-    pub(super) fn whole(text: impl fmt::Display) -> Self {
+    pub(super) fn whole_file(text: impl fmt::Display) -> Self {
         Self::at((0, 0), text)
     }
 
@@ -70,10 +70,10 @@ impl fmt::Display for RulesProblem {
 
 impl fmt::Display for RulesError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut between = "";
+        let mut separator = "";
         self.0.iter().try_for_each(|problem| {
-            write!(f, "{between}{problem}")?;
-            between = "\n";
+            write!(f, "{separator}{problem}")?;
+            separator = "\n";
             Ok(())
         })
     }
@@ -83,7 +83,7 @@ impl fmt::Display for RulesError {
 // Built once per file: each look-up is a binary search, and not a scan of the file.
 pub(super) struct LineStarts<'s> {
     source: &'s str,
-    begin: Vec<usize>,
+    starts: Vec<usize>,
 }
 
 impl<'s> LineStarts<'s> {
@@ -91,24 +91,24 @@ impl<'s> LineStarts<'s> {
         let ends = source.match_indices('\n').map(|(at, _)| at + 1);
         Self {
             source,
-            begin: std::iter::once(0).chain(ends).collect(),
+            starts: std::iter::once(0).chain(ends).collect(),
         }
     }
 
     /// Returns the line of a byte, counted from 1.
     pub(super) fn line(&self, at: usize) -> usize {
-        self.begin.partition_point(|begin| *begin <= at)
+        self.starts.partition_point(|start| *start <= at)
     }
 
     /// Returns the line and column of a byte, counted from 1.
-    pub(super) fn place(&self, at: usize) -> (usize, usize) {
+    pub(super) fn position(&self, at: usize) -> (usize, usize) {
         let mut at = at.min(self.source.len());
         // An offset within a character would make the slice below panic.
         while !self.source.is_char_boundary(at) {
             at -= 1;
         }
         let line = self.line(at);
-        let before = &self.source[self.begin[line - 1]..at];
+        let before = &self.source[self.starts[line - 1]..at];
         (line, before.chars().count() + 1)
     }
 }

@@ -9,7 +9,7 @@ use strsim::damerau_levenshtein;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::pattern::ALL_BYTES;
+use super::pattern::MAX_ALL_PATTERN_BYTES;
 use super::problem::{LineStarts, RulesProblem};
 
 /// Maximum number of problems that are reported.
@@ -21,7 +21,7 @@ const MAX_TEXT_CHARS: usize = 400;
 
 /// Keys of `when`.
 // Listed here to recognize them in a rule, where they are a common mistake: `words = …` instead of `when.words = …`.
-const WHEN: [&str; 18] = [
+const WHEN_KEYS: [&str; 18] = [
     "text",
     "words",
     "command",
@@ -47,7 +47,7 @@ pub(super) type Span = Range<usize>;
 
 /// A value and its position.
 #[derive(Debug, Clone)]
-pub(super) struct At<T> {
+pub(super) struct Located<T> {
     pub(super) value: T,
     pub(super) span: Span,
 }
@@ -58,15 +58,15 @@ pub(super) struct RulesReader<'s> {
     lines: LineStarts<'s>,
     problems: Vec<RulesProblem>,
     /// Bytes that are left for further patterns.
-    pub(super) pattern_room: usize,
+    pub(super) pattern_budget: usize,
 }
 
 /// A table of the file, whose keys are taken one after the other.
 pub(super) struct Fields<'t> {
     table: &'t DeTable<'t>,
     pub(super) span: Span,
-    // Every key that was taken. `Reader::end` reports all others as unknown, and suggests from these.
-    known: Vec<&'static str>,
+    // Every key that was taken. `report_unknown_keys` reports all others as unknown, and suggests from these.
+    known_keys: Vec<&'static str>,
 }
 
 pub(super) type SpannedValue<'t> = Spanned<DeValue<'t>>;
@@ -77,7 +77,7 @@ impl<'s> RulesReader<'s> {
             source,
             lines: LineStarts::new(source),
             problems: Vec::new(),
-            pattern_room: ALL_BYTES,
+            pattern_budget: MAX_ALL_PATTERN_BYTES,
         }
     }
 
@@ -91,17 +91,17 @@ impl<'s> RulesReader<'s> {
         self.problems.len()
     }
 
-    pub(super) fn finish(self) -> Vec<RulesProblem> {
+    pub(super) fn into_problems(self) -> Vec<RulesProblem> {
         self.problems
     }
 
-    pub(super) fn problem(&mut self, span: &Span, text: impl Into<String>) {
+    pub(super) fn add_problem(&mut self, span: &Span, text: impl Into<String>) {
         let mut text = match self.problems.len() {
             MAX_PROBLEMS.. => return,
             LAST_PROBLEM => "there are more problems; fix these first".to_owned(),
             _ => text.into(),
         };
-        let (line, column) = self.lines.place(span.start);
+        let (line, column) = self.lines.position(span.start);
         if let Some((end, _)) = text.char_indices().nth(MAX_TEXT_CHARS) {
             text.truncate(end);
             text.push('…');
@@ -110,20 +110,25 @@ impl<'s> RulesReader<'s> {
     }
 
     /// Adds a problem within a text of the file, at a byte of the text's value.
-    pub(super) fn problem_within(&mut self, text: &At<String>, at: usize, what: impl Into<String>) {
+    pub(super) fn add_problem_within(
+        &mut self,
+        text: &Located<String>,
+        at: usize,
+        message: impl Into<String>,
+    ) {
         let written = &self.source[text.span.clone()];
-        let start = text.span.start + place_in(written, at);
-        self.problem(&(start..start), what);
+        let start = text.span.start + source_offset(written, at);
+        self.add_problem(&(start..start), message);
     }
 
     /// Returns line and column of a byte of the file.
-    pub(super) fn place(&self, at: usize) -> (usize, usize) {
-        self.lines.place(at)
+    pub(super) fn position(&self, at: usize) -> (usize, usize) {
+        self.lines.position(at)
     }
 
-    fn expected(&mut self, value: &SpannedValue<'_>, key: &str, expected: &str) {
+    fn add_type_problem(&mut self, value: &SpannedValue<'_>, key: &str, expected: &str) {
         let found = value.get_ref().type_str();
-        self.problem(
+        self.add_problem(
             &value.span(),
             format!("{key} is of type {found}: write {expected}"),
         );
@@ -134,19 +139,19 @@ impl<'s> RulesReader<'s> {
         &mut self,
         fields: &mut Fields<'_>,
         key: &'static str,
-    ) -> Option<At<String>> {
+    ) -> Option<Located<String>> {
         let value = fields.take(key)?;
         self.text_of(value, key)
     }
 
-    fn text_of(&mut self, value: &SpannedValue<'_>, key: &str) -> Option<At<String>> {
+    fn text_of(&mut self, value: &SpannedValue<'_>, key: &str) -> Option<Located<String>> {
         if let Some(text) = value.get_ref().as_str() {
-            return Some(At {
+            return Some(Located {
                 value: text.to_owned(),
                 span: value.span(),
             });
         }
-        self.expected(value, key, "a text in quotes");
+        self.add_type_problem(value, key, "a text in quotes");
         None
     }
 
@@ -156,11 +161,11 @@ impl<'s> RulesReader<'s> {
             return Some(vec![text.to_owned()]);
         }
         let Some(texts) = value.get_ref().as_array() else {
-            self.expected(value, key, "a text in quotes, or several in brackets");
+            self.add_type_problem(value, key, "a text in quotes, or several in brackets");
             return None;
         };
         if texts.is_empty() {
-            self.problem(
+            self.add_problem(
                 &value.span(),
                 format!("{key} is empty: write at least one text"),
             );
@@ -179,7 +184,7 @@ impl<'s> RulesReader<'s> {
     ) -> Option<Vec<String>> {
         let texts = self.texts(value, key)?;
         if texts.iter().any(|text| text.trim().is_empty()) {
-            self.problem(&value.span(), format!("{key} has an empty text"));
+            self.add_problem(&value.span(), format!("{key} has an empty text"));
             return None;
         }
         Some(texts)
@@ -188,7 +193,7 @@ impl<'s> RulesReader<'s> {
     pub(super) fn flag_of(&mut self, value: &SpannedValue<'_>, key: &str) -> Option<bool> {
         let flag = value.get_ref().as_bool();
         if flag.is_none() {
-            self.expected(value, key, "true or false");
+            self.add_type_problem(value, key, "true or false");
         }
         flag
     }
@@ -201,7 +206,7 @@ impl<'s> RulesReader<'s> {
     fn number_of(&mut self, value: &SpannedValue<'_>, key: &str) -> Option<f64> {
         let number = number(value);
         if number.is_none() {
-            self.expected(value, key, "a number, as in 5 or 2.5");
+            self.add_type_problem(value, key, "a number, as in 5 or 2.5");
         }
         number
     }
@@ -218,7 +223,7 @@ impl<'s> RulesReader<'s> {
         let number = number.filter(|number| *number > 0);
         if number.is_none() {
             let text = format!("invalid {key}: write a whole number from 1 to {}", u32::MAX);
-            self.problem(&value.span(), text);
+            self.add_problem(&value.span(), text);
         }
         number
     }
@@ -240,29 +245,29 @@ impl<'s> RulesReader<'s> {
         let table = value.get_ref().as_table();
         if value.get_ref().as_array().is_some() {
             let written = format!("[{key}], in single brackets, or {key} = {{ … }}");
-            self.expected(value, key, &written);
+            self.add_type_problem(value, key, &written);
         } else if table.is_none() {
-            self.expected(value, key, "a table");
+            self.add_type_problem(value, key, "a table");
         }
         table.map(|table| Fields::new(table, value.span()))
     }
 
-    /// Reads an array of tables. `written` is the syntax that problems suggest.
+    /// Reads an array of tables. `syntax` is what problems suggest to write.
     pub(super) fn tables<'t>(
         &mut self,
         fields: &mut Fields<'t>,
         key: &'static str,
-        written: &str,
+        syntax: &str,
     ) -> Vec<Fields<'t>> {
         let Some(value) = fields.take(key) else {
             return Vec::new();
         };
         let Some(array) = value.get_ref().as_array() else {
-            self.expected(value, key, written);
+            self.add_type_problem(value, key, syntax);
             return Vec::new();
         };
         if array.is_empty() {
-            self.problem(&value.span(), format!("{key} is empty: write {written}"));
+            self.add_problem(&value.span(), format!("{key} is empty: write {syntax}"));
         }
         array
             .iter()
@@ -273,27 +278,27 @@ impl<'s> RulesReader<'s> {
     /// Adds a problem for every key that was not taken. Returns whether all keys are known.
     ///
     /// If not, callers do not report a missing key as well: the unknown key is probably the misspelt one.
-    pub(super) fn end(&mut self, fields: &Fields<'_>) -> bool {
+    pub(super) fn report_unknown_keys(&mut self, fields: &Fields<'_>) -> bool {
         let keys = fields.table.iter().map(|(key, _)| key);
         let mut unknown: Vec<_> = keys
-            .filter(|key| !fields.known.contains(&&**key.get_ref()))
+            .filter(|key| !fields.known_keys.contains(&&**key.get_ref()))
             .collect();
         unknown.sort_by_key(|key| key.span().start);
         // Bounded here too: finding the nearest known key takes time for each.
         for key in unknown.iter().take(MAX_PROBLEMS) {
             let name: &str = key.get_ref();
-            let known = || fields.known.iter().copied();
+            let known = || fields.known_keys.iter().copied();
             // A key after a table header belongs to that table, which is surprising for a setting of the whole file.
             let text = if name == "timezone" && !known().any(|known| known == name) {
                 "timezone stands above the first [table]".to_owned()
-            } else if known().any(|known| known == "when") && WHEN.contains(&name) {
+            } else if known().any(|known| known == "when") && WHEN_KEYS.contains(&name) {
                 format!("{name} is not known here: did you mean when.{name}?")
             } else if let Some(nearest) = nearest(name, known()) {
                 format!("{name} is not known here: did you mean {nearest}?")
             } else {
-                format!("{name} is not known here: {}", fields.known.join(", "))
+                format!("{name} is not known here: {}", fields.known_keys.join(", "))
             };
-            self.problem(&key.span(), text);
+            self.add_problem(&key.span(), text);
         }
         unknown.is_empty()
     }
@@ -323,18 +328,18 @@ pub(super) fn is_name(word: &str) -> bool {
 }
 
 /// Returns the offset in a quoted TOML text, with quotes and escapes, of the byte `at` of its value.
-fn place_in(written: &str, at: usize) -> usize {
+fn source_offset(written: &str, at: usize) -> usize {
     let quotes = if written.starts_with("\"\"\"") || written.starts_with("'''") {
         3
     } else {
         1
     };
     let has_escapes = written.starts_with('"');
-    let mut place = quotes.min(written.len());
+    let mut offset = quotes.min(written.len());
     if quotes == 3 {
         // A line break directly after the opening quotes is not part of the value.
-        let rest = &written[place..];
-        place += rest.len()
+        let rest = &written[offset..];
+        offset += rest.len()
             - rest
                 .strip_prefix("\r\n")
                 .or(rest.strip_prefix('\n'))
@@ -343,22 +348,22 @@ fn place_in(written: &str, at: usize) -> usize {
     }
     let mut value_bytes = 0;
     while value_bytes < at {
-        let rest = &written[place..];
+        let rest = &written[offset..];
         let Some(c) = rest.chars().next() else { break };
         if c != '\\' || !has_escapes {
             value_bytes += c.len_utf8();
-            place += c.len_utf8();
+            offset += c.len_utf8();
             continue;
         }
-        let (length, escaped) = escape(rest);
+        let (length, escaped) = parse_escape(rest);
         value_bytes += escaped;
-        place += length;
+        offset += length;
     }
-    place
+    offset
 }
 
 /// Returns the written length of an escape, and the number of bytes it stands for. Source: TOML 1.1, strings.
-fn escape(rest: &str) -> (usize, usize) {
+fn parse_escape(rest: &str) -> (usize, usize) {
     let digits = match rest.chars().nth(1) {
         Some('x') => 2,
         Some('u') => 4,
@@ -403,13 +408,13 @@ impl<'t> Fields<'t> {
         Self {
             table,
             span,
-            known: Vec::new(),
+            known_keys: Vec::new(),
         }
     }
 
     pub(super) fn take(&mut self, key: &'static str) -> Option<&'t SpannedValue<'t>> {
         // Also for a missing key: problems list all keys that are possible.
-        self.known.push(key);
+        self.known_keys.push(key);
         self.table.get(key)
     }
 
@@ -419,10 +424,10 @@ impl<'t> Fields<'t> {
     }
 
     /// Returns all entries of a table whose keys the file's author chooses.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (At<String>, &'t SpannedValue<'t>)> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = (Located<String>, &'t SpannedValue<'t>)> {
         self.table.iter().map(|(key, value)| {
             let name: &Cow<'_, str> = key.get_ref();
-            let key = At {
+            let key = Located {
                 value: name.clone().into_owned(),
                 span: key.span(),
             };

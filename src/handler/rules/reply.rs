@@ -2,7 +2,7 @@
 
 use minijinja::value::Value;
 
-use super::reader::{At, RulesReader};
+use super::reader::{Located, RulesReader};
 use super::template::{RuleError, RulesTemplate, RulesTemplates, TemplateInput};
 use crate::handler::HandlerError;
 use crate::reply::{Media, Reply, ReplyMessage, is_web_url};
@@ -71,7 +71,7 @@ impl RulesTemplates {
 
 impl ReplyTemplate {
     /// Describes the message in the table of routes.
-    pub(super) fn shown(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         const MAX: usize = 50;
         let Some(text) = &self.text else {
             return "a file".to_owned();
@@ -100,7 +100,7 @@ pub(super) fn read(
     if let Some(array) = value.get_ref().as_array() {
         if array.len() > MAX_MESSAGES {
             let text = "over ten messages: Twilio accepts ten in one response";
-            reader.problem(&value.span(), text);
+            reader.add_problem(&value.span(), text);
         }
         let messages = array
             .iter()
@@ -124,13 +124,13 @@ fn read_message(
     names: &[String],
 ) -> Option<ReplyTemplate> {
     if let Some(text) = value.get_ref().as_str() {
-        let text = At {
+        let text = Located {
             value: text.to_owned(),
             span: value.span(),
         };
         if text.value.trim().is_empty() {
-            let what = "an empty text is not a message: write [] to send no reply";
-            reader.problem(&text.span, what);
+            let message = "an empty text is not a message: write [] to send no reply";
+            reader.add_problem(&text.span, message);
         }
         return Some(ReplyTemplate {
             text: Some(templates.add(reader, &text, names)?),
@@ -139,7 +139,7 @@ fn read_message(
     }
     if value.get_ref().as_table().is_none() {
         let text = "write a text in quotes, { text = \"…\", media = \"https://…\" }, or several of them in brackets";
-        reader.problem(&value.span(), text);
+        reader.add_problem(&value.span(), text);
         return None;
     }
     let mut fields = reader.table_of(value, "reply")?;
@@ -153,7 +153,7 @@ fn read_message(
             let span = urls.span();
             let urls = reader.texts(urls, "media").unwrap_or_default();
             urls.into_iter()
-                .map(|value| At {
+                .map(|value| Located {
                     value,
                     span: span.clone(),
                 })
@@ -164,13 +164,13 @@ fn read_message(
     let mut media = Vec::new();
     if urls.len() > MAX_MEDIA {
         let text = "over ten files: Twilio accepts ten in one message";
-        reader.problem(&fields.span.clone(), text);
+        reader.add_problem(&fields.span.clone(), text);
     }
     for url in urls {
         // A URL with tags is only known when it is rendered.
         let is_plain = !url.value.contains("{{") && !url.value.contains("{%");
         if is_plain && !is_web_url(&url.value) {
-            reader.problem(
+            reader.add_problem(
                 &url.span,
                 "media is not an http or https URL, as in \"https://example.com/menu.png\"",
             );
@@ -178,9 +178,9 @@ fn read_message(
         let template = templates.add(reader, &url, names)?;
         media.push((template, content_type.clone()));
     }
-    let knows_all = reader.end(&fields);
-    if knows_all && !fields.has("text") && !fields.has("media") {
-        reader.problem(
+    let has_only_known_keys = reader.report_unknown_keys(&fields);
+    if has_only_known_keys && !fields.has("text") && !fields.has("media") {
+        reader.add_problem(
             &fields.span.clone(),
             "this message is empty: write text, media, or both",
         );

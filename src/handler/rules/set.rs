@@ -8,10 +8,10 @@ use toml::de::DeTable;
 use super::example::{self, Example, ExampleResult};
 use super::form::{self, FormDef};
 use super::problem::RulesError;
-use super::reader::{At, Fields, RulesReader, Span, nearest};
+use super::reader::{Fields, Located, RulesReader, Span, nearest};
 use super::reply::{self, ReplyTemplate};
 use super::template::{RulesTemplates, TemplateInput};
-use super::when::{self, Match, Times};
+use super::when::{self, RuleCondition, TimeSettings};
 use crate::handler::route::{Filter, RouteFuture, RouteHandler, RouteRequest, Router, anything};
 use crate::handler::{Handler, HandlerError};
 use crate::reply::{Reply, is_web_url};
@@ -73,7 +73,7 @@ enum Action {
     /// Messages, and the names that the rule's condition captures for their templates.
     Reply(Vec<ReplyTemplate>, Vec<String>),
     /// The name of a form.
-    Ask(At<String>),
+    Ask(Located<String>),
     /// Line and column of the rule.
     Forward((usize, usize)),
     /// A URL.
@@ -92,7 +92,7 @@ impl RuleSet {
             let span = error.span().unwrap_or_default();
             let hint = toml_hint(source, span.start, error.message());
             let text = format!("invalid TOML: {}{hint}", error.message());
-            reader.problem(&span, text);
+            reader.add_problem(&span, text);
         }
         // Only a part of an invalid text is parsed. Checking that part would report problems that do not exist.
         let set = if errors.is_empty() {
@@ -101,7 +101,7 @@ impl RuleSet {
         } else {
             None
         };
-        let problems = reader.finish();
+        let problems = reader.into_problems();
         match set {
             Some(set) if problems.is_empty() => Ok(set),
             _ => Err(RulesError::new(problems)),
@@ -114,7 +114,7 @@ impl RuleSet {
         actions
             .chain(&self.otherwise)
             .find_map(|action| match action {
-                Action::Forward(place) => Some(*place),
+                Action::Forward(position) => Some(*position),
                 _ => None,
             })
     }
@@ -131,7 +131,7 @@ impl RuleSet {
 
     /// Returns the table of its routes: number, condition, action.
     pub fn table(self) -> String {
-        let (forward, _) = example::stand_in();
+        let (forward, _) = example::stub_service();
         self.router(Some(&forward)).to_string()
     }
 
@@ -142,7 +142,7 @@ impl RuleSet {
 
     /// Runs the examples of the file, in order.
     pub fn run_examples(self) -> Vec<ExampleResult> {
-        let (forward, has_forwarded) = example::stand_in();
+        let (forward, has_forwarded) = example::stub_service();
         let opt_out = self.opt_out.clone();
         let (router, examples) = self.into_parts(Some(&forward));
         let run = |example: &Example| example.run(&router, &opt_out, &has_forwarded);
@@ -155,7 +155,7 @@ impl RuleSet {
         let forms: Vec<_> = self
             .forms
             .into_iter()
-            .map(|form| form.form(&templates))
+            .map(|form| form.build(&templates))
             .collect();
         let mut router = Router::new();
         // A last route that matches everything, and not `Router::otherwise`, which cannot start a form or forward.
@@ -165,8 +165,8 @@ impl RuleSet {
         });
         for Rule { filter, action } in self.rules.into_iter().chain(otherwise) {
             router = match action {
-                Action::Reply(says, names) => {
-                    router.on(filter, TemplateReply::new(says, names, &templates))
+                Action::Reply(messages, names) => {
+                    router.on(filter, TemplateReply::new(messages, names, &templates))
                 }
                 Action::Ask(name) => {
                     let form = forms.iter().find(|form| form.name() == name.value);
@@ -210,13 +210,13 @@ impl TemplateReply {
 
 /// The `Arguments` marker of the route handlers in this file.
 // `RouteHandler` has one, so that functions of different arguments do not overlap. Uninhabited: it is only a type.
-enum ByRule {}
+enum RuleArguments {}
 
-impl RouteHandler<ByRule, ()> for TemplateReply {
+impl RouteHandler<RuleArguments, ()> for TemplateReply {
     fn ask(&self, call: &RouteRequest<'_, ()>) -> RouteFuture {
         let input = TemplateInput {
             message: call.message(),
-            taken: Some(call.taken),
+            captures: Some(call.captures),
             names: &self.names,
             fields: &[],
             answers: None,
@@ -226,7 +226,7 @@ impl RouteHandler<ByRule, ()> for TemplateReply {
     }
 
     fn shown(&self) -> String {
-        let messages: Vec<_> = self.messages.iter().map(ReplyTemplate::shown).collect();
+        let messages: Vec<_> = self.messages.iter().map(ReplyTemplate::describe).collect();
         if messages.is_empty() {
             return "sends no reply".to_owned();
         }
@@ -249,7 +249,7 @@ fn toml_hint(source: &str, at: usize, message: &str) -> &'static str {
 /// The action `handoff`: hands the conversation off to a URL.
 struct HandoffReply(String);
 
-impl RouteHandler<ByRule, ()> for HandoffReply {
+impl RouteHandler<RuleArguments, ()> for HandoffReply {
     fn ask(&self, _: &RouteRequest<'_, ()>) -> RouteFuture {
         let reply = Reply::handoff(&self.0).map_err(HandlerError::new);
         Some(Box::pin(std::future::ready(reply)))
@@ -262,12 +262,12 @@ impl RouteHandler<ByRule, ()> for HandoffReply {
 
 // The order of reading matters: conditions use the named hours, templates the variables, and rules the names of forms.
 fn read(reader: &mut RulesReader<'_>, mut fields: Fields<'_>) -> RuleSet {
-    let times = when::times(reader, &mut fields);
+    let times = when::read_times(reader, &mut fields);
     let mut templates = RulesTemplates::new(&times.zone);
     if let Some(vars) = reader.table(&mut fields, "vars") {
         templates.read_vars(reader, &vars);
     }
-    let opt_out = opt_out(reader, &mut fields);
+    let opt_out = read_opt_out(reader, &mut fields);
     let forms: Vec<_> = reader.tables(&mut fields, "form", "[[form]] above each one");
     // Before forms with problems are dropped: a rule that asks one must not cause a second problem.
     let form_names: BTreeSet<_> = forms.iter().filter_map(|form| form.peek("name")).collect();
@@ -279,14 +279,14 @@ fn read(reader: &mut RulesReader<'_>, mut fields: Fields<'_>) -> RuleSet {
     for FormDef { name, .. } in &forms {
         if !seen.insert(&name.value) {
             let text = format!("there is a form {:?} already", name.value);
-            reader.problem(&name.span, text);
+            reader.add_problem(&name.span, text);
         }
     }
     let mut rules = Vec::new();
     // The line of the first rule without `when`: later rules are unreachable.
-    let mut catch_all = None;
+    let mut catch_all_line = None;
     // The lines of rules with a `when`, by their condition in the form in which texts are compared.
-    let mut lines = BTreeMap::new();
+    let mut first_lines = BTreeMap::new();
     let tables = reader.tables(&mut fields, "rule", "[[rule]] above each one");
     let has_rules = fields.has("rule") || fields.has("otherwise");
     for table in tables {
@@ -294,46 +294,48 @@ fn read(reader: &mut RulesReader<'_>, mut fields: Fields<'_>) -> RuleSet {
         let (span, matches_all) = (table.span.clone(), !table.has("when"));
         // Unreachable rules are reported only if nothing else is wrong: after a misspelt `when`, a rule seems to match
         // everything.
-        if let Some(line) = catch_all.filter(|_| reader.problem_count() == 0) {
+        if let Some(line) = catch_all_line.filter(|_| reader.problem_count() == 0) {
             let text = format!(
                 "no message gets here: the rule at line {line} has no when, and matches every message"
             );
-            reader.problem(&span, text);
+            reader.add_problem(&span, text);
         }
-        let Some(rule) = rule(reader, &mut templates, table, &times) else {
+        let Some(rule) = read_rule(reader, &mut templates, table, &times) else {
             continue;
         };
         if matches_all {
-            catch_all = catch_all.or(Some(line));
+            catch_all_line = catch_all_line.or(Some(line));
         } else {
-            let first = *lines.entry(format!("{:#}", rule.filter)).or_insert(line);
+            let first = *first_lines
+                .entry(format!("{:#}", rule.filter))
+                .or_insert(line);
             if first != line && reader.problem_count() == 0 {
                 let text =
                     format!("no message gets here: the rule at line {first} has the same when");
-                reader.problem(&span, text);
+                reader.add_problem(&span, text);
             }
         }
         rules.push(rule);
     }
     let otherwise = reader
         .table(&mut fields, "otherwise")
-        .and_then(|mut table| action(reader, &mut templates, &mut table, &[]));
-    let mut asked = BTreeSet::new();
+        .and_then(|mut table| read_action(reader, &mut templates, &mut table, &[]));
+    let mut started_forms = BTreeSet::new();
     for action in rules.iter().map(|rule| &rule.action).chain(&otherwise) {
         if let Action::Ask(name) = action {
-            asked.insert(name.value.as_str());
-            is_form(reader, &form_names, name);
+            started_forms.insert(name.value.as_str());
+            check_form_name(reader, &form_names, name);
         }
     }
     // Only if nothing else is wrong: a rule that was dropped for a problem might be the one that asks the form.
     if reader.problem_count() == 0 {
         for FormDef { name, .. } in &forms {
-            if !asked.contains(name.value.as_str()) {
+            if !started_forms.contains(name.value.as_str()) {
                 let text = format!(
                     "no rule begins this form: write ask = {:?} in one",
                     name.value
                 );
-                reader.problem(&name.span, text);
+                reader.add_problem(&name.span, text);
             }
         }
     }
@@ -344,9 +346,9 @@ fn read(reader: &mut RulesReader<'_>, mut fields: Fields<'_>) -> RuleSet {
         .collect();
     if !has_rules {
         let text = "the file has no rules; write [[rule]] with when and reply";
-        reader.problem(&(0..0), text);
+        reader.add_problem(&(0..0), text);
     }
-    reader.end(&fields);
+    reader.report_unknown_keys(&fields);
     RuleSet {
         rules,
         otherwise,
@@ -357,7 +359,7 @@ fn read(reader: &mut RulesReader<'_>, mut fields: Fields<'_>) -> RuleSet {
     }
 }
 
-fn opt_out(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> OptOutTexts {
+fn read_opt_out(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> OptOutTexts {
     let Some(mut table) = reader.table(fields, "opt_out") else {
         return OptOutTexts::default();
     };
@@ -365,12 +367,12 @@ fn opt_out(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> OptOutTexts
         let text = reader.text(&mut table, key)?;
         // Keywords are handled before the rules, so a template would have no variables.
         if text.value.contains("{{") || text.value.contains("{%") {
-            let what = format!("{key} is not a template; write the text as it is sent");
-            reader.problem(&text.span, what);
+            let message = format!("{key} is not a template; write the text as it is sent");
+            reader.add_problem(&text.span, message);
         } else if text.value.chars().count() > MAX_OPT_OUT_CHARS {
-            let what =
+            let message =
                 format!("{key} has over {MAX_OPT_OUT_CHARS} characters: Twilio accepts no more");
-            reader.problem(&text.span, what);
+            reader.add_problem(&text.span, message);
         }
         Some(text.value)
     };
@@ -378,11 +380,11 @@ fn opt_out(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> OptOutTexts
         stop: text("stop_reply"),
         start: text("start_reply"),
     };
-    reader.end(&table);
+    reader.report_unknown_keys(&table);
     texts
 }
 
-fn is_form(reader: &mut RulesReader<'_>, names: &BTreeSet<&str>, name: &At<String>) {
+fn check_form_name(reader: &mut RulesReader<'_>, names: &BTreeSet<&str>, name: &Located<String>) {
     if names.contains(name.value.as_str()) {
         return;
     }
@@ -393,34 +395,34 @@ fn is_form(reader: &mut RulesReader<'_>, names: &BTreeSet<&str>, name: &At<Strin
             name.value
         ),
     };
-    reader.problem(&name.span, text);
+    reader.add_problem(&name.span, text);
 }
 
-fn rule(
+fn read_rule(
     reader: &mut RulesReader<'_>,
     templates: &mut RulesTemplates,
     mut fields: Fields<'_>,
-    times: &Times,
+    times: &TimeSettings,
 ) -> Option<Rule> {
     // A comment for the file's author: only its type is checked.
     let _ = reader.text(&mut fields, "name");
-    let found = match reader.table(&mut fields, "when") {
+    let condition = match reader.table(&mut fields, "when") {
         Some(table) => when::read(reader, table, times),
-        None => Match {
+        None => RuleCondition {
             filter: anything(),
             names: Vec::new(),
         },
     };
-    let action = action(reader, templates, &mut fields, &found.names);
+    let action = read_action(reader, templates, &mut fields, &condition.names);
     Some(Rule {
-        filter: found.filter,
+        filter: condition.filter,
         action: action?,
     })
 }
 
 /// Reads the action of a table: `reply`, `ask`, `forward` or `handoff`.
-// The last keys to be read of their table: it calls `Reader::end`.
-fn action(
+// Call it after all other keys of the table were read: it reports every key that was not, as unknown.
+fn read_action(
     reader: &mut RulesReader<'_>,
     templates: &mut RulesTemplates,
     fields: &mut Fields<'_>,
@@ -434,13 +436,13 @@ fn action(
         if value.get_ref().as_str().is_some() {
             let text =
                 "forward is of type string: write true; the URL is the setting handler.forward_url";
-            reader.problem(&value.span(), text);
+            reader.add_problem(&value.span(), text);
             return None;
         }
         reader.flag_of(value, "forward")
     });
     let handoff = reader.text(fields, "handoff");
-    let knows_all = reader.end(fields);
+    let has_only_known_keys = reader.report_unknown_keys(fields);
     // `forward = false` is the same as a missing key. A value of a wrong type counts as the action that was meant.
     let is_forward = forward.is_some() && forwards != Some(false);
     let actions = [
@@ -452,21 +454,21 @@ fn action(
     match actions.iter().filter(|action| **action).count() {
         1 => {}
         // An unknown key was reported: it is probably the misspelt action.
-        0 if !knows_all => return None,
+        0 if !has_only_known_keys => return None,
         0 => {
             let text = "a rule needs an action: write reply, ask, handoff or forward = true (reply = [] sends no reply)";
-            reader.problem(&span, text);
+            reader.add_problem(&span, text);
             return None;
         }
         _ => {
             let text = "a rule does one thing: reply, ask, handoff or forward";
-            reader.problem(&span, text);
+            reader.add_problem(&span, text);
             return None;
         }
     }
     if let Some(reply) = reply {
-        let says = reply::read(reader, templates, reply, names);
-        return Some(Action::Reply(says, names.to_vec()));
+        let messages = reply::read(reader, templates, reply, names);
+        return Some(Action::Reply(messages, names.to_vec()));
     }
     // `None` for a value of a wrong type, which `reader.text` has reported.
     if fields.has("ask") {
@@ -476,12 +478,12 @@ fn action(
         let url = handoff?;
         if !is_web_url(&url.value) {
             let text = "handoff is not an http or https URL, as in \"https://webhooks.twilio.com/v1/Accounts/AC…/Flows/FW…\"";
-            reader.problem(&url.span, text);
+            reader.add_problem(&url.span, text);
         }
         return Some(Action::Handoff(url.value));
     }
     forwards?;
-    forward.map(|value| Action::Forward(reader.place(value.span().start)))
+    forward.map(|value| Action::Forward(reader.position(value.span().start)))
 }
 
 impl std::fmt::Debug for RuleSet {

@@ -6,13 +6,13 @@
 const MAX_TOKENS: usize = 200;
 /// Maximum depth of brackets in one tag.
 // minijinja's parser is recursive, and takes some 20 KiB of stack for each bracket.
-const MAX_OPEN: usize = 20;
+const MAX_OPEN_BRACKETS: usize = 20;
 
 /// A problem of a template.
 pub(super) struct TemplateProblem {
     /// The byte of the template at which it is.
     pub(super) at: usize,
-    pub(super) what: String,
+    pub(super) message: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(super) enum TagToken<'t> {
 }
 
 /// A token, with the byte at which it begins.
-pub(super) type Placed<'t> = (usize, TagToken<'t>);
+pub(super) type PlacedToken<'t> = (usize, TagToken<'t>);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tag {
@@ -35,14 +35,14 @@ pub(super) enum Tag {
 /// Returns the byte at which a name occurs in a template or an expression; 0 if it cannot be found.
 // minijinja reports undefined names without a position. This is a guess for the problem's column: the name may also
 // occur in a comment or in text between tags.
-pub(super) fn place_of(source: &str, name: &str) -> usize {
+pub(super) fn find_name(source: &str, name: &str) -> usize {
     let is_inside = |c: char| c.is_ascii_alphanumeric() || c == '_';
     // Search from the first tag. An expression has no tags, and is searched from its start.
     let from = source.find("{{").into_iter().chain(source.find("{%"));
     let from = from.min().unwrap_or(0);
-    let places = source[from..].match_indices(name);
-    let mut places = places.map(|(at, _)| from + at);
-    let found = places.find(|at| {
+    let offsets = source[from..].match_indices(name);
+    let mut offsets = offsets.map(|(at, _)| from + at);
+    let found = offsets.find(|at| {
         let before = source[..*at].chars().next_back();
         let after = source[at + name.len()..].chars().next();
         // A whole word, and not a part of another value such as `location.name`.
@@ -65,30 +65,30 @@ pub(super) fn next_mark(source: &str, from: usize) -> Option<(usize, u8)> {
 ///
 /// # Errors
 /// [`TemplateProblem`] if the tag has no end or exceeds a limit.
-pub(super) fn tokens(
+pub(super) fn tokenize(
     source: &str,
     from: usize,
     tag: Option<Tag>,
-) -> Result<(Vec<Placed<'_>>, usize), TemplateProblem> {
+) -> Result<(Vec<PlacedToken<'_>>, usize), TemplateProblem> {
     let end = match tag {
         Some(Tag::Output) => Some("}}"),
         Some(Tag::Statement) => Some("%}"),
         None => None,
     };
-    let mut found = Vec::new();
-    let mut open = 0_usize;
+    let mut tokens = Vec::new();
+    let mut open_brackets = 0_usize;
     let mut at = from;
     while let Some(c) = source[at..].chars().next() {
         let rest = &source[at..];
         // As in minijinja, a tag does not end while a bracket is open: `}}` then closes two brackets.
-        if open == 0 && end.is_some_and(|end| rest.starts_with(end)) {
+        if open_brackets == 0 && end.is_some_and(|end| rest.starts_with(end)) {
             // In `-}}` and `+}}` the sign belongs to the end of the tag: it controls the white space after it.
-            if let Some((last, TagToken::Sign('-' | '+'))) = found.last()
+            if let Some((last, TagToken::Sign('-' | '+'))) = tokens.last()
                 && last + 1 == at
             {
-                found.pop();
+                tokens.pop();
             }
-            return Ok((found, at + 2));
+            return Ok((tokens, at + 2));
         }
         let length = match c {
             c if c.is_whitespace() => {
@@ -98,53 +98,53 @@ pub(super) fn tokens(
             'a'..='z' | 'A'..='Z' | '_' => {
                 let is_inside = |c: char| c.is_ascii_alphanumeric() || c == '_';
                 let length = rest.find(|c| !is_inside(c)).unwrap_or(rest.len());
-                found.push((at, TagToken::Name(&rest[..length])));
+                tokens.push((at, TagToken::Name(&rest[..length])));
                 length
             }
             '0'..='9' => {
-                found.push((at, TagToken::Number));
+                tokens.push((at, TagToken::Number));
                 let is_inside = |c: char| c.is_ascii_alphanumeric() || c == '_';
                 rest.find(|c| !is_inside(c)).unwrap_or(rest.len())
             }
             '"' | '\'' => {
-                found.push((at, TagToken::Text));
-                text_length(rest, c)
+                tokens.push((at, TagToken::Text));
+                quoted_length(rest, c)
             }
             sign => {
                 match sign {
-                    '(' | '[' | '{' => open += 1,
-                    ')' | ']' | '}' => open = open.saturating_sub(1),
+                    '(' | '[' | '{' => open_brackets += 1,
+                    ')' | ']' | '}' => open_brackets = open_brackets.saturating_sub(1),
                     _ => {}
                 }
-                found.push((at, TagToken::Sign(sign)));
+                tokens.push((at, TagToken::Sign(sign)));
                 sign.len_utf8()
             }
         };
-        if found.len() > MAX_TOKENS {
-            let what = format!("over {MAX_TOKENS} words and signs in one tag: use several tags");
-            return Err(TemplateProblem { at, what });
+        if tokens.len() > MAX_TOKENS {
+            let message = format!("over {MAX_TOKENS} words and signs in one tag: use several tags");
+            return Err(TemplateProblem { at, message });
         }
-        if open > MAX_OPEN {
-            let what = format!("over {MAX_OPEN} nested brackets: use several tags");
-            return Err(TemplateProblem { at, what });
+        if open_brackets > MAX_OPEN_BRACKETS {
+            let message = format!("over {MAX_OPEN_BRACKETS} nested brackets: use several tags");
+            return Err(TemplateProblem { at, message });
         }
         at += length;
     }
     match tag {
         Some(tag) => Err(TemplateProblem {
             at: from.saturating_sub(2),
-            what: match tag {
+            message: match tag {
                 Tag::Output => "this tag has no end: write }}".to_owned(),
                 Tag::Statement => "this tag has no end: write %}".to_owned(),
             },
         }),
-        None => Ok((found, source.len())),
+        None => Ok((tokens, source.len())),
     }
 }
 
 /// Returns the length of a quoted text, with its quotes.
 // A text without an end takes the rest of the source. minijinja then reports the missing quote.
-fn text_length(rest: &str, quote: char) -> usize {
+fn quoted_length(rest: &str, quote: char) -> usize {
     let mut is_escaped = false;
     let inside = rest.char_indices().skip(1);
     for (at, c) in inside {

@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use minijinja::value::{Rest, Serde, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
-use super::reader::{self, At, Fields, RulesReader, is_name, nearest};
+use super::reader::{self, Fields, Located, RulesReader, is_name, nearest};
 use super::{flow, language, tags};
 use crate::handler::HandlerError;
 use crate::handler::dialogue::Answers;
@@ -24,7 +24,7 @@ use crate::reply::escape_markup;
 const MAX_RENDER_FUEL: u64 = 20_000;
 
 /// Names of every template, besides those of `[vars]`, of a pattern's groups and of a form's fields.
-pub(super) const NAMES: [&str; 19] = [
+pub(super) const BUILT_IN_NAMES: [&str; 19] = [
     "args",
     "body",
     "button",
@@ -51,7 +51,7 @@ pub(super) struct RulesTemplates {
     env: Environment<'static>,
     zone: TimeZone,
     vars: BTreeMap<String, Value>,
-    number: usize,
+    count: usize,
 }
 
 /// One template.
@@ -83,7 +83,7 @@ pub(super) enum RuleError {
 pub(super) struct TemplateInput<'a> {
     pub(super) message: &'a InboundMessage,
     /// The values that the rule's condition captured.
-    pub(super) taken: Option<&'a Extracted>,
+    pub(super) captures: Option<&'a Extracted>,
     /// The names that the rule's condition may capture. Those without a value are empty.
     pub(super) names: &'a [String],
     /// The fields of the form. Those without an answer are empty.
@@ -114,22 +114,22 @@ impl RulesTemplates {
         env.add_filter("default", default);
         Self {
             env,
-            // Never UTC by mistake: `when::times` has checked the zone.
+            // Never UTC by mistake: `when::read_times` has checked the zone.
             zone: TimeZone::get(zone).unwrap_or(TimeZone::UTC),
             vars: BTreeMap::new(),
-            number: 0,
+            count: 0,
         }
     }
 
     /// Reads `[vars]`: texts, numbers and booleans.
     pub(super) fn read_vars(&mut self, reader: &mut RulesReader<'_>, fields: &Fields<'_>) {
         for (name, value) in fields.entries() {
-            if NAMES.contains(&name.value.as_str()) {
+            if BUILT_IN_NAMES.contains(&name.value.as_str()) {
                 let text = format!(
                     "{} is a name that every template has: choose another name",
                     name.value
                 );
-                reader.problem(&name.span, text);
+                reader.add_problem(&name.span, text);
                 continue;
             }
             if !is_name(&name.value) {
@@ -137,13 +137,13 @@ impl RulesTemplates {
                     "{:?} cannot be named in a template: write letters, digits and _",
                     name.value
                 );
-                reader.problem(&name.span, text);
+                reader.add_problem(&name.span, text);
                 continue;
             }
-            let value_of = value.get_ref();
-            let found = if let Some(text) = value_of.as_str() {
+            let toml_value = value.get_ref();
+            let found = if let Some(text) = toml_value.as_str() {
                 Some(Value::from(text))
-            } else if let Some(flag) = value_of.as_bool() {
+            } else if let Some(flag) = toml_value.as_bool() {
                 Some(Value::from(flag))
             } else if let Some(whole) = reader::integer(value) {
                 Some(Value::from(whole))
@@ -154,7 +154,9 @@ impl RulesTemplates {
                 Some(value) => {
                     self.vars.insert(name.value, value);
                 }
-                None => reader.problem(&value.span(), "write a text, a number, or true or false"),
+                None => {
+                    reader.add_problem(&value.span(), "write a text, a number, or true or false");
+                }
             }
         }
     }
@@ -165,10 +167,10 @@ impl RulesTemplates {
     pub(super) fn add(
         &mut self,
         reader: &mut RulesReader<'_>,
-        text: &At<String>,
+        text: &Located<String>,
         names: &[String],
     ) -> Option<RulesTemplate> {
-        self.add_as(reader, text, names, text.value.clone(), 0)
+        self.add_source(reader, text, names, text.value.clone(), 0)
     }
 
     /// Adds a condition, as it is written in `{% if … %}`.
@@ -177,58 +179,58 @@ impl RulesTemplates {
     pub(super) fn add_condition(
         &mut self,
         reader: &mut RulesReader<'_>,
-        text: &At<String>,
+        text: &Located<String>,
         names: &[String],
     ) -> Option<RulesTemplate> {
         // Wrap the expression in a template that renders to "yes" or nothing; see `holds`.
-        const BEFORE: &str = "{% if ";
-        let source = format!("{BEFORE}{} %}}yes{{% endif %}}", text.value);
-        self.add_as(reader, text, names, source, BEFORE.len())
+        const PREFIX: &str = "{% if ";
+        let source = format!("{PREFIX}{} %}}yes{{% endif %}}", text.value);
+        self.add_source(reader, text, names, source, PREFIX.len())
     }
 
-    /// Adds `source` as a template. `before` is the number of bytes that precede the written text in it.
-    fn add_as(
+    /// Adds `source` as a template. `prefix_bytes` is the number of bytes that precede the written text in it.
+    fn add_source(
         &mut self,
         reader: &mut RulesReader<'_>,
-        text: &At<String>,
+        text: &Located<String>,
         names: &[String],
         source: String,
-        before: usize,
+        prefix_bytes: usize,
     ) -> Option<RulesTemplate> {
         if source.len() > language::MAX_BYTES {
-            let what = format!(
+            let message = format!(
                 "over {} KiB: ten messages of 1600 characters hold no more",
                 language::MAX_BYTES / 1024
             );
-            reader.problem(&text.span, what);
+            reader.add_problem(&text.span, message);
             return None;
         }
         if !["{{", "{%", "{#"].iter().any(|mark| source.contains(mark)) {
             return Some(RulesTemplate::Plain(source.into()));
         }
-        self.number += 1;
+        self.count += 1;
         // Before minijinja parses it: a template that is nested too deeply would overflow its stack.
-        let checked = match before {
-            0 => language::look(&source),
-            _ => language::look_at_expression(&text.value).map_err(|problem| vec![problem]),
+        let checked = match prefix_bytes {
+            0 => language::check_template(&source),
+            _ => language::check_expression(&text.value).map_err(|problem| vec![problem]),
         };
         if let Err(problems) = checked {
             for problem in problems {
-                reader.problem_within(
+                reader.add_problem_within(
                     text,
                     problem.at,
-                    format!("invalid template: {}", problem.what),
+                    format!("invalid template: {}", problem.message),
                 );
             }
             return None;
         }
-        let name = self.number.to_string();
+        let name = self.count.to_string();
         if let Err(error) = self.env.add_template_owned(name.clone(), source.clone()) {
             let at = error
                 .range()
-                .map_or(0, |range| range.start.saturating_sub(before));
-            let what = error.detail().unwrap_or("it cannot be read");
-            reader.problem_within(text, at, format!("invalid template: {what}"));
+                .map_or(0, |range| range.start.saturating_sub(prefix_bytes));
+            let message = error.detail().unwrap_or("it cannot be read");
+            reader.add_problem_within(text, at, format!("invalid template: {message}"));
             return None;
         }
         // Report unknown names when the file is read, and not when the first message needs the template.
@@ -237,7 +239,7 @@ impl RulesTemplates {
         let used = template.undeclared_variables(false);
         let known = || {
             let own = self.vars.keys().chain(names).map(String::as_str);
-            own.chain(NAMES)
+            own.chain(BUILT_IN_NAMES)
         };
         let mut unknown: Vec<_> = used
             .iter()
@@ -246,17 +248,17 @@ impl RulesTemplates {
         unknown.sort();
         for used in unknown {
             is_known = false;
-            let what = if let Some(nearest) = nearest(used, known()) {
+            let message = if let Some(nearest) = nearest(used, known()) {
                 format!("{used} is not defined here: did you mean {nearest}?")
             } else {
                 let own = self.vars.keys().chain(names).map(String::as_str);
-                let all: Vec<_> = own.chain(NAMES).collect();
+                let all: Vec<_> = own.chain(BUILT_IN_NAMES).collect();
                 format!(
                     "{used} is not defined here: write one of {}",
                     all.join(", ")
                 )
             };
-            reader.problem_within(text, tags::place_of(&text.value, used), what);
+            reader.add_problem_within(text, tags::find_name(&text.value, used), message);
         }
         let line = reader.line(text.span.start);
         is_known.then(|| RulesTemplate::Named {
@@ -343,10 +345,10 @@ impl RulesTemplates {
             .replied_to
             .as_ref()
             .map(|quoted| quoted.message_sid.as_str());
-        let args = input.taken.and_then(Extracted::rest);
+        let args = input.captures.and_then(Extracted::command_args);
         // A missing object is none: it prints nothing and is false, but using a part of it fails.
         let none = || Value::from(());
-        let own = [
+        let built_in = [
             ("args", text(args)),
             ("body", Value::from(message.body.as_str())),
             ("button", button.unwrap_or_else(none)),
@@ -372,18 +374,19 @@ impl RulesTemplates {
             .iter()
             .map(|(name, value)| (name.as_str(), value.clone()));
         let names = input.names.iter().map(|name| (name.as_str(), text(None)));
-        let taken = input.taken.into_iter().flat_map(Extracted::named);
-        let taken = taken.map(|(name, value)| (name, text(value)));
+        let captures = input.captures.into_iter().flat_map(Extracted::named_groups);
+        let captures = captures.map(|(name, value)| (name, text(value)));
         let fields = input.fields.iter().map(|field| (field.as_str(), none()));
         let answers = input.answers.into_iter().flat_map(Answers::values);
         let answers = answers.map(|(field, value)| (field.as_str(), Value::from(Serde(value))));
         // The last of equal names wins: captured values replace the empty ones, and answers the missing ones. The names
-        // of `own` cannot be redefined, which is checked when the file is read.
+        // of `built_in` cannot be redefined, which is checked when the file is read.
         Value::from_pairs(
-            own.into_iter()
+            built_in
+                .into_iter()
                 .chain(vars)
                 .chain(names)
-                .chain(taken)
+                .chain(captures)
                 .chain(fields)
                 .chain(answers),
         )
@@ -396,11 +399,11 @@ fn default(value: &Value, Rest(others): Rest<Value>) -> Value {
     let mut others = others.into_iter();
     let other = others.next().unwrap_or_else(|| Value::from(""));
     let is_strict = !others.next().is_some_and(|lax| lax.is_true());
-    let is_there = match value.kind() {
+    let has_value = match value.kind() {
         ValueKind::Bool | ValueKind::Number if is_strict => true,
         _ => value.is_true(),
     };
-    if is_there { value.clone() } else { other }
+    if has_value { value.clone() } else { other }
 }
 
 impl RulesTemplate {

@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use super::reader::{At, Fields, RulesReader, is_name, nearest};
+use super::reader::{Fields, Located, RulesReader, is_name, nearest};
 use super::template;
 use crate::address::Channel;
 use crate::handler::route::{self, Filter, Hours};
 
 /// A filter, and the names of the values that it captures.
-pub(super) struct Match {
+pub(super) struct RuleCondition {
     pub(super) filter: Filter,
     pub(super) names: Vec<String>,
 }
 
 /// The time zone of the file, and its named hours.
-pub(super) struct Times {
+pub(super) struct TimeSettings {
     pub(super) zone: String,
     pub(super) named: BTreeMap<String, Hours>,
 }
@@ -29,69 +29,73 @@ const CHANNELS: [(&str, Channel); 4] = [
 const MEDIA: [&str; 5] = ["image", "audio", "video", "document", "contact"];
 
 /// Creates a filter that matches any of several texts.
-type OfTexts = fn(Vec<String>) -> Filter;
+type TextsFilter = fn(Vec<String>) -> Filter;
 /// Creates a filter without arguments.
-type Bare = fn() -> Filter;
-type OfFilters = fn(Vec<Filter>) -> Filter;
+type PlainFilter = fn() -> Filter;
+type CombineFilters = fn(Vec<Filter>) -> Filter;
 
-const BY_TEXTS: [(&str, OfTexts); 3] = [
+const BY_TEXTS: [(&str, TextsFilter); 3] = [
     ("text", |texts| route::text(texts)),
     ("words", |texts| route::words(texts)),
     ("country", |texts| route::country(texts)),
 ];
-const BY_CHOICE: [(&str, Bare, OfTexts); 2] = [
+const BY_CHOICE: [(&str, PlainFilter, TextsFilter); 2] = [
     ("button", route::any_button, |texts| route::button(texts)),
     ("list", route::any_list_item, |texts| {
         route::list_item(texts)
     }),
 ];
-const BY_FLAG: [(&str, Bare); 4] = [
+const BY_FLAG: [(&str, PlainFilter); 4] = [
     ("flow", route::flow_response),
     ("first_contact", route::first_contact),
     ("forwarded", route::forwarded),
     ("quotes_our_message", route::quotes_our_message),
 ];
-const COMBINED: [(&str, OfFilters); 2] = [("any", route::any), ("all", route::all)];
+const COMBINED: [(&str, CombineFilters); 2] = [("any", route::any), ("all", route::all)];
 
 /// Reads a `when`. Keys with problems are reported and left out.
-pub(super) fn read(reader: &mut RulesReader<'_>, mut fields: Fields<'_>, times: &Times) -> Match {
-    let mut when = When {
+pub(super) fn read(
+    reader: &mut RulesReader<'_>,
+    mut fields: Fields<'_>,
+    times: &TimeSettings,
+) -> RuleCondition {
+    let mut when = WhenReader {
         reader,
         filters: Vec::new(),
         names: Vec::new(),
     };
-    when.by_texts(&mut fields);
-    when.by_choice(&mut fields);
-    when.by_flag(&mut fields);
-    when.command(&mut fields);
-    when.regex(&mut fields);
-    when.media(&mut fields);
-    when.location(&mut fields);
-    when.channel(&mut fields);
-    when.hours(&mut fields, times);
-    when.combined(&mut fields, times);
-    let When { filters, names, .. } = when;
+    when.read_texts(&mut fields);
+    when.read_choices(&mut fields);
+    when.read_flags(&mut fields);
+    when.read_command(&mut fields);
+    when.read_regex(&mut fields);
+    when.read_media(&mut fields);
+    when.read_location(&mut fields);
+    when.read_channel(&mut fields);
+    when.read_hours(&mut fields, times);
+    when.read_combined(&mut fields, times);
+    let WhenReader { filters, names, .. } = when;
     if fields.is_empty() {
         let text = "when is empty: leave it out for every message";
-        reader.problem(&fields.span, text);
+        reader.add_problem(&fields.span, text);
     }
-    reader.end(&fields);
+    reader.report_unknown_keys(&fields);
     let filter = if filters.is_empty() {
         route::anything()
     } else {
         route::all(filters)
     };
-    Match { filter, names }
+    RuleCondition { filter, names }
 }
 
-struct When<'r, 's> {
+struct WhenReader<'r, 's> {
     reader: &'r mut RulesReader<'s>,
     filters: Vec<Filter>,
     names: Vec<String>,
 }
 
-impl When<'_, '_> {
-    fn by_texts(&mut self, fields: &mut Fields<'_>) {
+impl WhenReader<'_, '_> {
+    fn read_texts(&mut self, fields: &mut Fields<'_>) {
         for (key, make) in BY_TEXTS {
             let Some(value) = fields.take(key) else {
                 continue;
@@ -100,64 +104,64 @@ impl When<'_, '_> {
                 continue;
             };
             // A rule that never matches, or always, is a mistake that no message would reveal.
-            if let Some(what) = texts.iter().find_map(|text| unusable(key, text)) {
-                self.reader.problem(&value.span(), what);
+            if let Some(message) = texts.iter().find_map(|text| text_problem(key, text)) {
+                self.reader.add_problem(&value.span(), message);
             }
             self.filters.push(make(texts));
         }
     }
 
-    fn by_choice(&mut self, fields: &mut Fields<'_>) {
+    fn read_choices(&mut self, fields: &mut Fields<'_>) {
         for (key, any, make) in BY_CHOICE {
             let Some(value) = fields.take(key) else {
                 continue;
             };
             let filter = match value.get_ref().as_bool() {
-                Some(wanted) => Some(wanted_or_not(any(), wanted)),
+                Some(wanted) => Some(negate_unless(any(), wanted)),
                 None => self.reader.filled_texts(value, key).map(make),
             };
             self.filters.extend(filter);
         }
     }
 
-    fn by_flag(&mut self, fields: &mut Fields<'_>) {
+    fn read_flags(&mut self, fields: &mut Fields<'_>) {
         for (key, make) in BY_FLAG {
             let wanted = self.reader.flag(fields, key);
             self.filters
-                .extend(wanted.map(|wanted| wanted_or_not(make(), wanted)));
+                .extend(wanted.map(|wanted| negate_unless(make(), wanted)));
         }
     }
 
-    fn command(&mut self, fields: &mut Fields<'_>) {
+    fn read_command(&mut self, fields: &mut Fields<'_>) {
         let Some(name) = self.reader.text(fields, "command") else {
             return;
         };
         let word = name.value.trim().trim_start_matches('/');
         if word.is_empty() || word.contains(char::is_whitespace) {
             let text = "command is one word, as in \"order\" for /order 42";
-            return self.reader.problem(&name.span, text);
+            return self.reader.add_problem(&name.span, text);
         }
         self.filters.push(route::command(word));
     }
 
-    fn regex(&mut self, fields: &mut Fields<'_>) {
+    fn read_regex(&mut self, fields: &mut Fields<'_>) {
         let Some(pattern) = self.reader.text(fields, "regex") else {
             return;
         };
         if pattern.value.trim().is_empty() {
             let text =
                 "regex is empty: write a pattern, or text = \"\" for a message without a text";
-            return self.reader.problem(&pattern.span, text);
+            return self.reader.add_problem(&pattern.span, text);
         }
-        match self.reader.pattern(&pattern.value) {
+        match self.reader.compile_pattern(&pattern.value) {
             Ok(compiled) => {
-                let filter = route::of_pattern(compiled);
+                let filter = route::regex_filter(compiled);
                 for name in filter.group_names() {
-                    if template::NAMES.contains(&name) {
+                    if template::BUILT_IN_NAMES.contains(&name) {
                         let text = format!(
                             "{name} is a name that every template has: choose another name"
                         );
-                        self.reader.problem(&pattern.span, text);
+                        self.reader.add_problem(&pattern.span, text);
                     }
                     self.names.push(name.to_owned());
                 }
@@ -166,18 +170,18 @@ impl When<'_, '_> {
             Err(text) => {
                 // Define the names that the pattern would capture, so that their use in a template is not a second
                 // problem.
-                self.names.extend(group_names(&pattern.value));
-                self.reader.problem(&pattern.span, text);
+                self.names.extend(guess_group_names(&pattern.value));
+                self.reader.add_problem(&pattern.span, text);
             }
         }
     }
 
-    fn media(&mut self, fields: &mut Fields<'_>) {
+    fn read_media(&mut self, fields: &mut Fields<'_>) {
         let Some(value) = fields.take("media") else {
             return;
         };
         if let Some(wanted) = value.get_ref().as_bool() {
-            return self.filters.push(wanted_or_not(route::any_media(), wanted));
+            return self.filters.push(negate_unless(route::any_media(), wanted));
         }
         let Some(kinds) = self.reader.texts(value, "media") else {
             return;
@@ -191,39 +195,39 @@ impl When<'_, '_> {
                         MEDIA.join(", ")
                     ),
                 };
-                self.reader.problem(&value.span(), text);
+                self.reader.add_problem(&value.span(), text);
             }
         }
         let kinds = kinds.into_iter().map(route::media);
         self.filters.push(route::any(kinds.collect()));
     }
 
-    fn location(&mut self, fields: &mut Fields<'_>) {
+    fn read_location(&mut self, fields: &mut Fields<'_>) {
         let Some(value) = fields.take("location") else {
             return;
         };
         if let Some(wanted) = value.get_ref().as_bool() {
-            return self.filters.push(wanted_or_not(route::location(), wanted));
+            return self.filters.push(negate_unless(route::location(), wanted));
         }
-        let Some(mut place) = self.reader.table_of(value, "location") else {
+        let Some(mut table) = self.reader.table_of(value, "location") else {
             return;
         };
-        let latitude = self.reader.number(&mut place, "latitude");
-        let longitude = self.reader.number(&mut place, "longitude");
-        let km = self.reader.number(&mut place, "km");
-        self.reader.end(&place);
+        let latitude = self.reader.number(&mut table, "latitude");
+        let longitude = self.reader.number(&mut table, "longitude");
+        let km = self.reader.number(&mut table, "km");
+        self.reader.report_unknown_keys(&table);
         // Report only missing keys here: for a key of a wrong type that was done.
         let is_whole = ["latitude", "longitude", "km"]
             .iter()
-            .all(|key| place.has(key));
+            .all(|key| table.has(key));
         let (Some(latitude), Some(longitude), Some(km)) = (latitude, longitude, km) else {
             if !is_whole {
                 let text = "location is true, or { latitude = 52.52, longitude = 13.405, km = 5 }";
-                self.reader.problem(&place.span, text);
+                self.reader.add_problem(&table.span, text);
             }
             return;
         };
-        let what = if latitude.abs() > 90.0 {
+        let message = if latitude.abs() > 90.0 {
             "latitude is from -90 to 90"
         } else if longitude.abs() > 180.0 {
             "longitude is from -180 to 180"
@@ -232,10 +236,10 @@ impl When<'_, '_> {
         } else {
             return self.filters.push(route::within_km(latitude, longitude, km));
         };
-        self.reader.problem(&place.span, what);
+        self.reader.add_problem(&table.span, message);
     }
 
-    fn channel(&mut self, fields: &mut Fields<'_>) {
+    fn read_channel(&mut self, fields: &mut Fields<'_>) {
         let Some(value) = fields.take("channel") else {
             return;
         };
@@ -243,7 +247,7 @@ impl When<'_, '_> {
         for name in self.reader.texts(value, "channel").unwrap_or_default() {
             match CHANNELS.iter().find(|(known, _)| *known == name) {
                 Some((_, channel)) => filters.push(route::channel(channel.clone())),
-                None => self.reader.problem(
+                None => self.reader.add_problem(
                     &value.span(),
                     format!(
                         "channel is {name:?}: write \"whatsapp\", \"sms\", \"rcs\" or \"messenger\""
@@ -256,7 +260,7 @@ impl When<'_, '_> {
         }
     }
 
-    fn hours(&mut self, fields: &mut Fields<'_>, times: &Times) {
+    fn read_hours(&mut self, fields: &mut Fields<'_>, times: &TimeSettings) {
         let Some(text) = self.reader.text(fields, "hours") else {
             return;
         };
@@ -268,16 +272,16 @@ impl When<'_, '_> {
             Ok(hours) => self.filters.push(route::during(hours)),
             Err(error) => {
                 let named = nearest(&text.value, times.named.keys().map(String::as_str));
-                let what = match named {
+                let message = match named {
                     Some(named) => format!("{error}; or did you mean {named:?} of [hours]?"),
                     None => error.to_string(),
                 };
-                self.reader.problem(&text.span, what);
+                self.reader.add_problem(&text.span, message);
             }
         }
     }
 
-    fn combined(&mut self, fields: &mut Fields<'_>, times: &Times) {
+    fn read_combined(&mut self, fields: &mut Fields<'_>, times: &TimeSettings) {
         // Drops the names: a condition that did not match has captured nothing.
         if let Some(table) = self.reader.table(fields, "not") {
             self.filters.push(!read(self.reader, table, times).filter);
@@ -298,7 +302,7 @@ impl When<'_, '_> {
 }
 
 /// Returns the problem of a text that would match no message or every message.
-fn unusable(key: &str, text: &str) -> Option<String> {
+fn text_problem(key: &str, text: &str) -> Option<String> {
     match key {
         "words" if !route::has_word(text) => Some(format!(
             "words has {text:?}, which has no word in it: write text or regex for signs"
@@ -313,12 +317,12 @@ fn unusable(key: &str, text: &str) -> Option<String> {
     }
 }
 
-fn wanted_or_not(filter: Filter, wanted: bool) -> Filter {
+fn negate_unless(filter: Filter, wanted: bool) -> Filter {
     if wanted { filter } else { !filter }
 }
 
 /// Returns the names of the groups of an invalid pattern, as far as they can be found in its text.
-fn group_names(pattern: &str) -> impl Iterator<Item = String> {
+fn guess_group_names(pattern: &str) -> impl Iterator<Item = String> {
     let behind = pattern.split("(?").skip(1);
     behind.filter_map(|text| {
         let text = text.strip_prefix('P').unwrap_or(text).strip_prefix('<')?;
@@ -328,39 +332,39 @@ fn group_names(pattern: &str) -> impl Iterator<Item = String> {
 }
 
 /// Reads `timezone` and `[hours]`.
-pub(super) fn times(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Times {
-    let zone = reader.text(fields, "timezone").unwrap_or_else(|| At {
+pub(super) fn read_times(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> TimeSettings {
+    let zone = reader.text(fields, "timezone").unwrap_or_else(|| Located {
         value: "UTC".to_owned(),
         span: 0..0,
     });
     let mut named = BTreeMap::new();
     // Parse any valid hours to check the zone. An unknown zone is reported once, and UTC stands in for it: otherwise
     // every `hours` of the file would report it again.
-    let zone_is_known = Hours::parse("mon", &zone.value);
-    if let Err(error) = &zone_is_known {
-        reader.problem(&zone.span, error.to_string());
+    let zone_check = Hours::parse("mon", &zone.value);
+    if let Err(error) = &zone_check {
+        reader.add_problem(&zone.span, error.to_string());
     }
-    let value = if zone_is_known.is_ok() {
+    let zone = if zone_check.is_ok() {
         zone.value
     } else {
         "UTC".to_owned()
     };
-    let mut times = Times {
-        zone: value,
+    let mut times = TimeSettings {
+        zone,
         named: BTreeMap::new(),
     };
     if let Some(hours) = reader.table(fields, "hours") {
         for (name, value) in hours.entries() {
             let Some(text) = value.get_ref().as_str() else {
                 let text = "hours are a text, as in open = \"mon-fri 09:00-17:30\"";
-                reader.problem(&value.span(), text);
+                reader.add_problem(&value.span(), text);
                 continue;
             };
             match Hours::parse(text, &times.zone) {
                 Ok(hours) => {
                     named.insert(name.value, hours);
                 }
-                Err(error) => reader.problem(&value.span(), error.to_string()),
+                Err(error) => reader.add_problem(&value.span(), error.to_string()),
             }
         }
     }

@@ -185,7 +185,7 @@ pub(super) struct MessageState {
 }
 
 impl MessageState {
-    /// Columns that [`State::read`] expects first. [`BLOCKED`] and [`HANDED_OVER`] must follow them.
+    /// Columns that [`MessageState::read`] expects first. [`BLOCKED`] and [`HANDED_OVER`] must follow them.
     pub(super) const COLUMNS: &str =
         "i.id, i.conversation, i.state, i.attempt, i.owner, i.reason IS NOT NULL, i.response";
 

@@ -5,7 +5,7 @@ use reqwest::Url;
 use crate::twilio::ApiUrl;
 
 /// Twilio's hosts, and the storage host that it uses.
-const KNOWN: [&str; 3] = [
+const TWILIO_HOSTS: [&str; 3] = [
     "*.twilio.com",
     "*.twiliocdn.com",
     "s3-external-1.amazonaws.com",
@@ -14,8 +14,8 @@ const KNOWN: [&str; 3] = [
 /// The hosts that media files may be fetched from.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MediaHosts {
-    /// Hosts of `media.allowed_redirect_hosts`, in addition to `KNOWN`.
-    further: Vec<HostPattern>,
+    /// Hosts of `media.allowed_redirect_hosts`, in addition to `TWILIO_HOSTS`.
+    additional: Vec<HostPattern>,
 }
 
 /// A host name, or `*.` and a name for every host below it.
@@ -24,62 +24,64 @@ pub(crate) struct HostPattern(String);
 
 /// The client with which a redirect target is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum RedirectClient {
     /// The client without credentials that connects to public addresses only.
-    Guarded,
+    PublicOnly,
     /// The API's own client, for a local stand-in that serves its files itself.
-    Same,
+    Api,
 }
 
 impl HostPattern {
     /// Parses a pattern; `None` if it is not a host name. IP addresses, URLs and ports are rejected.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let name = text.strip_prefix("*.").unwrap_or(text);
-        let label = |label: &str| {
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-            !label.is_empty() && label.bytes().all(plain)
+        let is_label = |label: &str| {
+            let is_label_byte = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+            !label.is_empty() && label.bytes().all(is_label_byte)
         };
         // URL parsers read a host whose last label is a number, such as `10.0.0.1`, `1` or `0x7f000001`, as an IPv4
         // address.
         let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
-        let last = name.rsplit('.').next().unwrap_or_default();
-        let sound = name.split('.').all(label) && !is_number(last) && !last.starts_with("0x");
-        sound.then(|| Self(text.to_ascii_lowercase()))
+        let last_label = name.rsplit('.').next().unwrap_or_default();
+        let is_valid = name.split('.').all(is_label)
+            && !is_number(last_label)
+            && !last_label.starts_with("0x");
+        is_valid.then(|| Self(text.to_ascii_lowercase()))
     }
 
-    fn fits(pattern: &str, host: &str) -> bool {
+    fn matches(pattern: &str, host: &str) -> bool {
         // `*.example.com` becomes the suffix `.example.com`. The host must be longer, and the dot keeps out
         // `evilexample.com`.
         match pattern.strip_prefix('*') {
-            Some(end) => host.len() > end.len() && host.ends_with(end),
+            Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
             None => host == pattern,
         }
     }
 }
 
 impl MediaHosts {
-    pub(crate) fn new(further: Vec<HostPattern>) -> Self {
-        Self { further }
+    pub(crate) fn new(additional: Vec<HostPattern>) -> Self {
+        Self { additional }
     }
 
     /// Returns the client for a file at `url`, or `None` if the URL is not allowed.
-    pub(super) fn way(&self, url: &Url, api: &ApiUrl) -> Option<Way> {
+    pub(super) fn client_for(&self, url: &Url, api: &ApiUrl) -> Option<RedirectClient> {
         // Same scheme, host and port: a stand-in may not redirect to another service of this machine.
-        let own = Url::parse(&api.to_string()).ok()?;
-        if api.is_loopback() && url.origin() == own.origin() {
-            return Some(Way::Same);
+        let api_url = Url::parse(&api.to_string()).ok()?;
+        if api.is_loopback() && url.origin() == api_url.origin() {
+            return Some(RedirectClient::Api);
         }
         // `domain` is `None` for an IP address, so no pattern can allow one.
         let host = url.domain()?;
-        let further = self.further.iter().map(|pattern| pattern.0.as_str());
-        let known = KNOWN.into_iter().chain(further);
+        let additional = self.additional.iter().map(|pattern| pattern.0.as_str());
+        let patterns = TWILIO_HOSTS.into_iter().chain(additional);
         // Userinfo in a URL can make a foreign host look like a known one.
-        let plain =
+        let is_plain_https =
             url.scheme() == "https" && url.username().is_empty() && url.password().is_none();
-        let fits = known
+        let is_allowed = patterns
             .into_iter()
-            .any(|pattern| HostPattern::fits(pattern, host));
-        (plain && fits).then_some(Way::Guarded)
+            .any(|pattern| HostPattern::matches(pattern, host));
+        (is_plain_https && is_allowed).then_some(RedirectClient::PublicOnly)
     }
 }
 
@@ -87,10 +89,12 @@ impl MediaHosts {
 mod tests {
     use super::*;
 
-    fn way(url: &str, api: &str, further: &[&str]) -> Option<Way> {
-        let further = further.iter().map(|name| HostPattern::parse(name).unwrap());
-        let hosts = MediaHosts::new(further.collect());
-        hosts.way(&Url::parse(url).unwrap(), &ApiUrl::parse(api).unwrap())
+    fn client_for(url: &str, api: &str, additional: &[&str]) -> Option<RedirectClient> {
+        let additional = additional
+            .iter()
+            .map(|name| HostPattern::parse(name).unwrap());
+        let hosts = MediaHosts::new(additional.collect());
+        hosts.client_for(&Url::parse(url).unwrap(), &ApiUrl::parse(api).unwrap())
     }
 
     // Allowed are Twilio's hosts, its storage, and hosts from the settings.
@@ -104,7 +108,11 @@ mod tests {
             "https://s3-external-1.amazonaws.com/media.twiliocdn.com/x",
             "https://mms.twiliocdn.com:8443/x",
         ] {
-            assert_eq!(way(url, API, &[]), Some(Way::Guarded), "{url}");
+            assert_eq!(
+                client_for(url, API, &[]),
+                Some(RedirectClient::PublicOnly),
+                "{url}"
+            );
         }
         for url in [
             "http://mms.twiliocdn.com/x",
@@ -125,18 +133,18 @@ mod tests {
             "data:text/plain,x",
             "http://127.0.0.1:8081/x",
         ] {
-            assert_eq!(way(url, API, &[]), None, "{url}");
+            assert_eq!(client_for(url, API, &[]), None, "{url}");
         }
         assert_eq!(
-            way("https://cdn.example.com/x", API, &["cdn.example.com"]),
-            Some(Way::Guarded)
+            client_for("https://cdn.example.com/x", API, &["cdn.example.com"]),
+            Some(RedirectClient::PublicOnly)
         );
         assert_eq!(
-            way("https://a.cdn.example.com/x", API, &["*.cdn.example.com"]),
-            Some(Way::Guarded)
+            client_for("https://a.cdn.example.com/x", API, &["*.cdn.example.com"]),
+            Some(RedirectClient::PublicOnly)
         );
         assert_eq!(
-            way("https://a.cdn.example.com/x", API, &["cdn.example.com"]),
+            client_for("https://a.cdn.example.com/x", API, &["cdn.example.com"]),
             None
         );
     }
@@ -146,8 +154,8 @@ mod tests {
     fn local_api_url_allows_redirect_to_itself_only() {
         const API: &str = "http://127.0.0.1:8081";
         assert_eq!(
-            way("http://127.0.0.1:8081/media/x", API, &[]),
-            Some(Way::Same)
+            client_for("http://127.0.0.1:8081/media/x", API, &[]),
+            Some(RedirectClient::Api)
         );
         for url in [
             "http://127.0.0.1:8082/media/x",
@@ -155,7 +163,7 @@ mod tests {
             "https://127.0.0.1:8081/media/x",
             "http://127.0.0.2:8081/x",
         ] {
-            assert_eq!(way(url, API, &[]), None, "{url}");
+            assert_eq!(client_for(url, API, &[]), None, "{url}");
         }
     }
 

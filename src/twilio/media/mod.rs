@@ -20,9 +20,9 @@ use http::header::{CONTENT_TYPE, LOCATION};
 use http::{Method, StatusCode};
 use reqwest::{Response, Url};
 
-use hosts::Way;
+use hosts::RedirectClient;
 pub(crate) use hosts::{HostPattern, MediaHosts};
-use sniffing::HEAD;
+use sniffing::SNIFF_BYTES;
 pub(crate) use sniffing::sniff;
 
 use super::{CONNECT_TIMEOUT, Client, Credentials};
@@ -50,7 +50,7 @@ pub(crate) struct MediaClient {
     hosts: MediaHosts,
     clock: Arc<dyn Clock>,
     /// Client for redirect targets. It has no credentials and connects to public addresses only.
-    guarded: OnceLock<reqwest::Client>,
+    public_client: OnceLock<reqwest::Client>,
 }
 
 /// Identifies a media file at Twilio.
@@ -85,7 +85,7 @@ impl MediaClient {
         Self {
             hosts,
             clock,
-            guarded: OnceLock::new(),
+            public_client: OnceLock::new(),
         }
     }
 
@@ -97,18 +97,21 @@ impl MediaClient {
         &self,
         api: &Client,
         credentials: &Credentials,
-        at: MediaAddress,
+        address: MediaAddress,
         declared: Option<String>,
     ) -> Result<MediaStream, MediaError> {
-        let mut pauses = RETRY_DELAYS.into_iter();
+        let mut delays = RETRY_DELAYS.into_iter();
         loop {
-            match self.try_once(api, credentials, at, declared.clone()).await {
+            match self
+                .try_once(api, credentials, address, declared.clone())
+                .await
+            {
                 Ok(stream) => return Ok(stream),
                 Err(FetchFailure::Never(error)) => return Err(error),
                 Err(FetchFailure::Retry(error)) => {
                     // The injected clock, so that tests advance the delay.
-                    let pause = pauses.next().ok_or(error)?;
-                    self.clock.sleep(pause).await;
+                    let delay = delays.next().ok_or(error)?;
+                    self.clock.sleep(delay).await;
                 }
             }
         }
@@ -122,9 +125,9 @@ impl MediaClient {
         &self,
         api: &Client,
         credentials: &Credentials,
-        at: MediaAddress,
+        address: MediaAddress,
     ) -> Result<(), MediaError> {
-        let path = format!("{}.json", at.path());
+        let path = format!("{}.json", address.path());
         let request = api.request(Method::DELETE, &path, credentials);
         let request = request.map_err(unreachable)?;
         let status = request.send().await.map_err(unreachable)?.status();
@@ -138,16 +141,16 @@ impl MediaClient {
         &self,
         api: &Client,
         credentials: &Credentials,
-        at: MediaAddress,
+        address: MediaAddress,
         declared: Option<String>,
     ) -> Result<MediaStream, FetchFailure> {
         // The injected clock measures the limit, so that tests advance it. The HTTP clients have a limit in real time
         // too.
-        let mut time = self.clock.sleep(DOWNLOAD_TIMEOUT);
-        let found = {
-            let asked = pin!(self.ask(api, credentials, at));
-            match select(asked, &mut time).await {
-                Either::Left((found, _)) => found?,
+        let mut timeout = self.clock.sleep(DOWNLOAD_TIMEOUT);
+        let response = {
+            let request = pin!(self.request_file(api, credentials, address));
+            match select(request, &mut timeout).await {
+                Either::Left((response, _)) => response?,
                 Either::Right(_) => {
                     return Err(FetchFailure::Never(MediaError::new(
                         MediaErrorKind::TooSlow,
@@ -155,56 +158,60 @@ impl MediaClient {
                 }
             }
         };
-        // Fail early if the server admits that the file is too large. `counted` enforces the limit in any case.
-        let length = found.content_length();
+        // Fail early if the server admits that the file is too large. `limited_chunks` enforces the limit in any case.
+        let length = response.content_length();
         if length.is_some_and(|length| length > MAX_BYTES) {
             return Err(FetchFailure::Never(MediaError::new(
                 MediaErrorKind::TooLarge,
             )));
         }
-        let served = found.headers().get(CONTENT_TYPE);
-        let served = served.and_then(|value| Some(value.to_str().ok()?.to_owned()));
-        let mut rest = counted(found, time);
+        let served_type = response.headers().get(CONTENT_TYPE);
+        let served_type = served_type.and_then(|value| Some(value.to_str().ok()?.to_owned()));
+        let mut chunks = limited_chunks(response, timeout);
         // Read the first bytes before returning, because `MediaStream` reports the type that they show.
-        let mut begin = Vec::new();
-        while begin.len() < HEAD {
-            match rest.next().await {
+        let mut first_bytes = Vec::new();
+        while first_bytes.len() < SNIFF_BYTES {
+            match chunks.next().await {
                 None => break,
-                Some(Ok(chunk)) => begin.extend_from_slice(&chunk),
+                Some(Ok(chunk)) => first_bytes.extend_from_slice(&chunk),
                 Some(Err(error)) => return Err(FetchFailure::Never(error)),
             }
         }
         // The webhook's type takes precedence over the storage's; both are only declared types.
-        let file_type = sniff(declared.or(served), &begin);
-        Ok(MediaStream::new(file_type, length, begin, rest))
+        let file_type = sniff(declared.or(served_type), &first_bytes);
+        Ok(MediaStream::new(file_type, length, first_bytes, chunks))
     }
 
     /// Calls the API and follows its redirects to the file.
-    async fn ask(
+    async fn request_file(
         &self,
         api: &Client,
         credentials: &Credentials,
-        at: MediaAddress,
+        address: MediaAddress,
     ) -> Result<Response, FetchFailure> {
-        let request = api.request(Method::GET, &at.path(), credentials);
-        let mut response = request.map_err(again)?.send().await.map_err(again)?;
+        let request = api.request(Method::GET, &address.path(), credentials);
+        let mut response = request
+            .map_err(retryable)?
+            .send()
+            .await
+            .map_err(retryable)?;
         let mut hops = 0;
         while response.status().is_redirection() {
             hops += 1;
             let next = Some(hops)
                 .filter(|hops| *hops <= MAX_REDIRECTS)
-                .and_then(|_| target(&response));
-            let foreign = || FetchFailure::Never(MediaError::new(MediaErrorKind::ForeignHost));
+                .and_then(|_| redirect_target(&response));
+            let foreign_host = || FetchFailure::Never(MediaError::new(MediaErrorKind::ForeignHost));
             // A redirect without a usable `Location`, or one too many, is treated like one to a foreign host.
-            let next = next.ok_or_else(foreign)?;
-            let http = match self.hosts.way(&next, &api.url) {
-                Some(Way::Guarded) => self.guarded().map_err(again)?,
-                // The local stand-in serves its files itself, on an address that `guarded` would reject.
-                Some(Way::Same) => api.http().map_err(again)?,
-                None => return Err(foreign()),
+            let next = next.ok_or_else(foreign_host)?;
+            let http = match self.hosts.client_for(&next, &api.url) {
+                Some(RedirectClient::PublicOnly) => self.public_client().map_err(retryable)?,
+                // The local stand-in serves its files itself, on an address that `public_client` would reject.
+                Some(RedirectClient::Api) => api.http().map_err(retryable)?,
+                None => return Err(foreign_host()),
             };
             // Neither client adds credentials here: only `Client::request` does.
-            response = http.get(next).send().await.map_err(not_connected)?;
+            response = http.get(next).send().await.map_err(redirect_failure)?;
         }
         let status = response.status();
         match status {
@@ -222,42 +229,42 @@ impl MediaClient {
         }
     }
 
-    fn guarded(&self) -> Result<&reqwest::Client, reqwest::Error> {
-        if let Some(http) = self.guarded.get() {
+    fn public_client(&self) -> Result<&reqwest::Client, reqwest::Error> {
+        if let Some(http) = self.public_client.get() {
             return Ok(http);
         }
         // Two first calls may both build a client; `get_or_init` stores one and returns it to both.
         tls::install_provider();
         let built = reqwest::Client::builder()
             .https_only(true)
-            // `ask` checks every redirect against `MediaHosts` before it follows it.
+            // `request_file` checks every redirect against `MediaHosts` before it follows it.
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(DOWNLOAD_TIMEOUT)
             // The address is checked when the client connects, so a name cannot change its address after a check.
-            .dns_resolver(Arc::new(resolver::Guarded))
-            // A proxy would resolve the name itself and bypass `Guarded`.
+            .dns_resolver(Arc::new(resolver::PublicResolver))
+            // A proxy would resolve the name itself and bypass `PublicResolver`.
             .no_proxy()
             .user_agent(concat!("replyhook/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(self.guarded.get_or_init(|| built))
+        Ok(self.public_client.get_or_init(|| built))
     }
 }
 
-fn again(error: impl Into<super::RestError>) -> FetchFailure {
+fn retryable(error: impl Into<super::RestError>) -> FetchFailure {
     FetchFailure::Retry(unreachable(error))
 }
 
 // A name with a private address is not retried: it will not have another address a second later.
-fn not_connected(error: reqwest::Error) -> FetchFailure {
-    if resolver::is_private(&error) {
+fn redirect_failure(error: reqwest::Error) -> FetchFailure {
+    if resolver::is_private_address_error(&error) {
         return FetchFailure::Never(MediaError::new(MediaErrorKind::ForeignHost));
     }
-    again(error)
+    retryable(error)
 }
 
 // `join` resolves a relative `Location` against the URL of the response.
-fn target(response: &Response) -> Option<Url> {
+fn redirect_target(response: &Response) -> Option<Url> {
     let location = response.headers().get(LOCATION)?.to_str().ok()?;
     response.url().join(location).ok()
 }
@@ -275,15 +282,15 @@ fn unreachable(error: impl Into<super::RestError>) -> MediaError {
 /// Returns the bytes of a response as a stream that enforces the limits of time and size.
 // The state is `None` after an error, which ends the stream. The size is counted from the bytes themselves, since
 // `Content-Length` may be missing or wrong.
-fn counted(
+fn limited_chunks(
     response: Response,
-    time: BoxFuture<'static, ()>,
+    timeout: BoxFuture<'static, ()>,
 ) -> BoxStream<'static, Result<Vec<u8>, MediaError>> {
-    unfold(Some((response, time, 0_u64)), |state| async move {
-        let (mut response, mut time, so_far) = state?;
+    unfold(Some((response, timeout, 0_u64)), |state| async move {
+        let (mut response, mut timeout, received) = state?;
         let chunk = {
             let chunk = pin!(response.chunk());
-            match select(chunk, &mut time).await {
+            match select(chunk, &mut timeout).await {
                 Either::Left((chunk, _)) => chunk,
                 Either::Right(_) => {
                     return Some((Err(MediaError::new(MediaErrorKind::TooSlow)), None));
@@ -298,11 +305,11 @@ fn counted(
             }
             Err(error) => return Some((Err(unreachable(error)), None)),
         };
-        let so_far = so_far + chunk.len() as u64;
-        if so_far > MAX_BYTES {
+        let received = received + chunk.len() as u64;
+        if received > MAX_BYTES {
             return Some((Err(MediaError::new(MediaErrorKind::TooLarge)), None));
         }
-        Some((Ok(chunk), Some((response, time, so_far))))
+        Some((Ok(chunk), Some((response, timeout, received))))
     })
     // `Unfold` panics if it is polled after its end; `try_once` and the reader of the stream may do so.
     .fuse()

@@ -1,4 +1,4 @@
-//! [`Guarded`]: a DNS resolver that returns public addresses only.
+//! [`PublicResolver`]: a DNS resolver that returns public addresses only.
 //!
 //! The owner of a name decides its addresses at any moment, so they are checked when the client connects.
 
@@ -8,15 +8,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 /// The system's resolver, restricted to hosts with public addresses only.
-pub(super) struct Guarded;
+pub(super) struct PublicResolver;
 
-impl Resolve for Guarded {
+impl Resolve for PublicResolver {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
             // Port 0 is a placeholder: the client sets the port of the URL.
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let public = public_of(found)?;
-            Ok(Box::new(public.into_iter()) as Addrs)
+            let addresses = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let addresses = require_public(addresses)?;
+            Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
 }
@@ -24,22 +24,24 @@ impl Resolve for Guarded {
 /// The error for a host with a private address.
 #[derive(Debug, thiserror::Error)]
 #[error("the host name resolves to a private address")]
-struct Private;
+struct PrivateAddressError;
 
 /// Returns true if a call failed because its host has a private address.
 // The client wraps the resolver's error, so search the chain of sources.
-pub(super) fn is_private(error: &(dyn Error + 'static)) -> bool {
-    error.is::<Private>() || error.source().is_some_and(is_private)
+pub(super) fn is_private_address_error(error: &(dyn Error + 'static)) -> bool {
+    error.is::<PrivateAddressError>() || error.source().is_some_and(is_private_address_error)
 }
 
 /// Returns all addresses, or an error if one of them is private.
 // One private address rejects the host: a host that has addresses of both kinds is not trustworthy.
-fn public_of(found: impl Iterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, Private> {
-    let found: Vec<_> = found.collect();
-    if found.iter().all(|address| is_public(address.ip())) {
-        return Ok(found);
+fn require_public(
+    addresses: impl Iterator<Item = SocketAddr>,
+) -> Result<Vec<SocketAddr>, PrivateAddressError> {
+    let addresses: Vec<_> = addresses.collect();
+    if addresses.iter().all(|address| is_public(address.ip())) {
+        return Ok(addresses);
     }
-    Err(Private)
+    Err(PrivateAddressError)
 }
 
 /// Returns true for an address that is globally reachable on the internet.
@@ -74,20 +76,20 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let segments = address.segments();
     let [a, b, ..] = segments;
-    let embedded = |high: u16, low: u16| {
+    let is_embedded_public = |high: u16, low: u16| {
         let [a, b] = high.to_be_bytes();
         let [c, d] = low.to_be_bytes();
         is_public_v4(Ipv4Addr::new(a, b, c, d))
     };
     // NAT64 and 6to4 addresses contain an IPv4 address, to which the network forwards packets: check that one.
     if let [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] = segments {
-        return embedded(high, low);
+        return is_embedded_public(high, low);
     }
     // Only 2000::/3 is allocated for global use. Teredo and other protocols (2001::/23) and documentation
     // (2001:db8::/32, 3fff::/20) are parts of it. IPv4-mapped addresses are outside it.
-    let is_given_out = a & 0xe000 == 0x2000;
+    let is_allocated = a & 0xe000 == 0x2000;
     let is_special = (a == 0x2001 && (b < 0x200 || b == 0xdb8)) || (a == 0x3fff && b < 0x1000);
-    is_given_out && !is_special
+    is_allocated && !is_special
 }
 
 #[cfg(test)]
@@ -157,7 +159,9 @@ mod tests {
     fn host_with_any_private_address_is_rejected() {
         let addresses = |texts: &[&str]| {
             let parsed: Vec<SocketAddr> = texts.iter().map(|text| text.parse().unwrap()).collect();
-            public_of(parsed.into_iter()).ok().map(|found| found.len())
+            require_public(parsed.into_iter())
+                .ok()
+                .map(|found| found.len())
         };
         assert_eq!(
             addresses(&["8.8.8.8:443", "[2606:4700::1111]:443"]),

@@ -7,15 +7,15 @@ use infer::MatcherType;
 use crate::handler::FileType;
 
 /// Number of bytes that [`sniff`] examines.
-pub(super) const HEAD: usize = 8192;
+pub(super) const SNIFF_BYTES: usize = 8192;
 /// Extension of a file whose type is unknown or could be harmful.
-const UNKNOWN: &str = "bin";
+const UNKNOWN_EXTENSION: &str = "bin";
 
-/// Detects the type of a file from its first bytes, `begin`.
-pub(crate) fn sniff(declared: Option<String>, begin: &[u8]) -> FileType {
-    let found = infer::get(&begin[..begin.len().min(HEAD)]);
+/// Detects the type of a file from its first bytes.
+pub(crate) fn sniff(declared: Option<String>, first_bytes: &[u8]) -> FileType {
+    let found = infer::get(&first_bytes[..first_bytes.len().min(SNIFF_BYTES)]);
     // Programs, scripts and pages get no extension of their own, so that opening a saved file never runs it.
-    let harmless = |kind: &infer::Type| {
+    let is_harmless = |kind: &infer::Type| {
         !matches!(
             kind.matcher_type(),
             MatcherType::App | MatcherType::Text | MatcherType::Custom
@@ -25,8 +25,8 @@ pub(crate) fn sniff(declared: Option<String>, begin: &[u8]) -> FileType {
         declared,
         found.map(|found| found.mime_type()),
         found
-            .filter(harmless)
-            .map_or(UNKNOWN, |found| found.extension()),
+            .filter(is_harmless)
+            .map_or(UNKNOWN_EXTENSION, |found| found.extension()),
     )
 }
 
@@ -37,8 +37,8 @@ mod tests {
     // The declared type never decides the extension, so programs and pages are saved as .bin.
     #[test]
     fn threat_35_media_type_is_sniffed_from_content() {
-        let sniffed = |begin: &[u8]| {
-            let found = sniff(Some("image/jpeg".to_owned()), begin);
+        let sniffed = |first_bytes: &[u8]| {
+            let found = sniff(Some("image/jpeg".to_owned()), first_bytes);
             assert_eq!(found.declared.as_deref(), Some("image/jpeg"));
             (found.sniffed, found.extension)
         };
@@ -51,13 +51,13 @@ mod tests {
         assert_eq!(sniffed(b"BEGIN:VCARD\n"), (None, "bin"));
         assert_eq!(sniffed(b""), (None, "bin"));
         // The extension must not make a program run or a page open in a browser.
-        for begin in [
+        for first_bytes in [
             &b"MZ\x90\0"[..],
             b"\x7fELF\x02\x01\x01\0",
             b"<!DOCTYPE html><script>",
             b"#!/bin/sh\n",
         ] {
-            assert_eq!(sniffed(begin).1, "bin", "{begin:?}");
+            assert_eq!(sniffed(first_bytes).1, "bin", "{first_bytes:?}");
         }
     }
 }

@@ -63,7 +63,7 @@ async fn invalid_control_request_is_rejected_with_reason() {
             "{seconds}"
         );
     }
-    assert_eq!(bench.server.asked().len(), 0);
+    assert_eq!(bench.server.requests().len(), 0);
     assert_eq!(
         bench.remote.get(&["conversations"]).await.unwrap(),
         json!([])
@@ -74,10 +74,10 @@ async fn invalid_control_request_is_rejected_with_reason() {
 #[tokio::test]
 async fn conversation_list_is_newest_first_with_unread_count() {
     let bench = Bench::new().await;
-    bench.server.twiml("/sms", "<Message>yes?</Message>");
+    bench.server.queue_twiml("/sms", "<Message>yes?</Message>");
     bench.says("one").await;
     bench
-        .sends(json!({"from": BEN, "to": SMS, "body": "two"}))
+        .send_message(json!({"from": BEN, "to": SMS, "body": "two"}))
         .await;
     let all = bench.remote.get(&["conversations"]).await.unwrap();
     let users: Vec<_> = all
@@ -92,7 +92,7 @@ async fn conversation_list_is_newest_first_with_unread_count() {
         (&json!(1), &json!(SMS))
     );
     let shown = bench.conversation(BEN).await;
-    let said: Vec<_> = shown
+    let messages: Vec<_> = shown
         .iter()
         .map(|m| {
             (
@@ -101,7 +101,7 @@ async fn conversation_list_is_newest_first_with_unread_count() {
             )
         })
         .collect();
-    assert_eq!(said, [("in", "two"), ("out", "yes?")]);
+    assert_eq!(messages, [("in", "two"), ("out", "yes?")]);
     let all = bench.remote.get(&["conversations"]).await.unwrap();
     assert_eq!(all[0]["unread"], 0);
     assert_eq!(
@@ -113,7 +113,7 @@ async fn conversation_list_is_newest_first_with_unread_count() {
 #[tokio::test]
 async fn exchange_shows_full_request_and_response_without_secrets() {
     let bench = Bench::new().await;
-    bench.server.twiml("/sms", "<Message>hi</Message>");
+    bench.server.queue_twiml("/sms", "<Message>hi</Message>");
     let answer = bench.says("look at me").await;
     let sid = answer["message_sid"].as_str().unwrap();
     let all = bench.remote.get(&["exchanges"]).await.unwrap();
@@ -158,7 +158,7 @@ async fn exchange_shows_full_request_and_response_without_secrets() {
 #[tokio::test]
 async fn event_stream_reports_messages_exchanges_and_statuses() {
     let bench = Bench::new().await;
-    bench.server.twiml("/sms", "<Message>hi</Message>");
+    bench.server.queue_twiml("/sms", "<Message>hi</Message>");
     let mut events = bench.remote.events().await.unwrap();
     bench.says("hello").await;
     let mut names = Vec::new();
@@ -177,13 +177,17 @@ async fn conversation_exports_as_rust_test() {
     let bench = Bench::new().await;
     bench
         .server
-        .twiml("/sms", "<Message>He said \"hi\"</Message>");
-    bench.server.twiml("/sms", "");
+        .queue_twiml("/sms", "<Message>He said \"hi\"</Message>");
+    bench.server.queue_twiml("/sms", "");
     bench
-        .sends(json!({"from": ANA, "to": WHATSAPP, "body": "line\none", "profile_name": "Ana"}))
+        .send_message(
+            json!({"from": ANA, "to": WHATSAPP, "body": "line\none", "profile_name": "Ana"}),
+        )
         .await;
     bench
-        .sends(json!({"from": ANA, "to": WHATSAPP, "button": {"text": "Yes", "payload": "y"}}))
+        .send_message(
+            json!({"from": ANA, "to": WHATSAPP, "button": {"text": "Yes", "payload": "y"}}),
+        )
         .await;
     let test = bench
         .remote
@@ -202,8 +206,8 @@ async fn conversation_exports_as_rust_test() {
 #[tokio::test]
 async fn reset_clears_emulator_state() {
     let bench = Bench::new().await;
-    bench.server.twiml("/sms", "<Message>hi</Message>");
-    bench.faults(json!({"duplicate": 1})).await;
+    bench.server.queue_twiml("/sms", "<Message>hi</Message>");
+    bench.set_faults(json!({"duplicate": 1})).await;
     bench.says("hello").await;
     bench.remote.post(&["reset"], &json!({})).await.unwrap();
     for path in ["conversations", "exchanges", "debugger"] {

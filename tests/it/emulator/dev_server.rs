@@ -4,13 +4,15 @@ use replyhook::clock::SignedDuration;
 use replyhook::{App, Context, InboundMessage};
 use serde_json::json;
 
-use super::{ANA, WHATSAPP, attempts, bodies, desk, echo_desk, until};
+use super::{
+    ANA, WHATSAPP, attempts, bodies, start_dev_server, start_echo_server, wait_for_message,
+};
 
 // The bot replies, and the state shows its handler, its pending messages and an open window that closes after 24
 // hours.
 #[tokio::test]
 async fn conversation_state_follows_emulator_clock() {
-    let (desk, remote) = echo_desk().await;
+    let (dev_server, remote) = start_echo_server().await;
     let message = json!({"from": ANA, "to": WHATSAPP, "body": "hello"});
     let answer = remote.post(&["messages"], &message).await.unwrap();
     assert_eq!(bodies(&answer), ["hello"]);
@@ -25,13 +27,13 @@ async fn conversation_state_follows_emulator_clock() {
         state["window"]["open"], false,
         "the server is on the emulator's clock"
     );
-    desk.stop().await;
+    dev_server.stop().await;
 }
 
 // At the deadline the emulator gets an empty response; the reply follows when the handler finishes.
 #[tokio::test]
 async fn slow_handler_replies_via_rest_api() {
-    let (desk, remote) = echo_desk().await;
+    let (dev_server, remote) = start_echo_server().await;
     remote
         .put(&["faults"], &json!({"handler_ms": 20_000}))
         .await
@@ -41,22 +43,22 @@ async fn slow_handler_replies_via_rest_api() {
         let remote = remote.clone();
         tokio::spawn(async move { remote.post(&["messages"], &message).await })
     };
-    desk.wait_for_handler_call(0).await;
-    desk.clock().advance(SignedDuration::from_secs(10));
+    dev_server.wait_for_handler_call(0).await;
+    dev_server.clock().advance(SignedDuration::from_secs(10));
     let answer = sending.await.unwrap().unwrap();
     assert_eq!(bodies(&answer), Vec::<&str>::new());
     assert!(answer["twiml"].as_str().unwrap().ends_with("<Response/>"));
-    desk.clock().advance(SignedDuration::from_secs(10));
-    until(&remote, ANA, |m| {
+    dev_server.clock().advance(SignedDuration::from_secs(10));
+    wait_for_message(&remote, ANA, |m| {
         m["body"] == "slow" && m["status"] == "read"
     })
     .await;
-    desk.stop().await;
+    dev_server.stop().await;
 }
 
 #[tokio::test]
 async fn failing_handler_triggers_fallback_call() {
-    let (desk, remote) = echo_desk().await;
+    let (dev_server, remote) = start_echo_server().await;
     remote
         .put(&["faults"], &json!({"handler_fails": true}))
         .await
@@ -66,26 +68,26 @@ async fn failing_handler_triggers_fallback_call() {
     let statuses: Vec<_> = attempts(&answer).into_iter().map(|row| row.1).collect();
     assert_eq!(statuses, [Some(500), Some(200)]);
     assert_eq!(bodies(&answer), Vec::<&str>::new());
-    desk.stop().await;
+    dev_server.stop().await;
 }
 
 // After a reset, a MessageSid that was a duplicate before is a new message.
 #[tokio::test]
 async fn reset_clears_server_store() {
-    let (desk, remote) = echo_desk().await;
+    let (dev_server, remote) = start_echo_server().await;
     let message = json!({"from": ANA, "to": WHATSAPP, "body": "one", "params": {"MessageSid": format!("SM{:032}", 1)}});
     remote.post(&["messages"], &message).await.unwrap();
     remote.post(&["messages"], &message).await.unwrap();
     assert_eq!(
-        desk.handler_calls(),
+        dev_server.handler_calls(),
         1,
         "the same MessageSid is the same message"
     );
     remote.post(&["reset"], &json!({})).await.unwrap();
     let answer = remote.post(&["messages"], &message).await.unwrap();
-    assert_eq!(desk.handler_calls(), 2, "the store was cleared");
+    assert_eq!(dev_server.handler_calls(), 2, "the store was cleared");
     assert_eq!(bodies(&answer), ["one"]);
-    desk.stop().await;
+    dev_server.stop().await;
 }
 
 async fn shouting(_cx: Context, message: InboundMessage) -> String {
@@ -95,12 +97,13 @@ async fn shouting(_cx: Context, message: InboundMessage) -> String {
 // A redelivery after a restart gets the saved response, and the handler does not run again.
 #[tokio::test]
 async fn custom_handler_restart_keeps_saved_responses() {
-    let (mut desk, remote) = desk(App::builder().handler(shouting)).await;
-    assert_eq!(desk.handler_name(), Some("your handler"));
+    let (mut dev_server, remote) = start_dev_server(App::builder().handler(shouting)).await;
+    assert_eq!(dev_server.handler_name(), Some("your handler"));
     let message = json!({"from": ANA, "to": WHATSAPP, "body": "hello"});
     let answer = remote.post(&["messages"], &message).await.unwrap();
     assert_eq!(bodies(&answer), ["HELLO"]);
-    desk.restart(App::builder().handler(shouting))
+    dev_server
+        .restart(App::builder().handler(shouting))
         .await
         .unwrap();
     let sid = answer["message_sid"].as_str().unwrap();
@@ -109,6 +112,6 @@ async fn custom_handler_restart_keeps_saved_responses() {
         .await
         .unwrap();
     assert_eq!(again["twiml"], answer["twiml"]);
-    assert_eq!(desk.handler_calls(), 1);
-    desk.stop().await;
+    assert_eq!(dev_server.handler_calls(), 1);
+    dev_server.stop().await;
 }

@@ -15,7 +15,7 @@ use replyhook::{App, DevServer, DevServerOptions};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::support::Scripted;
+use crate::support::ScriptedServer;
 
 const ANA: &str = "whatsapp:+15550001111";
 const BEN: &str = "+15550004444";
@@ -26,7 +26,7 @@ const SMS: &str = "+15005550006";
 struct Bench {
     remote: EmulatorClient,
     emulator: Emulator,
-    server: Scripted,
+    server: ScriptedServer,
 }
 
 impl Bench {
@@ -37,7 +37,7 @@ impl Bench {
 
     /// Like [`new`](Self::new), with a fragment of the webhook URL and changed options.
     async fn with(fragment: &str, change: impl FnOnce(&mut EmulatorOptions)) -> Self {
-        let server = Scripted::start().await;
+        let server = ScriptedServer::start().await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut options = EmulatorOptions::new(format!("{}/sms{fragment}", server.url()));
         options.fallback = Some(format!("{}/fallback", server.url()));
@@ -54,19 +54,19 @@ impl Bench {
     }
 
     async fn says(&self, body: &str) -> Value {
-        self.sends(json!({"from": ANA, "to": WHATSAPP, "body": body}))
+        self.send_message(json!({"from": ANA, "to": WHATSAPP, "body": body}))
             .await
     }
 
-    async fn sends(&self, message: Value) -> Value {
+    async fn send_message(&self, message: Value) -> Value {
         self.remote.post(&["messages"], &message).await.unwrap()
     }
 
-    async fn faults(&self, faults: Value) {
+    async fn set_faults(&self, faults: Value) {
         self.remote.put(&["faults"], &faults).await.unwrap();
     }
 
-    async fn codes(&self) -> Vec<u64> {
+    async fn debugger_codes(&self) -> Vec<u64> {
         let entries = self.remote.get(&["debugger"]).await.unwrap();
         let entries = entries.as_array().unwrap().iter();
         entries
@@ -80,12 +80,16 @@ impl Bench {
     }
 
     /// Waits until a message of the user's conversation fulfills the condition, and returns it.
-    async fn until(&self, user: &str, holds: impl Fn(&Value) -> bool) -> Value {
-        until(&self.remote, user, holds).await
+    async fn wait_for_message(&self, user: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        wait_for_message(&self.remote, user, holds).await
     }
 }
 
-async fn until(remote: &EmulatorClient, user: &str, holds: impl Fn(&Value) -> bool) -> Value {
+async fn wait_for_message(
+    remote: &EmulatorClient,
+    user: &str,
+    holds: impl Fn(&Value) -> bool,
+) -> Value {
     let found = tokio::time::timeout(Duration::from_secs(20), async {
         loop {
             let shown = remote.get(&["conversations", user]).await.unwrap();
@@ -99,19 +103,19 @@ async fn until(remote: &EmulatorClient, user: &str, holds: impl Fn(&Value) -> bo
 }
 
 /// Starts a dev server with its emulator.
-async fn desk(builder: replyhook::AppBuilder) -> (DevServer, EmulatorClient) {
+async fn start_dev_server(builder: replyhook::AppBuilder) -> (DevServer, EmulatorClient) {
     let mut options = DevServerOptions::default();
     options.emulator_port = Some(0);
     options.port = Some(0);
-    let desk = DevServer::start(builder, Sources::default(), options)
+    let dev_server = DevServer::start(builder, Sources::default(), options)
         .await
         .unwrap();
-    let remote = EmulatorClient::new(desk.emulator().url()).unwrap();
-    (desk, remote)
+    let remote = EmulatorClient::new(dev_server.emulator().url()).unwrap();
+    (dev_server, remote)
 }
 
-async fn echo_desk() -> (DevServer, EmulatorClient) {
-    desk(App::builder()).await
+async fn start_echo_server() -> (DevServer, EmulatorClient) {
+    start_dev_server(App::builder()).await
 }
 
 /// Path, status and Twilio error code of each attempt.

@@ -51,14 +51,14 @@ impl Bench {
 #[tokio::test]
 async fn inbound_media_requires_login_and_signed_link() {
     let bench = Bench::new().await;
-    bench.server.twiml("/sms", "");
+    bench.server.queue_twiml("/sms", "");
     let data = crate::support::base64_of(PIXEL);
     let media = json!([{"data": data, "content_type": "image/png", "filename": "p.png"}]);
     let answer = bench
-        .sends(json!({"from": ANA, "to": WHATSAPP, "media": media}))
+        .send_message(json!({"from": ANA, "to": WHATSAPP, "media": media}))
         .await;
     assert!(answer["message_sid"].as_str().unwrap().starts_with("MM"));
-    let form = bench.server.asked().remove(0).form;
+    let form = bench.server.requests().remove(0).form;
     assert_eq!(form.get("NumMedia"), Some("1"));
     assert_eq!(form.get("MediaContentType0"), Some("image/png"));
     assert_eq!(form.get("MessageType"), Some("image"));
@@ -75,7 +75,7 @@ async fn inbound_media_requires_login_and_signed_link() {
             .status(),
         401
     );
-    bench.faults(json!({"media_404": 1})).await;
+    bench.set_faults(json!({"media_404": 1})).await;
     assert_eq!(bench.get(url, login).await.status(), 404);
     let redirect = bench.get(url, login).await;
     assert_eq!(redirect.status(), 307);
@@ -107,7 +107,7 @@ async fn reply_media_is_fetched_and_missing_file_fails() {
     let bench = Bench::new().await;
     let png = vec![("content-type", "image/png".to_owned())];
     bench.server.script("/a.png", (200, png, PIXEL.to_vec()));
-    bench.server.twiml(
+    bench.server.queue_twiml(
         "/sms",
         "<Message><Body>Look</Body><Media>/a.png</Media></Message>\
          <Message><Media>/missing.png</Media></Message>",
@@ -120,9 +120,9 @@ async fn reply_media_is_fetched_and_missing_file_fails() {
     let src = format!("{}{}", bench.emulator.url(), media["src"].as_str().unwrap());
     assert_eq!(bench.get(&src, None).await.bytes().await.unwrap(), PIXEL);
     bench
-        .until(ANA, |message| message["error_code"] == 63019)
+        .wait_for_message(ANA, |message| message["error_code"] == 63019)
         .await;
-    assert_eq!(bench.codes().await, [63019]);
+    assert_eq!(bench.debugger_codes().await, [63019]);
 }
 
 // As Twilio does, the emulator confirms the opt-out itself, and rejects the bot's messages with 21610 until START.
@@ -131,24 +131,24 @@ async fn sms_stop_is_confirmed_and_blocks_outbound() {
     let bench = Bench::new().await;
     bench
         .server
-        .twiml("/sms", "<Message>from the bot</Message>");
+        .queue_twiml("/sms", "<Message>from the bot</Message>");
     let stop = json!({"from": BEN, "to": SMS, "body": " Stop "});
-    let answer = bench.sends(stop.clone()).await;
+    let answer = bench.send_message(stop.clone()).await;
     assert_eq!(
         attempts(&answer)[0].1,
         Some(200),
         "Twilio calls the webhook for STOP, too"
     );
-    assert_eq!(bench.server.asked()[0].form.get("OptOutType"), None);
+    assert_eq!(bench.server.requests()[0].form.get("OptOutType"), None);
     let [confirmation] = bodies(&answer)[..] else {
         panic!("{answer}")
     };
     assert!(confirmation.contains("unsubscribed"), "{confirmation}");
-    assert_eq!(bench.codes().await, [21610]);
+    assert_eq!(bench.debugger_codes().await, [21610]);
     assert_eq!(bench.text(BEN, SMS, "news").await, Err(Some(21610)));
 
     bench
-        .sends(json!({"from": BEN, "to": SMS, "body": "START"}))
+        .send_message(json!({"from": BEN, "to": SMS, "body": "START"}))
         .await;
     assert!(bench.text(BEN, SMS, "news").await.is_ok());
 }
@@ -159,7 +159,7 @@ async fn whatsapp_stop_is_left_to_bot() {
     let bench = Bench::new().await;
     bench
         .server
-        .twiml("/sms", "<Message>from the bot</Message>");
+        .queue_twiml("/sms", "<Message>from the bot</Message>");
     assert_eq!(bodies(&bench.says("STOP").await), ["from the bot"]);
     assert!(bench.text(ANA, WHATSAPP, "news").await.is_ok());
 }
@@ -173,14 +173,14 @@ async fn closed_window_fails_text_but_not_template() {
         options.status_callback = Some(format!("{origin}/status"));
     })
     .await;
-    bench.server.twiml("/sms", "");
-    bench.server.answers("/status", 204, "", "");
+    bench.server.queue_twiml("/sms", "");
+    bench.server.queue_response("/status", 204, "", "");
     bench.says("hi").await;
     let advance = json!({"advance_seconds": 25 * 3600});
     bench.remote.post(&["clock"], &advance).await.unwrap();
     let sid = bench.text(ANA, WHATSAPP, "news").await.unwrap();
     let failed = bench
-        .until(ANA, |message| {
+        .wait_for_message(ANA, |message| {
             message["sid"] == sid.as_str() && message["status"] == "failed"
         })
         .await;
@@ -190,73 +190,73 @@ async fn closed_window_fails_text_but_not_template() {
     let template = NewMessage::template(ANA, content, values).from(WHATSAPP);
     let sent = bench.send(template).await.unwrap().sid.to_string();
     bench
-        .until(ANA, |message| {
+        .wait_for_message(ANA, |message| {
             message["sid"] == sent.as_str() && message["status"] == "read"
         })
         .await;
-    let told: Vec<_> = bench
+    let callbacks: Vec<_> = bench
         .server
-        .asked_at("/status")
+        .requests_to("/status")
         .into_iter()
-        .filter(|asked| asked.form.get("MessageSid") == Some(&sid))
+        .filter(|request| request.form.get("MessageSid") == Some(&sid))
         .collect();
-    assert_eq!(told.len(), 1);
+    assert_eq!(callbacks.len(), 1);
     for (name, value) in [
         ("MessageStatus", "failed"),
         ("ErrorCode", "63016"),
         ("ChannelPrefix", "whatsapp"),
     ] {
-        assert_eq!(told[0].form.get(name), Some(value), "{name}");
+        assert_eq!(callbacks[0].form.get(name), Some(value), "{name}");
     }
     bench.says("I am back").await;
     let sid = bench.text(ANA, WHATSAPP, "hello").await.unwrap();
     bench
-        .until(ANA, |message| {
+        .wait_for_message(ANA, |message| {
             message["sid"] == sid.as_str() && message["status"] == "read"
         })
         .await;
 }
 
-async fn statuses(bench: &Bench, to: &str, from: &str, last: &str) -> Vec<String> {
+async fn received_statuses(bench: &Bench, to: &str, from: &str, last: &str) -> Vec<String> {
     let callback = format!("{}/status", bench.server.url());
-    let before = bench.server.asked_at("/status").len();
+    let before = bench.server.requests_to("/status").len();
     let message = NewMessage::text(to, "news")
         .from(from)
         .status_callback(callback);
     bench.send(message).await.unwrap();
-    let told = tokio::time::timeout(Duration::from_secs(20), async {
+    let callbacks = tokio::time::timeout(Duration::from_secs(20), async {
         loop {
-            let asked = bench.server.asked_at("/status");
-            let told: Vec<String> = asked[before..]
+            let requests = bench.server.requests_to("/status");
+            let statuses: Vec<String> = requests[before..]
                 .iter()
-                .map(|asked| asked.form.get("MessageStatus").unwrap().to_owned())
+                .map(|request| request.form.get("MessageStatus").unwrap().to_owned())
                 .collect();
-            if told.len() == 3 || told.iter().any(|status| status == last) {
-                return told;
+            if statuses.len() == 3 || statuses.iter().any(|status| status == last) {
+                return statuses;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     });
-    told.await.expect("no callbacks")
+    callbacks.await.expect("no callbacks")
 }
 
 #[tokio::test]
 async fn status_callbacks_arrive_in_order_unless_reordered() {
     let bench = Bench::new().await;
-    bench.server.twiml("/sms", "");
-    bench.server.answers("/status", 204, "", "");
+    bench.server.queue_twiml("/sms", "");
+    bench.server.queue_response("/status", 204, "", "");
     bench.says("hi").await;
     assert_eq!(
-        statuses(&bench, ANA, WHATSAPP, "read").await,
+        received_statuses(&bench, ANA, WHATSAPP, "read").await,
         ["sent", "delivered", "read"]
     );
     assert_eq!(
-        statuses(&bench, BEN, SMS, "delivered").await,
+        received_statuses(&bench, BEN, SMS, "delivered").await,
         ["sent", "delivered"]
     );
-    bench.faults(json!({"reorder_status": true})).await;
+    bench.set_faults(json!({"reorder_status": true})).await;
     assert_eq!(
-        statuses(&bench, ANA, WHATSAPP, "sent").await,
+        received_statuses(&bench, ANA, WHATSAPP, "sent").await,
         ["read", "delivered", "sent"]
     );
 }
@@ -270,36 +270,42 @@ async fn status_callback_retries_per_url_and_hides_password() {
         options.status_callback = Some(format!("{origin}/status#rc=2&rp=5xx"));
     })
     .await;
-    bench.server.twiml("/sms", "<Message>hi</Message>");
-    bench.server.answers("/status", 503, "", "");
-    bench.server.answers("/status", 503, "", "");
-    let asks = vec![("www-authenticate", "Basic realm=\"x\"".to_owned())];
-    bench.server.script("/status", (401, asks, Vec::new()));
-    bench.server.answers("/status", 204, "", "");
+    bench.server.queue_twiml("/sms", "<Message>hi</Message>");
+    bench.server.queue_response("/status", 503, "", "");
+    bench.server.queue_response("/status", 503, "", "");
+    let auth_headers = vec![("www-authenticate", "Basic realm=\"x\"".to_owned())];
+    bench
+        .server
+        .script("/status", (401, auth_headers, Vec::new()));
+    bench.server.queue_response("/status", 204, "", "");
     bench.says("hello").await;
     bench
-        .until(ANA, |message| message["status"] == "read")
+        .wait_for_message(ANA, |message| message["status"] == "read")
         .await;
-    let told = tokio::time::timeout(Duration::from_secs(20), async {
-        while bench.server.asked_at("/status").len() < 6 {
+    let callbacks = tokio::time::timeout(Duration::from_secs(20), async {
+        while bench.server.requests_to("/status").len() < 6 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     });
-    told.await
+    callbacks
+        .await
         .expect("six calls: two that failed, one without a password, three statuses");
-    let asked = bench.server.asked_at("/status");
-    let statuses: Vec<_> = asked
+    let requests = bench.server.requests_to("/status");
+    let statuses: Vec<_> = requests
         .iter()
-        .map(|asked| asked.form.get("MessageStatus").unwrap())
+        .map(|request| request.form.get("MessageStatus").unwrap())
         .collect();
     assert_eq!(
         statuses,
         ["sent", "sent", "sent", "sent", "delivered", "read"]
     );
-    assert!(!asked[0].headers.contains_key("authorization"));
-    assert_eq!(asked[3].headers["authorization"], "Basic Ym9iOnMzY3JldA==");
+    assert!(!requests[0].headers.contains_key("authorization"));
+    assert_eq!(
+        requests[3].headers["authorization"],
+        "Basic Ym9iOnMzY3JldA=="
+    );
     assert!(
-        asked[0].headers["host"]
+        requests[0].headers["host"]
             .to_str()
             .unwrap()
             .starts_with("127.0.0.1")
@@ -313,13 +319,13 @@ async fn status_callback_retries_per_url_and_hides_password() {
 #[tokio::test]
 async fn message_to_business_scoped_id_reaches_users_phone() {
     let bench = Bench::new().await;
-    bench.server.twiml("/sms", "");
+    bench.server.queue_twiml("/sms", "");
     bench.says("hi").await;
-    let form = bench.server.asked().remove(0).form;
+    let form = bench.server.requests().remove(0).form;
     let id = form.get("ExternalUserId").unwrap();
     let sid = bench.text(id, WHATSAPP, "by your id").await.unwrap();
     bench
-        .until(ANA, |message| {
+        .wait_for_message(ANA, |message| {
             message["sid"] == sid.as_str() && message["status"] == "read"
         })
         .await;
@@ -329,7 +335,7 @@ async fn message_to_business_scoped_id_reaches_users_phone() {
 #[tokio::test]
 async fn rest_api_rejects_invalid_messages_and_injects_errors() {
     let bench = Bench::new().await;
-    bench.server.twiml("/sms", "");
+    bench.server.queue_twiml("/sms", "");
     bench.says("hi").await;
     for (to, from, body, code) in [
         ("whatsapp:nobody", WHATSAPP, "x", 21211),
@@ -354,7 +360,7 @@ async fn rest_api_rejects_invalid_messages_and_injects_errors() {
     let rejected = bench.send(unreachable).await.unwrap_err();
     assert_eq!(rejected.code().map(|code| code.0), Some(21609));
     let fault = json!({"rest_error": {"status": 400, "code": 21611, "times": 2}});
-    bench.faults(fault).await;
+    bench.set_faults(fault).await;
     assert_eq!(bench.text(ANA, WHATSAPP, "x").await, Err(Some(21611)));
     assert_eq!(bench.text(ANA, WHATSAPP, "x").await, Err(Some(21611)));
     assert!(bench.text(ANA, WHATSAPP, "x").await.is_ok());
@@ -364,17 +370,17 @@ async fn rest_api_rejects_invalid_messages_and_injects_errors() {
 #[tokio::test]
 async fn reply_loop_is_reported_and_continues() {
     let bench = Bench::new().await;
-    bench.server.twiml("/sms", "<Message>again</Message>");
+    bench.server.queue_twiml("/sms", "<Message>again</Message>");
     for _ in 0..17 {
         assert_eq!(bodies(&bench.says("again").await), ["again"]);
     }
-    assert_eq!(bench.codes().await, [14107]);
+    assert_eq!(bench.debugger_codes().await, [14107]);
 }
 
 #[tokio::test]
 async fn message_resource_matches_twilio_schema() {
     let bench = Bench::new().await;
-    bench.server.twiml("/sms", "");
+    bench.server.queue_twiml("/sms", "");
     bench.says("hi").await;
     let (account, token) = (bench.emulator.account_sid(), bench.emulator.auth_token());
     let url = format!(

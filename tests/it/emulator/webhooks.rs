@@ -9,16 +9,18 @@ use crate::support::silent_port;
 #[tokio::test]
 async fn whatsapp_webhook_has_real_parameters_and_valid_signature() {
     let bench = Bench::new().await;
-    bench.server.twiml("/sms", "<Message>Hi Ana</Message>");
+    bench
+        .server
+        .queue_twiml("/sms", "<Message>Hi Ana</Message>");
     let answer = bench
-        .sends(
+        .send_message(
             json!({"from": ANA, "to": WHATSAPP, "body": "Olá + 100% & 👍", "profile_name": "Zoë"}),
         )
         .await;
     assert_eq!(attempts(&answer), [("sms".to_owned(), Some(200), None)]);
     assert_eq!(bodies(&answer), ["Hi Ana"]);
 
-    let asked = bench.server.asked().remove(0);
+    let request = bench.server.requests().remove(0);
     let sid = answer["message_sid"].as_str().unwrap();
     for (name, value) in [
         ("MessageSid", sid),
@@ -37,21 +39,21 @@ async fn whatsapp_webhook_has_real_parameters_and_valid_signature() {
         ("ReferralNumMedia", "0"),
         ("ApiVersion", "2010-04-01"),
     ] {
-        assert_eq!(asked.form.get(name), Some(value), "{name}");
+        assert_eq!(request.form.get(name), Some(value), "{name}");
     }
-    let id = asked.form.get("ExternalUserId").unwrap();
+    let id = request.form.get("ExternalUserId").unwrap();
     assert!(id.starts_with("whatsapp:US."), "{id}");
-    assert_eq!(asked.headers["user-agent"], "TwilioProxy/1.1");
-    assert!(asked.headers.contains_key("i-twilio-idempotency-token"));
+    assert_eq!(request.headers["user-agent"], "TwilioProxy/1.1");
+    assert!(request.headers.contains_key("i-twilio-idempotency-token"));
 
     let url = PublicUrl::parse(bench.server.url()).unwrap().0;
     let token = bench.emulator.auth_token().clone();
     let verifier = SignatureVerifier::new(url, [token]).unwrap();
-    let body = asked.form.encode();
+    let body = request.form.encode();
     let outcome = verifier.verify(&UnverifiedRequest {
-        method: &asked.method,
+        method: &request.method,
         target: "/sms",
-        headers: &asked.headers,
+        headers: &request.headers,
         body: body.as_bytes(),
     });
     assert!(outcome.is_ok(), "{outcome:?}");
@@ -61,16 +63,16 @@ async fn whatsapp_webhook_has_real_parameters_and_valid_signature() {
 #[tokio::test]
 async fn webhook_parameters_depend_on_channel_and_identity() {
     let bench = Bench::new().await;
-    bench.server.twiml("/sms", "");
+    bench.server.queue_twiml("/sms", "");
     bench
-        .sends(json!({"from": BEN, "to": SMS, "body": "x".repeat(161)}))
+        .send_message(json!({"from": BEN, "to": SMS, "body": "x".repeat(161)}))
         .await;
     let user = "whatsapp:US.13491208655302741918";
     bench
-        .sends(json!({"from": user, "to": WHATSAPP, "button": {"text": "Yes", "payload": "confirm:42"}}))
+        .send_message(json!({"from": user, "to": WHATSAPP, "button": {"text": "Yes", "payload": "confirm:42"}}))
         .await;
-    let asked = bench.server.asked();
-    let (sms, button) = (&asked[0].form, &asked[1].form);
+    let requests = bench.server.requests();
+    let (sms, button) = (&requests[0].form, &requests[1].form);
     assert_eq!(sms.get("NumSegments"), Some("2"));
     assert_eq!(sms.get("FromCountry"), Some("US"));
     assert_eq!(sms.get("ProfileName"), None);
@@ -108,8 +110,12 @@ async fn invalid_webhook_response_calls_fallback_with_error_code() {
         (200, "text/xml", &long, 11750),
     ] {
         let bench = Bench::new().await;
-        bench.server.answers("/sms", status, content_type, body);
-        bench.server.twiml("/fallback", "<Message>Sorry</Message>");
+        bench
+            .server
+            .queue_response("/sms", status, content_type, body);
+        bench
+            .server
+            .queue_twiml("/fallback", "<Message>Sorry</Message>");
         let answer = bench.says("hi").await;
         let primary = ("sms".to_owned(), Some(u64::from(status)), Some(code));
         let fallback = ("fallback".to_owned(), Some(200), None);
@@ -119,12 +125,12 @@ async fn invalid_webhook_response_calls_fallback_with_error_code() {
             "{content_type} {body:.40}"
         );
         assert_eq!(bodies(&answer), ["Sorry"]);
-        assert_eq!(bench.codes().await, [code]);
-        let asked = bench.server.asked_at("/fallback").remove(0).form;
-        assert_eq!(asked.get("ErrorCode"), Some(code.to_string().as_str()));
+        assert_eq!(bench.debugger_codes().await, [code]);
+        let form = bench.server.requests_to("/fallback").remove(0).form;
+        assert_eq!(form.get("ErrorCode"), Some(code.to_string().as_str()));
         let failed = format!("{}/sms", bench.server.url());
-        assert_eq!(asked.get("ErrorUrl"), Some(failed.as_str()));
-        assert_eq!(asked.get("MessageSid"), answer["message_sid"].as_str());
+        assert_eq!(form.get("ErrorUrl"), Some(failed.as_str()));
+        assert_eq!(form.get("MessageSid"), answer["message_sid"].as_str());
     }
 }
 
@@ -132,37 +138,45 @@ async fn invalid_webhook_response_calls_fallback_with_error_code() {
 #[tokio::test]
 async fn plain_text_response_is_sent_as_message() {
     let bench = Bench::new().await;
-    bench.server.answers("/sms", 200, "text/plain", "OK");
-    bench.server.answers("/sms", 204, "", "");
-    bench.server.answers("/sms", 200, "text/xml", "");
+    bench.server.queue_response("/sms", 200, "text/plain", "OK");
+    bench.server.queue_response("/sms", 204, "", "");
+    bench.server.queue_response("/sms", 200, "text/xml", "");
     assert_eq!(bodies(&bench.says("1").await), ["OK"]);
     assert_eq!(bodies(&bench.says("2").await), Vec::<&str>::new());
     assert_eq!(bodies(&bench.says("3").await), Vec::<&str>::new());
-    assert_eq!(bench.codes().await, Vec::<u64>::new());
+    assert_eq!(bench.debugger_codes().await, Vec::<u64>::new());
 }
 
 // Retries carry the same idempotency token; without a fragment there are none.
 #[tokio::test]
 async fn webhook_retry_follows_url_fragment() {
     let bench = Bench::with("#rc=2&rp=5xx", |_| {}).await;
-    bench.server.answers("/sms", 503, "text/plain", "later");
-    bench.server.answers("/sms", 503, "text/plain", "later");
-    bench.server.twiml("/sms", "<Message>third time</Message>");
+    bench
+        .server
+        .queue_response("/sms", 503, "text/plain", "later");
+    bench
+        .server
+        .queue_response("/sms", 503, "text/plain", "later");
+    bench
+        .server
+        .queue_twiml("/sms", "<Message>third time</Message>");
     let answer = bench.says("hi").await;
     let statuses: Vec<_> = attempts(&answer).into_iter().map(|row| row.1).collect();
     assert_eq!(statuses, [Some(503), Some(503), Some(200)]);
     assert_eq!(bodies(&answer), ["third time"]);
     let tokens: Vec<_> = bench
         .server
-        .asked()
+        .requests()
         .iter()
-        .map(|asked| asked.headers["i-twilio-idempotency-token"].clone())
+        .map(|request| request.headers["i-twilio-idempotency-token"].clone())
         .collect();
     assert!(tokens.windows(2).all(|two| two[0] == two[1]), "{tokens:?}");
 
     let bench = Bench::new().await;
-    bench.server.answers("/sms", 503, "text/plain", "later");
-    bench.server.twiml("/fallback", "");
+    bench
+        .server
+        .queue_response("/sms", 503, "text/plain", "later");
+    bench.server.queue_twiml("/fallback", "");
     assert_eq!(
         attempts(&bench.says("hi").await).len(),
         2,
@@ -178,7 +192,9 @@ async fn refused_connection_is_retried_once_then_calls_fallback() {
         options.webhook = format!("http://{address}/sms");
     })
     .await;
-    bench.server.twiml("/fallback", "<Message>Sorry</Message>");
+    bench
+        .server
+        .queue_twiml("/fallback", "<Message>Sorry</Message>");
     let answer = bench.says("hi").await;
     let codes: Vec<_> = attempts(&answer).into_iter().map(|row| row.2).collect();
     assert_eq!(codes, [Some(11202), Some(11202), None]);
@@ -190,9 +206,11 @@ async fn refused_connection_is_retried_once_then_calls_fallback() {
 async fn late_webhook_response_fails_with_timeout_code() {
     for (fragment, code) in [("#tt=300", 11203), ("#rt=300", 11200)] {
         let bench = Bench::with(fragment, |_| {}).await;
-        bench.server.twiml("/sms", "<Message>late</Message>");
-        bench.server.twiml("/fallback", "<Message>Sorry</Message>");
-        bench.faults(json!({"delay_ms": 400})).await;
+        bench.server.queue_twiml("/sms", "<Message>late</Message>");
+        bench
+            .server
+            .queue_twiml("/fallback", "<Message>Sorry</Message>");
+        bench.set_faults(json!({"delay_ms": 400})).await;
         let answer = bench.says("hi").await;
         let codes: Vec<_> = attempts(&answer).into_iter().map(|row| row.2).collect();
         assert_eq!(codes, [Some(code), None], "{fragment}");
@@ -204,34 +222,36 @@ async fn late_webhook_response_fails_with_timeout_code() {
 async fn http_redirect_without_target_or_in_loop_fails() {
     let bench = Bench::new().await;
     bench.server.script("/sms", (302, Vec::new(), Vec::new()));
-    bench.server.twiml("/fallback", "");
+    bench.server.queue_twiml("/fallback", "");
     let failed = ("sms".to_owned(), Some(302), Some(11200));
     assert_eq!(attempts(&bench.says("hi").await)[0], failed);
 
     let bench = Bench::new().await;
     let round = vec![("location", "/sms".to_owned())];
     bench.server.script("/sms", (307, round, Vec::new()));
-    bench.server.twiml("/fallback", "");
+    bench.server.queue_twiml("/fallback", "");
     let rows = attempts(&bench.says("hi").await);
     assert_eq!(
         rows[rows.len() - 2],
         ("sms".to_owned(), Some(307), Some(11215))
     );
-    assert_eq!(bench.codes().await, [11215]);
+    assert_eq!(bench.debugger_codes().await, [11215]);
 }
 
 // The webhook runs before the fault drops its connection, so its response is lost and the fallback call replies.
 #[tokio::test]
 async fn dropped_connection_calls_fallback() {
     let bench = Bench::new().await;
-    bench.server.twiml("/sms", "<Message>lost</Message>");
-    bench.server.twiml("/fallback", "<Message>Sorry</Message>");
-    bench.faults(json!({"drop_connection": true})).await;
+    bench.server.queue_twiml("/sms", "<Message>lost</Message>");
+    bench
+        .server
+        .queue_twiml("/fallback", "<Message>Sorry</Message>");
+    bench.set_faults(json!({"drop_connection": true})).await;
     let answer = bench.says("hi").await;
     assert_eq!(attempts(&answer)[0], ("sms".to_owned(), None, Some(11205)));
     assert_eq!(bodies(&answer), ["Sorry"]);
     assert_eq!(
-        bench.server.asked_at("/sms").len(),
+        bench.server.requests_to("/sms").len(),
         1,
         "the webhook was called once"
     );
@@ -240,20 +260,20 @@ async fn dropped_connection_calls_fallback() {
 #[tokio::test]
 async fn duplicate_deliveries_send_one_reply() {
     let bench = Bench::new().await;
-    bench.server.twiml("/sms", "<Message>once</Message>");
-    bench.faults(json!({"duplicate": 2})).await;
+    bench.server.queue_twiml("/sms", "<Message>once</Message>");
+    bench.set_faults(json!({"duplicate": 2})).await;
     let answer = bench.says("hi").await;
     assert_eq!(attempts(&answer).len(), 3);
     assert_eq!(bodies(&answer), ["once"]);
     let sids: Vec<_> = bench
         .server
-        .asked()
+        .requests()
         .iter()
-        .map(|asked| asked.form.get("MessageSid").unwrap().to_owned())
+        .map(|request| request.form.get("MessageSid").unwrap().to_owned())
         .collect();
     assert!(sids.windows(2).all(|two| two[0] == two[1]), "{sids:?}");
 
-    bench.faults(json!({})).await;
+    bench.set_faults(json!({})).await;
     let sid = answer["message_sid"].as_str().unwrap();
     let path = ["messages", sid, "redeliver"];
     let again = bench.remote.post(&path, &json!({})).await.unwrap();
@@ -265,24 +285,26 @@ async fn duplicate_deliveries_send_one_reply() {
 #[tokio::test]
 async fn twiml_redirect_and_action_continue_with_target_document() {
     let bench = Bench::new().await;
-    bench.server.twiml(
+    bench.server.queue_twiml(
         "/sms",
         "<Message>one</Message><Redirect method=\"GET\">/two?step=2</Redirect><Message>never</Message>",
     );
-    bench.server.twiml(
+    bench.server.queue_twiml(
         "/two",
         "<Message action=\"three\">two</Message><Message>nor this</Message>",
     );
-    bench.server.twiml("/three", "<Message>three</Message>");
+    bench
+        .server
+        .queue_twiml("/three", "<Message>three</Message>");
     let answer = bench.says("hi").await;
     assert_eq!(bodies(&answer), ["one", "two", "three"]);
-    let two = bench.server.asked_at("/two").remove(0);
+    let two = bench.server.requests_to("/two").remove(0);
     assert_eq!(
         (two.method.as_str(), two.form.get("step")),
         ("GET", Some("2"))
     );
     assert_eq!(two.form.get("Body"), Some("hi"));
-    let three = bench.server.asked_at("/three").remove(0);
+    let three = bench.server.requests_to("/three").remove(0);
     assert_eq!(three.form.get("MessageStatus"), Some("queued"));
     let sent = answer["messages"][1]["sid"].as_str();
     assert_eq!(three.form.get("MessageSid"), sent);
@@ -291,10 +313,12 @@ async fn twiml_redirect_and_action_continue_with_target_document() {
 #[tokio::test]
 async fn twiml_redirect_loop_ends_after_fifty_documents() {
     let bench = Bench::new().await;
-    bench.server.twiml("/sms", "<Redirect>/sms</Redirect>");
+    bench
+        .server
+        .queue_twiml("/sms", "<Redirect>/sms</Redirect>");
     let answer = bench.says("hi").await;
     assert_eq!(attempts(&answer).len(), 50);
-    assert_eq!(bench.codes().await, [14106]);
+    assert_eq!(bench.debugger_codes().await, [14106]);
 }
 
 #[tokio::test]
@@ -324,10 +348,10 @@ async fn invalid_twiml_message_is_dropped_with_error_code() {
         ),
     ] {
         let bench = Bench::new().await;
-        bench.server.twiml("/sms", verbs);
+        bench.server.queue_twiml("/sms", verbs);
         let answer = bench.says("hi").await;
         assert_eq!(bodies(&answer).len(), shown, "{verbs:.60}");
-        assert_eq!(bench.codes().await, codes, "{verbs:.60}");
+        assert_eq!(bench.debugger_codes().await, codes, "{verbs:.60}");
     }
 }
 
@@ -335,23 +359,27 @@ async fn invalid_twiml_message_is_dropped_with_error_code() {
 #[tokio::test]
 async fn http_redirect_drops_parameters_and_keeps_cookies() {
     let bench = Bench::new().await;
-    let moved = vec![
+    let redirect_headers = vec![
         ("location", "/moved".to_owned()),
         ("set-cookie", "step=1; Path=/; HttpOnly".to_owned()),
     ];
-    bench.server.script("/sms", (302, moved, Vec::new()));
-    bench.server.twiml("/moved", "<Message>here</Message>");
+    bench
+        .server
+        .script("/sms", (302, redirect_headers, Vec::new()));
+    bench
+        .server
+        .queue_twiml("/moved", "<Message>here</Message>");
     let answer = bench.says("hi").await;
     assert_eq!(bodies(&answer), ["here"]);
-    let asked = bench.server.asked_at("/moved").remove(0);
-    assert_eq!(asked.method.as_str(), "GET");
-    assert!(asked.form.is_empty());
-    assert_eq!(asked.headers["cookie"], "step=1");
+    let request = bench.server.requests_to("/moved").remove(0);
+    assert_eq!(request.method.as_str(), "GET");
+    assert!(request.form.is_empty());
+    assert_eq!(request.headers["cookie"], "step=1");
 
     bench
-        .sends(json!({"from": BEN, "to": SMS, "body": "hi"}))
+        .send_message(json!({"from": BEN, "to": SMS, "body": "hi"}))
         .await;
-    let last = bench.server.asked_at("/sms").pop().unwrap();
+    let last = bench.server.requests_to("/sms").pop().unwrap();
     assert!(
         !last.headers.contains_key("cookie"),
         "another conversation has no cookies"
@@ -365,14 +393,17 @@ async fn url_password_is_sent_on_challenge_only() {
         options.webhook = options.webhook.replace("http://", "http://user:secret@");
     })
     .await;
-    let asks = vec![("www-authenticate", "Basic realm=\"x\"".to_owned())];
-    bench.server.script("/sms", (401, asks, Vec::new()));
-    bench.server.twiml("/sms", "<Message>in</Message>");
+    let auth_headers = vec![("www-authenticate", "Basic realm=\"x\"".to_owned())];
+    bench.server.script("/sms", (401, auth_headers, Vec::new()));
+    bench.server.queue_twiml("/sms", "<Message>in</Message>");
     let answer = bench.says("hi").await;
     assert_eq!(bodies(&answer), ["in"]);
-    let asked = bench.server.asked();
-    assert!(!asked[0].headers.contains_key("authorization"));
-    assert_eq!(asked[1].headers["authorization"], "Basic dXNlcjpzZWNyZXQ=");
+    let requests = bench.server.requests();
+    assert!(!requests[0].headers.contains_key("authorization"));
+    assert_eq!(
+        requests[1].headers["authorization"],
+        "Basic dXNlcjpzZWNyZXQ="
+    );
     let exchanges = bench.remote.get(&["exchanges"]).await.unwrap();
     assert!(!exchanges.to_string().contains("secret"));
     assert!(!exchanges.to_string().contains("dXNlcjpzZWNyZXQ"));

@@ -6,7 +6,7 @@ use quick_xml::events::Event;
 use replyhook::handler::RuleSet;
 
 use super::{SHOP, app};
-use crate::support::{Webhook, says};
+use crate::support::{Webhook, twiml_message};
 
 // A bomb is rejected when the file is read, or fails its own rule only.
 #[tokio::test]
@@ -36,8 +36,8 @@ async fn threat_29_template_and_regex_bombs_fail_safely() {
             message.with(&name, &url)
         });
         let answer = app.send(message.with("NumMedia", "10")).await;
-        assert_eq!(answer.rejected(500), "handler failed\n", "{bomb}");
-        assert_eq!(app.says(2, "hi").await, says("ok"), "{bomb}");
+        assert_eq!(answer.assert_rejected(500), "handler failed\n", "{bomb}");
+        assert_eq!(app.says(2, "hi").await, twiml_message("ok"), "{bomb}");
     }
     // These constructs, such as assignments, macros and list expressions, are not part of the language.
     let doubling = "{% set x = [1] %}".to_owned() + &"{% set x = [x, x] %}".repeat(40);
@@ -82,15 +82,15 @@ async fn threat_29_template_and_regex_bombs_fail_safely() {
     };
     let text: String = (0..1600).map(letter).collect();
     let answer = app.send(Webhook::message(1, &text)).await;
-    assert_eq!(answer.rejected(500), "handler failed\n");
-    assert_eq!(app.says(2, "hi").await, says("ok"));
+    assert_eq!(answer.assert_rejected(500), "handler failed\n");
+    assert_eq!(app.says(2, "hi").await, twiml_message("ok"));
     // Backtracking engines need exponential time for this pattern.
     let (app, _file) = super::app(
         "[[rule]]\nwhen.regex = '^(a+)+$'\nreply = \"a\"\n[otherwise]\nreply = \"ok\"\n",
     );
     assert_eq!(
         app.says(1, &format!("{}b", "a".repeat(1500))).await,
-        says("ok")
+        twiml_message("ok")
     );
 }
 
@@ -146,14 +146,14 @@ async fn threat_75_user_text_is_never_parsed_as_template() {
          [[form]]\nname = \"form\"\ndone = \"{{ answer }}\"\n[[form.ask]]\nfield = \"answer\"\nquestion = \"?\"\n",
     );
     let poison = "{{ 7 * 7 }}{% for i in range(9) %}x{% endfor %}{# gone #}";
-    assert_eq!(app.says(1, poison).await, says(poison));
+    assert_eq!(app.says(1, poison).await, twiml_message(poison));
     let named = Webhook::message(2, &format!("say {poison}")).with("ProfileName", poison);
     assert_eq!(
         app.send(named).await.twiml(),
-        says(&format!("{poison}|{poison}"))
+        twiml_message(&format!("{poison}|{poison}"))
     );
-    assert_eq!(app.says(3, "form").await, says("?"));
-    assert_eq!(app.says(4, poison).await, says(poison));
+    assert_eq!(app.says(3, "form").await, twiml_message("?"));
+    assert_eq!(app.says(4, poison).await, twiml_message(poison));
 }
 
 /// Tokens of templates, and some that are not allowed in them.
@@ -256,7 +256,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(async {
             let template: String = parts.iter().map(|(written, _)| *written).collect();
-            let expected: String = parts.iter().map(|(_, says)| says(&body)).collect();
+            let expected: String = parts.iter().map(|(_, render)| render(&body)).collect();
             let (app, _file) = app(&format!("[otherwise]\nreply = '''You said: {template}.'''\n"));
             if !["stop", "start"].contains(&body.trim().to_lowercase().as_str()) {
                 let twiml = app.says(1, &body).await;
@@ -266,10 +266,10 @@ proptest! {
     }
 }
 
-type Said = fn(&str) -> String;
+type Render = fn(&str) -> String;
 
 /// Parts of templates, and the text of each for a message body.
-const PARTS: [(&str, Said); 8] = [
+const PARTS: [(&str, Render); 8] = [
     ("{{ body }}", |body| body.to_owned()),
     ("{{ body | upper }}", |body| body.to_uppercase()),
     ("<b> & \"x\" ]]> &amp; {# gone #}", |_| {
@@ -280,8 +280,8 @@ const PARTS: [(&str, Said); 8] = [
         body.chars().count().to_string()
     }),
     ("{% if body %}a & b{% else %}<none>{% endif %}", |body| {
-        let said = if body.is_empty() { "<none>" } else { "a & b" };
-        said.to_owned()
+        let text = if body.is_empty() { "<none>" } else { "a & b" };
+        text.to_owned()
     }),
     ("{{ body | replace('&', '&amp;') }}", |body| {
         body.replace('&', "&amp;")

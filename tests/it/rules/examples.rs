@@ -2,7 +2,7 @@
 
 use replyhook::handler::RuleSet;
 
-use super::File;
+use super::TempRules;
 use crate::support::{replyhook, root};
 
 #[test]
@@ -15,14 +15,14 @@ fn rules_test_runs_examples_of_file() {
     assert_eq!(code, 0, "{output}");
     assert!(output.ends_with("8 of 8 examples passed\n"), "{output}");
 
-    let wrong = File::new(
+    let wrong = TempRules::new(
         "[otherwise]\nreply = \"Hi {{ profile_name }}\"\n\n[[example]]\nsays = \"x\"\ngets = \"Hi\"\n\n\
          [[example]]\nname = \"by hand\"\nsays = \"x\"\nforwards = true\n",
     );
     let (code, output, _) = replyhook(&["rules", "test", &wrong.name()], &[], "");
     assert_eq!(code, 1);
-    let place = format!("{}:8: expected a call of the service", wrong.name());
-    assert!(output.contains(&place), "{output}");
+    let failure = format!("{}:8: expected a call of the service", wrong.name());
+    assert!(output.contains(&failure), "{output}");
     assert!(output.contains("found    \"Hi \""), "{output}");
     assert!(output.contains("0 of 2 examples"), "{output}");
 
@@ -37,7 +37,7 @@ fn rules_test_runs_examples_of_file() {
 #[test]
 fn example_can_opt_out_and_in() {
     let rules = |text: &str| {
-        File::new(&format!(
+        TempRules::new(&format!(
             "[[rule]]\nwhen.text = \"stop\"\nreply = \"never\"\n[otherwise]\nreply = \"hello\"\n\
              {text}[[example]]\nturns = [\n\
              {{ says = \"start\", gets = \"hello\" }},\n\
@@ -47,8 +47,8 @@ fn example_can_opt_out_and_in() {
              {{ says = \"hi\", gets = \"hello\" }},\n]\n"
         ))
     };
-    let told = rules("[opt_out]\nstop_reply = \"Bye.\"\nstart_reply = \"Welcome back.\"\n");
-    let (code, output, _) = replyhook(&["rules", "test", &told.name()], &[], "");
+    let rules_file = rules("[opt_out]\nstop_reply = \"Bye.\"\nstart_reply = \"Welcome back.\"\n");
+    let (code, output, _) = replyhook(&["rules", "test", &rules_file.name()], &[], "");
     assert_eq!(code, 0, "{output}");
     let (code, output, _) = replyhook(&["rules", "test", &rules("").name()], &[], "");
     assert_eq!(code, 1, "{output}");
@@ -66,8 +66,8 @@ fn rules_test_checks_media_time_and_several_files() {
                  [[example]]\nturns = [\n\
                  { says = \"a\", gets = { text = \"Menu\", media = \"https://example.com/menu.png\" } },\n\
                  { says = \"b\", at = \"2026-01-05T22:00:00Z\", gets = \"Closed.\" },\n]\n";
-    let right = File::new(rules);
-    let wrong = File::new(&rules.replacen(
+    let right = TempRules::new(rules);
+    let wrong = TempRules::new(&rules.replacen(
         "media = \"https://example.com/menu.png\" } }",
         "media = [] } }",
         1,

@@ -5,7 +5,7 @@ use std::path::Path;
 use replyhook::config::Settings;
 use replyhook::handler::{RuleSet, RulesFile};
 
-use super::File;
+use super::TempRules;
 use crate::support::{replyhook, sources};
 
 const WRONG: &str = r#"timezone = "Europe/Berln"
@@ -37,7 +37,7 @@ type = "interger"
 
 #[test]
 fn rules_problems_are_listed_with_position_and_remedy() {
-    let file = File::new(WRONG);
+    let file = TempRules::new(WRONG);
     let (code, _, error) = replyhook(&["check", "--rules", &file.name()], &[], "");
     assert_eq!(code, 2);
     for line in [
@@ -60,7 +60,7 @@ fn rules_problems_are_listed_with_position_and_remedy() {
     ] {
         assert!(error.contains(line), "{line}\n{error}");
     }
-    let no_toml = File::new("[[rule]]\nreply = \"Hi\n");
+    let no_toml = TempRules::new("[[rule]]\nreply = \"Hi\n");
     let (code, _, error) = replyhook(&["check", "--rules", &no_toml.name()], &[], "");
     assert_eq!(code, 2);
     assert!(error.contains("line 2, column 12: invalid TOML"), "{error}");
@@ -86,7 +86,7 @@ fn pattern_unusable_for_whole_answer_is_rejected() {
 }
 
 /// Returns the problems of rules; empty if there are none.
-fn told(rules: &str) -> String {
+fn problems_in(rules: &str) -> String {
     RuleSet::parse(rules).map_or_else(|error| error.to_string(), |_| String::new())
 }
 
@@ -118,16 +118,16 @@ fn matcher_matching_everything_or_nothing_is_reported() {
         ),
         ("{}", "when is empty"),
     ] {
-        let said = told(&format!("[[rule]]\nwhen = {when}\nreply = \"x\"\n"));
-        assert!(said.contains(problem), "{when}: {said}");
+        let report = problems_in(&format!("[[rule]]\nwhen = {when}\nreply = \"x\"\n"));
+        assert!(report.contains(problem), "{when}: {report}");
     }
     for when in [
         "{ text = \"👍\" }",
         "{ country = [\"de\", \"GB\"] }",
         "{ words = \"thank you!\" }",
     ] {
-        let said = told(&format!("[[rule]]\nwhen = {when}\nreply = \"x\"\n"));
-        assert_eq!(said, "", "{when}");
+        let report = problems_in(&format!("[[rule]]\nwhen = {when}\nreply = \"x\"\n"));
+        assert_eq!(report, "", "{when}");
     }
 }
 
@@ -186,16 +186,16 @@ fn unused_rules_file_entry_is_reported() {
             "turns is empty: write turns = [{",
         ),
     ] {
-        let said = told(&rules);
-        assert!(said.contains(problem), "{rules}\n{said}");
+        let report = problems_in(&rules);
+        assert!(report.contains(problem), "{rules}\n{report}");
     }
     // One mistake is reported once. An invalid form is not reported as unknown, and an invalid rule not as missing.
-    let said = told(
+    let report = problems_in(
         "[[rule]]\nask = \"f\"\n[[form]]\nname = \"f\"\ndone = 5\n[[form.ask]]\nfield = \"a\"\nquestion = \"?\"\n",
     );
-    assert_eq!(said.lines().count(), 1, "{said}");
-    let said = told("[[rule]]\nrepply = \"f\"\n");
-    assert!(!said.contains("has no rules"), "{said}");
+    assert_eq!(report.lines().count(), 1, "{report}");
+    let report = problems_in("[[rule]]\nrepply = \"f\"\n");
+    assert!(!report.contains("has no rules"), "{report}");
 }
 
 #[test]
@@ -298,12 +298,13 @@ fn rules_mistake_is_reported_once_with_remedy() {
             "over 32 KiB",
         ),
     ] {
-        let said = told(&rules);
+        let report = problems_in(&rules);
         let shown = &rules[..rules.len().min(300)];
-        assert!(said.contains(problem), "{shown}\n{said}");
-        assert_eq!(said.lines().count(), 1, "{shown}\n{said}");
+        assert!(report.contains(problem), "{shown}\n{report}");
+        assert_eq!(report.lines().count(), 1, "{shown}\n{report}");
     }
-    let several = told("[otherwise]\nreply = \"{{ a | uper }} {{ [1] }} {{ media.url }}\"\n");
+    let several =
+        problems_in("[otherwise]\nreply = \"{{ a | uper }} {{ [1] }} {{ media.url }}\"\n");
     assert_eq!(several.lines().count(), 3, "{several}");
 }
 
@@ -314,18 +315,18 @@ fn unicode_patterns_fit_within_total_size_limit() {
         r"(?i)^name: \w{1,20}, mail: \S{1,90}$",
         r"\w+ \w+ \w+ \w+ \w+ \w+ \w+ \w+",
     ] {
-        let said = told(&format!(
+        let report = problems_in(&format!(
             "[[rule]]\nwhen.regex = '{pattern}'\nreply = \"x\"\n"
         ));
-        assert_eq!(said, "", "{pattern}");
+        assert_eq!(report, "", "{pattern}");
     }
     let many =
         (0..50).map(|at| format!("[[rule]]\nwhen.regex = '^\\w{{2,20}}{at}$'\nreply = \"x\"\n"));
     let many: String = many.collect();
-    let said = told(&many);
+    let report = problems_in(&many);
     assert!(
-        said.contains("all patterns together are too large"),
-        "{said}"
+        report.contains("all patterns together are too large"),
+        "{report}"
     );
 }
 
@@ -335,7 +336,7 @@ fn form_over_100_questions_is_rejected() {
         let asks =
             (0..number).map(|at| format!("[[form.ask]]\nfield = \"f{at}\"\nquestion = \"?\"\n"));
         let head = "[otherwise]\nask = \"f\"\n[[form]]\nname = \"f\"\ndone = \"x\"\n".to_owned();
-        told(&(head + &asks.collect::<String>()))
+        problems_in(&(head + &asks.collect::<String>()))
     };
     assert_eq!(form(100), "");
     assert!(form(5000).contains("over 100 questions"));
@@ -349,32 +350,33 @@ fn problem_in_escaped_text_has_correct_column() {
         (r#""é{{ nme }}""#, 14),
         ("'{{ nme }}'", 13),
     ] {
-        let said = told(&format!("[otherwise]\nreply = {text}\n"));
+        let report = problems_in(&format!("[otherwise]\nreply = {text}\n"));
         assert!(
-            said.starts_with(&format!("line 2, column {column}: nme")),
-            "{text}: {said}"
+            report.starts_with(&format!("line 2, column {column}: nme")),
+            "{text}: {report}"
         );
     }
-    let said = told("[otherwise]\nreply = \"\"\"\none \\\n   two\nthree {{ nme }}\"\"\"\n");
-    assert!(said.starts_with("line 5, column 10: nme"), "{said}");
+    let report =
+        problems_in("[otherwise]\nreply = \"\"\"\none \\\n   two\nthree {{ nme }}\"\"\"\n");
+    assert!(report.starts_with("line 5, column 10: nme"), "{report}");
 }
 
 #[test]
 fn problem_list_is_limited_to_100_lines() {
-    let said = told(&"[[rule]]\nrepply = \"x\"\n".repeat(5000));
-    let lines: Vec<_> = said.lines().collect();
+    let report = problems_in(&"[[rule]]\nrepply = \"x\"\n".repeat(5000));
+    let lines: Vec<_> = report.lines().collect();
     assert_eq!(lines.len(), 100);
     assert!(
         lines[99].ends_with("there are more problems; fix these first"),
         "{}",
         lines[99]
     );
-    let long = told(&format!(
+    let long = problems_in(&format!(
         "[otherwise]\nreply = \"x\"\n{} = 1\n",
         "k".repeat(500_000)
     ));
     assert!(long.len() < 1000, "{}", long.len());
-    let wide = File::new(&format!(
+    let wide = TempRules::new(&format!(
         "[otherwise]\nreply = \"ok\"\n[[rule]]\nwhen.text = \"{}\"\nreply = \"x\"\n",
         "w".repeat(70_000)
     ));
@@ -386,8 +388,8 @@ fn problem_list_is_limited_to_100_lines() {
 #[test]
 fn unusable_rules_setting_is_reported_with_key() {
     let problems = |env: &[(&str, &str)]| {
-        let own = [("REPLYHOOK__HANDLER__KIND", "rules")];
-        Settings::load(&sources(&[&own[..], env].concat()))
+        let base_env = [("REPLYHOOK__HANDLER__KIND", "rules")];
+        Settings::load(&sources(&[&base_env[..], env].concat()))
             .unwrap_err()
             .to_string()
     };
@@ -401,14 +403,14 @@ fn unusable_rules_setting_is_reported_with_key() {
         nowhere.contains("/no/such/bot.toml cannot be read"),
         "{nowhere}"
     );
-    let file = File::new("[[rule]]\nfoo = 1\nreply = \"x\"\n");
+    let file = TempRules::new("[[rule]]\nfoo = 1\nreply = \"x\"\n");
     let name = file.name();
     let wrong = problems(&[("REPLYHOOK__HANDLER__RULES", &name)]);
     assert!(
         wrong.contains("line 2, column 1: foo is not known here"),
         "{wrong}"
     );
-    let file = File::new("[otherwise]\nforward = true\n");
+    let file = TempRules::new("[otherwise]\nforward = true\n");
     let name = file.name();
     let alone = problems(&[("REPLYHOOK__HANDLER__RULES", &name)]);
     assert!(

@@ -2,57 +2,59 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{ANA, BEN, NOBODY, SERVICE, TEMPLATE, US};
-use crate::support::{ACCOUNT, FakeTwilio, Fault, Kept, TOKEN, Webhook, json_lines, replyhook};
+use super::{ANA, BEN, SENDER, SERVICE, TEMPLATE, UNREACHABLE_CONTENT_API};
+use crate::support::{
+    ACCOUNT, FakeTwilio, Fault, TOKEN, TempStore, Webhook, json_lines, replyhook,
+};
 
 const ENV: [(&str, &str); 3] = [
     ("TWILIO_ACCOUNT_SID", ACCOUNT),
     ("TWILIO_AUTH_TOKEN", TOKEN),
-    NOBODY,
+    UNREACHABLE_CONTENT_API,
 ];
 
-fn send(kept: &Kept, args: &[&str]) -> (i32, String, String) {
-    kept.run_with(&[&["send"], args].concat(), &ENV)
+fn send(store: &TempStore, args: &[&str]) -> (i32, String, String) {
+    store.run_with(&[&["send"], args].concat(), &ENV)
 }
 
-pub(super) fn opts_in(kept: &Kept, user: &str) {
-    kept.prints(&["consent", "opt-in", user, "--sender", US]);
+pub(super) fn opt_in(store: &TempStore, user: &str) {
+    store.run_ok(&["consent", "opt-in", user, "--sender", SENDER]);
 }
 
 /// Writes `rows.csv` next to the store.
-pub(super) fn file(kept: &Kept, text: &str) -> PathBuf {
-    let path = kept.path().with_file_name("rows.csv");
+pub(super) fn write_csv(store: &TempStore, text: &str) -> PathBuf {
+    let path = store.path().with_file_name("rows.csv");
     std::fs::write(&path, text).unwrap();
     path
 }
 
-pub(super) fn csv(kept: &Kept, path: &Path, args: &[&str]) -> (i32, String, String) {
+pub(super) fn send_csv(store: &TempStore, path: &Path, args: &[&str]) -> (i32, String, String) {
     let path = path.to_str().unwrap();
-    send(kept, &[&["--csv", path, "--from", US], args].concat())
+    send(store, &[&["--csv", path, "--from", SENDER], args].concat())
 }
 
 #[test]
 fn send_command_queues_message_for_running_server() {
     let twilio = FakeTwilio::start();
-    let kept = Kept::with(&twilio);
-    let server = kept.server();
+    let store = TempStore::with(&twilio);
+    let server = store.server();
     server.send(&Webhook::message(1, "hello")).twiml();
-    let args = ["--to", ANA, "--from", US, "--body", "ready"];
-    let (code, out, err) = send(&kept, &args);
+    let args = ["--to", ANA, "--from", SENDER, "--body", "ready"];
+    let (code, out, err) = send(&store, &args);
     assert_eq!(
         (code, out.as_str(), err.as_str()),
         (0, "message 1: pending\n", "")
     );
     assert_eq!(twilio.wait_for_phone(ANA, 1)[0].body, "ready");
     let dry = [&args[..], &["--idempotency-key", "k", "--dry-run"]].concat();
-    let (code, out, _) = send(&kept, &dry);
+    let (code, out, _) = send(&store, &dry);
     assert_eq!((code, out.as_str()), (0, "would be queued\n"));
     let keyed = [&args[..], &["--idempotency-key", "k", "--wait"]].concat();
-    let (code, out, err) = send(&kept, &keyed);
+    let (code, out, err) = send(&store, &keyed);
     let sid = &twilio.phone(ANA)[1].sid;
     assert_eq!((code, err.as_str()), (0, ""));
     assert_eq!(out, format!("message 2: sent {sid} queued\n"));
-    let (code, out, _) = send(&kept, &keyed);
+    let (code, out, _) = send(&store, &keyed);
     assert_eq!(
         (code, out),
         (
@@ -61,19 +63,19 @@ fn send_command_queues_message_for_running_server() {
         )
     );
     let blank = [&args[..], &["--idempotency-key", ""]].concat();
-    assert_eq!(send(&kept, &blank).0, 2);
+    assert_eq!(send(&store, &blank).0, 2);
     let another = [&keyed[..], &["--media", "https://h/a.png"]].concat();
-    let (code, out, _) = send(&kept, &another);
+    let (code, out, _) = send(&store, &another);
     assert_eq!(code, 1);
     assert!(
         out.starts_with("not queued, because another message has its key: message 2: sent"),
         "{out}"
     );
-    let (code, out, _) = send(&kept, &[&keyed[..], &["--json"]].concat());
-    let told = &json_lines(&out)[0];
+    let (code, out, _) = send(&store, &[&keyed[..], &["--json"]].concat());
+    let row = &json_lines(&out)[0];
     assert_eq!(code, 0);
     assert_eq!(
-        (&told["duplicate"], &told["message_sid"]),
+        (&row["duplicate"], &row["message_sid"]),
         (&true.into(), &sid.as_str().into())
     );
     assert_eq!(twilio.posts().len(), 2);
@@ -85,35 +87,35 @@ fn send_command_queues_message_for_running_server() {
         retry_after: None,
     };
     twilio.fault(rejected, 1);
-    let (code, out, _) = send(&kept, &[&args[..], &["--wait"]].concat());
+    let (code, out, _) = send(&store, &[&args[..], &["--wait"]].concat());
     assert!(
         code == 1 && out.contains("failed Twilio rejected it: "),
         "{out}"
     );
-    let released = kept.prints(&["messages", "release", "--outbound", "3"]);
+    let released = store.run_ok(&["messages", "release", "--outbound", "3"]);
     assert!(released.starts_with("1 message released"), "{released}");
     twilio.wait_for_phone(ANA, 3);
 }
 
 #[test]
 fn ineligible_send_exits_with_1_and_reason() {
-    let kept = Kept::new();
-    let _server = kept.server();
-    let text = ["--to", ANA, "--from", US, "--body", "hi"];
-    let template = ["--to", ANA, "--from", US, "--template", TEMPLATE];
+    let store = TempStore::new();
+    let _server = store.server();
+    let text = ["--to", ANA, "--from", SENDER, "--body", "hi"];
+    let template = ["--to", ANA, "--from", SENDER, "--template", TEMPLATE];
     for (args, part) in [
         (&text[..], "window is closed"),
         (&template[..], "no opt-in is recorded"),
     ] {
-        let (code, out, err) = send(&kept, args);
+        let (code, out, err) = send(&store, args);
         assert_eq!((code, out.as_str()), (1, ""), "{err}");
         assert!(err.contains(part), "{err}");
     }
-    opts_in(&kept, ANA);
-    let (code, ..) = send(&kept, &[&template[..], &["--var", "1=Ana"]].concat());
+    opt_in(&store, ANA);
+    let (code, ..) = send(&store, &[&template[..], &["--var", "1=Ana"]].concat());
     assert_eq!(code, 0);
-    kept.prints(&["consent", "opt-out", ANA, "--sender", US]);
-    let (code, _, err) = send(&kept, &template);
+    store.run_ok(&["consent", "opt-out", ANA, "--sender", SENDER]);
+    let (code, _, err) = send(&store, &template);
     assert!(code == 1 && err.contains("has opted out"), "{err}");
     // Twilio is unreachable, so the message stays pending.
     let sms = [
@@ -125,7 +127,7 @@ fn ineligible_send_exits_with_1_and_reason() {
         "hi",
         "--wait=0",
     ];
-    let (code, out, err) = send(&kept, &sms);
+    let (code, out, err) = send(&store, &sms);
     assert_eq!(code, 1);
     assert!(
         out.contains("pending") && err.contains("check that a server runs"),
@@ -135,9 +137,9 @@ fn ineligible_send_exits_with_1_and_reason() {
 
 #[test]
 fn invalid_send_usage_exits_with_2_and_hint() {
-    let kept = Kept::new();
-    drop(kept.server());
-    let to = ["--to", ANA, "--from", US];
+    let store = TempStore::new();
+    drop(store.server());
+    let to = ["--to", ANA, "--from", SENDER];
     for (args, part) in [
         (&["--body", "hi"][..], "--to"),
         (
@@ -155,7 +157,7 @@ fn invalid_send_usage_exits_with_2_and_hint() {
         ),
         (&to, "nothing to send"),
         (
-            &["--to", ANA, "--from", US, "--template", "HX1"],
+            &["--to", ANA, "--from", SENDER, "--template", "HX1"],
             "invalid template",
         ),
         (
@@ -163,7 +165,7 @@ fn invalid_send_usage_exits_with_2_and_hint() {
                 "--to",
                 ANA,
                 "--from",
-                US,
+                SENDER,
                 "--template",
                 TEMPLATE,
                 "--body",
@@ -172,7 +174,7 @@ fn invalid_send_usage_exits_with_2_and_hint() {
             "cannot be used",
         ),
         (
-            &["--to", ANA, "--from", US, "--body", "x", "--var", "1=a"],
+            &["--to", ANA, "--from", SENDER, "--body", "x", "--var", "1=a"],
             "variables without a template",
         ),
         (
@@ -180,7 +182,7 @@ fn invalid_send_usage_exits_with_2_and_hint() {
                 "--to",
                 ANA,
                 "--from",
-                US,
+                SENDER,
                 "--template",
                 TEMPLATE,
                 "--var",
@@ -189,19 +191,21 @@ fn invalid_send_usage_exits_with_2_and_hint() {
             "NAME=VALUE",
         ),
         (
-            &["--to", ANA, "--from", US, "--location", "here"],
+            &["--to", ANA, "--from", SENDER, "--location", "here"],
             "LATITUDE,LONGITUDE",
         ),
         (
-            &["--to", ANA, "--from", US, "--location", "-91,0"],
+            &["--to", ANA, "--from", SENDER, "--location", "-91,0"],
             "invalid location",
         ),
         (
-            &["--to", ANA, "--from", US, "--body", "x", "--media", "a.png"],
+            &[
+                "--to", ANA, "--from", SENDER, "--body", "x", "--media", "a.png",
+            ],
             "invalid media URL",
         ),
         (
-            &["--to", ANA, "--from", US, "--body", "x", "--at", "soon"],
+            &["--to", ANA, "--from", SENDER, "--body", "x", "--at", "soon"],
             "--at",
         ),
         (
@@ -211,7 +215,7 @@ fn invalid_send_usage_exits_with_2_and_hint() {
                 "--service",
                 SERVICE,
                 "--from",
-                US,
+                SENDER,
                 "--body",
                 "x",
                 "--at",
@@ -221,9 +225,12 @@ fn invalid_send_usage_exits_with_2_and_hint() {
         ),
         (&["--csv", "/nowhere.csv"], "could not read"),
         (&["--csv", "x", "--to", ANA], "cannot be used"),
-        (&["--to", ANA, "--from", US, "--dry-run"], "nothing to send"),
+        (
+            &["--to", ANA, "--from", SENDER, "--dry-run"],
+            "nothing to send",
+        ),
     ] {
-        let (code, out, err) = send(&kept, args);
+        let (code, out, err) = send(&store, args);
         assert_eq!((code, out.as_str()), (2, ""), "{args:?} {err}");
         assert!(err.contains(part), "{args:?}: {err}");
         assert!(
@@ -231,10 +238,10 @@ fn invalid_send_usage_exits_with_2_and_hint() {
             "{err}"
         );
     }
-    let (code, _, err) = kept.run(&["send", "--to", ANA, "--from", US, "--body", "x"]);
+    let (code, _, err) = store.run(&["send", "--to", ANA, "--from", SENDER, "--body", "x"]);
     assert!(code == 2 && err.contains("set TWILIO_ACCOUNT_SID"), "{err}");
-    let nowhere = Kept::new();
-    let (code, _, err) = send(&nowhere, &["--to", ANA, "--from", US, "--body", "x"]);
+    let nowhere = TempStore::new();
+    let (code, _, err) = send(&nowhere, &["--to", ANA, "--from", SENDER, "--body", "x"]);
     assert!(
         code == 1 && err.contains("use the server's DATABASE_URL"),
         "{err}"
@@ -245,10 +252,10 @@ fn invalid_send_usage_exits_with_2_and_hint() {
 #[test]
 fn csv_row_in_repeated_file_is_sent_once() {
     let twilio = FakeTwilio::start();
-    let kept = Kept::with(&twilio);
-    let server = kept.server();
+    let store = TempStore::with(&twilio);
+    let server = store.server();
     server.send(&Webhook::message(1, "hello")).twiml();
-    opts_in(&kept, BEN);
+    opt_in(&store, BEN);
     let rows = format!(
         "\u{FEFF}to,body,template,1,var.code,key\r\n\
          {ANA},\"Hi, \"\"Ana\"\"\",,,,\r\n\
@@ -259,8 +266,8 @@ fn csv_row_in_repeated_file_is_sent_once() {
          ,hi,,,,\r\n\
          {ANA},hi,{TEMPLATE},,,\r\n"
     );
-    let path = file(&kept, &rows);
-    let (code, dry, err) = csv(&kept, &path, &["--dry-run"]);
+    let path = write_csv(&store, &rows);
+    let (code, dry, err) = send_csv(&store, &path, &["--dry-run"]);
     assert_eq!((code, err.as_str()), (1, ""));
     let rejected = "line 4 whatsapp:…55: the customer service window is closed: the user has not written to this sender within \
         24 hours, and only a template may be sent\n\
@@ -273,7 +280,7 @@ fn csv_row_in_repeated_file_is_sent_once() {
         format!("{rejected}7 rows: 2 would be queued, 0 duplicates, 5 rejected\n")
     );
 
-    let (code, out, _) = csv(&kept, &path, &[]);
+    let (code, out, _) = send_csv(&store, &path, &[]);
     assert_eq!(code, 1);
     assert_eq!(
         out,
@@ -284,17 +291,17 @@ fn csv_row_in_repeated_file_is_sent_once() {
     assert_eq!(twilio.wait_for_phone(BEN, 1)[0].body, template);
     // Send the file again, with one row corrected.
     let corrected = rows.replace("15550006666,hi", "whatsapp:+15550003333,hi");
-    let path = file(&kept, &corrected);
+    let path = write_csv(&store, &corrected);
     server
         .send(&Webhook::message(2, "hello").with("From", BEN))
         .twiml();
-    let (_, out, _) = csv(&kept, &path, &[]);
+    let (_, out, _) = send_csv(&store, &path, &[]);
     assert!(
         out.ends_with("7 rows: 1 queued, 2 duplicates, 4 rejected\n"),
         "{out}"
     );
     assert_eq!(twilio.wait_for_phone(BEN, 2)[1].body, "hi");
-    let (_, out, _) = csv(&kept, &path, &["--dry-run", "--json"]);
+    let (_, out, _) = send_csv(&store, &path, &["--dry-run", "--json"]);
     let lines = json_lines(&out);
     assert_eq!(lines.len(), 5);
     assert_eq!(lines[0]["to"], "whatsapp:…55");
@@ -303,7 +310,7 @@ fn csv_row_in_repeated_file_is_sent_once() {
         (&3.into(), &0.into())
     );
     // With another --idempotency-key, the same rows count as new.
-    let (_, out, _) = csv(&kept, &path, &["--idempotency-key", "spring"]);
+    let (_, out, _) = send_csv(&store, &path, &["--idempotency-key", "spring"]);
     assert!(out.contains("3 queued, 0 duplicates"), "{out}");
     twilio.wait_for_posts(6);
     assert!(!server.log().contains("15550001111"));
@@ -312,13 +319,17 @@ fn csv_row_in_repeated_file_is_sent_once() {
 #[test]
 fn csv_row_defaults_come_from_options() {
     let twilio = FakeTwilio::start();
-    let kept = Kept::with(&twilio);
-    let _server = kept.server();
-    opts_in(&kept, ANA);
-    opts_in(&kept, BEN);
+    let store = TempStore::with(&twilio);
+    let _server = store.server();
+    opt_in(&store, ANA);
+    opt_in(&store, BEN);
     let rows = format!("to,1\n{ANA},Ana\n{BEN},\n");
-    let path = file(&kept, &rows);
-    let (code, out, err) = csv(&kept, &path, &["--template", TEMPLATE, "--var", "1=friend"]);
+    let path = write_csv(&store, &rows);
+    let (code, out, err) = send_csv(
+        &store,
+        &path,
+        &["--template", TEMPLATE, "--var", "1=friend"],
+    );
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     for (user, name) in [(ANA, "Ana"), (BEN, "friend")] {
         let shown = &twilio.wait_for_phone(user, 1)[0].body;
@@ -331,27 +342,27 @@ fn csv_row_defaults_come_from_options() {
         retry_after: None,
     };
     twilio.fault(rejected, 1);
-    let path = file(&kept, &format!("to,1,key\n{ANA},Ana,again\n"));
-    let (code, ..) = csv(&kept, &path, &["--template", TEMPLATE]);
+    let path = write_csv(&store, &format!("to,1,key\n{ANA},Ana,again\n"));
+    let (code, ..) = send_csv(&store, &path, &["--template", TEMPLATE]);
     assert_eq!(code, 0);
     twilio.wait_for_posts(3);
-    let told = loop {
-        let (code, out, _) = csv(&kept, &path, &["--template", TEMPLATE]);
+    let reason = loop {
+        let (code, out, _) = send_csv(&store, &path, &["--template", TEMPLATE]);
         if code == 1 {
             break out;
         }
     };
     assert!(
-        told.contains("queued before as message 3, which failed: Twilio rejected it: "),
-        "{told}"
+        reason.contains("queued before as message 3, which failed: Twilio rejected it: "),
+        "{reason}"
     );
     assert_eq!(twilio.posts().len(), 3);
 }
 
 #[test]
 fn invalid_csv_file_is_rejected_before_sending() {
-    let kept = Kept::new();
-    drop(kept.server());
+    let store = TempStore::new();
+    drop(store.server());
     for (rows, part) in [
         ("to;body\n+1;x\n", "unknown column \"to;body\""),
         ("to,boddy\n+1,x\n", "unknown column \"boddy\""),
@@ -361,21 +372,21 @@ fn invalid_csv_file_is_rejected_before_sending() {
         ("to,body,to\n", "two columns \"to\""),
         ("to,1,var.1\n", "two columns \"var.1\""),
     ] {
-        let path = file(&kept, rows);
-        let (code, out, err) = csv(&kept, &path, &[]);
+        let path = write_csv(&store, rows);
+        let (code, out, err) = send_csv(&store, &path, &[]);
         assert_eq!((code, out.as_str()), (2, ""), "{rows:?}: {err}");
         assert!(err.contains(part), "{rows:?}: {err}");
     }
     std::fs::write(
-        kept.path().with_file_name("rows.csv"),
+        store.path().with_file_name("rows.csv"),
         b"to,body\n+15550001111,\xff\n",
     )
     .unwrap();
-    let path = kept.path().with_file_name("rows.csv");
-    let (code, out, _) = csv(&kept, &path, &[]);
+    let path = store.path().with_file_name("rows.csv");
+    let (code, out, _) = send_csv(&store, &path, &[]);
     assert!(code == 1 && out.contains("line 2: not UTF-8"), "{out}");
-    let store = format!("sqlite:{}", kept.path().display());
-    let env = [&ENV[..], &[("DATABASE_URL", store.as_str())]].concat();
+    let url = format!("sqlite:{}", store.path().display());
+    let env = [&ENV[..], &[("DATABASE_URL", url.as_str())]].concat();
     let args = ["send", "--csv", "-", "--from", "+15550002222"];
     let (code, out, _) = replyhook(&args, &env, "to,body\n+15550001111,hi\n");
     assert_eq!(

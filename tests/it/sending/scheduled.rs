@@ -15,18 +15,18 @@ use replyhook::{App, Echo, Timestamp};
 use super::SERVICE;
 
 /// Schedules a reminder for half an hour after the test kit's start time, and waits until Twilio has accepted it.
-async fn remind(sender: &OutboundClient, user: &User<'_>) -> i64 {
+async fn schedule_reminder(sender: &OutboundClient, user: &User<'_>) -> i64 {
     let reminder = NewMessage::text(user.address(), "See you soon.")
         .from(user.sender())
         .service(SERVICE.parse().unwrap())
         .send_at("2026-01-05T09:30:00Z".parse().unwrap());
     let id = sender.send(&reminder).await.unwrap().id;
-    comes_to(sender, id, "scheduled").await;
+    wait_for_status(sender, id, "scheduled").await;
     id
 }
 
 /// Waits until a message has this status.
-async fn comes_to(sender: &OutboundClient, id: i64, status: &str) {
+async fn wait_for_status(sender: &OutboundClient, id: i64, status: &str) {
     loop {
         let found = sender.receipt(id).await.unwrap().unwrap();
         if found.status.as_deref() == Some(status) {
@@ -36,7 +36,7 @@ async fn comes_to(sender: &OutboundClient, id: i64, status: &str) {
     }
 }
 
-async fn reminders(bot: &TestBot, user: &User<'_>) -> usize {
+async fn count_reminders(bot: &TestBot, user: &User<'_>) -> usize {
     let path = ["conversations", user.address()];
     let shown = bot.emulator_client().get(&path).await.unwrap();
     let shown = shown.as_array().unwrap();
@@ -52,16 +52,16 @@ async fn stop_cancels_only_own_scheduled_messages() {
     let sender = bot.outbound().await;
     ana.says("hello").await;
     ben.says("hello").await;
-    let to_ana = remind(&sender, &ana).await;
+    let to_ana = schedule_reminder(&sender, &ana).await;
     // Longer than the interval that the sender's rate limit requires.
     bot.advance(Duration::from_secs(1)).await;
-    let to_ben = remind(&sender, &ben).await;
+    let to_ben = schedule_reminder(&sender, &ben).await;
     ana.says("STOP").await;
-    comes_to(&sender, to_ana, "canceled").await;
+    wait_for_status(&sender, to_ana, "canceled").await;
     bot.advance(Duration::from_mins(31)).await;
-    comes_to(&sender, to_ben, "read").await;
-    assert_eq!(reminders(&bot, &ana).await, 0);
-    assert_eq!(reminders(&bot, &ben).await, 1);
+    wait_for_status(&sender, to_ben, "read").await;
+    assert_eq!(count_reminders(&bot, &ana).await, 0);
+    assert_eq!(count_reminders(&bot, &ben).await, 1);
     bot.stop().await;
 }
 
@@ -74,7 +74,7 @@ async fn opt_out_by_another_process_cancels_scheduled_message() {
     let bot = TestBot::start_with(sources, || App::builder().handler(Echo)).await;
     let ana = bot.whatsapp("+34600000001");
     ana.says("hello").await;
-    let to_ana = remind(&bot.outbound().await, &ana).await;
+    let to_ana = schedule_reminder(&bot.outbound().await, &ana).await;
     let command = SqliteStore::file(file);
     command.open(Access::Operator).await.unwrap();
     let opted_out = ConsentRecord {
@@ -89,8 +89,8 @@ async fn opt_out_by_another_process_cancels_scheduled_message() {
     command.record_consent(opted_out).await.unwrap();
     // A restart polls for opt-outs immediately; otherwise it would take up to 30 s.
     bot.restart().await;
-    comes_to(&bot.outbound().await, to_ana, "canceled").await;
+    wait_for_status(&bot.outbound().await, to_ana, "canceled").await;
     bot.advance(Duration::from_mins(31)).await;
-    assert_eq!(reminders(&bot, &ana).await, 0);
+    assert_eq!(count_reminders(&bot, &ana).await, 0);
     bot.stop().await;
 }

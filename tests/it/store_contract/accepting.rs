@@ -11,8 +11,9 @@ use replyhook::store::{
 use replyhook::{Address, FormParams};
 
 use super::{
-    ANA, APOLOGY, BEN, Backend, Completion, US, arrival, at, begin, claimed, converse, from,
-    over_all_stores, reply, saying, shown, stop,
+    ANA, BEN, Backend, Completion, FALLBACK_TWIML, SENDER, accept_and_answer, accept_claimed, at,
+    expect_claimed, inbound_from, message_row, new_inbound, over_all_stores, reply, stop_keyword,
+    with_keyword,
 };
 
 over_all_stores!(
@@ -31,10 +32,13 @@ over_all_stores!(
 
 async fn duplicate_is_in_progress_then_gets_saved_response(backend: &mut Backend) {
     let store = backend.store();
-    let claim = begin(store, arrival(1)).await;
+    let claim = accept_claimed(store, new_inbound(1)).await;
     assert_eq!((claim.attempt, claim.failed_before), (1, false));
-    let again = store.accept(std::sync::Arc::new(arrival(1))).await.unwrap();
-    assert_eq!(again, AcceptOutcome::InProgress { id: claim.id });
+    let redelivery = store
+        .accept(std::sync::Arc::new(new_inbound(1)))
+        .await
+        .unwrap();
+    assert_eq!(redelivery, AcceptOutcome::InProgress { id: claim.id });
     let answered = SavedResponse {
         twiml: Some("<Response><Message>\u{1F980} \"it's\" & ünï</Message></Response>".to_owned()),
     };
@@ -44,49 +48,61 @@ async fn duplicate_is_in_progress_then_gets_saved_response(backend: &mut Backend
         .unwrap();
     assert_eq!(decision, ReplyDecision::Inline(answered.clone()));
     for _ in 0..2 {
-        let again = store.accept(std::sync::Arc::new(arrival(1))).await.unwrap();
-        assert_eq!(again, AcceptOutcome::AlreadyAnswered(answered.clone()));
+        let redelivery = store
+            .accept(std::sync::Arc::new(new_inbound(1)))
+            .await
+            .unwrap();
+        assert_eq!(redelivery, AcceptOutcome::AlreadyAnswered(answered.clone()));
     }
 }
 
 async fn duplicate_of_message_without_reply_gets_empty_response(backend: &mut Backend) {
     let store = backend.store();
-    let claim = begin(store, arrival(1)).await;
+    let claim = accept_claimed(store, new_inbound(1)).await;
     store
         .complete_inline(claim, None, Completion::default(), at(2))
         .await
         .unwrap();
-    let again = store.accept(std::sync::Arc::new(arrival(1))).await.unwrap();
-    assert_eq!(again, AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY));
+    let redelivery = store
+        .accept(std::sync::Arc::new(new_inbound(1)))
+        .await
+        .unwrap();
+    assert_eq!(
+        redelivery,
+        AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
+    );
 }
 
 async fn same_sid_in_another_account_is_new_message(backend: &mut Backend) {
     let store = backend.store();
-    let first = begin(store, from(&[ANA], 1)).await;
+    let first = accept_claimed(store, inbound_from(&[ANA], 1)).await;
     let other = NewInbound {
         account: "AC00000000000000000000000000000002".parse().unwrap(),
-        ..from(&[BEN], 1)
+        ..inbound_from(&[BEN], 1)
     };
-    assert_ne!(begin(store, other).await.id, first.id);
+    assert_ne!(accept_claimed(store, other).await.id, first.id);
 }
 
 async fn duplicate_changes_neither_window_nor_consent(backend: &mut Backend) {
     let store = backend.store();
-    let (us, ana) = (Address::from(US), Address::from(ANA));
-    let claim = begin(store, arrival(1)).await;
+    let (sender, ana) = (Address::from(SENDER), Address::from(ANA));
+    let claim = accept_claimed(store, new_inbound(1)).await;
     store
         .complete_inline(claim, None, Completion::default(), at(2))
         .await
         .unwrap();
     let late = NewInbound {
         received_at: at(5000),
-        ..saying(stop(), arrival(1))
+        ..with_keyword(stop_keyword(), new_inbound(1))
     };
-    let again = store.accept(std::sync::Arc::new(late)).await.unwrap();
-    assert_eq!(again, AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY));
-    let conversation = store.conversation(&us, &ana).await.unwrap().unwrap();
+    let redelivery = store.accept(std::sync::Arc::new(late)).await.unwrap();
+    assert_eq!(
+        redelivery,
+        AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
+    );
+    let conversation = store.conversation(&sender, &ana).await.unwrap().unwrap();
     assert_eq!(conversation.last_inbound, Some(at(1)));
-    let consent = store.consent(vec![ConsentScope::Sender(us)], &ana);
+    let consent = store.consent(vec![ConsentScope::Sender(sender)], &ana);
     assert_eq!(consent.await.unwrap().opted_out, None);
 }
 
@@ -98,7 +114,7 @@ async fn racing_duplicates_yield_one_claim(backend: &mut Backend) {
                 let store = backend.shared();
                 tokio::spawn(async move {
                     store
-                        .accept(std::sync::Arc::new(from(&[user], number)))
+                        .accept(std::sync::Arc::new(inbound_from(&[user], number)))
                         .await
                         .unwrap()
                 })
@@ -132,7 +148,7 @@ async fn race(backend: &Backend, numbers: std::ops::Range<u64>) -> (Claim, Vec<(
             let store = backend.shared();
             tokio::spawn(async move {
                 store
-                    .accept(std::sync::Arc::new(arrival(number)))
+                    .accept(std::sync::Arc::new(new_inbound(number)))
                     .await
                     .unwrap()
             })
@@ -167,23 +183,23 @@ async fn racing_first_messages_share_one_conversation(backend: &mut Backend) {
 
 async fn racing_messages_in_known_conversation_yield_one_claim(backend: &mut Backend) {
     let store = backend.store();
-    converse(store, arrival(1)).await;
+    accept_and_answer(store, new_inbound(1)).await;
     for round in 1..=10 {
         // The failed message is redelivered concurrently with the new messages.
-        let failed = begin(store, arrival(100 * round)).await;
+        let failed = accept_claimed(store, new_inbound(100 * round)).await;
         store
             .record_failure(failed, "the handler failed", false)
             .await
             .unwrap();
         let (first, waiting) = race(backend, 100 * round..100 * round + 9).await;
         assert_eq!(waiting.len(), 8);
-        let mut left: Vec<i64> = waiting.iter().map(|(id, _)| *id).collect();
-        left.sort_unstable();
+        let mut remaining: Vec<i64> = waiting.iter().map(|(id, _)| *id).collect();
+        remaining.sort_unstable();
         store
             .complete_inline(first, None, Completion::default(), at(3))
             .await
             .unwrap();
-        for id in left {
+        for id in remaining {
             let TurnStatus::Claimed(claim) = store.try_claim(id, at(3)).await.unwrap() else {
                 panic!("message {id} cannot be claimed")
             };
@@ -197,14 +213,14 @@ async fn racing_messages_in_known_conversation_yield_one_claim(backend: &mut Bac
 
 async fn failed_message_is_retried_until_final_response(backend: &mut Backend) {
     let store = backend.store();
-    let mut claim = begin(store, arrival(1)).await;
+    let mut claim = accept_claimed(store, new_inbound(1)).await;
     for attempt in 2..=3 {
         let failed = store
             .record_failure(claim, "the handler failed", false)
             .await;
         assert_eq!(failed.unwrap(), FailOutcome::Retryable);
-        assert_eq!(shown(store, 1).await.state, "failed");
-        claim = begin(store, arrival(1)).await;
+        assert_eq!(message_row(store, 1).await.state, "failed");
+        claim = accept_claimed(store, new_inbound(1)).await;
         assert_eq!((claim.attempt, claim.failed_before), (attempt, true));
     }
     store
@@ -212,15 +228,18 @@ async fn failed_message_is_retried_until_final_response(backend: &mut Backend) {
         .await
         .unwrap();
     let last = AcceptOutcome::AlreadyAnswered(SavedResponse {
-        twiml: Some(APOLOGY.to_owned()),
+        twiml: Some(FALLBACK_TWIML.to_owned()),
     });
     for _ in 0..2 {
         assert_eq!(
-            store.accept(std::sync::Arc::new(arrival(1))).await.unwrap(),
+            store
+                .accept(std::sync::Arc::new(new_inbound(1)))
+                .await
+                .unwrap(),
             last
         );
     }
-    assert_eq!(shown(store, 1).await.state, "answered");
+    assert_eq!(message_row(store, 1).await.state, "answered");
 }
 
 async fn blank_final_response_becomes_empty_response(backend: &mut Backend) {
@@ -228,9 +247,9 @@ async fn blank_final_response_becomes_empty_response(backend: &mut Backend) {
     let silent = NewInbound {
         max_attempts: 1,
         final_response: String::new(),
-        ..arrival(1)
+        ..new_inbound(1)
     };
-    let claim = begin(store, silent.clone()).await;
+    let claim = accept_claimed(store, silent.clone()).await;
     store
         .record_failure(claim, "the handler failed", false)
         .await
@@ -250,12 +269,15 @@ async fn blank_final_response_becomes_empty_response(backend: &mut Backend) {
 // The same holds once its replies are queued, and for a dead message.
 async fn duplicate_of_deferred_message_gets_empty_response(backend: &mut Backend) {
     let store = backend.store();
-    let claim = begin(store, arrival(1)).await;
+    let claim = accept_claimed(store, new_inbound(1)).await;
     let empty = AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY);
     let rest = replyhook::store::ReplyPath::Rest;
     store.decide(claim.id, rest, at(2)).await.unwrap();
     assert_eq!(
-        store.accept(std::sync::Arc::new(arrival(1))).await.unwrap(),
+        store
+            .accept(std::sync::Arc::new(new_inbound(1)))
+            .await
+            .unwrap(),
         empty
     );
     assert!(
@@ -265,16 +287,22 @@ async fn duplicate_of_deferred_message_gets_empty_response(backend: &mut Backend
             .unwrap()
     );
     assert_eq!(
-        store.accept(std::sync::Arc::new(arrival(1))).await.unwrap(),
+        store
+            .accept(std::sync::Arc::new(new_inbound(1)))
+            .await
+            .unwrap(),
         empty
     );
-    let claim = begin(store, arrival(2)).await;
+    let claim = accept_claimed(store, new_inbound(2)).await;
     store
         .record_failure(claim, "it cannot be read", true)
         .await
         .unwrap();
     assert_eq!(
-        store.accept(std::sync::Arc::new(arrival(2))).await.unwrap(),
+        store
+            .accept(std::sync::Arc::new(new_inbound(2)))
+            .await
+            .unwrap(),
         empty
     );
 }
@@ -283,18 +311,18 @@ async fn duplicate_of_deferred_message_gets_empty_response(backend: &mut Backend
 async fn stored_text_is_returned_unchanged(backend: &mut Backend) {
     let store = backend.store();
     let nasty = "\0 \u{1} \u{1}0 \u{1F980}\u{10FFFF} '\"\\ %_ \r\n\t $1 ?1 ünï";
-    let (us, user) = (
+    let (sender, user) = (
         Address::from(format!("whatsapp:us{nasty}")),
         Address::from(format!("whatsapp:{nasty}")),
     );
     let params: FormParams = [("Body", nasty), (nasty, "")].into_iter().collect();
     let strange = NewInbound {
-        sender: us.clone(),
+        sender: sender.clone(),
         user: vec![user.clone()],
         params: params.encode(),
-        ..arrival(1)
+        ..new_inbound(1)
     };
-    let claim = claimed(
+    let claim = expect_claimed(
         &store
             .accept(std::sync::Arc::new(strange.clone()))
             .await
@@ -313,11 +341,11 @@ async fn stored_text_is_returned_unchanged(backend: &mut Backend) {
         store.accept(std::sync::Arc::new(strange)).await.unwrap(),
         AcceptOutcome::AlreadyAnswered(SavedResponse { twiml: answer })
     );
-    let conversation = store.conversation(&us, &user).await.unwrap().unwrap();
+    let conversation = store.conversation(&sender, &user).await.unwrap().unwrap();
     assert_eq!(conversation.id, claim.conversation);
     let dialogue = store.dialogue(claim.conversation, at(3)).await.unwrap();
     assert_eq!(dialogue.unwrap().0, nasty);
-    let row = shown(store, 1).await;
+    let row = message_row(store, 1).await;
     assert_eq!(row.user, Some(user.clone()));
     assert_eq!(row.params.unwrap().0, params.encode());
     let of_user = MessageFilter {
@@ -328,7 +356,7 @@ async fn stored_text_is_returned_unchanged(backend: &mut Backend) {
     assert_eq!(store.messages(of_user).await.unwrap().len(), 1);
 
     let record = ConsentRecord {
-        scope: ConsentScope::Sender(us.clone()),
+        scope: ConsentScope::Sender(sender.clone()),
         user: user.clone(),
         action: ConsentAction::OptIn,
         source: ConsentSource::Operator,
@@ -340,17 +368,17 @@ async fn stored_text_is_returned_unchanged(backend: &mut Backend) {
     let ledger = store.consent_ledger(0, 10).await.unwrap();
     assert_eq!(ledger[0].record.note.as_deref(), Some(nasty));
     assert_eq!(ledger[0].record.user, user);
-    assert_eq!(ledger[0].record.scope, ConsentScope::Sender(us.clone()));
+    assert_eq!(ledger[0].record.scope, ConsentScope::Sender(sender.clone()));
 
     let out = replyhook::store::NewOutbound {
-        sender: us.clone(),
+        sender: sender.clone(),
         user: user.clone(),
         params: params.clone(),
         ..reply("")
     };
     store.enqueue(vec![out], at(5)).await.unwrap();
     let sent = store.claim(1, at(5)).await.unwrap().pop().unwrap();
-    assert_eq!((&sent.sender, &sent.user), (&us, &user));
+    assert_eq!((&sent.sender, &sent.user), (&sender, &user));
     assert_eq!(sent.params, params);
     assert!(sent.opted_in && sent.window.is_some());
     let purged = store.purge_user(&user, true).await.unwrap();

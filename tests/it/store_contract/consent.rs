@@ -7,8 +7,8 @@ use replyhook::store::{
 };
 
 use super::{
-    ANA, ANA_ID, Backend, Completion, SERVICE, US, arrival, at, begin, from, over_all_stores,
-    saying, service, sid, start, stop,
+    ANA, ANA_ID, Backend, Completion, SENDER, SERVICE, accept_claimed, at, inbound_from,
+    new_inbound, over_all_stores, service, sid, start_keyword, stop_keyword, with_keyword,
 };
 
 over_all_stores!(
@@ -22,15 +22,15 @@ over_all_stores!(
     consent_ledger_records_changes_with_source,
 );
 
-fn of_us() -> Vec<ConsentScope> {
-    vec![ConsentScope::Sender(US.into())]
+fn sender_scope() -> Vec<ConsentScope> {
+    vec![ConsentScope::Sender(SENDER.into())]
 }
 
 async fn consent(store: &dyn Store, user: &str) -> ConsentState {
-    store.consent(of_us(), &user.into()).await.unwrap()
+    store.consent(sender_scope(), &user.into()).await.unwrap()
 }
 
-fn said(opted_out: bool, answer: &str) -> AcceptOutcome {
+fn keyword_outcome(opted_out: bool, answer: &str) -> AcceptOutcome {
     AcceptOutcome::ConsentKeyword {
         opted_out,
         confirmation: answer.to_owned(),
@@ -40,41 +40,56 @@ fn said(opted_out: bool, answer: &str) -> AcceptOutcome {
 async fn stop_opts_out_on_accept_until_start(backend: &mut Backend) {
     let store = backend.store();
     let stopped = store
-        .accept(std::sync::Arc::new(saying(stop(), arrival(1))))
+        .accept(std::sync::Arc::new(with_keyword(
+            stop_keyword(),
+            new_inbound(1),
+        )))
         .await
         .unwrap();
-    assert_eq!(stopped, said(true, "stopped"));
+    assert_eq!(stopped, keyword_outcome(true, "stopped"));
     assert_eq!(consent(store, ANA).await.opted_out, Some(at(1)));
     // A redelivery of the keyword gets the saved confirmation. A second STOP gets none.
-    let again = store
-        .accept(std::sync::Arc::new(saying(stop(), arrival(1))))
+    let redelivery = store
+        .accept(std::sync::Arc::new(with_keyword(
+            stop_keyword(),
+            new_inbound(1),
+        )))
         .await
         .unwrap();
     let answered = SavedResponse {
         twiml: Some("stopped".to_owned()),
     };
-    assert_eq!(again, AcceptOutcome::AlreadyAnswered(answered));
+    assert_eq!(redelivery, AcceptOutcome::AlreadyAnswered(answered));
     let second = store
-        .accept(std::sync::Arc::new(saying(stop(), arrival(2))))
+        .accept(std::sync::Arc::new(with_keyword(
+            stop_keyword(),
+            new_inbound(2),
+        )))
         .await
         .unwrap();
     assert_eq!(second, AcceptOutcome::OptedOut);
     assert_eq!(
-        store.accept(std::sync::Arc::new(arrival(3))).await.unwrap(),
+        store
+            .accept(std::sync::Arc::new(new_inbound(3)))
+            .await
+            .unwrap(),
         AcceptOutcome::OptedOut
     );
     let started = store
-        .accept(std::sync::Arc::new(saying(start(), arrival(4))))
+        .accept(std::sync::Arc::new(with_keyword(
+            start_keyword(),
+            new_inbound(4),
+        )))
         .await
         .unwrap();
-    assert_eq!(started, said(false, "started"));
+    assert_eq!(started, keyword_outcome(false, "started"));
     assert_eq!(consent(store, ANA).await, ConsentState::default());
-    begin(store, arrival(5)).await;
+    accept_claimed(store, new_inbound(5)).await;
 }
 
 async fn start_without_opt_out_is_ordinary_message(backend: &mut Backend) {
     let store = backend.store();
-    begin(store, saying(start(), arrival(1))).await;
+    accept_claimed(store, with_keyword(start_keyword(), new_inbound(1))).await;
     assert!(store.consent_ledger(0, 10).await.unwrap().is_empty());
 }
 
@@ -85,30 +100,42 @@ async fn twilio_start_and_help_skip_handler(backend: &mut Backend) {
         confirmation: String::new(),
     };
     let started = store
-        .accept(std::sync::Arc::new(saying(typed, arrival(1))))
+        .accept(std::sync::Arc::new(with_keyword(typed, new_inbound(1))))
         .await
         .unwrap();
-    assert_eq!(started, said(false, ""));
+    assert_eq!(started, keyword_outcome(false, ""));
     let help = ConsentKeyword::Help;
     let helped = store
-        .accept(std::sync::Arc::new(saying(help.clone(), arrival(2))))
+        .accept(std::sync::Arc::new(with_keyword(
+            help.clone(),
+            new_inbound(2),
+        )))
         .await
         .unwrap();
-    assert_eq!(helped, said(false, ""));
+    assert_eq!(helped, keyword_outcome(false, ""));
     store
-        .accept(std::sync::Arc::new(saying(stop(), arrival(3))))
+        .accept(std::sync::Arc::new(with_keyword(
+            stop_keyword(),
+            new_inbound(3),
+        )))
         .await
         .unwrap();
     let helped = store
-        .accept(std::sync::Arc::new(saying(help.clone(), arrival(4))))
+        .accept(std::sync::Arc::new(with_keyword(
+            help.clone(),
+            new_inbound(4),
+        )))
         .await
         .unwrap();
-    assert_eq!(helped, said(true, ""));
-    let again = store
-        .accept(std::sync::Arc::new(saying(help, arrival(4))))
+    assert_eq!(helped, keyword_outcome(true, ""));
+    let redelivery = store
+        .accept(std::sync::Arc::new(with_keyword(help, new_inbound(4))))
         .await
         .unwrap();
-    assert_eq!(again, AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY));
+    assert_eq!(
+        redelivery,
+        AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
+    );
 }
 
 async fn keyword_confirmed_by_twilio_gets_empty_response(backend: &mut Backend) {
@@ -118,15 +145,21 @@ async fn keyword_confirmed_by_twilio_gets_empty_response(backend: &mut Backend) 
         confirmation: String::new(),
     };
     let stopped = store
-        .accept(std::sync::Arc::new(saying(silent.clone(), arrival(1))))
+        .accept(std::sync::Arc::new(with_keyword(
+            silent.clone(),
+            new_inbound(1),
+        )))
         .await
         .unwrap();
-    assert_eq!(stopped, said(true, ""));
-    let again = store
-        .accept(std::sync::Arc::new(saying(silent, arrival(1))))
+    assert_eq!(stopped, keyword_outcome(true, ""));
+    let redelivery = store
+        .accept(std::sync::Arc::new(with_keyword(silent, new_inbound(1))))
         .await
         .unwrap();
-    assert_eq!(again, AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY));
+    assert_eq!(
+        redelivery,
+        AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
+    );
 }
 
 async fn service_consent_applies_to_its_other_senders(backend: &mut Backend) {
@@ -135,30 +168,36 @@ async fn service_consent_applies_to_its_other_senders(backend: &mut Backend) {
         service: Some(service()),
         ..arrival
     };
-    let elsewhere = |number| NewInbound {
+    let to_other_sender = |number| NewInbound {
         sender: "whatsapp:+15550004444".into(),
-        ..arrival(number)
+        ..new_inbound(number)
     };
     store
-        .accept(std::sync::Arc::new(through(saying(stop(), arrival(1)))))
+        .accept(std::sync::Arc::new(through(with_keyword(
+            stop_keyword(),
+            new_inbound(1),
+        ))))
         .await
         .unwrap();
     let other = store
-        .accept(std::sync::Arc::new(through(elsewhere(2))))
+        .accept(std::sync::Arc::new(through(to_other_sender(2))))
         .await
         .unwrap();
     assert_eq!(other, AcceptOutcome::OptedOut);
     // The opt-out from the service does not cover a message without the service.
-    begin(store, elsewhere(3)).await;
+    accept_claimed(store, to_other_sender(3)).await;
     let started = store
-        .accept(std::sync::Arc::new(through(saying(start(), elsewhere(4)))))
+        .accept(std::sync::Arc::new(through(with_keyword(
+            start_keyword(),
+            to_other_sender(4),
+        ))))
         .await
         .unwrap();
-    assert_eq!(started, said(false, "started"));
-    begin(store, through(arrival(5))).await;
+    assert_eq!(started, keyword_outcome(false, "started"));
+    accept_claimed(store, through(new_inbound(5))).await;
     let scopes = vec![
         ConsentScope::parse(SERVICE),
-        ConsentScope::Sender(US.into()),
+        ConsentScope::Sender(SENDER.into()),
     ];
     let state = store.consent(scopes, &ANA.into()).await.unwrap();
     assert_eq!(state.opted_out, None);
@@ -166,9 +205,12 @@ async fn service_consent_applies_to_its_other_senders(backend: &mut Backend) {
 
 async fn opt_out_during_handler_empties_response(backend: &mut Backend) {
     let store = backend.store();
-    let claim = begin(store, arrival(1)).await;
+    let claim = accept_claimed(store, new_inbound(1)).await;
     store
-        .accept(std::sync::Arc::new(saying(stop(), arrival(2))))
+        .accept(std::sync::Arc::new(with_keyword(
+            stop_keyword(),
+            new_inbound(2),
+        )))
         .await
         .unwrap();
     let answer = Some("<Response>hello</Response>".to_owned());
@@ -177,41 +219,56 @@ async fn opt_out_during_handler_empties_response(backend: &mut Backend) {
         .await
         .unwrap();
     assert_eq!(decision, ReplyDecision::Inline(SavedResponse::EMPTY));
-    let again = store.accept(std::sync::Arc::new(arrival(1))).await.unwrap();
-    assert_eq!(again, AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY));
+    let redelivery = store
+        .accept(std::sync::Arc::new(new_inbound(1)))
+        .await
+        .unwrap();
+    assert_eq!(
+        redelivery,
+        AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
+    );
 }
 
 async fn consent_applies_to_all_addresses_of_user(backend: &mut Backend) {
     let store = backend.store();
-    let both = from(&[ANA, ANA_ID], 1);
-    let claim = begin(store, both).await;
+    let both = inbound_from(&[ANA, ANA_ID], 1);
+    let claim = accept_claimed(store, both).await;
     store
         .complete_inline(claim, None, Completion::default(), at(1))
         .await
         .unwrap();
     let stopped = store
-        .accept(std::sync::Arc::new(saying(stop(), from(&[ANA], 2))))
+        .accept(std::sync::Arc::new(with_keyword(
+            stop_keyword(),
+            inbound_from(&[ANA], 2),
+        )))
         .await
         .unwrap();
-    assert_eq!(stopped, said(true, "stopped"));
+    assert_eq!(stopped, keyword_outcome(true, "stopped"));
     let by_id = store
-        .accept(std::sync::Arc::new(from(&[ANA_ID], 3)))
+        .accept(std::sync::Arc::new(inbound_from(&[ANA_ID], 3)))
         .await
         .unwrap();
     assert_eq!(by_id, AcceptOutcome::OptedOut);
     assert!(consent(store, ANA_ID).await.opted_out.is_some());
     let started = store
-        .accept(std::sync::Arc::new(saying(start(), from(&[ANA_ID], 4))))
+        .accept(std::sync::Arc::new(with_keyword(
+            start_keyword(),
+            inbound_from(&[ANA_ID], 4),
+        )))
         .await
         .unwrap();
-    assert_eq!(started, said(false, "started"));
-    begin(store, from(&[ANA], 5)).await;
+    assert_eq!(started, keyword_outcome(false, "started"));
+    accept_claimed(store, inbound_from(&[ANA], 5)).await;
 }
 
 async fn consent_ledger_records_changes_with_source(backend: &mut Backend) {
     let store = backend.store();
     store
-        .accept(std::sync::Arc::new(saying(stop(), arrival(1))))
+        .accept(std::sync::Arc::new(with_keyword(
+            stop_keyword(),
+            new_inbound(1),
+        )))
         .await
         .unwrap();
     let record = |action, seconds| ConsentRecord {

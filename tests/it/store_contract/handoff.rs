@@ -5,8 +5,8 @@ use std::sync::Arc;
 use replyhook::store::{Claim, Completion, HandoffChange, ReplyPath, Store, TurnStatus};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, US, arrival, at, begin, claim_backlog, converse, from,
-    over_all_stores, reply, shown, waiting,
+    ANA, ANA_ID, BEN, Backend, SENDER, accept_and_answer, accept_claimed, at, claim_backlog,
+    expect_queued, inbound_from, message_row, new_inbound, over_all_stores, reply,
 };
 
 over_all_stores!(
@@ -21,7 +21,7 @@ over_all_stores!(
 
 const FLOW: &str = "https://flow.example.test/?name=Ana&\u{fc}";
 
-fn until(second: i64) -> Completion {
+fn begin_handoff(second: i64) -> Completion {
     Completion {
         handoff: Some(HandoffChange::Begin {
             to: FLOW.to_owned(),
@@ -31,7 +31,7 @@ fn until(second: i64) -> Completion {
     }
 }
 
-fn continued(second: i64) -> Completion {
+fn continue_handoff(second: i64) -> Completion {
     let until = at(second);
     Completion {
         handoff: Some(HandoffChange::Continue { until }),
@@ -42,10 +42,10 @@ fn continued(second: i64) -> Completion {
 // Each database has its own statement that lists handoffs.
 async fn active_handoffs_are_listed_in_order_of_their_end(backend: &mut Backend) {
     let store = backend.store();
-    let claim = begin(store, from(&[ANA, ANA_ID], 1)).await;
-    hand_over(store, claim, 200).await;
-    let claim = begin(store, from(&[BEN], 2)).await;
-    hand_over(store, claim, 100).await;
+    let claim = accept_claimed(store, inbound_from(&[ANA, ANA_ID], 1)).await;
+    reply_with_handoff(store, claim, 200).await;
+    let claim = accept_claimed(store, inbound_from(&[BEN], 2)).await;
+    reply_with_handoff(store, claim, 100).await;
     let listed = store.active_handoffs(9, at(50)).await.unwrap();
     let users: Vec<_> = listed.iter().map(|row| row.user.clone()).collect();
     let mut ana = vec![ANA.into(), ANA_ID.into()];
@@ -54,7 +54,7 @@ async fn active_handoffs_are_listed_in_order_of_their_end(backend: &mut Backend)
     let first = &listed[0];
     assert_eq!(
         (first.sender.as_str(), first.url.as_str(), first.until),
-        (US, FLOW, at(100))
+        (SENDER, FLOW, at(100))
     );
     // The limit counts conversations, not addresses.
     assert_eq!(store.active_handoffs(1, at(50)).await.unwrap(), listed[..1]);
@@ -72,15 +72,15 @@ async fn active_handoffs_are_listed_in_order_of_their_end(backend: &mut Backend)
 }
 
 /// Completes a claimed message inline, with a handoff until second `end`.
-async fn hand_over(store: &dyn Store, claim: Claim, end: i64) {
+async fn reply_with_handoff(store: &dyn Store, claim: Claim, end: i64) {
     let twiml = Some("redirect".to_owned());
     store
-        .complete_inline(claim, twiml, until(end), at(2))
+        .complete_inline(claim, twiml, begin_handoff(end), at(2))
         .await
         .unwrap();
 }
 
-async fn to(store: &dyn Store, claim: Claim, second: i64) -> Option<String> {
+async fn handoff_url(store: &dyn Store, claim: Claim, second: i64) -> Option<String> {
     store
         .handoff_url(claim.conversation, at(second))
         .await
@@ -89,14 +89,15 @@ async fn to(store: &dyn Store, claim: Claim, second: i64) -> Option<String> {
 
 async fn handoff_starts_with_reply_and_marks_later_claims(backend: &mut Backend) {
     let store = backend.store();
-    let first = begin(store, arrival(1)).await;
+    let first = accept_claimed(store, new_inbound(1)).await;
     assert!(!first.handed_off);
-    let waits = store.accept(Arc::new(arrival(2))).await.unwrap();
-    assert_eq!(to(store, first, 2).await, None);
-    hand_over(store, first, 100).await;
-    assert_eq!(to(store, first, 2).await.as_deref(), Some(FLOW));
+    let waits = store.accept(Arc::new(new_inbound(2))).await.unwrap();
+    assert_eq!(handoff_url(store, first, 2).await, None);
+    reply_with_handoff(store, first, 100).await;
+    assert_eq!(handoff_url(store, first, 2).await.as_deref(), Some(FLOW));
     // Claims of a queued, a failed, a deferred and a new message are marked.
-    let TurnStatus::Claimed(second) = store.try_claim(waiting(&waits), at(3)).await.unwrap() else {
+    let TurnStatus::Claimed(second) = store.try_claim(expect_queued(&waits), at(3)).await.unwrap()
+    else {
         panic!("the queued message cannot be claimed")
     };
     assert!(second.handed_off);
@@ -104,37 +105,45 @@ async fn handoff_starts_with_reply_and_marks_later_claims(backend: &mut Backend)
         .record_failure(second, "it failed", false)
         .await
         .unwrap();
-    let again = begin(store, arrival(2)).await;
+    let again = accept_claimed(store, new_inbound(2)).await;
     assert!(again.handed_off);
-    assert!(!begin(store, from(&[BEN], 3)).await.handed_off);
-    let waits = store.accept(Arc::new(arrival(4))).await.unwrap();
-    let waits = waiting(&waits);
+    assert!(
+        !accept_claimed(store, inbound_from(&[BEN], 3))
+            .await
+            .handed_off
+    );
+    let waits = store.accept(Arc::new(new_inbound(4))).await.unwrap();
+    let waits = expect_queued(&waits);
     store.decide(waits, ReplyPath::Rest, at(4)).await.unwrap();
     store
         .complete_inline(again, None, Completion::default(), at(5))
         .await
         .unwrap();
-    let taken = claim_backlog(store, at(6)).await;
-    assert!(taken[0].claim.handed_off);
+    let backlog = claim_backlog(store, at(6)).await;
+    assert!(backlog[0].claim.handed_off);
     store
-        .complete_via_rest(taken[0].claim, Vec::new(), continued(100), at(6))
+        .complete_via_rest(backlog[0].claim, Vec::new(), continue_handoff(100), at(6))
         .await
         .unwrap();
-    let known = begin(store, arrival(5)).await;
+    let known = accept_claimed(store, new_inbound(5)).await;
     assert!(known.handed_off);
     store
         .complete_inline(known, None, Completion::default(), at(7))
         .await
         .unwrap();
     if backend.crash().await {
-        assert!(begin(backend.store(), arrival(8)).await.handed_off);
+        assert!(
+            accept_claimed(backend.store(), new_inbound(8))
+                .await
+                .handed_off
+        );
     }
 }
 
 // A reply via the REST API cannot redirect: the handoff starts, and the reason of the message says so.
 async fn handoff_via_rest_reply_records_missing_redirect(backend: &mut Backend) {
     let store = backend.store();
-    let claim = begin(store, arrival(1)).await;
+    let claim = accept_claimed(store, new_inbound(1)).await;
     store
         .decide(claim.id, ReplyPath::Rest, at(2))
         .await
@@ -142,34 +151,34 @@ async fn handoff_via_rest_reply_records_missing_redirect(backend: &mut Backend) 
     let texts = vec![reply("One moment.")];
     assert!(
         store
-            .complete_via_rest(claim, texts, until(100), at(3))
+            .complete_via_rest(claim, texts, begin_handoff(100), at(3))
             .await
             .unwrap()
     );
     assert_eq!(store.claim(9, at(4)).await.unwrap().len(), 1);
-    let row = shown(store, 1).await;
+    let row = message_row(store, 1).await;
     assert!(row.reason.unwrap().starts_with("it was not redirected"));
     assert_eq!(row.handed_off_until, Some(at(100)));
-    assert!(begin(store, arrival(4)).await.handed_off);
+    assert!(accept_claimed(store, new_inbound(4)).await.handed_off);
 }
 
 // A message extends a handoff, even an expired one, but not one that was ended.
 async fn handoff_lasts_until_expiry_or_end(backend: &mut Backend) {
     let store = backend.store();
-    let first = begin(store, arrival(1)).await;
-    hand_over(store, first, 10).await;
-    assert!(to(store, first, 9).await.is_some());
-    assert!(to(store, first, 10).await.is_none());
-    let late = begin(store, arrival(10)).await;
+    let first = accept_claimed(store, new_inbound(1)).await;
+    reply_with_handoff(store, first, 10).await;
+    assert!(handoff_url(store, first, 9).await.is_some());
+    assert!(handoff_url(store, first, 10).await.is_none());
+    let late = accept_claimed(store, new_inbound(10)).await;
     assert!(!late.handed_off);
     store
-        .complete_inline(late, None, continued(100), at(11))
+        .complete_inline(late, None, continue_handoff(100), at(11))
         .await
         .unwrap();
-    assert!(to(store, first, 99).await.is_some());
-    let next = begin(store, arrival(20)).await;
+    assert!(handoff_url(store, first, 99).await.is_some());
+    let next = accept_claimed(store, new_inbound(20)).await;
     assert!(next.handed_off);
-    let (us, user) = (US.into(), ANA.into());
+    let (sender, user) = (SENDER.into(), ANA.into());
     assert_eq!(
         store
             .end_handoff(Some(&BEN.into()), &user, at(21))
@@ -182,56 +191,63 @@ async fn handoff_lasts_until_expiry_or_end(backend: &mut Backend) {
         0
     );
     assert_eq!(
-        store.end_handoff(Some(&us), &user, at(21)).await.unwrap(),
+        store
+            .end_handoff(Some(&sender), &user, at(21))
+            .await
+            .unwrap(),
         1
     );
     assert_eq!(store.end_handoff(None, &user, at(21)).await.unwrap(), 0);
     store
-        .complete_inline(next, None, continued(200), at(22))
+        .complete_inline(next, None, continue_handoff(200), at(22))
         .await
         .unwrap();
-    assert!(to(store, first, 23).await.is_none());
-    assert_eq!(shown(store, 1).await.handed_off_until, None);
+    assert!(handoff_url(store, first, 23).await.is_none());
+    assert_eq!(message_row(store, 1).await.handed_off_until, None);
     // A new handoff can start.
-    let again = begin(store, arrival(30)).await;
-    hand_over(store, again, 300).await;
+    let again = accept_claimed(store, new_inbound(30)).await;
+    reply_with_handoff(store, again, 300).await;
     assert_eq!(store.end_handoff(None, &user, at(300)).await.unwrap(), 0);
     assert_eq!(store.end_handoff(None, &user, at(299)).await.unwrap(), 1);
 }
 
 async fn lost_claim_starts_no_handoff(backend: &mut Backend) {
-    let claim = begin(backend.store(), arrival(1)).await;
+    let claim = accept_claimed(backend.store(), new_inbound(1)).await;
     if !backend.crash().await {
         return;
     }
     let store = backend.store();
-    hand_over(store, claim, 100).await;
+    reply_with_handoff(store, claim, 100).await;
     assert!(
         !store
-            .complete_via_rest(claim, Vec::new(), until(100), at(3))
+            .complete_via_rest(claim, Vec::new(), begin_handoff(100), at(3))
             .await
             .unwrap()
     );
-    assert_eq!(to(store, claim, 4).await, None);
+    assert_eq!(handoff_url(store, claim, 4).await, None);
 }
 
 async fn merged_conversations_keep_longer_handoff(backend: &mut Backend) {
     let store = backend.store();
-    let phone = begin(store, from(&[ANA], 1)).await;
-    hand_over(store, phone, 50).await;
-    let id = begin(store, from(&[ANA_ID], 2)).await;
+    let phone = accept_claimed(store, inbound_from(&[ANA], 1)).await;
+    reply_with_handoff(store, phone, 50).await;
+    let id = accept_claimed(store, inbound_from(&[ANA_ID], 2)).await;
     store
-        .complete_inline(id, None, until(100), at(3))
+        .complete_inline(id, None, begin_handoff(100), at(3))
         .await
         .unwrap();
-    let both = begin(store, from(&[ANA, ANA_ID], 4)).await;
+    let both = accept_claimed(store, inbound_from(&[ANA, ANA_ID], 4)).await;
     assert!(both.handed_off);
     store
         .complete_inline(both, None, Completion::default(), at(5))
         .await
         .unwrap();
-    assert!(begin(store, from(&[ANA], 60)).await.handed_off);
-    assert_eq!(shown(store, 2).await.handed_off_until, Some(at(100)));
+    assert!(
+        accept_claimed(store, inbound_from(&[ANA], 60))
+            .await
+            .handed_off
+    );
+    assert_eq!(message_row(store, 2).await.handed_off_until, Some(at(100)));
     assert_eq!(
         store
             .end_handoff(None, &ANA_ID.into(), at(61))
@@ -247,10 +263,10 @@ async fn merged_conversations_keep_longer_handoff(backend: &mut Backend) {
 
 async fn purge_ends_handoff(backend: &mut Backend) {
     let store = backend.store();
-    let claim = begin(store, arrival(1)).await;
-    hand_over(store, claim, 100).await;
+    let claim = accept_claimed(store, new_inbound(1)).await;
+    reply_with_handoff(store, claim, 100).await;
     store.purge_user(&ANA.into(), false).await.unwrap();
-    assert_eq!(to(store, claim, 3).await, None);
-    converse(store, arrival(4)).await;
-    assert!(!begin(store, arrival(5)).await.handed_off);
+    assert_eq!(handoff_url(store, claim, 3).await, None);
+    accept_and_answer(store, new_inbound(4)).await;
+    assert!(!accept_claimed(store, new_inbound(5)).await.handed_off);
 }

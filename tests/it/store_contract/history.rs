@@ -4,8 +4,8 @@ use replyhook::store::{EarlierMessage, ReplyPath, Retention, SendOutcome, Store}
 use replyhook::{MessageStatus, Timestamp};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, Completion, arrival, at, begin, converse, defer, from,
-    over_all_stores, save_twiml, sid,
+    ANA, ANA_ID, BEN, Backend, Completion, accept_and_answer, accept_claimed, at, inbound_from,
+    new_inbound, over_all_stores, reply_via_rest, save_twiml, sid,
 };
 
 over_all_stores!(
@@ -23,40 +23,40 @@ fn text(message: &EarlierMessage) -> &str {
 }
 
 /// Returns the numbers of the messages before `message`.
-async fn before(store: &dyn Store, message: i64, limit: u32) -> Vec<String> {
+async fn earlier_texts(store: &dyn Store, message: i64, limit: u32) -> Vec<String> {
     let earlier = store.earlier(message, limit).await.unwrap();
     earlier.iter().map(|one| text(one).to_owned()).collect()
 }
 
 async fn history_is_oldest_first_per_conversation(backend: &mut Backend) {
     let store = backend.store();
-    let first = begin(store, arrival(1)).await;
+    let first = accept_claimed(store, new_inbound(1)).await;
     assert!(store.earlier(first.id, 9).await.unwrap().is_empty());
     store
         .complete_inline(first, None, Completion::default(), at(1))
         .await
         .unwrap();
     for number in [2, 3, 5] {
-        converse(store, arrival(number)).await;
+        accept_and_answer(store, new_inbound(number)).await;
     }
-    converse(store, from(&[BEN], 4)).await;
-    let last = begin(store, arrival(6)).await;
-    assert_eq!(before(store, last.id, 9).await, ["1", "2", "3", "5"]);
-    assert_eq!(before(store, last.id, 2).await, ["3", "5"]);
-    assert!(before(store, last.id, 0).await.is_empty());
-    let bens = begin(store, from(&[BEN], 7)).await;
-    assert_eq!(before(store, bens.id, 9).await, ["4"]);
+    accept_and_answer(store, inbound_from(&[BEN], 4)).await;
+    let last = accept_claimed(store, new_inbound(6)).await;
+    assert_eq!(earlier_texts(store, last.id, 9).await, ["1", "2", "3", "5"]);
+    assert_eq!(earlier_texts(store, last.id, 2).await, ["3", "5"]);
+    assert!(earlier_texts(store, last.id, 0).await.is_empty());
+    let bens = accept_claimed(store, inbound_from(&[BEN], 7)).await;
+    assert_eq!(earlier_texts(store, bens.id, 9).await, ["4"]);
 }
 
 // A reply that failed to send is left out, and one that is still pending is included.
 async fn history_includes_twiml_and_rest_replies(backend: &mut Backend) {
     let store = backend.store();
-    let claim = begin(store, arrival(1)).await;
+    let claim = accept_claimed(store, new_inbound(1)).await;
     save_twiml(store, claim, "said", at(1)).await;
-    defer(store, arrival(2), &["one", "two"]).await;
+    reply_via_rest(store, new_inbound(2), &["one", "two"]).await;
     for sent in [true, false] {
         let message = store.claim(1, at(3)).await.unwrap().pop().unwrap();
-        let settlement = if sent {
+        let outcome = if sent {
             SendOutcome::Sent {
                 sid: sid(90),
                 status: MessageStatus::Queued,
@@ -68,12 +68,12 @@ async fn history_includes_twiml_and_rest_replies(backend: &mut Backend) {
             }
         };
         store
-            .record_outcome(message.id, settlement, at(3))
+            .record_outcome(message.id, outcome, at(3))
             .await
             .unwrap();
     }
-    defer(store, arrival(4), &["waits"]).await;
-    let last = begin(store, arrival(5)).await;
+    reply_via_rest(store, new_inbound(4), &["waits"]).await;
+    let last = accept_claimed(store, new_inbound(5)).await;
     let earlier = store.earlier(last.id, 9).await.unwrap();
     let answers: Vec<_> = earlier
         .iter()
@@ -96,34 +96,34 @@ async fn history_includes_twiml_and_rest_replies(backend: &mut Backend) {
 
 async fn history_excludes_later_messages(backend: &mut Backend) {
     let store = backend.store();
-    converse(store, arrival(1)).await;
-    let second = begin(store, arrival(2)).await;
+    accept_and_answer(store, new_inbound(1)).await;
+    let second = accept_claimed(store, new_inbound(2)).await;
     for number in 3..6 {
         store
-            .accept(std::sync::Arc::new(arrival(number)))
+            .accept(std::sync::Arc::new(new_inbound(number)))
             .await
             .unwrap();
     }
-    assert_eq!(before(store, second.id, 1).await, ["1"]);
-    assert_eq!(before(store, second.id, 9).await, ["1"]);
+    assert_eq!(earlier_texts(store, second.id, 1).await, ["1"]);
+    assert_eq!(earlier_texts(store, second.id, 9).await, ["1"]);
 }
 
 // Messages under a second address count once one message carries both addresses.
 async fn history_includes_messages_of_linked_address(backend: &mut Backend) {
     let store = backend.store();
-    converse(store, from(&[ANA], 1)).await;
-    converse(store, from(&[ANA_ID], 2)).await;
-    converse(store, from(&[ANA], 3)).await;
-    let open = begin(store, from(&[ANA_ID], 4)).await;
-    assert_eq!(before(store, open.id, 9).await, ["2"]);
+    accept_and_answer(store, inbound_from(&[ANA], 1)).await;
+    accept_and_answer(store, inbound_from(&[ANA_ID], 2)).await;
+    accept_and_answer(store, inbound_from(&[ANA], 3)).await;
+    let open = accept_claimed(store, inbound_from(&[ANA_ID], 4)).await;
+    assert_eq!(earlier_texts(store, open.id, 9).await, ["2"]);
     // The message with both addresses merges the conversations, and is queued behind the open message.
     let both = store
-        .accept(std::sync::Arc::new(from(&[ANA, ANA_ID], 5)))
+        .accept(std::sync::Arc::new(inbound_from(&[ANA, ANA_ID], 5)))
         .await
         .unwrap();
-    let both = super::waiting(&both);
-    assert_eq!(before(store, open.id, 9).await, ["1", "2", "3"]);
-    assert_eq!(before(store, both, 9).await, ["1", "2", "3", "4"]);
+    let both = super::expect_queued(&both);
+    assert_eq!(earlier_texts(store, open.id, 9).await, ["1", "2", "3"]);
+    assert_eq!(earlier_texts(store, both, 9).await, ["1", "2", "3", "4"]);
     store
         .complete_inline(open, None, Completion::default(), at(5))
         .await
@@ -132,15 +132,18 @@ async fn history_includes_messages_of_linked_address(backend: &mut Backend) {
         .decide(both, ReplyPath::Twiml(String::new()), at(5))
         .await
         .unwrap();
-    let last = begin(store, from(&[ANA_ID], 6)).await;
-    assert_eq!(before(store, last.id, 9).await, ["1", "2", "3", "4", "5"]);
-    assert_eq!(before(store, last.id, 3).await, ["3", "4", "5"]);
+    let last = accept_claimed(store, inbound_from(&[ANA_ID], 6)).await;
+    assert_eq!(
+        earlier_texts(store, last.id, 9).await,
+        ["1", "2", "3", "4", "5"]
+    );
+    assert_eq!(earlier_texts(store, last.id, 3).await, ["3", "4", "5"]);
 }
 
 // The message leaves the history only when its key expires.
 async fn history_keeps_message_after_text_expired(backend: &mut Backend) {
     let store = backend.store();
-    converse(store, arrival(1)).await;
+    accept_and_answer(store, new_inbound(1)).await;
     let retention = Retention {
         now: at(100),
         texts_before: at(2),
@@ -149,21 +152,21 @@ async fn history_keeps_message_after_text_expired(backend: &mut Backend) {
         unmatched_status_before: at(-9),
     };
     while store.expire(retention).await.unwrap().has_more {}
-    converse(store, arrival(3)).await;
-    let last = begin(store, arrival(4)).await;
-    assert_eq!(before(store, last.id, 9).await, ["", "3"]);
+    accept_and_answer(store, new_inbound(3)).await;
+    let last = accept_claimed(store, new_inbound(4)).await;
+    assert_eq!(earlier_texts(store, last.id, 9).await, ["", "3"]);
     let keys = Retention {
         keys_before: at(2),
         ..retention
     };
     while store.expire(keys).await.unwrap().has_more {}
-    assert_eq!(before(store, last.id, 9).await, ["3"]);
+    assert_eq!(earlier_texts(store, last.id, 9).await, ["3"]);
 }
 
 async fn history_of_purged_user_is_empty(backend: &mut Backend) {
     let store = backend.store();
-    converse(store, arrival(1)).await;
+    accept_and_answer(store, new_inbound(1)).await;
     store.purge_user(&ANA.into(), false).await.unwrap();
-    let next = begin(store, arrival(2)).await;
+    let next = accept_claimed(store, new_inbound(2)).await;
     assert!(store.earlier(next.id, 9).await.unwrap().is_empty());
 }

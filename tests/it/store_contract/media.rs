@@ -9,7 +9,9 @@ use replyhook::store::{
     StoreErrorKind, TwilioMedia,
 };
 
-use super::{ANA, BEN, Backend, Kind, account, at, converse, from, over_all_stores, sid};
+use super::{
+    ANA, BEN, Backend, Kind, accept_and_answer, account, at, inbound_from, over_all_stores, sid,
+};
 
 over_all_stores!(
     media_link_resolves_until_expiry,
@@ -22,17 +24,17 @@ over_all_stores!(
     concurrently_opened_stores_share_signing_key,
 );
 
-fn key(number: u8) -> LinkTokenHash {
+fn token_hash(number: u8) -> LinkTokenHash {
     LinkTokenHash([number; 32])
 }
 
-fn bytes(text: &str) -> LinkSource {
+fn stored_bytes(text: &str) -> LinkSource {
     LinkSource::Stored(Arc::from(text.as_bytes()))
 }
 
-fn link(number: u8, file: LinkSource, until: i64) -> NewLink {
+fn new_link(number: u8, file: LinkSource, until: i64) -> NewLink {
     NewLink {
-        key: key(number),
+        key: token_hash(number),
         file,
         content_type: Some("image/png".to_owned()),
         message: None,
@@ -41,9 +43,9 @@ fn link(number: u8, file: LinkSource, until: i64) -> NewLink {
 }
 
 /// Resolves a link to a stored file, and reads all of its chunks.
-async fn follow(store: &dyn Store, number: u8, seconds: i64) -> Option<LinkSource> {
+async fn read_link(store: &dyn Store, number: u8, seconds: i64) -> Option<LinkSource> {
     let linked = store
-        .resolve_link(key(number), at(seconds))
+        .resolve_link(token_hash(number), at(seconds))
         .await
         .unwrap()?;
     let LinkTarget::Stored { hash, length } = linked.file else {
@@ -64,19 +66,34 @@ async fn media_link_resolves_until_expiry(backend: &mut Backend) {
     let store = backend.store();
     let all: Vec<u8> = (0..=255).collect();
     let file = LinkSource::Stored(all.into());
-    store.create_link(link(1, file.clone(), 10)).await.unwrap();
-    let linked = store.resolve_link(key(1), at(9)).await.unwrap().unwrap();
+    store
+        .create_link(new_link(1, file.clone(), 10))
+        .await
+        .unwrap();
+    let linked = store
+        .resolve_link(token_hash(1), at(9))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(linked.content_type.as_deref(), Some("image/png"));
-    assert_eq!(follow(store, 1, 9).await, Some(file));
-    assert_eq!(follow(store, 1, 10).await, None);
-    assert_eq!(follow(store, 2, 0).await, None);
+    assert_eq!(read_link(store, 1, 9).await, Some(file));
+    assert_eq!(read_link(store, 1, 10).await, None);
+    assert_eq!(read_link(store, 2, 0).await, None);
     assert!(!store.expire_links(at(9)).await.unwrap());
     assert!(store.expire_links(at(10)).await.unwrap());
     assert!(!store.expire_links(at(10)).await.unwrap());
-    assert_eq!(follow(store, 1, 0).await, None);
+    assert_eq!(read_link(store, 1, 0).await, None);
     // A link token cannot be used for a second link.
-    store.create_link(link(3, bytes("a"), 10)).await.unwrap();
-    assert!(store.create_link(link(3, bytes("b"), 10)).await.is_err());
+    store
+        .create_link(new_link(3, stored_bytes("a"), 10))
+        .await
+        .unwrap();
+    assert!(
+        store
+            .create_link(new_link(3, stored_bytes("b"), 10))
+            .await
+            .is_err()
+    );
 }
 
 async fn stored_media_is_read_in_chunks(backend: &mut Backend) {
@@ -85,12 +102,16 @@ async fn stored_media_is_read_in_chunks(backend: &mut Backend) {
         let all: Vec<u8> = (0..=250).cycle().take(length).collect();
         let file = LinkSource::Stored(all.into());
         store
-            .create_link(link(number, file.clone(), 10))
+            .create_link(new_link(number, file.clone(), 10))
             .await
             .unwrap();
-        assert_eq!(follow(store, number, 0).await, Some(file));
+        assert_eq!(read_link(store, number, 0).await, Some(file));
     }
-    let linked = store.resolve_link(key(2), at(0)).await.unwrap().unwrap();
+    let linked = store
+        .resolve_link(token_hash(2), at(0))
+        .await
+        .unwrap()
+        .unwrap();
     let LinkTarget::Stored { hash, .. } = linked.file else {
         panic!("{linked:?}");
     };
@@ -108,35 +129,48 @@ async fn inbound_media_link_resolves_to_twilio_media(backend: &mut Backend) {
         message: sid(7),
         media: "ME00000000000000000000000000000001".parse().unwrap(),
     };
-    let odd = Some("te\0xt/\u{1}".to_owned());
-    let made = NewLink {
-        content_type: odd.clone(),
-        ..link(1, LinkSource::Twilio(file.clone()), 10)
+    let content_type = Some("te\0xt/\u{1}".to_owned());
+    let link = NewLink {
+        content_type: content_type.clone(),
+        ..new_link(1, LinkSource::Twilio(file.clone()), 10)
     };
-    store.create_link(made).await.unwrap();
-    let linked = store.resolve_link(key(1), at(0)).await.unwrap().unwrap();
-    let expected = (LinkTarget::Twilio(file), odd);
+    store.create_link(link).await.unwrap();
+    let linked = store
+        .resolve_link(token_hash(1), at(0))
+        .await
+        .unwrap()
+        .unwrap();
+    let expected = (LinkTarget::Twilio(file), content_type);
     assert_eq!((linked.file, linked.content_type), expected);
     assert!(store.expire_links(at(10)).await.unwrap());
 }
 
 async fn equal_files_remain_until_longest_link_expires(backend: &mut Backend) {
     let store = backend.store();
-    store.create_link(link(1, bytes("same"), 10)).await.unwrap();
-    store.create_link(link(2, bytes("same"), 30)).await.unwrap();
-    store.create_link(link(3, bytes("same"), 20)).await.unwrap();
+    store
+        .create_link(new_link(1, stored_bytes("same"), 10))
+        .await
+        .unwrap();
+    store
+        .create_link(new_link(2, stored_bytes("same"), 30))
+        .await
+        .unwrap();
+    store
+        .create_link(new_link(3, stored_bytes("same"), 20))
+        .await
+        .unwrap();
     while store.expire_links(at(20)).await.unwrap() {}
-    assert_eq!(follow(store, 2, 20).await, Some(bytes("same")));
-    assert_eq!(follow(store, 3, 0).await, None);
+    assert_eq!(read_link(store, 2, 20).await, Some(stored_bytes("same")));
+    assert_eq!(read_link(store, 3, 0).await, None);
     while store.expire_links(at(30)).await.unwrap() {}
-    assert_eq!(follow(store, 2, 0).await, None);
+    assert_eq!(read_link(store, 2, 0).await, None);
 }
 
 // A file remains if another user's link leads to it.
 async fn purged_user_leaves_no_media(backend: &mut Backend) {
     let store = backend.store();
-    converse(store, from(&[ANA], 1)).await;
-    converse(store, from(&[BEN], 2)).await;
+    accept_and_answer(store, inbound_from(&[ANA], 1)).await;
+    accept_and_answer(store, inbound_from(&[BEN], 2)).await;
     for (number, file, message) in [
         (1, "hers", 1),
         (2, "both", 1),
@@ -145,24 +179,24 @@ async fn purged_user_leaves_no_media(backend: &mut Backend) {
     ] {
         let link = NewLink {
             message: Some(sid(message)),
-            ..link(number, bytes(file), 10)
+            ..new_link(number, stored_bytes(file), 10)
         };
         store.create_link(link).await.unwrap();
     }
     store.purge_user(&ANA.into(), false).await.unwrap();
-    assert_eq!(follow(store, 1, 0).await, None);
-    assert_eq!(follow(store, 2, 0).await, None);
-    assert_eq!(follow(store, 3, 0).await, Some(bytes("both")));
-    assert_eq!(follow(store, 4, 0).await, Some(bytes("his")));
+    assert_eq!(read_link(store, 1, 0).await, None);
+    assert_eq!(read_link(store, 2, 0).await, None);
+    assert_eq!(read_link(store, 3, 0).await, Some(stored_bytes("both")));
+    assert_eq!(read_link(store, 4, 0).await, Some(stored_bytes("his")));
     store.delete_everything().await.unwrap();
-    assert_eq!(follow(store, 4, 0).await, None);
+    assert_eq!(read_link(store, 4, 0).await, None);
     assert!(!store.expire_links(at(99)).await.unwrap());
 }
 
 async fn media_link_survives_crash_on_every_machine(backend: &mut Backend) {
     backend
         .store()
-        .create_link(link(1, bytes("file"), 10))
+        .create_link(new_link(1, stored_bytes("file"), 10))
         .await
         .unwrap();
     if backend.kind == Kind::Memory {
@@ -172,12 +206,21 @@ async fn media_link_survives_crash_on_every_machine(backend: &mut Backend) {
     if backend.kind == Kind::Postgres {
         let other = backend.another();
         other.open(Access::Owner).await.unwrap();
-        assert_eq!(follow(&*other, 1, 0).await, Some(bytes("file")));
-        other.create_link(link(2, bytes("file"), 20)).await.unwrap();
-        assert_eq!(follow(backend.store(), 2, 0).await, Some(bytes("file")));
+        assert_eq!(read_link(&*other, 1, 0).await, Some(stored_bytes("file")));
+        other
+            .create_link(new_link(2, stored_bytes("file"), 20))
+            .await
+            .unwrap();
+        assert_eq!(
+            read_link(backend.store(), 2, 0).await,
+            Some(stored_bytes("file"))
+        );
     }
     assert!(backend.crash().await);
-    assert_eq!(follow(backend.store(), 1, 0).await, Some(bytes("file")));
+    assert_eq!(
+        read_link(backend.store(), 1, 0).await,
+        Some(stored_bytes("file"))
+    );
 }
 
 /// Returns the tag of a fixed token, because the signing key itself is not readable.
@@ -190,7 +233,7 @@ async fn signing_key_survives_crash_and_deletion_of_content(backend: &mut Backen
     let error = closed.link_signing_key().unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::NotOpen);
     let before = tag(backend.store());
-    converse(backend.store(), from(&[ANA], 1)).await;
+    accept_and_answer(backend.store(), inbound_from(&[ANA], 1)).await;
     backend.store().purge_user(&ANA.into(), true).await.unwrap();
     backend.store().delete_everything().await.unwrap();
     assert_eq!(tag(backend.store()), before);
@@ -233,8 +276,10 @@ async fn concurrently_opened_stores_share_signing_key(backend: &mut Backend) {
             first.unwrap();
             second.unwrap();
             assert_eq!(tag(&*one), tag(&*two));
-            one.create_link(link(1, bytes("file"), 10)).await.unwrap();
-            assert_eq!(follow(&*two, 1, 0).await, Some(bytes("file")));
+            one.create_link(new_link(1, stored_bytes("file"), 10))
+                .await
+                .unwrap();
+            assert_eq!(read_link(&*two, 1, 0).await, Some(stored_bytes("file")));
         }
     }
 }

@@ -7,8 +7,9 @@ use replyhook::store::{
 };
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, Completion, US, arrival, at, begin, claim_backlog, converse, from,
-    over_all_stores, saying, stop, waiting,
+    ANA, ANA_ID, BEN, Backend, Completion, SENDER, accept_and_answer, accept_claimed, at,
+    claim_backlog, expect_queued, inbound_from, new_inbound, over_all_stores, stop_keyword,
+    with_keyword,
 };
 
 over_all_stores!(
@@ -21,9 +22,15 @@ over_all_stores!(
 
 async fn message_waits_only_for_older_in_conversation(backend: &mut Backend) {
     let store = backend.store();
-    let first = begin(store, arrival(1)).await;
-    let second = store.accept(std::sync::Arc::new(arrival(2))).await.unwrap();
-    let third = store.accept(std::sync::Arc::new(arrival(3))).await.unwrap();
+    let first = accept_claimed(store, new_inbound(1)).await;
+    let second = store
+        .accept(std::sync::Arc::new(new_inbound(2)))
+        .await
+        .unwrap();
+    let third = store
+        .accept(std::sync::Arc::new(new_inbound(3)))
+        .await
+        .unwrap();
     let AcceptOutcome::Queued {
         id,
         conversation,
@@ -34,8 +41,8 @@ async fn message_waits_only_for_older_in_conversation(backend: &mut Backend) {
     };
     assert_eq!(conversation, first.conversation);
     assert!(matches!(third, AcceptOutcome::Queued { ahead: 2, .. }));
-    begin(store, from(&[BEN], 4)).await;
-    let third = waiting(&third);
+    accept_claimed(store, inbound_from(&[BEN], 4)).await;
+    let third = expect_queued(&third);
     assert_eq!(
         store.try_claim(id, at(5)).await.unwrap(),
         TurnStatus::Waiting
@@ -70,13 +77,18 @@ async fn message_waits_only_for_older_in_conversation(backend: &mut Backend) {
 
 async fn retried_message_precedes_newer_unclaimed_messages(backend: &mut Backend) {
     let store = backend.store();
-    let first = begin(store, arrival(1)).await;
+    let first = accept_claimed(store, new_inbound(1)).await;
     store
         .record_failure(first, "the handler failed", true)
         .await
         .unwrap();
-    let second = begin(store, arrival(2)).await;
-    let third = waiting(&store.accept(std::sync::Arc::new(arrival(3))).await.unwrap());
+    let second = accept_claimed(store, new_inbound(2)).await;
+    let third = expect_queued(
+        &store
+            .accept(std::sync::Arc::new(new_inbound(3)))
+            .await
+            .unwrap(),
+    );
     store.decide(third, ReplyPath::Rest, at(3)).await.unwrap();
     assert!(store.retry(first_sid(), at(3)).await.unwrap());
     // The second message is claimed, so neither of the others can be.
@@ -86,14 +98,17 @@ async fn retried_message_precedes_newer_unclaimed_messages(backend: &mut Backend
         .await
         .unwrap();
     for expected in [first.id, third] {
-        let taken = claim_backlog(store, at(6)).await;
+        let backlog = claim_backlog(store, at(6)).await;
         assert_eq!(
-            taken.iter().map(|taken| taken.claim.id).collect::<Vec<_>>(),
+            backlog
+                .iter()
+                .map(|message| message.claim.id)
+                .collect::<Vec<_>>(),
             [expected]
         );
         assert!(
             store
-                .complete_via_rest(taken[0].claim, Vec::new(), Completion::default(), at(6))
+                .complete_via_rest(backlog[0].claim, Vec::new(), Completion::default(), at(6))
                 .await
                 .unwrap()
         );
@@ -105,7 +120,7 @@ fn first_sid() -> replyhook::MessageSid {
 }
 
 async fn set_dialogue(store: &dyn Store, number: u64, user: &str, data: &str) -> i64 {
-    let claim = begin(store, from(&[user], number)).await;
+    let claim = accept_claimed(store, inbound_from(&[user], number)).await;
     let change = DialogueChange::Set {
         data: data.to_owned(),
         expires_at: Some(at(900)),
@@ -121,15 +136,19 @@ async fn set_dialogue(store: &dyn Store, number: u64, user: &str, data: &str) ->
 // The merged conversation has the newer dialogue, the later window and the opt-out of either.
 async fn message_with_both_addresses_merges_conversations(backend: &mut Backend) {
     let store = backend.store();
-    let (us, ana, id) = (Address::from(US), Address::from(ANA), Address::from(ANA_ID));
+    let (sender, ana, id) = (
+        Address::from(SENDER),
+        Address::from(ANA),
+        Address::from(ANA_ID),
+    );
     let by_phone = set_dialogue(store, 1, ANA, "older").await;
     let by_id = set_dialogue(store, 2, ANA_ID, "newer").await;
     assert_ne!(by_phone, by_id);
-    let phone_waits = begin(store, from(&[ANA], 3)).await;
-    let id_waits = begin(store, from(&[ANA_ID], 4)).await;
+    let phone_waits = accept_claimed(store, inbound_from(&[ANA], 3)).await;
+    let id_waits = accept_claimed(store, inbound_from(&[ANA_ID], 4)).await;
     // A message with both addresses is queued behind the open messages of both.
     let joined = store
-        .accept(std::sync::Arc::new(from(&[ANA, ANA_ID], 5)))
+        .accept(std::sync::Arc::new(inbound_from(&[ANA, ANA_ID], 5)))
         .await
         .unwrap();
     let AcceptOutcome::Queued {
@@ -141,7 +160,7 @@ async fn message_with_both_addresses_merges_conversations(backend: &mut Backend)
         panic!("{joined:?}")
     };
     for address in [&ana, &id] {
-        let found = store.conversation(&us, address).await.unwrap().unwrap();
+        let found = store.conversation(&sender, address).await.unwrap().unwrap();
         assert_eq!((found.id, found.last_inbound), (conversation, Some(at(5))));
     }
     let dialogue = store.dialogue(conversation, at(6)).await.unwrap();
@@ -169,44 +188,44 @@ async fn message_with_both_addresses_merges_conversations(backend: &mut Backend)
     assert_eq!(store.dialogue(conversation, at(7)).await.unwrap(), None);
 
     // The merging message is older than both windows, so it must not replace the later one.
-    converse(store, from(&["whatsapp:+1"], 20)).await;
+    accept_and_answer(store, inbound_from(&["whatsapp:+1"], 20)).await;
     store
-        .accept(std::sync::Arc::new(saying(
-            stop(),
-            from(&["whatsapp:US.x"], 30),
+        .accept(std::sync::Arc::new(with_keyword(
+            stop_keyword(),
+            inbound_from(&["whatsapp:US.x"], 30),
         )))
         .await
         .unwrap();
     let earlier = replyhook::store::NewInbound {
         received_at: at(10),
-        ..from(&["whatsapp:+1", "whatsapp:US.x"], 31)
+        ..inbound_from(&["whatsapp:+1", "whatsapp:US.x"], 31)
     };
     assert_eq!(
         store.accept(std::sync::Arc::new(earlier)).await.unwrap(),
         AcceptOutcome::OptedOut
     );
     let found = store
-        .conversation(&us, &"whatsapp:+1".into())
+        .conversation(&sender, &"whatsapp:+1".into())
         .await
         .unwrap();
     assert_eq!(found.unwrap().last_inbound, Some(at(30)));
     let by_phone = store
-        .accept(std::sync::Arc::new(from(&["whatsapp:+1"], 32)))
+        .accept(std::sync::Arc::new(inbound_from(&["whatsapp:+1"], 32)))
         .await
         .unwrap();
     assert_eq!(by_phone, AcceptOutcome::OptedOut);
-    let scopes = vec![ConsentScope::Sender(us)];
+    let scopes = vec![ConsentScope::Sender(sender)];
     let state = store.consent(scopes, &"whatsapp:+1".into()).await.unwrap();
     assert_eq!(state.opted_out, Some(at(30)));
 }
 
 async fn dialogue_of_open_message_follows_merged_conversation(backend: &mut Backend) {
     let store = backend.store();
-    converse(store, from(&[ANA], 1)).await;
-    let handled = begin(store, from(&[ANA_ID], 2)).await;
-    waiting(
+    accept_and_answer(store, inbound_from(&[ANA], 1)).await;
+    let handled = accept_claimed(store, inbound_from(&[ANA_ID], 2)).await;
+    expect_queued(
         &store
-            .accept(std::sync::Arc::new(from(&[ANA, ANA_ID], 3)))
+            .accept(std::sync::Arc::new(inbound_from(&[ANA, ANA_ID], 3)))
             .await
             .unwrap(),
     );
@@ -219,7 +238,7 @@ async fn dialogue_of_open_message_follows_merged_conversation(backend: &mut Back
         .await
         .unwrap();
     let found = store
-        .conversation(&US.into(), &ANA_ID.into())
+        .conversation(&SENDER.into(), &ANA_ID.into())
         .await
         .unwrap()
         .unwrap();
@@ -230,23 +249,23 @@ async fn dialogue_of_open_message_follows_merged_conversation(backend: &mut Back
 
 async fn reopened_message_belongs_to_merged_conversation(backend: &mut Backend) {
     let store = backend.store();
-    converse(store, from(&[ANA], 1)).await;
-    let failed = begin(store, from(&[ANA_ID], 2)).await;
+    accept_and_answer(store, inbound_from(&[ANA], 1)).await;
+    let failed = accept_claimed(store, inbound_from(&[ANA_ID], 2)).await;
     store
         .record_failure(failed, "the handler failed", false)
         .await
         .unwrap();
-    let dead = begin(store, from(&[ANA_ID], 3)).await;
+    let dead = accept_claimed(store, inbound_from(&[ANA_ID], 3)).await;
     store
         .record_failure(dead, "the handler failed", true)
         .await
         .unwrap();
-    let handled = begin(store, from(&[ANA, ANA_ID], 4)).await;
-    let again = store
-        .accept(std::sync::Arc::new(from(&[ANA_ID], 2)))
+    let handled = accept_claimed(store, inbound_from(&[ANA, ANA_ID], 4)).await;
+    let redelivery = store
+        .accept(std::sync::Arc::new(inbound_from(&[ANA_ID], 2)))
         .await
         .unwrap();
-    assert_eq!(waiting(&again), failed.id);
+    assert_eq!(expect_queued(&redelivery), failed.id);
     assert!(store.retry(super::sid(3), at(5)).await.unwrap());
     assert!(claim_backlog(store, at(5)).await.is_empty());
     store

@@ -6,7 +6,9 @@ use std::time::Duration;
 use replyhook::store::sqlite::SqliteStore;
 use replyhook::store::{Access, Store, StoreError, StoreErrorKind};
 
-use super::{Backend, Kind, arrival, at, begin, converse, over_all_stores, shown};
+use super::{
+    Backend, Kind, accept_and_answer, accept_claimed, at, message_row, new_inbound, over_all_stores,
+};
 
 over_all_stores!(
     store_before_open_rejects_calls,
@@ -31,14 +33,14 @@ fn threat_54_store_timeout_is_below_two_seconds() {
     }
 }
 
-async fn rejected(store: &dyn Store, access: Access) -> StoreError {
+async fn open_error(store: &dyn Store, access: Access) -> StoreError {
     store.open(access).await.unwrap_err()
 }
 
 async fn store_before_open_rejects_calls(backend: &mut Backend) {
     let store = backend.another();
     let error = store
-        .accept(std::sync::Arc::new(arrival(1)))
+        .accept(std::sync::Arc::new(new_inbound(1)))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::NotOpen);
@@ -53,11 +55,11 @@ async fn store_before_open_rejects_calls(backend: &mut Backend) {
 }
 
 async fn reopened_store_keeps_its_messages(backend: &mut Backend) {
-    converse(backend.store(), arrival(1)).await;
+    accept_and_answer(backend.store(), new_inbound(1)).await;
     backend.store().close().await.unwrap();
     if backend.crash().await {
-        assert_eq!(shown(backend.store(), 1).await.state, "answered");
-        begin(backend.store(), arrival(2)).await;
+        assert_eq!(message_row(backend.store(), 1).await.state, "answered");
+        accept_claimed(backend.store(), new_inbound(2)).await;
     }
 }
 
@@ -66,17 +68,17 @@ async fn commands_work_alongside_running_server(backend: &mut Backend) {
     if backend.kind == Kind::Memory {
         return;
     }
-    let claim = begin(backend.store(), arrival(1)).await;
+    let claim = accept_claimed(backend.store(), new_inbound(1)).await;
     let command = backend.another();
     command.open(Access::Operator).await.unwrap();
-    assert_eq!(shown(&*command, 1).await.state, "processing");
+    assert_eq!(message_row(&*command, 1).await.state, "processing");
     backend
         .store()
         .record_failure(claim, "it failed", true)
         .await
         .unwrap();
     assert!(command.retry(super::sid(1), at(3)).await.unwrap());
-    assert_eq!(shown(backend.store(), 1).await.state, "deferred");
+    assert_eq!(message_row(backend.store(), 1).await.state, "deferred");
     command.close().await.unwrap();
     let server = backend.another();
     let second = server.open(Access::Owner).await;
@@ -101,7 +103,7 @@ async fn commands_work_alongside_running_server(backend: &mut Backend) {
 }
 
 /// Marks the store's schema as newer, and runs `lets_in`, which sets the versions that may open it.
-async fn made_newer(backend: &mut Backend, lets_in: &'static str) {
+async fn set_newer_schema(backend: &mut Backend, lets_in: &'static str) {
     match backend.kind {
         Kind::Memory => {}
         Kind::File => {
@@ -127,9 +129,9 @@ async fn threat_57_newer_schema_is_rejected(backend: &mut Backend) {
     }
     let too_new = "UPDATE meta SET value = 99 WHERE name = 'min_reader'";
     let silent = "DELETE FROM meta WHERE name = 'min_reader'";
-    made_newer(backend, too_new).await;
+    set_newer_schema(backend, too_new).await;
     for access in [Access::Owner, Access::Operator, Access::Migrate] {
-        let error = rejected(&*backend.another(), access).await;
+        let error = open_error(&*backend.another(), access).await;
         assert_eq!(error.kind(), StoreErrorKind::Schema);
         let text = error.to_string();
         assert!(text.contains("its schema is number 99"), "{text}");
@@ -143,7 +145,7 @@ async fn threat_57_newer_schema_is_rejected(backend: &mut Backend) {
             db.execute_batch(silent).unwrap();
         }
     }
-    let error = rejected(&*backend.another(), Access::Owner).await;
+    let error = open_error(&*backend.another(), Access::Owner).await;
     assert_eq!(error.kind(), StoreErrorKind::Schema);
 }
 
@@ -152,14 +154,14 @@ async fn newer_compatible_schema_is_used_unchanged(backend: &mut Backend) {
         return;
     }
     // The statement changes nothing: the `min_reader` that this version wrote still allows it.
-    made_newer(backend, "SELECT value FROM meta WHERE name = 'min_reader'").await;
+    set_newer_schema(backend, "SELECT value FROM meta WHERE name = 'min_reader'").await;
     for access in [Access::Migrate, Access::Operator] {
         backend.another().open(access).await.unwrap();
     }
     let store = backend.another();
     store.open(Access::Owner).await.unwrap();
-    converse(&*store, arrival(1)).await;
-    assert_eq!(shown(&*store, 1).await.state, "answered");
+    accept_and_answer(&*store, new_inbound(1)).await;
+    assert_eq!(message_row(&*store, 1).await.state, "answered");
     drop(store);
     if backend.kind == Kind::File {
         let db = rusqlite::Connection::open(backend.path()).unwrap();
@@ -190,14 +192,14 @@ async fn store_without_schema_rejects_commands_until_migrated(backend: &mut Back
                 .await;
         }
     }
-    let error = rejected(&*backend.another(), Access::Operator).await;
+    let error = open_error(&*backend.another(), Access::Operator).await;
     assert_eq!(error.kind(), StoreErrorKind::Schema);
     assert!(error.to_string().contains("`replyhook migrate`"), "{error}");
     backend.another().open(Access::Migrate).await.unwrap();
     backend.another().open(Access::Operator).await.unwrap();
     let store = backend.another();
     store.open(Access::Owner).await.unwrap();
-    begin(&*store, arrival(1)).await;
+    accept_claimed(&*store, new_inbound(1)).await;
 }
 
 // Until the first release the initial schema is edited in place, so another version of it has the same number. Schemas
@@ -229,7 +231,7 @@ async fn unreleased_schema_is_rejected_with_remedy(backend: &mut Backend) {
             }
         };
         for access in [Access::Owner, Access::Operator, Access::Migrate] {
-            let error = rejected(&*backend.another(), access).await;
+            let error = open_error(&*backend.another(), access).await;
             assert_eq!(error.kind(), StoreErrorKind::Schema);
             let text = error.to_string();
             assert!(text.contains(remedy), "{change}: {text}");
@@ -253,7 +255,7 @@ fn threat_57_damaged_file_is_rejected_and_never_repaired() {
     block_on(async {
         let store = SqliteStore::file(&path);
         store.open(Access::Owner).await.unwrap();
-        converse(&store, arrival(1)).await;
+        accept_and_answer(&store, new_inbound(1)).await;
     });
     let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.seek(SeekFrom::Start(4096)).unwrap();
@@ -261,7 +263,7 @@ fn threat_57_damaged_file_is_rejected_and_never_repaired() {
     drop(file);
     let damaged = std::fs::read(&path).unwrap();
     for access in [Access::Owner, Access::Operator] {
-        let error = block_on(rejected(&SqliteStore::file(&path), access));
+        let error = block_on(open_error(&SqliteStore::file(&path), access));
         assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error}");
         let text = error.to_string();
         for part in [
@@ -279,7 +281,7 @@ fn threat_57_damaged_file_is_rejected_and_never_repaired() {
         "this is no database, and it is longer than its header",
     )
     .unwrap();
-    let error = block_on(rejected(&SqliteStore::file(&path), Access::Owner));
+    let error = block_on(open_error(&SqliteStore::file(&path), Access::Owner));
     assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error}");
 }
 
@@ -290,7 +292,7 @@ fn threat_57_file_of_another_program_is_rejected() {
     let db = rusqlite::Connection::open(&path).unwrap();
     db.execute_batch("CREATE TABLE theirs (id INTEGER); INSERT INTO theirs VALUES (1)")
         .unwrap();
-    let error = block_on(rejected(&SqliteStore::file(&path), Access::Owner));
+    let error = block_on(open_error(&SqliteStore::file(&path), Access::Owner));
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     assert!(error.to_string().contains("another program's"), "{error}");
     let rows: i64 = db

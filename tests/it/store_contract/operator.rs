@@ -9,9 +9,10 @@ use replyhook::store::{
 use replyhook::{MessageStatus, Timestamp};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, Completion, NewInbound, RETRY, US, account, arrival, at, begin,
-    bodies, claim_backlog, converse, defer, from, over_all_stores, reply, save_twiml, saying,
-    shown, sid, start, stop, waiting,
+    ANA, ANA_ID, BEN, Backend, Completion, NewInbound, RETRY, SENDER, accept_and_answer,
+    accept_claimed, account, at, bodies, claim_backlog, expect_queued, inbound_from, message_row,
+    new_inbound, over_all_stores, reply, reply_via_rest, save_twiml, sid, start_keyword,
+    stop_keyword, with_keyword,
 };
 
 over_all_stores!(
@@ -31,13 +32,13 @@ over_all_stores!(
     delete_everything_leaves_empty_store,
 );
 
-async fn listed(store: &dyn Store, filter: MessageFilter) -> Vec<u64> {
+async fn list_numbers(store: &dyn Store, filter: MessageFilter) -> Vec<u64> {
     let rows = store.messages(filter).await.unwrap();
     let number = |text: &str| u64::from_str_radix(&text[2..], 16).unwrap();
     rows.iter().map(|row| number(row.sid.as_str())).collect()
 }
 
-fn all(limit: u32) -> MessageFilter {
+fn filter_with_limit(limit: u32) -> MessageFilter {
     MessageFilter {
         limit,
         ..MessageFilter::default()
@@ -46,39 +47,45 @@ fn all(limit: u32) -> MessageFilter {
 
 async fn messages_are_listed_newest_first_and_filtered(backend: &mut Backend) {
     let store = backend.store();
-    converse(store, from(&[ANA], 1)).await;
-    converse(store, from(&[ANA_ID], 2)).await;
-    converse(store, from(&[BEN], 3)).await;
-    converse(store, from(&[ANA, ANA_ID], 4)).await;
-    begin(store, from(&[BEN], 5)).await;
-    assert_eq!(listed(store, all(9)).await, [5, 4, 3, 2, 1]);
-    assert_eq!(listed(store, all(2)).await, [5, 4]);
-    let fourth = shown(store, 4).await.id;
+    accept_and_answer(store, inbound_from(&[ANA], 1)).await;
+    accept_and_answer(store, inbound_from(&[ANA_ID], 2)).await;
+    accept_and_answer(store, inbound_from(&[BEN], 3)).await;
+    accept_and_answer(store, inbound_from(&[ANA, ANA_ID], 4)).await;
+    accept_claimed(store, inbound_from(&[BEN], 5)).await;
+    assert_eq!(
+        list_numbers(store, filter_with_limit(9)).await,
+        [5, 4, 3, 2, 1]
+    );
+    assert_eq!(list_numbers(store, filter_with_limit(2)).await, [5, 4]);
+    let fourth = message_row(store, 4).await.id;
     let page = MessageFilter {
         before_id: Some(fourth),
-        ..all(2)
+        ..filter_with_limit(2)
     };
-    assert_eq!(listed(store, page).await, [3, 2]);
+    assert_eq!(list_numbers(store, page).await, [3, 2]);
     // Messages of merged conversations belong to one user.
     for user in [ANA, ANA_ID] {
         let of_user = MessageFilter {
             user: Some(user.into()),
-            ..all(9)
+            ..filter_with_limit(9)
         };
-        assert_eq!(listed(store, of_user).await, [4, 2, 1]);
+        assert_eq!(list_numbers(store, of_user).await, [4, 2, 1]);
     }
     let in_state = |state: &str| MessageFilter {
         state: Some(state.to_owned()),
-        ..all(9)
+        ..filter_with_limit(9)
     };
-    assert_eq!(listed(store, in_state("processing")).await, [5]);
-    assert_eq!(listed(store, in_state("answered")).await, [4, 3, 2, 1]);
-    let nobody = MessageFilter {
+    assert_eq!(list_numbers(store, in_state("processing")).await, [5]);
+    assert_eq!(
+        list_numbers(store, in_state("answered")).await,
+        [4, 3, 2, 1]
+    );
+    let unknown_user = MessageFilter {
         user: Some("whatsapp:+1".into()),
-        ..all(9)
+        ..filter_with_limit(9)
     };
-    assert!(listed(store, nobody).await.is_empty());
-    let row = shown(store, 2).await;
+    assert!(list_numbers(store, unknown_user).await.is_empty());
+    let row = message_row(store, 2).await;
     assert_eq!(
         (row.account, row.received_at, row.attempt),
         (account(), at(2), 1)
@@ -90,10 +97,15 @@ async fn messages_are_listed_newest_first_and_filtered(backend: &mut Backend) {
 
 async fn message_list_shows_current_state(backend: &mut Backend) {
     let store = backend.store();
-    let state = async |number| shown(store, number).await.state;
-    let claim = begin(store, arrival(1)).await;
+    let state = async |number| message_row(store, number).await.state;
+    let claim = accept_claimed(store, new_inbound(1)).await;
     assert_eq!(state(1).await, "processing");
-    waiting(&store.accept(std::sync::Arc::new(arrival(2))).await.unwrap());
+    expect_queued(
+        &store
+            .accept(std::sync::Arc::new(new_inbound(2)))
+            .await
+            .unwrap(),
+    );
     assert_eq!(state(2).await, "received");
     store
         .decide(claim.id, ReplyPath::Rest, at(2))
@@ -108,18 +120,18 @@ async fn message_list_shows_current_state(backend: &mut Backend) {
     assert_eq!(state(1).await, "deferred");
     let first = store.claim(9, at(3)).await.unwrap().pop().unwrap();
     assert_eq!(state(1).await, "deferred");
-    let sent = |number| SendOutcome::Sent {
+    let sent_outcome = |number| SendOutcome::Sent {
         sid: sid(number),
         status: MessageStatus::Queued,
     };
     store
-        .record_outcome(first.id, sent(11), at(3))
+        .record_outcome(first.id, sent_outcome(11), at(3))
         .await
         .unwrap();
     assert_eq!(state(1).await, "deferred");
     let second = store.claim(9, at(3)).await.unwrap().pop().unwrap();
     store
-        .record_outcome(second.id, sent(12), at(3))
+        .record_outcome(second.id, sent_outcome(12), at(3))
         .await
         .unwrap();
     assert_eq!(state(1).await, "sent");
@@ -136,7 +148,7 @@ async fn message_list_shows_current_state(backend: &mut Backend) {
     };
     store.apply_status(failed).await.unwrap();
     assert_eq!(state(1).await, "failed");
-    let row = shown(store, 1).await;
+    let row = message_row(store, 1).await;
     assert_eq!(row.replies.len(), 2);
     assert_eq!(row.replies[1].status.as_deref(), Some("failed"));
     assert!(
@@ -151,55 +163,67 @@ async fn message_list_shows_current_state(backend: &mut Backend) {
 
 async fn dead_message_is_retried_once(backend: &mut Backend) {
     let store = backend.store();
-    let claim = begin(store, arrival(1)).await;
+    let claim = accept_claimed(store, new_inbound(1)).await;
     assert!(!store.retry(sid(1), at(2)).await.unwrap());
     store
         .record_failure(claim, "it failed", true)
         .await
         .unwrap();
-    assert_eq!(shown(store, 1).await.reason.as_deref(), Some("it failed"));
+    assert_eq!(
+        message_row(store, 1).await.reason.as_deref(),
+        Some("it failed")
+    );
     assert!(store.retry(sid(1), at(3)).await.unwrap());
     assert!(!store.retry(sid(1), at(3)).await.unwrap());
     assert!(!store.retry(sid(9), at(3)).await.unwrap());
-    let taken = claim_backlog(store, at(4)).await;
+    let backlog = claim_backlog(store, at(4)).await;
     assert_eq!(
-        (taken[0].claim.attempt, taken[0].claim.failed_before),
+        (backlog[0].claim.attempt, backlog[0].claim.failed_before),
         (2, true)
     );
 }
 
 /// Stores messages, a dialogue, replies and opt-outs of Ana, and one message of Ben.
-async fn lived(store: &dyn Store) {
-    converse(store, from(&[ANA], 1)).await;
+async fn store_conversation(store: &dyn Store) {
+    accept_and_answer(store, inbound_from(&[ANA], 1)).await;
     let change = DialogueChange::Set {
         data: format!("the number is {ANA}"),
         expires_at: None,
     };
-    let claim = begin(store, from(&[ANA, ANA_ID], 2)).await;
+    let claim = accept_claimed(store, inbound_from(&[ANA, ANA_ID], 2)).await;
     let answer = Some("<Response>secret</Response>".to_owned());
     store
         .complete_inline(claim, answer, change.into(), at(2))
         .await
         .unwrap();
-    defer(store, from(&[ANA_ID], 3), &["secret"]).await;
+    reply_via_rest(store, inbound_from(&[ANA_ID], 3), &["secret"]).await;
     store.enqueue(vec![reply("secret")], at(3)).await.unwrap();
     store
-        .accept(std::sync::Arc::new(saying(stop(), from(&[ANA], 4))))
+        .accept(std::sync::Arc::new(with_keyword(
+            stop_keyword(),
+            inbound_from(&[ANA], 4),
+        )))
         .await
         .unwrap();
     store
-        .accept(std::sync::Arc::new(saying(start(), from(&[ANA], 5))))
+        .accept(std::sync::Arc::new(with_keyword(
+            start_keyword(),
+            inbound_from(&[ANA], 5),
+        )))
         .await
         .unwrap();
     store
-        .accept(std::sync::Arc::new(saying(stop(), from(&[ANA], 6))))
+        .accept(std::sync::Arc::new(with_keyword(
+            stop_keyword(),
+            inbound_from(&[ANA], 6),
+        )))
         .await
         .unwrap();
-    converse(store, from(&[BEN], 7)).await;
+    accept_and_answer(store, inbound_from(&[BEN], 7)).await;
 }
 
 /// Returns what contains Ana's addresses or a message text: rows of PostgreSQL, or canaries in SQLite's files.
-async fn traces(backend: &Backend) -> Vec<String> {
+async fn find_canaries(backend: &Backend) -> Vec<String> {
     let canaries = ["5550001111", "13491208655302741918", "secret", "text+"];
     #[cfg(feature = "postgres")]
     if let Some(database) = &backend.database {
@@ -224,25 +248,31 @@ async fn backfilled_answered_message_is_not_handled(backend: &mut Backend) {
     let store = backend.store();
     let enter =
         async |arrival: NewInbound| store.backfill_answered(Arc::new(arrival)).await.unwrap();
-    enter(arrival(1)).await;
-    let row = shown(store, 1).await;
+    enter(new_inbound(1)).await;
+    let row = message_row(store, 1).await;
     assert_eq!((row.state, row.attempt), ("answered", 0));
     let reason = row.reason.unwrap();
     assert!(reason.starts_with("it was answered before"), "{reason}");
     assert!(claim_backlog(store, at(2)).await.is_empty());
     // Its webhook counts as a redelivery, its window is open, and later messages do not wait for it.
-    let again = store.accept(Arc::new(arrival(1))).await.unwrap();
-    assert_eq!(again, AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY));
-    let conversation = store.conversation(&US.into(), &ANA.into()).await.unwrap();
+    let redelivery = store.accept(Arc::new(new_inbound(1))).await.unwrap();
+    assert_eq!(
+        redelivery,
+        AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
+    );
+    let conversation = store
+        .conversation(&SENDER.into(), &ANA.into())
+        .await
+        .unwrap();
     assert!(conversation.unwrap().window(at(3)).is_some());
-    begin(store, arrival(2)).await;
+    accept_claimed(store, new_inbound(2)).await;
     // A known message is not changed. A backfilled message is answered even behind an open one.
-    enter(arrival(2)).await;
-    assert_eq!(shown(store, 2).await.state, "processing");
-    enter(arrival(3)).await;
-    assert_eq!(shown(store, 3).await.state, "answered");
-    enter(saying(stop(), from(&[BEN], 4))).await;
-    let scopes = vec![ConsentScope::Sender(US.into())];
+    enter(new_inbound(2)).await;
+    assert_eq!(message_row(store, 2).await.state, "processing");
+    enter(new_inbound(3)).await;
+    assert_eq!(message_row(store, 3).await.state, "answered");
+    enter(with_keyword(stop_keyword(), inbound_from(&[BEN], 4))).await;
+    let scopes = vec![ConsentScope::Sender(SENDER.into())];
     let consent = store.consent(scopes, &BEN.into()).await.unwrap();
     assert_eq!(consent.opted_out, Some(at(4)));
 }
@@ -251,20 +281,20 @@ async fn backfilled_answered_message_is_not_handled(backend: &mut Backend) {
 async fn open_message_marked_answered_is_not_handled(backend: &mut Backend) {
     let store = backend.store();
     let mark = async |number| {
-        let arrival = arrival(number);
+        let arrival = new_inbound(number);
         store
             .mark_answered(arrival.account, arrival.sid)
             .await
             .unwrap()
     };
-    begin(store, arrival(1)).await;
-    store.accept(Arc::new(arrival(2))).await.unwrap();
-    defer(store, from(&[BEN], 3), &["three"]).await;
-    assert_eq!(shown(store, 1).await.state, "processing");
-    assert_eq!(shown(store, 2).await.state, "received");
+    accept_claimed(store, new_inbound(1)).await;
+    store.accept(Arc::new(new_inbound(2))).await.unwrap();
+    reply_via_rest(store, inbound_from(&[BEN], 3), &["three"]).await;
+    assert_eq!(message_row(store, 1).await.state, "processing");
+    assert_eq!(message_row(store, 2).await.state, "received");
     assert!(mark(1).await && mark(2).await);
     for number in [1, 2] {
-        let row = shown(store, number).await;
+        let row = message_row(store, number).await;
         assert_eq!(row.state, "answered");
         let reason = row.reason.unwrap();
         assert!(reason.starts_with("it was answered before"), "{reason}");
@@ -278,7 +308,7 @@ async fn open_message_marked_answered_is_not_handled(backend: &mut Backend) {
 
 async fn open_outbound_messages_are_listed_without_claiming(backend: &mut Backend) {
     let store = backend.store();
-    defer(store, arrival(1), &["one", "two"]).await;
+    reply_via_rest(store, new_inbound(1), &["one", "two"]).await;
     let open = async |state, after, limit| {
         let open = store.list_open_outbound(state, after, limit, at(3)).await;
         open.unwrap()
@@ -306,21 +336,27 @@ async fn open_outbound_messages_are_listed_without_claiming(backend: &mut Backen
 // A redelivery of a purged message is still a duplicate, and the user stays opted out.
 async fn purged_user_leaves_key_and_opt_out(backend: &mut Backend) {
     let store = backend.store();
-    lived(store).await;
+    store_conversation(store).await;
     let purged = store.purge_user(&ANA.into(), false).await.unwrap();
     assert_eq!((purged.messages, purged.outbound), (6, 2));
     assert_eq!(purged.consents, 0);
     for number in 1..=6 {
-        let row = shown(store, number).await;
+        let row = message_row(store, number).await;
         assert!(row.params.is_none() && row.response.is_none() && row.user.is_none());
         assert!(row.replies.is_empty());
-        let again = store
-            .accept(std::sync::Arc::new(from(&[ANA], number)))
+        let redelivery = store
+            .accept(std::sync::Arc::new(inbound_from(&[ANA], number)))
             .await
             .unwrap();
-        assert_eq!(again, AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY));
+        assert_eq!(
+            redelivery,
+            AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
+        );
     }
-    let conversation = store.conversation(&US.into(), &ANA.into()).await.unwrap();
+    let conversation = store
+        .conversation(&SENDER.into(), &ANA.into())
+        .await
+        .unwrap();
     assert!(conversation.is_none());
     let actions: Vec<_> = store.consent_ledger(0, 99).await.unwrap();
     assert!(
@@ -328,10 +364,10 @@ async fn purged_user_leaves_key_and_opt_out(backend: &mut Backend) {
             .iter()
             .all(|entry| entry.record.action.as_str() == "opt_out")
     );
-    assert_eq!(shown(store, 7).await.params.unwrap().0, "Body=text+7");
+    assert_eq!(message_row(store, 7).await.params.unwrap().0, "Body=text+7");
     assert_eq!(
         store
-            .accept(std::sync::Arc::new(from(&[ANA_ID], 8)))
+            .accept(std::sync::Arc::new(inbound_from(&[ANA_ID], 8)))
             .await
             .unwrap(),
         AcceptOutcome::OptedOut
@@ -341,18 +377,18 @@ async fn purged_user_leaves_key_and_opt_out(backend: &mut Backend) {
         store.purge_user(&ANA.into(), false).await.unwrap();
         store.purge_user(&BEN.into(), false).await.unwrap();
         store.purge_user(&ANA_ID.into(), false).await.unwrap();
-        let left = traces(backend).await;
+        let found = find_canaries(backend).await;
         // Only the opt-out of the user is left.
         let consent = |row: &String| {
             row.starts_with("consent") || row.starts_with("55") || row.starts_with("13")
         };
-        assert!(left.iter().all(consent), "{left:?}");
+        assert!(found.iter().all(consent), "{found:?}");
     }
 }
 
 async fn purge_with_consent_leaves_no_trace(backend: &mut Backend) {
     let store = backend.store();
-    lived(store).await;
+    store_conversation(store).await;
     let purged = store.purge_user(&ANA_ID.into(), true).await.unwrap();
     assert_eq!(
         (purged.messages, purged.outbound, purged.consents),
@@ -361,15 +397,20 @@ async fn purge_with_consent_leaves_no_trace(backend: &mut Backend) {
     store.purge_user(&BEN.into(), true).await.unwrap();
     assert!(store.consent_ledger(0, 99).await.unwrap().is_empty());
     if backend.kind != super::Kind::Memory {
-        assert_eq!(traces(backend).await, Vec::<String>::new());
+        assert_eq!(find_canaries(backend).await, Vec::<String>::new());
     }
-    begin(backend.store(), from(&[ANA], 9)).await;
+    accept_claimed(backend.store(), inbound_from(&[ANA], 9)).await;
 }
 
 async fn purge_closes_open_messages(backend: &mut Backend) {
     let store = backend.store();
-    let claim = begin(store, arrival(1)).await;
-    let second = waiting(&store.accept(std::sync::Arc::new(arrival(2))).await.unwrap());
+    let claim = accept_claimed(store, new_inbound(1)).await;
+    let second = expect_queued(
+        &store
+            .accept(std::sync::Arc::new(new_inbound(2)))
+            .await
+            .unwrap(),
+    );
     store.purge_user(&ANA.into(), true).await.unwrap();
     assert!(
         !store
@@ -380,13 +421,13 @@ async fn purge_closes_open_messages(backend: &mut Backend) {
     let lost = save_twiml(store, claim, "late", at(3)).await;
     assert_eq!(lost, replyhook::store::ReplyDecision::ClaimLost);
     for (number, id) in [(1, claim.id), (2, second)] {
-        assert_eq!(shown(store, number).await.state, "dead");
+        assert_eq!(message_row(store, number).await.state, "dead");
         let decided = store.decide(id, ReplyPath::Rest, at(3)).await.unwrap();
         assert_eq!(decided, replyhook::store::ReplyDecision::ViaRest);
         assert!(!store.retry(sid(number), at(4)).await.unwrap());
     }
     assert!(claim_backlog(store, at(5)).await.is_empty());
-    begin(store, arrival(3)).await;
+    accept_claimed(store, new_inbound(3)).await;
 }
 
 // Open messages are not deleted, however old they are.
@@ -394,7 +435,7 @@ async fn retention_deletes_text_then_replies_then_keys(backend: &mut Backend) {
     let store = backend.store();
     // Message `number` was received at second `number`.
     for number in 1..=3 {
-        let claim = defer(store, from(&[BEN], number), &["text"]).await;
+        let claim = reply_via_rest(store, inbound_from(&[BEN], number), &["text"]).await;
         assert!(
             store
                 .dialogue(claim.conversation, at(0))
@@ -416,15 +457,15 @@ async fn retention_deletes_text_then_replies_then_keys(backend: &mut Backend) {
         };
         let talk = NewInbound {
             sender: "whatsapp:+15550004444".into(),
-            ..from(&[ANA], 20 + number)
+            ..inbound_from(&[ANA], 20 + number)
         };
-        let claim = begin(store, talk).await;
+        let claim = accept_claimed(store, talk).await;
         store
             .complete_inline(claim, None, change.into(), at(5))
             .await
             .unwrap();
     }
-    let open = begin(store, from(&["whatsapp:+15550006666"], 40)).await;
+    let open = accept_claimed(store, inbound_from(&["whatsapp:+15550006666"], 40)).await;
     let never = Timestamp::MIN;
     let retention = |texts: i64, content: i64, keys: i64| Retention {
         now: at(100),
@@ -439,24 +480,24 @@ async fn retention_deletes_text_then_replies_then_keys(backend: &mut Backend) {
 
     finish(retention(3, -9, -9)).await;
     for (number, there) in [(1, false), (2, false), (3, true)] {
-        let row = shown(store, number).await;
+        let row = message_row(store, number).await;
         assert_eq!(row.params.is_some(), there, "{number}");
         assert_eq!(row.replies[0].params.is_some(), there, "{number}");
         assert_eq!(row.replies[0].sid, Some(sid(10 + number)));
     }
     finish(retention(90, 3, -9)).await;
-    assert!(shown(store, 1).await.replies.is_empty());
-    assert_eq!(shown(store, 3).await.replies.len(), 1);
-    let row = shown(store, 40).await;
+    assert!(message_row(store, 1).await.replies.is_empty());
+    assert_eq!(message_row(store, 3).await.replies.len(), 1);
+    let row = message_row(store, 40).await;
     assert!(row.params.is_some(), "an open message has expired");
 
     finish(retention(90, 90, -9)).await;
-    assert!(shown(store, 3).await.replies.is_empty());
-    assert!(shown(store, 3).await.user.is_none());
+    assert!(message_row(store, 3).await.replies.is_empty());
+    assert!(message_row(store, 3).await.user.is_none());
     let (ben, other) = (BEN.into(), "whatsapp:+15550004444".into());
     assert!(
         store
-            .conversation(&US.into(), &ben)
+            .conversation(&SENDER.into(), &ben)
             .await
             .unwrap()
             .is_none()
@@ -468,11 +509,14 @@ async fn retention_deletes_text_then_replies_then_keys(backend: &mut Backend) {
             .unwrap()
             .is_none()
     );
-    let again = store
-        .accept(std::sync::Arc::new(from(&[BEN], 3)))
+    let redelivery = store
+        .accept(std::sync::Arc::new(inbound_from(&[BEN], 3)))
         .await
         .unwrap();
-    assert_eq!(again, AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY));
+    assert_eq!(
+        redelivery,
+        AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
+    );
     assert!(
         store
             .complete_via_rest(open, Vec::new(), Completion::default(), at(41))
@@ -481,9 +525,15 @@ async fn retention_deletes_text_then_replies_then_keys(backend: &mut Backend) {
     );
 
     finish(retention(90, 90, 90)).await;
-    assert!(store.messages(all(9)).await.unwrap().is_empty());
-    begin(store, from(&[BEN], 3)).await;
-    let scopes = vec![ConsentScope::Sender(US.into())];
+    assert!(
+        store
+            .messages(filter_with_limit(9))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    accept_claimed(store, inbound_from(&[BEN], 3)).await;
+    let scopes = vec![ConsentScope::Sender(SENDER.into())];
     assert!(
         store
             .consent(scopes, &ben)
@@ -497,10 +547,10 @@ async fn retention_deletes_text_then_replies_then_keys(backend: &mut Backend) {
 async fn store_check_leaves_no_message(backend: &mut Backend) {
     let store = backend.store();
     store.check().await.unwrap();
-    begin(store, arrival(1)).await;
+    accept_claimed(store, new_inbound(1)).await;
     store.check().await.unwrap();
     store.check().await.unwrap();
-    assert_eq!(listed(store, all(9)).await, [1]);
+    assert_eq!(list_numbers(store, filter_with_limit(9)).await, [1]);
     assert_eq!(store.backlog_stats().await.unwrap().processing, 1);
     #[cfg(feature = "postgres")]
     if let Some(database) = &backend.database {
@@ -510,26 +560,26 @@ async fn store_check_leaves_no_message(backend: &mut Backend) {
 
 async fn delete_everything_leaves_empty_store(backend: &mut Backend) {
     let store = backend.store();
-    converse(store, from(&[ANA, ANA_ID], 1)).await;
-    let opting_out = saying(stop(), from(&[BEN], 2));
+    accept_and_answer(store, inbound_from(&[ANA, ANA_ID], 1)).await;
+    let opting_out = with_keyword(stop_keyword(), inbound_from(&[BEN], 2));
     store.accept(std::sync::Arc::new(opting_out)).await.unwrap();
-    defer(store, arrival(3), &["late"]).await;
+    reply_via_rest(store, new_inbound(3), &["late"]).await;
     store.delete_everything().await.unwrap();
-    assert!(listed(store, all(9)).await.is_empty());
+    assert!(list_numbers(store, filter_with_limit(9)).await.is_empty());
     assert!(store.consent_ledger(0, 9).await.unwrap().is_empty());
-    let scopes = vec![ConsentScope::Sender(US.into())];
+    let scopes = vec![ConsentScope::Sender(SENDER.into())];
     let consent = store.consent(scopes, &BEN.into()).await.unwrap();
     assert_eq!(consent.opted_out, None);
-    let us = US.into();
+    let sender = SENDER.into();
     assert!(
         store
-            .conversation(&us, &ANA.into())
+            .conversation(&sender, &ANA.into())
             .await
             .unwrap()
             .is_none()
     );
     // A redelivery counts as a new message.
-    let claim = begin(store, from(&[ANA, ANA_ID], 1)).await;
+    let claim = accept_claimed(store, inbound_from(&[ANA, ANA_ID], 1)).await;
     assert_eq!(claim.attempt, 1);
 }
 
@@ -539,22 +589,22 @@ async fn dead_messages_count_until_retried_or_purged(backend: &mut Backend) {
         let open = store.backlog_stats().await.unwrap();
         let dead = MessageFilter {
             state: Some("dead".to_owned()),
-            ..all(9)
+            ..filter_with_limit(9)
         };
-        let listed = listed(store, dead).await.len() as u64;
+        let listed = list_numbers(store, dead).await.len() as u64;
         assert_eq!(listed, open.dead + open.expired_unanswered);
         (open.dead, open.expired_unanswered)
     };
     assert_eq!(counts().await, (0, 0));
     for (number, user) in [(1, ANA), (2, BEN)] {
-        let claim = begin(store, from(&[user], number)).await;
+        let claim = accept_claimed(store, inbound_from(&[user], number)).await;
         let failed = store
             .record_failure(claim, "it failed", true)
             .await
             .unwrap();
         assert_eq!(failed, FailOutcome::Dead);
     }
-    begin(store, from(&[ANA_ID], 3)).await;
+    accept_claimed(store, inbound_from(&[ANA_ID], 3)).await;
     assert_eq!(counts().await, (2, 0));
     assert!(store.retry(sid(1), at(4)).await.unwrap());
     assert_eq!(counts().await, (1, 0));
@@ -573,16 +623,16 @@ async fn expired_content_of_unanswered_messages_is_returned(backend: &mut Backen
         keys_before: at(keys),
         unmatched_status_before: Timestamp::MIN,
     };
-    converse(store, from(&[ANA], 1)).await;
-    let failed = begin(store, from(&[ANA], 2)).await;
+    accept_and_answer(store, inbound_from(&[ANA], 1)).await;
+    let failed = accept_claimed(store, inbound_from(&[ANA], 2)).await;
     store
         .record_failure(failed, "it failed", false)
         .await
         .unwrap();
-    let dead = begin(store, from(&[ANA], 3)).await;
+    let dead = accept_claimed(store, inbound_from(&[ANA], 3)).await;
     store.record_failure(dead, "it failed", true).await.unwrap();
-    begin(store, from(&[BEN], 4)).await;
-    begin(store, from(&[ANA_ID], 5)).await;
+    accept_claimed(store, inbound_from(&[BEN], 4)).await;
+    accept_claimed(store, inbound_from(&[ANA_ID], 5)).await;
     store.purge_user(&ANA_ID.into(), false).await.unwrap();
     let expire = async |retention| {
         let mut unanswered = Vec::new();
@@ -599,7 +649,7 @@ async fn expired_content_of_unanswered_messages_is_returned(backend: &mut Backen
     assert_eq!((open.dead, open.expired_unanswered), (0, 2));
     assert_eq!(expire(retention(9, -9)).await, []);
     for number in [2, 3] {
-        let row = shown(store, number).await;
+        let row = message_row(store, number).await;
         assert_eq!((row.state, row.params.is_none()), ("dead", true));
         assert!(!store.retry(sid(number), at(9)).await.unwrap());
     }

@@ -4,47 +4,53 @@ use replyhook::store::{MessageFilter, NewOutbound, SendOutcome, StatusEvent, Sto
 use replyhook::{ErrorCode, MessageStatus};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, US, account, arrival, at, converse, defer, from, over_all_stores,
-    reply, sent, sid,
+    ANA, ANA_ID, BEN, Backend, SENDER, accept_and_answer, account, at, inbound_from, new_inbound,
+    over_all_stores, reply, reply_via_rest, sent_outcome, sid,
 };
 
 over_all_stores!(outbound_messages_are_listed_newest_first_and_filtered);
 
-fn all(limit: u32) -> MessageFilter {
+fn filter_with_limit(limit: u32) -> MessageFilter {
     MessageFilter {
         limit,
         ..MessageFilter::default()
     }
 }
 
-async fn listed(store: &dyn Store, filter: MessageFilter) -> Vec<i64> {
+async fn list_ids(store: &dyn Store, filter: MessageFilter) -> Vec<i64> {
     let rows = store.outbound_messages(filter).await.unwrap();
     rows.iter().map(|row| row.message.id).collect()
 }
 
 async fn outbound_messages_are_listed_newest_first_and_filtered(backend: &mut Backend) {
     let store = backend.store();
-    converse(store, from(&[ANA, ANA_ID], 1)).await;
-    defer(store, arrival(2), &["an answer"]).await;
+    accept_and_answer(store, inbound_from(&[ANA, ANA_ID], 1)).await;
+    reply_via_rest(store, new_inbound(2), &["an answer"]).await;
     let to = |user: &str, text: &str| NewOutbound {
         user: user.into(),
         ..reply(text)
     };
     let replies = vec![to(BEN, "one"), to(ANA_ID, "two"), to("+1", "three")];
     let ids = store.enqueue(replies, at(3)).await.unwrap();
-    assert_eq!(listed(store, all(9)).await, [ids[2], ids[1], ids[0]]);
-    assert_eq!(listed(store, all(2)).await, [ids[2], ids[1]]);
+    assert_eq!(
+        list_ids(store, filter_with_limit(9)).await,
+        [ids[2], ids[1], ids[0]]
+    );
+    assert_eq!(
+        list_ids(store, filter_with_limit(2)).await,
+        [ids[2], ids[1]]
+    );
     let page = MessageFilter {
         before_id: Some(ids[1]),
-        ..all(9)
+        ..filter_with_limit(9)
     };
-    assert_eq!(listed(store, page).await, [ids[0]]);
+    assert_eq!(list_ids(store, page).await, [ids[0]]);
     for user in [ANA, ANA_ID] {
         let of_user = MessageFilter {
             user: Some(user.into()),
-            ..all(9)
+            ..filter_with_limit(9)
         };
-        assert_eq!(listed(store, of_user).await, [ids[1]]);
+        assert_eq!(list_ids(store, of_user).await, [ids[1]]);
     }
     store.claim(9, at(4)).await.unwrap();
     let rejected = SendOutcome::Failed {
@@ -52,7 +58,10 @@ async fn outbound_messages_are_listed_newest_first_and_filtered(backend: &mut Ba
         reason: "Twilio rejected it",
     };
     store.record_outcome(ids[0], rejected, at(5)).await.unwrap();
-    store.record_outcome(ids[1], sent(11), at(5)).await.unwrap();
+    store
+        .record_outcome(ids[1], sent_outcome(11), at(5))
+        .await
+        .unwrap();
     let undelivered = StatusEvent {
         account: account(),
         sid: sid(11),
@@ -73,20 +82,20 @@ async fn outbound_messages_are_listed_newest_first_and_filtered(backend: &mut Ba
     ] {
         let in_state = MessageFilter {
             state: Some(state.to_owned()),
-            ..all(9)
+            ..filter_with_limit(9)
         };
-        let mut found = listed(store, in_state).await;
+        let mut found = list_ids(store, in_state).await;
         found.reverse();
         assert_eq!(found, expected, "{state}");
     }
     let by_sid = MessageFilter {
         sid: Some(sid(11)),
-        ..all(9)
+        ..filter_with_limit(9)
     };
     let row = store.outbound_messages(by_sid).await.unwrap().remove(0);
     assert_eq!(
         (row.sender.as_str(), row.user.as_str(), row.account),
-        (US, ANA_ID, account())
+        (SENDER, ANA_ID, account())
     );
     assert_eq!(
         (row.state, row.attempt, row.created_at),

@@ -7,8 +7,9 @@ use replyhook::store::{
 use replyhook::{Address, ErrorCode, MessageStatus};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, US, account, arrival, at, begin, bodies, converse, defer, deliver,
-    from, over_all_stores, reply, saying, sent, service, shown, sid, start, stop,
+    ANA, ANA_ID, BEN, Backend, SENDER, accept_and_answer, accept_claimed, account, at, bodies,
+    deliver, inbound_from, message_row, new_inbound, over_all_stores, reply, reply_via_rest,
+    sent_outcome, service, sid, start_keyword, stop_keyword, with_keyword,
 };
 
 over_all_stores!(
@@ -27,7 +28,7 @@ over_all_stores!(
     outbox_stats_count_messages_by_state,
 );
 
-async fn one(store: &dyn Store, seconds: i64) -> OutboundMessage {
+async fn claim_one(store: &dyn Store, seconds: i64) -> OutboundMessage {
     let mut claimed = store.claim(9, at(seconds)).await.unwrap();
     assert_eq!(claimed.len(), 1);
     claimed.pop().unwrap()
@@ -35,23 +36,26 @@ async fn one(store: &dyn Store, seconds: i64) -> OutboundMessage {
 
 async fn reply_parts_are_sent_sequentially(backend: &mut Backend) {
     let store = backend.store();
-    defer(store, arrival(1), &["one", "two", "three"]).await;
+    reply_via_rest(store, new_inbound(1), &["one", "two", "three"]).await;
     for (number, text) in [(11, "one"), (12, "two"), (13, "three")] {
-        let message = one(store, 2).await;
+        let message = claim_one(store, 2).await;
         assert_eq!(message.params.get("Body"), Some(text));
         assert_eq!(
             (message.attempt, message.lookups, message.sent_at),
             (1, 0, Some(at(2)))
         );
-        assert_eq!((message.sender.as_str(), message.user.as_str()), (US, ANA));
+        assert_eq!(
+            (message.sender.as_str(), message.user.as_str()),
+            (SENDER, ANA)
+        );
         assert!(store.claim(9, at(2)).await.unwrap().is_empty());
         store
-            .record_outcome(message.id, sent(number), at(3))
+            .record_outcome(message.id, sent_outcome(number), at(3))
             .await
             .unwrap();
     }
     assert!(store.claim(9, at(3)).await.unwrap().is_empty());
-    let row = shown(store, 1).await;
+    let row = message_row(store, 1).await;
     assert_eq!(row.state, "sent");
     let sids: Vec<_> = row.replies.iter().map(|reply| reply.sid).collect();
     assert_eq!(sids, [Some(sid(11)), Some(sid(12)), Some(sid(13))]);
@@ -71,8 +75,8 @@ async fn held_or_failed_part_blocks_rest_until_release(backend: &mut Backend) {
         (1, vec![failed], "failed"),
         (2, vec![looked, SendOutcome::Held], "held"),
     ] {
-        defer(store, arrival(number), &["one", "two"]).await;
-        let message = one(store, 2).await;
+        reply_via_rest(store, new_inbound(number), &["one", "two"]).await;
+        let message = claim_one(store, 2).await;
         for settlement in settlements {
             store
                 .record_outcome(message.id, settlement, at(3))
@@ -81,18 +85,18 @@ async fn held_or_failed_part_blocks_rest_until_release(backend: &mut Backend) {
         }
         assert!(store.claim(9, at(9)).await.unwrap().is_empty());
         assert!(store.claim_lookups(9, at(9)).await.unwrap().is_empty());
-        assert_eq!(shown(store, number).await.state, state);
+        assert_eq!(message_row(store, number).await.state, state);
         assert_eq!(store.release(sid(number), at(10)).await.unwrap(), 1);
-        assert_eq!(shown(store, number).await.replies[0].error_code, None);
+        assert_eq!(message_row(store, number).await.replies[0].error_code, None);
         for (sid, text) in [(10 * number + 1, "one"), (10 * number + 2, "two")] {
-            let message = one(store, 10).await;
+            let message = claim_one(store, 10).await;
             assert_eq!(message.params.get("Body"), Some(text));
             store
-                .record_outcome(message.id, sent(sid), at(11))
+                .record_outcome(message.id, sent_outcome(sid), at(11))
                 .await
                 .unwrap();
         }
-        assert_eq!(shown(store, number).await.state, "sent");
+        assert_eq!(message_row(store, number).await.state, "sent");
         assert_eq!(store.release(sid(number), at(12)).await.unwrap(), 0);
     }
 }
@@ -134,8 +138,8 @@ async fn outbound_messages_are_claimed_once_up_to_limit(backend: &mut Backend) {
 
 async fn opted_out_user_gets_nothing_under_any_address(backend: &mut Backend) {
     let store = backend.store();
-    converse(store, from(&[ANA, ANA_ID], 1)).await;
-    defer(store, from(&[ANA], 2), &["one", "two"]).await;
+    accept_and_answer(store, inbound_from(&[ANA, ANA_ID], 1)).await;
+    reply_via_rest(store, inbound_from(&[ANA], 2), &["one", "two"]).await;
     let by_id = NewOutbound {
         user: ANA_ID.into(),
         ..reply("by id")
@@ -153,18 +157,21 @@ async fn opted_out_user_gets_nothing_under_any_address(backend: &mut Backend) {
     store.enqueue(replies, at(2)).await.unwrap();
     let through = NewInbound {
         service: Some(service()),
-        ..saying(stop(), from(&[ANA], 3))
+        ..with_keyword(stop_keyword(), inbound_from(&[ANA], 3))
     };
     store.accept(std::sync::Arc::new(through)).await.unwrap();
     store
-        .accept(std::sync::Arc::new(saying(stop(), from(&[ANA], 4))))
+        .accept(std::sync::Arc::new(with_keyword(
+            stop_keyword(),
+            inbound_from(&[ANA], 4),
+        )))
         .await
         .unwrap();
     let claimed = store.claim(9, at(5)).await.unwrap();
     assert_eq!(bodies(&claimed), ["by id", "to Ben"][1..]);
     // Suppressed messages cannot be claimed.
     assert!(store.claim(9, at(5)).await.unwrap().is_empty());
-    let row = shown(store, 2).await;
+    let row = message_row(store, 2).await;
     let states: Vec<_> = row.replies.iter().map(|reply| reply.state).collect();
     assert_eq!(
         states,
@@ -175,7 +182,10 @@ async fn opted_out_user_gets_nothing_under_any_address(backend: &mut Backend) {
         Some("the user has opted out")
     );
     store
-        .accept(std::sync::Arc::new(saying(start(), from(&[ANA_ID], 6))))
+        .accept(std::sync::Arc::new(with_keyword(
+            start_keyword(),
+            inbound_from(&[ANA_ID], 6),
+        )))
         .await
         .unwrap();
     store.enqueue(vec![reply("again")], at(7)).await.unwrap();
@@ -185,7 +195,7 @@ async fn opted_out_user_gets_nothing_under_any_address(backend: &mut Backend) {
 
 async fn opt_out_lists_scheduled_messages_for_cancellation(backend: &mut Backend) {
     let store = backend.store();
-    converse(store, from(&[ANA, ANA_ID], 1)).await;
+    accept_and_answer(store, inbound_from(&[ANA, ANA_ID], 1)).await;
     let to = |user: &str| NewOutbound {
         user: user.into(),
         ..reply("later")
@@ -203,9 +213,9 @@ async fn opt_out_lists_scheduled_messages_for_cancellation(backend: &mut Backend
     for (number, status) in statuses.into_iter().enumerate() {
         while !store.claim(9, at(3)).await.unwrap().is_empty() {}
         let sid = sid(100 + number as u64);
-        let taken = SendOutcome::Sent { sid, status };
+        let outcome = SendOutcome::Sent { sid, status };
         store
-            .record_outcome(ids[number], taken, at(3))
+            .record_outcome(ids[number], outcome, at(3))
             .await
             .unwrap();
     }
@@ -214,7 +224,7 @@ async fn opt_out_lists_scheduled_messages_for_cancellation(backend: &mut Backend
         found.iter().map(|found| (found.id, found.sid)).collect()
     };
     assert_eq!(unwanted(store, 0, 9).await, []);
-    let stopped = saying(stop(), from(&[ANA], 4));
+    let stopped = with_keyword(stop_keyword(), inbound_from(&[ANA], 4));
     store.accept(std::sync::Arc::new(stopped)).await.unwrap();
     let both = [(ids[0], sid(100)), (ids[2], sid(102))];
     assert_eq!(unwanted(store, 0, 9).await, both);
@@ -238,7 +248,7 @@ async fn opt_out_lists_scheduled_messages_for_cancellation(backend: &mut Backend
 async fn claimed_message_carries_window_and_opt_in(backend: &mut Backend) {
     let store = backend.store();
     let hours = |hours: i64| hours * 3600;
-    converse(store, arrival(0)).await;
+    accept_and_answer(store, new_inbound(0)).await;
     let template = NewOutbound {
         template: true,
         ..reply("template")
@@ -248,11 +258,11 @@ async fn claimed_message_carries_window_and_opt_in(backend: &mut Backend) {
         user: "+15550001111".into(),
         ..reply("sms")
     };
-    let stranger = NewOutbound {
+    let foreign_message = NewOutbound {
         user: BEN.into(),
         ..reply("stranger")
     };
-    let all = vec![reply("text"), template, sms, stranger];
+    let all = vec![reply("text"), template, sms, foreign_message];
     store.enqueue(all.clone(), at(0)).await.unwrap();
     let closed = |claimed: &[OutboundMessage]| -> Vec<bool> {
         claimed
@@ -264,7 +274,7 @@ async fn claimed_message_carries_window_and_opt_in(backend: &mut Backend) {
     assert_eq!(closed(&claimed), [false, false, false, true]);
     assert!(claimed.iter().all(|message| !message.opted_in));
     let record = ConsentRecord {
-        scope: ConsentScope::Sender(US.into()),
+        scope: ConsentScope::Sender(SENDER.into()),
         user: Address::from(ANA),
         action: ConsentAction::OptIn,
         source: ConsentSource::Api,
@@ -282,15 +292,15 @@ async fn claimed_message_carries_window_and_opt_in(backend: &mut Backend) {
 
 async fn retried_message_waits_until_due(backend: &mut Backend) {
     let store = backend.store();
-    defer(store, arrival(1), &["text"]).await;
-    let message = one(store, 2).await;
-    let again = SendOutcome::Retry { not_before: at(10) };
+    reply_via_rest(store, new_inbound(1), &["text"]).await;
+    let message = claim_one(store, 2).await;
+    let retry = SendOutcome::Retry { not_before: at(10) };
     store
-        .record_outcome(message.id, again, at(3))
+        .record_outcome(message.id, retry, at(3))
         .await
         .unwrap();
     assert!(store.claim(9, at(9)).await.unwrap().is_empty());
-    let second = one(store, 10).await;
+    let second = claim_one(store, 10).await;
     assert_eq!(
         (second.id, second.attempt, second.sent_at),
         (message.id, 2, Some(at(10)))
@@ -299,29 +309,29 @@ async fn retried_message_waits_until_due(backend: &mut Backend) {
 
 // The message is not sent again; a status callback has two seconds to resolve it before the lookup.
 async fn send_interrupted_by_crash_is_looked_up(backend: &mut Backend) {
-    defer(backend.store(), arrival(1), &["text"]).await;
-    let message = one(backend.store(), 2).await;
+    reply_via_rest(backend.store(), new_inbound(1), &["text"]).await;
+    let message = claim_one(backend.store(), 2).await;
     if !backend.crash().await {
         return;
     }
     let store = backend.store();
     assert!(store.claim(9, at(10)).await.unwrap().is_empty());
-    assert_eq!(shown(store, 1).await.state, "unknown");
+    assert_eq!(message_row(store, 1).await.state, "unknown");
     assert!(store.claim_lookups(9, at(11)).await.unwrap().is_empty());
     let lost = store.claim_lookups(9, at(12)).await.unwrap();
     assert_eq!((lost[0].id, lost[0].sent_at), (message.id, Some(at(2))));
     store
-        .record_outcome(message.id, sent(11), at(13))
+        .record_outcome(message.id, sent_outcome(11), at(13))
         .await
         .unwrap();
-    assert_eq!(shown(store, 1).await.state, "sent");
+    assert_eq!(message_row(store, 1).await.state, "sent");
 }
 
 // Another worker gets the lookup after a minute; nothing changes a message that is known to be sent.
 async fn lookup_goes_to_one_worker_until_resolved(backend: &mut Backend) {
     let store = backend.store();
-    defer(store, arrival(1), &["text"]).await;
-    let message = one(store, 2).await;
+    reply_via_rest(store, new_inbound(1), &["text"]).await;
+    let message = claim_one(store, 2).await;
     let unknown = |seconds, looked| SendOutcome::Unknown {
         lookup_at: at(seconds),
         looked_up: looked,
@@ -337,12 +347,12 @@ async fn lookup_goes_to_one_worker_until_resolved(backend: &mut Backend) {
             tokio::spawn(async move { store.claim_lookups(9, at(5)).await.unwrap() })
         })
         .collect();
-    let mut looks = Vec::new();
+    let mut lookups = Vec::new();
     for task in tasks {
-        looks.extend(task.await.unwrap());
+        lookups.extend(task.await.unwrap());
     }
     assert_eq!(
-        (looks.len(), looks[0].id, looks[0].lookups),
+        (lookups.len(), lookups[0].id, lookups[0].lookups),
         (1, message.id, 0)
     );
     // The first worker may have died, so the lookup can be claimed again after a minute.
@@ -352,15 +362,15 @@ async fn lookup_goes_to_one_worker_until_resolved(backend: &mut Backend) {
         .record_outcome(message.id, unknown(70, true), at(66))
         .await
         .unwrap();
-    let look = store.claim_lookups(9, at(70)).await.unwrap().pop().unwrap();
-    assert_eq!(look.lookups, 1);
+    let lookup = store.claim_lookups(9, at(70)).await.unwrap().pop().unwrap();
+    assert_eq!(lookup.lookups, 1);
     store
         .record_outcome(message.id, SendOutcome::Held, at(71))
         .await
         .unwrap();
     // `Sent` overwrites `Held`, and no later outcome overwrites `Sent`.
     store
-        .record_outcome(message.id, sent(11), at(72))
+        .record_outcome(message.id, sent_outcome(11), at(72))
         .await
         .unwrap();
     for late in [
@@ -376,7 +386,7 @@ async fn lookup_goes_to_one_worker_until_resolved(backend: &mut Backend) {
             .record_outcome(message.id, late, at(73))
             .await
             .unwrap();
-        assert_eq!(shown(store, 1).await.state, "sent");
+        assert_eq!(message_row(store, 1).await.state, "sent");
     }
     assert!(store.claim(9, at(99)).await.unwrap().is_empty());
 }
@@ -385,13 +395,13 @@ async fn opt_out_error_code_opts_user_out(backend: &mut Backend) {
     let store = backend.store();
     for (number, code) in [(1, 21610), (2, 63014), (3, 63016)] {
         let user = format!("whatsapp:+1555000{code}");
-        begin(store, from(&[&user], number)).await;
+        accept_claimed(store, inbound_from(&[&user], number)).await;
         let to_user = NewOutbound {
             user: user.as_str().into(),
             ..reply("text")
         };
         store.enqueue(vec![to_user], at(2)).await.unwrap();
-        let message = one(store, 3).await;
+        let message = claim_one(store, 3).await;
         let rejected = SendOutcome::Failed {
             code: Some(ErrorCode(code)),
             reason: "rejected",
@@ -404,7 +414,7 @@ async fn opt_out_error_code_opts_user_out(backend: &mut Backend) {
             .record_outcome(message.id, rejected, at(5))
             .await
             .unwrap();
-        let scopes = vec![ConsentScope::Sender(US.into())];
+        let scopes = vec![ConsentScope::Sender(SENDER.into())];
         let state = store.consent(scopes, &user.as_str().into()).await.unwrap();
         assert_eq!(state.opted_out, (code != 63016).then_some(at(4)));
     }
@@ -420,7 +430,7 @@ async fn opt_out_error_code_opts_user_out(backend: &mut Backend) {
 // A user who blocks the sender opts out of that sender only.
 async fn opt_out_error_of_service_message_covers_service(backend: &mut Backend) {
     let store = backend.store();
-    let sender = ConsentScope::Sender(US.into());
+    let sender = ConsentScope::Sender(SENDER.into());
     let both = [ConsentScope::Service(service()), sender];
     let standing = async |store: &dyn Store, user: &str| {
         let mut opted_out = Vec::new();
@@ -435,7 +445,7 @@ async fn opt_out_error_of_service_message_covers_service(backend: &mut Backend) 
         ..reply("text")
     };
     store.enqueue(vec![by_service], at(2)).await.unwrap();
-    let message = one(store, 3).await;
+    let message = claim_one(store, 3).await;
     let rejected = SendOutcome::Failed {
         code: Some(ErrorCode(21610)),
         reason: "rejected",
@@ -451,7 +461,7 @@ async fn opt_out_error_of_service_message_covers_service(backend: &mut Backend) 
         outbound: None,
         status: MessageStatus::Failed,
         error_code: Some(ErrorCode(21610)),
-        sender: Some(US.into()),
+        sender: Some(SENDER.into()),
         service: Some(service()),
         user: Some(BEN.into()),
         at: at(5),
@@ -471,10 +481,10 @@ async fn opt_out_error_of_service_message_covers_service(backend: &mut Backend) 
 
 async fn unmatched_sids_exclude_own_messages(backend: &mut Backend) {
     let store = backend.store();
-    defer(store, arrival(1), &["text"]).await;
-    let message = one(store, 2).await;
+    reply_via_rest(store, new_inbound(1), &["text"]).await;
+    let message = claim_one(store, 2).await;
     store
-        .record_outcome(message.id, sent(11), at(3))
+        .record_outcome(message.id, sent_outcome(11), at(3))
         .await
         .unwrap();
     let sids = vec![sid(13), sid(11), sid(12)];
@@ -507,7 +517,10 @@ async fn outbox_stats_count_messages_by_state(backend: &mut Backend) {
         lookup_at: at(9),
         looked_up: false,
     };
-    store.record_outcome(ids[0], sent(11), at(7)).await.unwrap();
+    store
+        .record_outcome(ids[0], sent_outcome(11), at(7))
+        .await
+        .unwrap();
     store
         .record_outcome(ids[1], unknown.clone(), at(7))
         .await

@@ -12,24 +12,24 @@ use replyhook::store::{
 };
 
 use super::{
-    ANA, BEN, Backend, Completion, Kind, RETRY, arrival, at, begin, claim_backlog, converse, defer,
-    from, reply, run, shown, sid,
+    ANA, BEN, Backend, Completion, Kind, RETRY, accept_and_answer, accept_claimed, at,
+    claim_backlog, inbound_from, message_row, new_inbound, reply, reply_via_rest, run, sid,
 };
-use crate::support::postgres::{Proxy, Way};
+use crate::support::postgres::{Proxy, ProxyState};
 
-async fn another(backend: &Backend) -> Arc<dyn Store> {
+async fn open_another(backend: &Backend) -> Arc<dyn Store> {
     let store = backend.another();
     store.open(Access::Owner).await.unwrap();
     store
 }
 
-const RUN_OUT: &str = "UPDATE owner SET alive_until = now() - interval '1 s'";
+const EXPIRE_LEASES: &str = "UPDATE owner SET alive_until = now() - interval '1 s'";
 
-/// Expires all leases until `look` finds something that their owners had claimed.
-async fn dies<T>(backend: &Backend, look: impl AsyncFn() -> Vec<T>) -> Vec<T> {
+/// Expires all leases until `poll` returns something that their owners had claimed.
+async fn expire_leases_until<T>(backend: &Backend, poll: impl AsyncFn() -> Vec<T>) -> Vec<T> {
     loop {
-        backend.database().run(RUN_OUT).await;
-        let found = look().await;
+        backend.database().run(EXPIRE_LEASES).await;
+        let found = poll().await;
         if !found.is_empty() {
             return found;
         }
@@ -39,29 +39,33 @@ async fn dies<T>(backend: &Backend, look: impl AsyncFn() -> Vec<T>) -> Vec<T> {
 #[test]
 fn live_machine_keeps_its_claims() {
     run(Kind::Postgres, async |backend: &mut Backend| {
-        let (one, two) = (backend.store(), another(backend).await);
-        let claim = begin(one, arrival(1)).await;
+        let (one, two) = (backend.store(), open_another(backend).await);
+        let claim = accept_claimed(one, new_inbound(1)).await;
         let in_progress = AcceptOutcome::InProgress { id: claim.id };
         assert_eq!(
-            two.accept(std::sync::Arc::new(arrival(1))).await.unwrap(),
+            two.accept(std::sync::Arc::new(new_inbound(1)))
+                .await
+                .unwrap(),
             in_progress
         );
         assert!(matches!(
-            two.accept(std::sync::Arc::new(arrival(2))).await.unwrap(),
+            two.accept(std::sync::Arc::new(new_inbound(2)))
+                .await
+                .unwrap(),
             AcceptOutcome::Queued { .. }
         ));
         assert!(claim_backlog(&*two, at(3)).await.is_empty());
-        defer(one, from(&[BEN], 4), &["text"]).await;
+        reply_via_rest(one, inbound_from(&[BEN], 4), &["text"]).await;
         let message = one.claim(9, at(5)).await.unwrap().pop().unwrap();
         assert!(two.claim(9, at(5)).await.unwrap().is_empty());
-        assert_eq!(shown(&*two, 4).await.state, "deferred");
+        assert_eq!(message_row(&*two, 4).await.state, "deferred");
         // Another machine than the sending one may record the outcome.
         let sent = SendOutcome::Sent {
             sid: sid(11),
             status: replyhook::MessageStatus::Sent,
         };
         two.record_outcome(message.id, sent, at(6)).await.unwrap();
-        assert_eq!(shown(one, 4).await.state, "sent");
+        assert_eq!(message_row(one, 4).await.state, "sent");
     });
 }
 
@@ -69,15 +73,19 @@ fn live_machine_keeps_its_claims() {
 #[test]
 fn claims_of_dead_machine_move_to_another() {
     run(Kind::Postgres, async |backend: &mut Backend| {
-        let (one, two) = (backend.store(), another(backend).await);
-        let claim = begin(one, arrival(1)).await;
-        defer(one, from(&[BEN], 2), &["text"]).await;
+        let (one, two) = (backend.store(), open_another(backend).await);
+        let claim = accept_claimed(one, new_inbound(1)).await;
+        reply_via_rest(one, inbound_from(&[BEN], 2), &["text"]).await;
         let message = one.claim(9, at(3)).await.unwrap().pop().unwrap();
         // Claiming renews the lease of `two`. `one` is still running, so its heartbeat may renew its lease first.
-        // `dies` then tries again.
-        let taken = dies(backend, async || claim_backlog(&*two, at(4)).await).await;
-        assert_eq!((taken[0].claim.id, taken[0].claim.attempt), (claim.id, 2));
-        let unknown = dies(backend, async || {
+        // `expire_leases_until` then tries again.
+        let backlog =
+            expire_leases_until(backend, async || claim_backlog(&*two, at(4)).await).await;
+        assert_eq!(
+            (backlog[0].claim.id, backlog[0].claim.attempt),
+            (claim.id, 2)
+        );
+        let unknown = expire_leases_until(backend, async || {
             assert!(two.claim(9, at(4)).await.unwrap().is_empty());
             two.claim_lookups(9, at(6)).await.unwrap()
         });
@@ -95,12 +103,12 @@ fn claims_of_dead_machine_move_to_another() {
                 .unwrap()
         );
         assert!(
-            two.complete_via_rest(taken[0].claim, Vec::new(), Completion::default(), at(7))
+            two.complete_via_rest(backlog[0].claim, Vec::new(), Completion::default(), at(7))
                 .await
                 .unwrap()
         );
-        let again = SendOutcome::Retry { not_before: at(7) };
-        two.record_outcome(message.id, again, at(7)).await.unwrap();
+        let retry = SendOutcome::Retry { not_before: at(7) };
+        two.record_outcome(message.id, retry, at(7)).await.unwrap();
         assert_eq!(two.claim(9, at(8)).await.unwrap()[0].id, message.id);
         let rejected = SendOutcome::Failed {
             code: None,
@@ -109,21 +117,24 @@ fn claims_of_dead_machine_move_to_another() {
         one.record_outcome(message.id, rejected, at(8))
             .await
             .unwrap();
-        assert_eq!(shown(one, 2).await.replies[0].state.as_str(), "sending");
+        assert_eq!(
+            message_row(one, 2).await.replies[0].state.as_str(),
+            "sending"
+        );
     });
 }
 
 #[test]
 fn paused_machine_renews_lease_before_claiming() {
     run(Kind::Postgres, async |backend: &mut Backend| {
-        let (one, two) = (backend.store(), another(backend).await);
-        converse(one, arrival(1)).await;
-        backend.database().run(RUN_OUT).await;
-        begin(one, arrival(2)).await;
+        let (one, two) = (backend.store(), open_another(backend).await);
+        accept_and_answer(one, new_inbound(1)).await;
+        backend.database().run(EXPIRE_LEASES).await;
+        accept_claimed(one, new_inbound(2)).await;
         assert!(claim_backlog(&*two, at(3)).await.is_empty());
         // Claiming also restores the lease if its row was deleted.
         backend.database().run("DELETE FROM owner").await;
-        begin(one, from(&[BEN], 3)).await;
+        accept_claimed(one, inbound_from(&[BEN], 3)).await;
         assert!(
             two.claim_backlog(9, RETRY, at(4))
                 .await
@@ -137,7 +148,7 @@ fn paused_machine_renews_lease_before_claiming() {
 fn machine_knows_whether_it_has_peers() {
     run(Kind::Postgres, async |backend: &mut Backend| {
         assert!(!backend.store().has_peers());
-        let two = another(backend).await;
+        let two = open_another(backend).await;
         assert!(two.has_peers());
         // The first machine finds the second at its next heartbeat.
         while !backend.store().has_peers() {
@@ -146,7 +157,7 @@ fn machine_knows_whether_it_has_peers() {
         // A machine that has closed its store does not count, even if its lease has not expired.
         backend.store().close().await.unwrap();
         two.close().await.unwrap();
-        assert!(!another(backend).await.has_peers());
+        assert!(!open_another(backend).await.has_peers());
     });
 }
 
@@ -175,8 +186,8 @@ fn concurrent_starts_on_empty_database_succeed() {
 
 /// Claimed message of each conversation, and its handled messages in order.
 #[derive(Default)]
-struct Hands {
-    now: HashMap<i64, i64>,
+struct HandledMessages {
+    current: HashMap<i64, i64>,
     handled: HashMap<i64, Vec<i64>>,
 }
 
@@ -185,24 +196,29 @@ const MESSAGES: u64 = CONVERSATIONS * 20;
 
 struct Worker {
     store: Arc<dyn Store>,
-    hands: Arc<Mutex<Hands>>,
+    messages: Arc<Mutex<HandledMessages>>,
     done: Arc<AtomicUsize>,
 }
 
 impl Worker {
     async fn handle(&self, claim: replyhook::store::Claim) {
         {
-            let mut hands = self.hands.lock().unwrap();
-            let other = hands.now.insert(claim.conversation, claim.id);
+            let mut messages = self.messages.lock().unwrap();
+            let other = messages.current.insert(claim.conversation, claim.id);
             assert_eq!(other, None, "two of conversation {}", claim.conversation);
-            hands
+            messages
                 .handled
                 .entry(claim.conversation)
                 .or_default()
                 .push(claim.id);
         }
         tokio::task::yield_now().await;
-        self.hands.lock().unwrap().now.remove(&claim.conversation);
+        // Before the commit, after which another machine may claim the next message of the conversation.
+        self.messages
+            .lock()
+            .unwrap()
+            .current
+            .remove(&claim.conversation);
         let decided = self
             .store
             .complete_inline(claim, None, Completion::default(), at(1))
@@ -219,15 +235,15 @@ impl Worker {
         self.done.fetch_add(1, Ordering::SeqCst);
     }
 
-    async fn take_up(&self) {
-        for taken in self
+    async fn process_backlog(&self) {
+        for message in self
             .store
             .claim_backlog(4, RETRY, at(1))
             .await
             .unwrap()
             .messages
         {
-            self.handle(taken.claim).await;
+            self.handle(message.claim).await;
         }
     }
 
@@ -242,7 +258,7 @@ impl Worker {
             let user = format!("whatsapp:+1555{:07}", number % CONVERSATIONS);
             match self
                 .store
-                .accept(std::sync::Arc::new(from(&[&user], number)))
+                .accept(std::sync::Arc::new(inbound_from(&[&user], number)))
                 .await
                 .unwrap()
             {
@@ -259,10 +275,10 @@ impl Worker {
                 AcceptOutcome::InProgress { .. } | AcceptOutcome::AlreadyAnswered(_) => {}
                 other => panic!("{other:?}"),
             }
-            self.take_up().await;
+            self.process_backlog().await;
         }
         while self.done.load(Ordering::SeqCst) < usize::try_from(MESSAGES).unwrap() {
-            self.take_up().await;
+            self.process_backlog().await;
         }
     }
 }
@@ -270,14 +286,14 @@ impl Worker {
 #[test]
 fn eight_machines_handle_each_message_once_in_order() {
     run(Kind::Postgres, async |backend: &mut Backend| {
-        let hands = Arc::new(Mutex::new(Hands::default()));
+        let messages = Arc::new(Mutex::new(HandledMessages::default()));
         let done = Arc::new(AtomicUsize::new(0));
         let next = Arc::new(AtomicU64::new(0));
         let mut tasks = Vec::new();
         for _ in 0..8 {
             let worker = Worker {
-                store: another(backend).await,
-                hands: hands.clone(),
+                store: open_another(backend).await,
+                messages: messages.clone(),
                 done: done.clone(),
             };
             let next = next.clone();
@@ -286,9 +302,9 @@ fn eight_machines_handle_each_message_once_in_order() {
         for task in tasks {
             task.await.unwrap();
         }
-        let hands = hands.lock().unwrap();
-        assert_eq!(hands.handled.len() as u64, CONVERSATIONS);
-        for (conversation, handled) in &hands.handled {
+        let messages = messages.lock().unwrap();
+        assert_eq!(messages.handled.len() as u64, CONVERSATIONS);
+        for (conversation, handled) in &messages.handled {
             assert_eq!(handled.len(), 20, "{conversation}: {handled:?}");
             // IDs rise in the order of acceptance. A message that is handled twice would repeat its ID.
             assert!(
@@ -300,40 +316,40 @@ fn eight_machines_handle_each_message_once_in_order() {
 }
 
 /// Waits until the store responds again. It polls, because the store does not signal its recovery.
-async fn recovers(store: &dyn Store) {
+async fn wait_for_recovery(store: &dyn Store) {
     while store.check().await.is_err() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
 
-fn is_told_and_recovers(way: Way) {
+fn check_failure_and_recovery(state: ProxyState) {
     run(Kind::Postgres, async |backend: &mut Backend| {
         let proxy = Proxy::to(backend.database()).await;
         let url = backend.database().url_at("127.0.0.1", proxy.port);
         let store = PostgresStore::new(url);
         store.open(Access::Owner).await.unwrap();
-        converse(&store, arrival(1)).await;
-        proxy.set(way).await;
+        accept_and_answer(&store, new_inbound(1)).await;
+        proxy.set(state).await;
         // Every call must fail, not only the first. The circuit breaker rejects the later ones immediately.
         for _ in 0..20 {
-            let rejected = store.accept(Arc::new(arrival(2))).await;
+            let rejected = store.accept(Arc::new(new_inbound(2))).await;
             assert_eq!(rejected.unwrap_err().kind(), StoreErrorKind::Unavailable);
         }
-        proxy.set(Way::Open).await;
-        recovers(&store).await;
+        proxy.set(ProxyState::Open).await;
+        wait_for_recovery(&store).await;
         // The database may still execute the rejected calls for Ana's message, so use a message of Ben.
-        converse(&store, from(&[BEN], 12)).await;
+        accept_and_answer(&store, inbound_from(&[BEN], 12)).await;
     });
 }
 
 #[test]
 fn threat_54_unreachable_database_is_reported_and_recovers() {
-    is_told_and_recovers(Way::Closed);
+    check_failure_and_recovery(ProxyState::Closed);
 }
 
 #[test]
 fn threat_55_hanging_database_is_reported_and_recovers() {
-    is_told_and_recovers(Way::Silent);
+    check_failure_and_recovery(ProxyState::Silent);
 }
 
 // Calls must not pile up behind a table lock, and the store recovers when the lock is released.
@@ -342,27 +358,27 @@ fn threat_56_calls_beyond_busy_connections_are_rejected() {
     run(Kind::Postgres, async |backend: &mut Backend| {
         let store = PostgresStore::new(backend.database().url());
         store.open(Access::Owner).await.unwrap();
-        converse(&store, arrival(1)).await;
+        accept_and_answer(&store, new_inbound(1)).await;
         let mut hog = backend.database().connect().await;
         let lock = "BEGIN; LOCK TABLE conversation IN ACCESS EXCLUSIVE MODE";
         sqlx::raw_sql(lock).execute(&mut hog).await.unwrap();
         let store = Arc::new(store);
-        let asked: Vec<_> = (0..100)
+        let tasks: Vec<_> = (0..100)
             .map(|number| {
                 let store = store.clone();
-                tokio::spawn(async move { store.accept(Arc::new(arrival(100 + number))).await })
+                tokio::spawn(async move { store.accept(Arc::new(new_inbound(100 + number))).await })
             })
             .collect();
-        for asked in asked {
-            let rejected = asked.await.unwrap().unwrap_err();
+        for task in tasks {
+            let rejected = task.await.unwrap().unwrap_err();
             assert!(matches!(
                 rejected.kind(),
                 StoreErrorKind::Unavailable | StoreErrorKind::Busy
             ));
         }
         sqlx::raw_sql("ROLLBACK").execute(&mut hog).await.unwrap();
-        recovers(&*store).await;
-        converse(&*store, from(&[BEN], 12)).await;
+        wait_for_recovery(&*store).await;
+        accept_and_answer(&*store, inbound_from(&[BEN], 12)).await;
     });
 }
 
@@ -371,7 +387,7 @@ fn threat_54_read_only_database_is_reported_and_recovers() {
     run(Kind::Postgres, async |backend: &mut Backend| {
         let store = backend.store();
         let database = backend.database();
-        converse(store, arrival(1)).await;
+        accept_and_answer(store, new_inbound(1)).await;
         let read_only = |setting: &str| {
             format!(
                 "ALTER DATABASE {} SET default_transaction_read_only = {setting}",
@@ -382,14 +398,14 @@ fn threat_54_read_only_database_is_reported_and_recovers() {
         database.cut().await;
         for _ in 0..20 {
             let error = store
-                .accept(std::sync::Arc::new(arrival(2)))
+                .accept(std::sync::Arc::new(new_inbound(2)))
                 .await
                 .unwrap_err();
             assert_eq!(error.kind(), StoreErrorKind::Unavailable);
         }
         database.administrate(read_only("off")).await;
-        recovers(store).await;
-        converse(store, arrival(2)).await;
+        wait_for_recovery(store).await;
+        accept_and_answer(store, new_inbound(2)).await;
     });
 }
 
@@ -399,22 +415,22 @@ fn call_waiting_for_lock_is_cancelled() {
     run(Kind::Postgres, async |backend: &mut Backend| {
         let store = &PostgresStore::new(backend.database().url());
         store.open(Access::Owner).await.unwrap();
-        converse(store, arrival(1)).await;
+        accept_and_answer(store, new_inbound(1)).await;
         let mut other = backend.database().connect().await;
         sqlx::raw_sql("BEGIN; SELECT * FROM conversation FOR UPDATE")
             .execute(&mut other)
             .await
             .unwrap();
         let error = store
-            .accept(std::sync::Arc::new(arrival(2)))
+            .accept(std::sync::Arc::new(new_inbound(2)))
             .await
             .unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Unavailable);
         // The circuit breaker is open only if the store's timeout ended the call before the database canceled it.
-        recovers(store).await;
-        begin(store, from(&[BEN], 3)).await;
+        wait_for_recovery(store).await;
+        accept_claimed(store, inbound_from(&[BEN], 3)).await;
         sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
-        begin(store, arrival(2)).await;
+        accept_claimed(store, new_inbound(2)).await;
     });
 }
 
@@ -428,7 +444,7 @@ fn store_errors_reveal_no_user_data_or_password() {
             .run("ALTER TABLE inbound ADD CONSTRAINT no_params CHECK (params IS NULL)")
             .await;
         let error = store
-            .accept(std::sync::Arc::new(from(&[ANA], 1)))
+            .accept(std::sync::Arc::new(inbound_from(&[ANA], 1)))
             .await
             .unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Internal);

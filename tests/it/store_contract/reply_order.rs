@@ -9,8 +9,9 @@ use replyhook::store::{
 };
 
 use super::{
-    ANA, BEN, Backend, RETRY, US, arrival, at, begin, bodies, converse, defer, deliver,
-    over_all_stores, reply, saying, sent, sid, start, stop,
+    ANA, BEN, Backend, RETRY, SENDER, accept_and_answer, accept_claimed, at, bodies, deliver,
+    new_inbound, over_all_stores, reply, reply_via_rest, sent_outcome, sid, start_keyword,
+    stop_keyword, with_keyword,
 };
 
 over_all_stores!(
@@ -25,14 +26,14 @@ over_all_stores!(
 const TWIML: &str = "<Response><Message>two</Message></Response>";
 
 /// Accepts message `number` at second `number`, and completes it inline with Ana's reply queue.
-async fn answer(store: &dyn Store, number: u64) -> ReplyDecision {
-    let claim = begin(store, arrival(number)).await;
-    answer_at(store, claim, i64::try_from(number).unwrap()).await
+async fn reply_inline(store: &dyn Store, number: u64) -> ReplyDecision {
+    let claim = accept_claimed(store, new_inbound(number)).await;
+    reply_inline_at(store, claim, i64::try_from(number).unwrap()).await
 }
 
-async fn answer_at(store: &dyn Store, claim: Claim, seconds: i64) -> ReplyDecision {
+async fn reply_inline_at(store: &dyn Store, claim: Claim, seconds: i64) -> ReplyDecision {
     let queue = ReplyQueue {
-        sender: US.into(),
+        sender: SENDER.into(),
         user: ANA.into(),
     };
     let ending = Completion {
@@ -46,7 +47,7 @@ async fn answer_at(store: &dyn Store, claim: Claim, seconds: i64) -> ReplyDecisi
         .unwrap()
 }
 
-fn saved() -> ReplyDecision {
+fn inline_decision() -> ReplyDecision {
     ReplyDecision::Inline(SavedResponse {
         twiml: Some(TWIML.to_owned()),
     })
@@ -54,11 +55,14 @@ fn saved() -> ReplyDecision {
 
 async fn reply_behind_open_reply_is_deferred(backend: &mut Backend) {
     let store = backend.store();
-    defer(store, arrival(1), &["one"]).await;
-    let claim = begin(store, arrival(2)).await;
-    assert_eq!(answer_at(store, claim, 2).await, ReplyDecision::ViaRest);
+    reply_via_rest(store, new_inbound(1), &["one"]).await;
+    let claim = accept_claimed(store, new_inbound(2)).await;
+    assert_eq!(
+        reply_inline_at(store, claim, 2).await,
+        ReplyDecision::ViaRest
+    );
     // A redelivery gets the empty response, and the handler can still complete the message.
-    let repeated = store.accept(arrival(2).into()).await.unwrap();
+    let repeated = store.accept(new_inbound(2).into()).await.unwrap();
     assert_eq!(
         repeated,
         AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
@@ -69,12 +73,12 @@ async fn reply_behind_open_reply_is_deferred(backend: &mut Backend) {
     // The older reply is being sent, then waits for a retry, then has an unknown outcome.
     let one = store.claim(9, at(3)).await.unwrap();
     assert_eq!(bodies(&one), ["one"]);
-    let again = SendOutcome::Retry { not_before: at(20) };
+    let retry = SendOutcome::Retry { not_before: at(20) };
     let unknown = SendOutcome::Unknown {
         lookup_at: at(30),
         looked_up: false,
     };
-    for (number, settlement) in [(3, None), (4, Some(again)), (5, Some(unknown))] {
+    for (number, settlement) in [(3, None), (4, Some(retry)), (5, Some(unknown))] {
         if let Some(settlement) = settlement {
             store.claim(9, at(20)).await.unwrap();
             store
@@ -82,38 +86,41 @@ async fn reply_behind_open_reply_is_deferred(backend: &mut Backend) {
                 .await
                 .unwrap();
         }
-        let claim = begin(store, arrival(number)).await;
-        assert_eq!(answer_at(store, claim, 5).await, ReplyDecision::ViaRest);
+        let claim = accept_claimed(store, new_inbound(number)).await;
+        assert_eq!(
+            reply_inline_at(store, claim, 5).await,
+            ReplyDecision::ViaRest
+        );
         let text = vec![reply(&number.to_string())];
         let finished = store.complete_via_rest(claim, text, Completion::default(), at(5));
         assert!(finished.await.unwrap());
     }
     store
-        .record_outcome(one[0].id, sent(1), at(6))
+        .record_outcome(one[0].id, sent_outcome(1), at(6))
         .await
         .unwrap();
     assert_eq!(bodies(&deliver(store, 30).await), ["two", "3", "4", "5"]);
-    assert_eq!(answer(store, 31).await, saved());
+    assert_eq!(reply_inline(store, 31).await, inline_decision());
 }
 
 async fn reply_without_older_reply_is_saved(backend: &mut Backend) {
     let store = backend.store();
-    converse(store, arrival(1)).await;
+    accept_and_answer(store, new_inbound(1)).await;
     // Messages that are not replies do not count, even one that waits for the rate limit of its sender.
     store.enqueue(vec![reply("first")], at(1)).await.unwrap();
-    let paced = Submission {
+    let rate_limited = Submission {
         message: reply("paced"),
         key: None,
         due: at(1),
         min_interval: Duration::from_secs(100),
         consent_required: true,
     };
-    store.submit(paced.clone(), at(1)).await.unwrap();
-    store.submit(paced, at(1)).await.unwrap();
-    assert_eq!(answer(store, 2).await, saved());
+    store.submit(rate_limited.clone(), at(1)).await.unwrap();
+    store.submit(rate_limited, at(1)).await.unwrap();
+    assert_eq!(reply_inline(store, 2).await, inline_decision());
     deliver(store, 3).await;
     // Replies to another user, by another sender or of another account do not count.
-    let claim = begin(store, arrival(4)).await;
+    let claim = accept_claimed(store, new_inbound(4)).await;
     let to_ben = NewOutbound {
         user: BEN.into(),
         ..reply("to Ben")
@@ -129,10 +136,10 @@ async fn reply_without_older_reply_is_saved(backend: &mut Backend) {
     let replies = vec![to_ben, by_another, of_another];
     let finished = store.complete_via_rest(claim, replies, Completion::default(), at(4));
     assert!(finished.await.unwrap());
-    assert_eq!(answer(store, 5).await, saved());
+    assert_eq!(reply_inline(store, 5).await, inline_decision());
     deliver(store, 6).await;
     // A held reply and the part behind it do not count.
-    defer(store, arrival(7), &["held", "rest"]).await;
+    reply_via_rest(store, new_inbound(7), &["held", "rest"]).await;
     let held = store.claim(9, at(7)).await.unwrap()[0].id;
     let unknown = SendOutcome::Unknown {
         lookup_at: at(7),
@@ -143,19 +150,19 @@ async fn reply_without_older_reply_is_saved(backend: &mut Backend) {
         .record_outcome(held, SendOutcome::Held, at(7))
         .await
         .unwrap();
-    assert_eq!(answer(store, 8).await, saved());
+    assert_eq!(reply_inline(store, 8).await, inline_decision());
     // A failed reply and the part behind it do not count.
-    defer(store, arrival(9), &["failed", "rest"]).await;
+    reply_via_rest(store, new_inbound(9), &["failed", "rest"]).await;
     let failed = store.claim(9, at(9)).await.unwrap()[0].id;
     let failure = SendOutcome::Failed {
         code: Some(ErrorCode(63024)),
         reason: "rejected",
     };
     store.record_outcome(failed, failure, at(9)).await.unwrap();
-    assert_eq!(answer(store, 10).await, saved());
+    assert_eq!(reply_inline(store, 10).await, inline_decision());
     // A completion without `queue` does not wait for a pending reply.
-    defer(store, arrival(11), &["pending"]).await;
-    let claim = begin(store, arrival(12)).await;
+    reply_via_rest(store, new_inbound(11), &["pending"]).await;
+    let claim = accept_claimed(store, new_inbound(12)).await;
     let empty = store.complete_inline(claim, None, Completion::default(), at(12));
     assert_eq!(
         empty.await.unwrap(),
@@ -163,23 +170,23 @@ async fn reply_without_older_reply_is_saved(backend: &mut Backend) {
     );
     // A reply that was suppressed by an opt-out does not count.
     store
-        .accept(saying(stop(), arrival(13)).into())
+        .accept(with_keyword(stop_keyword(), new_inbound(13)).into())
         .await
         .unwrap();
     assert_eq!(deliver(store, 14).await.len(), 0);
-    let resumed = saying(start(), arrival(15));
+    let resumed = with_keyword(start_keyword(), new_inbound(15));
     store.accept(resumed.into()).await.unwrap();
-    assert_eq!(answer(store, 16).await, saved());
+    assert_eq!(reply_inline(store, 16).await, inline_decision());
 }
 
 async fn oldest_reply_in_queue_limits_waiting(backend: &mut Backend) {
     let store = backend.store();
-    defer(store, arrival(100), &["one"]).await;
+    reply_via_rest(store, new_inbound(100), &["one"]).await;
     for number in [112, 124, 159] {
-        let claim = begin(store, arrival(number)).await;
+        let claim = accept_claimed(store, new_inbound(number)).await;
         let seconds = i64::try_from(number).unwrap();
         assert_eq!(
-            answer_at(store, claim, seconds).await,
+            reply_inline_at(store, claim, seconds).await,
             ReplyDecision::ViaRest
         );
         let text = vec![reply(&number.to_string())];
@@ -187,31 +194,41 @@ async fn oldest_reply_in_queue_limits_waiting(backend: &mut Backend) {
         assert!(finished.await.unwrap());
     }
     for number in [160, 161, 200, 4000] {
-        assert_eq!(answer(store, number).await, saved(), "{number}");
+        assert_eq!(
+            reply_inline(store, number).await,
+            inline_decision(),
+            "{number}"
+        );
     }
 }
 
 async fn reply_from_future_limits_waiting(backend: &mut Backend) {
     let store = backend.store();
     // Saved before the clock was set back by an hour, or by a machine whose clock is ahead.
-    defer(store, arrival(3700), &["one"]).await;
-    assert_eq!(answer(store, 100).await, saved());
-    let claim = begin(store, arrival(3690)).await;
-    assert_eq!(answer_at(store, claim, 3690).await, ReplyDecision::ViaRest);
+    reply_via_rest(store, new_inbound(3700), &["one"]).await;
+    assert_eq!(reply_inline(store, 100).await, inline_decision());
+    let claim = accept_claimed(store, new_inbound(3690)).await;
+    assert_eq!(
+        reply_inline_at(store, claim, 3690).await,
+        ReplyDecision::ViaRest
+    );
 }
 
 async fn reply_behind_other_authors_reply_is_deferred(backend: &mut Backend) {
     let store = backend.store();
     // The reply to Ben's message goes to Ana.
-    let from_ben = super::from(&[BEN], 1);
-    defer(store, from_ben, &["to Ana"]).await;
-    let claim = begin(store, arrival(2)).await;
-    assert_eq!(answer_at(store, claim, 2).await, ReplyDecision::ViaRest);
+    let from_ben = super::inbound_from(&[BEN], 1);
+    reply_via_rest(store, from_ben, &["to Ana"]).await;
+    let claim = accept_claimed(store, new_inbound(2)).await;
+    assert_eq!(
+        reply_inline_at(store, claim, 2).await,
+        ReplyDecision::ViaRest
+    );
 }
 
 async fn retried_and_released_replies_are_not_waited_for(backend: &mut Backend) {
     let store = backend.store();
-    defer(store, arrival(1), &["released"]).await;
+    reply_via_rest(store, new_inbound(1), &["released"]).await;
     let failed = store.claim(9, at(1)).await.unwrap()[0].id;
     let failure = SendOutcome::Failed {
         code: None,
@@ -219,8 +236,8 @@ async fn retried_and_released_replies_are_not_waited_for(backend: &mut Backend) 
     };
     store.record_outcome(failed, failure, at(1)).await.unwrap();
     assert_eq!(store.release(sid(1), at(2)).await.unwrap(), 1);
-    assert_eq!(answer(store, 3).await, saved());
-    let claim = begin(store, arrival(4)).await;
+    assert_eq!(reply_inline(store, 3).await, inline_decision());
+    let claim = accept_claimed(store, new_inbound(4)).await;
     store
         .record_failure(claim, "the handler failed", true)
         .await
@@ -235,7 +252,7 @@ async fn retried_and_released_replies_are_not_waited_for(backend: &mut Backend) 
         at(5),
     );
     assert!(finished.await.unwrap());
-    assert_eq!(answer(store, 6).await, saved());
+    assert_eq!(reply_inline(store, 6).await, inline_decision());
     // Both replies are still sent in order.
     assert_eq!(bodies(&deliver(store, 7).await), ["released", "retried"]);
 }

@@ -9,8 +9,9 @@ use replyhook::store::{
 };
 
 use super::{
-    BEN, Backend, Completion, RETRY, arrival, at, begin, claim_backlog, defer, from,
-    over_all_stores, reply, save_twiml, saying, shown, sid, stop, waiting,
+    BEN, Backend, Completion, RETRY, accept_claimed, at, claim_backlog, expect_queued,
+    inbound_from, message_row, new_inbound, over_all_stores, reply, reply_via_rest, save_twiml,
+    sid, stop_keyword, with_keyword,
 };
 
 over_all_stores!(
@@ -26,7 +27,7 @@ over_all_stores!(
     closed_store_releases_its_claims,
 );
 
-fn said(text: &str) -> SavedResponse {
+fn saved_response(text: &str) -> SavedResponse {
     SavedResponse {
         twiml: Some(text.to_owned()),
     }
@@ -35,7 +36,7 @@ fn said(text: &str) -> SavedResponse {
 async fn racing_decisions_choose_one_reply_path(backend: &mut Backend) {
     for number in 1..=8 {
         let store = backend.shared();
-        let claim = begin(&*store, arrival(number)).await;
+        let claim = accept_claimed(&*store, new_inbound(number)).await;
         let choose = |choice: ReplyPath| {
             let store = backend.shared();
             tokio::spawn(async move { store.decide(claim.id, choice, at(2)).await.unwrap() })
@@ -67,8 +68,8 @@ async fn racing_decisions_choose_one_reply_path(backend: &mut Backend) {
             .decide(claim.id, ReplyPath::Rest, at(3))
             .await
             .unwrap();
-        let told = [answer, apology.clone(), rest];
-        let mut answers: Vec<_> = told
+        let decisions = [answer, apology.clone(), rest];
+        let mut answers: Vec<_> = decisions
             .iter()
             .filter_map(|decision| match decision {
                 ReplyDecision::Inline(answered) => Some(answered.clone()),
@@ -81,11 +82,11 @@ async fn racing_decisions_choose_one_reply_path(backend: &mut Backend) {
         // All calls that returned a response returned the same one, and it stays saved.
         assert!(
             answers.windows(2).all(|two| two[0] == two[1]),
-            "{told:?} {failure:?}"
+            "{decisions:?} {failure:?}"
         );
         match end {
             ReplyDecision::Inline(end) => assert!(answers.iter().all(|answered| *answered == end)),
-            ReplyDecision::ViaRest => assert!(answers.is_empty(), "{told:?}"),
+            ReplyDecision::ViaRest => assert!(answers.is_empty(), "{decisions:?}"),
             // Unreachable: `apology` decides TwiML for a failed message too.
             ReplyDecision::ClaimLost => panic!("no decision after {apology:?}"),
         }
@@ -101,7 +102,7 @@ async fn racing_decisions_choose_one_reply_path(backend: &mut Backend) {
                 .await
                 .unwrap();
         }
-        assert_ne!(shown(&*store, number).await.state, "processing");
+        assert_ne!(message_row(&*store, number).await.state, "processing");
     }
 }
 
@@ -109,15 +110,15 @@ async fn reply_path_is_decided_once(backend: &mut Backend) {
     let store = backend.store();
     let twiml = |text: &str| ReplyPath::Twiml(text.to_owned());
     // TwiML is decided first.
-    let claim = begin(store, arrival(1)).await;
+    let claim = accept_claimed(store, new_inbound(1)).await;
     let first = store.decide(claim.id, twiml("late"), at(2)).await.unwrap();
-    assert_eq!(first, ReplyDecision::Inline(said("late")));
+    assert_eq!(first, ReplyDecision::Inline(saved_response("late")));
     for choice in [twiml("later"), ReplyPath::Rest] {
-        let again = store.decide(claim.id, choice, at(3)).await.unwrap();
-        assert_eq!(again, ReplyDecision::Inline(said("late")));
+        let decision = store.decide(claim.id, choice, at(3)).await.unwrap();
+        assert_eq!(decision, ReplyDecision::Inline(saved_response("late")));
     }
     let answer = save_twiml(store, claim, "mine", at(3)).await;
-    assert_eq!(answer, ReplyDecision::Inline(said("late")));
+    assert_eq!(answer, ReplyDecision::Inline(saved_response("late")));
     assert!(
         !store
             .complete_via_rest(claim, vec![reply("mine")], Completion::default(), at(3))
@@ -128,17 +129,17 @@ async fn reply_path_is_decided_once(backend: &mut Backend) {
         .record_failure(claim, "it failed", false)
         .await
         .unwrap();
-    assert_eq!(failed, FailOutcome::AlreadyAnswered(said("late")));
+    assert_eq!(failed, FailOutcome::AlreadyAnswered(saved_response("late")));
     assert_eq!(store.claim(9, at(4)).await.unwrap().len(), 0);
     // The REST API is decided first.
-    let claim = begin(store, arrival(2)).await;
+    let claim = accept_claimed(store, new_inbound(2)).await;
     let first = store
         .decide(claim.id, ReplyPath::Rest, at(2))
         .await
         .unwrap();
     assert_eq!(first, ReplyDecision::ViaRest);
-    let again = store.decide(claim.id, twiml("late"), at(3)).await.unwrap();
-    assert_eq!(again, ReplyDecision::ViaRest);
+    let decision = store.decide(claim.id, twiml("late"), at(3)).await.unwrap();
+    assert_eq!(decision, ReplyDecision::ViaRest);
     let answer = save_twiml(store, claim, "mine", at(3)).await;
     assert_eq!(answer, ReplyDecision::ViaRest);
     assert!(
@@ -149,7 +150,7 @@ async fn reply_path_is_decided_once(backend: &mut Backend) {
     );
     assert_eq!(store.claim(9, at(4)).await.unwrap().len(), 1);
     // A failed message can still get a TwiML response, but not a deferral. Empty TwiML is the empty response.
-    let claim = begin(store, arrival(3)).await;
+    let claim = accept_claimed(store, new_inbound(3)).await;
     let failed = store
         .record_failure(claim, "it failed", false)
         .await
@@ -163,7 +164,7 @@ async fn reply_path_is_decided_once(backend: &mut Backend) {
     let nothing = store.decide(claim.id, twiml(""), at(4)).await.unwrap();
     assert_eq!(nothing, ReplyDecision::Inline(SavedResponse::EMPTY));
     // After the decision for the REST API, a failure is final.
-    let claim = begin(store, arrival(4)).await;
+    let claim = accept_claimed(store, new_inbound(4)).await;
     store
         .decide(claim.id, ReplyPath::Rest, at(4))
         .await
@@ -173,17 +174,17 @@ async fn reply_path_is_decided_once(backend: &mut Backend) {
         .await
         .unwrap();
     assert_eq!(failed, FailOutcome::Dead);
-    assert_eq!(shown(store, 4).await.state, "dead");
+    assert_eq!(message_row(store, 4).await.state, "dead");
 }
 
 async fn claim_is_valid_for_its_attempt_only(backend: &mut Backend) {
     let store = backend.store();
-    let first = begin(store, arrival(1)).await;
+    let first = accept_claimed(store, new_inbound(1)).await;
     store
         .record_failure(first, "it failed", false)
         .await
         .unwrap();
-    let second = begin(store, arrival(1)).await;
+    let second = accept_claimed(store, new_inbound(1)).await;
     let stale = save_twiml(store, first, "stale", at(3)).await;
     assert_eq!(stale, ReplyDecision::ClaimLost);
     assert!(
@@ -196,22 +197,22 @@ async fn claim_is_valid_for_its_attempt_only(backend: &mut Backend) {
         store.record_failure(first, "stale", true).await.unwrap(),
         FailOutcome::ClaimLost
     );
-    let stranger = Claim {
+    let foreign_claim = Claim {
         attempt: 9,
         ..second
     };
-    let lost = save_twiml(store, stranger, "stale", at(3)).await;
+    let lost = save_twiml(store, foreign_claim, "stale", at(3)).await;
     assert_eq!(lost, ReplyDecision::ClaimLost);
     let answer = save_twiml(store, second, "fresh", at(3)).await;
-    assert_eq!(answer, ReplyDecision::Inline(said("fresh")));
+    assert_eq!(answer, ReplyDecision::Inline(saved_response("fresh")));
     assert!(store.claim(9, at(4)).await.unwrap().is_empty());
 }
 
-fn ids(taken: &[BacklogMessage]) -> Vec<i64> {
-    taken.iter().map(|taken| taken.claim.id).collect()
+fn claim_ids(backlog: &[BacklogMessage]) -> Vec<i64> {
+    backlog.iter().map(|message| message.claim.id).collect()
 }
 
-async fn put_off(store: &dyn Store, id: i64) {
+async fn decide_rest(store: &dyn Store, id: i64) {
     let decided = store.decide(id, ReplyPath::Rest, at(9)).await.unwrap();
     assert_eq!(decided, ReplyDecision::ViaRest);
 }
@@ -219,53 +220,67 @@ async fn put_off(store: &dyn Store, id: i64) {
 // A conversation never has two claimed messages.
 async fn backlog_is_claimed_oldest_first_per_conversation(backend: &mut Backend) {
     let store = backend.store();
-    let running = begin(store, arrival(1)).await;
-    let second = waiting(&store.accept(std::sync::Arc::new(arrival(2))).await.unwrap());
-    let third = waiting(&store.accept(std::sync::Arc::new(arrival(3))).await.unwrap());
-    let bens = begin(store, from(&[BEN], 4)).await;
-    let bens_second = waiting(
+    let running = accept_claimed(store, new_inbound(1)).await;
+    let second = expect_queued(
         &store
-            .accept(std::sync::Arc::new(from(&[BEN], 5)))
+            .accept(std::sync::Arc::new(new_inbound(2)))
+            .await
+            .unwrap(),
+    );
+    let third = expect_queued(
+        &store
+            .accept(std::sync::Arc::new(new_inbound(3)))
+            .await
+            .unwrap(),
+    );
+    let bens = accept_claimed(store, inbound_from(&[BEN], 4)).await;
+    let bens_second = expect_queued(
+        &store
+            .accept(std::sync::Arc::new(inbound_from(&[BEN], 5)))
             .await
             .unwrap(),
     );
     for id in [second, third, bens_second] {
-        put_off(store, id).await;
+        decide_rest(store, id).await;
     }
     assert!(claim_backlog(store, at(10)).await.is_empty());
     store
         .complete_inline(running, None, Completion::default(), at(10))
         .await
         .unwrap();
-    put_off(store, bens.id).await;
+    decide_rest(store, bens.id).await;
     // Ben's first message is still running, although deferred, so his second one is not claimed.
-    let taken = claim_backlog(store, at(10)).await;
-    assert_eq!(ids(&taken), [second]);
-    assert_eq!((taken[0].sid, taken[0].claim.attempt), (sid(2), 1));
-    assert_eq!(taken[0].params.0, "Body=text+2");
-    assert_eq!(taken[0].received_at, at(2));
+    let backlog = claim_backlog(store, at(10)).await;
+    assert_eq!(claim_ids(&backlog), [second]);
+    assert_eq!((backlog[0].sid, backlog[0].claim.attempt), (sid(2), 1));
+    assert_eq!(backlog[0].params.0, "Body=text+2");
+    assert_eq!(backlog[0].received_at, at(2));
     store
         .complete_via_rest(bens, Vec::new(), Completion::default(), at(10))
         .await
         .unwrap();
     store
-        .complete_via_rest(taken[0].claim, Vec::new(), Completion::default(), at(10))
+        .complete_via_rest(backlog[0].claim, Vec::new(), Completion::default(), at(10))
         .await
         .unwrap();
     assert_eq!(
-        ids(&store
-            .claim_backlog(1, RETRY, at(10))
-            .await
-            .unwrap()
-            .messages),
+        claim_ids(
+            &store
+                .claim_backlog(1, RETRY, at(10))
+                .await
+                .unwrap()
+                .messages
+        ),
         [third]
     );
     assert_eq!(
-        ids(&store
-            .claim_backlog(1, RETRY, at(10))
-            .await
-            .unwrap()
-            .messages),
+        claim_ids(
+            &store
+                .claim_backlog(1, RETRY, at(10))
+                .await
+                .unwrap()
+                .messages
+        ),
         [bens_second]
     );
     assert!(
@@ -291,11 +306,11 @@ async fn message_claimed_at_crash_follows_crash_policy(backend: &mut Backend) {
     let mut number = 0;
     for (policy, taken_up) in [(RETRY, true), (once, false), (never, false)] {
         number += 2;
-        let claim = begin(backend.store(), arrival(number)).await;
-        let second = waiting(
+        let claim = accept_claimed(backend.store(), new_inbound(number)).await;
+        let second = expect_queued(
             &backend
                 .store()
-                .accept(std::sync::Arc::new(arrival(number + 1)))
+                .accept(std::sync::Arc::new(new_inbound(number + 1)))
                 .await
                 .unwrap(),
         );
@@ -305,35 +320,35 @@ async fn message_claimed_at_crash_follows_crash_policy(backend: &mut Backend) {
         let store = backend.store();
         let lost = save_twiml(store, claim, "stale", at(50)).await;
         assert_eq!(lost, ReplyDecision::ClaimLost);
-        let left = store.claim_backlog(9, policy, at(51)).await.unwrap();
-        let (taken, dead) = (left.messages, left.dead);
+        let backlog = store.claim_backlog(9, policy, at(51)).await.unwrap();
+        let (messages, dead) = (backlog.messages, backlog.dead);
         if taken_up {
-            assert_eq!(ids(&taken), [claim.id]);
-            assert_eq!(taken[0].claim.attempt, 2);
+            assert_eq!(claim_ids(&messages), [claim.id]);
+            assert_eq!(messages[0].claim.attempt, 2);
             // A redelivery now gets the empty response, because the reply goes via the REST API.
             let empty = AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY);
             assert_eq!(
                 store
-                    .accept(std::sync::Arc::new(arrival(number)))
+                    .accept(std::sync::Arc::new(new_inbound(number)))
                     .await
                     .unwrap(),
                 empty
             );
             assert!(
                 store
-                    .complete_via_rest(taken[0].claim, Vec::new(), Completion::default(), at(52))
+                    .complete_via_rest(messages[0].claim, Vec::new(), Completion::default(), at(52))
                     .await
                     .unwrap()
             );
         } else {
-            assert!(taken.is_empty());
+            assert!(messages.is_empty());
             // This call reports the dead message, and the next call does not report it again.
             let crashed = DeadMessage {
                 sid: sid(number),
                 reason: DeadReason::Crashed,
             };
             assert_eq!(dead, [crashed]);
-            let row = shown(store, number).await;
+            let row = message_row(store, number).await;
             assert_eq!(row.state, "dead");
             assert_eq!(
                 row.reason.as_deref(),
@@ -341,14 +356,14 @@ async fn message_claimed_at_crash_follows_crash_policy(backend: &mut Backend) {
             );
         }
         // The crash does not count as an attempt of the message that was only queued.
-        let left = store.claim_backlog(9, policy, at(53)).await.unwrap();
-        assert_eq!(left.dead, []);
-        let taken = left.messages;
-        assert_eq!(ids(&taken), [second]);
-        assert_eq!(taken[0].claim.attempt, 1);
+        let backlog = store.claim_backlog(9, policy, at(53)).await.unwrap();
+        assert_eq!(backlog.dead, []);
+        let messages = backlog.messages;
+        assert_eq!(claim_ids(&messages), [second]);
+        assert_eq!(messages[0].claim.attempt, 1);
         assert!(
             store
-                .complete_via_rest(taken[0].claim, Vec::new(), Completion::default(), at(54))
+                .complete_via_rest(messages[0].claim, Vec::new(), Completion::default(), at(54))
                 .await
                 .unwrap()
         );
@@ -357,11 +372,11 @@ async fn message_claimed_at_crash_follows_crash_policy(backend: &mut Backend) {
 
 // A redelivery can claim a message of a dead process; without crash retries it gets the final response.
 async fn duplicate_after_crash_claims_message(backend: &mut Backend) {
-    let claim = begin(backend.store(), arrival(1)).await;
-    let second = waiting(
+    let claim = accept_claimed(backend.store(), new_inbound(1)).await;
+    let second = expect_queued(
         &backend
             .store()
-            .accept(std::sync::Arc::new(arrival(2)))
+            .accept(std::sync::Arc::new(new_inbound(2)))
             .await
             .unwrap(),
     );
@@ -369,9 +384,12 @@ async fn duplicate_after_crash_claims_message(backend: &mut Backend) {
         return;
     }
     let store = backend.store();
-    let again = store.accept(std::sync::Arc::new(arrival(2))).await.unwrap();
-    assert_eq!(waiting(&again), second);
-    let first = begin(store, arrival(1)).await;
+    let redelivery = store
+        .accept(std::sync::Arc::new(new_inbound(2)))
+        .await
+        .unwrap();
+    assert_eq!(expect_queued(&redelivery), second);
+    let first = accept_claimed(store, new_inbound(1)).await;
     assert_eq!((first.id, first.attempt), (claim.id, 2));
     assert_eq!(
         store.try_claim(second, at(9)).await.unwrap(),
@@ -388,9 +406,9 @@ async fn duplicate_after_crash_claims_message(backend: &mut Backend) {
     // Without `retry_after_crash`, a redelivery gets the final response.
     let careful = replyhook::store::NewInbound {
         retry_after_crash: false,
-        ..from(&[BEN], 3)
+        ..inbound_from(&[BEN], 3)
     };
-    begin(store, careful.clone()).await;
+    accept_claimed(store, careful.clone()).await;
     assert!(backend.crash().await);
     let answered = backend
         .store()
@@ -399,19 +417,19 @@ async fn duplicate_after_crash_claims_message(backend: &mut Backend) {
         .unwrap();
     assert_eq!(
         answered,
-        AcceptOutcome::AlreadyAnswered(said(super::APOLOGY))
+        AcceptOutcome::AlreadyAnswered(saved_response(super::FALLBACK_TWIML))
     );
 }
 
 // The newer message was claimed by the process that crashed.
 async fn retried_message_after_crash_precedes_newer_message(backend: &mut Backend) {
     let store = backend.store();
-    let first = begin(store, arrival(1)).await;
+    let first = accept_claimed(store, new_inbound(1)).await;
     store
         .record_failure(first, "it failed", true)
         .await
         .unwrap();
-    let second = begin(store, arrival(2)).await;
+    let second = accept_claimed(store, new_inbound(2)).await;
     assert!(store.retry(sid(1), at(3)).await.unwrap());
     assert!(claim_backlog(store, at(3)).await.is_empty());
     if !backend.crash().await {
@@ -419,10 +437,10 @@ async fn retried_message_after_crash_precedes_newer_message(backend: &mut Backen
     }
     let store = backend.store();
     for id in [first.id, second.id] {
-        let taken = claim_backlog(store, at(4)).await;
-        assert_eq!(ids(&taken), [id]);
+        let backlog = claim_backlog(store, at(4)).await;
+        assert_eq!(claim_ids(&backlog), [id]);
         store
-            .complete_via_rest(taken[0].claim, Vec::new(), Completion::default(), at(4))
+            .complete_via_rest(backlog[0].claim, Vec::new(), Completion::default(), at(4))
             .await
             .unwrap();
     }
@@ -430,9 +448,9 @@ async fn retried_message_after_crash_precedes_newer_message(backend: &mut Backen
 
 async fn stale_claim_is_released_and_active_claims_remain(backend: &mut Backend) {
     let store = backend.store();
-    let kept = begin(store, arrival(1)).await;
-    let lost = begin(store, from(&[BEN], 2)).await;
-    let young = begin(store, from(&["whatsapp:+15550005555"], 30)).await;
+    let kept = accept_claimed(store, new_inbound(1)).await;
+    let lost = accept_claimed(store, inbound_from(&[BEN], 2)).await;
+    let young = accept_claimed(store, inbound_from(&["whatsapp:+15550005555"], 30)).await;
     assert_eq!(
         store
             .release_stale_claims(vec![kept.id], at(20))
@@ -440,8 +458,8 @@ async fn stale_claim_is_released_and_active_claims_remain(backend: &mut Backend)
             .unwrap(),
         1
     );
-    let taken = claim_backlog(store, at(40)).await;
-    assert_eq!(ids(&taken), [lost.id]);
+    let backlog = claim_backlog(store, at(40)).await;
+    assert_eq!(claim_ids(&backlog), [lost.id]);
     // The released claim is invalid. The other claims are still valid.
     assert!(
         !store
@@ -449,7 +467,7 @@ async fn stale_claim_is_released_and_active_claims_remain(backend: &mut Backend)
             .await
             .unwrap()
     );
-    for claim in [kept, young, taken[0].claim] {
+    for claim in [kept, young, backlog[0].claim] {
         assert!(
             store
                 .complete_via_rest(claim, Vec::new(), Completion::default(), at(41))
@@ -466,15 +484,21 @@ async fn flushed_fallback_reply_becomes_saved_response(backend: &mut Backend) {
     let apology = || Some("apology".to_owned());
     // The message is new.
     store
-        .backfill(std::sync::Arc::new(arrival(1)), apology())
+        .backfill(std::sync::Arc::new(new_inbound(1)), apology())
         .await
         .unwrap();
-    let again = store.accept(std::sync::Arc::new(arrival(1))).await.unwrap();
-    assert_eq!(again, AcceptOutcome::AlreadyAnswered(said("apology")));
+    let redelivery = store
+        .accept(std::sync::Arc::new(new_inbound(1)))
+        .await
+        .unwrap();
+    assert_eq!(
+        redelivery,
+        AcceptOutcome::AlreadyAnswered(saved_response("apology"))
+    );
     // Its handler is still running, and loses its claim.
-    let claim = begin(store, arrival(2)).await;
+    let claim = accept_claimed(store, new_inbound(2)).await;
     store
-        .backfill(std::sync::Arc::new(arrival(2)), apology())
+        .backfill(std::sync::Arc::new(new_inbound(2)), apology())
         .await
         .unwrap();
     assert!(
@@ -484,52 +508,64 @@ async fn flushed_fallback_reply_becomes_saved_response(backend: &mut Backend) {
             .unwrap()
     );
     // The message already has a saved response.
-    let claim = begin(store, arrival(3)).await;
+    let claim = accept_claimed(store, new_inbound(3)).await;
     save_twiml(store, claim, "first", at(3)).await;
     store
-        .backfill(std::sync::Arc::new(arrival(3)), apology())
+        .backfill(std::sync::Arc::new(new_inbound(3)), apology())
         .await
         .unwrap();
-    let again = store.accept(std::sync::Arc::new(arrival(3))).await.unwrap();
-    assert_eq!(again, AcceptOutcome::AlreadyAnswered(said("first")));
+    let redelivery = store
+        .accept(std::sync::Arc::new(new_inbound(3)))
+        .await
+        .unwrap();
+    assert_eq!(
+        redelivery,
+        AcceptOutcome::AlreadyAnswered(saved_response("first"))
+    );
     // Without a fallback reply the message joins the backlog. A second backfill leaves its claim valid.
     store
-        .backfill(std::sync::Arc::new(arrival(4)), None)
+        .backfill(std::sync::Arc::new(new_inbound(4)), None)
         .await
         .unwrap();
-    let taken = claim_backlog(store, at(5)).await;
+    let backlog = claim_backlog(store, at(5)).await;
     assert_eq!(
-        (taken.len(), taken[0].sid, taken[0].claim.attempt),
+        (backlog.len(), backlog[0].sid, backlog[0].claim.attempt),
         (1, sid(4), 1)
     );
     store
-        .backfill(std::sync::Arc::new(arrival(4)), None)
+        .backfill(std::sync::Arc::new(new_inbound(4)), None)
         .await
         .unwrap();
     assert!(
         store
-            .complete_via_rest(taken[0].claim, Vec::new(), Completion::default(), at(5))
+            .complete_via_rest(backlog[0].claim, Vec::new(), Completion::default(), at(5))
             .await
             .unwrap()
     );
     // A backfilled keyword changes consent too.
     store
-        .backfill(std::sync::Arc::new(saying(stop(), arrival(5))), None)
+        .backfill(
+            std::sync::Arc::new(with_keyword(stop_keyword(), new_inbound(5))),
+            None,
+        )
         .await
         .unwrap();
     assert_eq!(
-        store.accept(std::sync::Arc::new(arrival(6))).await.unwrap(),
+        store
+            .accept(std::sync::Arc::new(new_inbound(6)))
+            .await
+            .unwrap(),
         AcceptOutcome::OptedOut
     );
 }
 
 async fn closed_store_releases_its_claims(backend: &mut Backend) {
     let store = backend.store();
-    let claim = begin(store, arrival(1)).await;
-    defer(store, from(&[BEN], 2), &["text"]).await;
+    let claim = accept_claimed(store, new_inbound(1)).await;
+    reply_via_rest(store, inbound_from(&[BEN], 2), &["text"]).await;
     let sending = store.claim(1, at(3)).await.unwrap().pop().unwrap();
     store.close().await.unwrap();
-    assert_eq!(shown(store, 1).await.state, "received");
+    assert_eq!(message_row(store, 1).await.state, "received");
     assert!(
         !store
             .complete_via_rest(claim, Vec::new(), Completion::default(), at(4))
@@ -540,9 +576,12 @@ async fn closed_store_releases_its_claims(backend: &mut Backend) {
         return;
     }
     let store = backend.store();
-    let taken = claim_backlog(store, at(5)).await;
+    let backlog = claim_backlog(store, at(5)).await;
     // `close` released the claim, so the message was not claimed at the crash.
-    assert_eq!((ids(&taken), taken[0].claim.attempt), (vec![claim.id], 2));
+    assert_eq!(
+        (claim_ids(&backlog), backlog[0].claim.attempt),
+        (vec![claim.id], 2)
+    );
     let later = |seconds: u64| -> Timestamp { at(5) + Duration::from_secs(seconds) };
     assert!(store.claim(9, at(5)).await.unwrap().is_empty());
     let lost = store.claim_lookups(9, later(2)).await.unwrap();
@@ -550,10 +589,10 @@ async fn closed_store_releases_its_claims(backend: &mut Backend) {
         lost.iter().map(|message| message.id).collect::<Vec<_>>(),
         [sending.id]
     );
-    let settlement = SendOutcome::Held;
+    let outcome = SendOutcome::Held;
     store
-        .record_outcome(sending.id, settlement, later(3))
+        .record_outcome(sending.id, outcome, later(3))
         .await
         .unwrap();
-    assert_eq!(shown(store, 2).await.state, "held");
+    assert_eq!(message_row(store, 2).await.state, "held");
 }

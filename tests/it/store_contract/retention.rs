@@ -4,8 +4,8 @@ use replyhook::Timestamp;
 use replyhook::store::{Completion, MessageFilter, NewOutbound, Retention, Store};
 
 use super::{
-    ANA, BEN, Backend, NewInbound, US, arrival, at, begin, converse, defer, deliver, from,
-    over_all_stores, reply, shown,
+    ANA, BEN, Backend, NewInbound, SENDER, accept_and_answer, accept_claimed, at, deliver,
+    inbound_from, message_row, new_inbound, over_all_stores, reply, reply_via_rest,
 };
 
 over_all_stores!(
@@ -24,7 +24,7 @@ over_all_stores!(
 const FUTURE: i64 = 1_000_000_000;
 
 /// Retention at second `now` that expires texts, content and keys from before these seconds.
-fn before(texts: i64, content: i64, keys: i64, now: i64) -> Retention {
+fn retention_before(texts: i64, content: i64, keys: i64, now: i64) -> Retention {
     Retention {
         now: at(now),
         texts_before: at(texts),
@@ -38,18 +38,18 @@ async fn expire(store: &dyn Store, retention: Retention) {
     while store.expire(retention).await.unwrap().has_more {}
 }
 
-fn come_at(seconds: i64, number: u64) -> NewInbound {
+fn inbound_at(seconds: i64, number: u64) -> NewInbound {
     NewInbound {
         received_at: at(seconds),
-        ..arrival(number)
+        ..new_inbound(number)
     }
 }
 
 async fn has_text(store: &dyn Store, number: u64) -> bool {
-    shown(store, number).await.params.is_some()
+    message_row(store, number).await.params.is_some()
 }
 
-async fn outgoing(store: &dyn Store) -> Vec<bool> {
+async fn outbound_has_content(store: &dyn Store) -> Vec<bool> {
     let filter = MessageFilter {
         limit: 1000,
         ..MessageFilter::default()
@@ -60,7 +60,7 @@ async fn outgoing(store: &dyn Store) -> Vec<bool> {
         .collect()
 }
 
-async fn messages(store: &dyn Store) -> usize {
+async fn count_messages(store: &dyn Store) -> usize {
     let filter = MessageFilter {
         limit: 1000,
         ..MessageFilter::default()
@@ -77,54 +77,54 @@ async fn step_deletes_few_rows(backend: &mut Backend) {
     });
     store.enqueue(replies.collect(), at(1)).await.unwrap();
     deliver(store, 2).await;
-    assert_eq!(outgoing(store).await.len(), 250);
-    let mut left = 250;
+    assert_eq!(outbound_has_content(store).await.len(), 250);
+    let mut remaining = 250;
     loop {
         let more = store
-            .expire(before(50, 50, 50, 100))
+            .expire(retention_before(50, 50, 50, 100))
             .await
             .unwrap()
             .has_more;
-        let now = outgoing(store).await.len();
-        assert!(left - now <= MAX, "{left} {now}");
-        left = now;
+        let now = outbound_has_content(store).await.len();
+        assert!(remaining - now <= MAX, "{remaining} {now}");
+        remaining = now;
         if !more {
             break;
         }
     }
-    assert_eq!(left, 0);
+    assert_eq!(remaining, 0);
 }
 
 async fn messages_expire_after_row_ids_restart(backend: &mut Backend) {
     let store = backend.store();
     for number in 1..=3 {
-        converse(store, arrival(number)).await;
+        accept_and_answer(store, new_inbound(number)).await;
     }
-    expire(store, before(50, 50, 50, 100)).await;
-    assert_eq!(messages(store).await, 0);
+    expire(store, retention_before(50, 50, 50, 100)).await;
+    assert_eq!(count_messages(store).await, 0);
     for number in 61..=63 {
-        converse(store, arrival(number)).await;
+        accept_and_answer(store, new_inbound(number)).await;
     }
-    expire(store, before(63, 9, 9, 100)).await;
+    expire(store, retention_before(63, 9, 9, 100)).await;
     for (number, there) in [(61, false), (62, false), (63, true)] {
         assert_eq!(has_text(store, number).await, there, "{number}");
     }
-    expire(store, before(70, 70, 70, 100)).await;
-    assert_eq!(messages(store).await, 0);
+    expire(store, retention_before(70, 70, 70, 100)).await;
+    assert_eq!(count_messages(store).await, 0);
 }
 
 async fn messages_expire_after_newest_were_deleted(backend: &mut Backend) {
     let store = backend.store();
     // Message 1 stays. Message 2 is deleted, and SQLite assigns its ID again.
-    converse(store, come_at(FUTURE, 1)).await;
-    expire(store, before(50, 50, 50, 100)).await;
-    converse(store, from(&[BEN], 2)).await;
-    expire(store, before(50, 50, 50, 100)).await;
-    assert_eq!(messages(store).await, 1);
+    accept_and_answer(store, inbound_at(FUTURE, 1)).await;
+    expire(store, retention_before(50, 50, 50, 100)).await;
+    accept_and_answer(store, inbound_from(&[BEN], 2)).await;
+    expire(store, retention_before(50, 50, 50, 100)).await;
+    assert_eq!(count_messages(store).await, 1);
     for number in 61..=64 {
-        converse(store, from(&[BEN], number)).await;
+        accept_and_answer(store, inbound_from(&[BEN], number)).await;
     }
-    expire(store, before(70, 9, 9, 100)).await;
+    expire(store, retention_before(70, 9, 9, 100)).await;
     for number in 61..=64 {
         assert!(!has_text(store, number).await, "{number}");
     }
@@ -133,59 +133,65 @@ async fn messages_expire_after_newest_were_deleted(backend: &mut Backend) {
 async fn messages_expire_after_delete_everything(backend: &mut Backend) {
     let store = backend.store();
     for number in 1..=3 {
-        converse(store, arrival(number)).await;
+        accept_and_answer(store, new_inbound(number)).await;
     }
-    expire(store, before(50, 9, 9, 100)).await;
+    expire(store, retention_before(50, 9, 9, 100)).await;
     store.delete_everything().await.unwrap();
     for number in 11..=12 {
-        converse(store, arrival(number)).await;
+        accept_and_answer(store, new_inbound(number)).await;
     }
-    expire(store, before(50, 9, 9, 100)).await;
+    expire(store, retention_before(50, 9, 9, 100)).await;
     assert!(!has_text(store, 11).await);
     assert!(!has_text(store, 12).await);
 }
 
 async fn message_from_future_blocks_no_expiry(backend: &mut Backend) {
     let store = backend.store();
-    converse(store, arrival(1)).await;
-    converse(store, come_at(FUTURE, 2)).await;
-    converse(store, arrival(3)).await;
-    converse(store, arrival(4)).await;
+    accept_and_answer(store, new_inbound(1)).await;
+    accept_and_answer(store, inbound_at(FUTURE, 2)).await;
+    accept_and_answer(store, new_inbound(3)).await;
+    accept_and_answer(store, new_inbound(4)).await;
     // Message 2 counts as old as message 3, which is not old yet.
-    expire(store, before(2, 2, 2, 10)).await;
+    expire(store, retention_before(2, 2, 2, 10)).await;
     assert!(has_text(store, 2).await);
-    expire(store, before(4, 2, 2, 10)).await;
+    expire(store, retention_before(4, 2, 2, 10)).await;
     for (number, there) in [(2, false), (3, false), (4, true)] {
         assert_eq!(has_text(store, number).await, there, "{number}");
     }
-    expire(store, before(50, 50, 50, 100)).await;
-    assert_eq!(messages(store).await, 0);
-    let conversation = store.conversation(&US.into(), &ANA.into()).await.unwrap();
+    expire(store, retention_before(50, 50, 50, 100)).await;
+    assert_eq!(count_messages(store).await, 0);
+    let conversation = store
+        .conversation(&SENDER.into(), &ANA.into())
+        .await
+        .unwrap();
     assert!(conversation.is_none());
 }
 
 async fn last_message_from_future_expires(backend: &mut Backend) {
     let store = backend.store();
-    converse(store, arrival(1)).await;
-    converse(store, come_at(FUTURE, 2)).await;
-    expire(store, before(50, 50, 50, 100)).await;
+    accept_and_answer(store, new_inbound(1)).await;
+    accept_and_answer(store, inbound_at(FUTURE, 2)).await;
+    expire(store, retention_before(50, 50, 50, 100)).await;
     // Its arrival time is wrong, so it counts as received at the step that finds it.
     assert!(has_text(store, 2).await);
     for number in 103..=104 {
-        converse(store, from(&[BEN], number)).await;
+        accept_and_answer(store, inbound_from(&[BEN], number)).await;
     }
     // It blocks no later message, and expires by itself.
-    expire(store, before(104, 9, 9, 150)).await;
+    expire(store, retention_before(104, 9, 9, 150)).await;
     assert!(!has_text(store, 103).await);
     assert!(!has_text(store, 2).await);
-    expire(store, before(170, 170, 170, 200)).await;
-    assert_eq!(messages(store).await, 0);
-    let conversation = store.conversation(&US.into(), &ANA.into()).await.unwrap();
+    expire(store, retention_before(170, 170, 170, 200)).await;
+    assert_eq!(count_messages(store).await, 0);
+    let conversation = store
+        .conversation(&SENDER.into(), &ANA.into())
+        .await
+        .unwrap();
     assert!(conversation.is_none());
     // Another step finds nothing to delete.
     assert!(
         !store
-            .expire(before(170, 170, 170, 200))
+            .expire(retention_before(170, 170, 170, 200))
             .await
             .unwrap()
             .has_more
@@ -194,47 +200,47 @@ async fn last_message_from_future_expires(backend: &mut Backend) {
 
 async fn open_reply_expires_once_sent(backend: &mut Backend) {
     let store = backend.store();
-    defer(store, arrival(1), &["text"]).await;
-    converse(store, from(&[BEN], 2)).await;
-    expire(store, before(50, 50, 0, 100)).await;
+    reply_via_rest(store, new_inbound(1), &["text"]).await;
+    accept_and_answer(store, inbound_from(&[BEN], 2)).await;
+    expire(store, retention_before(50, 50, 0, 100)).await;
     assert!(!has_text(store, 2).await);
-    let row = shown(store, 1).await;
+    let row = message_row(store, 1).await;
     assert!(row.replies[0].params.is_some(), "an unsent reply expired");
     assert_eq!(deliver(store, 101).await.len(), 1);
-    expire(store, before(50, 0, 0, 102)).await;
-    let row = shown(store, 1).await;
+    expire(store, retention_before(50, 0, 0, 102)).await;
+    let row = message_row(store, 1).await;
     assert!(row.params.is_none() && row.replies[0].params.is_none());
-    expire(store, before(50, 50, 0, 102)).await;
-    assert!(shown(store, 1).await.replies.is_empty());
-    expire(store, before(50, 50, 50, 102)).await;
-    assert_eq!(messages(store).await, 0);
+    expire(store, retention_before(50, 50, 0, 102)).await;
+    assert!(message_row(store, 1).await.replies.is_empty());
+    expire(store, retention_before(50, 50, 50, 102)).await;
+    assert_eq!(count_messages(store).await, 0);
 }
 
 async fn open_outbound_message_expires_once_sent(backend: &mut Backend) {
     let store = backend.store();
     store.enqueue(vec![reply("text")], at(1)).await.unwrap();
-    expire(store, before(50, 50, 50, 100)).await;
-    assert_eq!(outgoing(store).await, [true]);
+    expire(store, retention_before(50, 50, 50, 100)).await;
+    assert_eq!(outbound_has_content(store).await, [true]);
     deliver(store, 101).await;
-    expire(store, before(50, 1, 1, 102)).await;
-    assert_eq!(outgoing(store).await, [false]);
-    expire(store, before(50, 50, 50, 102)).await;
-    assert!(outgoing(store).await.is_empty());
+    expire(store, retention_before(50, 1, 1, 102)).await;
+    assert_eq!(outbound_has_content(store).await, [false]);
+    expire(store, retention_before(50, 50, 50, 102)).await;
+    assert!(outbound_has_content(store).await.is_empty());
 }
 
 async fn conversation_expires_once_no_message_is_open(backend: &mut Backend) {
     let store = backend.store();
-    let (us, ana) = (US.into(), ANA.into());
-    let open = begin(store, arrival(1)).await;
-    expire(store, before(50, 50, 0, 100)).await;
-    assert!(store.conversation(&us, &ana).await.unwrap().is_some());
+    let (sender, ana) = (SENDER.into(), ANA.into());
+    let open = accept_claimed(store, new_inbound(1)).await;
+    expire(store, retention_before(50, 50, 0, 100)).await;
+    assert!(store.conversation(&sender, &ana).await.unwrap().is_some());
     store
         .complete_via_rest(open, Vec::new(), Completion::default(), at(101))
         .await
         .unwrap();
-    expire(store, before(50, 50, 0, 102)).await;
-    assert!(store.conversation(&us, &ana).await.unwrap().is_none());
-    assert_eq!(shown(store, 1).await.state, "answered");
+    expire(store, retention_before(50, 50, 0, 102)).await;
+    assert!(store.conversation(&sender, &ana).await.unwrap().is_none());
+    assert_eq!(message_row(store, 1).await.state, "answered");
 }
 
 // Each table has 20,000 rows that are not old.
@@ -265,7 +271,10 @@ fn step_reads_few_rows_of_large_postgres_tables() {
         let mut steps = 0;
         // The store's connection reports its statistics at most once a second.
         while read().await.1 == begun.1 {
-            store.expire(before(50, 50, 50, 100)).await.unwrap();
+            store
+                .expire(retention_before(50, 50, 50, 100))
+                .await
+                .unwrap();
             steps += 1;
         }
         let rows = read().await.0 - begun.0;

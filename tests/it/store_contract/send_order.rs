@@ -6,7 +6,8 @@ use replyhook::ErrorCode;
 use replyhook::store::{NewOutbound, SendOutcome, Store, Submission, SubmitOutcome};
 
 use super::{
-    BEN, Backend, arrival, at, bodies, converse, defer, deliver, over_all_stores, reply, sent,
+    BEN, Backend, accept_and_answer, at, bodies, deliver, new_inbound, over_all_stores, reply,
+    reply_via_rest, sent_outcome,
 };
 
 over_all_stores!(
@@ -17,7 +18,7 @@ over_all_stores!(
 );
 
 /// Claims the due messages, and returns their IDs and texts.
-async fn due(store: &dyn Store, seconds: i64) -> Vec<(i64, String)> {
+async fn claim_due(store: &dyn Store, seconds: i64) -> Vec<(i64, String)> {
     let claimed = store.claim(9, at(seconds)).await.unwrap();
     let ids = claimed.iter().map(|message| message.id);
     let texts = bodies(&claimed).into_iter().map(str::to_owned);
@@ -26,7 +27,7 @@ async fn due(store: &dyn Store, seconds: i64) -> Vec<(i64, String)> {
 
 /// Asserts that one message is due, with this text, and returns its ID.
 #[track_caller]
-fn only(due: &[(i64, String)], text: &str) -> i64 {
+fn only_id(due: &[(i64, String)], text: &str) -> i64 {
     let texts: Vec<_> = due.iter().map(|(_, text)| text.as_str()).collect();
     assert_eq!(texts, [text]);
     due[0].0
@@ -34,7 +35,7 @@ fn only(due: &[(i64, String)], text: &str) -> i64 {
 
 async fn messages_to_one_user_are_sent_sequentially(backend: &mut Backend) {
     let store = backend.store();
-    defer(store, arrival(1), &["one", "two"]).await;
+    reply_via_rest(store, new_inbound(1), &["one", "two"]).await;
     let to_ben = NewOutbound {
         user: BEN.into(),
         ..reply("to Ben")
@@ -45,18 +46,21 @@ async fn messages_to_one_user_are_sent_sequentially(backend: &mut Backend) {
     };
     let replies = vec![reply("three"), to_ben, by_another, reply("four")];
     store.enqueue(replies, at(2)).await.unwrap();
-    let first = due(store, 2).await;
+    let first = claim_due(store, 2).await;
     let texts: Vec<_> = first.iter().map(|(_, text)| text.as_str()).collect();
     assert_eq!(texts, ["one", "to Ben", "by another"]);
-    assert!(due(store, 2).await.is_empty());
+    assert!(claim_due(store, 2).await.is_empty());
     store
-        .record_outcome(first[0].0, sent(1), at(3))
+        .record_outcome(first[0].0, sent_outcome(1), at(3))
         .await
         .unwrap();
     for (text, number) in [("two", 2), ("three", 3), ("four", 4)] {
-        let id = only(&due(store, 3).await, text);
-        assert!(due(store, 3).await.is_empty());
-        store.record_outcome(id, sent(number), at(3)).await.unwrap();
+        let id = only_id(&claim_due(store, 3).await, text);
+        assert!(claim_due(store, 3).await.is_empty());
+        store
+            .record_outcome(id, sent_outcome(number), at(3))
+            .await
+            .unwrap();
     }
 }
 
@@ -65,18 +69,18 @@ async fn retried_or_unknown_message_keeps_its_position(backend: &mut Backend) {
     let store = backend.store();
     let replies = vec![reply("one"), reply("two")];
     store.enqueue(replies, at(1)).await.unwrap();
-    let one = only(&due(store, 2).await, "one");
-    let again = SendOutcome::Retry { not_before: at(10) };
-    store.record_outcome(one, again, at(3)).await.unwrap();
+    let one = only_id(&claim_due(store, 2).await, "one");
+    let retry = SendOutcome::Retry { not_before: at(10) };
+    store.record_outcome(one, retry, at(3)).await.unwrap();
     store.enqueue(vec![reply("three")], at(4)).await.unwrap();
-    assert!(due(store, 9).await.is_empty());
-    assert_eq!(only(&due(store, 10).await, "one"), one);
+    assert!(claim_due(store, 9).await.is_empty());
+    assert_eq!(only_id(&claim_due(store, 10).await, "one"), one);
     let unknown = SendOutcome::Unknown {
         lookup_at: at(12),
         looked_up: false,
     };
     store.record_outcome(one, unknown, at(11)).await.unwrap();
-    assert!(due(store, 99).await.is_empty());
+    assert!(claim_due(store, 99).await.is_empty());
     assert_eq!(store.claim_lookups(9, at(12)).await.unwrap().len(), 1);
     // A held message waits for the operator, and blocks no other.
     store
@@ -88,8 +92,8 @@ async fn retried_or_unknown_message_keeps_its_position(backend: &mut Backend) {
 
 async fn message_not_due_or_failed_blocks_no_other(backend: &mut Backend) {
     let store = backend.store();
-    converse(store, arrival(1)).await;
-    let paced = |text: &str| Submission {
+    accept_and_answer(store, new_inbound(1)).await;
+    let rate_limited = |text: &str| Submission {
         message: reply(text),
         key: None,
         due: at(10),
@@ -97,14 +101,17 @@ async fn message_not_due_or_failed_blocks_no_other(backend: &mut Backend) {
         consent_required: true,
     };
     for text in ["a", "b"] {
-        let submitted = store.submit(paced(text), at(10)).await.unwrap();
+        let submitted = store.submit(rate_limited(text), at(10)).await.unwrap();
         assert!(matches!(submitted, SubmitOutcome::Queued(_)));
     }
-    let claim = defer(store, arrival(11), &["one", "two"]).await;
+    let claim = reply_via_rest(store, new_inbound(11), &["one", "two"]).await;
     assert!(claim.id > 0);
-    let a = only(&due(store, 12).await, "a");
-    store.record_outcome(a, sent(1), at(12)).await.unwrap();
-    let one = only(&due(store, 12).await, "one");
+    let a = only_id(&claim_due(store, 12).await, "a");
+    store
+        .record_outcome(a, sent_outcome(1), at(12))
+        .await
+        .unwrap();
+    let one = only_id(&claim_due(store, 12).await, "one");
     let failed = SendOutcome::Failed {
         code: Some(ErrorCode(63024)),
         reason: "rejected",
@@ -117,26 +124,26 @@ async fn message_not_due_or_failed_blocks_no_other(backend: &mut Backend) {
     // The age of a message that is due later counts from its due time.
     let state = store.outbox_stats().await.unwrap();
     assert_eq!((state.pending, state.oldest), (1, Some(at(110))));
-    assert!(due(store, 109).await.is_empty());
-    only(&due(store, 110).await, "b");
+    assert!(claim_due(store, 109).await.is_empty());
+    only_id(&claim_due(store, 110).await, "b");
 }
 
 async fn concurrent_claims_keep_order(backend: &mut Backend) {
     let texts: Vec<String> = (10..30).map(|number| number.to_string()).collect();
     let replies = texts.iter().map(|text| reply(text)).collect();
     backend.store().enqueue(replies, at(1)).await.unwrap();
-    let said = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let claimed_texts = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let tasks: Vec<_> = (0..16)
         .map(|_| {
-            let (store, said) = (backend.shared(), said.clone());
+            let (store, claimed_texts) = (backend.shared(), claimed_texts.clone());
             tokio::spawn(async move {
-                while said.lock().unwrap().len() < 20 {
+                while claimed_texts.lock().unwrap().len() < 20 {
                     for message in store.claim(9, at(1)).await.unwrap() {
                         let text = message.params.get("Body").unwrap_or_default().to_owned();
-                        said.lock().unwrap().push(text);
+                        claimed_texts.lock().unwrap().push(text);
                         let number = message.id.unsigned_abs();
                         store
-                            .record_outcome(message.id, sent(number), at(1))
+                            .record_outcome(message.id, sent_outcome(number), at(1))
                             .await
                             .unwrap();
                     }
@@ -147,5 +154,5 @@ async fn concurrent_claims_keep_order(backend: &mut Backend) {
     for task in tasks {
         task.await.unwrap();
     }
-    assert_eq!(*said.lock().unwrap(), texts);
+    assert_eq!(*claimed_texts.lock().unwrap(), texts);
 }

@@ -9,7 +9,10 @@ use replyhook::store::{
 };
 use replyhook::{ErrorCode, MessageStatus, Timestamp};
 
-use super::{ANA, Backend, US, account, arrival, at, defer, over_all_stores, shown, sid};
+use super::{
+    ANA, Backend, SENDER, account, at, message_row, new_inbound, over_all_stores, reply_via_rest,
+    sid,
+};
 
 over_all_stores!(
     status_events_in_any_order_yield_same_state,
@@ -20,14 +23,14 @@ over_all_stores!(
     callback_racing_with_rest_response_is_applied,
 );
 
-fn news(number: u64, status: &str) -> StatusEvent {
+fn status_event(number: u64, status: &str) -> StatusEvent {
     StatusEvent {
         account: account(),
         sid: sid(number),
         outbound: None,
         status: MessageStatus::parse(status),
         error_code: None,
-        sender: Some(US.into()),
+        sender: Some(SENDER.into()),
         service: None,
         user: Some(ANA.into()),
         at: at(5),
@@ -37,28 +40,31 @@ fn news(number: u64, status: &str) -> StatusEvent {
 fn failure(number: u64) -> StatusEvent {
     StatusEvent {
         error_code: Some(ErrorCode(30003)),
-        ..news(number, "undelivered")
+        ..status_event(number, "undelivered")
     }
 }
 
-fn sent(number: u64) -> SendOutcome {
+fn sent_outcome(number: u64) -> SendOutcome {
     SendOutcome::Sent {
         sid: sid(number),
         status: MessageStatus::Queued,
     }
 }
 
-async fn sending(store: &dyn Store, number: u64) -> OutboundMessage {
-    defer(store, arrival(number), &["text"]).await;
+async fn claim_new_reply(store: &dyn Store, number: u64) -> OutboundMessage {
+    reply_via_rest(store, new_inbound(number), &["text"]).await;
     store.claim(1, at(999)).await.unwrap().pop().unwrap()
 }
 
 /// Event of a message. The order of events must not change the final state.
 #[derive(Debug, Clone)]
 enum Event {
-    Settled,
-    Told(&'static str),
-    TooLate,
+    /// Response of the REST call.
+    Response,
+    /// Status callback.
+    Callback(&'static str),
+    /// Timeout of the REST call.
+    Timeout,
 }
 
 const STATUSES: [&str; 7] = [
@@ -72,16 +78,16 @@ const STATUSES: [&str; 7] = [
 ];
 
 fn events() -> impl Strategy<Value = (Vec<Event>, bool)> {
-    let told = subsequence(&STATUSES[..], 0..=STATUSES.len());
+    let statuses = subsequence(&STATUSES[..], 0..=STATUSES.len());
     let extra = proptest::collection::vec(any::<Index>(), 0..4);
-    (told, extra, any::<bool>(), any::<bool>())
-        .prop_map(|(told, extra, too_late, named)| {
-            let mut events: Vec<_> = told.into_iter().map(Event::Told).collect();
-            events.push(Event::Settled);
+    (statuses, extra, any::<bool>(), any::<bool>())
+        .prop_map(|(statuses, extra, times_out, named)| {
+            let mut events: Vec<_> = statuses.into_iter().map(Event::Callback).collect();
+            events.push(Event::Response);
             let again: Vec<_> = extra.iter().map(|at| at.get(&events).clone()).collect();
             events.extend(again);
-            if too_late {
-                events.push(Event::TooLate);
+            if times_out {
+                events.push(Event::Timeout);
             }
             (events, named)
         })
@@ -105,16 +111,16 @@ async fn status_events_in_any_order_yield_same_state(backend: &mut Backend) {
     for case in 1..=u64::from(cases) {
         use proptest::strategy::ValueTree;
         let (events, named) = events().new_tree(&mut runner).unwrap().current();
-        let message = sending(store, case).await;
+        let message = claim_new_reply(store, case).await;
         let number = 10_000 + case;
         for event in &events {
             match event {
-                Event::Settled => store
-                    .record_outcome(message.id, sent(number), at(3))
+                Event::Response => store
+                    .record_outcome(message.id, sent_outcome(number), at(3))
                     .await
                     .unwrap(),
                 // The REST call has timed out, so the sending process does not know its outcome.
-                Event::TooLate => {
+                Event::Timeout => {
                     let unknown = SendOutcome::Unknown {
                         lookup_at: at(900),
                         looked_up: false,
@@ -124,26 +130,26 @@ async fn status_events_in_any_order_yield_same_state(backend: &mut Backend) {
                         .await
                         .unwrap();
                 }
-                Event::Told(status) => {
-                    let told = if *status == "undelivered" {
+                Event::Callback(status) => {
+                    let event = if *status == "undelivered" {
                         failure(number)
                     } else {
-                        news(number, status)
+                        status_event(number, status)
                     };
-                    let told = StatusEvent {
+                    let event = StatusEvent {
                         outbound: named.then(|| message.name()),
-                        ..told
+                        ..event
                     };
-                    store.apply_status(told).await.unwrap();
+                    store.apply_status(event).await.unwrap();
                 }
             }
         }
-        let reply = shown(store, case).await.replies.pop().unwrap();
-        let told = events.iter().filter_map(|event| match event {
-            Event::Told(status) => Some(MessageStatus::parse(status)),
+        let reply = message_row(store, case).await.replies.pop().unwrap();
+        let statuses = events.iter().filter_map(|event| match event {
+            Event::Callback(status) => Some(MessageStatus::parse(status)),
             _ => None,
         });
-        let best = told
+        let best = statuses
             .chain([MessageStatus::Queued])
             .filter(|status| status.rank().is_some())
             .max_by_key(MessageStatus::rank)
@@ -166,7 +172,7 @@ async fn status_events_in_any_order_yield_same_state(backend: &mut Backend) {
 // A status event that names the message proves that Twilio accepted it.
 async fn status_event_with_reference_resolves_unknown_message(backend: &mut Backend) {
     let store = backend.store();
-    let message = sending(store, 1).await;
+    let message = claim_new_reply(store, 1).await;
     let unknown = SendOutcome::Unknown {
         lookup_at: at(3),
         looked_up: false,
@@ -177,7 +183,7 @@ async fn status_event_with_reference_resolves_unknown_message(backend: &mut Back
         .unwrap();
     let named = |status| StatusEvent {
         outbound: Some(message.name()),
-        ..news(11, status)
+        ..status_event(11, status)
     };
     assert_eq!(
         store.apply_status(named("sent")).await.unwrap(),
@@ -192,13 +198,13 @@ async fn status_event_with_reference_resolves_unknown_message(backend: &mut Back
         StatusEffect::Stale
     );
     assert!(store.claim_lookups(9, at(99)).await.unwrap().is_empty());
-    let row = shown(store, 1).await;
+    let row = message_row(store, 1).await;
     assert_eq!((row.state, row.replies[0].sid), ("sent", Some(sid(11))));
     assert_eq!(
         store.apply_status(failure(11)).await.unwrap(),
         StatusEffect::Applied
     );
-    let row = shown(store, 1).await;
+    let row = message_row(store, 1).await;
     assert_eq!(
         (row.state, row.replies[0].error_code),
         ("failed", Some(30003))
@@ -208,7 +214,7 @@ async fn status_event_with_reference_resolves_unknown_message(backend: &mut Back
 // An event of another account matches nothing either, and a message keeps its known SID.
 async fn status_event_with_wrong_reference_matches_nothing(backend: &mut Backend) {
     let store = backend.store();
-    let message = sending(store, 1).await;
+    let message = claim_new_reply(store, 1).await;
     let (id, made) = message
         .name()
         .split_once('-')
@@ -217,7 +223,7 @@ async fn status_event_with_wrong_reference_matches_nothing(backend: &mut Backend
     let other_account = StatusEvent {
         account: "AC00000000000000000000000000000002".parse().unwrap(),
         outbound: Some(message.name()),
-        ..news(11, "sent")
+        ..status_event(11, "sent")
     };
     assert_eq!(
         store.apply_status(other_account).await.unwrap(),
@@ -231,39 +237,39 @@ async fn status_event_with_wrong_reference_matches_nothing(backend: &mut Backend
     ] {
         let wrong = StatusEvent {
             outbound: Some(name),
-            ..news(12, "sent")
+            ..status_event(12, "sent")
         };
         assert_eq!(
             store.apply_status(wrong).await.unwrap(),
             StatusEffect::Unmatched
         );
     }
-    assert_eq!(shown(store, 1).await.replies[0].sid, None);
+    assert_eq!(message_row(store, 1).await.replies[0].sid, None);
     // A callback of another account does not match the message by its SID.
     store
-        .record_outcome(message.id, sent(13), at(3))
+        .record_outcome(message.id, sent_outcome(13), at(3))
         .await
         .unwrap();
     let other_account = StatusEvent {
         account: "AC00000000000000000000000000000002".parse().unwrap(),
-        ..news(13, "read")
+        ..status_event(13, "read")
     };
     assert_eq!(
         store.apply_status(other_account).await.unwrap(),
         StatusEffect::Unmatched
     );
-    let reply = shown(store, 1).await.replies.pop().unwrap();
+    let reply = message_row(store, 1).await.replies.pop().unwrap();
     assert_eq!(reply.status.as_deref(), Some("queued"));
     // A message with a known SID keeps it.
     let second = StatusEvent {
         outbound: Some(message.name()),
-        ..news(14, "sent")
+        ..status_event(14, "sent")
     };
     assert_eq!(
         store.apply_status(second).await.unwrap(),
         StatusEffect::Unmatched
     );
-    assert_eq!(shown(store, 1).await.replies[0].sid, Some(sid(13)));
+    assert_eq!(message_row(store, 1).await.replies[0].sid, Some(sid(13)));
 }
 
 // The event is applied when the REST call of its message ends, unless it has expired before.
@@ -271,11 +277,17 @@ async fn unmatched_status_event_waits_until_retention_ends(backend: &mut Backend
     let store = backend.store();
     for number in [11, 12] {
         assert_eq!(
-            store.apply_status(news(number, "sent")).await.unwrap(),
+            store
+                .apply_status(status_event(number, "sent"))
+                .await
+                .unwrap(),
             StatusEffect::Unmatched
         );
         assert_eq!(
-            store.apply_status(news(number, "queued")).await.unwrap(),
+            store
+                .apply_status(status_event(number, "queued"))
+                .await
+                .unwrap(),
             StatusEffect::Unmatched
         );
     }
@@ -288,24 +300,24 @@ async fn unmatched_status_event_waits_until_retention_ends(backend: &mut Backend
         unmatched_status_before: at(5),
     };
     assert!(!store.expire(keep).await.unwrap().has_more);
-    let message = sending(store, 1).await;
+    let message = claim_new_reply(store, 1).await;
     store
-        .record_outcome(message.id, sent(11), at(6))
+        .record_outcome(message.id, sent_outcome(11), at(6))
         .await
         .unwrap();
-    let reply = shown(store, 1).await.replies.pop().unwrap();
+    let reply = message_row(store, 1).await.replies.pop().unwrap();
     assert_eq!(reply.status.as_deref(), Some("sent"));
     let forget = Retention {
         unmatched_status_before: at(6),
         ..keep
     };
     assert!(!store.expire(forget).await.unwrap().has_more);
-    let message = sending(store, 2).await;
+    let message = claim_new_reply(store, 2).await;
     store
-        .record_outcome(message.id, sent(12), at(6))
+        .record_outcome(message.id, sent_outcome(12), at(6))
         .await
         .unwrap();
-    let reply = shown(store, 2).await.replies.pop().unwrap();
+    let reply = message_row(store, 2).await.replies.pop().unwrap();
     assert_eq!(reply.status.as_deref(), Some("queued"));
 }
 
@@ -314,12 +326,12 @@ async fn status_event_with_21610_opts_user_out(backend: &mut Backend) {
     let store = backend.store();
     let blocked = StatusEvent {
         error_code: Some(ErrorCode(21610)),
-        ..news(11, "failed")
+        ..status_event(11, "failed")
     };
     for _ in 0..2 {
         store.apply_status(blocked.clone()).await.unwrap();
     }
-    let scopes = vec![ConsentScope::Sender(US.into())];
+    let scopes = vec![ConsentScope::Sender(SENDER.into())];
     let state = store.consent(scopes, &ANA.into()).await.unwrap();
     assert_eq!(state.opted_out, Some(at(5)));
     let ledger = store.consent_ledger(0, 9).await.unwrap();
@@ -330,26 +342,30 @@ async fn status_event_with_21610_opts_user_out(backend: &mut Backend) {
 
 async fn callback_racing_with_rest_response_is_applied(backend: &mut Backend) {
     for number in 1..=20 {
-        let message = sending(backend.store(), number).await;
-        let told = {
+        let message = claim_new_reply(backend.store(), number).await;
+        let callback = {
             let store = backend.shared();
             tokio::spawn(async move {
                 store
-                    .apply_status(news(100 + number, "delivered"))
+                    .apply_status(status_event(100 + number, "delivered"))
                     .await
                     .unwrap()
             })
         };
-        let settled = {
+        let response = {
             let store = backend.shared();
-            let sent = sent(100 + number);
+            let sent = sent_outcome(100 + number);
             tokio::spawn(
                 async move { store.record_outcome(message.id, sent, at(3)).await.unwrap() },
             )
         };
-        told.await.unwrap();
-        settled.await.unwrap();
-        let reply = shown(backend.store(), number).await.replies.pop().unwrap();
+        callback.await.unwrap();
+        response.await.unwrap();
+        let reply = message_row(backend.store(), number)
+            .await
+            .replies
+            .pop()
+            .unwrap();
         assert_eq!(reply.status.as_deref(), Some("delivered"));
     }
 }

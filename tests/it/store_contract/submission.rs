@@ -10,8 +10,8 @@ use replyhook::store::{
 use replyhook::{Address, MessageStatus};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, SERVICE, US, arrival, at, bodies, converse, deliver, from,
-    over_all_stores, reply, saying, service, sid, stop,
+    ANA, ANA_ID, BEN, Backend, SENDER, SERVICE, accept_and_answer, at, bodies, deliver,
+    inbound_from, new_inbound, over_all_stores, reply, service, sid, stop_keyword, with_keyword,
 };
 
 over_all_stores!(
@@ -35,14 +35,14 @@ fn text(body: &str) -> Submission {
     }
 }
 
-fn keyed(key: &str, submission: Submission) -> Submission {
+fn with_key(key: &str, submission: Submission) -> Submission {
     Submission {
         key: Some(IdempotencyKey::new(key)),
         ..submission
     }
 }
 
-fn template(submission: Submission) -> Submission {
+fn as_template(submission: Submission) -> Submission {
     Submission {
         message: NewOutbound {
             template: true,
@@ -52,7 +52,7 @@ fn template(submission: Submission) -> Submission {
     }
 }
 
-fn to(user: &str, submission: Submission) -> Submission {
+fn with_user(user: &str, submission: Submission) -> Submission {
     Submission {
         message: NewOutbound {
             user: user.into(),
@@ -84,14 +84,14 @@ fn consent(scope: ConsentScope, user: &str, action: ConsentAction) -> ConsentRec
 
 // A later submission with the same key returns the first message, whatever it contains.
 async fn idempotency_key_queues_one_message_under_concurrency(backend: &mut Backend) {
-    converse(backend.store(), arrival(1)).await;
+    accept_and_answer(backend.store(), new_inbound(1)).await;
     let tasks: Vec<_> = (0..16)
         .map(|_| {
             let store = backend.shared();
             tokio::spawn(async move {
                 let submission = Submission {
                     min_interval: Duration::from_secs(1),
-                    ..keyed("order-42", text("ready"))
+                    ..with_key("order-42", text("ready"))
                 };
                 store.submit(submission, at(10)).await.unwrap()
             })
@@ -130,9 +130,9 @@ async fn idempotency_key_queues_one_message_under_concurrency(backend: &mut Back
         status: MessageStatus::Queued,
     };
     store.record_outcome(id, sent, at(11)).await.unwrap();
-    let again = keyed("order-42", to(BEN, text("another")));
-    let again = store.submit(again, at(12)).await.unwrap();
-    assert_eq!(again, SubmitOutcome::Duplicate(id));
+    let duplicate = with_key("order-42", with_user(BEN, text("another")));
+    let duplicate = store.submit(duplicate, at(12)).await.unwrap();
+    assert_eq!(duplicate, SubmitOutcome::Duplicate(id));
     let row = store.outbound(id).await.unwrap().unwrap();
     assert_eq!(
         (row.state, row.sid, row.status.as_deref()),
@@ -146,16 +146,21 @@ async fn idempotency_key_queues_one_message_under_concurrency(backend: &mut Back
 
 async fn ineligible_message_is_rejected_and_frees_key(backend: &mut Backend) {
     let store = backend.store();
-    let try_once = async |submission| store.submit(keyed("k", submission), at(10)).await.unwrap();
+    let try_once = async |submission| {
+        store
+            .submit(with_key("k", submission), at(10))
+            .await
+            .unwrap()
+    };
     let closed = SubmitOutcome::Ineligible(Ineligible::WindowClosed);
     assert_eq!(try_once(text("hi")).await, closed);
     let no_opt_in = SubmitOutcome::Ineligible(Ineligible::NoOptIn);
-    assert_eq!(try_once(template(text("hi"))).await, no_opt_in);
-    let scope = || ConsentScope::Sender(US.into());
+    assert_eq!(try_once(as_template(text("hi"))).await, no_opt_in);
+    let scope = || ConsentScope::Sender(SENDER.into());
     let out = consent(scope(), ANA, ConsentAction::OptOut);
     store.record_consent(out).await.unwrap();
     let opted_out = SubmitOutcome::Ineligible(Ineligible::OptedOut);
-    assert_eq!(try_once(template(text("hi"))).await, opted_out);
+    assert_eq!(try_once(as_template(text("hi"))).await, opted_out);
     assert_eq!(
         store.find_by_key(IdempotencyKey::new("k")).await.unwrap(),
         None
@@ -163,11 +168,11 @@ async fn ineligible_message_is_rejected_and_frees_key(backend: &mut Backend) {
     assert!(store.claim(9, at(10)).await.unwrap().is_empty());
     let agreed = consent(scope(), ANA, ConsentAction::OptIn);
     store.record_consent(agreed).await.unwrap();
-    new(try_once(template(text("hi"))).await);
+    new(try_once(as_template(text("hi"))).await);
     // No opt-in is needed without `consent_required`, and no window on SMS.
     let free = Submission {
         consent_required: false,
-        ..template(to(BEN, text("free")))
+        ..as_template(with_user(BEN, text("free")))
     };
     new(store.submit(free, at(10)).await.unwrap());
     let sms = Submission {
@@ -194,16 +199,16 @@ async fn ineligible_message_is_rejected_and_frees_key(backend: &mut Backend) {
     );
 }
 
-async fn standing(
+async fn eligibility(
     store: &dyn Store,
-    us: &str,
-    by: bool,
+    sender: &str,
+    via_service: bool,
     user: &str,
     seconds: i64,
 ) -> SendEligibility {
-    let service = by.then(service);
+    let service = via_service.then(service);
     store
-        .eligibility(&us.into(), service, &user.into(), at(seconds))
+        .eligibility(&sender.into(), service, &user.into(), at(seconds))
         .await
         .unwrap()
 }
@@ -211,25 +216,25 @@ async fn standing(
 async fn eligibility_is_shared_by_addresses_of_user(backend: &mut Backend) {
     let store = backend.store();
     let day = 24 * 3600;
-    converse(store, from(&[ANA, ANA_ID], 1)).await;
+    accept_and_answer(store, inbound_from(&[ANA, ANA_ID], 1)).await;
     let state = |opted_out, opted_in, window_open| SendEligibility {
         opted_out,
         opted_in,
         window_open,
     };
     for user in [ANA, ANA_ID] {
-        let found = standing(store, US, false, user, day - 120).await;
+        let found = eligibility(store, SENDER, false, user, day - 120).await;
         assert_eq!(found, state(false, false, true));
-        let found = standing(store, US, false, user, day - 119).await;
+        let found = eligibility(store, SENDER, false, user, day - 119).await;
         assert_eq!(found, state(false, false, false));
     }
-    let scope = ConsentScope::Sender(US.into());
+    let scope = ConsentScope::Sender(SENDER.into());
     let agreed = consent(scope.clone(), ANA, ConsentAction::OptIn);
     store.record_consent(agreed).await.unwrap();
-    let found = standing(store, US, false, ANA_ID, 2).await;
+    let found = eligibility(store, SENDER, false, ANA_ID, 2).await;
     assert_eq!(found, state(false, true, true));
     // The consent of one address applies to a message to the other.
-    let by_id = template(to(ANA_ID, text("template")));
+    let by_id = as_template(with_user(ANA_ID, text("template")));
     new(store.submit(by_id, at(2 * day)).await.unwrap());
     let claimed = store.claim(9, at(2 * day)).await.unwrap();
     assert!(claimed[0].opted_in && claimed[0].window.is_none());
@@ -239,9 +244,9 @@ async fn eligibility_is_shared_by_addresses_of_user(backend: &mut Backend) {
         ConsentAction::OptOut,
     );
     store.record_consent(out).await.unwrap();
-    assert!(!standing(store, US, false, ANA, 2).await.opted_out);
-    assert!(standing(store, US, true, ANA, 2).await.opted_out);
-    assert!(!standing(store, US, true, BEN, 2).await.opted_out);
+    assert!(!eligibility(store, SENDER, false, ANA, 2).await.opted_out);
+    assert!(eligibility(store, SENDER, true, ANA, 2).await.opted_out);
+    assert!(!eligibility(store, SENDER, true, BEN, 2).await.opted_out);
 }
 
 async fn service_message_respects_opt_out_from_any_sender(backend: &mut Backend) {
@@ -258,12 +263,15 @@ async fn service_message_respects_opt_out_from_any_sender(backend: &mut Backend)
     };
     new(store.submit(by_service(), at(1)).await.unwrap());
     store
-        .accept(std::sync::Arc::new(saying(stop(), arrival(2))))
+        .accept(std::sync::Arc::new(with_keyword(
+            stop_keyword(),
+            new_inbound(2),
+        )))
         .await
         .unwrap();
     let rejected = store.submit(by_service(), at(3)).await.unwrap();
     assert_eq!(rejected, SubmitOutcome::Ineligible(Ineligible::OptedOut));
-    assert!(standing(store, SERVICE, true, ANA, 3).await.opted_out);
+    assert!(eligibility(store, SERVICE, true, ANA, 3).await.opted_out);
     // The message that was queued before the opt-out is not sent either.
     assert!(store.claim(9, at(3)).await.unwrap().is_empty());
     let other = Submission {
@@ -280,9 +288,9 @@ async fn service_message_respects_opt_out_from_any_sender(backend: &mut Backend)
 // Replies are not delayed, and unused time does not allow a burst later.
 async fn rate_limit_spaces_messages_of_one_sender(backend: &mut Backend) {
     let store = backend.store();
-    let paced = |us: &str, body: &str| Submission {
+    let rate_limited = |sender: &str, body: &str| Submission {
         message: NewOutbound {
-            sender: us.into(),
+            sender: sender.into(),
             user: "+15550001111".into(),
             ..reply(body)
         },
@@ -291,12 +299,12 @@ async fn rate_limit_spaces_messages_of_one_sender(backend: &mut Backend) {
     };
     for body in ["a", "b", "c"] {
         new(store
-            .submit(paced("+15550002222", body), at(10))
+            .submit(rate_limited("+15550002222", body), at(10))
             .await
             .unwrap());
     }
     new(store
-        .submit(paced("+15550004444", "other"), at(10))
+        .submit(rate_limited("+15550004444", "other"), at(10))
         .await
         .unwrap());
     store.enqueue(vec![reply("reply")], at(10)).await.unwrap();
@@ -311,7 +319,7 @@ async fn rate_limit_spaces_messages_of_one_sender(backend: &mut Backend) {
     }
     for body in ["d", "e"] {
         new(store
-            .submit(paced("+15550002222", body), at(100))
+            .submit(rate_limited("+15550002222", body), at(100))
             .await
             .unwrap());
     }
@@ -320,8 +328,8 @@ async fn rate_limit_spaces_messages_of_one_sender(backend: &mut Backend) {
 }
 
 async fn submitted_message_survives_crash(backend: &mut Backend) {
-    converse(backend.store(), arrival(1)).await;
-    let submission = keyed("k", text("kept"));
+    accept_and_answer(backend.store(), new_inbound(1)).await;
+    let submission = with_key("k", text("kept"));
     let id = new(backend.store().submit(submission, at(10)).await.unwrap());
     if !backend.crash().await {
         return;
@@ -337,10 +345,10 @@ async fn submitted_message_survives_crash(backend: &mut Backend) {
 // A failed message is released only by its ID.
 async fn held_message_waits_for_release(backend: &mut Backend) {
     let store = backend.store();
-    converse(store, arrival(1)).await;
-    converse(store, from(&[BEN], 2)).await;
+    accept_and_answer(store, new_inbound(1)).await;
+    accept_and_answer(store, inbound_from(&[BEN], 2)).await;
     let held = new(store.submit(text("held"), at(10)).await.unwrap());
-    let failed = to(BEN, text("failed"));
+    let failed = with_user(BEN, text("failed"));
     let failed = new(store.submit(failed, at(10)).await.unwrap());
     store.claim(9, at(10)).await.unwrap();
     let looked = SendOutcome::Unknown {
@@ -379,9 +387,9 @@ async fn held_message_waits_for_release(backend: &mut Backend) {
 
 async fn idempotency_key_outlives_message_until_retention_ends(backend: &mut Backend) {
     let store = backend.store();
-    converse(store, arrival(1)).await;
+    accept_and_answer(store, new_inbound(1)).await;
     let id = new(store
-        .submit(keyed("k", text("secret")), at(10))
+        .submit(with_key("k", text("secret")), at(10))
         .await
         .unwrap());
     store.claim(9, at(10)).await.unwrap();
@@ -399,7 +407,7 @@ async fn idempotency_key_outlives_message_until_retention_ends(backend: &mut Bac
     let again = async |number| {
         let submission = Submission {
             due: later(number),
-            ..keyed("k", template(text("again")))
+            ..with_key("k", as_template(text("again")))
         };
         store.submit(submission, later(number)).await.unwrap()
     };

@@ -9,10 +9,10 @@ use replyhook::{App, AppBuilder, Echo, Handler, OutboundClient};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 
-use super::{Answer, FakeTwilio, ORIGIN, TOKEN, Webhook};
+use super::{FakeTwilio, HttpResponse, ORIGIN, TOKEN, Webhook};
 
 /// Limit for conditions that must become true. None takes nearly as long.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Real router and worker in this process, without the network.
 pub struct TestApp {
@@ -20,7 +20,7 @@ pub struct TestApp {
     pub admin: Router,
     /// Store of the app.
     pub store: Arc<dyn Store>,
-    pub sender: OutboundClient,
+    pub outbound: OutboundClient,
     stop: Arc<Notify>,
     worker: tokio::task::JoinHandle<Result<bool, replyhook::StartError>>,
 }
@@ -41,7 +41,7 @@ impl TestApp {
             .build()
             .unwrap();
         let admin = app.admin_router();
-        let (store, sender) = (app.store(), app.outbound());
+        let (store, outbound) = (app.store(), app.outbound());
         let (router, worker) = app.into_parts();
         let stop = Arc::new(Notify::new());
         let stopped = stop.clone();
@@ -50,40 +50,40 @@ impl TestApp {
             router,
             admin,
             store,
-            sender,
+            outbound,
             stop,
             worker,
         }
     }
 
     /// Builds an app whose REST calls go to a fake Twilio.
-    pub fn beside(
+    pub fn with_twilio(
         twilio: &FakeTwilio,
         env: &[(&str, &str)],
         configure: impl FnOnce(AppBuilder) -> AppBuilder,
     ) -> Self {
         let url = twilio.url();
-        let own = [("REPLYHOOK__TWILIO__API_URL", url.as_str())];
-        Self::build(&[&own[..], env].concat(), configure)
+        let base_env = [("REPLYHOOK__TWILIO__API_URL", url.as_str())];
+        Self::build(&[&base_env[..], env].concat(), configure)
     }
 
-    pub async fn send(&self, webhook: Webhook) -> Answer {
-        self.opened().await;
-        self.ask(webhook).await
+    pub async fn send(&self, webhook: Webhook) -> HttpResponse {
+        self.wait_until_ready().await;
+        self.send_without_waiting(webhook).await
     }
 
     /// Sends a webhook without waiting for readiness.
-    pub async fn ask(&self, webhook: Webhook) -> Answer {
-        answer(&self.router, webhook.request()).await
+    pub async fn send_without_waiting(&self, webhook: Webhook) -> HttpResponse {
+        call_router(&self.router, webhook.request()).await
     }
 
     /// Waits until the app is ready, or is draining.
-    pub async fn opened(&self) {
+    pub async fn wait_until_ready(&self) {
         loop {
             let request = http::Request::get("/readyz")
                 .body(axum::body::Body::empty())
                 .unwrap();
-            let readiness = answer(&self.admin, request).await.body;
+            let readiness = call_router(&self.admin, request).await.body;
             if readiness.contains(r#""ready":true"#) || readiness.contains(r#""draining":true"#) {
                 return;
             }
@@ -99,12 +99,12 @@ impl TestApp {
             .to_owned()
     }
 
-    /// Value of a metric's series, such as `replyhook_late_dropped_total`.
+    /// Value of a metric's series, such as `replyhook_late_failures_total`.
     pub async fn metric(&self, series: &str) -> f64 {
         let request = http::Request::get("/metrics")
             .body(axum::body::Body::empty())
             .unwrap();
-        let text = answer(&self.admin, request).await.body;
+        let text = call_router(&self.admin, request).await.body;
         let line = text
             .lines()
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -115,10 +115,10 @@ impl TestApp {
 
     /// Yields to other tasks until a gauge has a value.
     pub async fn wait_for(&self, gauge: &str, value: f64) {
-        let patience = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         while self.metric(gauge).await != value {
             assert!(
-                Instant::now() < patience,
+                Instant::now() < deadline,
                 "{gauge} did not become {value} in time"
             );
             tokio::task::yield_now().await;
@@ -130,7 +130,7 @@ impl TestApp {
         let request = http::Request::get("/readyz")
             .body(axum::body::Body::empty())
             .unwrap();
-        let readiness = answer(&self.admin, request).await.body;
+        let readiness = call_router(&self.admin, request).await.body;
         serde_json::from_str(&readiness).unwrap()
     }
 
@@ -145,16 +145,16 @@ impl TestApp {
     }
 
     /// Yields to other tasks until a condition holds.
-    pub async fn until(&self, holds: impl Fn() -> bool) {
-        let patience = Instant::now() + PATIENCE;
+    pub async fn wait_until(&self, holds: impl Fn() -> bool) {
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         while !holds() {
-            assert!(Instant::now() < patience, "the condition never held");
+            assert!(Instant::now() < deadline, "the condition never held");
             self.readiness().await;
         }
     }
 
     /// Waits until the outbox worker, which wakes once a second, has woken `number` times.
-    pub async fn idle_rounds(&self, number: u32) {
+    pub async fn wait_for_worker_rounds(&self, number: u32) {
         tokio::time::sleep(Duration::from_millis(1100) * number).await;
     }
 
@@ -162,7 +162,7 @@ impl TestApp {
     ///
     /// Reads the store itself, because `/readyz` reports an empty outbox if the store responds too late.
     pub async fn wait_for_outbox(&self, part: &str, value: u64) {
-        let patience = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         loop {
             let outbox = self.store.outbox_stats().await;
             let number = outbox.as_ref().map(|outbox| match part {
@@ -174,7 +174,7 @@ impl TestApp {
                 return;
             }
             assert!(
-                Instant::now() < patience,
+                Instant::now() < deadline,
                 "{part} did not become {value} in time: {outbox:?}"
             );
             tokio::task::yield_now().await;
@@ -182,13 +182,13 @@ impl TestApp {
     }
 
     /// Starts draining, and waits until `/readyz` reports it.
-    pub async fn draining(&self) {
+    pub async fn start_draining(&self) {
         self.stop();
         loop {
             let request = http::Request::get("/readyz")
                 .body(axum::body::Body::empty())
                 .unwrap();
-            if answer(&self.admin, request)
+            if call_router(&self.admin, request)
                 .await
                 .body
                 .contains(r#""draining":true"#)
@@ -200,7 +200,7 @@ impl TestApp {
     }
 
     /// Number of stored messages, at most 1000.
-    pub async fn kept(&self) -> usize {
+    pub async fn message_count(&self) -> usize {
         let filter = MessageFilter {
             limit: 1000,
             ..MessageFilter::default()
@@ -212,7 +212,7 @@ impl TestApp {
     }
 
     /// Drains the app, and waits until its store is closed.
-    pub async fn end(self) {
+    pub async fn shut_down(self) {
         self.stop();
         self.worker.await.unwrap().unwrap();
     }
@@ -235,11 +235,14 @@ pub fn sources(env: &[(&str, &str)]) -> Sources {
         .with_env(env.iter().copied())
 }
 
-pub async fn answer(router: &Router, request: http::Request<axum::body::Body>) -> Answer {
+pub async fn call_router(
+    router: &Router,
+    request: http::Request<axum::body::Body>,
+) -> HttpResponse {
     let response = router.clone().oneshot(request).await.unwrap();
     let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    Answer {
+    HttpResponse {
         status: head.status.as_u16(),
         headers: head.headers,
         body: String::from_utf8(body.to_vec()).unwrap(),

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::{Program, base64_decoded, wire};
 
 /// Limit for everything that a page does by itself.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Real Chromium, controlled via `WebDriver` (w3.org/TR/webdriver2). It is closed on drop.
 pub struct Browser {
@@ -63,7 +63,7 @@ impl Browser {
             &json!({"capabilities": {"alwaysMatch": {
                 "goog:chromeOptions": {"args": arguments},
                 "goog:loggingPrefs": {"browser": "ALL"},
-                "timeouts": {"script": PATIENCE.as_millis(), "pageLoad": PATIENCE.as_millis()},
+                "timeouts": {"script": PAGE_TIMEOUT.as_millis(), "pageLoad": PAGE_TIMEOUT.as_millis()},
                 "unhandledPromptBehavior": "ignore",
             }}}),
         );
@@ -87,7 +87,7 @@ impl Browser {
     }
 
     /// Runs a script that calls `done` with its result, and returns that.
-    pub fn run_to_the_end(&self, script: &str) -> Value {
+    pub fn run_async(&self, script: &str) -> Value {
         let script = format!("const done = arguments[arguments.length - 1];\n{script}");
         let body = json!({"script": script, "args": []});
         self.command("POST", "/execute/async", &body)
@@ -118,7 +118,7 @@ impl Browser {
     }
 
     /// Clicks the element of a selector, as a user would.
-    pub fn press(&self, selector: &str) {
+    pub fn click(&self, selector: &str) {
         let element = self.element(selector);
         self.command("POST", &format!("/element/{element}/click"), &json!({}));
     }
@@ -131,16 +131,16 @@ impl Browser {
     }
 
     fn element(&self, selector: &str) -> String {
-        let asked = json!({"using": "css selector", "value": selector});
-        let found = self.command("POST", "/element", &asked);
+        let query = json!({"using": "css selector", "value": selector});
+        let found = self.command("POST", "/element", &query);
         let (_, id) = found.as_object().unwrap().iter().next().unwrap();
         id.as_str().unwrap().to_owned()
     }
 
     /// Screenshot of the page as PNG.
-    pub fn picture(&self) -> Vec<u8> {
-        let picture = self.command("GET", "/screenshot", &Value::Null);
-        base64_decoded(picture.as_str().unwrap())
+    pub fn screenshot(&self) -> Vec<u8> {
+        let screenshot = self.command("GET", "/screenshot", &Value::Null);
+        base64_decoded(screenshot.as_str().unwrap())
     }
 
     /// Returns true if a dialog of the page is open.
@@ -180,15 +180,15 @@ impl Browser {
             body.len()
         );
         // A browser on a busy machine takes a while to start.
-        let connected = TcpStream::connect_timeout(&self.address, PATIENCE);
+        let connected = TcpStream::connect_timeout(&self.address, PAGE_TIMEOUT);
         let mut stream = connected.map_err(|error| error.to_string())?;
-        let patient = stream.set_read_timeout(Some(2 * PATIENCE));
-        let sent = patient.and_then(|()| stream.write_all(request.as_bytes()));
+        let configured = stream.set_read_timeout(Some(2 * PAGE_TIMEOUT));
+        let sent = configured.and_then(|()| stream.write_all(request.as_bytes()));
         sent.map_err(|error| error.to_string())?;
-        let answer = wire::read_answer(&mut stream).ok_or("no answer from the driver")?;
-        let mut answered: Value =
+        let answer = wire::read_response(&mut stream).ok_or("no answer from the driver")?;
+        let mut document: Value =
             serde_json::from_str(&answer.body).map_err(|error| error.to_string())?;
-        let value = answered["value"].take();
+        let value = document["value"].take();
         if answer.status == 200 {
             Ok(value)
         } else {

@@ -7,16 +7,16 @@ use jiff::{SignedDuration, Zoned};
 use replyhook::{Clock, SystemClock};
 use serde_json::{Value, json};
 
-use super::http::{Arrived, Listener, answer};
+use super::http::{Listener, RawRequest, http_response};
 use super::{ACCOUNT, TOKEN};
 
 pub struct Console {
     listener: Listener,
-    entered: Arc<Mutex<Entered>>,
+    state: Arc<Mutex<ConsoleState>>,
 }
 
 /// Configuration that the REST API returns, and its changes.
-pub struct Entered {
+pub struct ConsoleState {
     /// Accepted password, with any user.
     pub password: String,
     /// Primary auth token of the account.
@@ -25,54 +25,54 @@ pub struct Entered {
     pub numbers: Vec<Value>,
     pub senders: Vec<Value>,
     /// SIDs of senders that cannot be changed.
-    pub stuck: Vec<&'static str>,
+    pub unchangeable: Vec<&'static str>,
     /// Changes in order: SID of the sender, and its webhooks.
-    pub set: Vec<(String, Value)>,
+    pub changes: Vec<(String, Value)>,
     /// Seconds by which Twilio's clock is ahead.
-    pub ahead: i64,
+    pub seconds_ahead: i64,
 }
 
 impl Console {
     /// Starts one without numbers and senders.
     pub fn start() -> Self {
-        let entered = Arc::new(Mutex::new(Entered {
+        let state = Arc::new(Mutex::new(ConsoleState {
             password: TOKEN.to_owned(),
             auth_token: TOKEN.to_owned(),
             status: "active".to_owned(),
             numbers: Vec::new(),
             senders: Vec::new(),
-            stuck: Vec::new(),
-            set: Vec::new(),
-            ahead: 0,
+            unchangeable: Vec::new(),
+            changes: Vec::new(),
+            seconds_ahead: 0,
         }));
-        let shared = entered.clone();
-        let listener = Listener::start(None, move |arrived| {
-            tell(&mut shared.lock().unwrap(), &arrived)
+        let shared = state.clone();
+        let listener = Listener::start(None, move |request| {
+            respond(&mut shared.lock().unwrap(), &request)
         });
-        Self { listener, entered }
+        Self { listener, state }
     }
 
     /// Starts one with a sender that has these webhooks: primary, fallback, status.
     pub fn with_sender(webhooks: [&str; 3]) -> Self {
         let console = Self::start();
-        console.enter(|entered| {
-            entered.senders = vec![sender(webhooks)];
+        console.change(|state| {
+            state.senders = vec![sender(webhooks)];
         });
         console
     }
 
-    pub fn enter(&self, change: impl FnOnce(&mut Entered)) {
-        change(&mut self.entered.lock().unwrap());
+    pub fn change(&self, change: impl FnOnce(&mut ConsoleState)) {
+        change(&mut self.state.lock().unwrap());
     }
 
     /// Webhooks of the sender at an index.
-    pub fn webhooks(&self, place: usize) -> Value {
-        self.entered.lock().unwrap().senders[place]["webhook"].clone()
+    pub fn webhooks(&self, index: usize) -> Value {
+        self.state.lock().unwrap().senders[index]["webhook"].clone()
     }
 
     /// Changes so far.
-    pub fn set(&self) -> Vec<(String, Value)> {
-        self.entered.lock().unwrap().set.clone()
+    pub fn changes(&self) -> Vec<(String, Value)> {
+        self.state.lock().unwrap().changes.clone()
     }
 
     pub fn url(&self) -> String {
@@ -106,59 +106,61 @@ pub fn number(primary: &str, fallback: &str) -> Value {
     })
 }
 
-fn tell(entered: &mut Entered, arrived: &Arrived) -> Vec<u8> {
-    let ahead = SignedDuration::from_secs(entered.ahead);
+fn respond(state: &mut ConsoleState, request: &RawRequest) -> Vec<u8> {
+    let ahead = SignedDuration::from_secs(state.seconds_ahead);
     let now: Zoned = (SystemClock.now() + ahead).to_zoned(jiff::tz::TimeZone::UTC);
     let date = now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-    let tell = |status, body: &Value| {
+    let json_response = |status, body: &Value| {
         let headers = [
             ("Date", date.as_str()),
             ("Content-Type", "application/json"),
         ];
-        answer(status, &headers, &body.to_string())
+        http_response(status, &headers, &body.to_string())
     };
-    if password(arrived).as_ref() != Some(&entered.password) {
-        return tell(
+    if login_password(request).as_ref() != Some(&state.password) {
+        return json_response(
             401,
             &json!({"code": 20003, "message": "Authenticate", "status": 401}),
         );
     }
     let account = format!("/2010-04-01/Accounts/{ACCOUNT}");
-    let path = arrived.target.split('?').next().unwrap();
+    let path = request.target.split('?').next().unwrap();
     let below = path.strip_prefix(&account);
-    let (number, last) = page(arrived);
+    let (number, last) = page(request);
     match (path, below) {
-        (_, Some(".json")) => tell(
+        (_, Some(".json")) => json_response(
             200,
-            &json!({"sid": ACCOUNT, "status": entered.status, "auth_token": entered.auth_token}),
+            &json!({"sid": ACCOUNT, "status": state.status, "auth_token": state.auth_token}),
         ),
         (_, Some("/IncomingPhoneNumbers.json")) => {
             // One number per page, so that a client must read all pages.
             let next = format!("{path}?PageSize=1&Page={}", number + 1);
-            let next = (number + 1 < entered.numbers.len()).then_some(next);
-            let page: Vec<_> = entered.numbers.iter().skip(number).take(1).collect();
-            tell(
+            let next = (number + 1 < state.numbers.len()).then_some(next);
+            let page: Vec<_> = state.numbers.iter().skip(number).take(1).collect();
+            json_response(
                 200,
                 &json!({"incoming_phone_numbers": page, "next_page_uri": next}),
             )
         }
-        (_, Some("/Messages.json")) => tell(200, &json!({"messages": [], "next_page_uri": null})),
+        (_, Some("/Messages.json")) => {
+            json_response(200, &json!({"messages": [], "next_page_uri": null}))
+        }
         ("/v2/Channels/Senders", _) => {
             assert!(last.contains("Channel=whatsapp"), "{last}");
-            let host = arrived.header("host").unwrap();
+            let host = request.header("host").unwrap();
             let next = format!("http://{host}{path}?Channel=whatsapp&Page={}", number + 1);
-            let next = (number + 1 < entered.senders.len()).then_some(next);
-            let page: Vec<_> = entered.senders.iter().skip(number).take(1).collect();
-            tell(
+            let next = (number + 1 < state.senders.len()).then_some(next);
+            let page: Vec<_> = state.senders.iter().skip(number).take(1).collect();
+            json_response(
                 200,
                 &json!({"senders": page, "meta": {"key": "senders", "next_page_url": next}}),
             )
         }
         _ if path.starts_with("/v2/Channels/Senders/") => {
-            let (status, body) = one_sender(entered, arrived, path);
-            tell(status, &body)
+            let (status, body) = get_or_change_sender(state, request, path);
+            json_response(status, &body)
         }
-        _ => tell(
+        _ => json_response(
             404,
             &json!({"code": 20404, "message": "not found", "status": 404}),
         ),
@@ -166,21 +168,25 @@ fn tell(entered: &mut Entered, arrived: &Arrived) -> Vec<u8> {
 }
 
 /// Returns a sender, or sets its webhooks. An empty URL removes a webhook.
-fn one_sender(entered: &mut Entered, arrived: &Arrived, path: &str) -> (u16, Value) {
+fn get_or_change_sender(
+    state: &mut ConsoleState,
+    request: &RawRequest,
+    path: &str,
+) -> (u16, Value) {
     let sid = path.rsplit('/').next().unwrap();
-    let mut senders = entered.senders.iter_mut();
+    let mut senders = state.senders.iter_mut();
     let Some(sender) = senders.find(|sender| sender["sid"] == sid) else {
         let body = json!({"code": 20404, "message": "not found", "status": 404});
         return (404, body);
     };
-    if arrived.method == "GET" {
+    if request.method == "GET" {
         return (200, sender.clone());
     }
-    assert_eq!(arrived.header("content-type"), Some("application/json"));
-    let mut body: Value = serde_json::from_slice(&arrived.body).unwrap();
+    assert_eq!(request.header("content-type"), Some("application/json"));
+    let mut body: Value = serde_json::from_slice(&request.body).unwrap();
     let webhook = body["webhook"].take();
-    entered.set.push((sid.to_owned(), webhook.clone()));
-    if entered.stuck.contains(&sid) {
+    state.changes.push((sid.to_owned(), webhook.clone()));
+    if state.unchangeable.contains(&sid) {
         let body = json!({"code": 63100, "message": "invalid", "status": 400});
         return (400, body);
     }
@@ -196,8 +202,8 @@ fn one_sender(entered: &mut Entered, arrived: &Arrived, path: &str) -> (u16, Val
 }
 
 /// Returns the number of the requested page, and the whole query.
-fn page(arrived: &Arrived) -> (usize, &str) {
-    let query = arrived
+fn page(request: &RawRequest) -> (usize, &str) {
+    let query = request
         .target
         .split_once('?')
         .map_or("", |(_, query)| query);
@@ -205,8 +211,8 @@ fn page(arrived: &Arrived) -> (usize, &str) {
     (page.map_or(0, |page| page.parse().unwrap()), query)
 }
 
-fn password(arrived: &Arrived) -> Option<String> {
-    let encoded = arrived.header("authorization")?.strip_prefix("Basic ")?;
+fn login_password(request: &RawRequest) -> Option<String> {
+    let encoded = request.header("authorization")?.strip_prefix("Basic ")?;
     let decoded = base64::engine::general_purpose::STANDARD
         .decode(encoded)
         .ok()?;

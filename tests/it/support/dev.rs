@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Answer, Program, base64_of, wire};
+use super::{HttpResponse, Program, base64_of, wire};
 
 /// Limit for conditions that must become true.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub const ANA: &str = "whatsapp:+15550001111";
 pub const BEN: &str = "+15550004444";
@@ -86,7 +86,7 @@ impl Dev {
         target: &str,
         headers: &[(&str, &str)],
         body: &str,
-    ) -> Answer {
+    ) -> HttpResponse {
         let mut request = format!("{method} {target} HTTP/1.1\r\nConnection: close\r\n");
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
@@ -98,7 +98,7 @@ impl Dev {
             .set_read_timeout(Some(Duration::from_secs(40)))
             .unwrap();
         std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
-        wire::read_answer(&mut stream).expect("the emulator closed without an answer")
+        wire::read_response(&mut stream).expect("the emulator closed without an answer")
     }
 
     /// Key of a protected run.
@@ -152,16 +152,20 @@ impl Dev {
     }
 
     /// Waits for at least `count` exchanges that match.
-    pub fn exchanges_of(&self, count: usize, is_meant: impl Fn(&Value) -> bool) -> Vec<Value> {
-        let patience = Instant::now() + PATIENCE;
+    pub fn wait_for_exchanges(
+        &self,
+        count: usize,
+        is_match: impl Fn(&Value) -> bool,
+    ) -> Vec<Value> {
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         loop {
             let mut exchanges = self.exchanges();
-            exchanges.retain(&is_meant);
+            exchanges.retain(&is_match);
             if exchanges.len() >= count {
                 return exchanges;
             }
             assert!(
-                Instant::now() < patience,
+                Instant::now() < deadline,
                 "fewer than {count} exchanges: {exchanges:#?}"
             );
             std::thread::sleep(Duration::from_millis(5));
@@ -169,7 +173,13 @@ impl Dev {
     }
 
     /// Calls Twilio's REST API with an auth token.
-    pub fn rest(&self, method: &str, path: &str, token: &str, form: &[(&str, &str)]) -> Answer {
+    pub fn rest(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        form: &[(&str, &str)],
+    ) -> HttpResponse {
         let body = form_urlencoded::Serializer::new(String::new())
             .extend_pairs(form)
             .finish();
@@ -184,7 +194,7 @@ impl Dev {
         token: &str,
         content_type: &str,
         body: &str,
-    ) -> Answer {
+    ) -> HttpResponse {
         let login = base64_of(format!("{}:{token}", self.account).as_bytes());
         let headers = [
             ("Host", self.host()),
@@ -197,7 +207,7 @@ impl Dev {
     }
 
     /// Sends a template with quick replies to a user, and returns the SID of the message.
-    pub fn offers(&self, user: &str, text: &str, buttons: &[(&str, &str)]) -> String {
+    pub fn send_quick_replies(&self, user: &str, text: &str, buttons: &[(&str, &str)]) -> String {
         let actions: Vec<Value> = buttons
             .iter()
             .map(|(title, id)| json!({"type": "QUICK_REPLY", "title": title, "id": id}))
@@ -206,19 +216,19 @@ impl Dev {
             "friendly_name": "offer", "language": "en",
             "types": {"twilio/quick-reply": {"body": text, "actions": actions}},
         });
-        let made = self.call(
+        let created = self.call(
             "POST",
             "/v1/Content",
             &self.token,
             "application/json",
             &template.to_string(),
         );
-        assert_eq!(made.status, 201, "{}", made.body);
-        let made: Value = serde_json::from_str(&made.body).unwrap();
+        assert_eq!(created.status, 201, "{}", created.body);
+        let created: Value = serde_json::from_str(&created.body).unwrap();
         let form = [
             ("From", SANDBOX),
             ("To", user),
-            ("ContentSid", made["sid"].as_str().unwrap()),
+            ("ContentSid", created["sid"].as_str().unwrap()),
         ];
         let path = "/2010-04-01/Accounts/{account}/Messages.json";
         let sent = self.rest("POST", path, &self.token, &form);

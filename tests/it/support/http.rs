@@ -10,11 +10,11 @@ use std::time::Duration;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// Longer than anything a test waits for.
-const PATIENCE: Duration = Duration::from_secs(20);
+const IO_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Request as it was read.
 #[derive(Debug, Clone)]
-pub struct Arrived {
+pub struct RawRequest {
     pub method: String,
     /// Path and query.
     pub target: String,
@@ -22,7 +22,7 @@ pub struct Arrived {
     pub body: Vec<u8>,
 }
 
-impl Arrived {
+impl RawRequest {
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
         let (_, value) = headers.find(|(known, _)| known.eq_ignore_ascii_case(name))?;
@@ -43,7 +43,7 @@ impl Arrived {
             }
         }
         let mut words = lines.first()?.split(' ');
-        let mut arrived = Self {
+        let mut request = Self {
             method: words.next()?.to_owned(),
             target: words.next()?.to_owned(),
             headers: lines[1..]
@@ -53,22 +53,25 @@ impl Arrived {
                 .collect(),
             body: Vec::new(),
         };
-        let length = arrived
+        let length = request
             .header("content-length")
             .and_then(|length| length.parse().ok());
-        arrived.body = vec![0; length.unwrap_or(0)];
-        stream.read_exact(&mut arrived.body).ok()?;
-        Some(arrived)
+        request.body = vec![0; length.unwrap_or(0)];
+        stream.read_exact(&mut request.body).ok()?;
+        Some(request)
     }
 
     /// Passes the request on to a listener without TLS, and returns the whole response.
-    pub fn pass(&self, to: SocketAddr) -> Option<Vec<u8>> {
-        let mut stream = TcpStream::connect_timeout(&to, PATIENCE).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    pub fn forward_to(&self, to: SocketAddr) -> Option<Vec<u8>> {
+        let mut stream = TcpStream::connect_timeout(&to, IO_TIMEOUT).ok()?;
+        stream.set_read_timeout(Some(IO_TIMEOUT)).ok()?;
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
         for (name, value) in &self.headers {
-            let hop = ["connection", "content-length"].iter();
-            if !hop.clone().any(|hop| name.eq_ignore_ascii_case(hop)) {
+            let hop_header = ["connection", "content-length"].iter();
+            if !hop_header
+                .clone()
+                .any(|hop_header| name.eq_ignore_ascii_case(hop_header))
+            {
                 head += &format!("{name}: {value}\r\n");
             }
         }
@@ -78,14 +81,14 @@ impl Arrived {
         );
         stream.write_all(head.as_bytes()).ok()?;
         stream.write_all(&self.body).ok()?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).ok()?;
-        Some(answer)
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).ok()?;
+        Some(response)
     }
 }
 
 /// Response after which the connection is closed.
-pub fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
+pub fn http_response(status: u16, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
     let headers: String = headers
         .iter()
         .map(|(name, value)| format!("{name}: {value}\r\n"))
@@ -107,19 +110,19 @@ pub struct Listener {
 impl Listener {
     pub fn start(
         tls: Option<Arc<ServerConfig>>,
-        answer: impl Fn(Arrived) -> Vec<u8> + Send + Sync + 'static,
+        respond: impl Fn(RawRequest) -> Vec<u8> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let stopped = Arc::new(AtomicBool::new(false));
-        let (stop, answer) = (stopped.clone(), Arc::new(answer));
+        let (stop, respond) = (stopped.clone(), Arc::new(respond));
         let accepting = std::thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
                 if stop.load(Ordering::Acquire) {
                     return;
                 }
-                let (tls, answer) = (tls.clone(), answer.clone());
-                std::thread::spawn(move || serve(stream, tls, &*answer));
+                let (tls, respond) = (tls.clone(), respond.clone());
+                std::thread::spawn(move || serve(stream, tls, &*respond));
             }
         });
         Self {
@@ -140,26 +143,30 @@ impl Drop for Listener {
     }
 }
 
-fn serve(stream: TcpStream, tls: Option<Arc<ServerConfig>>, answer: impl Fn(Arrived) -> Vec<u8>) {
-    let patience = Some(PATIENCE);
-    if stream.set_read_timeout(patience).is_err() || stream.set_write_timeout(patience).is_err() {
+fn serve(
+    stream: TcpStream,
+    tls: Option<Arc<ServerConfig>>,
+    respond: impl Fn(RawRequest) -> Vec<u8>,
+) {
+    let timeout = Some(IO_TIMEOUT);
+    if stream.set_read_timeout(timeout).is_err() || stream.set_write_timeout(timeout).is_err() {
         return;
     }
     match tls {
-        None => exchange(stream, answer),
+        None => exchange(stream, respond),
         Some(config) => {
             let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), stream);
-            exchange(&mut stream, answer);
+            exchange(&mut stream, respond);
             stream.conn.send_close_notify();
             let _ = stream.flush();
         }
     }
 }
 
-fn exchange(mut stream: impl Read + Write, answer: impl Fn(Arrived) -> Vec<u8>) {
-    if let Some(arrived) = Arrived::read(&mut stream) {
+fn exchange(mut stream: impl Read + Write, respond: impl Fn(RawRequest) -> Vec<u8>) {
+    if let Some(request) = RawRequest::read(&mut stream) {
         // The client may have closed the connection.
-        let _ = stream.write_all(&answer(arrived));
+        let _ = stream.write_all(&respond(request));
         let _ = stream.flush();
     }
 }

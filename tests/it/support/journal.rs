@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 
 /// Database file, read independently of the server.
-pub struct Journal {
+pub struct JournalFile {
     file: PathBuf,
     db: Connection,
 }
@@ -38,7 +38,7 @@ const REPLIES: [&str; 7] = [
     "suppressed",
 ];
 
-impl Journal {
+impl JournalFile {
     /// Opens the file read-only, so that the next server finds it as the crash left it.
     pub fn read(file: &Path) -> Self {
         let db = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
@@ -74,8 +74,8 @@ impl Journal {
     }
 
     /// Waits until no message and no reply is open. A held reply is not open.
-    pub fn drained(&self) -> BTreeMap<String, Entry> {
-        let patience = Instant::now() + Duration::from_mins(1);
+    pub fn wait_until_drained(&self) -> BTreeMap<String, Entry> {
+        let deadline = Instant::now() + Duration::from_mins(1);
         loop {
             let open: i64 = self
                 .db
@@ -89,7 +89,7 @@ impl Journal {
                 return self.entries();
             }
             assert!(
-                Instant::now() < patience,
+                Instant::now() < deadline,
                 "{open} stay open: {:?}",
                 self.entries()
             );
@@ -99,7 +99,7 @@ impl Journal {
 
     /// Asserts that every page and every index is intact.
     #[track_caller]
-    pub fn is_whole(&self) {
+    pub fn assert_intact(&self) {
         let found: String = self
             .db
             .query_row("PRAGMA integrity_check", [], |row| row.get(0))
@@ -108,7 +108,10 @@ impl Journal {
     }
 
     /// Returns the first of these messages that is not stored.
-    pub fn lacks<'a>(&self, sids: impl IntoIterator<Item = &'a String>) -> Option<&'a String> {
+    pub fn find_missing<'a>(
+        &self,
+        sids: impl IntoIterator<Item = &'a String>,
+    ) -> Option<&'a String> {
         let mut statement = self
             .db
             .prepare("SELECT EXISTS (SELECT 1 FROM inbound WHERE sid = ?1)")
@@ -116,8 +119,8 @@ impl Journal {
         sids.into_iter().find(|sid| {
             let digits = u128::from_str_radix(&sid[2..], 16).unwrap();
             let key = [&b"S"[..], &digits.to_be_bytes()].concat();
-            let kept: bool = statement.query_row([key], |row| row.get(0)).unwrap();
-            !kept
+            let is_stored: bool = statement.query_row([key], |row| row.get(0)).unwrap();
+            !is_stored
         })
     }
 }

@@ -8,17 +8,17 @@ pub mod console;
 mod dev;
 pub mod http;
 mod journal;
-mod kept;
 pub mod markdown;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod program;
 pub mod proxy;
+mod raw_server;
 mod request;
-mod scripted;
+mod scripted_server;
 pub mod server;
 pub mod session;
-mod storage;
+mod temp_store;
 pub mod twilio;
 #[cfg(feature = "failpoints")]
 pub mod wal;
@@ -33,16 +33,18 @@ pub use app::{TestApp, sources};
 pub use browser::Browser;
 pub use command::replyhook;
 pub use dev::{ANA, BEN, Dev, NUMBER, SANDBOX};
-pub use journal::Journal;
-pub use kept::{Kept, json_lines};
+pub use journal::JournalFile;
 pub use program::Program;
+pub use raw_server::{RawServer, ResponseEnd};
 use replyhook::Timestamp;
 use replyhook::store::OpenWindow;
-pub use request::{Answer, Webhook, base64_decoded, base64_of};
-pub use scripted::{Asked, Scripted};
+pub use request::{HttpResponse, Webhook, base64_decoded, base64_of};
+pub use scripted_server::{RecordedRequest, ScriptedServer};
 pub use server::{Server, silent_port};
-pub use storage::{End, Storage};
-pub use twilio::{Answered, Attempt, By, Delivery, FakeTwilio, Fault, Policy, Post, Shown};
+pub use temp_store::{TempStore, json_lines};
+pub use twilio::{
+    Attempt, Delivery, FakeTwilio, Fault, PhoneMessage, Policy, Post, PostOutcome, SentVia,
+};
 
 pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 pub const OTHER_TOKEN: &str = "fedcba9876543210fedcba9876543210";
@@ -51,14 +53,14 @@ pub const ACCOUNT: &str = "AC00000000000000000000000000000001";
 pub const EMPTY: &str = r#"<?xml version="1.0" encoding="UTF-8"?><Response/>"#;
 
 /// TwiML with one message, whose text must not contain special characters.
-pub fn says(text: &str) -> String {
+pub fn twiml_message(text: &str) -> String {
     format!(
         r#"<?xml version="1.0" encoding="UTF-8"?><Response><Message>{text}</Message></Response>"#
     )
 }
 
 /// Reports a test that was left out. Writes to stderr directly, because the harness hides the output of passing tests.
-pub fn left_out(what: &str) {
+pub fn report_skipped(what: &str) {
     let _ = writeln!(
         std::io::stderr(),
         "left out: {what} (./scripts/test brings what it needs)"
@@ -67,9 +69,9 @@ pub fn left_out(what: &str) {
 
 /// Reports a test that was left out because a program is missing. Panics if `scripts/test` has found that program.
 #[track_caller]
-pub fn missing(what: &str) {
+pub fn report_missing(what: &str) {
     assert_eq!(installed("REPLYHOOK_TEST_FAULTS"), None, "missing: {what}");
-    left_out(what);
+    report_skipped(what);
 }
 
 /// Value of the variable in which `scripts/test` passes an installed program, if it is set.

@@ -69,8 +69,8 @@ impl TestDatabase {
     }
 
     pub fn url_at(&self, host: &str, port: u16) -> Secret {
-        let given = server().unwrap();
-        let (scheme, rest) = given.split_once("://").unwrap();
+        let url = server().unwrap();
+        let (scheme, rest) = url.split_once("://").unwrap();
         let user = rest.split_once('@').map_or("", |(user, _)| user);
         Secret::new(format!("{scheme}://{user}@{host}:{port}/{}", self.name))
     }
@@ -125,9 +125,9 @@ impl TestDatabase {
 
 /// State of a proxy between a store and its database server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum ProxyState {
     Open,
-    /// Delays each piece by this number of milliseconds, in both directions.
+    /// Delays each chunk by this number of milliseconds, in both directions.
     Slow(u64),
     /// Accepts connections and bytes, and returns nothing.
     Silent,
@@ -138,8 +138,8 @@ pub enum Way {
 /// Proxy to the database server that a test opens and closes.
 pub struct Proxy {
     pub port: u16,
-    way: watch::Sender<Way>,
-    /// Read-locked by each connection while it passes bytes on.
+    state: watch::Sender<ProxyState>,
+    /// Read-locked by each connection while it forwards bytes.
     passing: Arc<RwLock<()>>,
 }
 
@@ -147,7 +147,7 @@ impl Proxy {
     pub async fn to(database: &TestDatabase) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (way, state) = watch::channel(Way::Open);
+        let (state, receiver) = watch::channel(ProxyState::Open);
         let passing = Arc::new(RwLock::new(()));
         let shared = passing.clone();
         let server = (
@@ -156,54 +156,60 @@ impl Proxy {
         );
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (server, state, passing) = (server.clone(), state.clone(), shared.clone());
-                tokio::spawn(pass(client, server, state, passing));
+                let (server, receiver, passing) =
+                    (server.clone(), receiver.clone(), shared.clone());
+                tokio::spawn(forward(client, server, receiver, passing));
             }
         });
-        Self { port, way, passing }
+        Self {
+            port,
+            state,
+            passing,
+        }
     }
 
-    /// Sets the state, and waits until connections have stopped passing on bytes that it forbids.
-    pub async fn set(&self, way: Way) {
-        self.way.send_replace(way);
-        if !way.carries() {
-            let _nobody = self.passing.write().await;
+    /// Sets the state, and waits until connections have stopped forwarding bytes that it forbids.
+    pub async fn set(&self, state: ProxyState) {
+        self.state.send_replace(state);
+        if !state.forwards() {
+            // Each connection holds the read lock while it forwards, so this waits for all of them.
+            let _exclusive = self.passing.write().await;
         }
     }
 }
 
-async fn pass(
+async fn forward(
     mut client: TcpStream,
     server: (String, u16),
-    mut way: watch::Receiver<Way>,
+    mut state: watch::Receiver<ProxyState>,
     passing: Arc<RwLock<()>>,
 ) {
     let mut upstream = TcpStream::connect(server).await.unwrap();
     loop {
-        let passes = passing.read().await;
-        let now = *way.borrow_and_update();
-        if now.carries() {
+        let forwarding = passing.read().await;
+        let now = *state.borrow_and_update();
+        if now.forwards() {
             tokio::select! {
-                changed = way.changed() => if changed.is_err() { return },
-                () = carry(&mut client, &mut upstream, now) => return,
+                changed = state.changed() => if changed.is_err() { return },
+                () = copy_both_ways(&mut client, &mut upstream, now) => return,
             }
             continue;
         }
-        drop(passes);
-        if now == Way::Closed || way.changed().await.is_err() {
+        drop(forwarding);
+        if now == ProxyState::Closed || state.changed().await.is_err() {
             return;
         }
     }
 }
 
-impl Way {
-    fn carries(self) -> bool {
+impl ProxyState {
+    fn forwards(self) -> bool {
         matches!(self, Self::Open | Self::Slow(_))
     }
 }
 
-async fn carry(client: &mut TcpStream, server: &mut TcpStream, way: Way) {
-    let Way::Slow(millis) = way else {
+async fn copy_both_ways(client: &mut TcpStream, server: &mut TcpStream, state: ProxyState) {
+    let ProxyState::Slow(millis) = state else {
         let _ = copy_bidirectional(client, server).await;
         return;
     };
@@ -211,20 +217,20 @@ async fn carry(client: &mut TcpStream, server: &mut TcpStream, way: Way) {
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = server.split();
     tokio::select! {
-        () = each_piece(&mut from_client, &mut to_server, pause) => {}
-        () = each_piece(&mut from_server, &mut to_client, pause) => {}
+        () = copy_delayed(&mut from_client, &mut to_server, pause) => {}
+        () = copy_delayed(&mut from_server, &mut to_client, pause) => {}
     }
 }
 
-async fn each_piece(
+async fn copy_delayed(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     pause: Duration,
 ) {
-    let mut piece = vec![0; 16 * 1024];
-    while let Ok(length @ 1..) = from.read(&mut piece).await {
+    let mut chunk = vec![0; 16 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut chunk).await {
         tokio::time::sleep(pause).await;
-        if to.write_all(&piece[..length]).await.is_err() {
+        if to.write_all(&chunk[..length]).await.is_err() {
             return;
         }
     }

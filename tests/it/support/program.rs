@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 
 /// Limit for conditions that must become true.
-const PATIENCE: Duration = Duration::from_mins(1);
+const WAIT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Child process whose output is read continuously. It is killed on drop.
 pub struct Program {
@@ -17,7 +17,7 @@ pub struct Program {
 
 #[derive(Default)]
 struct Lines {
-    said: Mutex<Vec<String>>,
+    output: Mutex<Vec<String>>,
     more: Condvar,
 }
 
@@ -47,43 +47,43 @@ impl Program {
     }
 
     /// Sends a signal, waits until the process exits, and returns its exit code.
-    pub fn ends_by(&mut self, signal: Signal) -> Option<i32> {
+    pub fn signal_and_wait(&mut self, signal: Signal) -> Option<i32> {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
         self.child.wait().unwrap().code()
     }
 
     /// Writes a line to the program's stdin.
-    pub fn tell(&mut self, line: &str) {
+    pub fn write_line(&mut self, line: &str) {
         writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
     }
 
     /// Waits until `find` returns a value for a line of the output, and returns that.
     pub fn wait_for<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
-        let mut said = self.lines.said.lock().unwrap();
+        let mut lines = self.lines.output.lock().unwrap();
         loop {
-            if let Some(found) = said.iter().find_map(|line| find(line)) {
+            if let Some(found) = lines.iter().find_map(|line| find(line)) {
                 return found;
             }
-            let (guard, timeout) = self.lines.more.wait_timeout(said, PATIENCE).unwrap();
+            let (guard, timeout) = self.lines.more.wait_timeout(lines, WAIT_TIMEOUT).unwrap();
             assert!(
                 !timeout.timed_out(),
                 "no {what} in the output:\n{}",
                 guard.join("\n")
             );
-            said = guard;
+            lines = guard;
         }
     }
 
     /// Output so far, of stdout and stderr.
-    pub fn said(&self) -> String {
-        self.lines.said.lock().unwrap().join("\n")
+    pub fn output(&self) -> String {
+        self.lines.output.lock().unwrap().join("\n")
     }
 }
 
 impl Lines {
     fn read(&self, from: impl std::io::Read) {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
-            self.said.lock().unwrap().push(line);
+            self.output.lock().unwrap().push(line);
             self.more.notify_all();
         }
     }

@@ -185,13 +185,13 @@ impl Webhook {
 
 /// HTTP response.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct HttpResponse {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: String,
 }
 
-impl Answer {
+impl HttpResponse {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
@@ -206,7 +206,7 @@ impl Answer {
 
     /// Asserts that the response is a short rejection in plain text, and returns it.
     #[track_caller]
-    pub fn rejected(&self, status: u16) -> &str {
+    pub fn assert_rejected(&self, status: u16) -> &str {
         assert_eq!(self.status, status, "{}", self.body);
         assert_eq!(
             self.header("content-type"),

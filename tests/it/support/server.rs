@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpSocket;
 
-use super::{Answer, ORIGIN, TOKEN, Webhook, wire};
+use super::{HttpResponse, ORIGIN, TOKEN, Webhook, wire};
 
 /// Running `replyhook serve`, on free ports. It is killed on drop.
 pub struct Server {
@@ -114,16 +114,16 @@ impl Server {
         self.log.lines.lock().unwrap().join("\n")
     }
 
-    pub fn send(&self, webhook: &Webhook) -> Answer {
+    pub fn send(&self, webhook: &Webhook) -> HttpResponse {
         self.exchange(&webhook.raw(ORIGIN))
             .expect("the server closed without an answer")
     }
 
-    pub fn exchange(&self, bytes: &[u8]) -> Option<Answer> {
+    pub fn exchange(&self, bytes: &[u8]) -> Option<HttpResponse> {
         wire::exchange(self.public, bytes)
     }
 
-    pub fn get(&self, path: &str) -> Answer {
+    pub fn get(&self, path: &str) -> HttpResponse {
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         wire::exchange(self.private, request.as_bytes())
@@ -142,10 +142,10 @@ impl Server {
 
     /// Waits until a metric's series has at least this value.
     pub fn wait_until(&self, series: &str, least: f64) {
-        let patience = std::time::Instant::now() + Duration::from_secs(30);
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
         while self.metric(series) < least {
             assert!(
-                std::time::Instant::now() < patience,
+                std::time::Instant::now() < deadline,
                 "{series} stays below {least}"
             );
         }
@@ -179,13 +179,13 @@ impl Server {
 
     /// Waits until the process exits, and returns its status and its whole log.
     pub fn wait(mut self) -> (ExitStatus, String) {
-        let patience = std::time::Instant::now() + Duration::from_mins(1);
+        let deadline = std::time::Instant::now() + Duration::from_mins(1);
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
             let log = self.log();
-            assert!(std::time::Instant::now() < patience, "no exit:\n{log}");
+            assert!(std::time::Instant::now() < deadline, "no exit:\n{log}");
             std::thread::sleep(Duration::from_millis(2));
         };
         self.reader.take().unwrap().join().unwrap();

@@ -15,7 +15,7 @@ use super::markdown::Block;
 use super::server::reserve_port;
 
 /// Longer than any command of a page takes.
-const PATIENCE: Duration = Duration::from_mins(1);
+const WAIT_TIMEOUT: Duration = Duration::from_mins(1);
 /// Ports in pages: those of the server, the emulator, the private listener, and another bot.
 const PORTS: [u16; 4] = [8080, 8081, 9090, 3000];
 /// Output that shows that a server is ready.
@@ -76,14 +76,14 @@ impl Session {
     }
 
     /// Writes a TOML block to the session's folder, if its first line is the name of a file.
-    pub fn keep(&self, block: &Block) {
+    pub fn write_file(&self, block: &Block) {
         let name = block
             .text
             .lines()
             .next()
             .and_then(|line| line.strip_prefix("# "));
         if let Some(name) = name.filter(|name| block.kind == "toml" && !name.contains([' ', '/'])) {
-            std::fs::write(self.folder.path().join(name), self.inward(&block.text)).unwrap();
+            std::fs::write(self.folder.path().join(name), self.to_local(&block.text)).unwrap();
         }
     }
 
@@ -91,7 +91,7 @@ impl Session {
     ///
     /// # Errors
     /// Description of the difference.
-    pub fn follow(&mut self, block: &Block) -> Result<(), String> {
+    pub fn run_block(&mut self, block: &Block) -> Result<(), String> {
         let mut commands = Vec::new();
         for line in block.text.lines() {
             match (line.strip_prefix("$ "), commands.last_mut()) {
@@ -101,38 +101,39 @@ impl Session {
             }
         }
         for (command, shown) in commands {
-            self.run(command, trimmed(&shown))?;
+            self.run_command(command, trimmed(&shown))?;
         }
         Ok(())
     }
 
-    fn run(&mut self, command: &str, shown: &[&str]) -> Result<(), String> {
-        let typed = self.copied(&self.inward(command))?;
+    fn run_command(&mut self, command: &str, shown: &[&str]) -> Result<(), String> {
+        let typed = self.fill_ellipsis(&self.to_local(command))?;
         if let Some(typed) = typed.strip_suffix('&') {
             let is_ready = |lines: &[&str], log: &str| {
                 let written = lines.concat() + log;
                 READY.iter().any(|ready| written.contains(ready))
             };
-            self.beside(typed, shown, is_ready)?;
+            self.run_in_background(typed, shown, is_ready)?;
             return Ok(());
         }
-        if serves(command) {
+        if is_server(command) {
             // A server does not exit by itself, so compare the beginning of its output.
-            let job = self.beside(&typed, shown, |lines, _| lines.len() >= shown.len())?;
+            let job =
+                self.run_in_background(&typed, shown, |lines, _| lines.len() >= shown.len())?;
             let _ = kill_process_group(job, Signal::TERM);
-            self.typed(&format!("wait {}", job.as_raw_nonzero()));
+            self.run_to_exit(&format!("wait {}", job.as_raw_nonzero()));
             return Ok(());
         }
-        let printed = self.typed(&typed);
+        let printed = self.run_to_exit(&typed);
         let printed: Vec<_> = printed.iter().map(String::as_str).collect();
-        if fits(shown, trimmed(&printed)) {
+        if matches_page(shown, trimmed(&printed)) {
             return Ok(());
         }
         Err(difference(command, shown, &printed))
     }
 
     /// Replaces a command that contains `…` with the matching line of a job's output, which a reader would copy.
-    fn copied(&self, command: &str) -> Result<String, String> {
+    fn fill_ellipsis(&self, command: &str) -> Result<String, String> {
         let command = command.replace("HX…", TEMPLATE);
         if !command.contains('…') {
             return Ok(command);
@@ -142,7 +143,7 @@ impl Session {
             let printed = printed.unwrap_or_default();
             let mut lines = printed.lines().map(str::trim);
             lines
-                .find(|line| line_fits(&command, line))
+                .find(|line| line_matches_page(&command, line))
                 .map(str::to_owned)
         };
         let mut jobs = 0..self.jobs.len();
@@ -151,54 +152,56 @@ impl Session {
     }
 
     /// Runs a command until it exits, and returns its output.
-    fn typed(&mut self, command: &str) -> Vec<String> {
+    fn run_to_exit(&mut self, command: &str) -> Vec<String> {
         // `$?` is the exit code of the command before. Empty input, so that a command does not read the ones after it.
         let line =
             format!("(exit $status); {{ {command}\n}} </dev/null; status=$?; echo; echo '{END}'");
         writeln!(self.input, "{line}").unwrap();
         let mut printed = Vec::new();
         loop {
-            let line = self.output.recv_timeout(PATIENCE);
+            let line = self.output.recv_timeout(WAIT_TIMEOUT);
             let line = line.unwrap_or_else(|_| panic!("{command}: no end after {printed:#?}"));
             if line == END {
                 return printed;
             }
-            printed.push(self.outward(&line));
+            printed.push(self.to_page(&line));
         }
     }
 
     /// Starts a background job, waits until it has printed enough, and compares the beginning with the page.
-    fn beside(
+    fn run_in_background(
         &mut self,
         command: &str,
         shown: &[&str],
         is_enough: impl Fn(&[&str], &str) -> bool,
     ) -> Result<Pid, String> {
         let name = format!("job-{}", self.jobs.len());
-        let told = self.typed(&format!("{{ {command}\n}} >{name} 2>{name}.log & echo $!"));
-        let job = told[0].parse().unwrap();
+        let printed = self.run_to_exit(&format!("{{ {command}\n}} >{name} 2>{name}.log & echo $!"));
+        let job = printed[0].parse().unwrap();
         let job = Pid::from_raw(job).unwrap();
         self.jobs.push(job);
-        let patience = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         loop {
             let read = |name: &str| {
                 let written = std::fs::read_to_string(self.folder.path().join(name));
-                self.outward(&written.unwrap_or_default())
+                self.to_page(&written.unwrap_or_default())
             };
             // The log goes to stderr. Pages do not show it.
             let (written, log) = (read(&name), read(&format!("{name}.log")));
-            let whole = written.rsplit_once('\n').map_or("", |(whole, _)| whole);
-            let lines: Vec<_> = whole.lines().collect();
+            let complete = written
+                .rsplit_once('\n')
+                .map_or("", |(complete, _)| complete);
+            let lines: Vec<_> = complete.lines().collect();
             let lines = trimmed(&lines);
             if is_enough(lines, &log) {
                 let begins = &lines[..shown.len().min(lines.len())];
-                return if fits(shown, begins) {
+                return if matches_page(shown, begins) {
                     Ok(job)
                 } else {
                     Err(difference(command, shown, begins))
                 };
             }
-            if Instant::now() > patience {
+            if Instant::now() > deadline {
                 return Err(difference(command, shown, lines));
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -206,7 +209,7 @@ impl Session {
     }
 
     /// Converts a page's text to what runs here: with reserved ports, and without cargo.
-    fn inward(&self, text: &str) -> String {
+    fn to_local(&self, text: &str) -> String {
         let mut text = text.replace("cargo run -- ", "replyhook ").replace(
             "replyhook dev",
             "replyhook dev --port :8080 --emulator-port :8081",
@@ -220,7 +223,7 @@ impl Session {
         text.replace("port :", "port ")
     }
 
-    fn outward(&self, text: &str) -> String {
+    fn to_page(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for (shown, port) in PORTS.iter().zip(&self.ports) {
             let port = port.local_addr().unwrap().port();
@@ -248,7 +251,7 @@ pub fn example(name: &str) -> PathBuf {
 }
 
 /// Returns true if a command runs until it is killed.
-fn serves(command: &str) -> bool {
+fn is_server(command: &str) -> bool {
     let mut words = command.split(' ').skip_while(|word| word.contains('='));
     let first: Vec<_> = words.by_ref().take(4).collect();
     matches!(
@@ -265,17 +268,19 @@ fn trimmed<'a, 't>(lines: &'a [&'t str]) -> &'a [&'t str] {
 }
 
 /// Compares output with the lines of a page. `…` stands for any part of a line, or alone for any number of lines.
-fn fits(shown: &[&str], printed: &[&str]) -> bool {
+fn matches_page(shown: &[&str], printed: &[&str]) -> bool {
     match shown {
         [] => printed.is_empty(),
-        ["…", rest @ ..] => (0..=printed.len()).any(|skipped| fits(rest, &printed[skipped..])),
-        [first, rest @ ..] => printed
-            .split_first()
-            .is_some_and(|(line, further)| line_fits(first, line) && fits(rest, further)),
+        ["…", rest @ ..] => {
+            (0..=printed.len()).any(|skipped| matches_page(rest, &printed[skipped..]))
+        }
+        [first, rest @ ..] => printed.split_first().is_some_and(|(line, further)| {
+            line_matches_page(first, line) && matches_page(rest, further)
+        }),
     }
 }
 
-fn line_fits(shown: &str, printed: &str) -> bool {
+fn line_matches_page(shown: &str, printed: &str) -> bool {
     let (shown, printed) = (shown.trim_end(), printed.trim_end());
     let Some((begin, rest)) = shown.split_once('…') else {
         return shown == printed;
@@ -287,7 +292,8 @@ fn line_fits(shown: &str, printed: &str) -> bool {
         .char_indices()
         .map(|(at, _)| at)
         .chain([printed.len()]);
-    ends.into_iter().any(|at| line_fits(rest, &printed[at..]))
+    ends.into_iter()
+        .any(|at| line_matches_page(rest, &printed[at..]))
 }
 
 fn difference(command: &str, shown: &[&str], printed: &[&str]) -> String {
@@ -297,11 +303,11 @@ fn difference(command: &str, shown: &[&str], printed: &[&str]) -> String {
 
 #[test]
 fn output_comparison_ignores_only_ellipsis() {
-    assert!(fits(
+    assert!(matches_page(
         &["200 … ms", "…", "end"],
         &["200 text 7 ms", "a", "b", "end"]
     ));
-    assert!(fits(&["…"], &[]));
+    assert!(matches_page(&["…"], &[]));
     for (shown, printed) in [
         (&["200 … ms"][..], &["403 text 7 ms"][..]),
         (&["200 … ms"], &["200 text 7 s"]),
@@ -310,6 +316,6 @@ fn output_comparison_ignores_only_ellipsis() {
         (&[], &["a"]),
         (&["…", "end"], &["a"]),
     ] {
-        assert!(!fits(shown, printed), "{shown:?} {printed:?}");
+        assert!(!matches_page(shown, printed), "{shown:?} {printed:?}");
     }
 }

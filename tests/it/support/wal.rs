@@ -19,7 +19,7 @@ pub struct Frames {
 }
 
 /// Path of the database with `suffix` appended, such as `-wal`.
-pub fn beside(database: &Path, suffix: &str) -> PathBuf {
+pub fn path_with_suffix(database: &Path, suffix: &str) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -27,7 +27,7 @@ pub fn beside(database: &Path, suffix: &str) -> PathBuf {
 
 /// Length of the log, read without opening it.
 pub fn bytes(database: &Path) -> u64 {
-    let metadata = beside(database, "-wal").metadata();
+    let metadata = path_with_suffix(database, "-wal").metadata();
     metadata.map_or(0, |metadata| metadata.len())
 }
 
@@ -49,14 +49,14 @@ pub fn fill_log(database: &Path) {
 /// Salts of the current log. They change when the log starts from the beginning.
 pub fn salts(database: &Path) -> [u8; 8] {
     let mut header = [0; 24];
-    let mut log = std::fs::File::open(beside(database, "-wal")).unwrap();
+    let mut log = std::fs::File::open(path_with_suffix(database, "-wal")).unwrap();
     std::io::Read::read_exact(&mut log, &mut header).unwrap();
     header[16..].try_into().unwrap()
 }
 
 /// Number of transactions that were committed since the log started.
 pub fn commits(database: &Path) -> usize {
-    let log = std::fs::read(beside(database, "-wal")).unwrap();
+    let log = std::fs::read(path_with_suffix(database, "-wal")).unwrap();
     let page = usize::try_from(word(&log, 8)).unwrap();
     let salts = &log[16..24];
     let frames = log[HEADER..].chunks_exact(FRAME_HEADER + page);
@@ -65,7 +65,7 @@ pub fn commits(database: &Path) -> usize {
 }
 
 pub fn frames(database: &Path) -> Frames {
-    let log = std::fs::read(beside(database, "-wal")).unwrap();
+    let log = std::fs::read(path_with_suffix(database, "-wal")).unwrap();
     let mut frames = Frames {
         committed: 0,
         torn: 0,
@@ -102,8 +102,8 @@ pub fn last_copied(database: &Path) -> SystemTime {
 /// `before` is the time of the last write to the database before that server started. A recovery leaves the index in
 /// the state of an interrupted checkpoint, but does not write to the database. Call this only while no connection of
 /// this process is open: closing the file releases their locks.
-pub fn checkpoint_was_cut(database: &Path, before: SystemTime) -> bool {
-    let index = std::fs::read(beside(database, "-shm")).unwrap();
+pub fn was_checkpoint_interrupted(database: &Path, before: SystemTime) -> bool {
+    let index = std::fs::read(path_with_suffix(database, "-shm")).unwrap();
     let number = |at: usize| u32::from_ne_bytes(index[at..at + 4].try_into().unwrap());
     last_copied(database) > before && number(ATTEMPTED) > number(BACKFILLED)
 }

@@ -6,24 +6,24 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-use super::Answer;
+use super::HttpResponse;
 
 /// Longer than any timeout that a test sets.
-const PATIENCE: Duration = Duration::from_secs(20);
+const IO_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let stream = TcpStream::connect_timeout(&address, IO_TIMEOUT).unwrap();
+    stream.set_read_timeout(Some(IO_TIMEOUT)).unwrap();
+    stream.set_write_timeout(Some(IO_TIMEOUT)).unwrap();
     stream
 }
 
 /// Sends bytes on a new connection, and reads one response.
-pub fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
+pub fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<HttpResponse> {
     let mut stream = connect(address);
     // The server may have responded and closed before it has read everything.
     let _ = stream.write_all(bytes);
-    read_answer(&mut stream)
+    read_response(&mut stream)
 }
 
 /// Reads the head of a response. Returns `None` if the connection is closed without one.
@@ -40,7 +40,7 @@ pub fn read_head(stream: &mut TcpStream) -> Option<String> {
 }
 
 /// Reads one response. Returns `None` if the connection is closed without one.
-pub fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
+pub fn read_response(stream: &mut TcpStream) -> Option<HttpResponse> {
     let head = read_head(stream)?;
     let mut lines = head.lines();
     let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
@@ -57,14 +57,14 @@ pub fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
         .unwrap_or(0);
     let mut body = vec![0; length];
     stream.read_exact(&mut body).ok()?;
-    Some(Answer {
+    Some(HttpResponse {
         status,
         headers,
         body: String::from_utf8_lossy(&body).into_owned(),
     })
 }
 
-/// Waits until the peer closes the connection. Returns false if it is still open after `PATIENCE`.
+/// Waits until the peer closes the connection. Returns false if it is still open after `IO_TIMEOUT`.
 pub fn is_closed(stream: &mut TcpStream) -> bool {
     let mut rest = Vec::new();
     match stream.read_to_end(&mut rest) {

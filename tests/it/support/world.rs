@@ -12,7 +12,9 @@ use serde_json::Value;
 
 #[cfg(feature = "postgres")]
 use super::postgres::TestDatabase;
-use super::{Delivery, FakeTwilio, Journal, Policy, Server, Shown, Webhook, json_lines, replyhook};
+use super::{
+    Delivery, FakeTwilio, JournalFile, PhoneMessage, Policy, Server, Webhook, json_lines, replyhook,
+};
 
 pub const USER: &str = "whatsapp:+15550001111";
 const SIGABRT: i32 = 6;
@@ -94,20 +96,20 @@ impl World {
     }
 
     /// Reads the journal of an SQLite file.
-    pub fn journal(&self) -> Journal {
+    pub fn journal(&self) -> JournalFile {
         let Database::File(folder) = &self.database else {
             panic!("the database is not a file");
         };
-        Journal::read(&file_in(folder))
+        JournalFile::read(&file_in(folder))
     }
 
     /// Waits until no message and no reply is open. A held reply is not open.
-    fn drained(&self) {
+    fn wait_until_drained(&self) {
         if let Database::File(_) = self.database {
-            self.journal().drained();
+            self.journal().wait_until_drained();
             return;
         }
-        let patience = Instant::now() + Duration::from_mins(1);
+        let deadline = Instant::now() + Duration::from_mins(1);
         loop {
             let list = ["messages", "list", "--json"];
             let (_, rows, error) = replyhook(&list, &self.env_with(""), "");
@@ -119,7 +121,7 @@ impl World {
             if !rows.is_empty() && !json_lines(&rows).iter().any(is_open) {
                 return;
             }
-            assert!(Instant::now() < patience, "{rows}{error}");
+            assert!(Instant::now() < deadline, "{rows}{error}");
         }
     }
 }
@@ -142,7 +144,7 @@ fn bot() -> Command {
 }
 
 #[track_caller]
-pub fn has_crashed(server: Server) {
+pub fn assert_crashed(server: Server) {
     let (status, log) = server.wait();
     assert_eq!(status.signal(), Some(SIGABRT), "{status}\n{log}");
 }
@@ -172,16 +174,16 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Waits until the current server crashes, and starts the next one. Does nothing if it is the last one.
-    pub fn revive(&self) {
+    pub fn restart_after_crash(&self) {
         let Some(point) = self.points.lock().unwrap().pop() else {
             return;
         };
         let mut current = self.current.lock().unwrap();
-        has_crashed(current.take().unwrap());
+        assert_crashed(current.take().unwrap());
         *current = Some(self.world.start(point));
     }
 
-    pub fn has_met_all(&self) -> bool {
+    pub fn has_used_all_points(&self) -> bool {
         self.points.lock().unwrap().is_empty()
     }
 
@@ -190,7 +192,7 @@ impl<'a> Supervisor<'a> {
         let is_first = Cell::new(true);
         let server = || {
             if !is_first.replace(false) {
-                self.revive();
+                self.restart_after_crash();
             }
             Some(self.address())
         };
@@ -200,11 +202,11 @@ impl<'a> Supervisor<'a> {
     /// Waits for the remaining crashes, and until the last server has no open message.
     ///
     /// Returns the messages on the user's phone, and the number of held ones.
-    pub fn settled(&self) -> (Vec<Shown>, u64) {
-        while !self.has_met_all() {
-            self.revive();
+    pub fn wait_until_settled(&self) -> (Vec<PhoneMessage>, u64) {
+        while !self.has_used_all_points() {
+            self.restart_after_crash();
         }
-        self.world.drained();
+        self.world.wait_until_drained();
         let current = self.current.lock().unwrap();
         let server = current.as_ref().unwrap();
         // On a busy disk a readiness check may time out.

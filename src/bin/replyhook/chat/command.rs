@@ -3,11 +3,11 @@
 /// A parsed line.
 #[derive(Debug, PartialEq)]
 pub(super) enum Line {
-    Nothing,
+    Empty,
     Quit,
     Command(ChatCommand),
     /// An invalid command, with the correct form.
-    Wrong(String),
+    Invalid(String),
 }
 
 #[derive(Debug, PartialEq)]
@@ -58,7 +58,7 @@ pub(super) const HELP: &str = "\
 pub(super) fn parse(line: &str) -> Line {
     let line = line.trim_end_matches(['\r', '\n']);
     if line.trim().is_empty() {
-        return Line::Nothing;
+        return Line::Empty;
     }
     let Some(command) = line.strip_prefix('/') else {
         return Line::Command(ChatCommand::Say(line.to_owned()));
@@ -69,7 +69,7 @@ pub(super) fn parse(line: &str) -> Line {
     }
     let (name, rest) = command.split_once(' ').unwrap_or((command, ""));
     let rest = rest.trim();
-    let needs = |what: &str| Line::Wrong(format!("/{name} {what}"));
+    let usage_error = |usage: &str| Line::Invalid(format!("/{name} {usage}"));
     Line::Command(match (name, rest) {
         ("quit" | "exit", _) => return Line::Quit,
         ("help", _) => ChatCommand::Help,
@@ -79,11 +79,13 @@ pub(super) fn parse(line: &str) -> Line {
         ("down", _) => ChatCommand::Down,
         ("state", _) => ChatCommand::State,
         ("last", _) => ChatCommand::Last,
-        ("photo", "") => return needs("FILE, as in /photo cat.jpg"),
+        ("photo", "") => return usage_error("FILE, as in /photo cat.jpg"),
         ("photo", file) => ChatCommand::Photo(file.to_owned()),
-        ("as", "") => return needs("ADDRESS, as in /as whatsapp:+15550001111"),
+        ("as", "") => return usage_error("ADDRESS, as in /as whatsapp:+15550001111"),
         ("as", address) => ChatCommand::As(address.to_owned()),
-        ("button", "") => return needs("TEXT, as in /button Yes, or /button Yes | confirm:42"),
+        ("button", "") => {
+            return usage_error("TEXT, as in /button Yes, or /button Yes | confirm:42");
+        }
         ("button", rest) => {
             let (text, payload) = match rest.split_once('|') {
                 Some((text, payload)) => (text.trim(), Some(payload.trim().to_owned())),
@@ -94,29 +96,29 @@ pub(super) fn parse(line: &str) -> Line {
                 payload,
             }
         }
-        ("pin", rest) => match pin(rest) {
+        ("pin", rest) => match parse_pin(rest) {
             Some(pin) => pin,
-            None => return needs("LAT,LON, as in /pin 52.52,13.405 Office"),
+            None => return usage_error("LAT,LON, as in /pin 52.52,13.405 Office"),
         },
-        ("late", rest) => match seconds(rest) {
+        ("late", rest) => match parse_seconds(rest) {
             Some(time) => ChatCommand::Late(time.saturating_mul(1000)),
-            None => return needs("TIME, as in /late 20s"),
+            None => return usage_error("TIME, as in /late 20s"),
         },
-        ("clock", rest) => match seconds(rest.trim_start_matches('+')) {
+        ("clock", rest) => match parse_seconds(rest.trim_start_matches('+')) {
             Some(time) => ChatCommand::Clock(time),
-            None => return needs("TIME, as in /clock +25h"),
+            None => return usage_error("TIME, as in /clock +25h"),
         },
-        ("save", name) if is_name(name) => ChatCommand::Save(name.to_owned()),
-        ("save", _) => return needs("NAME, of letters, digits, - and _"),
+        ("save", name) if is_plain_file_name(name) => ChatCommand::Save(name.to_owned()),
+        ("save", _) => return usage_error("NAME, of letters, digits, - and _"),
         _ => {
-            return Line::Wrong(format!(
+            return Line::Invalid(format!(
                 "unknown command /{name}; /help lists all commands, and //{name} sends it as a message"
             ));
         }
     })
 }
 
-fn pin(text: &str) -> Option<ChatCommand> {
+fn parse_pin(text: &str) -> Option<ChatCommand> {
     let (point, label) = text.split_once(' ').unwrap_or((text, ""));
     let (latitude, longitude) = point.split_once(',')?;
     let (latitude, longitude) = (latitude.parse().ok()?, longitude.parse().ok()?);
@@ -129,7 +131,7 @@ fn pin(text: &str) -> Option<ChatCommand> {
 }
 
 /// Parses a time such as `20`, `20s`, `3m`, `25h` or `2d`.
-fn seconds(text: &str) -> Option<u64> {
+fn parse_seconds(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(char::is_alphabetic);
     let unit = match &text[digits.len()..] {
         "" | "s" => 1,
@@ -142,7 +144,7 @@ fn seconds(text: &str) -> Option<u64> {
 }
 
 /// Returns true for a file name that cannot lead out of the working directory.
-fn is_name(name: &str) -> bool {
+fn is_plain_file_name(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     !name.is_empty() && name.chars().all(is_plain)
 }
@@ -182,7 +184,7 @@ mod tests {
                 payload: Some("confirm:42".to_owned())
             }
         );
-        assert_eq!(parse("  "), Line::Nothing);
+        assert_eq!(parse("  "), Line::Empty);
         assert_eq!(parse("/quit"), Line::Quit);
     }
 
@@ -199,7 +201,7 @@ mod tests {
             "/save ../x",
             "/save",
         ] {
-            assert!(matches!(parse(line), Line::Wrong(_)), "{line}");
+            assert!(matches!(parse(line), Line::Invalid(_)), "{line}");
         }
     }
 }

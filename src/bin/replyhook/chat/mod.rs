@@ -80,32 +80,32 @@ impl Chat {
 async fn run_in_pipe(mut session: ChatSession) -> anyhow::Result<ExitStatus> {
     let screen = Screen::plain();
     let mut lines = read_lines();
-    let mut all_well = true;
+    let mut all_succeeded = true;
     while let Some(line) = lines.recv().await {
         match command::parse(&line) {
-            Line::Nothing => {}
+            Line::Empty => {}
             Line::Quit => break,
             Line::Command(command) => match session.run(command).await {
                 Ok(outcome) => {
-                    all_well &= outcome.is_well();
-                    screen.outcome(&outcome)?;
-                    let late = session.wait_for_answers().await?;
-                    all_well &= late.iter().all(session::Bubble::is_well);
-                    screen.bubbles(&late)?;
+                    all_succeeded &= outcome.has_succeeded();
+                    screen.print_outcome(&outcome)?;
+                    let replies = session.wait_for_replies().await?;
+                    all_succeeded &= replies.iter().all(session::Bubble::has_succeeded);
+                    screen.print_bubbles(&replies)?;
                 }
                 // Go on with the next line, and report the failure in the exit code.
                 Err(error) => {
-                    all_well = false;
-                    screen.problem(&format!("{error:#}"))?;
+                    all_succeeded = false;
+                    screen.print_problem(&format!("{error:#}"))?;
                 }
             },
-            Line::Wrong(problem) => {
-                all_well = false;
-                screen.problem(&problem)?;
+            Line::Invalid(problem) => {
+                all_succeeded = false;
+                screen.print_problem(&problem)?;
             }
         }
     }
-    Ok(if all_well {
+    Ok(if all_succeeded {
         ExitStatus::Yes
     } else {
         ExitStatus::No
@@ -113,14 +113,14 @@ async fn run_in_pipe(mut session: ChatSession) -> anyhow::Result<ExitStatus> {
 }
 
 fn read_lines() -> InputLines {
-    let (to, lines) = mpsc::channel(1);
+    let (line_tx, lines) = mpsc::channel(1);
     // A thread of its own: reading standard input blocks, and must not block the server in this process.
     std::thread::spawn(move || {
         // `split`, not `lines`, which would end at the first line that is not UTF-8.
         for line in std::io::stdin().lock().split(b'\n') {
             let Ok(line) = line else { break };
             let line = String::from_utf8_lossy(&line).into_owned();
-            if to.blocking_send(line).is_err() {
+            if line_tx.blocking_send(line).is_err() {
                 break;
             }
         }
@@ -136,54 +136,54 @@ async fn run_in_terminal(mut session: ChatSession) -> anyhow::Result<ExitStatus>
         .create_external_printer()
         .context("could not write to this terminal")?;
     let screen = Screen::terminal(printer);
-    screen.note(&format!(
+    screen.print_note(&format!(
         "You are {}, writing to {}. /help lists all commands, Ctrl-D quits.",
         session.user(),
         session.sender()
     ))?;
-    let (to, mut lines) = mpsc::channel(1);
-    let (next, wanted) = std::sync::mpsc::channel::<String>();
+    let (line_tx, mut lines) = mpsc::channel(1);
+    let (prompt_tx, prompts) = std::sync::mpsc::channel::<String>();
     // `readline` blocks, so the editor has a thread. It gets a prompt per line: the prompt changes with the user.
     std::thread::spawn(move || {
-        while let Ok(prompt) = wanted.recv() {
+        while let Ok(prompt) = prompts.recv() {
             let Ok(line) = editor.readline(&prompt) else {
                 break;
             };
             let _ = editor.add_history_entry(line.as_str());
-            if to.blocking_send(line).is_err() {
+            if line_tx.blocking_send(line).is_err() {
                 break;
             }
         }
     });
     // Before the first prompt, so that no message is missed.
     let mut events = session.events().await?;
-    let _ = next.send(session.prompt());
+    let _ = prompt_tx.send(session.prompt());
     loop {
         tokio::select! {
             event = events.next() => {
                 let Some(event) = event else {
-                    screen.problem("lost the connection to the emulator")?;
+                    screen.print_problem("lost the connection to the emulator")?;
                     return Ok(ExitStatus::No);
                 };
                 if let Some(bubble) = session.bubble(&event) {
-                    screen.bubbles(&[bubble])?;
+                    screen.print_bubbles(&[bubble])?;
                 }
             }
             line = lines.recv() => {
                 let Some(line) = line else { return Ok(ExitStatus::Yes) };
                 match command::parse(&line) {
-                    Line::Nothing => {}
+                    Line::Empty => {}
                     Line::Quit => return Ok(ExitStatus::Yes),
-                    Line::Wrong(problem) => screen.problem(&problem)?,
+                    Line::Invalid(problem) => screen.print_problem(&problem)?,
                     Line::Command(command) => match session.run_in_background(command).await {
-                        Ok(Some(outcome)) => screen.outcome(&outcome)?,
+                        Ok(Some(outcome)) => screen.print_outcome(&outcome)?,
                         Ok(None) => {}
-                        Err(error) => screen.problem(&format!("{error:#}"))?,
+                        Err(error) => screen.print_problem(&format!("{error:#}"))?,
                     },
                 }
-                let _ = next.send(session.prompt());
+                let _ = prompt_tx.send(session.prompt());
             }
-            failed = session.failed() => screen.problem(&failed)?,
+            failure = session.next_failure() => screen.print_problem(&failure)?,
         }
     }
 }

@@ -27,34 +27,34 @@ impl Screen {
         }
     }
 
-    pub(super) fn bubbles(&self, bubbles: &[Bubble]) -> anyhow::Result<()> {
+    pub(super) fn print_bubbles(&self, bubbles: &[Bubble]) -> anyhow::Result<()> {
         for bubble in bubbles {
-            self.bubble(bubble)?;
+            self.print_bubble(bubble)?;
         }
         Ok(())
     }
 
-    pub(super) fn outcome(&self, outcome: &MessageOutcome) -> anyhow::Result<()> {
+    pub(super) fn print_outcome(&self, outcome: &MessageOutcome) -> anyhow::Result<()> {
         match outcome {
-            MessageOutcome::Answered(bubbles) => self.bubbles(bubbles),
+            MessageOutcome::Answered(bubbles) => self.print_bubbles(bubbles),
             MessageOutcome::Failed { bubbles, reason } => {
-                self.bubbles(bubbles)?;
-                self.problem(reason)
+                self.print_bubbles(bubbles)?;
+                self.print_problem(reason)
             }
-            MessageOutcome::Told(text) => self.line(DIM, text),
+            MessageOutcome::Note(text) => self.print_line(DIM, text),
         }
     }
 
-    pub(super) fn note(&self, text: &str) -> anyhow::Result<()> {
-        self.line(DIM, text)
+    pub(super) fn print_note(&self, text: &str) -> anyhow::Result<()> {
+        self.print_line(DIM, text)
     }
 
-    pub(super) fn problem(&self, text: &str) -> anyhow::Result<()> {
-        self.line(RED, &format!("! {text}"))
+    pub(super) fn print_problem(&self, text: &str) -> anyhow::Result<()> {
+        self.print_line(RED, &format!("! {text}"))
     }
 
-    fn bubble(&self, bubble: &Bubble) -> anyhow::Result<()> {
-        let color = if bubble.is_well() { GREEN } else { RED };
+    fn print_bubble(&self, bubble: &Bubble) -> anyhow::Result<()> {
+        let color = if bubble.has_succeeded() { GREEN } else { RED };
         let text = bubble.to_string();
         // In a pipe, a message is always a single line, so that a script can read it. The backslash is escaped as well,
         // which makes the text unambiguous.
@@ -63,10 +63,10 @@ impl Screen {
         } else {
             text.replace('\\', "\\\\").replace('\n', "\\n")
         };
-        self.line(color, &format!("{}: {text}", bubble.by))
+        self.print_line(color, &format!("{}: {text}", bubble.author))
     }
 
-    fn line(&self, color: &str, text: &str) -> anyhow::Result<()> {
+    fn print_line(&self, color: &str, text: &str) -> anyhow::Result<()> {
         // The text may come from a bot: its control characters must not reach the terminal.
         let text = printable(text);
         match &self.printer {

@@ -21,27 +21,31 @@ const SMS_USER: &str = "+15550004444";
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Time to wait for REST messages of another server, whose pending work the emulator does not know.
 const LATE_REPLY_GRACE: Duration = Duration::from_secs(1);
+/// Time to wait for the SID of a message that is sent in the background.
+const SID_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct ChatSession {
-    remote: EmulatorClient,
+    emulator: EmulatorClient,
     user: String,
     sender: String,
     senders: Vec<String>,
-    knows_its_server: bool,
+    is_app_attached: bool,
     /// SIDs of the messages that were shown.
-    seen: HashSet<String>,
-    last: Option<String>,
+    shown_sids: HashSet<String>,
+    last_sid: Option<String>,
     /// Faults to inject for the next message only.
     next_faults: Option<Value>,
-    failures: (mpsc::Sender<String>, mpsc::Receiver<String>),
+    /// Failures of messages from [`ChatSession::run_in_background`].
+    failures: mpsc::Receiver<String>,
+    failure_tx: mpsc::Sender<String>,
 }
 
 /// A message as the phone shows it.
 pub(super) struct Bubble {
-    pub(super) by: String,
+    pub(super) author: String,
     body: String,
     extras: Vec<String>,
-    failed: Option<String>,
+    failure: Option<String>,
 }
 
 /// The result of a line.
@@ -52,15 +56,15 @@ pub(super) enum MessageOutcome {
         bubbles: Vec<Bubble>,
         reason: String,
     },
-    Told(String),
+    Note(String),
 }
 
 impl MessageOutcome {
-    pub(super) fn is_well(&self) -> bool {
+    pub(super) fn has_succeeded(&self) -> bool {
         match self {
-            Self::Answered(bubbles) => bubbles.iter().all(Bubble::is_well),
+            Self::Answered(bubbles) => bubbles.iter().all(Bubble::has_succeeded),
             Self::Failed { .. } => false,
-            Self::Told(_) => true,
+            Self::Note(_) => true,
         }
     }
 }
@@ -90,21 +94,21 @@ impl Bubble {
             extras.push(format!("[button {}]", text(&button["text"])));
         }
         let status = message["status"].as_str().unwrap_or_default();
-        let failed = matches!(status, "failed" | "undelivered").then(|| {
+        let failure = matches!(status, "failed" | "undelivered").then(|| {
             let code = message["error_code"].as_u64();
             format!("[{status} {}]", code.unwrap_or_default())
         });
-        let by = message["by"].as_str().unwrap_or("bot");
+        let author = message["by"].as_str().unwrap_or("bot");
         Self {
-            by: by.to_owned(),
+            author: author.to_owned(),
             body: text(&message["body"]),
             extras,
-            failed,
+            failure,
         }
     }
 
-    pub(super) fn is_well(&self) -> bool {
-        self.failed.is_none()
+    pub(super) fn has_succeeded(&self) -> bool {
+        self.failure.is_none()
     }
 }
 
@@ -115,31 +119,33 @@ impl fmt::Display for Bubble {
             parts.push(&self.body);
         }
         parts.extend(self.extras.iter().map(String::as_str));
-        parts.extend(self.failed.as_deref());
+        parts.extend(self.failure.as_deref());
         f.write_str(&parts.join(" "))
     }
 }
 
 impl ChatSession {
-    pub(super) async fn open(remote: EmulatorClient, user: &str) -> anyhow::Result<Self> {
-        let config = remote.get(&["config"]).await?;
+    pub(super) async fn open(emulator: EmulatorClient, user: &str) -> anyhow::Result<Self> {
+        let config = emulator.get(&["config"]).await?;
         let senders = config["senders"].as_array().cloned().unwrap_or_default();
         let senders = senders
             .iter()
             .filter_map(|sender| sender.as_str().map(str::to_owned))
             .collect();
+        let (failure_tx, failures) = mpsc::channel(16);
         let mut session = Self {
-            remote,
+            emulator,
             user: String::new(),
             sender: String::new(),
             senders,
-            knows_its_server: config["own_server"].as_bool().unwrap_or_default(),
-            seen: HashSet::new(),
-            last: None,
+            is_app_attached: config["own_server"].as_bool().unwrap_or_default(),
+            shown_sids: HashSet::new(),
+            last_sid: None,
             next_faults: None,
-            failures: mpsc::channel(16),
+            failures,
+            failure_tx,
         };
-        session.become_user(user).await?;
+        session.switch_user(user).await?;
         Ok(session)
     }
 
@@ -156,55 +162,56 @@ impl ChatSession {
     }
 
     pub(super) async fn events(&self) -> Result<EventStream, EmulatorClientError> {
-        self.remote.events().await
+        self.emulator.events().await
     }
 
     /// Runs a command, and returns its result when Twilio's part is over.
     pub(super) async fn run(&mut self, command: ChatCommand) -> anyhow::Result<MessageOutcome> {
-        match self.message(&command)? {
+        match self.build_message(&command)? {
             Some(message) => self.send(message).await,
-            None => self.control(command).await,
+            None => self.run_control(command).await,
         }
     }
 
     /// Runs a command without waiting for the replies to a message.
     ///
-    /// Replies arrive as events, and failures with [`ChatSession::failed`].
+    /// Replies arrive as events, and failures with [`ChatSession::next_failure`].
     pub(super) async fn run_in_background(
         &mut self,
         command: ChatCommand,
     ) -> anyhow::Result<Option<MessageOutcome>> {
-        let Some(message) = self.message(&command)? else {
-            return self.control(command).await.map(Some);
+        let Some(message) = self.build_message(&command)? else {
+            return self.run_control(command).await.map(Some);
         };
         let faults = self.next_faults.take();
-        let remote = self.remote.clone();
-        let failures = self.failures.0.clone();
-        let (sid, last) = tokio::sync::oneshot::channel();
+        let emulator = self.emulator.clone();
+        let failure_tx = self.failure_tx.clone();
+        let (sid_tx, sent_sid) = tokio::sync::oneshot::channel();
         tokio::spawn(async move {
-            let answer = deliver(&remote, faults, &["messages"], &message).await;
-            let problem = match answer {
-                Ok(answer) => {
-                    let _ = sid.send(answer["message_sid"].as_str().map(str::to_owned));
-                    failure(&answer)
+            let delivery = deliver(&emulator, faults, &["messages"], &message).await;
+            let problem = match delivery {
+                Ok(delivery) => {
+                    let _ = sid_tx.send(delivery["message_sid"].as_str().map(str::to_owned));
+                    failure_reason(&delivery)
                 }
                 Err(error) => Some(error.to_string()),
             };
             if let Some(problem) = problem {
-                let _ = failures.send(problem).await;
+                let _ = failure_tx.send(problem).await;
             }
         });
-        // /dup and /last need the SID. Do not wait longer for it: the user wants to type the next line.
-        if let Ok(Ok(Some(sid))) = tokio::time::timeout(LATE_REPLY_GRACE, last).await {
-            self.last = Some(sid);
+        // /dup and /last need the SID, which arrives with the webhook's response. Do not wait longer for it: the user
+        // wants to type the next line.
+        if let Ok(Ok(Some(sid))) = tokio::time::timeout(SID_TIMEOUT, sent_sid).await {
+            self.last_sid = Some(sid);
         }
         Ok(None)
     }
 
     /// Waits for a failure of a message from [`ChatSession::run_in_background`].
-    pub(super) async fn failed(&mut self) -> String {
-        // Never `None`: `self` has a sender as well.
-        self.failures.1.recv().await.unwrap_or_default()
+    pub(super) async fn next_failure(&mut self) -> String {
+        // Never `None`: `self.failure_tx` keeps the channel open.
+        self.failures.recv().await.unwrap_or_default()
     }
 
     /// Returns the message of an event to this user, unless it was shown before, or a note that a message failed.
@@ -217,26 +224,26 @@ impl ChatSession {
         if is_failure {
             let code = data["error_code"].as_u64().unwrap_or_default();
             return Some(Bubble {
-                by: "bot".to_owned(),
+                author: "bot".to_owned(),
                 body: "(the message above)".to_owned(),
                 extras: Vec::new(),
-                failed: Some(format!("[failed {code}]")),
+                failure: Some(format!("[failed {code}]")),
             });
         }
         let message = (event.name == "message").then_some(data)?;
         let sid = message["sid"].as_str()?;
         let is_out = message["direction"] == "out";
-        (is_out && self.seen.insert(sid.to_owned())).then(|| Bubble::new(message))
+        (is_out && self.shown_sids.insert(sid.to_owned())).then(|| Bubble::new(message))
     }
 
     /// Waits until the server has handled all messages of this user, and returns the messages that were not shown.
-    pub(super) async fn wait_for_answers(&mut self) -> anyhow::Result<Vec<Bubble>> {
-        if !self.knows_its_server {
+    pub(super) async fn wait_for_replies(&mut self) -> anyhow::Result<Vec<Bubble>> {
+        if !self.is_app_attached {
             tokio::time::sleep(LATE_REPLY_GRACE).await;
             return self.new_messages().await;
         }
         loop {
-            let state = self.remote.get(&["state", &self.user]).await?;
+            let state = self.emulator.get(&["state", &self.user]).await?;
             if state["pending"].as_u64().unwrap_or_default() == 0 {
                 return self.new_messages().await;
             }
@@ -246,11 +253,11 @@ impl ChatSession {
 
     /// Returns the messages to this user that were not shown yet.
     async fn new_messages(&mut self) -> anyhow::Result<Vec<Bubble>> {
-        let conversation = self.remote.get(&["conversations", &self.user]).await?;
+        let conversation = self.emulator.get(&["conversations", &self.user]).await?;
         let mut bubbles = Vec::new();
         for message in conversation.as_array().into_iter().flatten() {
             let sid = message["sid"].as_str().unwrap_or_default();
-            if message["direction"] == "out" && self.seen.insert(sid.to_owned()) {
+            if message["direction"] == "out" && self.shown_sids.insert(sid.to_owned()) {
                 bubbles.push(Bubble::new(message));
             }
         }
@@ -258,13 +265,14 @@ impl ChatSession {
     }
 
     /// Returns the message of a command, or `None` if the command sends none.
-    fn message(&self, command: &ChatCommand) -> anyhow::Result<Option<Value>> {
+    fn build_message(&self, command: &ChatCommand) -> anyhow::Result<Option<Value>> {
         let mut message = json!({"from": self.user, "to": self.sender});
         match command {
             ChatCommand::Say(text) => message["body"] = text.as_str().into(),
             ChatCommand::Photo(line) => {
                 let (file, caption) = split_file(line);
-                message["media"] = json!([photo(file).with_context(|| format!("/photo {file}"))?]);
+                message["media"] =
+                    json!([read_media(file).with_context(|| format!("/photo {file}"))?]);
                 if !caption.is_empty() {
                     message["body"] = caption.into();
                 }
@@ -288,26 +296,26 @@ impl ChatSession {
 
     async fn send(&mut self, message: Value) -> anyhow::Result<MessageOutcome> {
         let faults = self.next_faults.take();
-        let answer = deliver(&self.remote, faults, &["messages"], &message).await?;
-        self.last = answer["message_sid"].as_str().map(str::to_owned);
-        self.outcome(&answer).await
+        let delivery = deliver(&self.emulator, faults, &["messages"], &message).await?;
+        self.last_sid = delivery["message_sid"].as_str().map(str::to_owned);
+        self.outcome(&delivery).await
     }
 
-    async fn outcome(&mut self, answer: &Value) -> anyhow::Result<MessageOutcome> {
+    async fn outcome(&mut self, delivery: &Value) -> anyhow::Result<MessageOutcome> {
         let bubbles = self.new_messages().await?;
-        Ok(match failure(answer) {
+        Ok(match failure_reason(delivery) {
             Some(reason) => MessageOutcome::Failed { bubbles, reason },
             None => MessageOutcome::Answered(bubbles),
         })
     }
 
     /// Runs a command that sends no message.
-    async fn control(&mut self, command: ChatCommand) -> anyhow::Result<MessageOutcome> {
-        let note = |text: String| Ok(MessageOutcome::Told(text));
+    async fn run_control(&mut self, command: ChatCommand) -> anyhow::Result<MessageOutcome> {
+        let note = |text: String| Ok(MessageOutcome::Note(text));
         match command {
             ChatCommand::Help => note(HELP.to_owned()),
             ChatCommand::As(address) => {
-                self.become_user(&address).await?;
+                self.switch_user(&address).await?;
                 note(format!(
                     "You are {}, writing to {}.",
                     self.user, self.sender
@@ -319,32 +327,35 @@ impl ChatSession {
                 } else {
                     WHATSAPP_USER
                 };
-                self.become_user(user).await?;
+                self.switch_user(user).await?;
                 note(format!(
                     "You are {}, writing to {}.",
                     self.user, self.sender
                 ))
             }
             ChatCommand::Duplicate => {
-                let sid = self.last.clone().context("/dup: no message was sent yet")?;
-                let answer = self
-                    .remote
+                let sid = self
+                    .last_sid
+                    .clone()
+                    .context("/dup: no message was sent yet")?;
+                let delivery = self
+                    .emulator
                     .post(&["messages", &sid, "redeliver"], &json!({}))
                     .await?;
-                let attempts = answer["attempts"].as_array().map_or(0, Vec::len);
+                let attempts = delivery["attempts"].as_array().map_or(0, Vec::len);
                 let bubbles = self.new_messages().await?;
                 // A redelivery gets the saved response, so usually nothing new is shown: say so.
-                if bubbles.is_empty() && failure(&answer).is_none() {
+                if bubbles.is_empty() && failure_reason(&delivery).is_none() {
                     return note(format!("Redelivered ({attempts} call); no new messages."));
                 }
-                Ok(match failure(&answer) {
+                Ok(match failure_reason(&delivery) {
                     Some(reason) => MessageOutcome::Failed { bubbles, reason },
                     None => MessageOutcome::Answered(bubbles),
                 })
             }
             ChatCommand::Late(ms) => {
                 // Another server's handler is out of reach, but the emulator can delay its calls.
-                let fault = if self.knows_its_server {
+                let fault = if self.is_app_attached {
                     "handler_ms"
                 } else {
                     "delay_ms"
@@ -358,12 +369,12 @@ impl ChatSession {
             }
             ChatCommand::Clock(seconds) => {
                 let body = json!({"advance_seconds": seconds});
-                let answer = self.remote.post(&["clock"], &body).await?;
-                let now = answer["now"].as_str().unwrap_or_default().to_owned();
+                let clock = self.emulator.post(&["clock"], &body).await?;
+                let now = clock["now"].as_str().unwrap_or_default().to_owned();
                 note(format!("It is {now}."))
             }
             ChatCommand::State => {
-                let state = self.remote.get(&["state", &self.user]).await?;
+                let state = self.emulator.get(&["state", &self.user]).await?;
                 if state.is_null() {
                     return note(
                         "The bot runs in another server, whose state is unknown.".to_owned(),
@@ -371,10 +382,10 @@ impl ChatSession {
                 }
                 note(serde_json::to_string_pretty(&state)?)
             }
-            ChatCommand::Last => self.describe_last().await.map(MessageOutcome::Told),
+            ChatCommand::Last => self.describe_last().await.map(MessageOutcome::Note),
             ChatCommand::Save(name) => {
                 let test = self
-                    .remote
+                    .emulator
                     .text_of(&["conversations", &self.user, "test"])
                     .await?;
                 let file = format!("{name}.rs");
@@ -395,10 +406,10 @@ impl ChatSession {
 
     async fn describe_last(&self) -> anyhow::Result<String> {
         let sid = self
-            .last
+            .last_sid
             .as_deref()
             .context("/last: no message was sent yet")?;
-        let exchanges = self.remote.get(&["exchanges"]).await?;
+        let exchanges = self.emulator.get(&["exchanges"]).await?;
         let mut text = String::new();
         for exchange in exchanges.as_array().into_iter().flatten() {
             if exchange["message_sid"].as_str() != Some(sid) {
@@ -414,8 +425,8 @@ impl ChatSession {
                 exchange["ms"]
             )?;
             for pair in exchange["params"].as_array().into_iter().flatten() {
-                let of = |index: usize| pair[index].as_str().unwrap_or_default();
-                writeln!(text, "  {} = {}", of(0), printable(of(1)))?;
+                let text_at = |index: usize| pair[index].as_str().unwrap_or_default();
+                writeln!(text, "  {} = {}", text_at(0), printable(text_at(1)))?;
             }
             let body = exchange["response"]["body"].as_str().unwrap_or_default();
             writeln!(text, "{}", printable(body))?;
@@ -423,12 +434,12 @@ impl ChatSession {
         Ok(text)
     }
 
-    async fn become_user(&mut self, user: &str) -> anyhow::Result<()> {
+    async fn switch_user(&mut self, user: &str) -> anyhow::Result<()> {
         let user = user.trim();
         let address = Address::parse(user);
-        let on_channel =
+        let is_on_channel =
             |sender: &&String| Address::parse(sender.as_str()).channel() == address.channel();
-        let sender = self.senders.iter().find(on_channel);
+        let sender = self.senders.iter().find(is_on_channel);
         let sender =
             sender.with_context(|| format!("{user}: the bot has no sender on this channel"))?;
         self.sender.clone_from(sender);
@@ -439,36 +450,36 @@ impl ChatSession {
 }
 
 /// Serializes deliveries with faults.
-static FAULTY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+static FAULTS_LOCK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Sends a message with faults that apply to this call only.
 async fn deliver(
-    remote: &EmulatorClient,
+    emulator: &EmulatorClient,
     faults: Option<Value>,
     path: &[&str],
     message: &Value,
 ) -> Result<Value, EmulatorClientError> {
     let Some(faults) = faults else {
-        return remote.post(path, message).await;
+        return emulator.post(path, message).await;
     };
     // One at a time: of two concurrent deliveries, the second would take the faults of the first for the original ones,
     // and restore them at its end.
-    let _guard = FAULTY.lock().await;
-    let before = remote.get(&["faults"]).await?;
-    let mut with = before.clone();
+    let _guard = FAULTS_LOCK.lock().await;
+    let previous = emulator.get(&["faults"]).await?;
+    let mut combined = previous.clone();
     for (name, value) in faults.as_object().into_iter().flatten() {
-        with[name] = value.clone();
+        combined[name] = value.clone();
     }
-    remote.put(&["faults"], &with).await?;
-    let answer = remote.post(path, message).await;
+    emulator.put(&["faults"], &combined).await?;
+    let delivery = emulator.post(path, message).await;
     // Restore the faults before returning an error of the call.
-    remote.put(&["faults"], &before).await?;
-    answer
+    emulator.put(&["faults"], &previous).await?;
+    delivery
 }
 
 /// Returns the reason why Twilio could not use the last response, if so.
-fn failure(answer: &Value) -> Option<String> {
-    let last = answer["attempts"].as_array()?.last()?;
+fn failure_reason(delivery: &Value) -> Option<String> {
+    let last = delivery["attempts"].as_array()?.last()?;
     let code = last["error_code"].as_u64()?;
     let meaning = u32::try_from(code)
         .ok()
@@ -483,7 +494,7 @@ fn failure(answer: &Value) -> Option<String> {
 }
 
 /// Reads a file as media of a message.
-fn photo(file: &str) -> anyhow::Result<Value> {
+fn read_media(file: &str) -> anyhow::Result<Value> {
     // Read it here and send its bytes: the emulator reads only files of its media folder.
     let path = std::path::Path::new(file);
     // Reading a pipe or a device may never end.

@@ -4,7 +4,7 @@ use replyhook::config::Settings;
 use replyhook::twilio::{Account, Client, ListMessages, RestError, RestErrorKind};
 use replyhook::{AccountSid, Clock, SystemClock, Timestamp};
 
-use super::Caller;
+use super::AcceptedAccount;
 use super::finding::{Finding, Report};
 
 const CHECK: &str = "credentials";
@@ -12,11 +12,11 @@ const CHECK: &str = "credentials";
 const MAX_SKEW: i64 = 60;
 
 /// Checks all accounts, and returns those whose webhooks can be read.
-pub(super) async fn look<'a>(
+pub(super) async fn check<'a>(
     settings: &Settings,
-    callers: &'a [Caller],
+    accepted_accounts: &'a [AcceptedAccount],
     report: &mut Report,
-) -> anyhow::Result<Vec<&'a Caller>> {
+) -> anyhow::Result<Vec<&'a AcceptedAccount>> {
     if settings.twilio.account_sid.is_none() {
         report.add(Finding::note(
             CHECK,
@@ -28,54 +28,63 @@ pub(super) async fn look<'a>(
     let client = Client::new(settings.rest.api_url.clone());
     let mut usable = Vec::new();
     let mut clock_is_known = false;
-    for caller in callers {
+    for accepted in accepted_accounts {
         // With the token even if there is an API key: a standard key cannot read the account.
-        let by_token = client.account(caller.account, &caller.by_token()).await;
+        let token_response = client
+            .account(accepted.account, &accepted.token_credentials())
+            .await;
         // Directly after the response, whose time it is compared with.
         let now = SystemClock.now();
-        match &by_token {
+        match &token_response {
             Ok(account) => {
-                report.add(known(caller, account))?;
+                report.add(account_finding(accepted, account))?;
                 if let Some(theirs) = account.answered_at
                     && !clock_is_known
                 {
                     clock_is_known = true;
-                    report.add(clock(theirs, now))?;
+                    report.add(clock_finding(theirs, now))?;
                 }
             }
-            Err(error) => report.add(rejected(caller.account, "auth token", error, settings))?,
+            Err(error) => report.add(error_finding(
+                accepted.account,
+                "auth token",
+                error,
+                settings,
+            ))?,
         }
-        let by_key = match &caller.api_key {
+        let is_usable = match &accepted.api_key {
             // Listing messages is a permission that a standard API key has.
             Some(key) => {
-                let mut one = ListMessages::default();
-                one.page_size = Some(1);
-                let listed = client.messages(caller.account, key).list(&one).await;
+                let mut filter = ListMessages::default();
+                filter.page_size = Some(1);
+                let listed = client.messages(accepted.account, key).list(&filter).await;
                 report.add(match &listed {
-                    Ok(_) => {
-                        Finding::ok(CHECK, format!("the API key of {} is right", caller.account))
-                    }
-                    Err(error) => rejected(caller.account, "API key", error, settings),
+                    Ok(_) => Finding::ok(
+                        CHECK,
+                        format!("the API key of {} is right", accepted.account),
+                    ),
+                    Err(error) => error_finding(accepted.account, "API key", error, settings),
                 })?;
                 listed.is_ok()
             }
-            None => by_token.is_ok(),
+            None => token_response.is_ok(),
         };
-        if by_key {
-            usable.push(caller);
+        if is_usable {
+            usable.push(accepted);
         }
     }
     Ok(usable)
 }
 
-fn known(caller: &Caller, account: &Account) -> Finding {
-    let sid = caller.account;
-    let signs = account.auth_token.as_ref();
-    let differs = signs.is_some_and(|theirs| {
+/// Returns the finding for an account that Twilio has returned.
+fn account_finding(accepted: &AcceptedAccount, account: &Account) -> Finding {
+    let sid = accepted.account;
+    let primary_token = account.auth_token.as_ref();
+    let differs = primary_token.is_some_and(|theirs| {
         let theirs = theirs.expose();
         // Compare only what has the form of a token: the response may have something else in its place.
         let is_token = theirs.len() == 32 && theirs.bytes().all(|byte| byte.is_ascii_hexdigit());
-        is_token && theirs != caller.token.expose()
+        is_token && theirs != accepted.token.expose()
     });
     match account.status.as_str() {
         "suspended" | "closed" => Finding::fail(
@@ -92,8 +101,14 @@ fn known(caller: &Caller, account: &Account) -> Finding {
     }
 }
 
-fn rejected(account: AccountSid, what: &str, error: &RestError, settings: &Settings) -> Finding {
-    let found = format!("{what} of {account}: {error}");
+/// Returns the finding for a credential with which a call of Twilio failed.
+fn error_finding(
+    account: AccountSid,
+    credential: &str,
+    error: &RestError,
+    settings: &Settings,
+) -> Finding {
+    let found = format!("{credential} of {account}: {error}");
     match error.kind() {
         RestErrorKind::Rejected {
             status: 401 | 403, ..
@@ -101,7 +116,7 @@ fn rejected(account: AccountSid, what: &str, error: &RestError, settings: &Setti
             CHECK,
             found,
             format!(
-                "copy the {what} of exactly this account (a subaccount has its own; a region too) from Twilio's console: \
+                "copy the {credential} of exactly this account (a subaccount has its own; a region too) from Twilio's console: \
                  the primary one, live and not test, without blanks; Twilio does not accept a token that was rotated"
             ),
         ),
@@ -124,7 +139,8 @@ fn rejected(account: AccountSid, what: &str, error: &RestError, settings: &Setti
     }
 }
 
-fn clock(theirs: Timestamp, ours: Timestamp) -> Finding {
+/// Compares the clock of this machine with the time of Twilio's response.
+fn clock_finding(theirs: Timestamp, ours: Timestamp) -> Finding {
     let ahead = ours.duration_since(theirs).as_secs();
     let (seconds, side) = (
         ahead.unsigned_abs(),

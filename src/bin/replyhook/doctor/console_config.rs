@@ -5,21 +5,23 @@ use replyhook::config::Settings;
 use replyhook::signature::PublicUrl;
 use replyhook::twilio::{Client, ConfiguredWebhooks, PhoneNumber, RestError, WhatsAppSender};
 
-use super::Caller;
+use super::AcceptedAccount;
 use super::finding::{Finding, Report, Severity};
 use super::webhook_url::{EndpointKind, UrlMismatch, UrlTarget, without_secrets};
 
 const CHECK: &str = "twilio";
-const NUMBER: &str = "Twilio's console, Phone Numbers › Active numbers › the number › Messaging";
-const SENDER: &str = "Twilio's console, Messaging › Senders › WhatsApp senders › the sender";
+const NUMBER_CONSOLE_PATH: &str =
+    "Twilio's console, Phone Numbers › Active numbers › the number › Messaging";
+const SENDER_CONSOLE_PATH: &str =
+    "Twilio's console, Messaging › Senders › WhatsApp senders › the sender";
 
 /// A number or WhatsApp sender with its webhooks.
 struct ConfiguredSender {
     /// Description, with a masked address.
-    what: String,
+    description: String,
     webhooks: ConfiguredWebhooks,
     /// True if the status callback is that of messages. The one of a number is for calls.
-    tells_status: bool,
+    reports_message_status: bool,
     /// Place in Twilio's console where the URLs are configured.
     console: &'static str,
     /// Command that sets all three URLs.
@@ -29,10 +31,10 @@ struct ConfiguredSender {
 impl From<PhoneNumber> for ConfiguredSender {
     fn from(number: PhoneNumber) -> Self {
         Self {
-            what: format!("number {} ({:?})", number.sid, number.number),
+            description: format!("number {} ({:?})", number.sid, number.number),
             webhooks: number.webhooks,
-            tells_status: false,
-            console: NUMBER,
+            reports_message_status: false,
+            console: NUMBER_CONSOLE_PATH,
             command: None,
         }
     }
@@ -41,10 +43,10 @@ impl From<PhoneNumber> for ConfiguredSender {
 impl From<WhatsAppSender> for ConfiguredSender {
     fn from(sender: WhatsAppSender) -> Self {
         Self {
-            what: format!("sender {} ({:?})", sender.sid, sender.address),
+            description: format!("sender {} ({:?})", sender.sid, sender.address),
             webhooks: sender.webhooks,
-            tells_status: true,
-            console: SENDER,
+            reports_message_status: true,
+            console: SENDER_CONSOLE_PATH,
             command: Some(format!("replyhook sender set {} --from-config", sender.sid)),
         }
     }
@@ -52,7 +54,7 @@ impl From<WhatsAppSender> for ConfiguredSender {
 
 impl ConfiguredSender {
     /// Describes how to change the URLs.
-    fn way(&self) -> String {
+    fn change_instructions(&self) -> String {
         match &self.command {
             Some(command) => format!("{}; or `{command}`, which enters all three", self.console),
             None => self.console.to_owned(),
@@ -60,24 +62,24 @@ impl ConfiguredSender {
     }
 }
 
-pub(super) async fn look(
+pub(super) async fn check(
     settings: &Settings,
-    callers: &[&Caller],
+    accepted_accounts: &[&AcceptedAccount],
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let public_url = &settings.server.public_url;
     let api = Client::new(settings.rest.api_url.clone());
     let messaging = Client::new(settings.rest.messaging_url.clone());
-    let (mut seen, mut ours, mut unread) = (0, 0, false);
-    for caller in callers {
-        let credentials = caller.by_rest();
+    let (mut total, mut matching, mut is_incomplete) = (0, 0, false);
+    for accepted in accepted_accounts {
+        let credentials = accepted.rest_credentials();
         let mut senders = Vec::new();
-        match api.phone_numbers(caller.account, &credentials).await {
+        match api.phone_numbers(accepted.account, &credentials).await {
             Ok(numbers) => {
                 for number in numbers {
                     // Twilio calls the application's URLs, and ignores the number's own.
                     if let Some(application) = number.application_sid.clone() {
-                        if let Some(finding) = overridden(public_url, &number, &application) {
+                        if let Some(finding) = override_finding(public_url, &number, &application) {
                             report.add(finding)?;
                         }
                         continue;
@@ -86,14 +88,14 @@ pub(super) async fn look(
                 }
             }
             Err(error) => {
-                unread = true;
-                report.add(unreadable("numbers", caller, &error))?;
+                is_incomplete = true;
+                report.add(unreadable_finding("numbers", accepted, &error))?;
             }
         }
         match messaging.whatsapp_senders(&credentials).await {
             Ok(whatsapp_senders) => {
                 for sender in whatsapp_senders {
-                    let offline = offline(public_url, &sender);
+                    let offline = offline_finding(public_url, &sender);
                     senders.push(ConfiguredSender::from(sender));
                     if let Some(finding) = offline {
                         report.add(finding)?;
@@ -101,42 +103,43 @@ pub(super) async fn look(
                 }
             }
             Err(error) => {
-                unread = true;
-                report.add(unreadable("WhatsApp senders", caller, &error))?;
+                is_incomplete = true;
+                report.add(unreadable_finding("WhatsApp senders", accepted, &error))?;
             }
         }
-        seen += senders.len();
+        total += senders.len();
         for sender in &senders {
-            let findings = judge(public_url, sender);
-            ours += usize::from(!findings.is_empty());
+            let findings = check_sender(public_url, sender);
+            matching += usize::from(!findings.is_empty());
             for finding in findings {
                 report.add(finding)?;
             }
         }
     }
     // With an incomplete list, "none calls" could be wrong.
-    if callers.is_empty() || unread && ours == 0 {
+    if accepted_accounts.is_empty() || is_incomplete && matching == 0 {
         return Ok(());
     }
-    if ours == 0 {
+    if matching == 0 {
         report.add(Finding::warn(
             CHECK,
-            format!("of the numbers and WhatsApp senders ({seen}) none calls {public_url}"),
+            format!("of the numbers and WhatsApp senders ({total}) none calls {public_url}"),
             format!(
-                "enter {} as the webhook for incoming messages, {} as its fallback, {} as the status callback: {SENDER} (or \
-                 `replyhook sender set SENDER --from-config`), or {NUMBER}. The webhooks of the sandbox, and of a Messaging \
-                 Service, which override those of its senders, cannot be read from here: compare them by eye",
+                "enter {} as the webhook for incoming messages, {} as its fallback, {} as the status callback: \
+                 {SENDER_CONSOLE_PATH} (or `replyhook sender set SENDER --from-config`), or {NUMBER_CONSOLE_PATH}. The \
+                 webhooks of the sandbox, and of a Messaging Service, which override those of its senders, cannot be \
+                 read from here: compare them by eye",
                 EndpointKind::Primary.url(public_url),
                 EndpointKind::Fallback.url(public_url),
                 EndpointKind::Status.url(public_url)
             ),
         ))?;
-    } else if seen > ours {
+    } else if total > matching {
         report.add(Finding::note(
             CHECK,
             format!(
                 "further numbers and WhatsApp senders that call other servers: {}",
-                seen - ours
+                total - matching
             ),
             "nothing to do, unless this server should handle their messages too",
         ))?;
@@ -144,17 +147,22 @@ pub(super) async fn look(
     Ok(())
 }
 
-fn unreadable(what: &str, caller: &Caller, error: &RestError) -> Finding {
+fn unreadable_finding(what: &str, accepted: &AcceptedAccount, error: &RestError) -> Finding {
     Finding::warn(
         CHECK,
-        format!("could not read the {what} of {}: {error}", caller.account),
+        format!("could not read the {what} of {}: {error}", accepted.account),
         "try again in a moment; an API key needs the permission to read them, and WhatsApp senders are read from \
          twilio.messaging_url",
     )
 }
 
-fn overridden(public_url: &PublicUrl, number: &PhoneNumber, application: &str) -> Option<Finding> {
-    let inbound = UrlTarget::of(public_url, number.webhooks.inbound.as_deref());
+/// Returns a finding for a number with this server's URL if an application overrides it.
+fn override_finding(
+    public_url: &PublicUrl,
+    number: &PhoneNumber,
+    application: &str,
+) -> Option<Finding> {
+    let inbound = UrlTarget::classify(public_url, number.webhooks.inbound.as_deref());
     inbound.is_ours().then(|| {
         Finding::warn(
             CHECK,
@@ -162,13 +170,14 @@ fn overridden(public_url: &PublicUrl, number: &PhoneNumber, application: &str) -
                 "number {} ({:?}) has this server's URL, and an application ({application}) whose URLs are called instead",
                 number.sid, number.number
             ),
-            format!("remove the application: {NUMBER}; or enter this server's URLs in it"),
+            format!("remove the application: {NUMBER_CONSOLE_PATH}; or enter this server's URLs in it"),
         )
     })
 }
 
-fn offline(public_url: &PublicUrl, sender: &WhatsAppSender) -> Option<Finding> {
-    let inbound = UrlTarget::of(public_url, sender.webhooks.inbound.as_deref());
+/// Returns a finding for an offline sender that has this server's URL.
+fn offline_finding(public_url: &PublicUrl, sender: &WhatsAppSender) -> Option<Finding> {
+    let inbound = UrlTarget::classify(public_url, sender.webhooks.inbound.as_deref());
     // The status is empty if Twilio did not report one.
     let online = sender.status.is_empty() || sender.status.starts_with("ONLINE");
     (inbound.is_ours() && !online).then(|| {
@@ -178,139 +187,144 @@ fn offline(public_url: &PublicUrl, sender: &WhatsAppSender) -> Option<Finding> {
                 "sender {} ({:?}) is {}: it neither gets nor sends messages",
                 sender.sid, sender.address, sender.status
             ),
-            format!("see why: {SENDER}"),
+            format!("see why: {SENDER_CONSOLE_PATH}"),
         )
     })
 }
 
 /// Returns the findings for a sender, or none if it does not use this server for its messages.
-fn judge(public_url: &PublicUrl, place: &ConfiguredSender) -> Vec<Finding> {
-    let webhooks = &place.webhooks;
-    let pointing = |url: &Option<String>| UrlTarget::of(public_url, url.as_deref());
-    let inbound = pointing(&webhooks.inbound);
-    let fallback = pointing(&webhooks.fallback);
-    let status = pointing(&webhooks.status);
+fn check_sender(public_url: &PublicUrl, sender: &ConfiguredSender) -> Vec<Finding> {
+    let webhooks = &sender.webhooks;
+    let target = |url: &Option<String>| UrlTarget::classify(public_url, url.as_deref());
+    let inbound = target(&webhooks.inbound);
+    let fallback = target(&webhooks.fallback);
+    let status = target(&webhooks.status);
     if !inbound.is_ours() && !fallback.is_ours() {
         return Vec::new();
     }
-    let judged = Judged { public_url, place };
+    let check = WebhookCheck { public_url, sender };
     let mut findings = Vec::new();
     // One finding for swapped URLs, instead of one for each.
-    if (inbound.end(), fallback.end())
+    if (inbound.endpoint(), fallback.endpoint())
         == (Some(EndpointKind::Fallback), Some(EndpointKind::Primary))
     {
         findings.push(Finding::fail(
             CHECK,
             format!(
                 "{} has primary and fallback the wrong way round",
-                place.what
+                sender.description
             ),
             format!(
                 "enter {} as the webhook for incoming messages and {} as its fallback: {}",
                 EndpointKind::Primary.url(public_url),
                 EndpointKind::Fallback.url(public_url),
-                place.way()
+                sender.change_instructions()
             ),
         ));
     } else {
-        findings.extend(judged.inbound(inbound));
-        findings.extend(judged.fallback(fallback, inbound));
+        findings.extend(check.inbound(inbound));
+        findings.extend(check.fallback(fallback, inbound));
     }
-    findings.extend(judged.status(status));
+    findings.extend(check.status(status));
     if findings.is_empty() {
         let role = if inbound.is_ours() {
             "calls this server"
         } else {
             "has this server as its fallback"
         };
-        findings.push(Finding::ok(CHECK, format!("{} {role}", place.what)));
+        findings.push(Finding::ok(CHECK, format!("{} {role}", sender.description)));
     }
     findings
 }
 
 /// A sender and the public URL that its webhooks are compared with.
-struct Judged<'a> {
+struct WebhookCheck<'a> {
     public_url: &'a PublicUrl,
-    place: &'a ConfiguredSender,
+    sender: &'a ConfiguredSender,
 }
 
-impl Judged<'_> {
-    fn inbound(&self, pointing: UrlTarget) -> Option<Finding> {
-        match pointing {
-            UrlTarget::At(EndpointKind::Primary) | UrlTarget::Elsewhere => None,
-            UrlTarget::Nowhere => Some(self.wrong(
+impl WebhookCheck<'_> {
+    fn inbound(&self, target: UrlTarget) -> Option<Finding> {
+        match target {
+            UrlTarget::Endpoint(EndpointKind::Primary) | UrlTarget::OtherServer => None,
+            UrlTarget::NotSet => Some(self.url_finding(
                 EndpointKind::Primary,
                 Severity::Fail,
                 "has a fallback and no webhook for incoming messages",
             )),
-            other => self.crooked(EndpointKind::Primary, other),
+            other => self.mismatch_finding(EndpointKind::Primary, other),
         }
     }
 
-    fn fallback(&self, pointing: UrlTarget, inbound: UrlTarget) -> Option<Finding> {
-        match pointing {
-            UrlTarget::At(EndpointKind::Fallback) | UrlTarget::Elsewhere => None,
-            UrlTarget::Nowhere if !inbound.is_ours() => None,
-            UrlTarget::Nowhere => Some(self.wrong(
+    fn fallback(&self, target: UrlTarget, inbound: UrlTarget) -> Option<Finding> {
+        match target {
+            UrlTarget::Endpoint(EndpointKind::Fallback) | UrlTarget::OtherServer => None,
+            UrlTarget::NotSet if !inbound.is_ours() => None,
+            UrlTarget::NotSet => Some(self.url_finding(
                 EndpointKind::Fallback,
                 Severity::Warn,
                 "has no fallback: a message that the primary cannot answer is lost",
             )),
-            UrlTarget::At(EndpointKind::Primary) | UrlTarget::Nearly(EndpointKind::Primary, _)
-                if inbound.end() == Some(EndpointKind::Primary) =>
+            UrlTarget::Endpoint(EndpointKind::Primary)
+            | UrlTarget::Mismatch(EndpointKind::Primary, _)
+                if inbound.endpoint() == Some(EndpointKind::Primary) =>
             {
-                Some(self.wrong(
+                Some(self.url_finding(
                     EndpointKind::Fallback,
                     Severity::Fail,
                     "has the primary as its fallback too, which then fails the same way",
                 ))
             }
-            other => self.crooked(EndpointKind::Fallback, other),
+            other => self.mismatch_finding(EndpointKind::Fallback, other),
         }
     }
 
-    fn status(&self, pointing: UrlTarget) -> Option<Finding> {
-        let finding = match pointing {
-            UrlTarget::At(EndpointKind::Status) | UrlTarget::Elsewhere => None,
-            UrlTarget::Nowhere if !self.place.tells_status => None,
-            UrlTarget::Nowhere => Some(self.wrong(
+    fn status(&self, target: UrlTarget) -> Option<Finding> {
+        let finding = match target {
+            UrlTarget::Endpoint(EndpointKind::Status) | UrlTarget::OtherServer => None,
+            UrlTarget::NotSet if !self.sender.reports_message_status => None,
+            UrlTarget::NotSet => Some(self.url_finding(
                 EndpointKind::Status,
                 Severity::Warn,
                 "has no status callback: the delivery of TwiML replies is not reported",
             )),
-            other => self.crooked(EndpointKind::Status, other),
+            other => self.mismatch_finding(EndpointKind::Status, other),
         };
         // At most a warning: no message is lost without status callbacks.
         finding.map(|finding| Finding {
-            ending: Severity::Warn,
+            severity: Severity::Warn,
             ..finding
         })
     }
 
-    /// Returns the finding for a URL of this server that is not exactly the one of endpoint `should`.
-    fn crooked(&self, should: EndpointKind, pointing: UrlTarget) -> Option<Finding> {
-        let webhooks = &self.place.webhooks;
-        let url = match should {
+    /// Returns the finding for a URL of this server that is not exactly the one of endpoint `expected`.
+    fn mismatch_finding(&self, expected: EndpointKind, target: UrlTarget) -> Option<Finding> {
+        let webhooks = &self.sender.webhooks;
+        let url = match expected {
             EndpointKind::Primary => &webhooks.inbound,
             EndpointKind::Fallback => &webhooks.fallback,
             EndpointKind::Status => &webhooks.status,
         };
         let url = without_secrets(url.as_deref().unwrap_or_default());
-        let name = should.name();
-        let (ending, found) = match pointing {
-            UrlTarget::At(end) | UrlTarget::Nearly(end, _) if end != should => (
-                Severity::Fail,
-                format!("has the endpoint `{}` as its {name}", end.name()),
-            ),
-            UrlTarget::Nearly(_, mismatch) => {
+        let name = expected.name();
+        let (severity, found) = match target {
+            UrlTarget::Endpoint(endpoint) | UrlTarget::Mismatch(endpoint, _)
+                if endpoint != expected =>
+            {
+                (
+                    Severity::Fail,
+                    format!("has the endpoint `{}` as its {name}", endpoint.name()),
+                )
+            }
+            UrlTarget::Mismatch(_, mismatch) => {
                 // The server accepts a trailing slash.
-                let ending = if mismatch == UrlMismatch::Slash {
+                let severity = if mismatch == UrlMismatch::Slash {
                     Severity::Warn
                 } else {
                     Severity::Fail
                 };
                 (
-                    ending,
+                    severity,
                     format!("has {url} as its {name}, which {}", mismatch.text()),
                 )
             }
@@ -318,25 +332,25 @@ impl Judged<'_> {
                 Severity::Fail,
                 format!("has {url} as its {name}, which is not an endpoint"),
             ),
-            UrlTarget::At(_) | UrlTarget::Nowhere | UrlTarget::Elsewhere => return None,
+            UrlTarget::Endpoint(_) | UrlTarget::NotSet | UrlTarget::OtherServer => return None,
         };
-        Some(self.wrong(should, ending, &found))
+        Some(self.url_finding(expected, severity, &found))
     }
 
-    fn wrong(&self, should: EndpointKind, ending: Severity, found: &str) -> Finding {
-        let what = match should {
+    fn url_finding(&self, expected: EndpointKind, severity: Severity, found: &str) -> Finding {
+        let what = match expected {
             EndpointKind::Primary => "the webhook for incoming messages",
             EndpointKind::Fallback => "its fallback",
             EndpointKind::Status => "its status callback",
         };
         Finding {
             check: CHECK,
-            ending,
-            found: format!("{} {found}", self.place.what),
+            severity,
+            found: format!("{} {found}", self.sender.description),
             remedy: Some(format!(
                 "enter {} as {what}: {}",
-                should.url(self.public_url),
-                self.place.way()
+                expected.url(self.public_url),
+                self.sender.change_instructions()
             )),
         }
     }
@@ -346,57 +360,57 @@ impl Judged<'_> {
 mod tests {
     use super::*;
 
-    const ENDS: [&str; 3] = [
+    const URLS: [&str; 3] = [
         "https://h.test/a/webhook",
         "https://h.test/a/webhook/fallback",
         "https://h.test/a/webhook/status",
     ];
 
     /// Returns the severity and text of each finding for a sender called "it".
-    fn found(urls: [&str; 3]) -> Vec<String> {
+    fn check_urls(urls: [&str; 3]) -> Vec<String> {
         let (public_url, _) = PublicUrl::parse("https://h.test/a").expect("a public URL");
         let mut webhooks = ConfiguredWebhooks::default();
         let set = |url: &str| (!url.is_empty()).then(|| url.to_owned());
         let [inbound, fallback, status] = urls.map(set);
         (webhooks.inbound, webhooks.fallback, webhooks.status) = (inbound, fallback, status);
-        let place = ConfiguredSender {
-            what: "it".to_owned(),
+        let sender = ConfiguredSender {
+            description: "it".to_owned(),
             webhooks,
-            tells_status: true,
+            reports_message_status: true,
             console: "the console",
             command: None,
         };
-        let findings = judge(&public_url, &place);
+        let findings = check_sender(&public_url, &sender);
         for finding in &findings {
-            assert_eq!(finding.ending == Severity::Ok, finding.remedy.is_none());
+            assert_eq!(finding.severity == Severity::Ok, finding.remedy.is_none());
         }
         findings
             .iter()
-            .map(|finding| format!("{:?} {}", finding.ending, finding.found))
+            .map(|finding| format!("{:?} {}", finding.severity, finding.found))
             .collect()
     }
 
     // URLs that all point to other servers give no finding.
     #[test]
     fn correct_or_foreign_webhook_urls_raise_no_warning() {
-        let [primary, fallback, status] = ENDS;
-        assert_eq!(found(ENDS), ["Ok it calls this server"]);
+        let [primary, fallback, status] = URLS;
+        assert_eq!(check_urls(URLS), ["Ok it calls this server"]);
         let elsewhere = "https://other.test/sorry";
         assert_eq!(
-            found([primary, elsewhere, status]),
+            check_urls([primary, elsewhere, status]),
             ["Ok it calls this server"]
         );
         assert_eq!(
-            found([elsewhere, fallback, status]),
+            check_urls([elsewhere, fallback, status]),
             ["Ok it has this server as its fallback"]
         );
-        assert_eq!(found([elsewhere, elsewhere, status]), [""; 0]);
-        assert_eq!(found(["", "", ""]), [""; 0]);
+        assert_eq!(check_urls([elsewhere, elsewhere, status]), [""; 0]);
+        assert_eq!(check_urls(["", "", ""]), [""; 0]);
     }
 
     #[test]
     fn misconfigured_webhook_urls_are_each_reported() {
-        let [primary, fallback, status] = ENDS;
+        let [primary, fallback, status] = URLS;
         for (urls, expected) in [
             (
                 [fallback, primary, status],
@@ -447,7 +461,7 @@ mod tests {
                 ],
             ),
         ] {
-            assert_eq!(found(urls), expected);
+            assert_eq!(check_urls(urls), expected);
         }
     }
 }

@@ -21,7 +21,7 @@ pub(super) enum Severity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finding {
     pub(super) check: &'static str,
-    pub(super) ending: Severity,
+    pub(super) severity: Severity,
     pub(super) found: String,
     /// Remedy; `None` for [`Severity::Ok`].
     pub(super) remedy: Option<String>,
@@ -31,7 +31,7 @@ impl Finding {
     pub(super) fn ok(check: &'static str, found: impl Into<String>) -> Self {
         Self {
             check,
-            ending: Severity::Ok,
+            severity: Severity::Ok,
             found: found.into(),
             remedy: None,
         }
@@ -63,13 +63,13 @@ impl Finding {
 
     fn new(
         check: &'static str,
-        ending: Severity,
+        severity: Severity,
         found: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
         Self {
             check,
-            ending,
+            severity,
             found: found.into(),
             remedy: Some(remedy.into()),
         }
@@ -79,29 +79,29 @@ impl Finding {
 /// Prints each finding immediately, so that an operator sees at which check a broken deployment hangs.
 pub(super) struct Report {
     json: bool,
-    found_something: bool,
+    has_problems: bool,
 }
 
 impl Report {
     pub(super) fn new(json: bool) -> Self {
         Self {
             json,
-            found_something: false,
+            has_problems: false,
         }
     }
 
     pub(super) fn add(&mut self, finding: Finding) -> anyhow::Result<()> {
         let Finding {
             check,
-            ending,
+            severity,
             found,
             remedy,
         } = finding;
-        self.found_something |= matches!(ending, Severity::Warn | Severity::Fail);
+        self.has_problems |= matches!(severity, Severity::Warn | Severity::Fail);
         let found = one_line(&found);
         let remedy = remedy.map(|remedy| one_line(&remedy));
         if self.json {
-            let result = match ending {
+            let result = match severity {
                 Severity::Ok => "ok",
                 Severity::Note => "note",
                 Severity::Warn => "warn",
@@ -110,7 +110,7 @@ impl Report {
             let line = json!({"check": check, "result": result, "found": found, "remedy": remedy});
             return print(&format!("{line}\n"));
         }
-        let word = match ending {
+        let label = match severity {
             Severity::Ok => "ok  ",
             Severity::Note => "note",
             Severity::Warn => "warn",
@@ -118,13 +118,13 @@ impl Report {
         };
         let remedy = remedy.map(|remedy| format!("     {remedy}\n"));
         print(&format!(
-            "{word} {check}: {found}\n{}",
+            "{label} {check}: {found}\n{}",
             remedy.unwrap_or_default()
         ))
     }
 
-    pub(super) fn found_something(&self) -> bool {
-        self.found_something
+    pub(super) fn has_problems(&self) -> bool {
+        self.has_problems
     }
 }
 

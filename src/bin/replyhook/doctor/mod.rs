@@ -66,17 +66,17 @@ impl Doctor {
             report.add(Finding::warn("settings", found, warning.text.clone()))?;
         }
         let timeout = Duration::from_millis(self.timeout_ms);
-        let here = server::look(&settings, timeout, &mut report)?;
+        let local_server = server::check(&settings, timeout, &mut report)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         runtime.block_on(async {
-            public_url::look(&settings, here, &mut report).await?;
-            let callers = callers(&settings);
-            let usable = account::look(&settings, &callers, &mut report).await?;
-            console_config::look(&settings, &usable, &mut report).await
+            public_url::check(&settings, local_server, &mut report).await?;
+            let accepted_accounts = accepted_accounts(&settings);
+            let usable = account::check(&settings, &accepted_accounts, &mut report).await?;
+            console_config::check(&settings, &usable, &mut report).await
         })?;
-        Ok(if report.found_something() {
+        Ok(if report.has_problems() {
             ExitStatus::No
         } else {
             ExitStatus::Yes
@@ -85,7 +85,7 @@ impl Doctor {
 }
 
 /// An account whose webhooks the server accepts.
-struct Caller {
+struct AcceptedAccount {
     account: AccountSid,
     /// Auth token that signs its webhooks.
     token: Secret,
@@ -93,41 +93,46 @@ struct Caller {
     api_key: Option<Credentials>,
 }
 
-impl Caller {
-    fn by_token(&self) -> Credentials {
+impl AcceptedAccount {
+    /// Returns the credentials with the auth token, which can read the account even if a standard API key cannot.
+    fn token_credentials(&self) -> Credentials {
         Credentials::auth_token(self.account, self.token.clone())
     }
 
-    fn by_rest(&self) -> Credentials {
-        self.api_key.clone().unwrap_or_else(|| self.by_token())
+    /// Returns the credentials that the server uses for REST calls.
+    fn rest_credentials(&self) -> Credentials {
+        self.api_key
+            .clone()
+            .unwrap_or_else(|| self.token_credentials())
     }
 }
 
 /// Returns the account of the default token, if it is configured, and the accounts with their own tokens.
-fn callers(settings: &Settings) -> Vec<Caller> {
+fn accepted_accounts(settings: &Settings) -> Vec<AcceptedAccount> {
     let twilio = &settings.twilio;
-    let mut callers: Vec<_> = twilio
+    let mut accepted_accounts: Vec<_> = twilio
         .accounts
         .iter()
-        .map(|account| Caller {
+        .map(|account| AcceptedAccount {
             account: account.sid,
             token: account.auth_token.clone(),
             api_key: None,
         })
         .collect();
-    let Some(own) = twilio.account_sid else {
-        return callers;
+    let Some(main_account) = twilio.account_sid else {
+        return accepted_accounts;
     };
     // An entry below `twilio.accounts` wins over the default token and the API key, as in the server.
-    let is_own = |caller: &Caller| caller.account.to_lowercase() == own.to_lowercase();
-    if !callers.iter().any(is_own) {
+    let is_own =
+        |accepted: &AcceptedAccount| accepted.account.to_lowercase() == main_account.to_lowercase();
+    if !accepted_accounts.iter().any(is_own) {
         let key = settings.rest.api_key.clone();
-        let caller = Caller {
-            account: own,
+        let accepted = AcceptedAccount {
+            account: main_account,
             token: twilio.auth_token.clone(),
             api_key: key.map(|(sid, secret)| Credentials::api_key(sid, secret)),
         };
-        callers.insert(0, caller);
+        accepted_accounts.insert(0, accepted);
     }
-    callers
+    accepted_accounts
 }

@@ -28,25 +28,25 @@ const CHECK: &str = "url";
 /// The result for one endpoint. Endpoints with equal verdicts share a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Verdict {
-    ending: Severity,
+    severity: Severity,
     /// Predicate of a sentence whose subject is the URL.
-    does: String,
+    predicate: String,
     remedy: Option<String>,
 }
 
 impl Verdict {
-    fn fail(does: impl Into<String>, remedy: impl Into<String>) -> Self {
+    fn fail(predicate: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
-            ending: Severity::Fail,
-            does: does.into(),
+            severity: Severity::Fail,
+            predicate: predicate.into(),
             remedy: Some(remedy.into()),
         }
     }
 }
 
-pub(super) async fn look(
+pub(super) async fn check(
     settings: &Settings,
-    here: LocalServer,
+    local_server: LocalServer,
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let public_url = &settings.server.public_url;
@@ -62,33 +62,33 @@ pub(super) async fn look(
     let [primary, fallback, status] = ENDPOINTS.map(|(_, path)| probe.send(public_url, path));
     let (primary, fallback, status) = tokio::join!(primary, fallback, status);
     let mut verdicts = Vec::new();
-    for ((name, path), answer) in ENDPOINTS.into_iter().zip([primary, fallback, status]) {
-        let verdict = match answer {
+    for ((name, path), result) in ENDPOINTS.into_iter().zip([primary, fallback, status]) {
+        let verdict = match result {
             Ok(result) if result.status == 403 && request_id(&result.headers).is_some() => {
                 // Repeat it alone: a server explains one rejection at a time, and the three probes were concurrent.
-                let again = probe.send(public_url, path).await;
-                rejected(&probe, settings, path, &again.unwrap_or(result)).await
+                let repeated = probe.send(public_url, path).await;
+                rejection_verdict(&probe, settings, path, &repeated.unwrap_or(result)).await
             }
-            Ok(result) => answered(settings, here, name, &result),
-            Err(error) => unanswered(&error),
+            Ok(result) => response_verdict(settings, local_server, name, &result),
+            Err(error) => failed_request_verdict(&error),
         };
         verdicts.push((name, path, verdict));
     }
-    for finding in together(public_url, &verdicts) {
+    for finding in group_verdicts(public_url, &verdicts) {
         report.add(finding)?;
     }
     Ok(())
 }
 
 /// Returns one finding per distinct verdict, with the names of its endpoints.
-fn together(public_url: &PublicUrl, verdicts: &[(&str, &str, Verdict)]) -> Vec<Finding> {
+fn group_verdicts(public_url: &PublicUrl, verdicts: &[(&str, &str, Verdict)]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut done: Vec<&Verdict> = Vec::new();
+    let mut reported: Vec<&Verdict> = Vec::new();
     for (_, path, verdict) in verdicts {
-        if done.contains(&verdict) {
+        if reported.contains(&verdict) {
             continue;
         }
-        done.push(verdict);
+        reported.push(verdict);
         let same = verdicts.iter().filter(|(_, _, other)| other == verdict);
         let names: Vec<_> = same.map(|(name, _, _)| *name).collect();
         let subject = match names.as_slice() {
@@ -97,8 +97,8 @@ fn together(public_url: &PublicUrl, verdicts: &[(&str, &str, Verdict)]) -> Vec<F
         };
         findings.push(Finding {
             check: CHECK,
-            ending: verdict.ending,
-            found: format!("{subject} {}", verdict.does),
+            severity: verdict.severity,
+            found: format!("{subject} {}", verdict.predicate),
             remedy: verdict.remedy.clone(),
         });
     }
@@ -114,10 +114,10 @@ struct Probe {
 impl Probe {
     fn new(settings: &Settings) -> Self {
         let twilio = &settings.twilio;
-        let own = twilio.account_sid.map(replyhook::AccountSid::to_lowercase);
+        let main_account = twilio.account_sid.map(replyhook::AccountSid::to_lowercase);
         let mut accounts = twilio.accounts.iter();
         // As in `SignatureVerifier`: an account's own token wins over the default one.
-        let token = accounts.find(|account| Some(account.sid.to_lowercase()) == own);
+        let token = accounts.find(|account| Some(account.sid.to_lowercase()) == main_account);
         // A new value per run, so that each run has another signature.
         let nonce = format!("{:016x}", RandomState::new().hash_one(PARAMETER));
         let account = twilio.account_sid.map(|sid| sid.to_string());
@@ -177,7 +177,8 @@ impl Probe {
     }
 }
 
-fn unanswered(error: &SignedRequestError) -> Verdict {
+/// Returns the verdict for an endpoint that did not respond.
+fn failed_request_verdict(error: &SignedRequestError) -> Verdict {
     match error {
         SignedRequestError::Failed { code, .. } => Verdict::fail(
             format!(
@@ -196,7 +197,7 @@ fn unanswered(error: &SignedRequestError) -> Verdict {
 /// Returns the verdict for a rejection by replyhook.
 ///
 /// Sends the probe directly as well, to find out whether the proxy or the settings are the cause.
-async fn rejected(
+async fn rejection_verdict(
     probe: &Probe,
     settings: &Settings,
     path: &str,
@@ -212,7 +213,7 @@ async fn rejected(
     }
     let log = "its log says why, in a line that begins with `rejected:`";
     match probe.send_directly(settings, path).await {
-        Some(direct) if instance(&direct.headers).is_some() => Verdict::fail(
+        Some(direct) if parse_instance(&direct.headers).is_some() => Verdict::fail(
             "responds with 403: the signature does not verify, although the server accepts the same request when it is sent \
              directly",
             format!(
@@ -237,9 +238,10 @@ async fn rejected(
     }
 }
 
-fn answered(
+/// Returns the verdict for a response other than a rejection by replyhook.
+fn response_verdict(
     settings: &Settings,
-    here: LocalServer,
+    local_server: LocalServer,
     name: &str,
     result: &SignedResponse,
 ) -> Verdict {
@@ -249,8 +251,8 @@ fn answered(
             .get(name)
             .and_then(|value| value.to_str().ok())
     };
-    let Some(instance) = instance(&result.headers) else {
-        return answered_by_others(settings, result);
+    let Some(instance) = parse_instance(&result.headers) else {
+        return foreign_response_verdict(settings, result);
     };
     let endpoint = header(ENDPOINT_HEADER).unwrap_or_default();
     if endpoint != name {
@@ -260,16 +262,16 @@ fn answered(
              three paths on the server too",
         );
     }
-    match here {
+    match local_server {
         LocalServer::Known(known) if known == instance => Verdict {
-            ending: Severity::Ok,
-            does: "leads to this very server, and the signature verifies".to_owned(),
+            severity: Severity::Ok,
+            predicate: "leads to this very server, and the signature verifies".to_owned(),
             remedy: None,
         },
         // Behind a load balancer any of several servers may respond.
         LocalServer::Known(_) if matches!(settings.store.url, StoreUrl::Postgres(_)) => Verdict {
-            ending: Severity::Note,
-            does: format!(
+            severity: Severity::Note,
+            predicate: format!(
                 "leads to another replyhook process than the one here ({instance}), and the signature verifies"
             ),
             remedy: Some(
@@ -281,20 +283,21 @@ fn answered(
             "messages are stored there, in another store: stop one of the two, point the proxy to this one, or let several \
              machines share PostgreSQL (DATABASE_URL)",
         ),
-        LocalServer::NotAsked | LocalServer::Unknown => Verdict {
-            ending: Severity::Ok,
-            does: format!("leads to a replyhook process ({instance}), and the signature verifies"),
+        LocalServer::NotConfigured | LocalServer::Unknown => Verdict {
+            severity: Severity::Ok,
+            predicate: format!("leads to a replyhook process ({instance}), and the signature verifies"),
             remedy: None,
         },
     }
 }
 
-fn answered_by_others(settings: &Settings, result: &SignedResponse) -> Verdict {
+/// Returns the verdict for a response without an instance id, such as that of a proxy or an older replyhook.
+fn foreign_response_verdict(settings: &Settings, result: &SignedResponse) -> Verdict {
     let status = result.status;
     let listen = settings.server.listen;
-    let ours = request_id(&result.headers).is_some();
+    let is_from_replyhook = request_id(&result.headers).is_some();
     match status {
-        300..=399 => redirected(settings, result),
+        300..=399 => redirect_verdict(settings, result),
         404 => Verdict::fail(
             "responds with 404",
             format!(
@@ -311,7 +314,7 @@ fn answered_by_others(settings: &Settings, result: &SignedResponse) -> Verdict {
             format!("responds with {status}: it requires a password"),
             "exempt /webhook and the paths below it: the signature authenticates Twilio",
         ),
-        503 if ours => Verdict::fail(
+        503 if is_from_replyhook => Verdict::fail(
             format!("responds with 503: {}", result.body.trim()),
             "the server accepts no messages now: see its findings above, or try again in a moment",
         ),
@@ -341,19 +344,19 @@ fn answered_by_others(settings: &Settings, result: &SignedResponse) -> Verdict {
 }
 
 /// Returns the verdict for a redirect, with the `PUBLIC_URL` that would avoid it.
-fn redirected(settings: &Settings, result: &SignedResponse) -> Verdict {
+fn redirect_verdict(settings: &Settings, result: &SignedResponse) -> Verdict {
     // Not followed: Twilio follows with a GET without parameters, which cannot deliver a message.
     let location = result.headers.get(LOCATION);
     let location = location.and_then(|value| value.to_str().ok());
     let location = without_secrets(location.unwrap_or("nowhere"));
-    let mut ends = ENDPOINTS.iter().rev();
+    let mut endpoints = ENDPOINTS.iter().rev();
     let trimmed = location.trim_end_matches('/');
-    let fits = ends
+    let corrected_url = endpoints
         .find_map(|(_, path)| trimmed.strip_suffix(path))
         .and_then(|url| PublicUrl::parse(url).ok())
         .map(|(url, _)| url)
         .filter(|url| *url != settings.server.public_url);
-    let remedy = fits.map_or_else(
+    let remedy = corrected_url.map_or_else(
         || "let it serve that URL itself, without a redirect".to_owned(),
         |url| format!("set PUBLIC_URL={url} and enter its URLs at Twilio, or remove the redirect"),
     );
@@ -366,7 +369,7 @@ fn redirected(settings: &Settings, result: &SignedResponse) -> Verdict {
     )
 }
 
-fn instance(headers: &HeaderMap) -> Option<Instance> {
+fn parse_instance(headers: &HeaderMap) -> Option<Instance> {
     Instance::parse(headers.get(INSTANCE_HEADER)?.to_str().ok()?)
 }
 
@@ -374,9 +377,9 @@ fn instance(headers: &HeaderMap) -> Option<Instance> {
 fn request_id(headers: &HeaderMap) -> Option<&str> {
     let id = headers.get("x-request-id")?.to_str().ok()?;
     let (boot, number) = id.split_once('-')?;
-    let well_formed = boot.len() == 8
+    let is_well_formed = boot.len() == 8
         && boot.bytes().all(|byte| byte.is_ascii_hexdigit())
         && !number.is_empty()
         && number.bytes().all(|byte| byte.is_ascii_digit());
-    well_formed.then_some(id)
+    is_well_formed.then_some(id)
 }

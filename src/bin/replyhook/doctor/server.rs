@@ -14,14 +14,14 @@ use super::finding::{Finding, Report};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LocalServer {
     /// No private listener is configured.
-    NotAsked,
+    NotConfigured,
     /// The private listener did not respond, or is not replyhook's.
     Unknown,
     /// The server's instance id.
     Known(Instance),
 }
 
-pub(super) fn look(
+pub(super) fn check(
     settings: &Settings,
     timeout: Duration,
     report: &mut Report,
@@ -38,16 +38,16 @@ pub(super) fn look(
             "admin.listen is empty: whether PUBLIC_URL leads to this process is unknown, and its store is not checked",
             "set admin.listen to 127.0.0.1:9090 for both, and restart the server",
         ))?;
-        return Ok(LocalServer::NotAsked);
+        return Ok(LocalServer::NotConfigured);
     };
-    let readiness = match check_readiness(listen, timeout) {
-        Ok(readiness) => readiness,
+    let response = match check_readiness(listen, timeout) {
+        Ok(response) => response,
         Err(error) => {
             report.add(no_response(&error))?;
             return Ok(LocalServer::Unknown);
         }
     };
-    let Some(state) = &readiness.readiness else {
+    let Some(readiness) = &response.readiness else {
         report.add(Finding::fail(
             "server",
             format!("the program at {listen} (admin.listen) is not a private listener of replyhook"),
@@ -55,10 +55,10 @@ pub(super) fn look(
         ))?;
         return Ok(LocalServer::Unknown);
     };
-    for finding in findings(&readiness, state, &listen.to_string()) {
+    for finding in findings(&response, readiness, &listen.to_string()) {
         report.add(finding)?;
     }
-    Ok(readiness
+    Ok(response
         .instance
         .map_or(LocalServer::Unknown, LocalServer::Known))
 }
@@ -75,10 +75,10 @@ fn no_response(error: &ReadinessError) -> Finding {
     Finding::fail("server", format!("{error} (admin.listen)"), remedy)
 }
 
-fn findings(readiness: &ReadinessReport, state: &Readiness, listen: &str) -> Vec<Finding> {
-    let checks = &state.checks;
+fn findings(response: &ReadinessReport, readiness: &Readiness, listen: &str) -> Vec<Finding> {
+    let checks = &readiness.checks;
     let mut findings = Vec::new();
-    findings.push(match readiness.instance {
+    findings.push(match response.instance {
         // Draining matters more than the version.
         _ if checks.draining => Finding::fail(
             "server",

@@ -59,73 +59,80 @@ impl UrlMismatch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UrlTarget {
     /// No URL is configured.
-    Nowhere,
+    NotSet,
     /// Another server.
-    Elsewhere,
+    OtherServer,
     /// An endpoint of this server.
-    At(EndpointKind),
+    Endpoint(EndpointKind),
     /// Almost an endpoint: requests do not reach it, or their signature does not verify.
-    Nearly(EndpointKind, UrlMismatch),
+    Mismatch(EndpointKind, UrlMismatch),
     /// A path below `PUBLIC_URL` that is not an endpoint.
     OtherPath,
 }
 
 impl UrlTarget {
-    pub(super) fn of(public_url: &PublicUrl, url: Option<&str>) -> Self {
+    pub(super) fn classify(public_url: &PublicUrl, url: Option<&str>) -> Self {
         let Some(url) = url else {
-            return Self::Nowhere;
+            return Self::NotSet;
         };
-        let ours = public_url.to_string();
-        let (Some(ours), Some(theirs)) = (Parts::of(&ours), Parts::of(url)) else {
-            return Self::Elsewhere;
+        let expected = public_url.to_string();
+        let (Some(expected), Some(configured)) = (UrlParts::parse(&expected), UrlParts::parse(url))
+        else {
+            return Self::OtherServer;
         };
-        if !ours.host.eq_ignore_ascii_case(theirs.host) {
-            return Self::Elsewhere;
+        if !expected.host.eq_ignore_ascii_case(configured.host) {
+            return Self::OtherServer;
         }
-        let origin = if ours.is_https != theirs.is_https {
+        let origin = if expected.is_https != configured.is_https {
             Some(UrlMismatch::Scheme)
-        } else if ours.port != theirs.port {
+        } else if expected.port != configured.port {
             Some(UrlMismatch::Port)
         } else {
             None
         };
-        let path = theirs.path.trim_end_matches('/');
+        let path = configured.path.trim_end_matches('/');
         let prefix = public_url.prefix();
-        let end = |path: &str| EndpointKind::ALL.into_iter().find(|end| end.path() == path);
-        let whole = path.strip_prefix(prefix).and_then(end);
+        let find = |path: &str| {
+            EndpointKind::ALL
+                .into_iter()
+                .find(|kind| kind.path() == path)
+        };
+        let exact = path.strip_prefix(prefix).and_then(find);
         // Also match without the prefix: such a URL may reach the server, but its signature does not verify.
-        let Some(end) = whole.or_else(|| end(path)) else {
-            let below = path
+        let Some(endpoint) = exact.or_else(|| find(path)) else {
+            let is_below = path
                 .strip_prefix(prefix)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-            return if below && origin.is_none() {
+            return if is_below && origin.is_none() {
                 Self::OtherPath
             } else {
-                Self::Elsewhere
+                Self::OtherServer
             };
         };
         // Report one mismatch only. The slash comes last, because such a URL may work.
         let mismatch = origin
-            .or_else(|| whole.is_none().then_some(UrlMismatch::Prefix))
-            .or_else(|| (ours.host != theirs.host).then_some(UrlMismatch::Capitals))
-            .or_else(|| theirs.path.ends_with('/').then_some(UrlMismatch::Slash));
-        mismatch.map_or(Self::At(end), |mismatch| Self::Nearly(end, mismatch))
+            .or_else(|| exact.is_none().then_some(UrlMismatch::Prefix))
+            .or_else(|| (expected.host != configured.host).then_some(UrlMismatch::Capitals))
+            .or_else(|| configured.path.ends_with('/').then_some(UrlMismatch::Slash));
+        mismatch.map_or(Self::Endpoint(endpoint), |mismatch| {
+            Self::Mismatch(endpoint, mismatch)
+        })
     }
 
     /// Returns the intended endpoint.
-    pub(super) fn end(self) -> Option<EndpointKind> {
+    pub(super) fn endpoint(self) -> Option<EndpointKind> {
         match self {
-            Self::At(end) | Self::Nearly(end, _) => Some(end),
-            Self::Nowhere | Self::Elsewhere | Self::OtherPath => None,
+            Self::Endpoint(endpoint) | Self::Mismatch(endpoint, _) => Some(endpoint),
+            Self::NotSet | Self::OtherServer | Self::OtherPath => None,
         }
     }
 
     pub(super) fn is_ours(self) -> bool {
-        !matches!(self, Self::Nowhere | Self::Elsewhere)
+        !matches!(self, Self::NotSet | Self::OtherServer)
     }
 }
 
-struct Parts<'a> {
+struct UrlParts<'a> {
     is_https: bool,
     host: &'a str,
     port: &'a str,
@@ -133,8 +140,8 @@ struct Parts<'a> {
     path: &'a str,
 }
 
-impl<'a> Parts<'a> {
-    fn of(url: &'a str) -> Option<Self> {
+impl<'a> UrlParts<'a> {
+    fn parse(url: &'a str) -> Option<Self> {
         let (scheme, rest) = url.trim().split_once("://")?;
         let is_https = scheme.eq_ignore_ascii_case("https");
         if !is_https && !scheme.eq_ignore_ascii_case("http") {
@@ -184,71 +191,71 @@ mod tests {
     #[test]
     fn webhook_url_compared_with_endpoints_names_mismatch() {
         use EndpointKind::{Fallback, Primary, Status};
-        use UrlTarget::{At, Elsewhere, Nearly, OtherPath};
+        use UrlTarget::{Endpoint, Mismatch, OtherPath, OtherServer};
         let plain = "https://bot.example.com";
         let prefixed = "https://bot.example.com/bots/a";
-        for (public_url, url, pointing) in [
-            (plain, "https://bot.example.com/webhook", At(Primary)),
+        for (public_url, url, target) in [
+            (plain, "https://bot.example.com/webhook", Endpoint(Primary)),
             (
                 plain,
                 "https://bot.example.com/webhook#rc=2&rp=ct,5xx",
-                At(Primary),
+                Endpoint(Primary),
             ),
             (
                 plain,
                 "https://bot.example.com:443/webhook/status?x=1",
-                At(Status),
+                Endpoint(Status),
             ),
             (
                 plain,
                 "https://u:p@bot.example.com/webhook/fallback",
-                At(Fallback),
+                Endpoint(Fallback),
             ),
             (
                 plain,
                 "http://bot.example.com/webhook",
-                Nearly(Primary, UrlMismatch::Scheme),
+                Mismatch(Primary, UrlMismatch::Scheme),
             ),
             (
                 plain,
                 "https://bot.example.com:8443/webhook",
-                Nearly(Primary, UrlMismatch::Port),
+                Mismatch(Primary, UrlMismatch::Port),
             ),
             (
                 plain,
                 "https://Bot.example.com/webhook",
-                Nearly(Primary, UrlMismatch::Capitals),
+                Mismatch(Primary, UrlMismatch::Capitals),
             ),
             (
                 plain,
                 "https://bot.example.com/webhook/status/",
-                Nearly(Status, UrlMismatch::Slash),
+                Mismatch(Status, UrlMismatch::Slash),
             ),
             (plain, "https://bot.example.com", OtherPath),
             (plain, "https://bot.example.com/Webhook", OtherPath),
-            (plain, "https://bot.example.com:8443/other", Elsewhere),
-            (plain, "https://example.com/webhook", Elsewhere),
-            (plain, "bot.example.com/webhook", Elsewhere),
+            (plain, "https://bot.example.com:8443/other", OtherServer),
+            (plain, "https://example.com/webhook", OtherServer),
+            (plain, "bot.example.com/webhook", OtherServer),
             (
                 prefixed,
                 "https://bot.example.com/bots/a/webhook",
-                At(Primary),
+                Endpoint(Primary),
             ),
             (
                 prefixed,
                 "https://bot.example.com/webhook",
-                Nearly(Primary, UrlMismatch::Prefix),
+                Mismatch(Primary, UrlMismatch::Prefix),
             ),
             (prefixed, "https://bot.example.com/bots/a", OtherPath),
             (
                 prefixed,
                 "https://bot.example.com/bots/b/webhook",
-                Elsewhere,
+                OtherServer,
             ),
-            (prefixed, "https://bot.example.com/bots/ab", Elsewhere),
+            (prefixed, "https://bot.example.com/bots/ab", OtherServer),
         ] {
             let (public_url, _) = PublicUrl::parse(public_url).expect("a public URL");
-            assert_eq!(UrlTarget::of(&public_url, Some(url)), pointing, "{url}");
+            assert_eq!(UrlTarget::classify(&public_url, Some(url)), target, "{url}");
         }
     }
 

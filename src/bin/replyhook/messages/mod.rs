@@ -16,11 +16,11 @@ use replyhook::{Address, ErrorCode, FormParams, MessageSid};
 use serde_json::{Value, json};
 
 use self::retry::{Release, Retry};
-use crate::operator::{Opened, address, age, now, user};
-use crate::{ExitStatus, SettingsArgs, print, print_on, printable};
+use crate::operator::{OpenedStore, format_age, format_user, now, parse_address};
+use crate::{ExitStatus, SettingsArgs, print, printable, try_print};
 
 /// Messages per query of the store.
-const PAGE: u32 = 500;
+const PAGE_SIZE: u32 = 500;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -37,7 +37,7 @@ Examples:
   replyhook messages release --failed-with 20003")]
 pub(crate) struct MessagesArgs {
     #[command(subcommand)]
-    what: MessagesCommand,
+    command: MessagesCommand,
 }
 
 #[derive(clap::Subcommand)]
@@ -85,7 +85,7 @@ struct ListMessagesArgs {
         "pending", "sending", "suppressed"])]
     state: Option<String>,
     /// Only messages of this user, such as whatsapp:+15550001111
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     user: Option<Address>,
     /// List outbound messages instead; states: pending, sending, unknown, held, sent, failed, suppressed
     #[arg(long)]
@@ -135,7 +135,7 @@ struct ExportMessagesArgs {
 
 impl MessagesArgs {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
-        match self.what {
+        match self.command {
             MessagesCommand::List(list) => list.run(),
             MessagesCommand::Show(show) => show.run(),
             MessagesCommand::Retry(retry) => retry.run(),
@@ -147,7 +147,7 @@ impl MessagesArgs {
 
 impl ListMessagesArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
-        let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
+        let opened = OpenedStore::from_sources(&self.settings.sources(), Access::Operator)?;
         let now = now();
         let mut filter = MessageFilter {
             user: self.user,
@@ -159,21 +159,23 @@ impl ListMessagesArgs {
             return Ok(ExitStatus::Yes);
         }
         // Page by page: a long list must not fill the memory, and stops when the reader of a pipe does.
-        let mut left = self.limit;
-        while left > 0 {
-            filter.limit = left.min(PAGE);
+        let mut remaining = self.limit;
+        while remaining > 0 {
+            filter.limit = remaining.min(PAGE_SIZE);
             let rows = opened.wait(opened.store.messages(filter.clone()))?;
             let Some(last) = rows.last() else { break };
             filter.before_id = Some(last.id);
-            left -= u32::try_from(rows.len()).unwrap_or(left).min(left);
+            remaining -= u32::try_from(rows.len())
+                .unwrap_or(remaining)
+                .min(remaining);
             let lines = rows.iter().map(|row| {
                 if self.json {
-                    format!("{}\n", summary(row, self.content))
+                    format!("{}\n", summary_json(row, self.content))
                 } else {
-                    line(row, now, self.content)
+                    format_line(row, now, self.content)
                 }
             });
-            if !print_on(&lines.collect::<String>())? {
+            if !try_print(&lines.collect::<String>())? {
                 break;
             }
         }
@@ -184,40 +186,40 @@ impl ListMessagesArgs {
 impl ShowMessageArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
         let sources = self.settings.sources();
-        let opened = Opened::by(&sources, Access::Operator)?;
+        let opened = OpenedStore::from_sources(&sources, Access::Operator)?;
         let Some(sid) = self.sid else {
             let id = self.outbound.unwrap_or_default();
-            let Some(row) = outbound::numbered(&opened, id)? else {
+            let Some(row) = outbound::find_by_id(&opened, id)? else {
                 print(&format!(
                     "outbound message {id} does not exist, or has been deleted\n"
                 ))?;
                 return Ok(ExitStatus::No);
             };
-            return self.outgoing(&row);
+            return self.print_outbound(&row);
         };
-        let Some(row) = find(&opened, sid)? else {
+        let Some(row) = find_inbound(&opened, sid)? else {
             // It may be the SID that Twilio gave to an outbound message.
-            return match outbound::called(&opened, sid)? {
-                Some(row) => self.outgoing(&row),
-                None => unknown(sid),
+            return match outbound::find_by_sid(&opened, sid)? {
+                Some(row) => self.print_outbound(&row),
+                None => print_unknown(sid),
             };
         };
-        let files = files_of(&sources, sid)?;
+        let files = list_saved_files(&sources, sid)?;
         if self.json {
-            let mut message = whole(&row, self.content);
+            let mut message = message_json(&row, self.content);
             message["files"] = json!(files);
             print(&format!("{message}\n"))?;
         } else {
-            print(&table(&row, &files, self.content)?)?;
+            print(&format_details(&row, &files, self.content)?)?;
         }
         Ok(ExitStatus::Yes)
     }
 
-    fn outgoing(&self, row: &OutboundDetails) -> anyhow::Result<ExitStatus> {
+    fn print_outbound(&self, row: &OutboundDetails) -> anyhow::Result<ExitStatus> {
         if self.json {
-            print(&format!("{}\n", outbound::whole(row, self.content)))?;
+            print(&format!("{}\n", outbound::message_json(row, self.content)))?;
         } else {
-            print(&outbound::table(row, self.content)?)?;
+            print(&outbound::format_details(row, self.content)?)?;
         }
         Ok(ExitStatus::Yes)
     }
@@ -225,9 +227,9 @@ impl ShowMessageArgs {
 
 impl ExportMessagesArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
-        let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
+        let opened = OpenedStore::from_sources(&self.settings.sources(), Access::Operator)?;
         let mut filter = MessageFilter {
-            limit: PAGE,
+            limit: PAGE_SIZE,
             ..MessageFilter::default()
         };
         if self.outbound {
@@ -240,9 +242,9 @@ impl ExportMessagesArgs {
             filter.before_id = Some(last.id);
             let mut text = String::new();
             for row in &rows {
-                writeln!(text, "{}", whole(row, self.content))?;
+                writeln!(text, "{}", message_json(row, self.content))?;
             }
-            if !print_on(&text)? {
+            if !try_print(&text)? {
                 break;
             }
         }
@@ -251,7 +253,7 @@ impl ExportMessagesArgs {
 }
 
 /// Returns the files of a message that were saved in `media.save_dir` on this machine.
-pub(crate) fn files_of(sources: &Sources, sid: MessageSid) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn list_saved_files(sources: &Sources, sid: MessageSid) -> anyhow::Result<Vec<PathBuf>> {
     let Some(folder) = MediaSettings::load(sources)?.save_dir else {
         return Ok(Vec::new());
     };
@@ -259,7 +261,7 @@ pub(crate) fn files_of(sources: &Sources, sid: MessageSid) -> anyhow::Result<Vec
     files.with_context(|| format!("media.save_dir names {}", folder.display()))
 }
 
-fn find(opened: &Opened, sid: MessageSid) -> anyhow::Result<Option<MessageRow>> {
+fn find_inbound(opened: &OpenedStore, sid: MessageSid) -> anyhow::Result<Option<MessageRow>> {
     let filter = MessageFilter {
         sid: Some(sid),
         limit: 1,
@@ -268,30 +270,33 @@ fn find(opened: &Opened, sid: MessageSid) -> anyhow::Result<Option<MessageRow>> 
     Ok(opened.wait(opened.store.messages(filter))?.pop())
 }
 
-fn unknown(sid: MessageSid) -> anyhow::Result<ExitStatus> {
+fn print_unknown(sid: MessageSid) -> anyhow::Result<ExitStatus> {
     print(&format!(
         "message {sid} is not in the journal; `replyhook reconcile` adds messages that Twilio has and the journal lacks\n"
     ))?;
     Ok(ExitStatus::No)
 }
 
-fn line(row: &MessageRow, now: replyhook::Timestamp, content: bool) -> String {
-    let who = row
+fn format_line(row: &MessageRow, now: replyhook::Timestamp, content: bool) -> String {
+    let user_text = row
         .user
         .as_ref()
-        .map_or_else(|| "-".to_owned(), |address| user(address, content));
+        .map_or_else(|| "-".to_owned(), |address| format_user(address, content));
     let reason = reason(row).or_else(|| {
         row.handed_off_until
             .filter(|until| *until > now)
             .map(|_| "the conversation is handed off".to_owned())
     });
-    let (age, reason) = (age(row.received_at, now), reason.unwrap_or_default());
-    let line = format!("{} {:<8} {who:<12} {age:>4} {reason}", row.sid, row.state);
+    let (age, reason) = (format_age(row.received_at, now), reason.unwrap_or_default());
+    let line = format!(
+        "{} {:<8} {user_text:<12} {age:>4} {reason}",
+        row.sid, row.state
+    );
     let mut text = format!("{}\n", printable(&line));
     if content {
-        for quoted in texts(row) {
+        for line in format_texts(row) {
             text += "  ";
-            text += &quoted;
+            text += &line;
             text.push('\n');
         }
     }
@@ -322,51 +327,54 @@ fn meaning(code: u32) -> String {
 }
 
 /// Formats a text of a message with its author.
-fn quoted(author: &str, text: &str) -> String {
+fn format_text(author: &str, text: &str) -> String {
     // The `Debug` format escapes control characters, which could change the terminal's state.
     format!("{author}: {text:?}")
 }
 
 /// Returns the texts of a message, its response and its replies, one per line.
-fn texts(row: &MessageRow) -> Vec<String> {
+fn format_texts(row: &MessageRow) -> Vec<String> {
     let body = row
         .params
         .as_ref()
-        .map(|params| quoted("user", &body(params)));
+        .map(|params| format_text("user", &body(params)));
     let response = row
         .response
         .as_ref()
-        .map(|response| quoted("response", &response.0));
+        .map(|response| format_text("response", &response.0));
     let replies = row.replies.iter().filter_map(|reply| reply.params.as_ref());
     body.into_iter()
         .chain(response)
-        .chain(replies.map(|params| quoted("reply", &body_of_reply(params))))
+        .chain(replies.map(|params| format_text("reply", &reply_body(params))))
         .collect()
 }
 
-fn form(params: &RedactedParams) -> FormParams {
+fn parse_form(params: &RedactedParams) -> FormParams {
     FormParams::parse(params.0.as_bytes(), usize::MAX).unwrap_or_default()
 }
 
 fn body(params: &RedactedParams) -> String {
-    form(params).get("Body").unwrap_or_default().to_owned()
+    parse_form(params)
+        .get("Body")
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// Returns the text of a reply, or the Content SID of a template.
-fn body_of_reply(params: &RedactedParams) -> String {
-    let form = form(params);
+fn reply_body(params: &RedactedParams) -> String {
+    let form = parse_form(params);
     // Twilio renders a template's text, so the store does not have it.
     let text = form.get("Body").or_else(|| form.get("ContentSid"));
     text.unwrap_or_default().to_owned()
 }
 
 /// Returns the object for a line of `list --json`.
-fn summary(row: &MessageRow, content: bool) -> Value {
+fn summary_json(row: &MessageRow, content: bool) -> Value {
     let replies = row.replies.iter().map(|reply| {
         let sid = reply.sid.as_ref().map(MessageSid::as_str);
         let mut line = json!({"id": reply.id, "state": reply.state.as_str(), "sid": sid, "error_code": reply.error_code});
         if content {
-            line["body"] = json!(reply.params.as_ref().map(body_of_reply));
+            line["body"] = json!(reply.params.as_ref().map(reply_body));
         }
         line
     });
@@ -374,20 +382,20 @@ fn summary(row: &MessageRow, content: bool) -> Value {
         "message_sid": row.sid.as_str(),
         "state": row.state,
         "attempt": row.attempt,
-        "user": row.user.as_ref().map(|address| user(address, content)),
+        "user": row.user.as_ref().map(|address| format_user(address, content)),
         "received_at": row.received_at.to_string(),
         "replies": replies.collect::<Vec<_>>(),
     });
     if content {
         line["body"] = json!(row.params.as_ref().map(body));
-        line["response"] = json!(row.response.as_ref().map(|answer| &answer.0));
+        line["response"] = json!(row.response.as_ref().map(|response| &response.0));
     }
     line
 }
 
-/// Returns the object for `show --json` and `export`: [`summary`] with all other fields.
-fn whole(row: &MessageRow, content: bool) -> Value {
-    let mut line = summary(row, content);
+/// Returns the object for `show --json` and `export`: [`summary_json`] with all other fields.
+fn message_json(row: &MessageRow, content: bool) -> Value {
+    let mut line = summary_json(row, content);
     line["account_sid"] = json!(row.account.as_str());
     line["reason"] = json!(row.reason);
     line["handed_off_until"] = json!(row.handed_off_until.map(|until| until.to_string()));
@@ -400,27 +408,31 @@ fn whole(row: &MessageRow, content: bool) -> Value {
         line["reason"] = json!(reply.reason);
     }
     if content {
-        let params = row.params.as_ref().map(form);
+        let params = row.params.as_ref().map(parse_form);
         let pairs = params.as_ref().map(|form| form.iter().collect::<Vec<_>>());
         line["params"] = json!(pairs);
     }
     line
 }
 
-fn table(row: &MessageRow, files: &[PathBuf], content: bool) -> Result<String, std::fmt::Error> {
+fn format_details(
+    row: &MessageRow,
+    files: &[PathBuf],
+    content: bool,
+) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
-    let who = row
-        .user
-        .as_ref()
-        .map_or_else(|| "deleted".to_owned(), |address| user(address, content));
+    let user_text = row.user.as_ref().map_or_else(
+        || "deleted".to_owned(),
+        |address| format_user(address, content),
+    );
     writeln!(text, "message   {}", row.sid)?;
     writeln!(text, "account   {}", row.account)?;
-    writeln!(text, "user      {who}")?;
+    writeln!(text, "user      {user_text}")?;
     writeln!(
         text,
         "received  {:.0}, {} ago",
         row.received_at,
-        age(row.received_at, now())
+        format_age(row.received_at, now())
     )?;
     writeln!(text, "state     {}", row.state)?;
     writeln!(text, "attempt   {}", row.attempt)?;
@@ -431,7 +443,7 @@ fn table(row: &MessageRow, files: &[PathBuf], content: bool) -> Result<String, s
         writeln!(text, "handoff   until {until:.0}")?;
     }
     for file in files {
-        let bytes = file.metadata().map_or(0, |about| about.len());
+        let bytes = file.metadata().map_or(0, |metadata| metadata.len());
         writeln!(text, "file      {} ({bytes} bytes)", file.display())?;
     }
     for (ordinal, reply) in row.replies.iter().enumerate() {
@@ -458,8 +470,8 @@ fn table(row: &MessageRow, files: &[PathBuf], content: bool) -> Result<String, s
     }
     let mut text = format!("{}\n", printable(&text));
     if content {
-        for quoted in texts(row) {
-            writeln!(text, "{quoted}")?;
+        for line in format_texts(row) {
+            writeln!(text, "{line}")?;
         }
     }
     Ok(text)

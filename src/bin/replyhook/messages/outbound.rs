@@ -6,23 +6,25 @@ use replyhook::store::{MessageFilter, OutboundDetails, OutboundState};
 use replyhook::{ErrorCode, MessageSid, Timestamp};
 use serde_json::{Value, json};
 
-use super::{PAGE, body_of_reply, failure_reason, meaning, quoted};
-use crate::operator::{Opened, age, now, user};
-use crate::{print_on, printable};
+use super::{PAGE_SIZE, failure_reason, format_text, meaning, reply_body};
+use crate::operator::{OpenedStore, format_age, format_user, now};
+use crate::{printable, try_print};
 
-/// Calls `show` with each page of the filtered messages, until it returns false or `left` are shown.
-fn each(
-    opened: &Opened,
+/// Calls `show` with each page of the filtered messages, until it returns false or `remaining` are shown.
+fn for_each_page(
+    opened: &OpenedStore,
     mut filter: MessageFilter,
-    mut left: u32,
+    mut remaining: u32,
     mut show: impl FnMut(&[OutboundDetails]) -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
-    while left > 0 {
-        filter.limit = left.min(PAGE);
+    while remaining > 0 {
+        filter.limit = remaining.min(PAGE_SIZE);
         let rows = opened.wait(opened.store.outbound_messages(filter.clone()))?;
         let Some(last) = rows.last() else { break };
         filter.before_id = Some(last.message.id);
-        left -= u32::try_from(rows.len()).unwrap_or(left).min(left);
+        remaining -= u32::try_from(rows.len())
+            .unwrap_or(remaining)
+            .min(remaining);
         if !show(&rows)? {
             break;
         }
@@ -31,27 +33,27 @@ fn each(
 }
 
 pub(super) fn list(
-    opened: &Opened,
+    opened: &OpenedStore,
     filter: MessageFilter,
     limit: u32,
     json: bool,
     content: bool,
 ) -> anyhow::Result<()> {
     let now = now();
-    each(opened, filter, limit, |rows| {
+    for_each_page(opened, filter, limit, |rows| {
         let lines = rows.iter().map(|row| {
             if json {
-                format!("{}\n", whole(row, content))
+                format!("{}\n", message_json(row, content))
             } else {
-                line(row, now, content)
+                format_line(row, now, content)
             }
         });
-        print_on(&lines.collect::<String>())
+        try_print(&lines.collect::<String>())
     })
 }
 
 /// Returns the message with this number, which is [`SendReceipt::id`](replyhook::outbound::SendReceipt::id).
-pub(super) fn numbered(opened: &Opened, id: i64) -> anyhow::Result<Option<OutboundDetails>> {
+pub(super) fn find_by_id(opened: &OpenedStore, id: i64) -> anyhow::Result<Option<OutboundDetails>> {
     // `MessageFilter` has no id: read the newest message up to this one, and compare.
     let filter = MessageFilter {
         before_id: id.checked_add(1),
@@ -63,7 +65,10 @@ pub(super) fn numbered(opened: &Opened, id: i64) -> anyhow::Result<Option<Outbou
 }
 
 /// Returns the message with this SID of Twilio's.
-pub(super) fn called(opened: &Opened, sid: MessageSid) -> anyhow::Result<Option<OutboundDetails>> {
+pub(super) fn find_by_sid(
+    opened: &OpenedStore,
+    sid: MessageSid,
+) -> anyhow::Result<Option<OutboundDetails>> {
     let filter = MessageFilter {
         sid: Some(sid),
         limit: 1,
@@ -73,7 +78,7 @@ pub(super) fn called(opened: &Opened, sid: MessageSid) -> anyhow::Result<Option<
 }
 
 /// Returns true if an outbound message has failed. `release --all` does not send such messages.
-pub(super) fn any_failed(opened: &Opened) -> anyhow::Result<bool> {
+pub(super) fn has_failed_messages(opened: &OpenedStore) -> anyhow::Result<bool> {
     let filter = MessageFilter {
         state: Some(OutboundState::Failed.as_str().to_owned()),
         limit: 1,
@@ -85,13 +90,13 @@ pub(super) fn any_failed(opened: &Opened) -> anyhow::Result<bool> {
 }
 
 /// Releases the messages that Twilio rejected with this code, and returns their number.
-pub(super) fn release_failed(opened: &Opened, code: u32) -> anyhow::Result<u64> {
+pub(super) fn release_failed(opened: &OpenedStore, code: u32) -> anyhow::Result<u64> {
     let filter = MessageFilter {
         state: Some(OutboundState::Failed.as_str().to_owned()),
         ..MessageFilter::default()
     };
     let mut ids = Vec::new();
-    each(opened, filter, u32::MAX, |rows| {
+    for_each_page(opened, filter, u32::MAX, |rows| {
         // The filter also finds messages that Twilio accepted and could not deliver: do not send them a second time.
         let rejected = rows.iter().map(|row| &row.message).filter(|message| {
             message.state == OutboundState::Failed && message.error_code == Some(code)
@@ -108,14 +113,14 @@ pub(super) fn release_failed(opened: &Opened, code: u32) -> anyhow::Result<u64> 
     Ok(released)
 }
 
-fn line(row: &OutboundDetails, now: Timestamp, content: bool) -> String {
+fn format_line(row: &OutboundDetails, now: Timestamp, content: bool) -> String {
     let message = &row.message;
-    let who = user(&row.user, content);
+    let user_text = format_user(&row.user, content);
     let sid = message.sid.map(|sid| sid.to_string()).unwrap_or_default();
-    let (age, reason) = (age(row.created_at, now), failure_reason(message));
+    let (age, reason) = (format_age(row.created_at, now), failure_reason(message));
     let details = [sid, reason.unwrap_or_default()].join(" ");
     let line = format!(
-        "{:<6} {:<10} {who:<12} {age:>4} {}",
+        "{:<6} {:<10} {user_text:<12} {age:>4} {}",
         message.id,
         row.state,
         details.trim()
@@ -123,14 +128,14 @@ fn line(row: &OutboundDetails, now: Timestamp, content: bool) -> String {
     let mut text = format!("{}\n", printable(&line));
     if content && let Some(params) = &message.params {
         text += "  ";
-        text += &quoted("text", &body_of_reply(params));
+        text += &format_text("text", &reply_body(params));
         text.push('\n');
     }
     text
 }
 
 /// Returns the object for `--json` and `export`.
-pub(super) fn whole(row: &OutboundDetails, content: bool) -> Value {
+pub(super) fn message_json(row: &OutboundDetails, content: bool) -> Value {
     let message = &row.message;
     let sid = message.sid.as_ref().map(MessageSid::as_str);
     let mut line = json!({
@@ -141,30 +146,33 @@ pub(super) fn whole(row: &OutboundDetails, content: bool) -> Value {
         "state": row.state,
         "attempt": row.attempt,
         "from": row.sender.as_str(),
-        "user": user(&row.user, content),
+        "user": format_user(&row.user, content),
         "created_at": row.created_at.to_string(),
         "status": message.status,
         "error_code": message.error_code,
         "reason": message.reason,
     });
     if content {
-        line["body"] = json!(message.params.as_ref().map(body_of_reply));
+        line["body"] = json!(message.params.as_ref().map(reply_body));
     }
     line
 }
 
-pub(super) fn table(row: &OutboundDetails, content: bool) -> Result<String, std::fmt::Error> {
+pub(super) fn format_details(
+    row: &OutboundDetails,
+    content: bool,
+) -> Result<String, std::fmt::Error> {
     let message = &row.message;
     let mut text = String::new();
     writeln!(text, "outbound  {}", message.id)?;
     writeln!(text, "account   {}", row.account)?;
     writeln!(text, "from      {}", row.sender.as_str())?;
-    writeln!(text, "user      {}", user(&row.user, content))?;
+    writeln!(text, "user      {}", format_user(&row.user, content))?;
     writeln!(
         text,
         "queued    {:.0}, {} ago",
         row.created_at,
-        age(row.created_at, now())
+        format_age(row.created_at, now())
     )?;
     writeln!(text, "state     {}", row.state)?;
     writeln!(text, "attempt   {}", row.attempt)?;
@@ -196,7 +204,7 @@ pub(super) fn table(row: &OutboundDetails, content: bool) -> Result<String, std:
     }
     let mut text = format!("{}\n", printable(&text));
     if content && let Some(params) = &message.params {
-        writeln!(text, "{}", quoted("text", &body_of_reply(params)))?;
+        writeln!(text, "{}", format_text("text", &reply_body(params)))?;
     }
     Ok(text)
 }

@@ -4,8 +4,8 @@ use replyhook::MessageSid;
 use replyhook::clock::{SignedDuration, Timestamp};
 use replyhook::store::{Access, MessageFilter, MessageRow};
 
-use super::{PAGE, find, outbound, unknown};
-use crate::operator::{Opened, now, number};
+use super::{PAGE_SIZE, find_inbound, outbound, print_unknown};
+use crate::operator::{OpenedStore, format_count, now};
 use crate::{ExitStatus, SettingsArgs, print};
 
 #[derive(clap::Args)]
@@ -44,35 +44,35 @@ pub(super) struct Release {
 
 impl Retry {
     pub(super) fn run(self) -> anyhow::Result<ExitStatus> {
-        let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
+        let opened = OpenedStore::from_sources(&self.settings.sources(), Access::Operator)?;
         match (self.sid, &self.state) {
-            (Some(sid), _) => Self::one(&opened, sid),
-            (None, state) => self.all(&opened, state.as_deref().unwrap_or("failed")),
+            (Some(sid), _) => Self::retry_one(&opened, sid),
+            (None, state) => self.retry_all(&opened, state.as_deref().unwrap_or("failed")),
         }
     }
 
-    fn all(&self, opened: &Opened, state: &str) -> anyhow::Result<ExitStatus> {
+    fn retry_all(&self, opened: &OpenedStore, state: &str) -> anyhow::Result<ExitStatus> {
         let now = now();
         let hours = i64::from(self.since.unwrap_or(u32::MAX));
         let since = now.checked_sub(SignedDuration::from_hours(hours));
         let since = since.unwrap_or(Timestamp::MIN);
-        let mut rows = in_state(opened, state)?;
+        let mut rows = list_in_state(opened, state)?;
         rows.retain(|row| row.received_at >= since);
         let mut retried = 0;
         // Oldest first, in the order in which the messages arrived.
         for row in rows.iter().rev() {
             retried += u64::from(opened.wait(opened.store.retry(row.sid, now))?);
         }
-        let left = rows.len() as u64 - retried;
-        if left > 0 {
+        let skipped = rows.len() as u64 - retried;
+        if skipped > 0 {
             print(&format!(
                 "{} left; if a reply failed and not the handler, `replyhook messages release SM…` sends it\n",
-                number(left, "message")
+                format_count(skipped, "message")
             ))?;
         }
         print(&format!(
             "{} to be handled again by the running server; replies are sent via the REST API\n",
-            number(retried, "message")
+            format_count(retried, "message")
         ))?;
         Ok(if retried > 0 {
             ExitStatus::Yes
@@ -81,15 +81,15 @@ impl Retry {
         })
     }
 
-    fn one(opened: &Opened, sid: MessageSid) -> anyhow::Result<ExitStatus> {
+    fn retry_one(opened: &OpenedStore, sid: MessageSid) -> anyhow::Result<ExitStatus> {
         if opened.wait(opened.store.retry(sid, now()))? {
             print(&format!(
                 "{sid} will be handled again by the running server; the reply is sent via the REST API\n"
             ))?;
             return Ok(ExitStatus::Yes);
         }
-        let Some(row) = find(opened, sid)? else {
-            return unknown(sid);
+        let Some(row) = find_inbound(opened, sid)? else {
+            return print_unknown(sid);
         };
         let reason = match row.state {
             "failed" | "dead" if row.params.is_none() => "its content has been deleted",
@@ -105,7 +105,7 @@ impl Retry {
 
 impl Release {
     pub(super) fn run(self) -> anyhow::Result<ExitStatus> {
-        let opened = Opened::by(&self.settings.sources(), Access::Operator)?;
+        let opened = OpenedStore::from_sources(&self.settings.sources(), Access::Operator)?;
         if let Some(code) = self.failed_with {
             return match outbound::release_failed(&opened, code)? {
                 0 => {
@@ -118,18 +118,18 @@ impl Release {
             };
         }
         match (self.sid, self.outbound) {
-            (Some(sid), _) => match find(&opened, sid)? {
-                Some(row) => print_released(release(&opened, &[row])?),
-                None => unknown(sid),
+            (Some(sid), _) => match find_inbound(&opened, sid)? {
+                Some(row) => print_released(release_replies(&opened, &[row])?),
+                None => print_unknown(sid),
             },
             (None, Some(id)) => {
                 print_released(opened.wait(opened.store.release_outbound(Some(id), now()))?)
             }
             (None, None) => {
-                let replies = release(&opened, &in_state(&opened, "held")?)?;
+                let replies = release_replies(&opened, &list_in_state(&opened, "held")?)?;
                 let outbound = opened.wait(opened.store.release_outbound(None, now()))?;
                 // `--all` leaves failed messages alone: their reason should be read first.
-                if replies + outbound == 0 && outbound::any_failed(&opened)? {
+                if replies + outbound == 0 && outbound::has_failed_messages(&opened)? {
                     print(
                         "nothing is held, but an outbound message has failed; see \
                          `replyhook messages list --outbound --state failed`\n",
@@ -143,24 +143,24 @@ impl Release {
 }
 
 /// Returns all messages in a state, newest first.
-fn in_state(opened: &Opened, state: &str) -> anyhow::Result<Vec<MessageRow>> {
-    let mut all = Vec::new();
+fn list_in_state(opened: &OpenedStore, state: &str) -> anyhow::Result<Vec<MessageRow>> {
+    let mut messages = Vec::new();
     let mut filter = MessageFilter {
         state: Some(state.to_owned()),
-        limit: PAGE,
+        limit: PAGE_SIZE,
         ..MessageFilter::default()
     };
     loop {
         let rows = opened.wait(opened.store.messages(filter.clone()))?;
         let Some(last) = rows.last() else {
-            return Ok(all);
+            return Ok(messages);
         };
         filter.before_id = Some(last.id);
-        all.extend(rows);
+        messages.extend(rows);
     }
 }
 
-fn release(opened: &Opened, rows: &[MessageRow]) -> anyhow::Result<u64> {
+fn release_replies(opened: &OpenedStore, rows: &[MessageRow]) -> anyhow::Result<u64> {
     let now = now();
     let mut released = 0;
     // Oldest first, in the order in which they would have been sent.
@@ -177,7 +177,7 @@ fn print_released(count: u64) -> anyhow::Result<ExitStatus> {
     }
     print(&format!(
         "{} released, to be sent by the running server\n",
-        number(count, "message")
+        format_count(count, "message")
     ))?;
     Ok(ExitStatus::Yes)
 }

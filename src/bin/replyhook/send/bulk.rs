@@ -14,9 +14,9 @@ use replyhook::{Address, Timestamp};
 use serde_json::json;
 
 use super::row::Draft;
-use super::rows::{Column, Rows};
-use super::{Send, failure_reason, has_failed, open, rejected};
-use crate::operator::{Opened, address, number};
+use super::rows::{Column, CsvRows};
+use super::{Send, failure_reason, has_failed, open_outbox, to_exit_error};
+use crate::operator::{OpenedStore, format_count, parse_address};
 use crate::{ExitStatus, print};
 
 /// The result of one row.
@@ -60,7 +60,7 @@ impl RowOutcome {
 }
 
 /// A valid row.
-struct Ready {
+struct ValidRow {
     to: Address,
     message: NewMessage,
     key: String,
@@ -71,7 +71,7 @@ struct Ready {
 /// The keys of this run, each with the line that had it first and a hash of that row's content.
 ///
 /// Hashes, so that the content of a large file is not in memory a second time.
-type Keys = HashMap<IdempotencyKey, (u64, IdempotencyKey)>;
+type SeenKeys = HashMap<IdempotencyKey, (u64, IdempotencyKey)>;
 
 #[derive(Default)]
 struct BulkCounts {
@@ -81,19 +81,23 @@ struct BulkCounts {
 }
 
 impl Send {
-    pub(super) fn bulk(&self, file: &Path, settings: SendSettings) -> anyhow::Result<ExitStatus> {
-        let rows = Rows::read(file)?;
-        let (opened, sender) = open(settings)?;
+    pub(super) fn send_csv(
+        &self,
+        file: &Path,
+        settings: SendSettings,
+    ) -> anyhow::Result<ExitStatus> {
+        let rows = CsvRows::read(file)?;
+        let (opened, client) = open_outbox(settings)?;
         let mut counts = BulkCounts::default();
-        let mut keys = Keys::new();
-        for (line, record) in rows.each() {
-            let (to, outcome) = match record.map(|record| self.ready(&rows.columns, &record)) {
-                Ok(Ok(ready)) => {
-                    let outcome = match repeated(&mut keys, line, &ready) {
+        let mut keys = SeenKeys::new();
+        for (line, record) in rows.iter_rows() {
+            let (to, outcome) = match record.map(|record| self.parse_row(&rows.columns, &record)) {
+                Ok(Ok(row)) => {
+                    let outcome = match find_repeated_key(&mut keys, line, &row) {
                         Some(outcome) => outcome,
-                        None => self.queue(&opened, &sender, &ready)?,
+                        None => self.queue(&opened, &client, &row)?,
                     };
-                    (Some(ready.to), outcome)
+                    (Some(row.to), outcome)
                 }
                 Ok(Err((to, reason))) => (to, RowOutcome::rejected(reason)),
                 Err(reason) => (None, RowOutcome::rejected(reason)),
@@ -103,11 +107,11 @@ impl Send {
                 RowOutcome::Duplicate => counts.duplicates += 1,
                 RowOutcome::Rejected { reason, id } => {
                     counts.rejected += 1;
-                    print(&self.rejection(line, to.as_ref(), &reason, id))?;
+                    print(&self.format_rejection(line, to.as_ref(), &reason, id))?;
                 }
             }
         }
-        print(&self.summary(&counts))?;
+        print(&self.format_summary(&counts))?;
         Ok(if counts.rejected > 0 {
             ExitStatus::No
         } else {
@@ -116,11 +120,11 @@ impl Send {
     }
 
     /// Builds the message of a row, or returns its recipient and the reason why it is rejected.
-    fn ready(
+    fn parse_row(
         &self,
         columns: &[Column],
         record: &StringRecord,
-    ) -> Result<Ready, (Option<Address>, String)> {
+    ) -> Result<ValidRow, (Option<Address>, String)> {
         let fields = columns.iter().zip(record.iter());
         let mut to = None;
         let mut key = None;
@@ -131,7 +135,7 @@ impl Send {
                 Column::To => to = Some(field.trim()),
                 Column::Key => key = Some(field),
                 other => {
-                    if let Err(error) = fill(&mut draft, other, field) {
+                    if let Err(error) = set_field(&mut draft, other, field) {
                         problem.get_or_insert(error);
                     }
                 }
@@ -141,7 +145,7 @@ impl Send {
         let (to, message) = problem
             .map_or(Ok(()), Err)
             .and_then(|()| {
-                address(text).map_err(|error| anyhow!("invalid recipient address; {error}"))
+                parse_address(text).map_err(|error| anyhow!("invalid recipient address; {error}"))
             })
             .and_then(|to| Ok((to.clone(), draft.message(to)?)))
             .map_err(|error| (Some(Address::parse(text)), error.to_string()))?;
@@ -152,7 +156,7 @@ impl Send {
             Some(name) => format!("{name}/{key}"),
             None => key,
         };
-        Ok(Ready {
+        Ok(ValidRow {
             to,
             message,
             key,
@@ -162,15 +166,15 @@ impl Send {
 
     fn queue(
         &self,
-        opened: &Opened,
-        sender: &OutboundClient,
-        ready: &Ready,
+        opened: &OpenedStore,
+        client: &OutboundClient,
+        row: &ValidRow,
     ) -> anyhow::Result<RowOutcome> {
-        let (key, message) = (ready.key.as_str(), &ready.message);
+        let (key, message) = (row.key.as_str(), &row.message);
         let queued = if self.dry_run {
-            opened.run(sender.check(Some(key), message))
+            opened.run(client.check(Some(key), message))
         } else {
-            opened.run(sender.send_once(key, message)).map(Some)
+            opened.run(client.send_once(key, message)).map(Some)
         };
         match queued {
             Ok(Some(receipt)) if receipt.is_duplicate => Ok(RowOutcome::duplicate(&receipt)),
@@ -182,13 +186,19 @@ impl Send {
                     SendErrorKind::Store | SendErrorKind::NoAccount
                 ) =>
             {
-                Err(rejected(&error))
+                Err(to_exit_error(&error))
             }
             Err(error) => Ok(RowOutcome::rejected(error.to_string())),
         }
     }
 
-    fn rejection(&self, line: u64, to: Option<&Address>, reason: &str, id: Option<i64>) -> String {
+    fn format_rejection(
+        &self,
+        line: u64,
+        to: Option<&Address>,
+        reason: &str,
+        id: Option<i64>,
+    ) -> String {
         let to = to.map(|to| format!("{to:?}"));
         if self.json {
             let object =
@@ -199,7 +209,7 @@ impl Send {
         format!("line {line}{to}: {reason}\n")
     }
 
-    fn summary(&self, counts: &BulkCounts) -> String {
+    fn format_summary(&self, counts: &BulkCounts) -> String {
         let BulkCounts {
             queued,
             duplicates,
@@ -210,17 +220,17 @@ impl Send {
                 "dry_run": self.dry_run});
             return format!("{line}\n");
         }
-        let rows = number(queued + duplicates + rejected, "row");
+        let rows = format_count(queued + duplicates + rejected, "row");
         let would = if self.dry_run { "would be " } else { "" };
         format!("{rows}: {queued} {would}queued, {duplicates} duplicates, {rejected} rejected\n")
     }
 }
 
 /// Returns the outcome of a row whose key an earlier row of the file has: equal content is the same message.
-fn repeated(keys: &mut Keys, line: u64, ready: &Ready) -> Option<RowOutcome> {
+fn find_repeated_key(keys: &mut SeenKeys, line: u64, row: &ValidRow) -> Option<RowOutcome> {
     // With `--dry-run` nothing is queued, so only this finds duplicates within the file.
-    let content = IdempotencyKey::new(&ready.content);
-    match keys.entry(IdempotencyKey::new(&ready.key)) {
+    let content = IdempotencyKey::new(&row.content);
+    match keys.entry(IdempotencyKey::new(&row.key)) {
         Entry::Vacant(entry) => {
             entry.insert((line, content));
             None
@@ -233,13 +243,13 @@ fn repeated(keys: &mut Keys, line: u64, ready: &Ready) -> Option<RowOutcome> {
     }
 }
 
-fn fill(draft: &mut Draft, column: &Column, field: &str) -> anyhow::Result<()> {
+fn set_field(draft: &mut Draft, column: &Column, field: &str) -> anyhow::Result<()> {
     let trimmed = field.trim();
     match column {
         Column::To | Column::Key => {}
         Column::From => {
-            let from =
-                address(trimmed).map_err(|error| anyhow!("invalid sender address; {error}"))?;
+            let from = parse_address(trimmed)
+                .map_err(|error| anyhow!("invalid sender address; {error}"))?;
             draft.from = Some(from);
         }
         Column::Service => draft.service = Some(trimmed.parse().context("service")?),

@@ -17,7 +17,7 @@ use replyhook::{Address, ErrorCode, MessagingServiceSid, SystemClock, Timestamp}
 use serde_json::json;
 
 use self::row::Draft;
-use crate::operator::{Opened, address};
+use crate::operator::{OpenedStore, parse_address};
 use crate::{ExitStatus, Failed, SettingsArgs, print};
 
 /// Interval between two checks of a message with `--wait`.
@@ -46,10 +46,10 @@ Examples:
   replyhook send --csv customers.csv --service MG… --template HX… --idempotency-key spring --dry-run")]
 pub(crate) struct Send {
     /// Recipient, such as whatsapp:+15550001111
-    #[arg(long, value_name = "ADDRESS", value_parser = address, required_unless_present = "csv")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address, required_unless_present = "csv")]
     to: Option<Address>,
     /// Sender
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     from: Option<Address>,
     /// Messaging Service, which chooses the sender unless --from is given
     #[arg(long, value_name = "MG…")]
@@ -61,13 +61,13 @@ pub(crate) struct Send {
     #[arg(long, value_name = "HX…", conflicts_with_all = ["media", "location"])]
     template: Option<String>,
     /// Set a variable of the template; may be repeated
-    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_variable)]
     var: Vec<(String, String)>,
     /// Attach the media at this public URL; may be repeated
     #[arg(long, value_name = "URL", conflicts_with = "location")]
     media: Vec<String>,
     /// Send a location, in degrees (WhatsApp)
-    #[arg(long, value_name = "LAT,LON[,LABEL]", value_parser = location, allow_hyphen_values = true)]
+    #[arg(long, value_name = "LAT,LON[,LABEL]", value_parser = parse_location, allow_hyphen_values = true)]
     location: Option<LocationArg>,
     /// Schedule the message, such as 2026-12-24T18:00:00Z: 5 minutes to 35 days ahead, through a Messaging Service
     #[arg(long, value_name = "TIME")]
@@ -95,14 +95,14 @@ pub(crate) struct Send {
 #[derive(Clone)]
 struct LocationArg(f64, f64, String);
 
-fn variable(text: &str) -> Result<(String, String), &'static str> {
+fn parse_variable(text: &str) -> Result<(String, String), &'static str> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write NAME=VALUE, such as 1=Ana"),
     }
 }
 
-fn location(text: &str) -> Result<LocationArg, &'static str> {
+fn parse_location(text: &str) -> Result<LocationArg, &'static str> {
     let mut parts = text.splitn(3, ',').map(str::trim);
     let mut degrees = || parts.next()?.parse().ok();
     match (degrees(), degrees()) {
@@ -120,34 +120,34 @@ impl Send {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let settings = SendSettings::load(&self.settings.sources())?;
         match &self.csv {
-            Some(file) => self.bulk(file, settings),
-            None => self.one(settings),
+            Some(file) => self.send_csv(file, settings),
+            None => self.send_one(settings),
         }
     }
 
-    fn one(self, settings: SendSettings) -> anyhow::Result<ExitStatus> {
+    fn send_one(self, settings: SendSettings) -> anyhow::Result<ExitStatus> {
         let message = self.message()?;
         let account = settings.account;
-        let (opened, sender) = open(settings)?;
+        let (opened, client) = open_outbox(settings)?;
         if self.dry_run {
-            let known = opened.run(sender.check(self.idempotency_key.as_deref(), &message));
-            return match known.map_err(|error| rejected(&error))? {
-                Some(known) => print(&self.shown(&known)),
+            let existing = opened.run(client.check(self.idempotency_key.as_deref(), &message));
+            return match existing.map_err(|error| to_exit_error(&error))? {
+                Some(existing) => print(&self.format_receipt(&existing)),
                 None => print("would be queued\n"),
             }
             .map(|()| ExitStatus::Yes);
         }
         let queued = match &self.idempotency_key {
-            Some(key) => opened.run(sender.send_once(key, &message)),
-            None => opened.run(sender.send(&message)),
+            Some(key) => opened.run(client.send_once(key, &message)),
+            None => opened.run(client.send(&message)),
         };
-        let queued = queued.map_err(|error| rejected(&error))?;
-        let (receipt, in_time) = match self.wait {
-            Some(seconds) => opened.run(wait_for(&sender, queued, seconds))?,
+        let queued = queued.map_err(|error| to_exit_error(&error))?;
+        let (receipt, is_final) = match self.wait {
+            Some(seconds) => opened.run(wait_for(&client, queued, seconds))?,
             None => (queued, true),
         };
-        print(&self.shown(&receipt))?;
-        if !in_time {
+        print(&self.format_receipt(&receipt))?;
+        if !is_final {
             return Err(anyhow!(Failed(format!(
                 "message {} is not sent yet and stays queued; check that a server runs on this store and sends for {account}",
                 receipt.id
@@ -165,7 +165,7 @@ impl Send {
         let to = self.to.clone().ok_or_else(|| anyhow!("--to is missing"))?;
         if let Some(LocationArg(latitude, longitude, label)) = &self.location {
             let message = NewMessage::location(to, *latitude, *longitude, label);
-            return Ok(self.sent_by(message));
+            return Ok(self.with_sender_and_time(message));
         }
         self.draft().message(to)
     }
@@ -183,11 +183,11 @@ impl Send {
         }
     }
 
-    fn sent_by(&self, message: NewMessage) -> NewMessage {
-        self.draft().addressed(message)
+    fn with_sender_and_time(&self, message: NewMessage) -> NewMessage {
+        self.draft().with_sender_and_time(message)
     }
 
-    fn shown(&self, receipt: &SendReceipt) -> String {
+    fn format_receipt(&self, receipt: &SendReceipt) -> String {
         let state = receipt.state.map_or("deleted", OutboundState::as_str);
         let sid = receipt.sid.map(|sid| sid.to_string());
         if self.json {
@@ -195,12 +195,12 @@ impl Send {
                 "message_sid": sid, "status": receipt.status, "error_code": receipt.error_code, "reason": receipt.reason});
             return format!("{line}\n");
         }
-        let known = match (receipt.is_duplicate, receipt.differs) {
+        let prefix = match (receipt.is_duplicate, receipt.differs) {
             (false, _) => "",
             (true, false) => "already queued as ",
             (true, true) => "not queued, because another message has its key: ",
         };
-        let mut line = format!("{known}message {}: {state}", receipt.id);
+        let mut line = format!("{prefix}message {}: {state}", receipt.id);
         let failure = failure_reason(receipt);
         for part in [sid, receipt.status.clone(), failure].into_iter().flatten() {
             line.push(' ');
@@ -211,26 +211,28 @@ impl Send {
 }
 
 /// Opens the store, and creates a client that queues messages in it.
-fn open(settings: SendSettings) -> anyhow::Result<(Opened, OutboundClient)> {
-    let rules = OutboundConfig {
+fn open_outbox(settings: SendSettings) -> anyhow::Result<(OpenedStore, OutboundClient)> {
+    let config = OutboundConfig {
         account: Some(settings.account),
         consent_required: settings.consent.required,
         rate_per_second: settings.outbound.rate_per_second,
     };
     let url = settings.content_url;
-    let templates = settings.credentials.map(|own| (Client::new(url), own));
-    let opened = Opened::at(settings.store, Access::Operator)?;
-    let sender = OutboundClient::new(
+    let templates = settings
+        .credentials
+        .map(|credentials| (Client::new(url), credentials));
+    let opened = OpenedStore::open(settings.store, Access::Operator)?;
+    let client = OutboundClient::new(
         opened.store.clone(),
         Arc::new(SystemClock),
-        rules,
+        config,
         templates,
     );
-    Ok((opened, sender))
+    Ok((opened, client))
 }
 
 /// Converts an error: an invalid message or a missing account exits with 2, any other rejection with 1.
-fn rejected(error: &SendError) -> anyhow::Error {
+fn to_exit_error(error: &SendError) -> anyhow::Error {
     match error.kind() {
         SendErrorKind::Invalid | SendErrorKind::NoAccount => anyhow!("{error}"),
         _ => anyhow!(Failed(error.to_string())),
@@ -239,31 +241,31 @@ fn rejected(error: &SendError) -> anyhow::Error {
 
 /// Waits until a message is sent or has failed. Returns its receipt, and false if the time was not enough.
 async fn wait_for(
-    sender: &OutboundClient,
+    client: &OutboundClient,
     mut receipt: SendReceipt,
     seconds: u32,
 ) -> anyhow::Result<(SendReceipt, bool)> {
-    let until = Instant::now() + Duration::from_secs(seconds.into());
+    let deadline = Instant::now() + Duration::from_secs(seconds.into());
     let (is_duplicate, differs) = (receipt.is_duplicate, receipt.differs);
     loop {
-        let open = matches!(
+        let is_pending = matches!(
             receipt.state,
             Some(OutboundState::Pending | OutboundState::Sending | OutboundState::Unknown)
         );
-        if !open || Instant::now() >= until {
-            return Ok((receipt, !open));
+        if !is_pending || Instant::now() >= deadline {
+            return Ok((receipt, !is_pending));
         }
         tokio::time::sleep(POLL_INTERVAL).await;
-        let Some(now) = sender
+        let Some(current) = client
             .receipt(receipt.id)
             .await
-            .map_err(|error| rejected(&error))?
+            .map_err(|error| to_exit_error(&error))?
         else {
             bail!(Failed(
                 "the message was deleted while this command waited for it".to_owned()
             ));
         };
-        receipt = now;
+        receipt = current;
         // Only the receipt of the call that queued the message has these two.
         (receipt.is_duplicate, receipt.differs) = (is_duplicate, differs);
     }

@@ -32,11 +32,11 @@ impl Draft {
             (None, body) => NewMessage::text(to, body.clone().unwrap_or_default()),
         };
         let message = self.media.iter().fold(message, NewMessage::media);
-        Ok(self.addressed(message))
+        Ok(self.with_sender_and_time(message))
     }
 
     /// Sets the sender and the time of a message.
-    pub(super) fn addressed(&self, mut message: NewMessage) -> NewMessage {
+    pub(super) fn with_sender_and_time(&self, mut message: NewMessage) -> NewMessage {
         if let Some(from) = &self.from {
             message = message.from(from.clone());
         }

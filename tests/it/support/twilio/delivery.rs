@@ -10,13 +10,13 @@ use quick_xml::{Reader, XmlVersion};
 use replyhook::twiml::{MAX_BYTES, MAX_MESSAGES};
 
 use super::FakeTwilio;
-use super::phone::Said;
-use crate::support::{Answer, ORIGIN, Webhook, wire};
+use super::phone::TwimlMessage;
+use crate::support::{HttpResponse, ORIGIN, Webhook, wire};
 
 /// Twilio's connect timeout.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Twilio's response timeout.
-const ANSWER: Duration = Duration::from_secs(15);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Twilio's behavior after a failed attempt.
 #[derive(Debug, Clone, Copy)]
@@ -74,12 +74,12 @@ impl FakeTwilio {
         policy: Policy,
     ) -> Delivery {
         self.inner.lock().receive(&webhook.form);
-        let mut calls = vec![self.tokened(webhook)];
+        let mut calls = vec![self.with_idempotency_token(webhook)];
         if policy.retry {
             calls.push(calls[0].clone());
         }
         if policy.fallback {
-            calls.push(self.tokened(&fallback(webhook)));
+            calls.push(self.with_idempotency_token(&fallback(webhook)));
         }
         let mut attempts = Vec::new();
         for call in calls {
@@ -102,14 +102,14 @@ impl FakeTwilio {
     /// Shows the messages of a response on the phone. Returns false if Twilio could not use the response.
     ///
     /// `<Redirect>` and `action` are not followed.
-    pub fn execute(&self, webhook: &Webhook, answer: &Answer) -> bool {
-        let Some(said) = said(answer) else {
+    pub fn execute(&self, webhook: &Webhook, answer: &HttpResponse) -> bool {
+        let Some(messages) = parse_messages(answer) else {
             return false;
         };
         let mut state = self.inner.lock();
         state.receive(&webhook.form);
-        for said in said.into_iter().take(MAX_MESSAGES) {
-            state.reply(&webhook.form, said);
+        for message in messages.into_iter().take(MAX_MESSAGES) {
+            state.reply(&webhook.form, message);
         }
         drop(state);
         self.inner.changed.notify_all();
@@ -123,7 +123,7 @@ impl FakeTwilio {
         sid: &str,
         status: &str,
         error_code: Option<u32>,
-    ) -> Option<Answer> {
+    ) -> Option<HttpResponse> {
         let callback = self.status_webhook(sid, status, error_code);
         exchange(server, &callback.raw(ORIGIN))
     }
@@ -168,7 +168,7 @@ impl FakeTwilio {
             .fold(webhook, |webhook, (name, value)| webhook.with(name, value))
     }
 
-    fn tokened(&self, webhook: &Webhook) -> Webhook {
+    fn with_idempotency_token(&self, webhook: &Webhook) -> Webhook {
         let number = self.inner.lock().number();
         let token = format!("00000000-0000-4000-8000-{number:012x}");
         webhook.clone().header("I-Twilio-Idempotency-Token", &token)
@@ -192,40 +192,40 @@ fn fallback(webhook: &Webhook) -> Webhook {
 }
 
 /// Sends a request on a new connection. Returns `None` if it is rejected, interrupted or times out.
-fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<Answer> {
-    let mut stream = TcpStream::connect_timeout(&address, CONNECT).ok()?;
-    stream.set_read_timeout(Some(ANSWER)).ok()?;
-    stream.set_write_timeout(Some(ANSWER)).ok()?;
+fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<HttpResponse> {
+    let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).ok()?;
+    stream.set_read_timeout(Some(RESPONSE_TIMEOUT)).ok()?;
+    stream.set_write_timeout(Some(RESPONSE_TIMEOUT)).ok()?;
     // The server may have responded and closed before it has read everything.
     let _ = stream.write_all(bytes);
-    wire::read_answer(&mut stream)
+    wire::read_response(&mut stream)
 }
 
 /// Returns the messages of a response. `None` if Twilio treats the response as a failure.
-fn said(answer: &Answer) -> Option<Vec<Said>> {
+fn parse_messages(answer: &HttpResponse) -> Option<Vec<TwimlMessage>> {
     if answer.status != 200 || answer.body.len() > MAX_BYTES {
         return None;
     }
     let content_type = answer.header("content-type")?;
     match content_type.split(';').next().unwrap_or_default().trim() {
-        "text/xml" => twiml(&answer.body),
+        "text/xml" => parse_twiml(&answer.body),
         // Twilio sends plain text to the user unchanged, which no bot intends.
-        "text/plain" => Some(vec![Said {
+        "text/plain" => Some(vec![TwimlMessage {
             body: answer.body.clone(),
-            ..Said::default()
+            ..TwimlMessage::default()
         }]),
         _ => None,
     }
 }
 
 /// Returns the `<Message>`s of a document. `None` if it is not well-formed or not a `<Response>`.
-fn twiml(document: &str) -> Option<Vec<Said>> {
+fn parse_twiml(document: &str) -> Option<Vec<TwimlMessage>> {
     if !document.starts_with('<') || !document.chars().all(is_xml) {
         return None;
     }
     let mut reader = Reader::from_str(document);
     reader.config_mut().expand_empty_elements = true;
-    let mut said: Vec<Said> = Vec::new();
+    let mut messages: Vec<TwimlMessage> = Vec::new();
     let mut open: Vec<String> = Vec::new();
     let mut has_root = false;
     // In a message with nouns, Twilio ignores the text between them.
@@ -239,11 +239,11 @@ fn twiml(document: &str) -> Option<Vec<Said>> {
                     ([], "Response") if !has_root => has_root = true,
                     ([], _) => return None,
                     (["Response"], "Message") => {
-                        said.push(attributes(&start)?);
+                        messages.push(message_with_attributes(&start)?);
                         has_nouns = false;
                     }
                     (["Response", "Message"], "Body" | "Media") => {
-                        let message = said.last_mut()?;
+                        let message = messages.last_mut()?;
                         if !std::mem::replace(&mut has_nouns, true) {
                             message.body.clear();
                         }
@@ -260,7 +260,7 @@ fn twiml(document: &str) -> Option<Vec<Said>> {
                 open.pop();
                 continue;
             }
-            Event::Eof => return (has_root && open.is_empty()).then_some(said),
+            Event::Eof => return (has_root && open.is_empty()).then_some(messages),
             Event::Text(text) => text.xml10_content().into_owned(),
             Event::CData(text) => text.xml10_content().into_owned(),
             Event::GeneralRef(reference) => match reference.resolve_char_ref().ok()? {
@@ -272,27 +272,27 @@ fn twiml(document: &str) -> Option<Vec<Said>> {
         let path: Vec<_> = open.iter().map(String::as_str).collect();
         match path.as_slice() {
             [] if !text.trim().is_empty() => return None,
-            ["Response", "Message"] if !has_nouns => said.last_mut()?.body += &text,
-            ["Response", "Message", "Body"] => said.last_mut()?.body += &text,
-            ["Response", "Message", "Media"] => *said.last_mut()?.media.last_mut()? += &text,
+            ["Response", "Message"] if !has_nouns => messages.last_mut()?.body += &text,
+            ["Response", "Message", "Body"] => messages.last_mut()?.body += &text,
+            ["Response", "Message", "Media"] => *messages.last_mut()?.media.last_mut()? += &text,
             _ => {}
         }
     }
 }
 
-fn attributes(start: &BytesStart<'_>) -> Option<Said> {
-    let mut said = Said::default();
+fn message_with_attributes(start: &BytesStart<'_>) -> Option<TwimlMessage> {
+    let mut message = TwimlMessage::default();
     for attribute in start.attributes() {
         let attribute = attribute.ok()?;
         let value = attribute.normalized_value(XmlVersion::Implicit1_0).ok()?;
         match attribute.key.as_ref() {
-            "to" => said.to = Some(value.into_owned()),
-            "from" => said.from = Some(value.into_owned()),
-            "statusCallback" => said.status_callback = Some(value.into_owned()),
+            "to" => message.to = Some(value.into_owned()),
+            "from" => message.from = Some(value.into_owned()),
+            "statusCallback" => message.status_callback = Some(value.into_owned()),
             _ => {}
         }
     }
-    Some(said)
+    Some(message)
 }
 
 /// Returns true for a character that XML 1.0 allows.

@@ -16,12 +16,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use delivery::{Attempt, Delivery, Policy};
-pub use phone::{By, Shown};
+pub use phone::{PhoneMessage, SentVia};
 use replyhook::FormParams;
 use tokio::net::TcpSocket;
 
 /// Limit for conditions that must become true.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Fault of a `POST Messages`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,18 +36,18 @@ pub enum Fault {
     /// Reads the request, and closes the connection without accepting the message.
     ResetBefore,
     /// Accepts the message, and closes the connection without a response.
-    TakenThenReset,
+    AcceptedThenReset,
     /// Accepts the message, and sends 201 with truncated JSON.
-    TakenThenGarbage,
+    AcceptedThenGarbage,
     /// Accepts the message, but sends this error status.
-    TakenThenStatus(u16),
+    AcceptedThenStatus(u16),
     /// Reads the request, and neither accepts nor rejects the message until this fake is dropped.
     Hang,
 }
 
 /// Outcome of a `POST Messages`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answered {
+pub enum PostOutcome {
     /// Held, or waiting for an earlier one.
     Waiting,
     /// Twilio's response, with this status.
@@ -62,7 +62,7 @@ pub struct Post {
     pub form: FormParams,
     /// User of the request, an account or API key. Empty without a login.
     pub user: String,
-    pub answered: Answered,
+    pub outcome: PostOutcome,
 }
 
 /// Fake Twilio with one phone per user. On drop its threads end, and all connections are closed.
@@ -108,7 +108,7 @@ impl FakeTwilio {
             reserved,
             accepting: Mutex::default(),
         };
-        twilio.up();
+        twilio.end_outage();
         twilio
     }
 
@@ -128,7 +128,7 @@ impl FakeTwilio {
     }
 
     /// Starts an outage: new connections are refused (`ECONNREFUSED`). Existing connections continue.
-    pub fn down(&self) {
+    pub fn start_outage(&self) {
         let Some(accepting) = lock(&self.accepting).take() else {
             return;
         };
@@ -140,7 +140,7 @@ impl FakeTwilio {
     }
 
     /// Listens again, at the same address.
-    pub fn up(&self) {
+    pub fn end_outage(&self) {
         let mut accepting = lock(&self.accepting);
         if accepting.is_some() {
             return;
@@ -172,7 +172,7 @@ impl FakeTwilio {
     pub fn release_posts(&self) {
         self.inner.lock().held = false;
         self.inner.changed.notify_all();
-        let waits = |post: &Post| post.answered == Answered::Waiting;
+        let waits = |post: &Post| post.outcome == PostOutcome::Waiting;
         let done = |state: &State| !state.posts.iter().any(waits);
         drop(self.inner.wait_for("end to the waiting POSTs", done));
     }
@@ -197,12 +197,12 @@ impl FakeTwilio {
     }
 
     /// Messages on a user's phone, in the order of arrival.
-    pub fn phone(&self, user: &str) -> Vec<Shown> {
+    pub fn phone(&self, user: &str) -> Vec<PhoneMessage> {
         self.inner.lock().phone(user)
     }
 
     /// Waits until a phone shows `count` messages.
-    pub fn wait_for_phone(&self, user: &str, count: usize) -> Vec<Shown> {
+    pub fn wait_for_phone(&self, user: &str, count: usize) -> Vec<PhoneMessage> {
         let what = format!("message number {count} on the phone of {user}");
         let state = self
             .inner
@@ -213,7 +213,7 @@ impl FakeTwilio {
 
 impl Drop for FakeTwilio {
     fn drop(&mut self) {
-        self.down();
+        self.start_outage();
         let mut state = self.inner.lock();
         state.stopped = true;
         for stream in state.connections.values() {
@@ -221,7 +221,10 @@ impl Drop for FakeTwilio {
         }
         self.inner.changed.notify_all();
         let open = |state: &mut State| !state.connections.is_empty();
-        let _ = self.inner.changed.wait_timeout_while(state, PATIENCE, open);
+        let _ = self
+            .inner
+            .changed
+            .wait_timeout_while(state, WAIT_TIMEOUT, open);
     }
 }
 
@@ -240,7 +243,7 @@ impl Inner {
     fn wait_for(&self, what: &str, happened: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
         let (state, timeout) = self
             .changed
-            .wait_timeout_while(self.lock(), PATIENCE, |state| !happened(state))
+            .wait_timeout_while(self.lock(), WAIT_TIMEOUT, |state| !happened(state))
             .unwrap_or_else(PoisonError::into_inner);
         assert!(!timeout.timed_out(), "no {what}");
         state
@@ -253,7 +256,7 @@ impl State {
         self.numbers
     }
 
-    fn phone(&self, user: &str) -> Vec<Shown> {
+    fn phone(&self, user: &str) -> Vec<PhoneMessage> {
         let shown = self.messages.iter().filter_map(phone::Message::shown);
         shown
             .filter(|(to, _)| *to == user)

@@ -12,12 +12,12 @@ const MAX_CHARACTERS: usize = 1600;
 
 /// Message on a user's phone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
+pub struct PhoneMessage {
     /// Text, or SID and variables of a template: `HX… {"1":"Ana"}`.
     pub body: String,
     pub media: Vec<String>,
     pub sid: String,
-    pub by: By,
+    pub via: SentVia,
     /// `MessageSid` of the webhook whose response contained it. `None` via the REST API.
     pub in_reply_to: Option<String>,
     pub from: String,
@@ -25,7 +25,7 @@ pub struct Shown {
 
 /// Path by which a message was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum By {
+pub enum SentVia {
     Twiml,
     Rest,
 }
@@ -58,7 +58,7 @@ pub(super) enum Direction {
 
 /// Content of one `<Message>`.
 #[derive(Default)]
-pub(super) struct Said {
+pub(super) struct TwimlMessage {
     pub to: Option<String>,
     pub from: Option<String>,
     pub status_callback: Option<String>,
@@ -68,17 +68,17 @@ pub(super) struct Said {
 
 impl Message {
     /// Returns the recipient, and the message on the phone. `None` for an inbound message.
-    pub(super) fn shown(&self) -> Option<(&str, Shown)> {
-        let (by, in_reply_to) = match &self.direction {
+    pub(super) fn shown(&self) -> Option<(&str, PhoneMessage)> {
+        let (via, in_reply_to) = match &self.direction {
             Direction::Inbound => return None,
-            Direction::Reply(inbound) => (By::Twiml, Some(inbound.clone())),
-            Direction::Api { .. } => (By::Rest, None),
+            Direction::Reply(inbound) => (SentVia::Twiml, Some(inbound.clone())),
+            Direction::Api { .. } => (SentVia::Rest, None),
         };
-        let shown = Shown {
+        let shown = PhoneMessage {
             body: self.body.clone(),
             media: self.media.clone(),
             sid: self.sid.clone(),
-            by,
+            via,
             in_reply_to,
             from: self.from.clone(),
         };
@@ -161,7 +161,7 @@ impl State {
     }
 
     /// Accepts a message via the REST API. The phone shows it.
-    pub(super) fn take(&mut self, account: &str, form: &FormParams) -> &Message {
+    pub(super) fn accept_message(&mut self, account: &str, form: &FormParams) -> &Message {
         let value = |name| form.get(name).map(str::to_owned);
         let template = || {
             let variables = form.get("ContentVariables").unwrap_or("{}");
@@ -192,23 +192,23 @@ impl State {
     }
 
     /// Sends a `<Message>` in reply to a webhook. The phone shows it, unless it is empty or too long (error 14103).
-    pub(super) fn reply(&mut self, form: &FormParams, said: Said) {
-        let empty = said.body.is_empty() && said.media.is_empty();
-        if empty || is_too_long(&said.body) {
+    pub(super) fn reply(&mut self, form: &FormParams, twiml: TwimlMessage) {
+        let is_empty = twiml.body.is_empty() && twiml.media.is_empty();
+        if is_empty || is_too_long(&twiml.body) {
             return;
         }
         let value = |name| form.get(name).unwrap_or_default().to_owned();
         let message = Message {
-            sid: self.sid(&said.media),
+            sid: self.sid(&twiml.media),
             account: value("AccountSid"),
             direction: Direction::Reply(value("MessageSid")),
             status: "queued".to_owned(),
-            from: said.from.unwrap_or_else(|| value("To")),
-            to: said.to.unwrap_or_else(|| value("From")),
-            body: said.body,
-            media: said.media,
+            from: twiml.from.unwrap_or_else(|| value("To")),
+            to: twiml.to.unwrap_or_else(|| value("From")),
+            body: twiml.body,
+            media: twiml.media,
             service: form.get("MessagingServiceSid").map(str::to_owned),
-            status_callback: said.status_callback,
+            status_callback: twiml.status_callback,
             error_code: None,
             created: SystemClock.now(),
         };

@@ -8,7 +8,7 @@ use replyhook::FormParams;
 use serde_json::{Value, json};
 
 use super::phone::{Message, is_too_long};
-use super::{Answered, Connection, Fault, Inner, Post, State};
+use super::{Connection, Fault, Inner, Post, PostOutcome, State};
 use crate::support::TOKEN;
 
 /// Page size of a list without `PageSize`.
@@ -84,7 +84,7 @@ fn answer(inner: &Inner, request: &Request) -> Option<String> {
     let Some((account, resource)) = path.and_then(|path| path.split_once('/')) else {
         return Some(error(404, Some(20404), None));
     };
-    let is_known = inner.lock().lets_in(account, request.login.as_ref());
+    let is_known = inner.lock().is_authorized(account, request.login.as_ref());
     match (request.method.as_str(), resource) {
         ("POST", "Messages.json") => post(inner, account, request, is_known),
         _ if !is_known => Some(error(401, Some(20003), None)),
@@ -107,7 +107,9 @@ fn post(inner: &Inner, account: &str, request: &Request, is_known: bool) -> Opti
     state.posts.push(Post {
         form: form.clone(),
         user: user.unwrap_or_default(),
-        answered: rejected.map_or(Answered::Waiting, |(status, _)| Answered::Status(status)),
+        outcome: rejected.map_or(PostOutcome::Waiting, |(status, _)| {
+            PostOutcome::Status(status)
+        }),
     });
     drop(state);
     inner.changed.notify_all();
@@ -116,17 +118,17 @@ fn post(inner: &Inner, account: &str, request: &Request, is_known: bool) -> Opti
     }
     // In the order of arrival, so that the phone does not depend on the order of threads.
     let mut state = inner.wait_while(|state| {
-        let waits = |post: &Post| post.answered == Answered::Waiting;
+        let waits = |post: &Post| post.outcome == PostOutcome::Waiting;
         !state.stopped && (state.held || state.posts[..number].iter().any(waits))
     });
     if state.stopped {
         return None;
     }
     let fault = state.faults.pop_front();
-    state.posts[number].answered = fault.map_or(Answered::Status(201), Answered::Fault);
+    state.posts[number].outcome = fault.map_or(PostOutcome::Status(201), PostOutcome::Fault);
     let answer = match fault {
         None => {
-            let message = state.take(account, &form);
+            let message = state.accept_message(account, &form);
             Some(http(201, None, &message.json(true).to_string()))
         }
         Some(Fault::Status {
@@ -135,16 +137,16 @@ fn post(inner: &Inner, account: &str, request: &Request, is_known: bool) -> Opti
             retry_after,
         }) => Some(error(status, code, retry_after)),
         Some(Fault::ResetBefore | Fault::Hang) => None,
-        Some(Fault::TakenThenReset) => {
-            state.take(account, &form);
+        Some(Fault::AcceptedThenReset) => {
+            state.accept_message(account, &form);
             None
         }
-        Some(Fault::TakenThenGarbage) => {
-            state.take(account, &form);
+        Some(Fault::AcceptedThenGarbage) => {
+            state.accept_message(account, &form);
             Some(http(201, None, r#"{"sid":"#))
         }
-        Some(Fault::TakenThenStatus(status)) => {
-            state.take(account, &form);
+        Some(Fault::AcceptedThenStatus(status)) => {
+            state.accept_message(account, &form);
             Some(error(status, Some(20_000 + u32::from(status)), None))
         }
     };
@@ -253,7 +255,7 @@ fn list(state: &mut State, account: &str, query: &FormParams) -> String {
 }
 
 impl State {
-    fn lets_in(&self, account: &str, login: Option<&(String, String)>) -> bool {
+    fn is_authorized(&self, account: &str, login: Option<&(String, String)>) -> bool {
         login.is_some_and(|login| {
             if self.logins.is_empty() {
                 login.0 == account && login.1 == TOKEN

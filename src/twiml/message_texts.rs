@@ -5,23 +5,23 @@ use quick_xml::{Reader, XmlVersion};
 
 /// Recipient and text of one `<Message>`.
 #[derive(Default)]
-pub(crate) struct Spoken {
+pub(crate) struct MessageText {
     /// Recipient, if the message is not for the user who wrote.
     pub(crate) to: Option<String>,
     pub(crate) text: String,
 }
 
 /// Returns the messages of a stored document. Stops at a parse error; an empty document has none.
-pub(crate) fn spoken(twiml: &str) -> Vec<Spoken> {
+pub(crate) fn parse_message_texts(twiml: &str) -> Vec<MessageText> {
     let mut reader = Reader::from_str(twiml);
-    let mut spoken: Vec<Spoken> = Vec::new();
+    let mut messages: Vec<MessageText> = Vec::new();
     // Names of the open elements.
     let mut open: Vec<String> = Vec::new();
     loop {
         let text = match reader.read_event() {
             Ok(Event::Start(start)) => {
                 if start.name().as_ref() == "Message" {
-                    spoken.push(begun(&start));
+                    messages.push(start_message(&start));
                 }
                 open.push(start.name().as_ref().to_owned());
                 continue;
@@ -38,25 +38,25 @@ pub(crate) fn spoken(twiml: &str) -> Vec<Spoken> {
                     .unwrap_or_default()
                     .to_owned(),
             },
-            Ok(Event::Eof) | Err(_) => return spoken,
+            Ok(Event::Eof) | Err(_) => return messages,
             Ok(_) => continue,
         };
         // The text is directly in `<Message>`, or in `<Body>` next to media. `<Media>` and `<Redirect>` contain URLs.
         let is_text = matches!(open.last().map(String::as_str), Some("Message" | "Body"));
-        if let Some(last) = spoken.last_mut().filter(|_| is_text) {
+        if let Some(last) = messages.last_mut().filter(|_| is_text) {
             last.text.push_str(&text);
         }
     }
 }
 
 /// Starts a message with the recipient of its start tag.
-fn begun(start: &BytesStart<'_>) -> Spoken {
+fn start_message(start: &BytesStart<'_>) -> MessageText {
     let to = start
         .attributes()
         .flatten()
         .find(|attribute| attribute.key.as_ref() == "to");
     let to = to.and_then(|to| to.normalized_value(XmlVersion::Implicit1_0).ok());
-    Spoken {
+    MessageText {
         to: to.map(std::borrow::Cow::into_owned),
         text: String::new(),
     }
@@ -78,10 +78,10 @@ mod tests {
             )
             .and(ReplyMessage::text("To you").to("whatsapp:+15550003333"));
         let document = Document::render(&reply, &Channel::WhatsApp, None).unwrap();
-        let spoken = spoken(document.as_str());
-        let read: Vec<_> = spoken
+        let messages = parse_message_texts(document.as_str());
+        let read: Vec<_> = messages
             .iter()
-            .map(|spoken| (spoken.to.as_deref(), spoken.text.as_str()))
+            .map(|message| (message.to.as_deref(), message.text.as_str()))
             .collect();
         assert_eq!(
             read,
@@ -91,6 +91,6 @@ mod tests {
                 (Some("whatsapp:+15550003333"), "To you"),
             ]
         );
-        assert!(super::spoken("").is_empty());
+        assert!(parse_message_texts("").is_empty());
     }
 }

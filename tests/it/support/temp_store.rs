@@ -5,26 +5,26 @@ use tempfile::TempDir;
 use super::{ACCOUNT, FakeTwilio, Server, TOKEN, TestApp, replyhook};
 
 /// Limit for conditions that must become true.
-const PATIENCE: Duration = Duration::from_mins(1);
+const WAIT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Store in a temporary file, for servers, apps in this process, and commands.
-pub struct Kept {
+pub struct TempStore {
     dir: TempDir,
     url: String,
     api_url: String,
 }
 
-impl Kept {
+impl TempStore {
     /// Creates a store for programs that cannot reach Twilio: nothing listens on port 9.
     pub fn new() -> Self {
-        Self::beside("http://127.0.0.1:9".to_owned())
+        Self::with_api_url("http://127.0.0.1:9".to_owned())
     }
 
     pub fn with(twilio: &FakeTwilio) -> Self {
-        Self::beside(twilio.url())
+        Self::with_api_url(twilio.url())
     }
 
-    fn beside(api_url: String) -> Self {
+    fn with_api_url(api_url: String) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", dir.path().join("kept.db").display());
         Self { dir, url, api_url }
@@ -79,7 +79,7 @@ impl Kept {
 
     /// Runs a command that must succeed, and returns its output.
     #[track_caller]
-    pub fn prints(&self, args: &[&str]) -> String {
+    pub fn run_ok(&self, args: &[&str]) -> String {
         let (code, out, err) = self.run(args);
         assert_eq!((code, err.as_str()), (0, ""), "{args:?}: {out}");
         out
@@ -87,25 +87,25 @@ impl Kept {
 
     /// Runs a command that must succeed, and parses its lines as JSON.
     #[track_caller]
-    pub fn lines(&self, args: &[&str]) -> Vec<serde_json::Value> {
-        json_lines(&self.prints(args))
+    pub fn run_json(&self, args: &[&str]) -> Vec<serde_json::Value> {
+        json_lines(&self.run_ok(args))
     }
 
     /// Repeats a command until it prints something.
     #[track_caller]
     pub fn wait_for(&self, args: &[&str]) -> String {
-        let patience = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         loop {
-            let out = self.prints(args);
+            let out = self.run_ok(args);
             if !out.is_empty() {
                 return out;
             }
-            assert!(Instant::now() < patience, "{args:?} prints nothing");
+            assert!(Instant::now() < deadline, "{args:?} prints nothing");
         }
     }
 
     /// Returns the first canary that is in the database file or in a file next to it.
-    pub fn holds<'a>(&self, canaries: &[&'a str]) -> Option<&'a str> {
+    pub fn find_canary<'a>(&self, canaries: &[&'a str]) -> Option<&'a str> {
         let bytes = self.files().into_iter().flat_map(|name| {
             let path = self.dir.path().join(name);
             std::fs::read(path).unwrap()

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 /// Behavior after the bytes of a response.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum ResponseEnd {
     Close,
     /// Reads the next request on the same connection.
     Keep,
@@ -24,13 +24,13 @@ pub enum End {
 #[derive(Default)]
 struct Inner {
     /// Queued responses of each method and path. The last one is repeated.
-    answers: HashMap<String, VecDeque<(Vec<u8>, End)>>,
+    answers: HashMap<String, VecDeque<(Vec<u8>, ResponseEnd)>>,
     /// Heads of requests.
-    asked: Vec<String>,
+    requests: Vec<String>,
 }
 
 #[derive(Clone)]
-pub struct Storage {
+pub struct RawServer {
     url: String,
     inner: Arc<Mutex<Inner>>,
     count: Arc<watch::Sender<Count>>,
@@ -44,7 +44,7 @@ struct Count {
     closed: usize,
 }
 
-impl Storage {
+impl RawServer {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let storage = Self {
@@ -66,41 +66,41 @@ impl Storage {
     }
 
     /// Queues a response, head and body, for a method and path such as `GET /x`.
-    pub fn raw(&self, what: &str, bytes: impl Into<Vec<u8>>, end: End) {
+    pub fn queue_bytes(&self, what: &str, bytes: impl Into<Vec<u8>>, end: ResponseEnd) {
         let mut inner = self.inner.lock().unwrap();
         let answers = inner.answers.entry(what.to_owned()).or_default();
         answers.push_back((bytes.into(), end));
     }
 
     /// Queues a valid response that ends with its connection.
-    pub fn answers(&self, what: &str, status: u16, headers: &[(&str, &str)], body: &[u8]) {
+    pub fn queue_response(&self, what: &str, status: u16, headers: &[(&str, &str)], body: &[u8]) {
         let mut head = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n", body.len());
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
         }
-        self.raw(
+        self.queue_bytes(
             what,
             [(head + "\r\n").as_bytes(), body].concat(),
-            End::Close,
+            ResponseEnd::Close,
         );
     }
 
     /// Heads of all requests so far.
-    pub fn asked(&self) -> Vec<String> {
-        self.inner.lock().unwrap().asked.clone()
+    pub fn requests(&self) -> Vec<String> {
+        self.inner.lock().unwrap().requests.clone()
     }
 
     /// Method and path of each request so far.
-    pub fn lines(&self) -> Vec<String> {
+    pub fn request_lines(&self) -> Vec<String> {
         let line = |head: String| head.split(" HTTP/").next().unwrap_or_default().to_owned();
-        self.asked().into_iter().map(line).collect()
+        self.requests().into_iter().map(line).collect()
     }
 
     /// Waits until this number of requests has arrived.
     pub async fn wait_for(&self, requests: usize) {
         let mut count = self.count.subscribe();
-        let came = count.wait_for(|count| count.requests >= requests).await;
-        came.unwrap();
+        let reached = count.wait_for(|count| count.requests >= requests).await;
+        reached.unwrap();
     }
 
     /// Waits until this number of connections is closed by both sides.
@@ -118,14 +118,14 @@ impl Storage {
     async fn serve(self, stream: TcpStream) {
         self.count.send_modify(|count| count.connections += 1);
         let mut stream = BufReader::new(stream);
-        while self.answer(&mut stream).await == Some(End::Keep) {}
+        while self.answer(&mut stream).await == Some(ResponseEnd::Keep) {}
         let _ = stream.shutdown().await;
         let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
         self.count.send_modify(|count| count.closed += 1);
     }
 
     /// Reads a request and responds to it. Returns `None` if none arrives.
-    async fn answer(&self, stream: &mut BufReader<TcpStream>) -> Option<End> {
+    async fn answer(&self, stream: &mut BufReader<TcpStream>) -> Option<ResponseEnd> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             if stream.read_line(&mut head).await.unwrap_or(0) == 0 {
@@ -138,32 +138,32 @@ impl Storage {
             .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
         let mut body = vec![0; length.unwrap_or_default()];
         stream.read_exact(&mut body).await.ok()?;
-        let what = head.split(" HTTP/").next().unwrap().to_owned();
+        let request_line = head.split(" HTTP/").next().unwrap().to_owned();
         let (bytes, end) = {
             let mut inner = self.inner.lock().unwrap();
-            inner.asked.push(head);
-            let answers = inner.answers.entry(what).or_default();
+            inner.requests.push(head);
+            let answers = inner.answers.entry(request_line).or_default();
             let answer = if answers.len() > 1 {
                 answers.pop_front()
             } else {
                 answers.front().cloned()
             };
             let none = b"HTTP/1.1 404 x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-            answer.unwrap_or((none.to_vec(), End::Close))
+            answer.unwrap_or((none.to_vec(), ResponseEnd::Close))
         };
         self.count.send_modify(|count| count.requests += 1);
         // The client may already have closed the connection.
         let _ = stream.write_all(&bytes).await;
         match end {
-            End::Close | End::Keep => {}
-            End::Silence => silence(stream).await,
-            End::Stuck(zeros) => {
+            ResponseEnd::Close | ResponseEnd::Keep => {}
+            ResponseEnd::Silence => silence(stream).await,
+            ResponseEnd::Stuck(zeros) => {
                 for _ in 0..zeros / 8192 {
                     let _ = stream.write_all(&[0; 8192]).await;
                 }
                 silence(stream).await;
             }
-            End::Forever => while stream.write_all(&[0; 8192]).await.is_ok() {},
+            ResponseEnd::Forever => while stream.write_all(&[0; 8192]).await.is_ok() {},
         }
         Some(end)
     }

@@ -17,7 +17,7 @@ type Script = (u16, Vec<(&'static str, String)>, Vec<u8>);
 
 /// Recorded request.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct RecordedRequest {
     pub method: Method,
     pub path: String,
     pub headers: HeaderMap,
@@ -29,16 +29,16 @@ pub struct Asked {
 struct Inner {
     /// Queued responses of each path. The last one is repeated.
     scripts: HashMap<String, VecDeque<Script>>,
-    asked: Vec<Asked>,
+    requests: Vec<RecordedRequest>,
 }
 
 #[derive(Clone)]
-pub struct Scripted {
+pub struct ScriptedServer {
     url: String,
     inner: Arc<Mutex<Inner>>,
 }
 
-impl Scripted {
+impl ScriptedServer {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let scripted = Self {
@@ -55,12 +55,12 @@ impl Scripted {
     }
 
     /// Queues a TwiML response for a path.
-    pub fn twiml(&self, path: &str, verbs: &str) {
+    pub fn queue_twiml(&self, path: &str, verbs: &str) {
         let document = format!("<Response>{verbs}</Response>");
-        self.answers(path, 200, "text/xml", &document);
+        self.queue_response(path, 200, "text/xml", &document);
     }
 
-    pub fn answers(&self, path: &str, status: u16, content_type: &str, body: &str) {
+    pub fn queue_response(&self, path: &str, status: u16, content_type: &str, body: &str) {
         let headers = if content_type.is_empty() {
             Vec::new()
         } else {
@@ -70,7 +70,7 @@ impl Scripted {
     }
 
     /// Removes the queued responses of a path.
-    pub fn forget(&self, path: &str) {
+    pub fn clear_responses(&self, path: &str) {
         self.inner.lock().unwrap().scripts.remove(path);
     }
 
@@ -84,25 +84,25 @@ impl Scripted {
             .push_back(script);
     }
 
-    pub fn asked(&self) -> Vec<Asked> {
-        self.inner.lock().unwrap().asked.clone()
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        self.inner.lock().unwrap().requests.clone()
     }
 
-    pub fn asked_at(&self, path: &str) -> Vec<Asked> {
-        let mut asked = self.asked();
-        asked.retain(|asked| asked.path == path);
-        asked
+    pub fn requests_to(&self, path: &str) -> Vec<RecordedRequest> {
+        let mut requests = self.requests();
+        requests.retain(|request| request.path == path);
+        requests
     }
 }
 
-async fn answer(State(scripted): State<Scripted>, parts: Parts, body: Bytes) -> Response {
+async fn answer(State(scripted): State<ScriptedServer>, parts: Parts, body: Bytes) -> Response {
     let query = parts.uri.query().unwrap_or_default();
     let text = if parts.method == Method::GET {
         query.as_bytes()
     } else {
         &body
     };
-    let asked = Asked {
+    let request = RecordedRequest {
         method: parts.method.clone(),
         path: parts.uri.path().to_owned(),
         headers: parts.headers.clone(),
@@ -110,8 +110,8 @@ async fn answer(State(scripted): State<Scripted>, parts: Parts, body: Bytes) -> 
         body: body.clone(),
     };
     let mut inner = scripted.inner.lock().unwrap();
-    let path = asked.path.clone();
-    inner.asked.push(asked);
+    let path = request.path.clone();
+    inner.requests.push(request);
     let scripts = inner.scripts.entry(path).or_default();
     let script = if scripts.len() > 1 {
         scripts.pop_front()
