@@ -20,7 +20,7 @@ use figures::{Figures, Run, median};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use replyhook::config::Sources;
-use replyhook::handler::{RuleSet, Rules, RulesFile};
+use replyhook::rules::{RuleSet, Rules, RulesFile};
 use replyhook::{
     App, Context, FormParams, Handler, HandlerError, InboundMessage, Reply, Timestamp,
 };

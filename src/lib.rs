@@ -55,7 +55,8 @@
 //! | [`signature`] | signature validation, and the reason why a request fails it |
 //! | [`form`] | decoded form parameters |
 //! | [`message`], [`address`], [`sid`], [`error_code`] | Twilio's webhook parameters as types |
-//! | [`handler`] | the [`Handler`] trait, and handlers: echo, forward, rules |
+//! | [`handler`] | the [`Handler`] trait, the context of a message, and the echo handler |
+//! | `forward` (feature `client`), `rules` (feature `rules`) | handlers: an HTTP service in any language; a TOML file |
 //! | `route`, `dialogue` (feature `route`) | routes and filters; forms that ask one question after the other |
 //! | [`reply`], [`twiml`] | replies, and their TwiML |
 //! | [`store`] | journal, conversations and outbox; the SQLite and PostgreSQL stores |
@@ -76,12 +77,12 @@
 //! | feature | adds |
 //! |---|---|
 //! | `axum` | [`SignatureLayer`] and [`SignedForm`] |
-//! | `client` | the client of Twilio's REST API, and `handler::Forward` |
+//! | `client` | the client of Twilio's REST API, and `forward::Forward` |
 //! | `route` | `route::Router` and `dialogue::Form` |
 //! | `app` | the webhook router, settings and [`App::into_parts`]; needs a store: `sqlite`, `postgres` or your own |
 //! | `sqlite` | `app`, with the store in an SQLite file, for one machine |
 //! | `postgres` | `app`, with the store in PostgreSQL, for several machines |
-//! | `rules` | `handler::Rules`: a bot in a TOML file |
+//! | `rules` | `rules::Rules`: a bot in a TOML file |
 //! | `server` | the accept loop, the private listener, logs and [`App::run`] |
 //! | `emulator` | the local stand-in for Twilio, with its chat page |
 //! | `testing` | the test kit: `testing::TestBot` |
@@ -128,13 +129,19 @@ pub mod crash_point;
 mod delivery;
 #[cfg(feature = "server")]
 mod descriptors;
+#[cfg(feature = "route")]
+pub mod dialogue;
 #[cfg(feature = "app")]
 mod dispatch;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 mod error;
 pub mod error_code;
+#[cfg(feature = "route")]
+mod folding;
 pub mod form;
+#[cfg(feature = "client")]
+pub mod forward;
 pub mod handler;
 #[cfg(feature = "app")]
 mod lifecycle;
@@ -148,6 +155,10 @@ pub mod probe;
 pub mod reconcile;
 mod redact;
 pub mod reply;
+#[cfg(feature = "route")]
+pub mod route;
+#[cfg(feature = "rules")]
+pub mod rules;
 mod secret;
 #[cfg(feature = "server")]
 mod server;
@@ -184,8 +195,6 @@ pub use error::BoxError;
 pub use error_code::ErrorCode;
 pub use form::FormParams;
 pub use handler::{Context, Echo, Handler, HandlerError, IncomingMedia, MediaError, handler_fn};
-#[cfg(feature = "route")]
-pub use handler::{dialogue, route};
 #[cfg(feature = "app")]
 pub use media::saved_files;
 pub use message::{ConversationEvent, FallbackCause, InboundMessage, MessageStatus, StatusUpdate};

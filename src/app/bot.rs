@@ -9,10 +9,11 @@ use crate::clock::Clock;
 use crate::config::{HandlerKind, Settings};
 use crate::consent::{ConsentReplies, ConsentRules, Keywords};
 use crate::dispatch::Dispatcher;
-use crate::handler::{Echo, Forward, Handler};
-#[cfg(feature = "rules")]
-use crate::handler::{OptOutTexts, Rules};
+use crate::forward::Forward;
+use crate::handler::{Echo, Handler};
 use crate::reply::Reply;
+#[cfg(feature = "rules")]
+use crate::rules::{OptOutTexts, Rules};
 use crate::start_error::StartError;
 use crate::twiml::Document;
 use crate::worker::BackgroundTask;

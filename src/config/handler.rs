@@ -6,9 +6,9 @@ use jiff::SignedDuration;
 
 use super::layers::quoted;
 use super::reader::SettingsReader;
+use crate::forward::{ForwardSetupError, ForwardTarget};
 #[cfg(feature = "rules")]
-use crate::handler::RulesFile;
-use crate::handler::{ForwardSetupError, ForwardTarget};
+use crate::rules::RulesFile;
 
 /// The settings of the `[handler]` section; part of [`Settings`](super::Settings).
 #[derive(Debug, Clone)]

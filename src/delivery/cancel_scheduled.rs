@@ -78,7 +78,8 @@ impl OutboxWorker {
             tracing::warn!(
                 outbound_id = id,
                 suppressed,
-                "could not cancel a scheduled message to a user who has opted out; trying again: {error}"
+                %error,
+                "could not cancel a scheduled message to a user who has opted out; trying again"
             );
         }
     }

@@ -80,7 +80,8 @@ impl OutboxWorker {
             self.health.set_ok(false);
             tracing::warn!(
                 outbound_id = message.id,
-                "could not read Twilio's message list: {error}"
+                %error,
+                "could not read Twilio's message list"
             );
         })?;
         let mut candidates: Vec<Message> = listed

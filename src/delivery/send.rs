@@ -198,7 +198,7 @@ impl OutboxWorker {
 
     fn log_failed_call(&self, id: i64, problem: &str, error: &RestError) {
         if let Some(suppressed) = self.warnings.try_log() {
-            tracing::warn!(outbound_id = id, suppressed, "{problem}: {error}");
+            tracing::warn!(outbound_id = id, suppressed, %error, "{problem}");
         }
     }
 }

@@ -97,7 +97,7 @@ impl ConversationAccess for ConversationStore {
             };
             // An indicator is a courtesy: its failure must not fail the reply.
             if let Err(error) = hook(*inbound).await {
-                tracing::debug!(message_sid = %inbound.sid, "could not send a typing indicator: {error}");
+                tracing::debug!(message_sid = %inbound.sid, %error, "could not send a typing indicator");
             }
         })
     }

@@ -122,7 +122,7 @@ async fn config(State(engine): State<Arc<Engine>>) -> ApiResult {
         "deadline_ms": deadline,
         "pause_ms": debounce,
         "now": rfc3339(engine.now()),
-        "own_server": app.is_some(),
+        "app_attached": app.is_some(),
         "store": app.as_ref().map(|app| app.store()),
     }))
 }

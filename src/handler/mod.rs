@@ -20,27 +20,15 @@
 //! `body` and every other text of a message is untrusted. Never pass it to a shell, a query or a template as code.
 
 mod context;
-#[cfg(feature = "route")]
-pub mod dialogue;
 mod echo;
-#[cfg(feature = "route")]
-mod folding;
-#[cfg(feature = "client")]
-mod forward;
 mod history;
 mod media;
-#[cfg(feature = "route")]
-pub mod route;
-#[cfg(feature = "rules")]
-mod rules;
 mod state;
 
 pub use context::Context;
 pub use echo::Echo;
 #[cfg(feature = "app")]
 pub(crate) use echo::describe_content;
-#[cfg(feature = "client")]
-pub use forward::{Forward, ForwardSetupError, ForwardTarget};
 use futures_util::future::BoxFuture;
 #[cfg(feature = "app")]
 pub(crate) use history::ConversationAccess;
@@ -49,10 +37,6 @@ pub use history::{HistoryEntry, Role};
 pub(crate) use media::{Attachments, Files, SaveGuard};
 pub use media::{
     FileType, IncomingMedia, MediaError, MediaErrorKind, MediaStream, ReceivedMedia, SavedMedia,
-};
-#[cfg(feature = "rules")]
-pub use rules::{
-    ExampleFailure, ExampleResult, OptOutTexts, RuleSet, Rules, RulesError, RulesFile, RulesProblem,
 };
 pub use state::State;
 #[cfg(feature = "app")]

@@ -170,7 +170,8 @@ fn to_lookup<T>(template: &str, response: Result<Option<T>, RestError>) -> Templ
         Err(error) => {
             tracing::warn!(
                 template,
-                "template could not be checked, so it is queued unchecked: {error}"
+                %error,
+                "template could not be checked, so it is queued unchecked"
             );
             TemplateLookup::Unavailable
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use replyhook::App;
 use replyhook::config::Sources;
 use replyhook::emulator::EmulatorClient;
-use replyhook::handler::RuleSet;
+use replyhook::rules::RuleSet;
 use replyhook::testing::TestBot;
 use serde_json::json;
 

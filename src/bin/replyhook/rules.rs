@@ -1,7 +1,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use replyhook::handler::{ExampleResult, RulesFile};
+use replyhook::rules::{ExampleResult, RulesFile};
 
 use crate::{ExitStatus, print};
 

@@ -18,7 +18,7 @@ const SWITCHES = [
 function latencyOptions() {
   const deadline = state.config.deadline_ms;
   const seconds = (ms) => `${(ms / 1000).toLocaleString("en")} s`;
-  const handler = state.config.own_server ? [["handler_ms", 3000, "handler +…"], ...(deadline ? [["handler_ms", deadline + 2000, "handler +…, past the deadline"]] : [])] : [];
+  const handler = state.config.app_attached ? [["handler_ms", 3000, "handler +…"], ...(deadline ? [["handler_ms", deadline + 2000, "handler +…, past the deadline"]] : [])] : [];
   return [...handler, ["delay_ms", 3000, "response +…"], ["delay_ms", 16000, "response +…, past Twilio’s timeout"]].map(([key, ms, label]) => ({ key, ms, text: label.replace("…", seconds(ms)) }));
 }
 
@@ -49,7 +49,7 @@ function draw() {
   // Unchanged text is not set again: screen readers would announce it again.
   if ($("faults-now").textContent !== text) $("faults-now").textContent = text;
   const isSlow = Boolean(state.faults.handler_ms || state.faults.delay_ms);
-  fillIfChanged($("faults-list"), [state.faults, latencyOptions(), state.config.own_server, selectedLatency], () => switches(isSlow, descriptions.length > 0));
+  fillIfChanged($("faults-list"), [state.faults, latencyOptions(), state.config.app_attached, selectedLatency], () => switches(isSlow, descriptions.length > 0));
 }
 
 function switches(isSlow, isAnyActive) {
@@ -63,7 +63,7 @@ function switches(isSlow, isAnyActive) {
   }) }, options.map((option) => h("option", { selected: option === current }, option.text)));
   return [
     h("span", { class: "pair" }, toggle("Slow", "The bot is slow", isSlow, () => setLatency(isSlow ? null : options[select.selectedIndex])), select),
-    SWITCHES.filter((fault) => !fault.needsApp || state.config.own_server).map((fault) => toggle(fault.label, fault.hint, isOn(fault), () => changeFaults(isOn(fault) ? faultsOff(fault) : fault.faults))),
+    SWITCHES.filter((fault) => !fault.needsApp || state.config.app_attached).map((fault) => toggle(fault.label, fault.hint, isOn(fault), () => changeFaults(isOn(fault) ? faultsOff(fault) : fault.faults))),
     isAnyActive && h("button", { type: "button", "data-key": "clear", onclick: reportErrors(async () => {
       state.faults = (await api.setFaults({})) ?? {};
       emit("faults");

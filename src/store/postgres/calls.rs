@@ -58,7 +58,7 @@ impl Calls {
         F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync,
         T: Send,
     {
-        if !self.breaker.lets_through() {
+        if !self.breaker.admit_call() {
             return Err(StoreError::with_source(
                 StoreErrorKind::Unavailable,
                 "the database failed less than two seconds ago, so calls are not tried for two seconds",
@@ -209,7 +209,7 @@ struct BreakerState {
 }
 
 impl Breaker {
-    fn lets_through(&self) -> bool {
+    fn admit_call(&self) -> bool {
         let now = Instant::now();
         let mut health = self.lock();
         match health.closed_until {

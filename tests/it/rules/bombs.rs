@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use quick_xml::Reader;
 use quick_xml::events::Event;
-use replyhook::handler::RuleSet;
+use replyhook::rules::RuleSet;
 
 use super::{SHOP, app};
 use crate::support::{Webhook, twiml_message};

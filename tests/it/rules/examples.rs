@@ -1,6 +1,6 @@
 //! The examples in a rules file, which `rules test` runs.
 
-use replyhook::handler::RuleSet;
+use replyhook::rules::RuleSet;
 
 use super::TempRules;
 use crate::support::{replyhook, root};

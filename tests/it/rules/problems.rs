@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use replyhook::config::Settings;
-use replyhook::handler::{RuleSet, RulesFile};
+use replyhook::rules::{RuleSet, RulesFile};
 
 use super::TempRules;
 use crate::support::{replyhook, sources};

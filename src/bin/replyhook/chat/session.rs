@@ -138,7 +138,7 @@ impl ChatSession {
             user: String::new(),
             sender: String::new(),
             senders,
-            is_app_attached: config["own_server"].as_bool().unwrap_or_default(),
+            is_app_attached: config["app_attached"].as_bool().unwrap_or_default(),
             shown_sids: HashSet::new(),
             last_sid: None,
             next_faults: None,

@@ -4,7 +4,7 @@
 //! patterns take memory.
 
 use super::reader::RulesReader;
-use crate::handler::route::{MAX_PATTERN_BYTES, Pattern, PatternError};
+use crate::route::{MAX_PATTERN_BYTES, Pattern, PatternError};
 
 /// Sizes in bytes as which a pattern counts: the first of these that it fits.
 // The regex crate does not tell the size of a compiled pattern. It only fails beyond a limit.

@@ -12,12 +12,12 @@ use super::reader::{Fields, RulesReader, SpannedValue};
 use super::set::OptOutTexts;
 use crate::consent::{Keywords, answered_by_twilio};
 use crate::form::FormParams;
-use crate::handler::route::Router;
 use crate::handler::{
     Context, ConversationAccess, Handler, HandlerError, HistoryEntry, StateChange,
 };
 use crate::message::InboundMessage;
 use crate::reply::{Reply, ReplyMessage};
+use crate::route::Router;
 
 /// One example: a conversation of one or more turns.
 pub(super) struct Example {

@@ -17,7 +17,7 @@ use crate::reply::{IntoReply, Reply, ReplyMessage};
 pub struct RouteRequest<'a, S> {
     pub(super) cx: &'a Context,
     pub(super) message: &'a InboundMessage,
-    pub(in crate::handler) captures: &'a Extracted,
+    pub(crate) captures: &'a Extracted,
     pub(super) shared: &'a S,
 }
 

@@ -45,6 +45,7 @@ mod request;
 use std::fmt;
 use std::sync::Arc;
 
+pub use crate::folding::IntoTexts;
 pub use captures::Captures;
 #[cfg(feature = "rules")]
 pub(crate) use captures::Extracted;
@@ -53,10 +54,9 @@ pub(crate) use country::country as country_of;
 pub use filter::Filter;
 use filter::Subject;
 pub use filters::{
-    IntoTexts, all, any, any_button, any_list_item, any_media, anything, audio, button, channel,
-    command, country, document, during, first_contact, flow_response, forwarded, hours, image,
-    list_item, location, matches, media, quotes_our_message, regex, text, try_regex, video,
-    within_km, words,
+    all, any, any_button, any_list_item, any_media, anything, audio, button, channel, command,
+    country, document, during, first_contact, flow_response, forwarded, hours, image, list_item,
+    location, matches, media, quotes_our_message, regex, text, try_regex, video, within_km, words,
 };
 #[cfg(feature = "rules")]
 pub(crate) use filters::{has_word, regex_filter};
@@ -68,8 +68,8 @@ pub(crate) use pattern::{MAX_PATTERN_BYTES, Pattern};
 use request::{Bound, ErasedHandler, erase};
 pub use request::{FromMessage, RouteFuture, RouteHandler, RouteRequest, Shared};
 
-use super::dialogue::{self, Form};
-use super::{Context, Handler, HandlerError};
+use crate::dialogue::{self, Form};
+use crate::handler::{Context, Handler, HandlerError};
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 
@@ -150,7 +150,7 @@ impl<S: Clone + Send + Sync + 'static> Router<S> {
         )
     }
 
-    /// Adds a route that passes messages to a [`Handler`], such as [`Forward`](super::Forward).
+    /// Adds a route that passes messages to a [`Handler`], such as [`Forward`](crate::forward::Forward).
     #[must_use]
     pub fn on_handler(self, filter: Filter, handler: impl Handler) -> Self {
         self.add_route(

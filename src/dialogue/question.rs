@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::folding::{fold, normalize, trim_punctuation};
 use crate::handler::HandlerError;
-use crate::handler::folding::{fold, normalize, trim_punctuation};
 use crate::message::InboundMessage;
 use crate::reply::{Reply, ReplyMessage};
 

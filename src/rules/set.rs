@@ -12,9 +12,9 @@ use super::reader::{Fields, Located, RulesReader, Span, nearest};
 use super::reply::{self, ReplyTemplate};
 use super::template::{RulesTemplates, TemplateInput};
 use super::when::{self, RuleCondition, TimeSettings};
-use crate::handler::route::{Filter, RouteFuture, RouteHandler, RouteRequest, Router, anything};
 use crate::handler::{Handler, HandlerError};
 use crate::reply::{Reply, is_web_url};
+use crate::route::{Filter, RouteFuture, RouteHandler, RouteRequest, Router, anything};
 
 /// Maximum length of a text of `[opt_out]`, in characters: what Twilio accepts in one message.
 const MAX_OPT_OUT_CHARS: usize = 1600;
@@ -22,7 +22,7 @@ const MAX_OPT_OUT_CHARS: usize = 1600;
 /// The rules of a file, parsed and checked.
 ///
 /// ```
-/// use replyhook::handler::RuleSet;
+/// use replyhook::rules::RuleSet;
 ///
 /// let rules = RuleSet::parse(r#"
 /// [[rule]]
@@ -35,7 +35,7 @@ const MAX_OPT_OUT_CHARS: usize = 1600;
 /// "#)?;
 /// let failure = rules.run_examples().remove(0).failure.expect("the reply is another one");
 /// assert!(failure.found.contains("Hello!"));
-/// # Ok::<(), replyhook::handler::RulesError>(())
+/// # Ok::<(), replyhook::rules::RulesError>(())
 /// ```
 pub struct RuleSet {
     rules: Vec<Rule>,
@@ -49,11 +49,11 @@ pub struct RuleSet {
 /// The texts of `[opt_out]` for users who opt out or in; `None` for a text that the file does not set.
 ///
 /// ```
-/// use replyhook::handler::RuleSet;
+/// use replyhook::rules::RuleSet;
 ///
 /// let rules = RuleSet::parse("[opt_out]\nstop_reply = 'Bye.'\n[otherwise]\nreply = 'Hi.'")?;
 /// assert_eq!(rules.opt_out().stop.as_deref(), Some("Bye."));
-/// # Ok::<(), replyhook::handler::RulesError>(())
+/// # Ok::<(), replyhook::rules::RulesError>(())
 /// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct OptOutTexts {

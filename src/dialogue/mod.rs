@@ -40,9 +40,8 @@ pub use question::{Answers, Question};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::folding::fold;
-use super::{Context, HandlerError, State};
-use crate::handler::route::IntoTexts;
+use crate::folding::{IntoTexts, fold};
+use crate::handler::{Context, HandlerError, State};
 use crate::message::InboundMessage;
 use crate::reply::{IntoReply, Reply, ReplyMessage};
 
@@ -158,7 +157,7 @@ impl Form {
         self
     }
 
-    /// Cancels the form when the whole message is one of these words, compared as by [`text`](super::route::text()).
+    /// Cancels the form when the whole message is one of these words, compared as by [`text`](crate::route::text()).
     ///
     /// Do not use `stop`, `stopall`, `unsubscribe`, `cancel`, `end`, `quit`, `optout` or `revoke`: on SMS they are
     /// Twilio's opt-out keywords, and the user would get no further message.

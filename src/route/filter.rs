@@ -10,7 +10,7 @@ use super::country;
 use super::hours::Hours;
 use super::pattern::{Effort, Pattern};
 use crate::address::Channel;
-use crate::handler::folding::{fold, is_invisible, normalize, spaced_words};
+use crate::folding::{fold, is_invisible, normalize, spaced_words};
 use crate::message::{InboundMessage, MessageType};
 
 /// Condition of a route on a message.

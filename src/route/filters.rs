@@ -6,47 +6,8 @@ use super::filter::{Filter, FilterKind, GeoCircle, SearchText};
 use super::hours::{Hours, HoursError};
 use super::pattern::{MAX_PATTERN_BYTES, Pattern, PatternError};
 use crate::address::Channel;
-use crate::handler::folding::{fold, spaced_words};
+use crate::folding::{IntoTexts, fold, spaced_words};
 use crate::message::InboundMessage;
-
-/// One text or several alternatives: `"hi"`, `["hi", "hello"]` or a `Vec`.
-///
-/// ```
-/// use replyhook::route::text;
-///
-/// assert_eq!(text("hi").to_string(), r#"text "hi""#);
-/// assert_eq!(text(["hi", "hello"]).to_string(), r#"text "hi", "hello""#);
-/// let configured: Vec<String> = "hi hello".split(' ').map(str::to_owned).collect();
-/// assert_eq!(text(configured).to_string(), r#"text "hi", "hello""#);
-/// ```
-pub trait IntoTexts {
-    /// Returns the texts.
-    fn texts(self) -> Vec<String>;
-}
-
-impl IntoTexts for &str {
-    fn texts(self) -> Vec<String> {
-        vec![self.to_owned()]
-    }
-}
-
-impl IntoTexts for String {
-    fn texts(self) -> Vec<String> {
-        vec![self]
-    }
-}
-
-impl<T: Into<String>, const N: usize> IntoTexts for [T; N] {
-    fn texts(self) -> Vec<String> {
-        self.into_iter().map(Into::into).collect()
-    }
-}
-
-impl<T: Into<String>> IntoTexts for Vec<T> {
-    fn texts(self) -> Vec<String> {
-        self.into_iter().map(Into::into).collect()
-    }
-}
 
 fn search_texts(texts: impl IntoTexts, normalize: impl Fn(&str) -> String) -> Vec<SearchText> {
     let texts = texts.texts().into_iter();

@@ -8,8 +8,47 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 use unicode_segmentation::UnicodeSegmentation;
 
+/// One text or several alternatives: `"hi"`, `["hi", "hello"]` or a `Vec`.
+///
+/// ```
+/// use replyhook::route::text;
+///
+/// assert_eq!(text("hi").to_string(), r#"text "hi""#);
+/// assert_eq!(text(["hi", "hello"]).to_string(), r#"text "hi", "hello""#);
+/// let configured: Vec<String> = "hi hello".split(' ').map(str::to_owned).collect();
+/// assert_eq!(text(configured).to_string(), r#"text "hi", "hello""#);
+/// ```
+pub trait IntoTexts {
+    /// Returns the texts.
+    fn texts(self) -> Vec<String>;
+}
+
+impl IntoTexts for &str {
+    fn texts(self) -> Vec<String> {
+        vec![self.to_owned()]
+    }
+}
+
+impl IntoTexts for String {
+    fn texts(self) -> Vec<String> {
+        vec![self]
+    }
+}
+
+impl<T: Into<String>, const N: usize> IntoTexts for [T; N] {
+    fn texts(self) -> Vec<String> {
+        self.into_iter().map(Into::into).collect()
+    }
+}
+
+impl<T: Into<String>> IntoTexts for Vec<T> {
+    fn texts(self) -> Vec<String> {
+        self.into_iter().map(Into::into).collect()
+    }
+}
+
 /// Returns a text in the form in which it is compared.
-pub(in crate::handler) fn fold(text: &str) -> String {
+pub(crate) fn fold(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     let mut space = false;
     let mut push = |c: char| {
@@ -74,7 +113,7 @@ fn is_variation_selector(mark: char) -> bool {
 }
 
 /// Returns whether a character is an invisible mark: of direction, line breaking or byte order.
-pub(in crate::handler) fn is_invisible(c: char) -> bool {
+pub(crate) fn is_invisible(c: char) -> bool {
     // Not the zero-width joiner (U+200D): it changes which emoji is shown.
     matches!(
         c,
@@ -101,7 +140,7 @@ fn straighten_quote(c: char) -> char {
 /// Returns a folded text without the signs around it, so that `2.`, `(1)` and `_Bar_` match the option they mean.
 ///
 /// A text of nothing but such signs is returned as it is.
-pub(in crate::handler) fn trim_punctuation(folded: &str) -> &str {
+pub(crate) fn trim_punctuation(folded: &str) -> &str {
     const PUNCTUATION: [char; 14] = [
         '.', ',', ';', ':', '!', '?', '(', ')', '"', '\'', '*', '_', '~', ' ',
     ];
@@ -112,7 +151,7 @@ pub(in crate::handler) fn trim_punctuation(folded: &str) -> &str {
 /// Returns the words of a folded text, each with a space on either side.
 ///
 /// WhatsApp's formatting marks, such as `_`, are not part of a word.
-pub(in crate::handler) fn spaced_words(folded: &str) -> String {
+pub(crate) fn spaced_words(folded: &str) -> String {
     let mut words = String::with_capacity(folded.len() + 2);
     words.push(' ');
     // Split at `_` first: Unicode's word boundaries count it as part of a word, unlike `*` and `~`.
@@ -128,7 +167,7 @@ pub(in crate::handler) fn spaced_words(folded: &str) -> String {
 
 /// Returns a text in the form against which patterns are matched: NFKC, without invisible marks, trimmed.
 // Case, accents and quotes stay: a pattern can ask for them.
-pub(in crate::handler) fn normalize(text: &str) -> String {
+pub(crate) fn normalize(text: &str) -> String {
     if text.is_ascii() {
         return text.trim().to_owned();
     }

@@ -19,7 +19,7 @@ pub struct RulesProblem {
 /// All problems of a rules file, in the order of their positions.
 ///
 /// ```
-/// use replyhook::handler::RuleSet;
+/// use replyhook::rules::RuleSet;
 ///
 /// let error = RuleSet::parse("[[rule]]\nwhen.text = 'hi'\nreplay = 'Hello!'").err().expect("a typo");
 /// assert_eq!(error.problems()[0].line, 3);

@@ -13,11 +13,11 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
 use super::reader::{self, Fields, Located, RulesReader, is_name, nearest};
 use super::{flow, language, tags};
+use crate::dialogue::Answers;
 use crate::handler::HandlerError;
-use crate::handler::dialogue::Answers;
-use crate::handler::route::{Extracted, country_of};
 use crate::message::InboundMessage;
 use crate::reply::escape_markup;
+use crate::route::{Extracted, country_of};
 
 /// Maximum cost of one rendering, in steps and in units of 64 bytes of data.
 // A long reply takes some hundreds. A template that never ends is stopped within milliseconds.

@@ -1,7 +1,7 @@
 //! The rules handler: a bot in a TOML file, which is reloaded when it changes (hot reload).
 //!
 //! ```
-//! use replyhook::handler::RuleSet;
+//! use replyhook::rules::RuleSet;
 //!
 //! let rules = RuleSet::parse(r#"
 //! [[rule]]
@@ -12,7 +12,7 @@
 //! reply = "Write: order 42"
 //! "#)?;
 //! assert_eq!(rules.examples(), 0);
-//! # Ok::<(), replyhook::handler::RulesError>(())
+//! # Ok::<(), replyhook::rules::RulesError>(())
 //! ```
 //!
 //! `docs/src/reference/rules.md` describes the format. All problems of an invalid file are reported together, each with
@@ -44,10 +44,10 @@ pub use problem::{RulesError, RulesProblem};
 pub use set::{OptOutTexts, RuleSet};
 
 use self::problem::LineStarts;
-use super::route::Router;
-use super::{Context, Handler, HandlerError};
+use crate::handler::{Context, Handler, HandlerError};
 use crate::message::InboundMessage;
 use crate::reply::Reply;
+use crate::route::Router;
 
 /// Maximum size of a rules file in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -66,7 +66,7 @@ pub struct RulesFile {
 ///
 /// ```no_run
 /// use replyhook::App;
-/// use replyhook::handler::{Rules, RulesFile};
+/// use replyhook::rules::{Rules, RulesFile};
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// let file = RulesFile::read("bot.toml")?;

@@ -32,8 +32,8 @@ use sha2::Sha256;
 use self::error::ForwardError;
 use self::request::ForwardedMessage;
 use self::response::UnknownKeyLog;
-use super::{Context, Handler, HandlerError};
 use crate::clock::Clock;
+use crate::handler::{Context, Handler, HandlerError};
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 use crate::secret::Secret;
@@ -54,7 +54,7 @@ const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 ///
 /// ```
 /// use replyhook::Secret;
-/// use replyhook::handler::{ForwardSetupError, ForwardTarget};
+/// use replyhook::forward::{ForwardSetupError, ForwardTarget};
 ///
 /// let secret = Secret::new("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX");
 /// assert!(ForwardTarget::parse("http://localhost:3000/message", &secret).is_ok());
@@ -73,9 +73,9 @@ pub struct ForwardTarget {
 ///
 /// ```no_run
 /// # #[cfg(all(feature = "route", feature = "axum"))]
-/// # fn bot() -> Result<impl replyhook::Handler, replyhook::handler::ForwardSetupError> {
+/// # fn bot() -> Result<impl replyhook::Handler, replyhook::forward::ForwardSetupError> {
 /// use std::sync::Arc;
-/// use replyhook::handler::{Forward, ForwardTarget};
+/// use replyhook::forward::{Forward, ForwardTarget};
 /// use replyhook::route::{Router, text};
 /// use replyhook::{Secret, SystemClock};
 ///

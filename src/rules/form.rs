@@ -9,12 +9,12 @@ use super::pattern::pattern_problem;
 use super::reader::{Fields, Located, RulesReader, is_name, nearest};
 use super::reply::{self, ReplyTemplate};
 use super::template::{self, RulesTemplate, RulesTemplates, TemplateInput};
+use crate::dialogue::{Answers, Form, Question};
+use crate::folding::normalize;
 use crate::handler::HandlerError;
-use crate::handler::dialogue::{Answers, Form, Question};
-use crate::handler::folding::normalize;
-use crate::handler::route::Pattern as CompiledPattern;
 use crate::message::InboundMessage;
 use crate::reply::Reply;
+use crate::route::Pattern as CompiledPattern;
 
 /// The definition of a form in the file.
 // Not a `Form` yet: a form shares the templates of the whole file, which are complete only after all of it is read.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::reader::{Fields, Located, RulesReader, is_name, nearest};
 use super::template;
 use crate::address::Channel;
-use crate::handler::route::{self, Filter, Hours};
+use crate::route::{self, Filter, Hours};
 
 /// A filter, and the names of the values that it captures.
 pub(super) struct RuleCondition {
