@@ -3,7 +3,7 @@
 use jiff::civil::Date;
 use replyhook::dialogue::{Form, Question};
 use replyhook::route::{Router, words};
-use replyhook::{App, Handler, StartError};
+use replyhook::{App, AppError, Handler};
 use serde::Deserialize;
 
 // The fields are named as in `ask` below. The answers are deserialized into this type once all are given.
@@ -40,6 +40,6 @@ pub(crate) fn bot() -> impl Handler {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), StartError> {
+async fn main() -> Result<(), AppError> {
     App::builder().handler(bot()).build()?.run().await
 }

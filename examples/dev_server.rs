@@ -1,7 +1,7 @@
 //! A bot with an emulated Twilio in one process, to chat with in the browser: `cargo run --example dev_server`.
 
 use replyhook::config::Sources;
-use replyhook::{App, Context, DevServer, DevServerOptions, InboundMessage, StartError};
+use replyhook::{App, AppError, Context, DevServer, DevServerOptions, InboundMessage};
 
 async fn bot(_cx: Context, message: InboundMessage) -> String {
     let name = message.profile_name.unwrap_or_default();
@@ -10,7 +10,7 @@ async fn bot(_cx: Context, message: InboundMessage) -> String {
 
 #[tokio::main]
 #[expect(clippy::print_stdout, reason = "the address is printed for the user")]
-async fn main() -> Result<(), StartError> {
+async fn main() -> Result<(), AppError> {
     let builder = App::builder().handler(bot);
     // The settings of Twilio and `PUBLIC_URL` in the environment are ignored: the emulator has its own account.
     let mut dev_server =

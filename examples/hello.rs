@@ -1,6 +1,6 @@
 //! The ten-line bot of the README: it repeats what the user wrote.
 
-use replyhook::{App, Context, InboundMessage, StartError};
+use replyhook::{App, AppError, Context, InboundMessage};
 
 async fn bot(_cx: Context, message: InboundMessage) -> String {
     let name = message.profile_name.unwrap_or_default();
@@ -8,6 +8,6 @@ async fn bot(_cx: Context, message: InboundMessage) -> String {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), StartError> {
+async fn main() -> Result<(), AppError> {
     App::builder().handler(bot).build()?.run().await
 }

@@ -1,7 +1,7 @@
 //! A bot that reports the status of an order, whose number it reads from the text.
 
 use replyhook::route::{Captures, Router, command, regex};
-use replyhook::{App, Handler, StartError};
+use replyhook::{App, AppError, Handler};
 
 // Stands for a database query.
 fn find(order: u32) -> Option<&'static str> {
@@ -23,6 +23,6 @@ pub(crate) fn bot() -> impl Handler {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), StartError> {
+async fn main() -> Result<(), AppError> {
     App::builder().handler(bot()).build()?.run().await
 }

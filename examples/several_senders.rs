@@ -3,7 +3,7 @@
 //! Senders of other accounts only need their auth tokens: `twilio.accounts.<AccountSid>.auth_token`.
 
 use replyhook::route::{Filter, Router, matches, text};
-use replyhook::{App, Handler, StartError};
+use replyhook::{App, AppError, Handler};
 
 // The emulator's senders, so that the bots can be tried with `DevServer`. Write your own here.
 const SHOP: &str = "whatsapp:+14155238886";
@@ -27,6 +27,6 @@ pub(crate) fn bot() -> impl Handler {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), StartError> {
+async fn main() -> Result<(), AppError> {
     App::builder().handler(bot()).build()?.run().await
 }

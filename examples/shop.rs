@@ -6,11 +6,11 @@ mod bot;
 
 use bot::Shop;
 use replyhook::config::Sources;
-use replyhook::{App, DevServer, DevServerOptions, StartError};
+use replyhook::{App, AppError, DevServer, DevServerOptions};
 
 #[tokio::main]
 #[expect(clippy::print_stdout, reason = "the address is printed for the user")]
-async fn main() -> Result<(), StartError> {
+async fn main() -> Result<(), AppError> {
     let shop = Shop {
         name: "Ana's flowers",
         orders: &[(42, "tulips")],

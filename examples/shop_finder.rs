@@ -1,7 +1,7 @@
 //! A bot that finds the shop nearest to the location that a user shares.
 
 use replyhook::route::{Router, location};
-use replyhook::{App, Handler, InboundMessage, StartError};
+use replyhook::{App, AppError, Handler, InboundMessage};
 
 /// Address, latitude and longitude of each shop, in degrees north and east.
 const SHOPS: [(&str, f64, f64); 3] = [
@@ -26,6 +26,6 @@ pub(crate) fn bot() -> impl Handler {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), StartError> {
+async fn main() -> Result<(), AppError> {
     App::builder().handler(bot()).build()?.run().await
 }

@@ -44,6 +44,31 @@ macro_rules! crash_point {
     ($name:literal) => {};
 }
 
+/// Panics if the named point is enabled: `FAILPOINTS=outbox.send=1*return` panics once.
+///
+/// `outbox.poll` is in the loop of the outbox worker, `outbox.send` in the call for one message, and `message.process`
+/// after a message is claimed.
+#[cfg(feature = "failpoints")]
+#[macro_export]
+#[doc(hidden)]
+macro_rules! panic_point {
+    ($name:literal) => {
+        assert!(
+            !$crate::crash_point::reached($name),
+            "panic point {}",
+            $name
+        );
+    };
+}
+
+/// Expands to nothing: this build has no panic points.
+#[cfg(not(feature = "failpoints"))]
+#[macro_export]
+#[doc(hidden)]
+macro_rules! panic_point {
+    ($name:literal) => {};
+}
+
 /// Returns whether a crash point is enabled. `FAILPOINTS` is read once.
 #[cfg(feature = "failpoints")]
 #[doc(hidden)]

@@ -13,7 +13,7 @@
 //! }
 //!
 //! #[tokio::main]
-//! async fn main() -> Result<(), replyhook::StartError> {
+//! async fn main() -> Result<(), replyhook::AppError> {
 //!     App::builder().handler(bot).build()?.run().await
 //! }
 //! # }
@@ -123,6 +123,8 @@ mod consent;
 #[cfg(feature = "server")]
 mod core_dumps;
 // Public and hidden because the exported macro `crash_point!` expands to a path in this module.
+#[cfg(feature = "app")]
+mod app_error;
 #[doc(hidden)]
 pub mod crash_point;
 #[cfg(feature = "app")]
@@ -164,9 +166,9 @@ mod secret;
 mod server;
 pub mod sid;
 pub mod signature;
-#[cfg(feature = "app")]
-mod start_error;
 pub mod store;
+#[cfg(feature = "app")]
+mod supervisor;
 #[cfg(feature = "app")]
 pub mod telemetry;
 #[cfg(feature = "testing")]
@@ -186,6 +188,8 @@ pub use address::{Address, Channel};
 pub use app::{App, AppBuilder, store_from_url};
 #[cfg(all(feature = "server", feature = "emulator"))]
 pub use app::{DevServer, DevServerOptions};
+#[cfg(feature = "app")]
+pub use app_error::{AppError, AppErrorKind};
 #[cfg(feature = "axum")]
 pub use clock::SystemClock;
 pub use clock::{Clock, ManualClock, Timestamp};
@@ -205,8 +209,6 @@ pub use secret::Secret;
 pub use sid::{AccountSid, MediaSid, MessageSid, MessagingServiceSid};
 #[cfg(feature = "axum")]
 pub use signature::{SignatureLayer, SignedForm};
-#[cfg(feature = "app")]
-pub use start_error::{StartError, StartErrorKind};
 
 #[cfg(feature = "app")]
 pub use worker::Worker;

@@ -9,12 +9,13 @@ use futures_util::future::BoxFuture;
 use tokio::time::MissedTickBehavior;
 use tokio_util::task::TaskTracker;
 
+use crate::app_error::AppError;
 use crate::clock::Clock;
 use crate::delivery::OutboxWorker;
 use crate::dispatch::Dispatcher;
 use crate::lifecycle::{Lifecycle, Stage};
-use crate::start_error::StartError;
 use crate::store::{Access, ExpiryReport, Retention, Store};
+use crate::supervisor::{Supervisor, TaskFailed};
 use crate::telemetry::metrics::Metrics;
 
 /// Interval at which histogram samples are folded, and backlog and outbox are counted.
@@ -68,21 +69,24 @@ impl Worker {
     /// this was finished in time.
     ///
     /// # Errors
-    /// [`StartError`] if the store cannot be opened.
-    pub fn run<S>(self, shutdown: S) -> impl Future<Output = Result<bool, StartError>> + Send
+    /// [`AppError`] if the store cannot be opened, its disk fails, or a background task has failed three times within a
+    /// minute.
+    pub fn run<S>(self, shutdown: S) -> impl Future<Output = Result<bool, AppError>> + Send
     where
         S: Future<Output = ()> + Send,
     {
-        self.run_with_server(shutdown, std::future::ready(()))
+        self.run_with_server(shutdown, std::future::ready(()), || ())
     }
 
-    /// Same as [`run`](Self::run) for a caller whose server handles requests until `requests_done` completes.
+    /// Same as [`run`](Self::run) for a caller whose server handles requests until `requests_done` completes. Calls
+    /// `on_failure` when a background task has failed too often, before the shutdown that this causes.
     // The stage is set in the call and not at the first poll of the future: a request or a signal may come before that.
     pub(crate) fn run_with_server<S, A>(
         mut self,
         shutdown: S,
         requests_done: A,
-    ) -> impl Future<Output = Result<bool, StartError>> + Send
+        on_failure: impl FnOnce() + Send,
+    ) -> impl Future<Output = Result<bool, AppError>> + Send
     where
         S: Future<Output = ()> + Send,
         A: Future<Output = ()> + Send,
@@ -100,19 +104,16 @@ impl Worker {
             let _end_guard = end_guard;
             self.open().await?;
             self.lifecycle.set(Stage::Running);
-            // All branches but `shutdown` are endless loops; `watch` is pending without a task. They share this task,
-            // so a panic in one of them ends the worker and sets the stage to `Ended`.
-            tokio::select! {
-                () = shutdown => {}
-                () = self.update_stats() => {}
-                () = self.check_store() => {}
-                () = self.expire_content() => {}
-                () = self.dispatcher.clone().process_backlog() => {}
-                () = self.delivery.clone().run() => {}
-                () = self.delivery.cancel_scheduled() => {}
-                () = self.watch() => {}
-            }
+            let failed = match self.run_tasks(shutdown).await {
+                RunEnd::Shutdown => None,
+                RunEnd::Task(failed) => Some(failed),
+                // No drain: nothing that is in progress could be saved.
+                RunEnd::Disk => return Err(AppError::disk(&self.store_url)),
+            };
             self.lifecycle.set(Stage::Draining);
+            if failed.is_some() {
+                on_failure();
+            }
             let drained =
                 tokio::time::timeout(self.shutdown_timeout, self.drain(requests_done)).await;
             // Logs the SIDs whose replies could not be written, whether or not the timeout passed.
@@ -126,7 +127,32 @@ impl Worker {
                      with the lease (15 s)"
                 );
             }
-            Ok(drained.is_ok() && !has_unflushed)
+            match failed {
+                Some(TaskFailed(task)) => Err(AppError::task(task)),
+                None => Ok(drained.is_ok() && !has_unflushed),
+            }
+        }
+    }
+
+    /// Runs all background tasks until `shutdown`, or until one of them or the disk has failed.
+    async fn run_tasks(&self, shutdown: impl Future<Output = ()>) -> RunEnd {
+        let supervisor = Supervisor::new(self.lifecycle.clone(), self.metrics.clone());
+        let task_failed = async {
+            // Not spawned: the tasks are dropped together at the end of `run_tasks`.
+            tokio::select! {
+                failed = supervisor.run("stats", || self.update_stats()) => failed,
+                failed = supervisor.run("store_check", || self.check_store()) => failed,
+                failed = supervisor.run("expiry", || self.expire_content()) => failed,
+                failed = supervisor.run("backlog", || self.dispatcher.clone().process_backlog()) => failed,
+                failed = supervisor.run("outbox", || self.delivery.clone().run()) => failed,
+                failed = supervisor.run("cancel_scheduled", || self.delivery.cancel_scheduled()) => failed,
+                failed = supervisor.run("rules_reload", || self.watch()) => failed,
+            }
+        };
+        tokio::select! {
+            () = shutdown => RunEnd::Shutdown,
+            () = self.store.failed() => RunEnd::Disk,
+            failed = task_failed => RunEnd::Task(failed),
         }
     }
 
@@ -139,8 +165,8 @@ impl Worker {
             self.tasks.close();
             self.tasks.wait().await;
         };
-        // Flush at the same time: the backlog loop, which normally flushes, has ended with the `select!` in
-        // `run_with_server`.
+        // Flush at the same time: the backlog loop, which normally flushes, has ended with
+        // `run_tasks`.
         tokio::select! {
             () = finished => {}
             () = self.dispatcher.keep_flushing_replies() => {}
@@ -153,11 +179,11 @@ impl Worker {
     /// requests.
     ///
     /// # Errors
-    /// [`StartError`] if the store cannot be opened.
-    pub async fn open(&mut self) -> Result<(), StartError> {
+    /// [`AppError`] if the store cannot be opened.
+    pub async fn open(&mut self) -> Result<(), AppError> {
         if !self.is_open {
             let opened = self.store.open(Access::Owner).await;
-            opened.map_err(|error| StartError::store(&self.store_url, &error))?;
+            opened.map_err(|error| AppError::store(&self.store_url, &error))?;
             self.is_open = true;
         }
         Ok(())
@@ -230,6 +256,13 @@ impl Worker {
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+/// Reason for the end of the background tasks.
+enum RunEnd {
+    Shutdown,
+    Task(TaskFailed),
+    Disk,
 }
 
 impl fmt::Debug for Worker {

@@ -144,7 +144,9 @@ async fn readyz(State(admin): State<Admin>) -> Response {
         // The store is not open in these two stages, so it is not checked.
         Stage::Idle => (Some("not started".to_owned()), None),
         Stage::Opening => (Some("being opened".to_owned()), None),
-        Stage::Running | Stage::Draining | Stage::Ended => check_store(&admin).await,
+        Stage::Running | Stage::Recovering | Stage::Draining | Stage::Ended => {
+            check_store(&admin).await
+        }
     };
     // Zero if the store did not return the counts in time.
     let (messages, outbox) = stats.unwrap_or_default();

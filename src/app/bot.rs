@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Channel;
+use crate::app_error::AppError;
 use crate::clock::Clock;
 use crate::config::{HandlerKind, Settings};
 use crate::consent::{ConsentReplies, ConsentRules, Keywords};
@@ -14,7 +15,6 @@ use crate::handler::{Echo, Handler};
 use crate::reply::Reply;
 #[cfg(feature = "rules")]
 use crate::rules::{OptOutTexts, Rules};
-use crate::start_error::StartError;
 use crate::twiml::Document;
 use crate::worker::BackgroundTask;
 
@@ -37,10 +37,10 @@ pub(super) struct Bot {
 }
 
 /// Renders a text from the settings as a TwiML response.
-pub(super) fn render_document(text: &str) -> Result<Document, StartError> {
+pub(super) fn render_document(text: &str) -> Result<Document, AppError> {
     // Rendered before the channel of any message is known, so WhatsApp's limits apply on every channel.
     Document::render(&Reply::text(text), &Channel::WhatsApp, None)
-        .map_err(|error| StartError::config(&error))
+        .map_err(|error| AppError::config(&error))
 }
 
 impl Bot {
@@ -58,16 +58,11 @@ impl Bot {
     }
 
     /// Builds the handler that `handler.kind` selects.
-    pub(super) fn built_in(
-        settings: &Settings,
-        clock: &Arc<dyn Clock>,
-    ) -> Result<Self, StartError> {
+    pub(super) fn built_in(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Self, AppError> {
         let forward: Option<Arc<dyn Handler>> = match &settings.handler.forward {
             Some(target) => {
                 let forward = Forward::new(target.clone(), clock.clone());
-                Some(Arc::new(
-                    forward.map_err(|error| StartError::config(&error))?,
-                ))
+                Some(Arc::new(forward.map_err(|error| AppError::config(&error))?))
             }
             None => None,
         };
@@ -76,16 +71,16 @@ impl Bot {
             HandlerKind::Rules => {
                 // Rules may pass single messages to the forwarded service, so they get `forward` as well.
                 let file = settings.handler.rules.as_ref();
-                let file = file.ok_or_else(|| StartError::config(&"handler.rules is not set"))?;
+                let file = file.ok_or_else(|| AppError::config(&"handler.rules is not set"))?;
                 let rules = Rules::new(file, forward);
-                let rules = Arc::new(rules.map_err(|error| StartError::config(&error))?);
+                let rules = Arc::new(rules.map_err(|error| AppError::config(&error))?);
                 let mut bot = Self::new(rules.clone(), "rules");
                 bot.rules = Some(rules);
                 Ok(bot)
             }
             HandlerKind::Forward => {
                 let forward =
-                    forward.ok_or_else(|| StartError::config(&"handler.forward_url is not set"))?;
+                    forward.ok_or_else(|| AppError::config(&"handler.forward_url is not set"))?;
                 Ok(Self::new(forward, "forward"))
             }
             HandlerKind::Echo => Ok(Self::new(Arc::new(Echo), ECHO)),
@@ -93,7 +88,7 @@ impl Bot {
     }
 
     /// Builds the consent keywords and their confirmations. Texts in the rules file override those of the settings.
-    pub(super) fn consent_rules(&self, settings: &Settings) -> Result<ConsentRules, StartError> {
+    pub(super) fn consent_rules(&self, settings: &Settings) -> Result<ConsentRules, AppError> {
         let consent = &settings.consent;
         let keywords = Keywords::new(&consent.stop_words, &consent.start_words);
         #[cfg_attr(
@@ -115,7 +110,7 @@ impl Bot {
         settings: &Settings,
         dispatcher: &Arc<Dispatcher>,
         on_reload: Option<ReloadHook>,
-    ) -> Result<Option<BackgroundTask>, StartError> {
+    ) -> Result<Option<BackgroundTask>, AppError> {
         let Some(rules) = self.rules.clone() else {
             return Ok(None);
         };
@@ -142,13 +137,13 @@ impl Bot {
         _settings: &Settings,
         _dispatcher: &Arc<Dispatcher>,
         _on_reload: Option<ReloadHook>,
-    ) -> Result<Option<BackgroundTask>, StartError> {
+    ) -> Result<Option<BackgroundTask>, AppError> {
         Ok(None)
     }
 }
 
 /// Renders the confirmations of opt-out and opt-in keywords in the settings.
-fn confirmations(settings: &Settings) -> Result<ConsentReplies, StartError> {
+fn confirmations(settings: &Settings) -> Result<ConsentReplies, AppError> {
     Ok(ConsentReplies {
         stop: render_document(&settings.consent.stop_reply)?,
         start: render_document(&settings.consent.start_reply)?,
@@ -159,7 +154,7 @@ fn confirmations(settings: &Settings) -> Result<ConsentReplies, StartError> {
 fn override_replies(
     settings: &ConsentReplies,
     texts: &OptOutTexts,
-) -> Result<ConsentReplies, StartError> {
+) -> Result<ConsentReplies, AppError> {
     let reply = |text: &Option<String>, default: &Document| match text {
         Some(text) => render_document(text),
         None => Ok(default.clone()),

@@ -13,6 +13,7 @@ use super::app_inspector::{AppState, FaultInjector};
 use super::bot::ReloadHook;
 use super::{App, AppBuilder, Tunnel, run};
 use crate::admin;
+use crate::app_error::AppError;
 use crate::clock::{Advance, ShiftedClock};
 use crate::config::{SigningSettings, Sources};
 use crate::emulator::{Emulator, EmulatorOptions};
@@ -21,7 +22,6 @@ use crate::redact::redacted_url;
 use crate::server;
 use crate::sid::AccountSid;
 use crate::signature::PublicUrl;
-use crate::start_error::StartError;
 use crate::store::Store;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
@@ -101,7 +101,7 @@ impl fmt::Debug for DevServerOptions {
 /// use replyhook::config::Sources;
 /// use replyhook::{App, DevServer, DevServerOptions, Echo};
 ///
-/// # async fn run() -> Result<(), replyhook::StartError> {
+/// # async fn run() -> Result<(), replyhook::AppError> {
 /// let bot = App::builder().handler(Echo);
 /// let mut dev_server = DevServer::start(bot, Sources::from_env(), DevServerOptions::default()).await?;
 /// println!("Chat with your bot: {}", dev_server.emulator().url());
@@ -129,7 +129,7 @@ struct AppFactory {
 }
 
 impl AppFactory {
-    fn build(&self, builder: AppBuilder, store: Option<Arc<dyn Store>>) -> Result<App, StartError> {
+    fn build(&self, builder: AppBuilder, store: Option<Arc<dyn Store>>) -> Result<App, AppError> {
         let mut builder = builder
             .sources(self.sources.clone())
             .clock(self.clock.clone());
@@ -154,7 +154,7 @@ struct RunningApp {
     store_url: String,
     admin_addr: Option<SocketAddr>,
     stop: CancellationToken,
-    worker: JoinHandle<Result<bool, StartError>>,
+    worker: JoinHandle<Result<bool, AppError>>,
     listeners: Vec<JoinHandle<()>>,
 }
 
@@ -165,12 +165,12 @@ impl DevServer {
     /// `server.listen` and `store.url` are ignored: a dev server has its own values. `DATABASE_URL` still applies.
     ///
     /// # Errors
-    /// [`StartError`] for invalid settings, an explicit port that is in use, or a store that cannot be opened.
+    /// [`AppError`] for invalid settings, an explicit port that is in use, or a store that cannot be opened.
     pub async fn start(
         builder: AppBuilder,
         sources: Sources,
         options: DevServerOptions,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, AppError> {
         let clock = options
             .clock
             .clone()
@@ -184,7 +184,7 @@ impl DevServer {
         // Both listeners are bound by now: the emulator and the app need each other's URL.
         let emulator_options = emulator_options(&options, app_listener.as_ref());
         let emulator = Emulator::new(emulator_options, clock.clone(), &emulator_listener)
-            .map_err(|error| StartError::config(&error))?;
+            .map_err(|error| AppError::config(&error))?;
         let tunnel = match &options.tunnel_url {
             Some(url) => Some(load_tunnel(url, &sources)?),
             None => None,
@@ -292,12 +292,12 @@ impl DevServer {
     /// the new one. If the start fails, no app runs.
     ///
     /// # Errors
-    /// [`StartError`] as in [`DevServer::start`], or if [`DevServerOptions::webhook`] is set.
-    pub async fn restart(&mut self, builder: AppBuilder) -> Result<(), StartError> {
+    /// [`AppError`] as in [`DevServer::start`], or if [`DevServerOptions::webhook`] is set.
+    pub async fn restart(&mut self, builder: AppBuilder) -> Result<(), AppError> {
         let Some(running) = &self.app else {
             let error =
                 "cannot restart the server: --webhook names another one, so none was started";
-            return Err(StartError::config(&error));
+            return Err(AppError::config(&error));
         };
         let app = self
             .app_factory
@@ -327,8 +327,8 @@ impl DevServer {
     /// Waits until the emulator or the app's worker ends. Neither ends unless it fails or is stopped.
     ///
     /// # Errors
-    /// [`StartError`] if the worker ended with one.
-    pub async fn wait(&mut self) -> Result<(), StartError> {
+    /// [`AppError`] if the worker ended with one.
+    pub async fn wait(&mut self) -> Result<(), AppError> {
         let Some(app) = &mut self.app else {
             let _ = (&mut self.emulator_task).await;
             return Ok(());
@@ -372,13 +372,13 @@ async fn bind_loopback(
     name: &str,
     port: Option<u16>,
     default: u16,
-) -> Result<TcpListener, StartError> {
+) -> Result<TcpListener, AppError> {
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     if let Some(port) = port {
         return run::bind_listener(name, loopback(port)).await;
     }
     // Always replaced: the loop runs at least once.
-    let mut result = Err(StartError::config(&"no free port"));
+    let mut result = Err(AppError::config(&"no free port"));
     for port in default..default + MAX_PORT_ATTEMPTS {
         result = run::bind_listener(name, loopback(port)).await;
         if result.is_ok() {
@@ -427,14 +427,14 @@ const TUNNEL_ENV_VARS: [&str; 6] = [
     "PUBLIC_URL",
 ];
 
-fn load_tunnel(url: &str, sources: &Sources) -> Result<Tunnel, StartError> {
+fn load_tunnel(url: &str, sources: &Sources) -> Result<Tunnel, AppError> {
     let (public_url, _) = PublicUrl::parse(url)
-        .map_err(|error| StartError::config(&format!("--tunnel-url: {error}")))?;
-    let signing = SigningSettings::load(sources).map_err(|error| StartError::config(&error))?;
+        .map_err(|error| AppError::config(&format!("--tunnel-url: {error}")))?;
+    let signing = SigningSettings::load(sources).map_err(|error| AppError::config(&error))?;
     let account = signing.twilio.account_sid.ok_or_else(|| {
         let reason =
             "--tunnel-url needs a real account; set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN";
-        StartError::config(&reason)
+        AppError::config(&reason)
     })?;
     // Order matters: `keyring` uses the first token, the primary one, for the account's REST calls.
     let tokens =
@@ -499,11 +499,11 @@ impl RunningApp {
         app_listener: TcpListener,
         (fault_injector, emulator): (Arc<FaultInjector>, &Emulator),
         store_is_open: bool,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, AppError> {
         let url = base_url(&app_listener);
         let address = app_listener
             .local_addr()
-            .map_err(|error| StartError::listen("--port", &url, &error))?;
+            .map_err(|error| AppError::listen("--port", &url, &error))?;
         // After a restart the store is the old app's and still open.
         app.worker.is_open = store_is_open;
         app.worker.open().await?;

@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use self::bot::{Bot, ReloadHook, render_document};
 use self::parts::{delivery_policy, dispatch_limits, guard, keyring, routes, signature_layer};
 use crate::admin::{self, Admin};
+use crate::app_error::AppError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Settings, Sources, Warning};
 use crate::delivery::OutboxWorker;
@@ -37,7 +38,6 @@ use crate::probe::Instance;
 use crate::secret::Secret;
 use crate::sid::AccountSid;
 use crate::signature::PublicUrl;
-use crate::start_error::StartError;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{StoreHealth, StoreReport, Throttle};
@@ -60,7 +60,7 @@ const FALLBACK_RESERVE: usize = 64;
 /// }
 ///
 /// #[tokio::main]
-/// async fn main() -> Result<(), replyhook::StartError> {
+/// async fn main() -> Result<(), replyhook::AppError> {
 ///     App::builder().handler(bot).build()?.run().await
 /// }
 /// ```
@@ -104,7 +104,7 @@ pub struct App {
 ///     .on_consent(|change: ConsentChange| async move { println!("{:?}", change.kind) })
 ///     .build()?;
 /// assert!(app.warnings().is_empty());
-/// # Ok::<(), replyhook::StartError>(())
+/// # Ok::<(), replyhook::AppError>(())
 /// ```
 #[derive(Default)]
 pub struct AppBuilder {
@@ -220,10 +220,10 @@ impl AppBuilder {
     /// Reads the settings and builds the app. Starts no task and opens no store or listener.
     ///
     /// # Errors
-    /// [`StartError`] with all problems of the settings, or if the handler or its rules file cannot be used.
-    pub fn build(self) -> Result<App, StartError> {
+    /// [`AppError`] with all problems of the settings, or if the handler or its rules file cannot be used.
+    pub fn build(self) -> Result<App, AppError> {
         let sources = self.sources.unwrap_or_else(Sources::from_env);
-        let loaded = Settings::load(&sources).map_err(|problems| StartError::config(&problems))?;
+        let loaded = Settings::load(&sources).map_err(|problems| AppError::config(&problems))?;
         let settings = loaded.settings;
         let (metrics, lifecycle) = (Arc::new(Metrics::new()), Arc::new(Lifecycle::default()));
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
@@ -418,12 +418,14 @@ impl App {
 
     /// Serves until SIGTERM or SIGINT, then shuts down gracefully. Installs logging if the process has no subscriber.
     ///
-    /// A second signal, or a shutdown longer than `server.shutdown_timeout_s`, ends the *process* with 143 or 130.
+    /// A second signal, or a shutdown longer than `server.shutdown_timeout_s`, aborts work in progress.
     ///
     /// # Errors
-    /// [`StartError`] if the store cannot be opened or an address cannot be listened on.
+    /// [`AppError`] if the store cannot be opened or an address cannot be listened on, if the disk of the store fails, if
+    /// a background task has failed three times within a minute, or if a shutdown aborted work in progress. A `main` that
+    /// returns the error ends with exit code 1; [`AppError::exit_code`] distinguishes them.
     #[cfg(feature = "server")]
-    pub async fn run(self) -> Result<(), StartError> {
+    pub async fn run(self) -> Result<(), AppError> {
         run::run(self).await
     }
 }

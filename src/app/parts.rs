@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Tunnel;
+use crate::app_error::AppError;
 use crate::config::{OnCrash, Settings, SignatureMode, TwilioSettings};
 use crate::delivery::{ApiRoute, ApiRoutes, DeliveryPolicy, Keyring};
 use crate::dispatch::{DispatchLimits, Guard, GuardRules};
 use crate::sid::AccountSid;
 use crate::signature::{PublicUrl, RequestLimits, SignatureLayer, SignatureVerifier};
-use crate::start_error::StartError;
 use crate::store::{CrashPolicy, Store, StoreUrl};
 use crate::twilio::{ApiUrl, Client};
 use crate::webhook::RejectionLog;
@@ -117,8 +117,8 @@ pub(super) fn keyring(settings: &Settings, tunnel: Option<&Tunnel>) -> Keyring {
 /// ```
 ///
 /// # Errors
-/// [`StartError`] if this build does not support that kind of store.
-pub fn store_from_url(url: &StoreUrl) -> Result<Arc<dyn Store>, StartError> {
+/// [`AppError`] if this build does not support that kind of store.
+pub fn store_from_url(url: &StoreUrl) -> Result<Arc<dyn Store>, AppError> {
     match url {
         #[cfg(feature = "sqlite")]
         StoreUrl::Sqlite(path) => Ok(Arc::new(crate::store::sqlite::SqliteStore::file(path))),
@@ -137,7 +137,7 @@ pub fn store_from_url(url: &StoreUrl) -> Result<Arc<dyn Store>, StartError> {
             unreachable_patterns,
             reason = "with both store features nothing reaches this arm"
         )]
-        url => Err(StartError::config(&format!(
+        url => Err(AppError::config(&format!(
             "this build does not support the store {url} (DATABASE_URL); build with the feature `sqlite` or `postgres`"
         ))),
     }
@@ -146,7 +146,7 @@ pub fn store_from_url(url: &StoreUrl) -> Result<Arc<dyn Store>, StartError> {
 pub(super) fn signature_layer(
     settings: &Settings,
     tunnel: Option<Tunnel>,
-) -> Result<SignatureLayer, StartError> {
+) -> Result<SignatureLayer, AppError> {
     let server = &settings.server;
     let mut verifier =
         SignatureVerifier::from_settings(&settings.twilio, server.public_url.clone())?
@@ -154,7 +154,7 @@ pub(super) fn signature_layer(
     if let Some(tunnel) = tunnel {
         // Verify each URL only with its own tokens: the emulator's token must not be valid at the tunnel's URL.
         let tunnel_verifier = SignatureVerifier::new(tunnel.public_url, tunnel.tokens)
-            .map_err(|error| StartError::config(&error))?
+            .map_err(|error| AppError::config(&error))?
             .with_default_account(tunnel.account)
             .with_max_params(server.max_params);
         verifier = verifier.or(tunnel_verifier);
@@ -189,24 +189,21 @@ impl SignatureVerifier {
     /// ```
     ///
     /// # Errors
-    /// [`StartError`] if a token is not usable as a signing key.
-    pub fn from_settings(
-        twilio: &TwilioSettings,
-        public_url: PublicUrl,
-    ) -> Result<Self, StartError> {
+    /// [`AppError`] if a token is not usable as a signing key.
+    pub fn from_settings(twilio: &TwilioSettings, public_url: PublicUrl) -> Result<Self, AppError> {
         // Primary before secondary: `Self::new` derives `AuthTokenKind` from the position.
         let tokens = std::iter::once(&twilio.auth_token)
             .chain(&twilio.auth_token_secondary)
             .cloned();
         let mut verifier =
-            Self::new(public_url, tokens).map_err(|error| StartError::config(&error))?;
+            Self::new(public_url, tokens).map_err(|error| AppError::config(&error))?;
         if let Some(account) = twilio.account_sid {
             verifier = verifier.with_default_account(account);
         }
         for account in &twilio.accounts {
             verifier = verifier
                 .with_account(account.sid, [account.auth_token.clone()])
-                .map_err(|error| StartError::config(&error))?;
+                .map_err(|error| AppError::config(&error))?;
         }
         Ok(verifier)
     }

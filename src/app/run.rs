@@ -4,21 +4,23 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use super::bot::ECHO;
 use super::{App, admin};
+use crate::app_error::AppError;
 use crate::config::ServerSettings;
 use crate::core_dumps;
 use crate::descriptors;
 use crate::lifecycle::Stage;
 use crate::server::{self, ConnectionLimits};
-use crate::start_error::StartError;
 use crate::telemetry::logs;
 
-pub(super) async fn run(app: App) -> Result<(), StartError> {
+pub(super) async fn run(app: App) -> Result<(), AppError> {
     let mut app = app;
-    let telemetry_guard = logs::install(&app.settings);
+    // Dropped at the end, which sends waiting traces.
+    let _telemetry_guard = logs::install(&app.settings);
     // After `logs::install`: both calls below log warnings.
     if !app.settings.server.core_dumps {
         core_dumps::disable();
@@ -49,11 +51,15 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     let (metrics, lifecycle) = (app.admin.metrics.clone(), app.admin.lifecycle.clone());
     let shutdown_timeout = server.shutdown_timeout;
     // Before the private listener starts: this call sets the lifecycle stage that `/readyz` reports.
+    // Cancelled when a background task has failed too often: the worker drains then, as after a signal.
+    let task_failed = CancellationToken::new();
+    let on_failure = task_failed.clone();
     let worker = app.worker.run_with_server(
         stop.clone().cancelled_owned(),
         requests_done.clone().cancelled_owned(),
+        move || on_failure.cancel(),
     );
-    let worker = tokio::spawn(worker);
+    let mut worker = tokio::spawn(worker);
     let admin_task = admin_listener.map(|(_, listener)| {
         // These 16 descriptors are part of `descriptors::RESERVED_DESCRIPTORS`.
         let limits = limits.private(16);
@@ -75,12 +81,17 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
         stop.clone(),
     ));
 
-    let first_signal = signals.next().await;
+    let first_signal = tokio::select! {
+        signal = signals.next() => Some(signal),
+        () = task_failed.cancelled() => None,
+        // The disk has failed, so there is nothing to drain.
+        ended = &mut worker => return Err(worker_error(ended)),
+    };
     // Before `stop`: from here on `EndpointState` rejects new messages and status callbacks with 503.
     lifecycle.set(Stage::Draining);
     stop.cancel();
     tracing::info!(
-        signal = first_signal.name,
+        signal = first_signal.map_or("none", |signal| signal.name),
         shutdown_timeout_s = shutdown_timeout.as_secs(),
         "draining"
     );
@@ -90,16 +101,14 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
             .await
             .is_ok();
         requests_done.cancel();
-        // `&`, not `&&`: wait for the worker even if the listener was late.
-        in_time & matches!(worker.await, Ok(Ok(true)))
+        // Wait for the worker even if the listener was late.
+        (in_time, worker.await)
     };
-    let is_clean = tokio::select! {
-        is_clean = finished => is_clean,
+    let (in_time, ended) = tokio::select! {
+        finished = finished => finished,
         second_signal = signals.next() => {
             tracing::warn!(signal = second_signal.name, "second signal; exiting without waiting for work in progress");
-            // `exit` runs no destructors, so send waiting traces now.
-            drop(telemetry_guard);
-            std::process::exit(second_signal.exit_code());
+            return Err(second_signal.into_error());
         }
     };
     // The private listener last: it serves health checks and metrics during the drain.
@@ -107,14 +116,26 @@ pub(super) async fn run(app: App) -> Result<(), StartError> {
     if let Some(admin_task) = admin_task {
         admin_task.abort();
     }
-    if !is_clean {
-        tracing::error!("shutdown timed out; work in progress was aborted");
-        drop(telemetry_guard);
-        std::process::exit(first_signal.exit_code());
+    match (ended, first_signal) {
+        (Ok(Ok(true)), _) if in_time => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+        (Ok(Ok(_)), Some(signal)) => {
+            tracing::error!("shutdown timed out; work in progress was aborted");
+            Err(signal.into_error())
+        }
+        (ended, _) => Err(worker_error(ended)),
     }
-    tracing::info!("stopped");
-    drop(telemetry_guard);
-    Ok(())
+}
+
+/// Converts the end of the worker that no signal caused.
+fn worker_error(ended: Result<Result<bool, AppError>, JoinError>) -> AppError {
+    match ended {
+        Ok(Err(error)) => error,
+        // It panicked outside of its tasks, which are supervised.
+        Err(_) | Ok(Ok(_)) => AppError::task("worker"),
+    }
 }
 
 /// Returns the connection limits of the public listener.
@@ -148,10 +169,10 @@ pub(super) fn connection_limits(settings: &ServerSettings) -> ConnectionLimits {
 pub(super) async fn bind_listener(
     name: &str,
     address: SocketAddr,
-) -> Result<TcpListener, StartError> {
+) -> Result<TcpListener, AppError> {
     TcpListener::bind(address)
         .await
-        .map_err(|error| StartError::listen(name, &address.to_string(), &error))
+        .map_err(|error| AppError::listen(name, &address.to_string(), &error))
 }
 
 fn announce(app: &App, public: &TcpListener) {
@@ -178,13 +199,12 @@ struct ShutdownSignals {
 #[derive(Clone, Copy)]
 struct ReceivedSignal {
     name: &'static str,
-    number: i32,
+    number: u8,
 }
 
 impl ReceivedSignal {
-    fn exit_code(self) -> i32 {
-        // The shell's convention for a process that a signal ended.
-        128 + self.number
+    fn into_error(self) -> AppError {
+        AppError::interrupted(self.name, self.number)
     }
 }
 

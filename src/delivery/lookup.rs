@@ -51,7 +51,7 @@ impl OutboxWorker {
                 looked_up: false,
             },
         };
-        self.record_outcome(&message, outcome).await;
+        self.record_outcome(message.id, outcome).await;
         self.outbox.notify_one();
     }
 

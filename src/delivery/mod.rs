@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::store::{OutboundMessage, SendOutcome, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::{StoreReport, Throttle};
+use crate::telemetry::{StoreReport, Throttle, catch_unit};
 
 /// Maximum number of concurrent calls.
 const MAX_CONCURRENT_SENDS: usize = 16;
@@ -98,42 +98,69 @@ impl OutboxWorker {
     /// Claims and sends due messages, and looks up unknown ones. Returns whether there may be more to send.
     async fn poll_once(self: &Arc<Self>, permits: &Arc<Semaphore>) -> Result<bool, ()> {
         let now = self.clock.now();
+        crate::panic_point!("outbox.poll");
         let free_permits = permits.available_permits();
         let claimed = self.log_store_error("claim", self.store.claim(free_permits, now).await)?;
-        let unknown = self.log_store_error(
-            "unknown",
-            self.store.claim_lookups(MAX_CONCURRENT_SENDS, now).await,
-        )?;
         let has_claimed = !claimed.is_empty();
+        // Before the lookups: if claiming those fails, these must not be left without a task, since no other process
+        // takes over what this one has claimed.
         for message in claimed {
             let (worker, permits) = (self.clone(), permits.clone());
             // Tracked, so that a shutdown waits for the call and its outcome.
             self.tasks.spawn(async move {
                 let _permit = permits.acquire_owned().await;
-                worker.send(message).await;
+                worker.send_or_set_aside(message).await;
                 worker.outbox.notify_one();
             });
         }
+        let unknown = self.log_store_error(
+            "unknown",
+            self.store.claim_lookups(MAX_CONCURRENT_SENDS, now).await,
+        )?;
         if !unknown.is_empty() {
             let worker = self.clone();
             // One after the other: of two messages with the same text, the second must not find the list's entry that
             // the first has just been matched with.
             self.tasks.spawn(async move {
                 for message in unknown {
-                    worker.look_up(message).await;
+                    worker.look_up_or_set_aside(message).await;
                 }
             });
         }
         Ok(has_claimed)
     }
 
+    /// Sends a message. A panic makes its result unknown, because Twilio may have accepted it; otherwise it would stay
+    /// `sending` and block the later messages to its user.
+    async fn send_or_set_aside(&self, message: OutboundMessage) {
+        let id = message.id;
+        let sent = catch_unit(&self.metrics, "outbox", self.send(message));
+        if sent.await.is_none() {
+            let unknown = SendOutcome::Unknown {
+                lookup_at: self.clock.now(),
+                looked_up: false,
+            };
+            self.record_outcome(id, unknown).await;
+        }
+    }
+
+    /// Looks a message of unknown result up. After a panic it waits for the operator, because every further search
+    /// would panic as well.
+    async fn look_up_or_set_aside(&self, message: OutboundMessage) {
+        let id = message.id;
+        let looked_up = catch_unit(&self.metrics, "outbox", self.look_up(message));
+        if looked_up.await.is_none() {
+            self.record_outcome(id, SendOutcome::Held).await;
+        }
+    }
+
     /// Records the outcome of a call, and retries while the store is unavailable.
-    async fn record_outcome(&self, message: &OutboundMessage, outcome: SendOutcome) {
+    async fn record_outcome(&self, id: i64, outcome: SendOutcome) {
         // Only this process knows the outcome. If it ends before the store is back, the message becomes unknown.
         loop {
             let result = self
                 .store
-                .record_outcome(message.id, outcome.clone(), self.clock.now())
+                .record_outcome(id, outcome.clone(), self.clock.now())
                 .await;
             if self.log_store_error("record_outcome", result).is_ok() {
                 self.metrics.reply(&outcome);

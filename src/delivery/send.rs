@@ -28,8 +28,9 @@ impl OutboxWorker {
     /// Sends a claimed message and records the outcome.
     pub(super) async fn send(&self, message: OutboundMessage) {
         crate::crash_point!("P11");
+        crate::panic_point!("outbox.send");
         let outcome = self.post_message(&message).await;
-        self.record_outcome(&message, outcome).await;
+        self.record_outcome(message.id, outcome).await;
     }
 
     /// Makes the call for a message, unless it must wait or cannot be sent.

@@ -18,6 +18,7 @@ use crate::store::{
     AcceptOutcome, BacklogMessage, Claim, Completion, NewInbound, ReplyDecision, ReplyPath,
     TurnStatus,
 };
+use crate::telemetry::catch_unit;
 use crate::twiml::Document;
 
 /// Limit of messages ahead: with fewer, a message waits for its turn in its request. Otherwise its reply goes via the
@@ -300,19 +301,39 @@ impl MessageTask {
         }
     }
 
-    /// Runs the handler, unless the guard blocks the message or the conversation is handed off, and saves the outcome.
+    /// Processes a claimed message. After a panic outside of the handler, the attempt counts as failed: otherwise the
+    /// message would stay claimed, without a task, until the next start.
     async fn process(
         self,
         claim: Claim,
+        message: Box<InboundMessage>,
+        auth_token: AuthTokenKind,
+        permit: Option<HandlerPermit>,
+    ) {
+        // Until the outcome is saved, which can take as long as an outage, `release_stale_claims` must
+        // not release the claim.
+        let _held = self.dispatcher.state.held.hold(claim.id);
+        let origin = Origin::of(&message, auth_token);
+        let handled = self.handle_and_save(claim, message, &origin, auth_token, permit);
+        let handled = catch_unit(&self.dispatcher.metrics, "message", handled);
+        if handled.await.is_none() {
+            let failed = Err(HandlerFailure::Panic);
+            Box::pin(self.save(claim, &origin, failed, Vec::new())).await;
+            self.wake_successors(claim, Vec::new());
+        }
+    }
+
+    /// Runs the handler, unless the guard blocks the message or the conversation is handed off, and saves the outcome.
+    async fn handle_and_save(
+        &self,
+        claim: Claim,
         mut message: Box<InboundMessage>,
+        origin: &Origin,
         auth_token: AuthTokenKind,
         permit: Option<HandlerPermit>,
     ) {
         let dispatcher = &self.dispatcher;
-        // Until the outcome is saved, which can take as long as an outage, `release_stale_claims` must
-        // not release the claim.
-        let _held = dispatcher.state.held.hold(claim.id);
-        let origin = Origin::of(&message, auth_token);
+        crate::panic_point!("message.process");
         let mut merged = Vec::new();
         let outcome = if dispatcher.apply_guard(claim, &message) {
             Ok((Reply::none(), Completion::default()))
@@ -336,9 +357,14 @@ impl MessageTask {
         };
         // The permit limits handlers. Saving the reply may wait for the store, and must not block other handlers.
         drop(permit);
-        self.save(claim, &origin, outcome, merged.clone()).await;
+        self.save(claim, origin, outcome, merged.clone()).await;
+        self.wake_successors(claim, merged);
+    }
+
+    /// Wakes the tasks that wait for the end of this message, and of those that were merged into it.
+    fn wake_successors(&self, claim: Claim, merged: Vec<i64>) {
+        let state = &self.dispatcher.state;
         // Merged messages are completed together with this one, so requests that wait for them have to check again.
-        let state = &dispatcher.state;
         for id in merged {
             state.deferred.remove(claim.conversation, id);
             state.waiting.wake(Wakeup::Decision(id));

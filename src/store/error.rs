@@ -32,6 +32,8 @@ pub enum StoreErrorKind {
     Unavailable,
     /// The disk has no space left.
     Full,
+    /// The disk has failed. Nothing more is saved until the process is restarted.
+    Disk,
     /// The store is damaged, or belongs to another program.
     Corrupt,
     /// Another version of replyhook made the schema.
@@ -70,6 +72,7 @@ impl fmt::Display for StoreError {
             StoreErrorKind::Busy => "the store is busy: its write queue is full",
             StoreErrorKind::Unavailable => "the store is not available",
             StoreErrorKind::Full => "the store is full: make room on its disk",
+            StoreErrorKind::Disk => "the disk has failed: check it, then restart the server",
             StoreErrorKind::Corrupt => "the store is damaged, or belongs to another program",
             StoreErrorKind::Schema => "the store was made by another version of replyhook",
             StoreErrorKind::Owned => "another running server owns the store",

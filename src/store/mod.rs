@@ -142,6 +142,12 @@ pub trait Store:
     /// The error that accepting a message would return now.
     fn check(&self) -> StoreFuture<'_, ()>;
 
+    /// Completes when the store cannot save anything until the process is restarted, because its disk has failed.
+    /// Never completes for a store that recovers by itself.
+    fn failed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
     /// Returns whether other servers use this store, as far as this process knows. A server that crashed counts for a
     /// day. Always false if one server owns the store.
     fn has_peers(&self) -> bool {

@@ -79,6 +79,7 @@ table! {
     CONSENT_CHANGES = "replyhook_consent_changes_total", "1", ["kind"], "Opt-out, opt-in and help keywords of users, by kind: opt_out, opt_in, help.";
     MESSAGES_BLOCKED = "replyhook_messages_blocked_total", "1", ["reason"], "Messages not passed to the handler, by reason: own_number, loop (the message that starts a mute), muted, rate.";
     INVALID_XML_CHARS = "replyhook_invalid_xml_chars_total", "1", [], "Characters of replies that XML cannot contain, replaced by U+FFFD.";
+    BACKGROUND_FAILURES = "replyhook_background_failures_total", "1", ["task"], "Background tasks that ended and were restarted, and units of background work that panicked and were set aside. Each is a bug in replyhook.";
     STATUS_UPDATES = "replyhook_status_updates_total", "1", ["status"], "Status callbacks, by status.";
     FALLBACKS = "replyhook_fallback_calls_total", "1", ["error_code"], "Verified fallback calls, by Twilio's error code.";
     BUILD_INFO = "replyhook_build_info", "1", ["version"], "Always 1. The label is the version.";
@@ -242,6 +243,17 @@ pub struct Metrics {
 }
 
 const REPLY_OUTCOMES: [&str; 5] = ["sent", "retry", "failed", "unknown", "held"];
+/// Values of the label of `replyhook_background_failures_total`.
+const BACKGROUND_TASKS: [&str; 8] = [
+    "stats",
+    "store_check",
+    "expiry",
+    "backlog",
+    "message",
+    "outbox",
+    "cancel_scheduled",
+    "rules_reload",
+];
 const BLOCK_REASONS: [&str; 4] = ["own_number", "loop", "muted", "rate"];
 const METADATA: Metadata<'static> = Metadata::new("replyhook", Level::INFO, None);
 // Up to the 15 seconds after which Twilio abandons a webhook.
@@ -278,6 +290,9 @@ impl Metrics {
         // These are counted rarely, so `count` looks them up by name. Registered here to start at zero.
         for reason in BLOCK_REASONS {
             counter(MESSAGES_BLOCKED, &[reason]).increment(0);
+        }
+        for task in BACKGROUND_TASKS {
+            counter(BACKGROUND_FAILURES, &[task]).increment(0);
         }
         for reason in DeadReason::ALL {
             counter(DEAD_MESSAGES, &[reason.as_str()]).increment(0);
@@ -440,6 +455,12 @@ impl Metrics {
         // A reason that is not in the list would not start at zero.
         debug_assert!(BLOCK_REASONS.contains(&reason));
         self.count(MESSAGES_BLOCKED, reason.to_owned());
+    }
+
+    /// Counts a background task that ended, or a unit of its work that panicked.
+    pub(crate) fn background_failure(&self, task: &'static str) {
+        debug_assert!(BACKGROUND_TASKS.contains(&task));
+        self.count(BACKGROUND_FAILURES, task.to_owned());
     }
 
     // Looks the counter up by name, which is slower than a handle: for labels with many values, and for rare events.

@@ -3,6 +3,7 @@
 //! Neither contains a phone number, a text, a name, a token or a signature. A successful request writes no line at the
 //! default log level; metrics count it.
 
+mod background;
 #[cfg(feature = "server")]
 pub(crate) mod logs;
 pub mod metrics;
@@ -12,6 +13,7 @@ mod store_health;
 mod store_report;
 mod throttle;
 
+pub(crate) use background::catch_unit;
 pub(crate) use store_health::{StoreFailure, StoreHealth};
 pub(crate) use store_report::StoreReport;
 pub(crate) use throttle::Throttle;

@@ -53,6 +53,9 @@ impl EndpointState {
                 "not started: the worker of App::into_parts is not running; spawn worker.run(shutdown)\n",
             ),
             Stage::Opening => Some("starting: the store is not open yet\n"),
+            Stage::Recovering if !matches!(endpoint, Endpoint::Fallback | Endpoint::Media) => {
+                Some("recovering: a background task is being restarted\n")
+            }
             // The fallback and media endpoints stay available while draining and after the worker has ended. Twilio
             // calls the fallback URL for messages that were just rejected, and fetches the files of replies that were
             // just sent.
@@ -62,7 +65,7 @@ impl EndpointState {
             Stage::Ended if !matches!(endpoint, Endpoint::Fallback | Endpoint::Media) => {
                 Some("stopped: the worker of App::into_parts has ended\n")
             }
-            Stage::Running | Stage::Draining | Stage::Ended => None,
+            Stage::Running | Stage::Recovering | Stage::Draining | Stage::Ended => None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use replyhook::dialogue::{Form, Question};
 use replyhook::route::{Router, anything, text};
-use replyhook::{App, Context, InboundMessage, Media, Reply, StartError};
+use replyhook::{App, AppError, Context, InboundMessage, Media, Reply};
 use serde::Deserialize;
 
 /// Waits for `slow MS …`, never returns on the first attempt of `hang …`, fails for `fail …`, panics for `panic …`,
@@ -32,7 +32,15 @@ struct Signup {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), StartError> {
+async fn main() {
+    // With `-> Result<(), AppError>` every error would end with exit code 1.
+    if let Err(error) = run().await {
+        eprintln!("{error}");
+        std::process::exit(error.exit_code().into());
+    }
+}
+
+async fn run() -> Result<(), AppError> {
     let signup = Form::new("signup")
         .ask("name", "Your name?")
         .ask("age", Question::new("Your age?").parse::<u8>())

@@ -41,7 +41,7 @@ fn code(source: &str) -> String {
 }
 
 /// The level of each module. A module may import modules of lower levels, and its own files.
-const LEVELS: [(&str, u8); 49] = [
+const LEVELS: [(&str, u8); 50] = [
     ("address", 0),
     ("clock", 0),
     ("error", 0),
@@ -65,7 +65,8 @@ const LEVELS: [(&str, u8); 49] = [
     ("connection", 1),
     ("descriptors", 1),
     ("core_dumps", 1),
-    ("start_error", 2),
+    ("app_error", 2),
+    ("supervisor", 3),
     ("tls", 1),
     ("telemetry", 2),
     ("twilio", 2),
@@ -213,6 +214,7 @@ const ALLOWED: [(&str, &[&str], &str); 10] = [
             "src/store/sqlite/",
             "src/store/postgres/",
             "src/worker.rs",
+            "src/supervisor.rs",
             "src/admin/",
             "src/clock.rs",
             "src/emulator/",

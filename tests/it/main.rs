@@ -17,6 +17,8 @@
     reason = "tests are read more often than they are slow"
 )]
 
+#[cfg(feature = "failpoints")]
+mod supervision;
 mod support;
 
 #[cfg(not(feature = "failpoints"))]

@@ -177,10 +177,18 @@ fn main() -> ExitCode {
         Err(error) => {
             // If standard error is closed, the exit code is all that is left to report with.
             let _ = writeln!(std::io::stderr(), "replyhook: {error:#}");
-            // `is` looks through `anyhow` contexts, so adding one keeps the exit code.
-            ExitCode::from(if error.is::<Failed>() { 1 } else { 2 })
+            ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// Returns the exit code of a command that failed.
+// `is` and `downcast_ref` look through `anyhow` contexts, so adding one keeps the exit code.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(error) = error.downcast_ref::<replyhook::AppError>() {
+        return error.exit_code();
+    }
+    if error.is::<Failed>() { 1 } else { 2 }
 }
 
 /// A failure of a command that was used correctly: exit code 1. Other errors exit with 2.

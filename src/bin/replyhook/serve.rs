@@ -8,7 +8,9 @@ Needs TWILIO_AUTH_TOKEN and PUBLIC_URL, and reports all problems of the settings
 
 Exit codes:
   0         SIGTERM or SIGINT ended the server, and all work in progress was finished
+  1         a background task kept failing, which is a bug
   2         usage or configuration error, or the store or an address cannot be used
+  74        the disk failed; nothing was acknowledged since
   130, 143  SIGINT or SIGTERM ended the server before all work in progress was finished
 
 Examples:
@@ -27,7 +29,13 @@ impl Serve {
         let mut sources = self.settings.sources();
         sources.allow_public_diagnostics = self.allow_public_diagnostics;
         let app = App::builder().sources(sources).build()?;
-        runtime()?.block_on(app.run())?;
+        let runtime = runtime()?;
+        let result = runtime.block_on(app.run());
+        if result.is_err() {
+            // Dropping the runtime would wait for blocking work, such as a handler that never ends.
+            runtime.shutdown_background();
+        }
+        result?;
         Ok(ExitStatus::Yes)
     }
 }

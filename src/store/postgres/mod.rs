@@ -153,7 +153,7 @@ const MEDIA_TIMEOUT: Duration = Duration::from_secs(5);
 /// use replyhook::store::postgres::PostgresStore;
 /// use replyhook::{App, Secret};
 ///
-/// # fn build() -> Result<App, replyhook::StartError> {
+/// # fn build() -> Result<App, replyhook::AppError> {
 /// let url = Secret::new("postgres://bot:s3cret@db.internal/replyhook");
 /// let app = App::builder().store(PostgresStore::new(url)).build()?;
 /// # Ok(app) }

@@ -30,6 +30,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use rusqlite::Connection;
 use tokio::runtime::Handle;
 
@@ -59,7 +60,7 @@ const MEDIA_READERS: usize = 2;
 /// use replyhook::App;
 /// use replyhook::store::sqlite::SqliteStore;
 ///
-/// # fn build() -> Result<App, replyhook::StartError> {
+/// # fn build() -> Result<App, replyhook::AppError> {
 /// let app = App::builder().store(SqliteStore::file("/var/lib/bot/replyhook.db")).build()?;
 /// # Ok(app) }
 /// ```
@@ -211,6 +212,15 @@ impl Store for SqliteStore {
             self.open
                 .set(open)
                 .map_err(|_| StoreError::new(StoreErrorKind::Internal))
+        })
+    }
+
+    fn failed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            match self.open.get() {
+                Some(open) => open.writer.disk_failed().await,
+                None => std::future::pending().await,
+            }
         })
     }
 

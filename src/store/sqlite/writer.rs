@@ -4,11 +4,12 @@
 //! single write does not wait for others, and under load writes share the cost of a commit. A failed write does not
 //! fail the others of its transaction. The callers of one transaction are woken together, by one thread switch.
 
+use std::panic::AssertUnwindSafe;
 use std::thread::JoinHandle;
 
 use rusqlite::{Connection, ErrorCode, ffi};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::checkpoint::Checkpointer;
 use super::error::store_error;
@@ -20,8 +21,6 @@ use crate::store::{StoreError, StoreErrorKind};
 const QUEUE_CAPACITY: usize = 4096;
 /// Maximum number of writes in one transaction.
 const MAX_BATCH: usize = 256;
-/// Exit code after repeated I/O errors: `EX_IOERR` of sysexits.h.
-const EXIT_IO: i32 = 74;
 
 /// Queued write. It may run more than once, and only the result of the last run is used.
 trait Write: Send {
@@ -58,6 +57,8 @@ where
 /// Handle of the writer thread.
 pub(super) struct Writer {
     writes: mpsc::Sender<Box<dyn Write>>,
+    /// True once the disk has failed.
+    disk_failed: watch::Receiver<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -72,6 +73,7 @@ impl Writer {
         runtime: Handle,
     ) -> std::io::Result<Self> {
         let (writes, waiting) = mpsc::channel(QUEUE_CAPACITY);
+        let (disk_failed, is_disk_failed) = watch::channel(false);
         let thread = std::thread::Builder::new()
             .name("replyhook-store".to_owned())
             .spawn(move || {
@@ -82,13 +84,24 @@ impl Writer {
                     presence,
                     checkpointer,
                     io_failed: false,
+                    disk_failed,
                 }
                 .run(waiting);
             })?;
         Ok(Self {
             writes,
+            disk_failed: is_disk_failed,
             thread: Some(thread),
         })
+    }
+
+    /// Completes when the disk has failed.
+    pub(super) async fn disk_failed(&self) {
+        let mut disk_failed = self.disk_failed.clone();
+        if disk_failed.wait_for(|failed| *failed).await.is_err() {
+            // The thread has ended without a failure of the disk, because the store is closed.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Runs `work` in a transaction, and returns once the transaction is durable.
@@ -139,6 +152,8 @@ struct Thread {
     checkpointer: Option<Checkpointer>,
     /// True after an I/O error, until a transaction succeeds.
     io_failed: bool,
+    /// True once the disk has failed. From then on every write fails.
+    disk_failed: watch::Sender<bool>,
 }
 
 impl Thread {
@@ -199,6 +214,9 @@ impl Thread {
         &mut self,
         work: impl FnOnce(&Connection) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
+        if *self.disk_failed.borrow() {
+            return Err(StoreError::new(StoreErrorKind::Disk));
+        }
         let outcome = self
             .is_present()
             .and_then(|()| begin_and_commit(&self.db, work))
@@ -207,8 +225,7 @@ impl Thread {
             .and_then(|()| self.is_present());
         match &outcome {
             Ok(()) => self.io_failed = false,
-            Err(error) if is_io(error) => self.io_failure(),
-            Err(_) => {}
+            Err(error) => self.handle_error(error),
         }
         outcome
     }
@@ -217,28 +234,41 @@ impl Thread {
         self.presence.as_ref().map_or(Ok(()), Presence::check)
     }
 
-    /// Reopens the database after a first I/O error, and ends the process after a second one.
-    ///
-    /// After a failed fsync neither the connection nor the page cache can be trusted.
-    fn io_failure(&mut self) {
-        let again = std::mem::replace(&mut self.io_failed, true);
-        let reopened = self.database.connect().and_then(|mut db| {
-            // The hook belongs to a connection. Without it SQLite would make checkpoints inside commits.
-            if let Some(checkpointer) = &self.checkpointer {
-                checkpointer.attach(&mut db)?;
-            }
-            Ok(db)
-        });
-        if let (false, Ok(db)) = (again, reopened) {
-            tracing::error!("disk I/O error: reopened the store");
-            self.db = db;
+    /// Reopens the database after an I/O error, and gives the disk up after an fsync error or a second I/O error.
+    fn handle_error(&mut self, error: &StoreError) {
+        let Some(code) = io_error_code(error) else {
             return;
+        };
+        let is_second = std::mem::replace(&mut self.io_failed, true);
+        // After a failed fsync the kernel may have dropped the written pages, and neither they nor the connection can be
+        // trusted: a later commit could be acknowledged although the log before it is not on the disk.
+        let is_fsync = FSYNC_ERRORS.contains(&code);
+        if !is_second && !is_fsync {
+            match self.reopen() {
+                Ok(()) => return tracing::error!("disk I/O error: reopened the store"),
+                Err(error) => tracing::error!(%error, "could not reopen the store"),
+            }
         }
-        // Running on could acknowledge messages that are not on the disk.
-        tracing::error!("disk I/O error persists: exiting, because the store cannot save messages");
-        std::process::exit(EXIT_IO);
+        tracing::error!(
+            sqlite_code = code,
+            "the disk has failed: nothing more is acknowledged"
+        );
+        self.disk_failed.send_replace(true);
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        let mut db = self.database.connect()?;
+        // The hook belongs to a connection. Without it SQLite would make checkpoints inside commits.
+        if let Some(checkpointer) = &self.checkpointer {
+            checkpointer.attach(&mut db)?;
+        }
+        self.db = db;
+        Ok(())
     }
 }
+
+/// Errors of fsync(2), for files and directories.
+const FSYNC_ERRORS: [i32; 2] = [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC];
 
 /// Writes of one transaction. Dropping it sends the outcome to their callers.
 // On drop and not in a method: a runtime that has shut down drops a spawned task without running it.
@@ -275,7 +305,12 @@ fn begin_and_commit(
     // IMMEDIATE takes the write lock before the first read. A transaction that reads first and then writes fails
     // without waiting if a command has committed in between.
     run("BEGIN IMMEDIATE")?;
-    let outcome = work(db).and_then(|()| run("COMMIT"));
+    // A panic of a write must not end the thread, which would reject every later write. Unwind safe: the transaction is
+    // rolled back.
+    let work = std::panic::catch_unwind(AssertUnwindSafe(|| work(db)));
+    let outcome = work
+        .unwrap_or_else(|_| Err(StoreError::new(StoreErrorKind::Internal)))
+        .and_then(|()| run("COMMIT"));
     // SQLite rolls back by itself after some errors, such as a full disk. Then nothing is left to roll back.
     if outcome.is_err() && !db.is_autocommit() {
         // If this fails too, the next BEGIN fails.
@@ -284,20 +319,16 @@ fn begin_and_commit(
     outcome
 }
 
-/// Returns true if the disk itself failed, rather than being full or locked.
-fn is_io(error: &StoreError) -> bool {
-    let Some(error) = std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<rusqlite::Error>())
-    else {
-        return false;
-    };
+/// Returns SQLite's extended error code if the disk itself failed, rather than being full or locked.
+fn io_error_code(error: &StoreError) -> Option<i32> {
+    let error = std::error::Error::source(error)?.downcast_ref::<rusqlite::Error>()?;
     // These errors end a transaction before its commit, for example over a quota. It is rolled back and was not
     // acknowledged, so the connection is still good.
     let unwritten = [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMSIZE];
-    error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
-        && error
-            .sqlite_extended_error_code()
-            .is_some_and(|code| !unwritten.contains(&code))
+    (error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure))
+        .then(|| error.sqlite_extended_error_code())
+        .flatten()
+        .filter(|code| !unwritten.contains(code))
 }
 
 /// Copies the outcome of a batch for one of its writes.

@@ -22,7 +22,7 @@ pub struct TestApp {
     pub store: Arc<dyn Store>,
     pub outbound: OutboundClient,
     stop: Arc<Notify>,
-    worker: tokio::task::JoinHandle<Result<bool, replyhook::StartError>>,
+    worker: tokio::task::JoinHandle<Result<bool, replyhook::AppError>>,
 }
 
 impl TestApp {
