@@ -59,7 +59,7 @@ const MEANINGS: &[(u32, &str)] = &[
     (11203, "the total time of all tries was used up"),
     (
         11205,
-        "the connection failed: network, private address or localhost",
+        "no connection (network, private address or localhost), or no response within 15 seconds",
     ),
     (11206, "the answer broke the HTTP protocol"),
     (11210, "the host name does not resolve"),

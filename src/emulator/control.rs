@@ -321,15 +321,18 @@ impl Engine {
         if let Some(app) = self.app() {
             app.inject_faults(faults.handler_ms, faults.handler_fails);
         }
-        self.emit("faults", &faults);
-        self.state().faults = faults;
+        let mut state = self.state();
+        state.faults = faults;
+        // Under the lock, as in `change_faults`: a client that reads the faults after the event must get these.
+        self.emit("faults", &state.faults);
     }
 
     async fn reset(&self) -> Result<(), String> {
         // The app first: if its store cannot be reset, the page still shows what the store knows.
         if let Some(app) = self.app() {
-            app.inject_faults(0, false);
             app.reset().await?;
+            // After the store: if that fails, the page still shows the faults as active.
+            app.inject_faults(0, false);
         }
         self.state().reset();
         self.emit("reset", &json!({}));

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::engine::Engine;
 use super::overrides::Overrides;
 
 /// Active faults: the body of `PUT /_emulator/faults`, which replaces them as a whole.
@@ -95,5 +96,20 @@ impl Faults {
         let remaining = self.media_404.checked_sub(1);
         self.media_404 = remaining.unwrap_or_default();
         remaining.is_some()
+    }
+}
+
+impl Engine {
+    /// Changes the faults, and reports the new ones to the page. Returns the result of `change`.
+    pub(super) fn change_faults<T>(&self, change: impl FnOnce(&mut Faults) -> T) -> T {
+        let mut state = self.state();
+        let before = state.faults.clone();
+        let result = change(&mut state.faults);
+        // Under the lock: a client that reads the faults after the event must get these, and events of concurrent
+        // changes must come in the order of the changes.
+        if state.faults != before {
+            self.emit("faults", &state.faults);
+        }
+        result
     }
 }

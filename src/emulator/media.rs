@@ -45,7 +45,7 @@ pub(super) fn control_routes() -> Router<Arc<Engine>> {
 }
 
 async fn serve_to_page(State(engine): State<Arc<Engine>>, Path(sid): Path<String>) -> Response {
-    let media = engine.state().media.get(&sid).cloned();
+    let media = engine.state().media(&sid).cloned();
     media.as_ref().map_or_else(not_found, file_response)
 }
 
@@ -66,7 +66,7 @@ async fn serve_link(
     let is_valid = link_signature(&engine.account.token, &sid, link.expires) == link.signature
         && at.as_second() < link.expires;
     let response = if is_valid {
-        let media = engine.state().media.get(&sid).cloned();
+        let media = engine.state().media(&sid).cloned();
         media.as_ref().map_or_else(not_found, file_response)
     } else {
         (StatusCode::FORBIDDEN, "the link has expired\n").into_response()

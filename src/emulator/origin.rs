@@ -48,9 +48,11 @@ pub(super) async fn require_local(
 fn is_local_request(is_page: bool, headers: &HeaderMap, port: &str) -> bool {
     // The port must match too: another server on this machine may serve pages with foreign content.
     let is_local_host = |text: &str| {
-        text.rsplit_once(':').is_some_and(|(name, request_port)| {
+        let is_with_port = text.rsplit_once(':').is_some_and(|(name, request_port)| {
             request_port == port && LOOPBACK_HOSTS.contains(&name)
-        })
+        });
+        // Clients leave out the default port of http, both in `Host` and in `Origin`.
+        is_with_port || (port == "80" && LOOPBACK_HOSTS.contains(&text))
     };
     let first_value = |name: &HeaderName| {
         let mut values = headers.get_all(name).iter();
@@ -85,6 +87,10 @@ mod tests {
     use super::*;
 
     fn is_allowed(pairs: &[(&str, &str)]) -> bool {
+        is_allowed_at("8081", pairs)
+    }
+
+    fn is_allowed_at(port: &str, pairs: &[(&str, &str)]) -> bool {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(
@@ -92,7 +98,7 @@ mod tests {
                 HeaderValue::try_from(*value).unwrap(),
             );
         }
-        is_local_request(false, &headers, "8081")
+        is_local_request(false, &headers, port)
     }
 
     #[test]
@@ -128,5 +134,19 @@ mod tests {
             assert!(!is_allowed(&[host, ("origin", origin)]), "{origin}");
         }
         assert!(!is_allowed(&[host, ("sec-fetch-site", "cross-site")]));
+    }
+
+    #[test]
+    fn default_port_may_be_missing_from_headers() {
+        for host in ["127.0.0.1", "localhost", "[::1]", "localhost:80"] {
+            let origin = format!("http://{host}");
+            let headers = [("host", host), ("origin", origin.as_str())];
+            assert!(is_allowed_at("80", &headers), "{host}");
+        }
+        assert!(!is_allowed_at("80", &[("host", "evil.example")]));
+        for origin in ["https://localhost", "http://localhost:8081"] {
+            let headers = [("host", "localhost"), ("origin", origin)];
+            assert!(!is_allowed_at("80", &headers), "{origin}");
+        }
     }
 }

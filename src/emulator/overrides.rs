@@ -85,7 +85,10 @@ impl Overrides {
         let result = match key {
             "ct" => milliseconds(100..=10_000).map(|time| self.timeouts.connect = time),
             "rt" => milliseconds(100..=15_000).map(|time| self.timeouts.read = time),
-            "tt" => milliseconds(100..=15_000).map(|time| self.timeouts.total = time),
+            "tt" => milliseconds(100..=15_000).map(|time| {
+                self.timeouts.total = time;
+                self.timeouts.is_total_reduced = time < Timeouts::DEFAULT.total;
+            }),
             "rc" => parse_in_range(value, 0..=5).map(|count| self.retries = count),
             "rp" if self.set_retry_on(value) => Ok(()),
             "rp" => return Some((11243, "4xx, 5xx, ct, rt or all".to_owned())),

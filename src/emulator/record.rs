@@ -41,6 +41,8 @@ pub(super) struct Record {
     pub(super) has_executed_response: bool,
     /// SID of the inbound message, if this is a TwiML reply.
     pub(super) in_reply_to: Option<String>,
+    /// Position in the order of arrival, from 1. Assigned by `EmulatorState::add_message`.
+    pub(super) position: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,6 +182,7 @@ impl Record {
             profile_name: None,
             has_executed_response: false,
             in_reply_to: None,
+            position: 0,
         }
     }
 

@@ -38,7 +38,7 @@ pub(super) struct Recording {
 #[derive(Default)]
 struct RecordingState {
     /// Number of the last file.
-    last_number: usize,
+    last_number: u64,
     /// SIDs of replies that are in a file.
     written_sids: HashSet<String>,
     pseudonyms: Pseudonyms,
@@ -48,10 +48,10 @@ impl Recording {
     /// Opens or creates a folder. New files are numbered after the existing ones.
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(directory)?;
-        // Continue after the highest number, not the count: files in between may be deleted.
-        let last = files(directory)?.pop();
-        let last = last.and_then(|path| path.file_stem()?.to_str()?.parse().ok());
-        let last_number = last.unwrap_or_default();
+        // Continue after the highest number, not the count: files in between may be deleted, and others have no number.
+        let existing = files(directory)?;
+        let numbers = existing.iter().filter_map(|path| file_number(path));
+        let last_number = numbers.max().unwrap_or_default();
         Ok(Self {
             directory: directory.to_owned(),
             state: Mutex::new(RecordingState {
@@ -102,7 +102,14 @@ fn is_recorded(name: &str) -> bool {
     !is_excluded && !name.starts_with("MediaUrl") && !name.starts_with("MediaContentType")
 }
 
-/// Returns the files of a recording in order.
+/// Returns the number in the name of a recording's file, or `None` for a file with another name.
+fn file_number(path: &Path) -> Option<u64> {
+    // Parsed as 32 bits: the number after the highest one must exist too.
+    let number: u32 = path.file_stem()?.to_str()?.parse().ok()?;
+    Some(number.into())
+}
+
+/// Returns the files of a recording in order, and then files with other names.
 pub(crate) fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory)? {
@@ -114,7 +121,8 @@ pub(crate) fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
             files.push(path);
         }
     }
-    files.sort();
+    // By number: as texts, 10000 comes before 9999.
+    files.sort_by_cached_key(|path| (file_number(path).unwrap_or(u64::MAX), path.clone()));
     Ok(files)
 }
 
@@ -281,6 +289,25 @@ mod tests {
         assert_eq!(
             pseudonyms.pseudonymize("Ben +34611111111 has a benefit, Benedict"),
             "User 2 +15550100002 has a benefit, Benedict"
+        );
+    }
+
+    #[test]
+    fn recording_continues_after_highest_number() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["notes.json", "10000.json", "9999.json"] {
+            std::fs::write(folder.path().join(name), "{}").unwrap();
+        }
+        let recording = Recording::open(folder.path()).unwrap();
+        let text = |text: &str| text.to_owned();
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        let message = Record::inbound(text("SM1"), text("+1"), text("+2"), text("hi"), at);
+        recording.write(&message, &[]).unwrap();
+        let found = files(folder.path()).unwrap();
+        let names: Vec<_> = found.iter().map(|path| path.file_name().unwrap()).collect();
+        assert_eq!(
+            names,
+            ["9999.json", "10000.json", "10001.json", "notes.json"]
         );
     }
 }

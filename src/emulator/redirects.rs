@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{AUTHORIZATION, COOKIE, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, COOKIE, LOCATION, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, Method};
 use jiff::SignedDuration;
 use reqwest::Url;
@@ -90,8 +90,9 @@ impl Delivery {
             let remaining = overrides.timeouts.total.saturating_sub(started.elapsed());
             let timeouts = Timeouts {
                 total: remaining,
-                read: overrides.timeouts.read,
                 connect: overrides.timeouts.connect.min(remaining),
+                is_total_reduced: overrides.timeouts.is_total_reduced || retry_count > 0,
+                ..overrides.timeouts
             };
             let target = Target {
                 url,
@@ -193,9 +194,7 @@ impl Delivery {
         let first = self
             .send_and_record(&plain_url, method, form, headers.clone(), timeouts, attempt)
             .await?;
-        let response = &first.response;
-        let is_challenge =
-            response.status == 401 && response.headers.contains_key(WWW_AUTHENTICATE);
+        let is_challenge = first.response.is_login_challenge();
         let Some(login) = login
             .filter(|_| is_challenge)
             .and_then(|login| basic_auth(&login))

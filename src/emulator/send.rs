@@ -171,6 +171,7 @@ impl Engine {
             profile_name: None,
             has_executed_response: false,
             in_reply_to: draft.in_reply_to,
+            position: 0,
         };
         self.state().add_message(message.clone());
         self.emit_message(&message);
@@ -212,26 +213,33 @@ impl Engine {
         }
         let is_sms = *Address::parse(message.user.as_str()).channel() == Channel::Sms;
         let max_bytes = if is_sms { MAX_MMS_BYTES } else { MAX_BYTES };
-        for (index, file) in message.media.iter().enumerate() {
+        for file in &message.media {
             match self.fetch_media(&file.url, max_bytes, Some(&message)).await {
                 Ok((bytes, content_type)) => {
                     // Locked after the fetch: the lock must not be held across an await.
                     let mut state = self.state();
+                    let Some(current) = state.message_mut(sid) else {
+                        continue;
+                    };
+                    // By SID, since the bot can delete files of the message during the fetch. A file that is deleted is
+                    // not stored again.
+                    let mut files = current.media.iter_mut();
+                    let Some(stored_file) = files.find(|stored| stored.sid == file.sid) else {
+                        continue;
+                    };
                     let content_type = content_type.unwrap_or_else(|| file.content_type.clone());
+                    stored_file.content_type.clone_from(&content_type);
+                    stored_file.has_content = true;
+                    let current = current.clone();
                     state.add_media(
                         &file.sid,
                         StoredMedia {
                             bytes: Arc::from(bytes),
-                            content_type: content_type.clone(),
+                            content_type,
                         },
                     );
-                    if let Some(message) = state.message_mut(sid) {
-                        message.media[index].content_type = content_type;
-                        message.media[index].has_content = true;
-                        let message = message.clone();
-                        drop(state);
-                        self.emit_message(&message);
-                    }
+                    drop(state);
+                    self.emit_message(&current);
                 }
                 Err(media::FetchError::TooLarge) => {
                     self.add_debugger_entry(ErrorCode(11751), None, Some(sid), Some(&file.url));

@@ -10,6 +10,7 @@ use super::faults::Faults;
 use super::record::{DebuggerEntry, Direction, Exchange, Record};
 use super::webhook_params::external_user_id;
 use crate::address::{Address, Identity};
+use crate::message::MessageStatus;
 
 // The limits bound the memory of an emulator that runs for days. Beyond them the oldest entries are dropped.
 const MAX_MESSAGES: usize = 20_000;
@@ -24,7 +25,7 @@ const WINDOW: SignedDuration = SignedDuration::from_hours(24);
 #[derive(Default)]
 pub(super) struct EmulatorState {
     pub(super) messages: Vec<Record>,
-    pub(super) media: HashMap<String, StoredMedia>,
+    media: HashMap<String, StoredMedia>,
     media_order: VecDeque<String>,
     media_bytes: usize,
     pub(super) exchanges: VecDeque<Exchange>,
@@ -41,6 +42,7 @@ pub(super) struct EmulatorState {
     pub(super) templates: Vec<serde_json::Value>,
     pub(super) sender_settings: HashMap<String, serde_json::Value>,
     pub(super) number_settings: HashMap<String, BTreeMap<String, String>>,
+    message_count: u64,
     exchange_number: u64,
     exchange_bytes: usize,
     /// Number of resets. Tasks that started before a reset compare it and discard their results.
@@ -82,7 +84,9 @@ impl EmulatorState {
             .find(|message| message.sid == sid)
     }
 
-    pub(super) fn add_message(&mut self, message: Record) {
+    pub(super) fn add_message(&mut self, mut message: Record) {
+        self.message_count += 1;
+        message.position = self.message_count;
         if message.direction.is_in() {
             let pair = (message.sender.clone(), message.user.clone());
             self.last_inbound.insert(pair, message.at);
@@ -94,6 +98,26 @@ impl EmulatorState {
         self.messages.push(message);
     }
 
+    /// Cancels a message that is not on its way yet. Returns it, or `None` if it is too late or unknown.
+    pub(super) fn cancel_message(&mut self, sid: &str, now: Timestamp) -> Option<Record> {
+        let message = self.message_mut(sid)?;
+        // Check and set under one lock: the task that sends the message may run concurrently. `set_status` and
+        // `accept_scheduled` stop when they see this status.
+        if !matches!(
+            message.status,
+            MessageStatus::Scheduled | MessageStatus::Accepted
+        ) {
+            return None;
+        }
+        message.status = MessageStatus::Canceled;
+        message.updated_at = now;
+        Some(message.clone())
+    }
+
+    pub(super) fn media(&self, sid: &str) -> Option<&StoredMedia> {
+        self.media.get(sid)
+    }
+
     pub(super) fn add_media(&mut self, sid: &str, media: StoredMedia) {
         self.media_bytes += media.bytes.len();
         self.media.insert(sid.to_owned(), media);
@@ -101,9 +125,14 @@ impl EmulatorState {
         while self.media_bytes > MAX_MEDIA_BYTES
             && let Some(oldest) = self.media_order.pop_front()
         {
-            // `None` if the file was deleted via the REST API, which leaves its entry in `media_order`.
-            let removed = self.media.remove(&oldest);
-            self.media_bytes -= removed.map_or(0, |media| media.bytes.len());
+            self.delete_media(&oldest);
+        }
+    }
+
+    pub(super) fn delete_media(&mut self, sid: &str) {
+        if let Some(media) = self.media.remove(sid) {
+            self.media_bytes -= media.bytes.len();
+            self.media_order.retain(|other| other != sid);
         }
     }
 
@@ -212,9 +241,64 @@ impl EmulatorState {
     pub(super) fn reset(&mut self) {
         *self = Self {
             generation: self.generation + 1,
-            // Continue the numbering, so that an exchange from before the reset cannot share its ID with a new one.
+            // Continue the numbering, so that an exchange or a page token from before the reset cannot stand for a new
+            // one.
             exchange_number: self.exchange_number,
+            message_count: self.message_count,
             ..Self::default()
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deleted_media_frees_space_for_new_files() {
+        let mut state = EmulatorState::default();
+        // Shared, so that the test does not need the memory.
+        let bytes: Arc<[u8]> = Arc::from(vec![0_u8; MAX_MEDIA_BYTES / 4]);
+        let add = |state: &mut EmulatorState, sid: &str| {
+            let media = StoredMedia {
+                bytes: bytes.clone(),
+                content_type: "image/png".to_owned(),
+            };
+            state.add_media(sid, media);
+        };
+        for number in 0..8 {
+            let sid = format!("ME{number}");
+            add(&mut state, &sid);
+            state.delete_media(&sid);
+        }
+        assert_eq!((state.media_bytes, state.media_order.len()), (0, 0));
+        for sid in ["MEa", "MEb", "MEc", "MEd", "MEe"] {
+            add(&mut state, sid);
+        }
+        assert!(state.media("MEa").is_none(), "the oldest file is dropped");
+        assert!(state.media("MEb").is_some() && state.media("MEe").is_some());
+    }
+
+    // The check and the change are one step, so that of two concurrent calls only one succeeds.
+    #[test]
+    fn message_is_canceled_once_and_only_before_sending() {
+        let mut state = EmulatorState::default();
+        let now = Timestamp::UNIX_EPOCH;
+        let text = |text: &str| text.to_owned();
+        for (sid, status) in [
+            ("SM1", MessageStatus::Scheduled),
+            ("SM2", MessageStatus::Sent),
+        ] {
+            state.add_message(Record {
+                status,
+                ..Record::inbound(text(sid), text("+1"), text("+2"), text("later"), now)
+            });
+        }
+        let canceled = state.cancel_message("SM1", now).unwrap();
+        assert_eq!(canceled.status, MessageStatus::Canceled);
+        for sid in ["SM1", "SM2", "SM3"] {
+            assert!(state.cancel_message(sid, now).is_none(), "{sid}");
+        }
+        assert_eq!(state.message("SM2").unwrap().status, MessageStatus::Sent);
     }
 }

@@ -135,9 +135,10 @@ impl Engine {
                 error_code: code.map(|code| code.0),
                 ..exchange
             });
-            // Send the password once, after a 401. This repetition is not a retry, so it does not count as one.
-            let is_unauthorized = result.is_ok_and(|response| response.status == 401);
-            if let Some(login) = login.take_if(|_| is_unauthorized) {
+            // Send the password once, when the server asks for it. This repetition is not a retry, so it does not count
+            // as one.
+            let is_challenge = result.is_ok_and(|response| response.is_login_challenge());
+            if let Some(login) = login.take_if(|_| is_challenge) {
                 request.headers.insert(AUTHORIZATION, login);
                 continue;
             }

@@ -169,7 +169,7 @@ impl Delivery {
     /// Adds the error to the debugger and calls the fallback URL. Returns whether its response was executed.
     async fn call_fallback(&mut self, failed_url: &str, code: ErrorCode) -> bool {
         let engine = self.engine.clone();
-        // `ErrorUrl` and the debugger must not contain the password.
+        // `ErrorUrl` must not contain the password.
         let failed_url = split_userinfo(&without_fragment(failed_url)).0;
         engine.add_debugger_entry(code, None, Some(&self.message.sid), Some(&failed_url));
         let Some(fallback) = engine.options.fallback.clone() else {
@@ -190,8 +190,7 @@ impl Delivery {
             Err(unusable) => Err((fallback.clone(), unusable.code)),
         };
         if let Err((url, code)) = &outcome {
-            let url = split_userinfo(&without_fragment(url)).0;
-            engine.add_debugger_entry(*code, None, Some(&self.message.sid), Some(&url));
+            engine.add_debugger_entry(*code, None, Some(&self.message.sid), Some(url));
         }
         outcome.is_ok()
     }
@@ -235,13 +234,7 @@ impl Delivery {
     ) -> Result<Option<FollowedResponse>, (String, ErrorCode)> {
         let engine = self.engine.clone();
         for (code, detail) in &document.warnings {
-            let document_url = without_fragment(url);
-            engine.add_debugger_entry(
-                *code,
-                Some(detail),
-                Some(&self.message.sid),
-                Some(&document_url),
-            );
+            engine.add_debugger_entry(*code, Some(detail), Some(&self.message.sid), Some(url));
         }
         for verb in document.verbs {
             let (target, is_get, form) = match verb {
@@ -275,7 +268,7 @@ impl Delivery {
                     ErrorCode(14106),
                     None,
                     Some(&self.message.sid),
-                    Some(&without_fragment(&target)),
+                    Some(&target),
                 );
                 return Ok(None);
             }
@@ -295,12 +288,11 @@ impl Delivery {
     ) -> Option<(String, String)> {
         let engine = self.engine.clone();
         let reject = |code, detail: &str| {
-            let document_url = without_fragment(url);
             engine.add_debugger_entry(
                 ErrorCode(code),
                 Some(detail),
                 Some(&self.message.sid),
-                Some(&document_url),
+                Some(url),
             );
         };
         if *sent_count == MAX_MESSAGES {

@@ -224,7 +224,7 @@ fn error_code_page_lists_known_and_doctor_codes() {
     let table = read("src/bin/replyhook/doctor/remedy.rs");
     let arm = |line: &str| line.trim().split_once(" =>")?.0.parse().ok();
     let known: Vec<ErrorCode> = table.lines().filter_map(arm).collect();
-    assert!(known.len() > 8, "{known:?}");
+    assert!(known.len() > 7, "{known:?}");
     for code in known {
         assert!(codes.contains(&code), "{code} is not on the page");
     }

@@ -278,6 +278,44 @@ fn typing_indicator_and_reset_update_page() {
     assert_no_console_messages(&browser);
 }
 
+#[test]
+fn user_named_plus_is_listed() {
+    let Some((_dev, browser)) = open_page("a user named + is added") else {
+        return;
+    };
+    browser.click("#add-open");
+    browser.type_into("#add-address", "+15550002222");
+    browser.type_into("#add-name", "+");
+    browser.type_into("#add-name", ENTER);
+    let avatar = "document.querySelector('#user-list [data-key=\"+15550002222\"] .avatar')";
+    let shown = browser.wait_for(&format!("{avatar} && {avatar}.textContent"));
+    assert_eq!(shown, "+");
+    assert_no_console_messages(&browser);
+}
+
+// A fault without a count has none in its description. A counted fault disappears when it is used up.
+#[test]
+fn rest_fault_is_described_until_used_up() {
+    let Some((dev, browser)) = open_page("a fault of the REST API is described") else {
+        return;
+    };
+    let shows = |text: &str| {
+        browser.wait_for(&format!(
+            "document.querySelector('#faults-now').textContent === {}",
+            json!(text)
+        ));
+    };
+    dev.control("PUT", "/faults", &json!({"rest_error": {"status": 503}}));
+    shows("Active: REST returns 503");
+    let fault = json!({"rest_error": {"status": 503, "times": 1}});
+    dev.control("PUT", "/faults", &fault);
+    shows("Active: REST returns 503 (1×)");
+    let path = "/2010-04-01/Accounts/{account}/Messages.json";
+    assert_eq!(dev.rest("GET", path, &dev.token, &[]).status, 503);
+    shows("No faults");
+    assert_no_console_messages(&browser);
+}
+
 /// Texts that would run code if the page inserted them as HTML.
 const HOSTILE: [&str; 5] = [
     r#"<img src=x onerror="window.hit=1">"#,

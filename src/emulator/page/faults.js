@@ -26,7 +26,7 @@ function describeFaults({ duplicate, retry, drop_connection, delay_ms, reorder_s
   return [
     duplicate && `every message ${duplicate + 1} times`, handler_ms && `handler ${handler_ms / 1000} s slower`, delay_ms && `responses ${delay_ms / 1000} s late`,
     handler_fails && "handler fails", drop_connection && "connections dropped", reorder_status && "statuses out of order", retry && `retries on ${retry}`,
-    rest_error && `REST returns ${rest_error.status} (${rest_error.times}×)`, media_404 && `${media_404} media not found`,
+    rest_error && `REST returns ${rest_error.status}${rest_error.times ? ` (${rest_error.times}×)` : ""}`, media_404 && `${media_404} media not found`,
   ].filter(Boolean);
 }
 

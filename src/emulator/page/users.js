@@ -44,6 +44,8 @@ function parseAddress(input) {
   return /^[A-Z]{2}\.\w/.test(compact) ? `whatsapp:${compact}` : compact;
 }
 
+// The first character of a name or number. A name may consist of "+" alone.
+const initialOf = (name) => ([...name.replace(/^\+/, "")][0] ?? "+").toUpperCase();
 const summaryOf = (message) => message.body || message.location?.label || (message.location && "Location") || message.button?.text || (message.media?.length && "Attachment") || "…";
 
 function userRow({ address }) {
@@ -64,7 +66,7 @@ function drawRow(item, { address, last, unread, added }) {
   const preview = last ? ((last.direction === "in" ? "" : "Bot: ") + summaryOf(last)).slice(0, 120) : address.replace("whatsapp:", "");
   button.ariaCurrent = address === state.current ? "true" : null;
   fillIfChanged(button, [name, preview, last?.at, unread], () => [
-    h("span", { class: "avatar", "aria-hidden": "true" }, [...name.replace(/^\+/, "")][0].toUpperCase()),
+    h("span", { class: "avatar", "aria-hidden": "true" }, initialOf(name)),
     h("span", { class: "name" }, h("bdi", {}, name)),
     h("span", { class: "channel" }, isWhatsApp(address) ? "WhatsApp" : "SMS"),
     h("span", { class: "said", dir: "auto" }, preview),

@@ -244,30 +244,39 @@ pub(super) fn list(engine: &Engine, call: &ApiCall) -> RestResponse {
     let size = number("PageSize")
         .unwrap_or(PAGE_SIZE)
         .clamp(1, MAX_PAGE_SIZE);
-    // A page token is `PA`, the page, `-`, and the SID of the newest message when paging began. Later messages are left
-    // out, so that they do not shift the pages.
-    let token = query
-        .get("PageToken")
-        .and_then(|token| token.strip_prefix("PA"));
-    let token = token.and_then(|token| token.split_once('-'));
-    let (page, newest) = match token {
-        Some((page, newest)) => (page.parse().unwrap_or_default(), Some(newest)),
-        None => (number("Page").unwrap_or_default(), None),
+    let page = number("Page").unwrap_or_default();
+    // A page token is a position: `PA` of the message that the page comes after, `PB` of the one that it comes before.
+    // Positions stay valid when messages are added or deleted between two pages.
+    let token = |prefix: &str| {
+        let position = query.get("PageToken")?.strip_prefix(prefix)?;
+        position.parse::<u64>().ok()
     };
     let state = engine.state();
     let matching: Vec<&Record> = state
         .messages
         .iter()
         .rev()
-        .skip_while(|message| newest.is_some_and(|newest| newest != message.sid))
         .filter(|message| matches_query(message, query))
         .collect();
-    let newest = newest.or_else(|| matching.first().map(|message| message.sid.as_str()));
-    let start = page.saturating_mul(size);
-    let page_messages: Vec<Value> = matching
+    // `matching` has the highest position first, so the positions partition it.
+    let (begin, end) = match (token("PA"), token("PB")) {
+        (Some(previous), _) => {
+            let begin = matching.partition_point(|message| message.position >= previous);
+            (begin, begin.saturating_add(size))
+        }
+        (None, Some(next)) => {
+            let end = matching.partition_point(|message| message.position > next);
+            (end.saturating_sub(size), end)
+        }
+        (None, None) => {
+            let begin = page.saturating_mul(size);
+            (begin, begin.saturating_add(size))
+        }
+    };
+    let end = end.min(matching.len());
+    let records = &matching[begin.min(end)..end];
+    let page_messages: Vec<Value> = records
         .iter()
-        .skip(start)
-        .take(size)
         .map(|message| message_json(engine, message))
         .collect();
     let account = engine.account.sid;
@@ -280,19 +289,28 @@ pub(super) fn list(engine: &Engine, call: &ApiCall) -> RestResponse {
         "/2010-04-01/Accounts/{account}/Messages.json?{}",
         page_params.encode()
     );
-    let newest = newest.unwrap_or_default();
-    let page_uri = |page: usize| format!("{uri}&Page={page}&PageToken=PA{page}-{newest}");
-    let has_more = start + page_messages.len() < matching.len();
+    let next_page_uri = records.last().filter(|_| end < matching.len()).map(|last| {
+        format!(
+            "{uri}&Page={}&PageToken=PA{}",
+            page.saturating_add(1),
+            last.position
+        )
+    });
+    let previous_page_uri = page.checked_sub(1).map(|page| match records.first() {
+        Some(first) => format!("{uri}&Page={page}&PageToken=PB{}", first.position),
+        None => format!("{uri}&Page={page}"),
+    });
+    let start = page.saturating_mul(size);
     ok(
         200,
         &json!({
-            "end": (start + page_messages.len()).saturating_sub(1),
+            "end": start.saturating_add(page_messages.len()).saturating_sub(1),
             "first_page_uri": format!("{uri}&Page=0"),
             "messages": page_messages,
-            "next_page_uri": has_more.then(|| page_uri(page + 1)),
+            "next_page_uri": next_page_uri,
             "page": page,
             "page_size": size,
-            "previous_page_uri": page.checked_sub(1).map(page_uri),
+            "previous_page_uri": previous_page_uri,
             "start": start,
             "uri": format!("{uri}&Page={page}"),
         }),
@@ -344,43 +362,36 @@ pub(super) fn item(engine: &Arc<Engine>, call: &ApiCall, sid: &str) -> RestRespo
             engine.state().messages.retain(|message| message.sid != sid);
             no_content()
         }
-        Method::POST => update(engine, call, sid, &message),
+        Method::POST => update(engine, call, sid),
         _ => Err(not_allowed()),
     }
 }
 
-fn update(engine: &Arc<Engine>, call: &ApiCall, sid: &str, message: &Record) -> RestResponse {
+fn update(engine: &Arc<Engine>, call: &ApiCall, sid: &str) -> RestResponse {
     let now = engine.now();
     match (call.form.get("Status"), call.form.get("Body")) {
         (Some("canceled"), _) => {
-            if !matches!(
-                message.status,
-                MessageStatus::Scheduled | MessageStatus::Accepted
-            ) {
+            let canceled = engine.state().cancel_message(sid, now);
+            let Some(message) = canceled else {
                 let message = "Cannot cancel this message because it is not cancelable.";
                 return Err(TwilioError::rejected(30409, message));
-            }
-            // `set_status` and `accept_scheduled` stop when they see this status.
-            modify_message(engine, sid, |message| {
-                message.status = MessageStatus::Canceled;
-                message.updated_at = now;
+            };
+            let engine = engine.clone();
+            engine.emit_status(&message);
+            // In the background: the response does not wait for the status callback.
+            tokio::spawn(async move {
+                engine
+                    .send_status_callback(&message, &MessageStatus::Canceled)
+                    .await;
             });
-            if let Some(message) = engine.state().message(sid).cloned() {
-                let engine = engine.clone();
-                engine.emit_status(&message);
-                // In the background: the response does not wait for the status callback.
-                tokio::spawn(async move {
-                    engine
-                        .send_status_callback(&message, &MessageStatus::Canceled)
-                        .await;
-                });
-            }
         }
         // Twilio redacts a message when its body is set to an empty text.
-        (_, Some("")) => modify_message(engine, sid, |message| {
-            message.body.clear();
-            message.updated_at = now;
-        }),
+        (_, Some("")) => {
+            if let Some(message) = engine.state().message_mut(sid) {
+                message.body.clear();
+                message.updated_at = now;
+            }
+        }
         _ => {
             let message = "Only Status=canceled and an empty Body can be set.";
             return Err(TwilioError::rejected(20001, message));
@@ -390,12 +401,6 @@ fn update(engine: &Arc<Engine>, call: &ApiCall, sid: &str, message: &Record) -> 
     let message = engine.state().message(sid).cloned();
     let message = message.ok_or_else(|| TwilioError::not_found(&call.path))?;
     ok(200, &message_json(engine, &message))
-}
-
-fn modify_message(engine: &Engine, sid: &str, change: impl FnOnce(&mut Record)) {
-    if let Some(message) = engine.state().message_mut(sid) {
-        change(message);
-    }
 }
 
 /// Handles `Feedback.json`. The outcome is acknowledged, but not stored.
@@ -459,7 +464,7 @@ pub(super) fn media_file(engine: &Engine, call: &ApiCall, sid: &str, file: &str)
         (Method::GET | Method::HEAD, false) => Err(not_found()),
         (Method::DELETE, _) => {
             let mut state = engine.state();
-            state.media.remove(name);
+            state.delete_media(name);
             if let Some(message) = state.message_mut(sid) {
                 message.media.retain(|media| media.sid != name);
             }

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use super::account::{SENDERS, random_sid};
 use super::engine::Engine;
+use super::faults::Faults;
 use super::media;
 use super::record::{Exchange, ExchangeKind, ExchangeRequest, ExchangeResponse, whole_ms};
 use super::webhook_calls::masked_headers;
@@ -236,7 +237,7 @@ fn parse_call(
     path: &str,
 ) -> Result<ApiCall, TwilioError> {
     // The `rest_error` fault comes first: it also affects calls with wrong credentials.
-    if let Some(fault) = engine.state().faults.next_rest_error() {
+    if let Some(fault) = engine.change_faults(Faults::next_rest_error) {
         let code = fault.code.unwrap_or(20_000 + u32::from(fault.status));
         let meaning = ErrorCode(code).meaning().unwrap_or("as ordered");
         return Err(TwilioError::new(fault.status, code, meaning));
@@ -420,7 +421,7 @@ fn typing(engine: &Engine, call: &ApiCall) -> RestResponse {
 
 /// Redirects to a media file, or applies the `media_404` fault.
 fn media_redirect(engine: &Engine, file: &str) -> RestResponse {
-    if engine.state().faults.take_media_fault() {
+    if engine.change_faults(Faults::take_media_fault) {
         return Err(TwilioError::not_found(file));
     }
     Ok(media::redirect(engine, file))

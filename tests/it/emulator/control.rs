@@ -1,6 +1,10 @@
 //! The emulator's control interface: its output, its rejections, and its reset.
 
-use replyhook::emulator::EmulatorClientError;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, ready};
+use replyhook::emulator::{AppInspector, EmulatorClientError};
 use serde_json::{Value, json};
 
 use super::{ANA, BEN, Bench, SMS, WHATSAPP};
@@ -221,4 +225,53 @@ async fn reset_clears_emulator_state() {
     assert_eq!(faults["duplicate"], 0);
     let unknown = bench.remote.get(&["exchanges", "ex1"]).await;
     assert!(matches!(unknown, Err(EmulatorClientError::Rejected(_))));
+}
+
+/// App whose store cannot be reset. It remembers the faults injected last.
+#[derive(Default)]
+struct AppWithBrokenStore {
+    handler_ms: Mutex<u64>,
+}
+
+impl AppInspector for AppWithBrokenStore {
+    fn deadline(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+
+    fn debounce(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn store(&self) -> &'static str {
+        "sqlite::memory:"
+    }
+
+    fn state(&self, _user: String, _sender: String) -> BoxFuture<'_, Value> {
+        Box::pin(ready(json!({})))
+    }
+
+    fn reset(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(ready(Err("disk full".to_owned())))
+    }
+
+    fn inject_faults(&self, handler_ms: u64, _handler_fails: bool) {
+        *self.handler_ms.lock().unwrap() = handler_ms;
+    }
+}
+
+// The emulator and the app agree on the faults that are active.
+#[tokio::test]
+async fn failed_reset_keeps_faults() {
+    let bench = Bench::new().await;
+    let app = Arc::new(AppWithBrokenStore::default());
+    bench.emulator.attach(app.clone());
+    bench.set_faults(json!({"handler_ms": 3000})).await;
+    let failed = bench.remote.post(&["reset"], &json!({})).await;
+    let Err(EmulatorClientError::Rejected(reason)) = failed else {
+        panic!("{failed:?}")
+    };
+    assert!(reason.contains("disk full"), "{reason}");
+    let faults = bench.remote.get(&["faults"]).await.unwrap();
+    assert_eq!(faults["handler_ms"], 3000);
+    assert_eq!(*app.handler_ms.lock().unwrap(), 3000);
 }

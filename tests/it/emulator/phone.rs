@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use replyhook::emulator::EventStream;
 use replyhook::twilio::{ApiUrl, Client, Credentials, NewMessage, RestError};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 
 use crate::support::open_window;
 
@@ -45,6 +48,45 @@ impl Bench {
         }
         request.send().await.unwrap()
     }
+
+    /// Calls Twilio's REST API with a path of the account's resources, such as `Messages.json`, or with a link of a list.
+    async fn rest(&self, method: reqwest::Method, path: &str) -> (u16, Value) {
+        let (account, token) = (self.emulator.account_sid(), self.emulator.auth_token());
+        let origin = self.emulator.url();
+        let url = if path.starts_with('/') {
+            format!("{origin}{path}")
+        } else {
+            format!("{origin}/2010-04-01/Accounts/{account}/{path}")
+        };
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = client.request(method, url);
+        let request = request.basic_auth(account.as_str(), Some(token.expose()));
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        // A deletion has an empty response.
+        let body = response.text().await.unwrap();
+        (status, serde_json::from_str(&body).unwrap_or(Value::Null))
+    }
+}
+
+/// Waits until an event with this name fulfills the condition.
+async fn wait_for_event(events: &mut EventStream, name: &str, holds: impl Fn(&Value) -> bool) {
+    let found = tokio::time::timeout(Duration::from_secs(20), async {
+        while let Some(event) = events.next().await {
+            if event.name == name && holds(&event.data) {
+                return;
+            }
+        }
+        panic!("the event stream ended");
+    });
+    found.await.expect("no event fulfilled the condition");
+}
+
+fn bodies_of(page: &Value) -> Vec<&str> {
+    let messages = page["messages"].as_array().unwrap().iter();
+    messages
+        .map(|message| message["body"].as_str().unwrap())
+        .collect()
 }
 
 // An authenticated request is redirected to a signed link, which expires after four hours.
@@ -421,4 +463,121 @@ async fn message_resource_matches_twilio_schema() {
         "uri",
     ];
     assert_eq!(fields, schema);
+}
+
+// The page shows the active faults from these events.
+#[tokio::test]
+async fn used_up_fault_is_reported_as_event() {
+    let bench = Bench::new().await;
+    bench.server.queue_twiml("/sms", "");
+    let data = crate::support::base64_of(PIXEL);
+    bench
+        .send_message(json!({"from": ANA, "to": WHATSAPP, "media": [{"data": data}]}))
+        .await;
+    let form = bench.server.requests().remove(0).form;
+    let url = form.get("MediaUrl0").unwrap();
+    let (account, token) = (bench.emulator.account_sid(), bench.emulator.auth_token());
+    let login = Some((account.as_str(), token.expose()));
+    let faults = json!({"rest_error": {"status": 503, "times": 2}, "media_404": 1});
+    bench.set_faults(faults).await;
+    let mut events = bench.remote.events().await.unwrap();
+    for times in [json!(1), Value::Null] {
+        let (status, _) = bench.rest(reqwest::Method::GET, "Messages.json").await;
+        assert_eq!(status, 503);
+        wait_for_event(&mut events, "faults", |faults| {
+            faults["rest_error"]["times"] == times && faults["media_404"] == 1
+        })
+        .await;
+    }
+    assert_eq!(bench.get(url, login).await.status(), 404);
+    wait_for_event(&mut events, "faults", |faults| faults["media_404"] == 0).await;
+}
+
+// The bot deletes the only file of a message while the emulator still fetches it.
+#[tokio::test]
+async fn media_deleted_during_fetch_is_not_stored() {
+    let bench = Bench::new().await;
+    let files = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/a.png", files.local_addr().unwrap());
+    let message = NewMessage::text(BEN, "look").from(SMS).media(url);
+    let sid = bench.send(message).await.unwrap().sid.to_string();
+    let accepted = tokio::time::timeout(Duration::from_secs(20), files.accept());
+    let (stream, _) = accepted.await.expect("the file is not fetched").unwrap();
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        assert_ne!(stream.read_line(&mut line).await.unwrap(), 0);
+    }
+
+    let list = format!("Messages/{sid}/Media.json");
+    let (_, media) = bench.rest(reqwest::Method::GET, &list).await;
+    let file = media["media_list"][0]["sid"].as_str().unwrap();
+    let path = format!("Messages/{sid}/Media/{file}.json");
+    let (status, _) = bench.rest(reqwest::Method::DELETE, &path).await;
+    assert_eq!(status, 204);
+    let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: image/png\r\n";
+    let response = format!("{head}content-length: 4\r\n\r\nabcd");
+    stream.write_all(response.as_bytes()).await.unwrap();
+    let sent = bench
+        .wait_for_message(BEN, |message| message["status"] == "delivered")
+        .await;
+    assert_eq!(sent["media"], json!([]));
+    let src = format!("{}/_emulator/media/{file}", bench.emulator.url());
+    assert_eq!(bench.get(&src, None).await.status(), 404);
+}
+
+// Deleted and new messages do not shift the pages.
+#[tokio::test]
+async fn message_list_continues_after_newest_is_deleted() {
+    let bench = Bench::new().await;
+    let mut sids = Vec::new();
+    for body in ["1", "2", "3", "4"] {
+        sids.push(bench.text(BEN, SMS, body).await.unwrap());
+    }
+    let get = reqwest::Method::GET;
+    let (_, first) = bench.rest(get.clone(), "Messages.json?PageSize=2").await;
+    assert_eq!(bodies_of(&first), ["4", "3"]);
+    let newest = format!("Messages/{}.json", sids[3]);
+    let (status, _) = bench.rest(reqwest::Method::DELETE, &newest).await;
+    assert_eq!(status, 204);
+    bench.text(BEN, SMS, "5").await.unwrap();
+    let next = first["next_page_uri"].as_str().unwrap();
+    let (_, second) = bench.rest(get.clone(), next).await;
+    assert_eq!(bodies_of(&second), ["2", "1"]);
+    assert_eq!(second["next_page_uri"], Value::Null);
+    let previous = second["previous_page_uri"].as_str().unwrap();
+    let (_, previous) = bench.rest(get, previous).await;
+    assert_eq!(bodies_of(&previous), ["5", "3"]);
+}
+
+// A 401 without `WWW-Authenticate` does not ask for a password. Webhooks follow the same rule.
+#[tokio::test]
+async fn password_is_not_sent_without_challenge() {
+    let bench = Bench::with("", |options| {
+        options.webhook = options.webhook.replace("http://", "http://bob:s3cret@");
+        let origin = options.webhook.trim_end_matches("/sms").to_owned();
+        options.status_callback = Some(format!("{origin}/status"));
+    })
+    .await;
+    bench.server.queue_response("/status", 401, "", "");
+    bench.server.queue_response("/sms", 401, "", "");
+    bench.server.queue_twiml("/fallback", "");
+    bench.says("hi").await;
+    bench.text(BEN, SMS, "news").await.unwrap();
+    // One entry for the webhook, and one for each of the two statuses.
+    let reported = tokio::time::timeout(Duration::from_secs(20), async {
+        while bench.debugger_codes().await.len() < 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    reported.await.expect("fewer than three debugger entries");
+    let requests = bench.server.requests();
+    for (path, count) in [("/sms", 1), ("/status", 2)] {
+        let calls = requests.iter().filter(|request| request.path == path);
+        assert_eq!(calls.count(), count, "{path}");
+    }
+    for request in requests {
+        assert!(!request.headers.contains_key("authorization"));
+    }
 }

@@ -204,7 +204,7 @@ async fn refused_connection_is_retried_once_then_calls_fallback() {
 // A late response is discarded, and the error code shows which timeout of the URL fragment passed.
 #[tokio::test]
 async fn late_webhook_response_fails_with_timeout_code() {
-    for (fragment, code) in [("#tt=300", 11203), ("#rt=300", 11200)] {
+    for (fragment, code) in [("#tt=300", 11203), ("#rt=300", 11205)] {
         let bench = Bench::with(fragment, |_| {}).await;
         bench.server.queue_twiml("/sms", "<Message>late</Message>");
         bench
@@ -407,4 +407,28 @@ async fn url_password_is_sent_on_challenge_only() {
     let exchanges = bench.remote.get(&["exchanges"]).await.unwrap();
     assert!(!exchanges.to_string().contains("secret"));
     assert!(!exchanges.to_string().contains("dXNlcjpzZWNyZXQ"));
+}
+
+// Entries come from the fragment, the TwiML and the media of a reply; each has a URL with the password.
+#[tokio::test]
+async fn debugger_entry_omits_url_password() {
+    let bench = Bench::with("#zz=1", |options| {
+        options.webhook = options.webhook.replace("http://", "http://user:s3cret@");
+    })
+    .await;
+    let file = bench.server.url().replace("http://", "http://user:s3cret@");
+    let verbs = format!(
+        "<message>a</message><Message from=\"+1999\">b</Message>\
+         <Message><Media>{file}/missing.png</Media></Message><Redirect>{file}/gone</Redirect>"
+    );
+    bench.server.queue_twiml("/sms", &verbs);
+    bench.says("hi").await;
+    // Both the URL after the redirect and the fallback URL respond with 404.
+    assert_eq!(
+        bench.debugger_codes().await,
+        [11243, 12200, 14108, 63019, 11200, 11200]
+    );
+    let entries = bench.remote.get(&["debugger"]).await.unwrap();
+    assert!(!entries.to_string().contains("s3cret"), "{entries:#}");
+    assert_eq!(entries[0]["url"], format!("{}/sms", bench.server.url()));
 }

@@ -5,10 +5,6 @@ use replyhook::ErrorCode;
 /// Returns the remedy for a URL that did not respond.
 pub(super) fn transport(code: ErrorCode) -> &'static str {
     match code.0 {
-        11200 => {
-            "something accepts the connection and does not respond within Twilio's 15 seconds: check the proxy and the \
-             server, which hangs or is stopped"
-        }
         11201 => {
             "nothing accepts connections there: open the port in the firewall, or correct the name's address in DNS"
         }
@@ -16,7 +12,8 @@ pub(super) fn transport(code: ErrorCode) -> &'static str {
             "nothing listens there: start the proxy (or the tunnel), or correct PUBLIC_URL's host and port"
         }
         11205 => {
-            "the network does not lead there: correct PUBLIC_URL's host and port, or the name's address in DNS"
+            "the network does not lead there, or the server does not respond within Twilio's 15 seconds: correct \
+             PUBLIC_URL's host and port, or the name's address in DNS; check a proxy or server that hangs or is stopped"
         }
         11210 => "create the name in DNS, or correct PUBLIC_URL's host",
         11220 => {
