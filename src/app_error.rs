@@ -47,6 +47,8 @@ pub enum AppErrorKind {
     Disk,
     /// A background task kept failing, which is a bug in replyhook.
     Task,
+    /// A part of a running `DevServer` ended: a task panicked, or a listener failed.
+    Ended,
     /// A second SIGTERM or SIGINT, or the end of `server.shutdown_timeout_s`, aborted work in progress.
     Interrupted,
 }
@@ -78,6 +80,16 @@ impl AppError {
             kind: AppErrorKind::Store,
             message: format!("cannot open {url} (DATABASE_URL): {error}"),
             exit_code: EXIT_CONFIG,
+        }
+    }
+
+    /// Creates an error of a part that ended while the server was running.
+    #[cfg(all(feature = "server", feature = "emulator"))]
+    pub(crate) fn ended(part: &str, reason: &impl fmt::Display) -> Self {
+        Self {
+            kind: AppErrorKind::Ended,
+            message: format!("{part} ended: {reason}"),
+            exit_code: 1,
         }
     }
 

@@ -83,13 +83,6 @@ impl Keywords {
         )
     }
 
-    /// Returns `Some(true)` if a message opts out, `Some(false)` if it opts in again, `None` otherwise.
-    #[cfg(feature = "rules")]
-    pub(crate) fn opts_out(&self, message: &InboundMessage) -> Option<bool> {
-        let word = self.meaning(message.channel(), &message.body)?;
-        Some(word == Keyword::Stop)
-    }
-
     /// Returns the meaning of a text on a channel, if the whole text is a keyword.
     fn meaning(&self, channel: &Channel, text: &str) -> Option<Keyword> {
         let text = text.trim();
@@ -116,7 +109,8 @@ impl Keywords {
     }
 }
 
-/// The effect of a message on consent, and the confirmation for its author. Webhooks and `reconcile` share these rules.
+/// The effect of a message on consent, and the confirmation for its author. Webhooks, `reconcile` and the examples of a
+/// rules file share these rules.
 pub(crate) struct ConsentRules {
     keywords: Keywords,
     replies: RwLock<ConsentReplies>,
@@ -191,7 +185,7 @@ impl ConsentRules {
 }
 
 /// Returns whether Twilio itself confirms keywords on a channel.
-pub(crate) fn answered_by_twilio(channel: &Channel) -> bool {
+fn answered_by_twilio(channel: &Channel) -> bool {
     *channel == Channel::Sms
 }
 

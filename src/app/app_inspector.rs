@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+#[cfg(feature = "testing")]
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -15,6 +17,8 @@ use crate::emulator::AppInspector;
 use crate::handler::{Context, Handler, HandlerError};
 use crate::message::InboundMessage;
 use crate::reply::Reply;
+#[cfg(feature = "testing")]
+use crate::sid::MessageSid;
 use crate::store::{ConsentScope, MessageFilter, OutboundState, Store, StoreFuture};
 
 /// Number of a user's latest messages among which pending ones are counted.
@@ -125,6 +129,9 @@ pub(super) struct FaultInjector {
     fail: AtomicBool,
     /// Number of handler calls so far.
     pub(super) calls: watch::Sender<u64>,
+    /// Author and messages of each call. Only for the test kit, because it grows with each call.
+    #[cfg(feature = "testing")]
+    handled: Mutex<Vec<(Address, Vec<MessageSid>)>>,
 }
 
 impl FaultInjector {
@@ -142,6 +149,23 @@ impl FaultInjector {
             })
         }));
         builder
+    }
+
+    /// Records author and messages of a call.
+    #[cfg(feature = "testing")]
+    fn record_call(&self, message: &InboundMessage) {
+        let merged = message.merged.iter().copied();
+        let sids = std::iter::once(message.message_sid).chain(merged);
+        let mut handled = self.handled.lock().unwrap_or_else(PoisonError::into_inner);
+        handled.push((message.from.clone(), sids.collect()));
+    }
+
+    /// Returns the number of calls whose author and messages fulfil a condition.
+    #[cfg(feature = "testing")]
+    pub(super) fn count_calls(&self, is_counted: impl Fn(&Address, &[MessageSid]) -> bool) -> u64 {
+        let handled = self.handled.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = handled.iter().filter(|(user, sids)| is_counted(user, sids));
+        counted.count() as u64
     }
 }
 
@@ -165,6 +189,8 @@ impl Handler for FaultyHandler {
         Box::pin(async move {
             let ms = self.injector.delay_ms.load(Ordering::Relaxed);
             // Count before the delay: `DevServer::wait_for_handler_call` returns while the handler still runs.
+            #[cfg(feature = "testing")]
+            self.injector.record_call(&message);
             self.injector.calls.send_modify(|calls| *calls += 1);
             if ms > 0 {
                 // The emulator's clock, so that advancing it ends the delay.

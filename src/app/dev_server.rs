@@ -9,22 +9,24 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::app_inspector::{AppState, FaultInjector};
+use super::app_inspector::FaultInjector;
 use super::bot::ReloadHook;
+use super::running_app::{RunningApp, admin_listen_address, base_url, task_error};
 use super::{App, AppBuilder, Tunnel, run};
-use crate::admin;
+#[cfg(feature = "testing")]
+use crate::address::Address;
 use crate::app_error::AppError;
 use crate::clock::{Advance, ShiftedClock};
 use crate::config::{SigningSettings, Sources};
 use crate::emulator::{Emulator, EmulatorOptions};
 use crate::outbound::OutboundClient;
 use crate::redact::redacted_url;
-use crate::server;
 use crate::sid::AccountSid;
+#[cfg(feature = "testing")]
+use crate::sid::MessageSid;
 use crate::signature::PublicUrl;
 use crate::store::Store;
 use crate::telemetry::logs;
-use crate::telemetry::metrics::Metrics;
 
 /// Default port of the emulator.
 const EMULATOR_PORT: u16 = 8081;
@@ -142,20 +144,6 @@ impl AppFactory {
             .wrap(builder, self.clock.clone())
             .build()
     }
-}
-
-/// The app while it is running.
-struct RunningApp {
-    url: String,
-    address: SocketAddr,
-    store: Arc<dyn Store>,
-    outbound: OutboundClient,
-    handler: &'static str,
-    store_url: String,
-    admin_addr: Option<SocketAddr>,
-    stop: CancellationToken,
-    worker: JoinHandle<Result<bool, AppError>>,
-    listeners: Vec<JoinHandle<()>>,
 }
 
 impl DevServer {
@@ -279,6 +267,20 @@ impl DevServer {
         *self.app_factory.fault_injector.calls.borrow()
     }
 
+    /// Returns the number of handler calls for messages of this user.
+    #[cfg(feature = "testing")]
+    pub(crate) fn handler_calls_from(&self, user: &Address) -> u64 {
+        let injector = &self.app_factory.fault_injector;
+        injector.count_calls(|author, _| author == user)
+    }
+
+    /// Returns the number of handler calls for any of these messages.
+    #[cfg(feature = "testing")]
+    pub(crate) fn handler_calls_for(&self, sids: &[MessageSid]) -> u64 {
+        let injector = &self.app_factory.fault_injector;
+        injector.count_calls(|_, handled| handled.iter().any(|sid| sids.contains(sid)))
+    }
+
     /// Completes once the handler was called more than `previous_calls` times.
     pub async fn wait_for_handler_call(&self, previous_calls: u64) {
         let mut calls = self.app_factory.fault_injector.calls.subscribe();
@@ -324,18 +326,26 @@ impl DevServer {
         &self.ignored_env_vars
     }
 
-    /// Waits until the emulator or the app's worker ends. Neither ends unless it fails or is stopped.
+    /// Waits until the emulator, the app's worker or a listener ends. Each ends only if it fails or is stopped.
     ///
     /// # Errors
-    /// [`AppError`] if the worker ended with one.
+    /// [`AppError`] if the worker ended with one, the emulator's listener failed, or a task panicked.
     pub async fn wait(&mut self) -> Result<(), AppError> {
-        let Some(app) = &mut self.app else {
-            let _ = (&mut self.emulator_task).await;
-            return Ok(());
+        let Self {
+            app, emulator_task, ..
+        } = self;
+        let app = async move {
+            match app {
+                Some(app) => app.wait().await,
+                None => std::future::pending().await,
+            }
         };
         tokio::select! {
-            worker = &mut app.worker => worker.unwrap_or(Ok(true)).map(|_| ()),
-            _ = &mut self.emulator_task => Ok(()),
+            ended = app => ended,
+            ended = emulator_task => match ended {
+                Ok(served) => served.map_err(|error| AppError::ended("the emulator", &error)),
+                Err(error) => Err(task_error("the emulator", &error)),
+            },
         }
     }
 
@@ -386,12 +396,6 @@ async fn bind_loopback(
         }
     }
     result
-}
-
-/// Returns the URL of a listener without a path, such as `http://127.0.0.1:8080`.
-fn base_url(listener: &TcpListener) -> String {
-    let address = listener.local_addr();
-    address.map_or_else(|_| String::new(), |address| format!("http://{address}"))
 }
 
 fn emulator_options(
@@ -487,86 +491,51 @@ fn dev_settings(
     (sources, ignored)
 }
 
-/// Returns the configured private address, moved to loopback: no part of a dev server is reachable by others.
-fn admin_listen_address(app: &App) -> Option<SocketAddr> {
-    let configured = app.settings.admin.listen?;
-    Some(SocketAddr::from((Ipv4Addr::LOCALHOST, configured.port())))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app_error::AppErrorKind;
 
-impl RunningApp {
-    async fn start(
-        mut app: App,
-        app_listener: TcpListener,
-        (fault_injector, emulator): (Arc<FaultInjector>, &Emulator),
-        store_is_open: bool,
-    ) -> Result<Self, AppError> {
-        let url = base_url(&app_listener);
-        let address = app_listener
-            .local_addr()
-            .map_err(|error| AppError::listen("--port", &url, &error))?;
-        // After a restart the store is the old app's and still open.
-        app.worker.is_open = store_is_open;
-        app.worker.open().await?;
-        let store = app.admin.store.clone();
-        let limits = run::connection_limits(&app.settings.server);
-        let stop = CancellationToken::new();
-        let mut listeners = Vec::new();
-        let mut admin_addr = None;
-        if let Some(address) = admin_listen_address(&app) {
-            let listener = run::bind_listener("admin.listen", address).await?;
-            admin_addr = listener.local_addr().ok();
-            let router = admin::router(app.admin.clone());
-            let metrics = Arc::new(Metrics::new());
-            let limits = limits.private(limits.connections);
-            let serve = server::serve(listener, router, limits, metrics, stop.clone());
-            listeners.push(tokio::spawn(serve));
-        }
-        let state = AppState {
-            store: store.clone(),
-            clock: app.worker.clock.clone(),
-            deadline: app.settings.reply.deadline,
-            // As in the dispatcher: debouncing uses at most half of the deadline.
-            debounce: app
-                .settings
-                .reply
-                .debounce
-                .min(app.settings.reply.deadline / 2),
-            handler: app.handler,
-            store_url: app.worker.store_url.clone(),
-            fault_injector,
+    async fn start_dev_server() -> DevServer {
+        let options = DevServerOptions {
+            emulator_port: Some(0),
+            port: Some(0),
+            ..DevServerOptions::default()
         };
-        let (handler, store_url) = (app.handler, app.worker.store_url.clone());
-        let outbound = app.outbound();
-        emulator.attach(Arc::new(state));
-        let metrics = app.admin.metrics.clone();
-        let worker = tokio::spawn(app.worker.run(stop.clone().cancelled_owned()));
-        let serve = server::serve(app_listener, app.router, limits, metrics, stop.clone());
-        listeners.push(tokio::spawn(serve));
-        Ok(Self {
-            url,
-            address,
-            store,
-            outbound,
-            handler,
-            store_url,
-            admin_addr,
-            stop,
-            worker,
-            listeners,
-        })
+        let started = DevServer::start(App::builder(), Sources::default(), options).await;
+        started.unwrap()
     }
 
-    async fn stop(self) {
-        self.stop.cancel();
-        // The worker drains work in progress; abort the listeners only after that, so that responses still go out.
-        // `DevServer::wait` may have polled this handle to completion; polling it again would panic.
-        if !self.worker.is_finished() {
-            let _ = self.worker.await;
-        }
-        // Await each abort: `DevServer::restart` binds the same address next.
-        for listener in self.listeners {
-            listener.abort();
-            let _ = listener.await;
-        }
+    async fn error_of(mut dev_server: DevServer) -> AppError {
+        let ended = dev_server.wait().await.unwrap_err();
+        dev_server.stop().await;
+        ended
+    }
+
+    // Each was Ok(()) before, so `replyhook dev` ended silently with exit code 0.
+    #[tokio::test]
+    async fn dev_server_wait_reports_failed_part() {
+        let mut dev_server = start_dev_server().await;
+        let worker: JoinHandle<Result<bool, AppError>> =
+            tokio::spawn(async { panic!("+15550001111") });
+        dev_server.app.as_mut().unwrap().worker = worker;
+        let ended = error_of(dev_server).await;
+        assert_eq!(
+            ended.to_string(),
+            "the server's worker ended: its task panicked"
+        );
+        let dev_server = start_dev_server().await;
+        dev_server.app.as_ref().unwrap().listeners[0].abort();
+        let ended = error_of(dev_server).await;
+        assert_eq!(
+            ended.to_string(),
+            "a listener of the server ended: its task was aborted"
+        );
+        let mut dev_server = start_dev_server().await;
+        dev_server.emulator_task =
+            tokio::spawn(async { Err(std::io::Error::other("no descriptors")) });
+        let ended = error_of(dev_server).await;
+        assert_eq!(ended.to_string(), "the emulator ended: no descriptors");
+        assert_eq!(ended.kind(), AppErrorKind::Ended);
     }
 }

@@ -10,6 +10,8 @@ mod outbound;
 mod parts;
 #[cfg(feature = "server")]
 mod run;
+#[cfg(all(feature = "server", feature = "emulator"))]
+mod running_app;
 
 #[cfg(all(feature = "server", feature = "emulator"))]
 pub use dev_server::{DevServer, DevServerOptions};

@@ -227,9 +227,7 @@ fn accounts(
         );
     }
     for name in reader.layers.accounts() {
-        let key = format!("twilio.accounts.{name}.auth_token");
-        let sid = sections::sid(reader, &key, &name);
-        if let (Some(sid), Some(token)) = (sid, sections::token(reader, &key)) {
+        if let Some((sid, token)) = sections::account(reader, &name) {
             let existing = accounts
                 .iter()
                 .position(|(known, _)| known.to_lowercase() == sid.to_lowercase());

@@ -184,7 +184,13 @@ impl Layers {
     }
 
     fn read_env(&mut self, sources: &Sources, problems: &mut Problems) {
-        for (name, value) in &sources.env {
+        // In the order of precedence and not of names: `replace` clears a counterpart only if its rank is lower, so the
+        // higher rank must come last. `DATABASE_URL` is before `REPLYHOOK__STORE__URL_FILE` in the alphabet.
+        let (prefixed, short): (Vec<_>, Vec<_>) = sources
+            .env
+            .iter()
+            .partition(|(name, _)| name.starts_with(ENV_PREFIX));
+        for (name, value) in prefixed.into_iter().chain(short) {
             let origin = format!("environment variable {name}");
             if let Some((_, key)) = SHORT_NAMES.iter().find(|(known, _)| known == name) {
                 if sources.ignores(key) {
@@ -268,16 +274,14 @@ impl Layers {
             .and_then(|rest| rest.split_once('.'))
             && matches!(field, "auth_token" | "auth_token_file")
         {
-            // Account SIDs are compared without case: environment keys have arrived here in lower case.
-            let is_same_key = |known: &&String| {
-                known.eq_ignore_ascii_case(&format!("{ACCOUNTS_PREFIX}{account}.{field}"))
-            };
-            let key = self
-                .entries
-                .keys()
-                .find(is_same_key)
-                .cloned()
-                .unwrap_or_else(|| key.clone());
+            // Account SIDs are compared without case: environment keys have arrived here in lower case. Compare the SID
+            // alone: with another spelling, `replace` would not find the counterpart of this field.
+            let known = self.accounts();
+            let known = known
+                .iter()
+                .find(|known| known.eq_ignore_ascii_case(account));
+            let account = known.map_or(account, String::as_str);
+            let key = format!("{ACCOUNTS_PREFIX}{account}.{field}");
             if !value.is_str() {
                 return problems.push(key, origin, "is not a text in quotes");
             }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Settings;
-use super::layers::quoted;
+use super::layers::{ACCOUNTS_PREFIX, quoted};
 use super::reader::SettingsReader;
 use super::{cli, guard, handler, media, store};
 use crate::redact::redacted_url;
@@ -234,14 +234,8 @@ pub(super) fn twilio(reader: &mut SettingsReader<'_>) -> Option<TwilioSettings> 
     };
     let mut accounts = Vec::new();
     for name in reader.layers.accounts() {
-        let key = format!("twilio.accounts.{name}.auth_token");
-        let sid = sid(reader, &key, &name);
-        match (sid, token(reader, &key)) {
-            (Some(sid), Some(auth_token)) => accounts.push(AccountSettings { sid, auth_token }),
-            (Some(_), None) if reader.problem_count() == problems_before => {
-                reader.problem(&key, "is empty: set it or leave the account out");
-            }
-            _ => {}
+        if let Some((sid, auth_token)) = account(reader, &name) {
+            accounts.push(AccountSettings { sid, auth_token });
         }
     }
     Some(TwilioSettings {
@@ -250,6 +244,25 @@ pub(super) fn twilio(reader: &mut SettingsReader<'_>) -> Option<TwilioSettings> 
         account_sid,
         accounts,
     })
+}
+
+/// Returns SID and auth token of an account below `twilio.accounts`, or records a problem.
+pub(super) fn account(reader: &mut SettingsReader<'_>, name: &str) -> Option<(AccountSid, Secret)> {
+    let key = format!("{ACCOUNTS_PREFIX}{name}.auth_token");
+    let problems_before = reader.problem_count();
+    // Read both before the first `?`, so that the problems of both are reported.
+    let (sid, auth_token) = (sid(reader, &key, name), token(reader, &key));
+    // The account has an entry, so one of its two keys is set to an empty text.
+    if auth_token.is_none() && reader.problem_count() == problems_before {
+        let file_key = format!("{key}_file");
+        let empty_key = if reader.layers.get(&key).is_some() {
+            &key
+        } else {
+            &file_key
+        };
+        reader.problem(empty_key, "is empty: set it or leave the account out");
+    }
+    Some((sid?, auth_token?))
 }
 
 pub(super) fn sid(reader: &mut SettingsReader<'_>, key: &str, text: &str) -> Option<AccountSid> {

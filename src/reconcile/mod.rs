@@ -51,7 +51,7 @@ use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::AuthTokenKind;
 use crate::store::{
     ConsentAction, ConsentKeyword, ConsentRecord, ConsentSource, MessageFilter, MessageRow,
-    NewInbound, OutboundState, Store, StoreError,
+    NewInbound, Store, StoreError,
 };
 use crate::twilio::{
     CLOCK_SKEW, Client, Credentials, ListMessages, Message, RedactedText, RestError,
@@ -429,8 +429,7 @@ impl Reconciler {
             replies.match_row(&row);
         }
         // Before `unmatched_rest_messages`: a send that is recorded in between is known to one of the two queries.
-        let states = [OutboundState::Sending, OutboundState::Unknown];
-        let in_flight = self.match_outbox(account, listed, &states, since).await?;
+        let in_flight = self.match_in_flight(account, listed, since).await?;
         let mut unrecognized: HashSet<_> = replies.unmatched().collect();
         unrecognized.extend(self.unmatched_rest_messages(account, listed).await?);
         for sent in in_flight {

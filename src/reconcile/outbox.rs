@@ -10,7 +10,7 @@ use crate::address::Address;
 use crate::message::MessageStatus;
 use crate::sid::{AccountSid, MessageSid};
 use crate::store::{OutboundMessage, OutboundState, SendOutcome, StoreError};
-use crate::twilio::Message;
+use crate::twilio::{CLOCK_SKEW, Message};
 
 /// A message that the outbox would still send or look up, although Twilio has already sent it.
 ///
@@ -63,7 +63,24 @@ impl Reconciler {
         self.match_outbox(account, listed, &states, now).await
     }
 
-    /// Matches rows of the outbox in these states with listed messages.
+    /// Matches rows whose REST call has no known result with listed messages. `since` replaces the time of a message
+    /// without one.
+    pub(super) async fn match_in_flight(
+        &self,
+        account: AccountSid,
+        listed: &[Message],
+        since: Timestamp,
+    ) -> Result<Vec<AlreadySent>, StoreError> {
+        let states = [OutboundState::Sending, OutboundState::Unknown];
+        // As of the newest message, and not as of the oldest: if the window closed between them, the worker may have
+        // sent a template, and a row with an open window matches its own text only. Twilio's clock may be behind.
+        let times = listed.iter().filter_map(Message::created_at);
+        let newest = times.max().unwrap_or(since);
+        let now = newest.checked_add(CLOCK_SKEW).unwrap_or(newest);
+        self.match_outbox(account, listed, &states, now).await
+    }
+
+    /// Matches rows of the outbox in these states with listed messages. `now` decides whose window is open.
     pub(super) async fn match_outbox(
         &self,
         account: AccountSid,

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::reader::{Fields, RulesReader, SpannedValue};
 use super::set::OptOutTexts;
-use crate::consent::{Keywords, answered_by_twilio};
+use crate::consent::{ConsentReplies, ConsentRules, Keywords};
 use crate::form::FormParams;
 use crate::handler::{
     Context, ConversationAccess, Handler, HandlerError, HistoryEntry, StateChange,
@@ -18,6 +18,8 @@ use crate::handler::{
 use crate::message::InboundMessage;
 use crate::reply::{Reply, ReplyMessage};
 use crate::route::Router;
+use crate::store::{ConsentAction, ConsentEffect};
+use crate::twiml::Document;
 
 /// One example: a conversation of one or more turns.
 pub(super) struct Example {
@@ -288,26 +290,38 @@ impl ConversationAccess for ExampleConversation {
 
 impl ExampleConversation {
     /// Returns the outcome of a message that does not reach the rules: a keyword, or a message of a user who opted out.
-    // As the dispatcher does it before it calls the handler.
+    // By the code that accepts a message in the server, so that an example cannot differ from it.
     fn consent_outcome(
         &self,
         message: &InboundMessage,
         texts: &OptOutTexts,
     ) -> Option<Result<TurnOutcome, String>> {
+        let keyword = keyword_rules().meaning(message);
         let has_opted_out = self.has_opted_out.load(Ordering::Relaxed);
-        let opts_out = Keywords::usual().opts_out(message);
-        let (text, key) = match opts_out {
-            Some(true) => (&texts.stop, "stop_reply"),
-            // Without an opt-out before it, START is an ordinary message.
-            Some(false) if has_opted_out => (&texts.start, "start_reply"),
-            _ => return has_opted_out.then(|| Ok(TurnOutcome::Replies(Vec::new()))),
+        let (change, confirmation) = match ConsentEffect::of(keyword.as_ref(), has_opted_out) {
+            ConsentEffect::Ordinary => return None,
+            ConsentEffect::OptedOut => (None, String::new()),
+            ConsentEffect::Keyword {
+                change,
+                opted_out,
+                confirmation,
+            } => {
+                self.has_opted_out.store(opted_out, Ordering::Relaxed);
+                (change, confirmation)
+            }
         };
-        self.has_opted_out
-            .store(opts_out == Some(true), Ordering::Relaxed);
-        if answered_by_twilio(message.channel()) {
+        // No reply of the server: the user has opted out, or Twilio confirms the keyword itself.
+        if confirmation.is_empty() {
             return Some(Ok(TurnOutcome::Replies(Vec::new())));
         }
+        let (text, key) = if change == Some(ConsentAction::OptOut) {
+            (&texts.stop, "stop_reply")
+        } else {
+            (&texts.start, "start_reply")
+        };
         Some(match text {
+            // As in the settings, an empty text means no confirmation.
+            Some(text) if text.is_empty() => Ok(TurnOutcome::Replies(Vec::new())),
             Some(text) => Ok(TurnOutcome::Replies(vec![ExampleMessage {
                 text: text.clone(),
                 media: Some(Vec::new()),
@@ -322,6 +336,17 @@ impl ExampleConversation {
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<String>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns the consent rules of the default settings.
+fn keyword_rules() -> ConsentRules {
+    // Any text: the outcome of a turn has the text of the rules file instead, if a confirmation is sent at all.
+    let confirmation = Document::from_stored(Some("confirmation".to_owned()));
+    let replies = ConsentReplies {
+        stop: confirmation.clone(),
+        start: confirmation,
+    };
+    ConsentRules::new(Keywords::usual(), replies)
 }
 
 impl Example {
@@ -359,6 +384,8 @@ impl Example {
                     messages.map(ExampleMessage::from_message).collect(),
                 ))
             });
+            // Also after a keyword or a handoff: the server stores every message, and the first contact is the first one.
+            conversation.has_begun.store(true, Ordering::Relaxed);
             if !found
                 .as_ref()
                 .is_ok_and(|found| turn.expected.matches(found))
@@ -423,7 +450,6 @@ impl Example {
             .ok_or("the rules did not finish")?
             .map_err(|error| error.to_string())?;
         // Only now, because a handler that fails changes no state in the server either.
-        conversation.has_begun.store(true, Ordering::Relaxed);
         match state_store.change() {
             // The expiry is in the entries too, and is checked when the next turn loads them.
             Some(StateChange::Set(text, _)) => *conversation.lock() = Some(text),

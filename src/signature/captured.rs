@@ -5,7 +5,7 @@ use std::fmt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Deserialize;
 
-use super::shell::shell_words;
+use super::curl::parse_curl;
 use super::verifier::UnverifiedRequest;
 
 /// Maximum size of a capture. A HAR file contains the other requests of a page too.
@@ -306,130 +306,6 @@ fn parse_har(text: &str) -> Result<CapturedRequest, CapturedError> {
     Ok(request)
 }
 
-fn parse_curl(text: &str) -> Result<CapturedRequest, CapturedError> {
-    // cmd.exe escapes quotes with a caret. Decoding that as a POSIX shell would give another body.
-    if text.contains("^\"") {
-        return Err(CapturedError::Windows);
-    }
-    // The curl command ends at a pipe, a redirection or the next command.
-    let ends_command = |word: &String| {
-        matches!(
-            word.as_str(),
-            "|" | ">" | ">>" | "2>" | "&&" | "||" | ";" | "&"
-        )
-    };
-    let mut words = shell_words(text)?
-        .into_iter()
-        .skip(1)
-        .take_while(|word| !ends_command(word));
-    let mut method = None;
-    let mut request = CapturedRequest {
-        method: Method::GET,
-        url: String::new(),
-        headers: HeaderMap::new(),
-        body: Vec::new(),
-    };
-    let mut has_body = false;
-    let mut as_query = false;
-    while let Some(word) = words.next() {
-        let (option, attached) = split_option(&word);
-        let mut value = || {
-            attached
-                .clone()
-                .or_else(|| words.next())
-                .ok_or_else(|| CapturedError::MissingValue(option.clone()))
-        };
-        match option.as_str() {
-            "-X" | "--request" => {
-                method = Some(value()?.parse().map_err(|_| CapturedError::Method)?);
-            }
-            "-H" | "--header" => request.push_header(&value()?)?,
-            "-A" | "--user-agent" => request.push_header(&format!("user-agent: {}", value()?))?,
-            "--url" => request.url = value()?,
-            "-d" | "--data" | "--data-ascii" | "--data-raw" | "--data-binary"
-            | "--data-urlencode" => {
-                let data = value()?;
-                // Only `--data-raw` takes a leading `@` literally; the other options read a file.
-                if option != "--data-raw" && data.starts_with('@') {
-                    return Err(CapturedError::BodyInFile(data));
-                }
-                let data = if option == "--data-urlencode" {
-                    url_encoded(&data)
-                } else {
-                    data
-                };
-                // curl joins several `-d` with `&`.
-                if has_body {
-                    request.body.push(b'&');
-                }
-                request.body.extend_from_slice(data.as_bytes());
-                has_body = true;
-            }
-            "-G" | "--get" => as_query = true,
-            // Ignored options that take a value, which must not be read as the URL.
-            "-o" | "--output" | "-m" | "--max-time" | "--connect-timeout" | "-u" | "--user"
-            | "-b" | "--cookie" | "-c" | "--cookie-jar" | "-e" | "--referer" | "--resolve"
-            | "--cacert" | "-E" | "--cert" | "--key" | "-x" | "--proxy" | "-w" | "--write-out"
-            | "--retry" | "--retry-delay" | "-F" | "--form" | "-T" | "--upload-file" | "-K"
-            | "--config" | "--limit-rate" | "--interface" | "-D" | "--dump-header" => {
-                drop(value()?);
-            }
-            _ if option.starts_with('-') && option.len() > 1 => {}
-            // The first word that is not an option is the URL. Further ones would be URLs of further requests.
-            _ if request.url.is_empty() => request.url = word,
-            _ => {}
-        }
-    }
-    if request.url.is_empty() {
-        return Err(CapturedError::NoUrl);
-    }
-    if as_query {
-        request
-            .url
-            .push(if request.url.contains('?') { '&' } else { '?' });
-        request
-            .url
-            .push_str(&String::from_utf8_lossy(&std::mem::take(&mut request.body)));
-        has_body = false;
-    }
-    // curl's default for `-d`.
-    if has_body && !request.headers.contains_key("content-type") {
-        request.push_header("content-type: application/x-www-form-urlencoded")?;
-    }
-    request.method = method.unwrap_or(if has_body { Method::POST } else { Method::GET });
-    Ok(request)
-}
-
-/// Splits `--name=value` and `-Xvalue` into option and value.
-fn split_option(word: &str) -> (String, Option<String>) {
-    if let Some(long) = word.strip_prefix("--") {
-        return match long.split_once('=') {
-            Some((name, value)) => (format!("--{name}"), Some(value.to_owned())),
-            None => (word.to_owned(), None),
-        };
-    }
-    if let Some(letter) = ["-X", "-H", "-d", "-A"]
-        .iter()
-        .find(|letter| word.len() > 2 && word.starts_with(**letter))
-    {
-        return ((*letter).to_owned(), Some(word[2..].to_owned()));
-    }
-    (word.to_owned(), None)
-}
-
-/// Encodes a value of `--data-urlencode`. In `name=content` curl encodes only the content.
-fn url_encoded(data: &str) -> String {
-    let (name, content) = data
-        .split_once('=')
-        .map_or((None, data), |(name, content)| (Some(name), content));
-    // With an empty name, `encode` returns `=` and the encoded content.
-    let encoded = crate::FormParams::from_iter([("", content)]).encode();
-    match name {
-        Some(name) if !name.is_empty() => format!("{name}{encoded}"),
-        _ => encoded.trim_start_matches('=').to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -458,25 +334,6 @@ mod tests {
             headers,
             body.to_owned(),
         )
-    }
-
-    #[test]
-    fn curl_command_parses_like_shell_and_curl() {
-        let copied = "curl 'https://h.test/webhook?x=%20' \\\n  -H 'X-Twilio-Signature: abc=' \\\n  --data-raw $'Body=it\\'s\\u0021&From=a' --compressed";
-        assert_eq!(
-            parsed(copied),
-            expected("POST", "/webhook?x=%20", 3, "Body=it's!&From=a")
-        );
-        assert_eq!(
-            parsed(
-                "curl -XPUT --url=https://h.test -d a=1 -d \"b=\\\"2\\\"\" --data-urlencode 'c=x y&' -s"
-            ),
-            expected("PUT", "/", 2, "a=1&b=\"2\"&c=x+y%26")
-        );
-        assert_eq!(
-            parsed("curl -G https://h.test/w -d a=1"),
-            expected("GET", "/w?a=1", 1, "")
-        );
     }
 
     // Editors add a line feed when they save a captured request.

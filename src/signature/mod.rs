@@ -24,6 +24,7 @@
 //! PHP.
 
 mod captured;
+mod curl;
 mod diagnose;
 mod explain;
 #[cfg(feature = "axum")]

@@ -6,7 +6,7 @@ use super::{NewInbound, StoreError, StoreErrorKind};
 use crate::signature::AuthTokenKind;
 
 /// Builds a message of an account and a user that do not exist at Twilio. `number` is part of its SID and address.
-pub(super) fn arrival(number: i64) -> Result<NewInbound, StoreError> {
+pub(super) fn new_inbound(number: i64) -> Result<NewInbound, StoreError> {
     let internal = |_| StoreError::new(StoreErrorKind::Internal);
     Ok(NewInbound {
         account: format!("AC{:032x}", 0).parse().map_err(internal)?,

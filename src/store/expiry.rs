@@ -8,6 +8,23 @@
 //!   `expire_later` with its time, and is deleted by that time later. The same applies to a row from the future that
 //!   has no next row.
 
+/// Tables with messages and consents, each before the tables that it refers to.
+pub(super) const CONTENT_TABLES: [&str; 13] = [
+    "media_link",
+    "media_file",
+    "idempotency_key",
+    "send_rate",
+    "dialogue",
+    "handoff",
+    "unmatched_status",
+    "outbound",
+    "inbound",
+    "consent",
+    "consent_ledger",
+    "conversation_address",
+    "conversation",
+];
+
 /// Rows that one step reads, of each kind.
 // Few, because accepting a message waits while a step runs. The deleted rows also lie in many pages, which the next
 // checkpoint has to write.
@@ -50,7 +67,8 @@ pub(super) struct Batch {
     pub(super) later: Vec<i64>,
 }
 
-/// Selects those older than `before` from at most [`ROWS_PER_STEP`] rows after a mark, which are in the order of their IDs.
+/// Selects those older than `before` from at most [`ROWS_PER_STEP`] rows after a mark, which are in the order of their
+/// IDs.
 pub(super) fn batch(rows: &[Row], before: i64, now: i64) -> Batch {
     let mut batch = Batch::default();
     // Rows from the future after the last row that the batch includes.

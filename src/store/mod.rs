@@ -25,19 +25,29 @@
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod check;
 mod conversations;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod decisions;
 mod error;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod expiry;
 mod handoff;
 mod journal;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod link_rows;
 mod media;
 mod new_inbound;
 mod operator;
 mod outbox;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-mod rows;
+mod owner;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod packing;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod states;
 mod submission;
 mod url;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod versions;
 
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -63,6 +73,8 @@ pub use media::{
     CHUNK_BYTES, FileHash, LINK_SECRET_BYTES, LINK_TAG_BYTES, LinkSigningKey, LinkSource,
     LinkTarget, LinkTokenHash, MediaLinks, NewLink, ResolvedLink, TwilioMedia,
 };
+#[cfg(feature = "rules")]
+pub(crate) use new_inbound::ConsentEffect;
 pub use new_inbound::{ConsentKeyword, NewInbound};
 pub use operator::{
     BacklogStats, ExpiryReport, MessageFilter, MessageRow, Operator, OutboundDetails, OutboundRow,

@@ -7,8 +7,10 @@ use jiff::Timestamp;
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::AuthTokenKind;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "rules"))]
+use crate::store::ConsentAction;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-use crate::store::{ConsentAction, ConsentRecord};
+use crate::store::ConsentRecord;
 use crate::store::{ConsentScope, ConsentSource};
 
 /// Inbound message as a webhook delivers it. The journal stores it once, however often Twilio delivers it.
@@ -55,8 +57,8 @@ pub enum ConsentKeyword {
         /// TwiML confirmation. Only the first opt-out gets it.
         confirmation: String,
     },
-    /// The user opts in again. If `source` is [`ConsentSource::Keyword`], the message of a user who has not opted out is
-    /// an ordinary message.
+    /// The user opts in again. If `source` is [`ConsentSource::Keyword`], the message of a user who has not opted out
+    /// is an ordinary message.
     Start {
         /// Source of the keyword.
         source: ConsentSource,
@@ -68,19 +70,54 @@ pub enum ConsentKeyword {
 }
 
 /// Effect of a new message, given its keyword and its author's opt-out state.
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "rules"))]
 #[derive(Debug)]
-pub(super) enum ConsentEffect {
+pub(crate) enum ConsentEffect {
     /// The handler gets the message.
     Ordinary,
     /// The author has opted out and gets no reply.
     OptedOut,
-    /// The response is `answer`, and `change` is recorded. `opted_out` is the author's state afterwards.
+    /// The response is `confirmation`, and `change` is recorded. `opted_out` is the author's state afterwards.
     Keyword {
         change: Option<ConsentAction>,
         opted_out: bool,
         confirmation: String,
     },
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "rules"))]
+impl ConsentEffect {
+    /// Returns the effect of a message with this keyword, given its author's opt-out state. A user who has already opted
+    /// out receives no reply, not even a second confirmation.
+    // The databases and the examples of a rules file share it, so that an example cannot differ from the server.
+    pub(crate) fn of(keyword: Option<&ConsentKeyword>, opted_out: bool) -> Self {
+        match keyword {
+            // Without a confirmation of ours, since Twilio has sent one.
+            Some(ConsentKeyword::Help) => Self::Keyword {
+                change: None,
+                opted_out,
+                confirmation: String::new(),
+            },
+            // A second STOP falls through to `OptedOut`: no second confirmation, and no second record in the ledger.
+            Some(ConsentKeyword::Stop { confirmation, .. }) if !opted_out => Self::Keyword {
+                change: Some(ConsentAction::OptOut),
+                opted_out: true,
+                confirmation: confirmation.clone(),
+            },
+            // "Start" is also an ordinary word, so a keyword counts only if it takes back an opt-out. Twilio's
+            // `OptOutType` always counts, because Twilio itself has handled the message as a keyword.
+            Some(ConsentKeyword::Start {
+                source,
+                confirmation,
+            }) if opted_out || *source != ConsentSource::Keyword => Self::Keyword {
+                change: opted_out.then_some(ConsentAction::Resume),
+                opted_out: false,
+                confirmation: confirmation.clone(),
+            },
+            _ if opted_out => Self::OptedOut,
+            _ => Self::Ordinary,
+        }
+    }
 }
 
 impl NewInbound {
@@ -94,39 +131,10 @@ impl NewInbound {
             .collect()
     }
 
-    /// Applies the consent keyword, given the author's opt-out state. A user who has already opted out receives no
-    /// reply, not even a second confirmation.
+    /// Applies the consent keyword, given the author's opt-out state.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(super) fn apply_keyword(&self, opted_out: bool) -> ConsentEffect {
-        match &self.consent {
-            // Without an answer of ours, since Twilio has sent one.
-            Some(ConsentKeyword::Help) => ConsentEffect::Keyword {
-                change: None,
-                opted_out,
-                confirmation: String::new(),
-            },
-            // A second STOP falls through to `OptedOut`: no second confirmation, and no second record in the ledger.
-            Some(ConsentKeyword::Stop {
-                confirmation: answer,
-                ..
-            }) if !opted_out => ConsentEffect::Keyword {
-                change: Some(ConsentAction::OptOut),
-                opted_out: true,
-                confirmation: answer.clone(),
-            },
-            // "Start" is also an ordinary word, so a keyword counts only if it takes back an opt-out. Twilio's
-            // `OptOutType` always counts, because Twilio itself has handled the message as a keyword.
-            Some(ConsentKeyword::Start {
-                source: how,
-                confirmation: answer,
-            }) if opted_out || *how != ConsentSource::Keyword => ConsentEffect::Keyword {
-                change: opted_out.then_some(ConsentAction::Resume),
-                opted_out: false,
-                confirmation: answer.clone(),
-            },
-            _ if opted_out => ConsentEffect::OptedOut,
-            _ => ConsentEffect::Ordinary,
-        }
+        ConsentEffect::of(self.consent.as_ref(), opted_out)
     }
 
     /// Returns the ledger records of a change, under all addresses of the author.
@@ -139,11 +147,10 @@ impl NewInbound {
         user: &[Address],
         action: ConsentAction,
     ) -> Vec<ConsentRecord> {
-        let how = match &self.consent {
-            Some(
-                ConsentKeyword::Stop { source: how, .. }
-                | ConsentKeyword::Start { source: how, .. },
-            ) => *how,
+        let source = match &self.consent {
+            Some(ConsentKeyword::Stop { source, .. } | ConsentKeyword::Start { source, .. }) => {
+                *source
+            }
             Some(ConsentKeyword::Help) | None => return Vec::new(),
         };
         let mut scopes = self.scopes();
@@ -155,7 +162,7 @@ impl NewInbound {
             scope: scope.clone(),
             user: user.clone(),
             action,
-            source: how,
+            source,
             evidence: Some(self.sid),
             note: None,
             at: self.received_at,

@@ -9,7 +9,7 @@ use super::{NewInbound, OutboundMessage, OutboundState, StoreFuture};
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-use crate::store::rows::{self, inbound};
+use crate::store::states::{self, inbound};
 
 /// Filter of listed messages. See [`Operator`] for an example.
 #[derive(Debug, Clone, Default)]
@@ -183,8 +183,8 @@ impl BacklogStats {
     pub(super) fn add_dead(&mut self, reason: Option<&str>, number: i64) {
         match reason {
             // An operator has deleted these, so they need no attention.
-            Some(rows::PURGED) => {}
-            Some(rows::EXPIRED) => self.expired_unanswered += number.unsigned_abs(),
+            Some(states::PURGED) => {}
+            Some(states::EXPIRED) => self.expired_unanswered += number.unsigned_abs(),
             _ => self.dead += number.unsigned_abs(),
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-use super::rows::reply;
+use super::states::outbound;
 use super::{
     IdempotencyKey, OpenWindow, OutboundRow, SendEligibility, StoreFuture, Submission,
     SubmitOutcome,
@@ -327,8 +327,8 @@ impl OutboxStats {
     pub(super) fn add(&mut self, state: i64, number: i64, oldest: Timestamp) {
         let number = number.unsigned_abs();
         match state {
-            reply::UNKNOWN => self.unknown += number,
-            reply::HELD => self.held += number,
+            outbound::UNKNOWN => self.unknown += number,
+            outbound::HELD => self.held += number,
             // The queries read open states only, so this is PENDING or SENDING.
             _ => self.pending += number,
         }

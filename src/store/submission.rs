@@ -138,12 +138,12 @@ impl SendEligibility {
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 impl Submission {
-    pub(super) fn rejection(&self, standing: SendEligibility) -> Option<Ineligible> {
-        standing.ineligible(self.message.template, self.consent_required)
+    pub(super) fn rejection(&self, eligibility: SendEligibility) -> Option<Ineligible> {
+        eligibility.ineligible(self.message.template, self.consent_required)
     }
 
     /// Returns `min_interval` in microseconds.
-    pub(super) fn pace_micros(&self) -> i64 {
+    pub(super) fn min_interval_micros(&self) -> i64 {
         // A quarter of the range, so that the statements can add the interval to a time without an overflow.
         i64::try_from(self.min_interval.as_micros()).unwrap_or(i64::MAX / 4)
     }
@@ -172,15 +172,15 @@ mod tests {
             (false, true, false, true, true, None),
             (false, false, false, true, false, None),
         ] {
-            let standing = SendEligibility {
+            let eligibility = SendEligibility {
                 opted_out,
                 opted_in,
                 window_open,
             };
             assert_eq!(
-                standing.ineligible(template, required),
+                eligibility.ineligible(template, required),
                 rejection,
-                "{standing:?}"
+                "{eligibility:?}"
             );
         }
     }

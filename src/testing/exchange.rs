@@ -54,7 +54,8 @@ pub struct ReceivedMessage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SendResult {
-    /// Twilio's final message status, or `rejected` if the message was not accepted.
+    /// Twilio's final message status, or `rejected` if the message was not accepted. `held` and `unknown` are states of
+    /// the outbox; see [`TestBot::send_result`](super::TestBot::send_result).
     pub status: String,
     /// Twilio's error code, if it failed.
     pub error_code: Option<u64>,

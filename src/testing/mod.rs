@@ -41,14 +41,15 @@ mod user;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 pub use self::exchange::{DeliveryExchange, ReceivedMessage, SendResult};
 pub use self::user::User;
+use crate::address::Address;
 use crate::app::{AppBuilder, DevServer, DevServerOptions};
 use crate::clock::{Clock, ManualClock, SystemClock};
 use crate::config::Sources;
@@ -56,7 +57,7 @@ use crate::emulator::EmulatorClient;
 use crate::emulator::recording::{self, Recorded};
 use crate::outbound::{OutboundClient, SendReceipt};
 use crate::secret::Secret;
-use crate::sid::AccountSid;
+use crate::sid::{AccountSid, MessageSid};
 use crate::store::{OpenWindow, OutboundState};
 use crate::twilio::{ApiUrl, Client, Credentials, NewMessage};
 
@@ -64,8 +65,11 @@ use crate::twilio::{ApiUrl, Client, Credentials, NewMessage};
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Interval of checks while waiting.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Real time after which a message of unknown result counts as waiting for the clock.
+// The outbox worker polls every second, and a look-up on this machine takes a fraction of that.
+const LOOKUP_TIME: Duration = Duration::from_secs(2);
 /// Message statuses after which a test does not wait longer.
-const FINAL_STATUSES: [&str; 4] = ["delivered", "read", "failed", "undelivered"];
+const FINAL_STATUSES: [&str; 5] = ["delivered", "read", "failed", "undelivered", "canceled"];
 /// Start of the clock: Monday 2026-01-05, 09:00 UTC. Fixed, so that no test depends on the day it runs.
 const CLOCK_START: i64 = 1_767_603_600;
 
@@ -78,13 +82,15 @@ pub struct TestBot {
     emulator_client: EmulatorClient,
     account: (AccountSid, Secret),
     clock: Arc<ManualClock>,
+    /// All active faults: `PUT faults` replaces them as a whole.
+    // Locked until the emulator has responded. Otherwise two concurrent changes could arrive in reverse order, and the
+    // older one would undo the newer one.
+    faults: tokio::sync::Mutex<Value>,
     state: Mutex<BotState>,
 }
 
 #[derive(Default)]
 struct BotState {
-    /// All active faults: `PUT faults` replaces them as a whole.
-    faults: Value,
     /// Injected latency of the handler.
     handler_latency: Duration,
     /// Reply deadline of the app.
@@ -93,8 +99,8 @@ struct BotState {
     debounce: Duration,
     /// Exchange of the last message, for [`TestBot::redeliver`].
     last: Option<DeliveryExchange>,
-    /// Number of handler calls by `MessageSid`.
-    runs: HashMap<String, u64>,
+    /// The messages that were sent in one burst, by the `MessageSid` of the first.
+    bursts: HashMap<String, Vec<MessageSid>>,
 }
 
 impl TestBot {
@@ -142,8 +148,8 @@ impl TestBot {
             emulator_client: client,
             account,
             clock,
+            faults: tokio::sync::Mutex::new(json!({})),
             state: Mutex::new(BotState {
-                faults: json!({}),
                 deadline: millis("deadline_ms"),
                 debounce: millis("pause_ms"),
                 ..BotState::default()
@@ -169,7 +175,9 @@ impl TestBot {
     /// Makes the handler take `time` longer. The test does not wait: it advances the clock while the handler runs.
     pub async fn set_handler_latency(&self, time: Duration) {
         let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        self.set_fault("handler_ms", json!(ms)).await;
+        let mut faults = self.faults.lock().await;
+        self.put_fault(&mut faults, "handler_ms", json!(ms)).await;
+        // Before the lock is released: of two concurrent calls, the same one must decide here and in the emulator.
         self.state().handler_latency = time;
     }
 
@@ -188,20 +196,17 @@ impl TestBot {
 
     /// Sets a fault of the emulator by its name in the control API, such as `duplicate`. `Value::Null` clears it.
     pub async fn set_fault(&self, name: &str, value: Value) {
-        // Release the lock before the request: a std mutex must not be held across an await.
-        let faults = {
-            let mut state = self.state();
-            if value.is_null() {
-                state
-                    .faults
-                    .as_object_mut()
-                    .map(|faults| faults.remove(name));
-            } else {
-                state.faults[name] = value;
-            }
-            state.faults.clone()
-        };
-        expect_ok(self.emulator_client.put(&["faults"], &faults)).await;
+        let mut faults = self.faults.lock().await;
+        self.put_fault(&mut faults, name, value).await;
+    }
+
+    async fn put_fault(&self, faults: &mut Value, name: &str, value: Value) {
+        if value.is_null() {
+            faults.as_object_mut().map(|faults| faults.remove(name));
+        } else {
+            faults[name] = value;
+        }
+        expect_ok(self.emulator_client.put(&["faults"], faults)).await;
     }
 
     /// Advances the clock of app and emulator.
@@ -329,12 +334,23 @@ impl TestBot {
     }
 
     /// Waits for the final status of a message that [`TestBot::outbound`] accepted.
+    ///
+    /// The status is `held` if the message waits for an operator. It is `unknown` if the result of the REST call is not
+    /// known and the message waits for the clock: after [`TestBot::advance`], the app searches Twilio's list for it.
     pub async fn send_result(&self, receipt: &SendReceipt) -> SendResult {
         let client = self.outbound().await;
+        let unknown_since = OnceLock::new();
         self.wait_until("the message has a final status", || async {
             let current = expect_ok(client.receipt(receipt.id)).await?;
             let status = match current.state? {
                 OutboundState::Failed | OutboundState::Suppressed => "rejected".to_owned(),
+                OutboundState::Held => OutboundState::Held.as_str().to_owned(),
+                // Not immediately: after `advance`, a look-up may be due that ends this state.
+                OutboundState::Unknown => {
+                    let since = unknown_since.get_or_init(Instant::now);
+                    let is_waiting = since.elapsed() >= LOOKUP_TIME;
+                    is_waiting.then(|| OutboundState::Unknown.as_str().to_owned())?
+                }
                 _ => current
                     .status
                     .filter(|status| FINAL_STATUSES.contains(&&**status))?,
@@ -369,7 +385,9 @@ impl TestBot {
     /// messages that the phone received because of all.
     async fn exchange_all(&self, user: &str, path: &[&str], bodies: &[Value]) -> DeliveryExchange {
         let known_sids = self.sids_sent_to(user).await;
-        let calls_before = self.handler_calls().await;
+        // By user: another user's call must not advance the clock before this handler has started to wait for it.
+        let author = Address::parse(user);
+        let calls_before = self.handler_calls_from(&author).await;
         let (handler_latency, deadline, debounce) = {
             let state = self.state();
             (state.handler_latency, state.deadline, state.debounce)
@@ -393,8 +411,7 @@ impl TestBot {
                 }
                 deliver(body).await
             });
-            let mut all = futures_util::future::join_all(each).await;
-            all.swap_remove(0)
+            futures_util::future::join_all(each).await
         };
         // Advances the clock while the delivery waits for it.
         let clock_advance = async {
@@ -411,7 +428,7 @@ impl TestBot {
             }
             // The injected latency starts with the call: advancing before it would not shorten it.
             self.wait_until("the handler was called", || async {
-                (self.handler_calls().await > calls_before).then_some(())
+                (self.handler_calls_from(&author).await > calls_before).then_some(())
             })
             .await;
             // No further than the deadline: Twilio must get its response before a late handler returns.
@@ -430,15 +447,21 @@ impl TestBot {
             (self.pending(user).await == 0).then_some(())
         })
         .await;
-        let runs = self.handler_calls().await - calls_before;
-        let sid = delivered["message_sid"].as_str().unwrap_or_default();
-        // Add up over redeliveries of the same message, for `assert_handler_runs`.
-        let runs = {
+        let delivered_sids = delivered.iter().filter_map(|delivered| {
+            let sid = delivered["message_sid"].as_str()?;
+            sid.parse::<MessageSid>().ok()
+        });
+        let delivered_sids: Vec<_> = delivered_sids.collect();
+        let delivered = &delivered[0];
+        // By message, not by time: users may send concurrently. A redelivery counts the calls for all messages of the
+        // first delivery, because `assert_handler_runs` covers both.
+        let sids = {
+            let first = delivered["message_sid"].as_str().unwrap_or_default();
             let mut state = self.state();
-            let all = state.runs.entry(sid.to_owned()).or_default();
-            *all += runs;
-            *all
+            let burst = state.bursts.entry(first.to_owned());
+            burst.or_insert(delivered_sids).clone()
         };
+        let runs = self.dev_server.lock().await.handler_calls_for(&sids);
         // From the conversation, not from `delivered`, which has no replies sent after the webhook calls.
         let conversation = expect_ok(self.emulator_client.get(&["conversations", user])).await;
         let is_new = |message: &&Value| {
@@ -451,9 +474,13 @@ impl TestBot {
             .filter(is_new)
             .map(ReceivedMessage::new)
             .collect();
-        let exchange = DeliveryExchange::new(user, &delivered, received, runs);
+        let exchange = DeliveryExchange::new(user, delivered, received, runs);
         self.state().last = Some(exchange.clone());
         exchange
+    }
+
+    async fn handler_calls_from(&self, user: &Address) -> u64 {
+        self.dev_server.lock().await.handler_calls_from(user)
     }
 
     /// Returns the number of a user's messages that the app has accepted and not finished.

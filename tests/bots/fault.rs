@@ -1,5 +1,6 @@
 //! Bot of the fault tests. The text of a message selects the behavior and is the reply. `sign up` starts a form.
 
+use std::io::Write;
 use std::time::Duration;
 
 use replyhook::dialogue::{Form, Question};
@@ -18,7 +19,8 @@ async fn bot(cx: Context, message: InboundMessage) -> Result<Reply, &'static str
         }
         Some("hang") if cx.attempt() == 1 => std::future::pending().await,
         Some("fail") => return Err("as it was told"),
-        Some("panic") => panic!("as it was told"),
+        // With private data, which must not reach the log.
+        Some("panic") => panic!("{} wrote: {}", message.from.as_str(), message.body),
         Some("picture") => return Ok(Reply::media(Media::bytes(*b"\x89PNG", "image/png"))),
         _ => {}
     }
@@ -35,7 +37,7 @@ struct Signup {
 async fn main() {
     // With `-> Result<(), AppError>` every error would end with exit code 1.
     if let Err(error) = run().await {
-        eprintln!("{error}");
+        let _ = writeln!(std::io::stderr(), "{error}");
         std::process::exit(error.exit_code().into());
     }
 }

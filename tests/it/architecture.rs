@@ -270,6 +270,34 @@ fn source_files_follow_print_size_and_name_rules() {
     }
 }
 
+/// The time of a comparison must not reveal how many bytes of a forged signature are right.
+#[test]
+fn signatures_are_compared_in_constant_time() {
+    let source = |name: &str| read(&format!("src/signature/{name}.rs"));
+    let comparing = source("token") + &source("verifier");
+    assert_eq!(
+        comparing.matches(".verify_slice(").count(),
+        1,
+        "Mac::verify_slice must be the only comparison of a signature"
+    );
+    let comparisons = [
+        "signature ==",
+        "== signature",
+        "signature.eq(",
+        "finalize().into_bytes() ==",
+        "signature !=",
+        "!= signature",
+    ];
+    for name in ["verifier", "diagnose", "layer", "readings"] {
+        for comparison in comparisons {
+            assert!(
+                !source(name).contains(comparison),
+                "{name} compares a signature with {comparison}"
+            );
+        }
+    }
+}
+
 /// A name stands for one type in the whole package, so that a reader who has seen it once knows it.
 #[test]
 fn type_name_is_defined_once() {
@@ -411,44 +439,74 @@ fn listed_threat_has_numbered_test() {
     }
 }
 
+/// Subcommands of cargo that resolve dependencies. `install` is not among them: it appears in hints for people only.
+const RESOLVING: [&str; 10] = [
+    "bench", "build", "check", "clippy", "doc", "package", "publish", "run", "test", "tree",
+];
+
+/// Returns whether a line of a script lets cargo choose versions that are not in Cargo.lock.
+fn resolves_unlocked(line: &str) -> bool {
+    if line.trim_start().starts_with('#') {
+        return false;
+    }
+    // A line may have several commands. Each command's options extend to the next one.
+    line.split("cargo ").skip(1).any(|command| {
+        let mut words = command.split_whitespace();
+        let subcommand = words.find(|word| !word.starts_with(['-', '+']));
+        let resolves = subcommand.is_some_and(|word| RESOLVING.contains(&word));
+        resolves && !command.split_whitespace().any(|word| word == "--locked")
+    })
+}
+
+// Every build uses the locked versions, which come from crates.io with a checksum, and no banned crate is among them.
 #[test]
 fn threat_74_dependency_is_locked_and_from_registry() {
-    let lock = read("Cargo.lock");
-    let lock: toml::Table = lock.parse().unwrap();
-    for package in lock["package"].as_array().unwrap() {
-        let name = package["name"].as_str().unwrap();
-        if name == env!("CARGO_PKG_NAME") {
-            continue;
-        }
-        let source = package
-            .get("source")
-            .and_then(toml::Value::as_str)
-            .unwrap_or("a path");
-        assert!(
-            source.starts_with("registry+"),
-            "{name} comes from {source}"
-        );
-        assert!(package.get("checksum").is_some(), "{name} has no checksum");
+    let deny: toml::Table = read("deny.toml").parse().unwrap();
+    for (table, rule) in [
+        ("sources", "unknown-registry"),
+        ("sources", "unknown-git"),
+        ("bans", "wildcards"),
+        ("advisories", "yanked"),
+    ] {
+        assert_eq!(deny[table][rule].as_str(), Some("deny"), "{table}.{rule}");
     }
-    for file in [".ci/run", "scripts/test", "Dockerfile"] {
-        for line in read(file).lines().filter(|line| {
-            line.contains("cargo build")
-                || line.contains("cargo test")
-                || line.contains("cargo clippy")
-        }) {
+    let banned = deny["bans"]["deny"].as_array().unwrap().iter();
+    let banned: Vec<_> = banned.map(|ban| ban["crate"].as_str().unwrap()).collect();
+    assert!(banned.contains(&"openssl-sys"), "{banned:?}");
+    for file in ["Cargo.lock", "fuzz/Cargo.lock"] {
+        let lock: toml::Table = read(file).parse().unwrap();
+        let packages = lock["package"].as_array().unwrap();
+        assert!(packages.len() > 50, "{file} has too few packages");
+        for package in packages {
+            let name = package["name"].as_str().unwrap();
+            if ["replyhook", "replyhook-fuzz"].contains(&name) {
+                continue;
+            }
+            let text = |key: &str| package.get(key).and_then(toml::Value::as_str);
+            assert_eq!(
+                text("source"),
+                Some("registry+https://github.com/rust-lang/crates.io-index"),
+                "{file}: {name}"
+            );
+            assert_eq!(text("checksum").map(str::len), Some(64), "{file}: {name}");
+            assert!(!banned.contains(&name), "{file}: {name} is banned");
+        }
+    }
+    for unlocked in ["cargo test", " && cargo +nightly -q build --release"] {
+        assert!(resolves_unlocked(unlocked), "the check accepts {unlocked}");
+    }
+    let mut scripts = vec![".ci/run".to_owned(), "Dockerfile".to_owned()];
+    for entry in std::fs::read_dir(root().join("scripts")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        scripts.push(format!("scripts/{name}"));
+    }
+    for file in scripts {
+        for line in read(&file).lines() {
             assert!(
-                line.trim_start().starts_with('#') || line.contains("--locked"),
+                !resolves_unlocked(line),
                 "{file} does not build what is locked: {line}"
             );
         }
-    }
-    let deny = read("deny.toml");
-    for rule in [
-        "unknown-registry = \"deny\"",
-        "unknown-git = \"deny\"",
-        "wildcards = \"deny\"",
-    ] {
-        assert!(deny.contains(rule), "deny.toml lacks {rule}");
     }
 }
 

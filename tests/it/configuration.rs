@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use replyhook::config::{DEFAULT_TOML, Loaded, Problems, Settings, Sources};
+use replyhook::config::{DEFAULT_TOML, Loaded, Problems, ReconcileSettings, Settings, Sources};
 
 use crate::support::{ACCOUNT, ORIGIN, OTHER_TOKEN, TOKEN, read, root};
 
@@ -503,6 +503,76 @@ fn account_sid_in_environment_matches_ignoring_case() {
     assert_eq!(settings.twilio.accounts.len(), 1);
     assert_eq!(settings.twilio.accounts[0].sid.as_str(), ACCOUNT);
     assert_eq!(settings.twilio.accounts[0].auth_token.expose(), OTHER_TOKEN);
+}
+
+/// SID whose letters show a difference in case, unlike those of [`ACCOUNT`].
+const UPPER_ACCOUNT: &str = "ACABCDEF00000000000000000000000001";
+
+// The two fields differ as well, so that the account must be recognized by its SID alone.
+#[test]
+fn account_token_in_environment_replaces_file_ignoring_case() {
+    let lower = format!(
+        "REPLYHOOK__TWILIO__ACCOUNTS__{}__AUTH_TOKEN",
+        UPPER_ACCOUNT.to_lowercase()
+    );
+    let file = format!("[twilio.accounts.{UPPER_ACCOUNT}]\nauth_token_file = \"/nowhere/token\"");
+    let settings = load(
+        &[&REQUIRED_ENV[..], &[(&lower, OTHER_TOKEN)]].concat(),
+        &file,
+    )
+    .unwrap()
+    .settings;
+    assert_eq!(settings.twilio.accounts.len(), 1);
+    assert_eq!(settings.twilio.accounts[0].auth_token.expose(), OTHER_TOKEN);
+}
+
+// The other problem must not hide that of the account. `replyhook reconcile` reads the accounts by itself.
+#[test]
+fn account_without_token_is_reported_with_other_problems() {
+    let text = format!(
+        "[twilio]\naccount_sid = \"{ACCOUNT}\"\n[twilio.accounts.{UPPER_ACCOUNT}]\nauth_token_file = \"\""
+    );
+    let expected = (
+        format!("twilio.accounts.{UPPER_ACCOUNT}.auth_token_file"),
+        "is empty: set it or leave the account out".to_owned(),
+    );
+    let found = problems(&[("PUBLIC_URL", ORIGIN)], &text);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(found[0].0, "twilio.auth_token");
+    assert_eq!(found[1], expected);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &text).unwrap();
+    let sources = Sources::default()
+        .with_file(file.path())
+        .with_env([("TWILIO_AUTH_TOKEN", TOKEN)]);
+    let found = ReconcileSettings::load(&sources).unwrap_err();
+    let found: Vec<_> = found
+        .iter()
+        .map(|problem| (problem.key.clone(), problem.text.clone()))
+        .collect();
+    assert_eq!(found, [expected]);
+}
+
+// `DATABASE_URL` sorts before `REPLYHOOK__STORE__URL_FILE`, and `DATABASE_URL_FILE` before `REPLYHOOK__STORE__URL`.
+#[test]
+fn short_variable_overrides_prefixed_counterpart() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "sqlite:short.db\n").unwrap();
+    let path = file.path().to_str().unwrap();
+    for [short, prefixed] in [
+        [
+            ("DATABASE_URL", "sqlite:short.db"),
+            ("REPLYHOOK__STORE__URL_FILE", "/nowhere/url"),
+        ],
+        [
+            ("DATABASE_URL_FILE", path),
+            ("REPLYHOOK__STORE__URL", "sqlite:prefixed.db"),
+        ],
+    ] {
+        let loaded = load(&[&REQUIRED_ENV[..], &[short, prefixed]].concat(), "").unwrap();
+        let url = loaded.settings.store.url.to_string();
+        assert!(url.contains("short.db"), "{short:?}: {url}");
+    }
 }
 
 #[test]

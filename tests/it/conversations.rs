@@ -189,7 +189,7 @@ async fn send_in_sequence(
         tasks.push(tokio::spawn(async move {
             client.says(number as u64, &number.to_string()).await
         }));
-        while app.message_count().await <= number {}
+        app.wait_for_messages(number + 1).await;
     }
     tasks
 }
@@ -360,7 +360,7 @@ async fn threat_44_opt_out_during_handler_suppresses_reply() {
     }));
     let client = app.clone();
     let request = tokio::spawn(async move { client.says(1, "hi").await });
-    while app.message_count().await < 1 {}
+    app.wait_for_messages(1).await;
     app.says(2, "STOP").await;
     go.add_permits(1);
     assert_eq!(request.await.unwrap(), EMPTY);

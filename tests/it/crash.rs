@@ -10,7 +10,7 @@ use rustix::process::Signal;
 #[cfg(feature = "postgres")]
 use crate::support::report_skipped;
 use crate::support::world::{Supervisor, USER, World, assert_crashed};
-use crate::support::{Fault, ORIGIN, Policy, SentVia, Server, Webhook, wire};
+use crate::support::{Fault, ORIGIN, Policy, SentVia, Server, Wait, Webhook, wire};
 
 const POLICIES: [Policy; 4] = [
     Policy::NEITHER,
@@ -194,7 +194,9 @@ fn debounced_burst_after_crash_gets_one_reply() {
             let mut stream = wire::connect(supervisor.address());
             stream.write_all(&message.raw(ORIGIN)).unwrap();
             streams.push(stream);
+            let wait = Wait::until(format!("{} messages are stored", streams.len()));
             while world.journal().entries().len() < streams.len() {
+                wait.check();
                 std::thread::yield_now();
             }
         }
@@ -320,7 +322,9 @@ fn stop_stored_before_crash_suppresses_late_reply() {
             let entries = world.journal().entries();
             entries.values().any(|entry| entry.replies == ["pending"])
         };
+        let wait = Wait::until("a reply waits to be sent");
         while !waits() {
+            wait.check();
             std::thread::yield_now();
         }
         let stop = supervisor.deliver(&Webhook::message(2, "STOP"), policy);
@@ -369,7 +373,9 @@ fn redelivered_older_message_after_crash_does_not_deadlock() {
     let mut stream = wire::connect(server.public);
     stream.write_all(&older.raw(ORIGIN)).unwrap();
     let sid = older.form.get("MessageSid").unwrap();
+    let wait = Wait::until("the failed message is claimed again");
     while world.journal().entries()[sid].state == "failed" {
+        wait.check();
         std::thread::yield_now();
     }
     server.signal(Signal::KILL);

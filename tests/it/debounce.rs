@@ -50,7 +50,7 @@ impl Bot {
         let app = self.app.clone();
         let request = tokio::spawn(async move { app.send(webhook).await });
         self.sent += 1;
-        while self.app.message_count().await < self.sent {}
+        self.app.wait_for_messages(self.sent).await;
         request
     }
 

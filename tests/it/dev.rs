@@ -6,7 +6,7 @@ use replyhook::emulator::{EmulatorClient, SignedRequest};
 use replyhook::{FormParams, Secret};
 use serde_json::json;
 
-use crate::support::{ACCOUNT, Dev, TOKEN, replyhook};
+use crate::support::{ACCOUNT, ANA, Dev, ScriptedServer, TOKEN, replyhook};
 
 /// Starts a dev server that reads its settings from a file.
 fn start_with_settings(file: &Path) -> Dev {
@@ -150,6 +150,67 @@ async fn chat_connects_to_running_emulator() {
         err.contains("no emulator responds at http://127.0.0.1:9"),
         "{err}"
     );
+}
+
+/// Starts a scripted emulator for a user that writes "hi" after `/down`, and the response to each call of its faults.
+async fn start_scripted_emulator(faults: &[(u16, &str)]) -> ScriptedServer {
+    let emulator = ScriptedServer::start().await;
+    let state = format!("/_emulator/state/{ANA}");
+    let conversation = format!("/_emulator/conversations/{ANA}");
+    let config = r#"{"senders":["whatsapp:+14155238886"],"app_attached":true}"#;
+    for (path, body) in [
+        ("/_emulator/config", config),
+        (conversation.as_str(), "[]"),
+        (state.as_str(), r#"{"pending":0}"#),
+        (
+            "/_emulator/messages",
+            r#"{"message_sid":"SM1","attempts":[]}"#,
+        ),
+    ] {
+        emulator.queue_response(path, 200, "application/json", body);
+    }
+    for (status, body) in faults {
+        emulator.queue_response("/_emulator/faults", *status, "application/json", body);
+    }
+    emulator
+}
+
+/// Runs `/down` and a message in the terminal of this emulator.
+async fn chat_with_fault(emulator: &ScriptedServer) -> (i32, String, String) {
+    let url = emulator.url().to_owned();
+    let chat = tokio::task::spawn_blocking(move || {
+        replyhook(&["chat", "--emulator", &url], &[], "/down\nhi\n")
+    });
+    chat.await.unwrap()
+}
+
+const NO_FAULTS: (u16, &str) = (200, r#"{"drop_connection":false,"media_404":2}"#);
+const DOWN: (u16, &str) = (200, r#"{"drop_connection":true,"media_404":1}"#);
+const BUSY: (u16, &str) = (500, r#"{"error":"busy"}"#);
+
+// The faults hold for all users. A fault that counts down keeps its new value.
+#[tokio::test]
+async fn chat_restores_fault_after_failed_attempt() {
+    // GET and PUT before the message, and GET, PUT, GET and PUT after it.
+    let script = [NO_FAULTS, DOWN, DOWN, BUSY, DOWN, NO_FAULTS];
+    let emulator = start_scripted_emulator(&script).await;
+    let (code, out, err) = chat_with_fault(&emulator).await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let calls = emulator.requests_to("/_emulator/faults");
+    assert_eq!(calls.len(), script.len());
+    let body = |at: usize| serde_json::from_slice::<serde_json::Value>(&calls[at].body).unwrap();
+    assert_eq!(body(1), json!({"drop_connection": true, "media_404": 2}));
+    assert_eq!(body(5), json!({"drop_connection": false, "media_404": 1}));
+}
+
+#[tokio::test]
+async fn chat_reports_fault_that_stays() {
+    let emulator = start_scripted_emulator(&[NO_FAULTS, DOWN, BUSY]).await;
+    let (code, out, err) = chat_with_fault(&emulator).await;
+    assert_eq!(code, 1, "{out}");
+    let problem = "the faults of /late or /down stay in the emulator: busy";
+    assert!(out.contains(&format!("! {problem}")), "{out}");
+    assert!(err.contains(problem), "{err}");
 }
 
 // The tunnel URL verifies only with the real account, and the local URL only with the emulated one.

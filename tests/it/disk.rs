@@ -12,7 +12,8 @@ use rusqlite::Connection;
 use rustix::process::Signal;
 
 use crate::support::{
-    FakeTwilio, JournalFile, Policy, Server, Webhook, report_missing, report_skipped, twiml_message,
+    FakeTwilio, JournalFile, Policy, Server, Wait, Webhook, report_missing, report_skipped,
+    twiml_message,
 };
 
 const USER: &str = "whatsapp:+15550001111";
@@ -287,7 +288,9 @@ fn threat_51_unsaved_reply_on_full_disk_is_sent_later() {
         let delivery =
             scope.spawn(|| twilio.deliver(|| Some(server.public), &message, Policy::NEITHER));
         server.wait_until("replyhook_handlers_running", 1.0);
+        let wait = Wait::until("the message is stored");
         while JournalFile::read(&disk.database()).entries().is_empty() {
+            wait.check();
             std::thread::yield_now();
         }
         let mut file = std::fs::File::create(&filler).unwrap();
@@ -392,7 +395,9 @@ fn threat_53_slow_disk_replies_in_time_or_rejects() {
         });
         // A rejected message is stored after all, so its reply goes via the REST API.
         let journal = JournalFile::read(&disk.database());
+        let wait = Wait::until("8 messages are stored");
         while journal.entries().len() < 8 {
+            wait.check();
             std::thread::yield_now();
         }
         journal.wait_until_drained();
@@ -492,7 +497,9 @@ fn threat_60_power_cut_loses_no_acknowledged_message() {
             });
         }
         for cut in 1..=5 {
+            let wait = Wait::until(format!("{} messages are acknowledged", cut * 60));
             while kept.lock().unwrap().len() < cut * 60 {
+                wait.check();
                 std::thread::yield_now();
             }
             server.signal(Signal::STOP);

@@ -73,7 +73,8 @@ async fn threat_72_two_echo_bots_stop_within_ten_turns() {
     let bots = [Bot::echo(&[]), Bot::echo(&[])];
     let mut answers = [0, 0];
     let mut text = "Thank you for your message!".to_owned();
-    for number in 0.. {
+    // Bounded, so that a loop which does not stop fails the test instead of hanging it.
+    for number in 0..40 {
         let (receiver, sender) = (number % 2, (number + 1) % 2);
         let webhook = Webhook::message(number as u64, &text)
             .with("From", SENDERS[sender])
@@ -115,7 +116,7 @@ async fn threat_72_two_dev_servers_stop_within_ten_turns() {
     // Each server's reply is the next message to the other.
     let mut text = "Thank you for your message!".to_owned();
     let mut receiver = 0;
-    loop {
+    for _ in 0..40 {
         let message = json!({"from": SENDERS[receiver], "to": WHATSAPP, "body": text});
         let answer = dev_servers[receiver]
             .1
@@ -190,6 +191,7 @@ async fn threat_72_loop_of_growing_quotes_stops_within_ten_turns() {
     while let Some(answer) = first_text(&bot.says(answers, &text).await) {
         answer.clone_into(&mut text);
         answers += 1;
+        assert!(answers < 40, "the loop does not stop");
         bot.advance(1_000);
     }
     assert_eq!(answers, 9);
@@ -207,6 +209,7 @@ async fn threat_72_loop_of_alternating_texts_stops_within_ten_turns() {
                 break;
             }
             answered += 1;
+            assert!(answered < 40, "the loop does not stop");
             bot.advance(1_000);
         }
         assert_eq!(answered, 9, "{answers}");

@@ -172,7 +172,8 @@ async fn late_handoff_sends_via_rest_and_redirects_later() {
     for (number, text) in [(1, "human"), (2, "hello?")] {
         let client = app.clone();
         let request = tokio::spawn(async move { client.says(number, text).await });
-        while app.message_count().await < usize::try_from(number).unwrap() {}
+        app.wait_for_messages(usize::try_from(number).unwrap())
+            .await;
         clock.advance(SignedDuration::from_secs(10));
         assert_eq!(request.await.unwrap(), EMPTY);
     }

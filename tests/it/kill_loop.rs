@@ -18,7 +18,8 @@ use rustix::process::Signal;
 
 use crate::support::wal;
 use crate::support::{
-    FakeTwilio, HttpResponse, JournalFile, ORIGIN, PhoneMessage, Policy, Server, Webhook, wire,
+    FakeTwilio, HttpResponse, JournalFile, ORIGIN, PhoneMessage, Policy, Server, Wait, Webhook,
+    wire,
 };
 
 const SENDERS: u64 = 12;
@@ -145,7 +146,9 @@ impl Drop for StopOnDrop<'_> {
 
 fn wait_for_increment(number: &AtomicU64) {
     let before = number.load(Ordering::SeqCst);
+    let wait = Wait::until("the number has changed");
     while number.load(Ordering::SeqCst) == before {
+        wait.check();
         std::thread::yield_now();
     }
 }
@@ -201,7 +204,7 @@ fn send_until_stopped(
 
 // Every acknowledged message is stored, and no user receives two replies.
 #[test]
-fn threat_59_random_kills_lose_and_duplicate_nothing() {
+fn threat_59_random_kill_neither_loses_nor_repeats_acknowledged_message() {
     let (cycles, seed) = (setting("KILL_CYCLES", 50), seed());
     report(&format!("kill loop: KILL_SEED={seed} KILL_CYCLES={cycles}"));
     let folder = tempfile::tempdir().unwrap();
@@ -308,7 +311,9 @@ fn kill_during_burst(
         let senders: Vec<_> = (0..SENDERS)
             .map(|_| scope.spawn(send_sequentially))
             .collect();
+        let wait = Wait::until("enough messages are acknowledged");
         while !ready(acknowledged.load(Ordering::SeqCst)) {
+            wait.check();
             std::thread::yield_now();
         }
         let until = Instant::now() + delay;
@@ -380,7 +385,7 @@ impl CheckedDatabase {
 }
 
 #[test]
-fn commit_cut_by_kill_is_atomic() {
+fn threat_59_commit_cut_by_kill_is_atomic() {
     let (kills, seed) = (setting("KILL_COMMITS", 200), seed());
     report(&format!("kills in commits: KILL_SEED={seed}"));
     let mut database = CheckedDatabase::new();
@@ -413,7 +418,7 @@ fn commit_cut_by_kill_is_atomic() {
 }
 
 #[test]
-fn checkpoint_cut_by_kill_loses_nothing() {
+fn threat_59_checkpoint_cut_by_kill_keeps_acknowledged_messages() {
     let (kills, seed) = (setting("KILL_CHECKPOINTS", 200), seed());
     report(&format!("kills in checkpoints: KILL_SEED={seed}"));
     let mut database = CheckedDatabase::new();

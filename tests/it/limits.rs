@@ -1,7 +1,9 @@
 //! Limits of the resources that an unverified client can use, in the real binary over TCP.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::support::{ORIGIN, Server, Webhook, twiml_message, wire};
 
@@ -56,13 +58,20 @@ fn threat_15_body_over_limit_is_rejected_with_413() {
     );
 }
 
+// A body that stops, and one that goes on with a byte every 200 ms: the limit applies to the whole body.
 #[test]
 fn threat_16_slow_body_times_out_with_408() {
     let server = start_with_short_timeout("REPLYHOOK__SERVER__BODY_TIMEOUT_MS");
-    let mut stream = wire::connect(server.public);
     let webhook = Webhook::message(3, "hi").raw(ORIGIN);
+    let mut stream = wire::connect(server.public);
     stream.write_all(&webhook[..webhook.len() - 10]).unwrap();
     let answer = wire::read_response(&mut stream).unwrap();
+    answer.assert_rejected(408);
+    assert!(wire::is_closed(&mut stream));
+    let (head, body) = webhook.split_at(webhook.len() - 110);
+    let mut stream = wire::connect(server.public);
+    stream.write_all(head).unwrap();
+    let answer = wire::trickle(&mut stream, &body[..100]).unwrap();
     answer.assert_rejected(408);
     assert!(wire::is_closed(&mut stream));
     assert_serving(&server);
@@ -91,6 +100,65 @@ fn threat_17_idle_connection_is_closed() {
     ] {
         assert!(wire::is_closed(stream), "{what}");
     }
+    assert_serving(&server);
+}
+
+// A byte every 200 ms prolongs nothing: the limit applies to the whole head, and empty lines before it belong to it.
+#[test]
+fn threat_17_slowly_sent_head_is_cut_off() {
+    let server = start_with_short_timeout("REPLYHOOK__SERVER__HEADER_TIMEOUT_MS");
+    let head = format!(
+        "POST /webhook HTTP/1.1\r\nHost: h\r\nX-A: {}",
+        "a".repeat(60)
+    );
+    let mut stream = wire::connect(server.public);
+    let response = wire::trickle(&mut stream, head.as_bytes());
+    assert!(response.is_none_or(|response| response.status == 408));
+    let mut kept_alive = wire::connect(server.public);
+    kept_alive
+        .write_all(&Webhook::message(4, "hi").raw(ORIGIN))
+        .unwrap();
+    wire::read_response(&mut kept_alive).unwrap().twiml();
+    let response = wire::trickle(&mut kept_alive, "\r\n".repeat(50).as_bytes());
+    assert!(response.is_none_or(|response| response.status == 408));
+    assert_serving(&server);
+}
+
+// The client reads a byte every 200 ms. A window that opens so slowly lets the server write nothing.
+#[test]
+fn threat_17_slowly_read_response_is_cut_off() {
+    let server = start_with_short_timeout("REPLYHOOK__SERVER__WRITE_TIMEOUT_MS");
+    let request = Webhook::message(5, &"x".repeat(15_000)).raw(ORIGIN);
+    let mut stream = wire::connect(server.public);
+    // A write that waits this long means that responses fill every buffer between the two.
+    stream
+        .set_write_timeout(Some(wire::TRICKLE_INTERVAL))
+        .unwrap();
+    let (mut sent, mut bytes_read) = (0, 0);
+    let error = loop {
+        match stream.write(&request[sent % request.len()..]) {
+            Ok(bytes) => {
+                sent += bytes;
+                assert!(
+                    sent < 4096 * request.len(),
+                    "the server buffers without a limit"
+                );
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                assert!(
+                    bytes_read < 100,
+                    "the server waits for a client that reads slowly"
+                );
+                if let Err(error) = stream.read_exact(&mut [0]) {
+                    break error;
+                }
+                bytes_read += 1;
+            }
+            Err(error) => break error,
+        }
+    };
+    let closed = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset];
+    assert!(closed.contains(&error.kind()), "{error}");
     assert_serving(&server);
 }
 
@@ -367,6 +435,54 @@ fn threat_63_file_descriptor_exhaustion_leaves_health_checks_working() {
         twiml_message("hi")
     );
     assert_eq!(server.metric("replyhook_accept_errors_total"), 0.0);
+}
+
+/// Reads a counter over an open connection to the private listener.
+fn read_counter(admin: &mut TcpStream, series: &str) -> f64 {
+    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    admin.write_all(request).unwrap();
+    let text = wire::read_response(admin).unwrap().body;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap().parse().unwrap()
+}
+
+// The limit is lowered while the server runs. Otherwise the server would derive its connection limit from it, and
+// would never run out of descriptors.
+#[test]
+fn threat_63_accept_without_descriptors_pauses_and_recovers() {
+    let server = start_server();
+    let mut live = wire::connect(server.public);
+    let mut exchange = |number: u64, text: &str| {
+        let webhook = Webhook::message(number, text);
+        live.write_all(&webhook.raw(ORIGIN)).unwrap();
+        let response = wire::read_response(&mut live).unwrap();
+        assert_eq!(response.twiml(), twiml_message(text));
+    };
+    exchange(2, "before");
+    let mut admin = wire::connect(server.private);
+    let errors = "replyhook_accept_errors_total";
+    assert_eq!(read_counter(&mut admin, errors), 0.0);
+    server.set_descriptor_limit(64);
+    let began = Instant::now();
+    let flood: Vec<_> = (0..100).map(|_| wire::connect(server.public)).collect();
+    server.wait_for("could not accept a connection");
+    // Open connections are served. A failed accept pauses for 50 ms, so the number of errors is limited by the time.
+    let mut failed = 0.0;
+    while failed < 5.0 {
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "{failed} errors: the server no longer accepts"
+        );
+        failed = read_counter(&mut admin, errors);
+        let most = began.elapsed().as_secs_f64() / 0.05 + 2.0;
+        assert!(failed <= most, "{failed} errors: the accept loop spins");
+    }
+    exchange(3, "without descriptors");
+    drop(flood);
+    assert_serving(&server);
+    assert_eq!(server.get("/readyz").status, 200);
 }
 
 #[test]

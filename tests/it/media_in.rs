@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::support::{
     ACCOUNT, EMPTY, RawServer, ResponseEnd, Server, TOKEN, TempStore, TestApp, Webhook, base64_of,
-    json_lines, sources, twiml_message,
+    json_lines, sources, twiml_message, wire,
 };
 
 const ME: &str = "ME00000000000000000000000000000001";
@@ -293,6 +293,42 @@ async fn threat_35_stalled_media_fetch_fails_after_30_seconds() {
         assert_eq!(answer.twiml(), EMPTY, "Twilio does not wait for it");
         assert_eq!(outcomes.recv().await.as_deref(), Some("TooSlow"));
     }
+}
+
+// The limit applies to the whole file. No pause between two bytes comes near it.
+#[tokio::test]
+async fn threat_35_trickling_media_fetch_fails_after_30_seconds() {
+    let storage = RawServer::start().await;
+    let begin = [b"HTTP/1.1 200 x\r\n\r\n".as_slice(), JPEG].concat();
+    storage.queue_bytes(&get(1), begin, ResponseEnd::Trickle);
+    let (outcome_sender, mut outcomes) = mpsc::unbounded_channel();
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let api = [("REPLYHOOK__TWILIO__API_URL", storage.url())];
+    let app = TestApp::build(&api, |app| {
+        let handler = move |cx: Context, _: InboundMessage| {
+            let outcome_sender = outcome_sender.clone();
+            async move {
+                outcome_sender.send(outcome(&cx.media(0)).await).unwrap();
+            }
+        };
+        app.clock(clock.clone()).handler(handler)
+    });
+    let answered = app.send(picture(1));
+    let passing = async {
+        storage.wait_for(1).await;
+        // At least one byte arrives in each step of five seconds. 50 seconds pass at most.
+        for _ in 0..10 {
+            clock.advance(SignedDuration::from_secs(5));
+            let step = 2 * wire::TRICKLE_INTERVAL;
+            if let Ok(outcome) = tokio::time::timeout(step, outcomes.recv()).await {
+                return outcome;
+            }
+        }
+        None
+    };
+    let (answer, outcome) = tokio::join!(answered, passing);
+    assert_eq!(answer.twiml(), EMPTY, "Twilio does not wait for it");
+    assert_eq!(outcome.as_deref(), Some("TooSlow"));
 }
 
 // Twilio may call the webhook before the file is available.

@@ -1,11 +1,13 @@
 //! Store outages: the server acknowledges no message that it has not stored, and fallback calls still get a response.
 //! After the outage no user gets a second reply.
 
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use replyhook::clock::SignedDuration;
 use replyhook::store::{MessageFilter, MessageRow};
@@ -15,7 +17,7 @@ use rustix::process::Signal;
 use tokio::sync::Semaphore;
 
 use crate::support::twilio::SentVia;
-use crate::support::{EMPTY, FakeTwilio, Server, TestApp, Webhook, twiml_message};
+use crate::support::{EMPTY, FakeTwilio, Server, TestApp, Wait, Webhook, twiml_message};
 
 const USER: &str = "whatsapp:+15550001111";
 const FALLBACK_TEXT: (&str, &str) = ("REPLYHOOK__REPLY__FALLBACK_TEXT", "Sorry");
@@ -49,6 +51,16 @@ fn handler_with_permits(
     }
 }
 
+// Zero would hide the failure. The worker opens the store, and has not run yet: this runtime has one thread.
+#[tokio::test]
+async fn message_count_of_unopened_store_panics() {
+    let app = TestApp::echo();
+    let counted = AssertUnwindSafe(app.message_count()).catch_unwind().await;
+    assert!(counted.is_err());
+    app.wait_for_messages(0).await;
+    assert_eq!(app.message_count().await, 0);
+}
+
 /// Waits until the journal has this number of messages and all are answered.
 async fn wait_until_answered(app: &TestApp, number: usize) {
     app.wait_until_ready().await;
@@ -57,12 +69,13 @@ async fn wait_until_answered(app: &TestApp, number: usize) {
         ..MessageFilter::default()
     };
     let is_answered = |row: &MessageRow| row.state == "answered";
+    let wait = Wait::until(format!("{number} messages are answered"));
     loop {
         let rows = app.store.messages(filter()).await.unwrap_or_default();
         if rows.len() == number && rows.iter().all(is_answered) {
             return;
         }
-        tokio::task::yield_now().await;
+        wait.pause().await;
     }
 }
 
@@ -244,10 +257,11 @@ async fn threat_71_message_accepted_before_flush_is_not_handled() {
     // The requests that wait for the store are accepted in one commit; each unflushed reply takes its own commit.
     let retries = (0..50).map(|number| of_user(Webhook::message(number, "hi"), number));
     let retries = send(retries.collect());
+    let wait = Wait::until("50 requests are in flight, or one has ended");
     while app.metric("replyhook_requests_in_flight").await < 50.0
         && !retries.iter().any(tokio::task::JoinHandle::is_finished)
     {
-        tokio::task::yield_now().await;
+        wait.pause().await;
     }
     drop(lock);
     for response in retries {
@@ -282,7 +296,7 @@ async fn threat_71_reply_after_fallback_text_is_superseded() {
     }));
     let client = app.clone();
     let request = tokio::spawn(async move { client.send(Webhook::message(1, "hi")).await });
-    while app.message_count().await < 1 {}
+    app.wait_for_messages(1).await;
     let lock = lock_database(&file.path);
     assert_eq!(
         app.send_without_waiting(fallback(1, "hi")).await.twiml(),
@@ -340,7 +354,7 @@ async fn reply_ready_during_store_outage_is_not_lost() {
     }));
     let client = app.clone();
     let request = tokio::spawn(async move { client.send(Webhook::message(1, "hi")).await });
-    while app.message_count().await < 1 {}
+    app.wait_for_messages(1).await;
     let lock = lock_database(&file.path);
     go.add_permits(1);
     // 503, so that Twilio retries: the reply is not saved.
@@ -372,7 +386,7 @@ async fn threat_70_fallback_during_handler_gets_same_reply() {
     }));
     let client = app.clone();
     let primary = tokio::spawn(async move { client.send(Webhook::message(1, "hi")).await });
-    while app.message_count().await < 1 {}
+    app.wait_for_messages(1).await;
     let client = app.clone();
     let second = tokio::spawn(async move { client.send(fallback(1, "hi")).await });
     app.wait_for("replyhook_requests_in_flight", 2.0).await;
@@ -499,11 +513,13 @@ async fn threat_55_slow_database_sends_each_reply_once() {
             let webhook = Webhook::message(number, "hi").with("From", &user(number));
             tokio::spawn(async move {
                 // Repeat until success, as Twilio would with a retry and the fallback URL.
+                let wait = Wait::until("the message is acknowledged");
                 loop {
                     let answer = app.send(webhook.clone()).await;
                     if answer.status == 200 {
                         return (webhook, answer);
                     }
+                    wait.check_found(&answer);
                 }
             })
         })

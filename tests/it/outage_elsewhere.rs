@@ -2,6 +2,8 @@
 //! the only reply, even if the other server has already handled the message.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use replyhook::clock::{Clock, ManualClock, SignedDuration, SystemClock};
@@ -10,11 +12,14 @@ use tokio::sync::Semaphore;
 
 use crate::support::postgres::{Proxy, ProxyState, TestDatabase};
 use crate::support::twilio::SentVia;
-use crate::support::{FakeTwilio, TestApp, Webhook, report_skipped, twiml_message};
+use crate::support::{FakeTwilio, TestApp, Wait, Webhook, report_skipped, twiml_message};
 
 const USER: &str = "whatsapp:+15550001111";
 /// Time after an outage in which a server with peers sends no reply via the REST API.
 const HOLD: SignedDuration = SignedDuration::from_secs(20);
+
+/// Time within which a message gets 503 during an outage, as documented in docs/src/how-to/scale.md.
+const OUTAGE_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Server, the proxy to its database, its clock, and the semaphore that lets its handler reply.
 struct Machine {
@@ -71,12 +76,13 @@ async fn during_outage(number: usize, test: impl AsyncFnOnce(&[Machine], &FakeTw
     }
     let one = &machines[0];
     // Until its next heartbeat the first server has not seen the others.
+    let wait = Wait::until("the first server knows of its peers");
     while number > 1 && !one.app.store.has_peers() {
-        tokio::task::yield_now().await;
+        wait.pause().await;
     }
     let client = one.app.clone();
     let request = tokio::spawn(async move { client.send(Webhook::message(1, "hi")).await });
-    while one.app.message_count().await < 1 {}
+    one.app.wait_for_messages(1).await;
     for machine in &machines {
         machine.proxy.set(ProxyState::Closed).await;
     }
@@ -84,6 +90,48 @@ async fn during_outage(number: usize, test: impl AsyncFnOnce(&[Machine], &FakeTw
     request.await.unwrap().assert_rejected(503);
     test(&machines, &twilio).await;
     drop(machines);
+    database.remove().await;
+}
+
+// The database refuses connections, or accepts them and is silent. The response comes before the timer, no handler runs,
+// and the server recovers.
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_54_outage_response_precedes_documented_timeout() {
+    let Some(database) = TestDatabase::create().await else {
+        return report_skipped("the response during an outage: there is no PostgreSQL");
+    };
+    let proxy = Proxy::to(&database).await;
+    let url = database.url_at("127.0.0.1", proxy.port);
+    let handler_runs = Arc::new(AtomicUsize::new(0));
+    let counter = handler_runs.clone();
+    let app = TestApp::build(&[("DATABASE_URL", url.expose())], |app| {
+        app.handler(move |_: Context, message: InboundMessage| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(message.body)
+        })
+    });
+    let message = |number: u64| {
+        let from = format!("whatsapp:+1555000{number:04}");
+        Webhook::message(number, "hi").with("From", &from)
+    };
+    assert_eq!(app.send(message(0)).await.twiml(), twiml_message("hi"));
+    for (outage, number) in [(ProxyState::Closed, 10), (ProxyState::Silent, 20)] {
+        let runs_before = handler_runs.load(Ordering::SeqCst);
+        proxy.set(outage).await;
+        // The first request finds the outage, and the later ones meet the open circuit breaker.
+        for number in number..number + 5 {
+            let response = app.send_without_waiting(message(number));
+            let response = tokio::time::timeout(OUTAGE_RESPONSE_TIMEOUT, response).await;
+            let rejected = response.unwrap_or_else(|_| panic!("{outage:?}: no response in time"));
+            assert_eq!(rejected.assert_rejected(503), "store unavailable\n");
+        }
+        assert_eq!(handler_runs.load(Ordering::SeqCst), runs_before);
+        proxy.set(ProxyState::Open).await;
+        app.wait_until_ready().await;
+        let recovered = app.send(message(number + 9)).await;
+        assert_eq!(recovered.twiml(), twiml_message("hi"), "{outage:?}");
+    }
+    drop(app);
     database.remove().await;
 }
 
@@ -161,7 +209,7 @@ async fn message_after_outage_is_answered_without_pause() {
         let late = one.app.clone();
         let message = Webhook::message(2, "later").with("From", "whatsapp:+15550003333");
         let request = tokio::spawn(async move { late.send(message).await });
-        while one.app.message_count().await < 2 {}
+        one.app.wait_for_messages(2).await;
         // The reply deadline passes, and less than the pause.
         one.clock.advance(SignedDuration::from_secs(11));
         assert_eq!(request.await.unwrap().twiml(), crate::support::EMPTY);

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 
 #[cfg(feature = "postgres")]
 use crate::support::postgres::TestDatabase;
-use crate::support::{TestApp, Webhook, app, twiml_message};
+use crate::support::{TestApp, Wait, Webhook, app, twiml_message};
 
 const STORE_OK: &str = "replyhook_store_up";
 /// Promised maximum time, without traffic, until a failure makes the server not ready.
@@ -338,8 +338,9 @@ async fn ended_worker_is_not_ready() {
             .unwrap();
         app::call_router(&admin, request).await
     };
+    let wait = Wait::until("the app is ready");
     while readiness().await.status != 200 {
-        tokio::task::yield_now().await;
+        wait.pause().await;
     }
     worker.abort();
     assert!(worker.await.unwrap_err().is_cancelled());

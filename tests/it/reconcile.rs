@@ -4,12 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use replyhook::{Clock, Context, InboundMessage, ManualClock, Reply, SystemClock};
+use replyhook::clock::SignedDuration;
+use replyhook::signature::AuthTokenKind;
+use replyhook::store::sqlite::SqliteStore;
+use replyhook::store::{AcceptOutcome, Access, Completion, NewInbound, NewOutbound, Store};
+use replyhook::twilio::{ApiUrl, Client, Credentials, NewMessage};
+use replyhook::{
+    AccountSid, Clock, Context, InboundMessage, ManualClock, Reply, Secret, SystemClock,
+};
 use rustix::process::Signal;
 
 use crate::support::{
     ACCOUNT, FakeTwilio, Fault, HttpResponse, Policy, SentVia, TOKEN, TempStore, Webhook,
-    json_lines, twiml_message,
+    json_lines, open_window, twiml_message,
 };
 
 const USER: &str = "whatsapp:+15550001111";
@@ -297,6 +304,69 @@ fn restored_queued_reply_is_not_closed_after_later_message() {
     assert_eq!(shown[0]["replies"][0]["state"], "pending");
 }
 
+/// Stores a message of a user who wrote 30 hours ago, so that a REST call with a template is in flight for it.
+async fn store_call_after_window_closed(store: &TempStore, account: AccountSid) {
+    let kept: Arc<dyn Store> = Arc::new(SqliteStore::file(store.path()));
+    kept.open(Access::Owner).await.unwrap();
+    let now = SystemClock.now();
+    let received_at = now - SignedDuration::from_hours(30);
+    let inbound = NewInbound {
+        account,
+        sid: sid(1).parse().unwrap(),
+        sender: BOT.into(),
+        user: vec![USER.into()],
+        service: None,
+        auth_token: AuthTokenKind::Primary,
+        params: Webhook::message(1, "one").form.encode(),
+        consent: None,
+        max_attempts: 1,
+        retry_after_crash: false,
+        final_response: String::new(),
+        received_at,
+    };
+    let AcceptOutcome::Claimed(claim) = kept.accept(Arc::new(inbound)).await.unwrap() else {
+        panic!("the message is not claimed");
+    };
+    kept.complete_inline(claim, None, Completion::default(), received_at)
+        .await
+        .unwrap();
+    let news = NewOutbound {
+        account,
+        auth_token: AuthTokenKind::Primary,
+        sender: BOT.into(),
+        user: USER.into(),
+        service: None,
+        params: [("To", USER), ("Body", "news")].into_iter().collect(),
+        template: false,
+    };
+    kept.enqueue(vec![news], now).await.unwrap();
+    assert_eq!(kept.claim(1, now).await.unwrap().len(), 1);
+    kept.close().await.unwrap();
+}
+
+// The outbox has the text that the template replaced. The template is this server's, and proves no reply to the lost
+// message before it.
+#[test]
+fn reconcile_recognizes_template_in_flight() {
+    let twilio = FakeTwilio::start();
+    let store = TempStore::with(&twilio);
+    let account: AccountSid = ACCOUNT.parse().unwrap();
+    lose_message(&twilio, &Webhook::message(2, "two"));
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        store_call_after_window_closed(&store, account).await;
+        let credentials = Credentials::auth_token(account, Secret::new(TOKEN));
+        // With the text that Twilio renders.
+        let template = NewMessage::text(USER, "We have news for you.").from(BOT);
+        Client::new(ApiUrl::parse(&twilio.url()).unwrap())
+            .messages(account, &credentials)
+            .create(&template, &open_window())
+            .await
+            .unwrap();
+    });
+    let run = store.run_for_account(&["reconcile", "--dry-run"]);
+    assert_run(run, 1, "0 known, 1 missing, 0 added\n");
+}
+
 #[test]
 fn reconcile_reads_all_pages_oldest_first() {
     let twilio = FakeTwilio::start();
@@ -404,7 +474,7 @@ fn reconcile_applies_latest_consent_keyword() {
 
 /// Answers the messages ten minutes in the past, and returns the responses.
 fn send_ten_minutes_ago(store: &TempStore, webhooks: &[Webhook]) -> Vec<HttpResponse> {
-    let earlier = SystemClock.now() - replyhook::clock::SignedDuration::from_mins(10);
+    let earlier = SystemClock.now() - SignedDuration::from_mins(10);
     store.app(
         |app| app.clock(ManualClock::new(earlier)),
         async |app| {

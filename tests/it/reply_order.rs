@@ -9,7 +9,7 @@ use replyhook::{Clock, Context, HandlerError, InboundMessage, ManualClock, Reply
 use tokio::sync::Semaphore;
 
 use crate::support::twilio::{Fault, PhoneMessage, SentVia};
-use crate::support::{EMPTY, FakeTwilio, TestApp, Webhook, twiml_message};
+use crate::support::{EMPTY, FakeTwilio, TestApp, Wait, Webhook, twiml_message};
 
 const USER: &str = "whatsapp:+15550001111";
 const BY_REST: &str = r#"replyhook_webhooks_total{endpoint="primary",outcome="by_rest"}"#;
@@ -83,11 +83,12 @@ impl Machines {
             limit: 1,
             ..MessageFilter::default()
         };
+        let wait = Wait::until("the late reply is in the outbox");
         while self.store().messages(filter.clone()).await.unwrap()[0]
             .replies
             .is_empty()
         {
-            tokio::task::yield_now().await;
+            wait.pause().await;
         }
     }
 
@@ -97,8 +98,9 @@ impl Machines {
 
     /// Waits until the outbox has a message with an unknown outcome.
     async fn wait_for_unknown(&self) {
+        let wait = Wait::until("the outcome of a message is unknown");
         while self.store().outbox_stats().await.unwrap().unknown < 1 {
-            tokio::task::yield_now().await;
+            wait.pause().await;
         }
     }
 

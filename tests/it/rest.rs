@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use replyhook::twilio::{
 };
 use replyhook::{AccountSid, ErrorCode, FormParams, MessageStatus, Secret};
 
+use crate::support::proxy::{ProxyAction, TlsProxy};
 use crate::support::{ACCOUNT, TOKEN, open_window, silent_port};
 
 const CREATED: &str = r#"{"sid":"SM00000000000000000000000000000001","status":"queued","direction":"outbound-api",
@@ -374,17 +377,52 @@ async fn threat_68_unsent_request_is_safe_to_retry() {
         (error.kind(), error.retry_advice()),
         (RestErrorKind::Connect, RetryAdvice::Safe(Duration::ZERO))
     );
-    // A TLS connection to a server without TLS.
-    let (address, _) = start_scripted_server("nothing");
-    let url = ApiUrl::parse(&format!("https://localhost:{}", address.port())).unwrap();
+    // The server answers the first message of TLS with one that is not TLS.
+    let (port, first_byte) = start_server_without_tls();
+    let error = create_over_tls(port).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.retry_advice()),
+        (RestErrorKind::Connect, RetryAdvice::Safe(Duration::ZERO))
+    );
+    assert_eq!(
+        first_byte.join().unwrap(),
+        22,
+        "the handshake had not begun"
+    );
+    // A certificate that is not trusted: the request, which has the auth token, is not sent.
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counter = requests.clone();
+    let proxy = TlsProxy::start(move |_| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        ProxyAction::Respond(json_response("201 Created", "", CREATED).into_bytes())
+    });
+    let error = create_over_tls(proxy.port()).await.unwrap_err();
+    assert_eq!(error.kind(), RestErrorKind::Connect);
+    assert_eq!(requests.load(Ordering::SeqCst), 0);
+}
+
+/// Starts a server that answers the first bytes with plain HTTP. Its thread returns the first byte, 22 for a handshake.
+fn start_server_without_tls() -> (u16, JoinHandle<u8>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let first_byte = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut hello = [0; 4096];
+        assert_ne!(stream.read(&mut hello).unwrap(), 0, "nothing was sent");
+        // The client may have closed the connection.
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        hello[0]
+    });
+    (port, first_byte)
+}
+
+async fn create_over_tls(port: u16) -> Result<Message, RestError> {
+    let url = ApiUrl::parse(&format!("https://localhost:{port}")).unwrap();
     let credentials = Credentials::auth_token(account(), Secret::new(TOKEN));
-    drop(TcpStream::connect(address));
-    let error = Client::new(url)
+    Client::new(url)
         .messages(account(), &credentials)
         .create(&text(), &open_window())
         .await
-        .unwrap_err();
-    assert_eq!(error.kind(), RestErrorKind::Connect);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use replyhook::testing::TestBot;
 use serde_json::json;
 
 use crate::support::{
-    ANA, Dev, ScriptedServer, Server, TestApp, Webhook, replyhook, root, twiml_message,
+    ANA, Dev, ScriptedServer, Server, TestApp, Wait, Webhook, replyhook, root, twiml_message,
 };
 
 mod bombs;
@@ -313,8 +313,12 @@ async fn dev_hot_reload_reports_invalid_rules_to_page() {
         .await
         .unwrap();
     let mut page_gets = async || {
+        let wait = Wait::until("the page gets the result of the reload");
         loop {
-            let event = events.next().await.unwrap();
+            // Checked after each event, and limited, because there may be no further event.
+            let event = tokio::time::timeout(Duration::from_secs(30), events.next()).await;
+            let event = event.expect("no event").unwrap();
+            wait.check();
             if event.name == "reload" {
                 break event.data;
             }

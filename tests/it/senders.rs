@@ -246,6 +246,22 @@ fn tunnel_webhooks_are_restored_on_exit() {
     }
 }
 
+// While the tunnel is in use the method is POST, so a command without `--method` would leave that.
+#[test]
+fn printed_restore_command_has_webhook_method() {
+    let console = start_console();
+    console.change(|state| state.senders[0]["webhook"]["fallback_method"] = "PUT".into());
+    let folder = tempfile::tempdir().unwrap();
+    let mut dev = start_dev_in(folder.path(), &console, &[NUMBER, OTHER]);
+    let output = dev.program.output();
+    let back = "--webhook 'https://second.example.test/' --fallback '' --status-callback '' --method PUT\n";
+    assert!(output.contains(back), "{output}");
+    let partly =
+        "--status-callback '' --method POST\n    # then set the method of the fallback to PUT";
+    assert!(output.contains(partly), "{output}");
+    assert_eq!(dev.program.signal_and_wait(Signal::INT), Some(0));
+}
+
 /// Paths of the files in a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap();

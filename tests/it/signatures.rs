@@ -9,7 +9,7 @@ use replyhook::signature::{
 };
 use replyhook::{FormParams, Secret};
 
-use crate::support::{ACCOUNT, ORIGIN, OTHER_TOKEN, TOKEN, TestApp, Webhook, base64_of, read};
+use crate::support::{ACCOUNT, ORIGIN, OTHER_TOKEN, TOKEN, TestApp, Webhook, base64_of};
 
 fn verifier(public_url: &str, token: &str) -> SignatureVerifier {
     SignatureVerifier::new(
@@ -361,33 +361,9 @@ async fn threat_03_signature_other_than_canonical_base64_is_rejected() {
     }
 }
 
-// The source compares signatures only with Mac::verify_slice, and flipping any single bit fails verification.
+// The comparison covers all bits. `architecture` checks that its time does not depend on them.
 #[test]
-fn threat_04_signature_comparison_is_constant_time_and_complete() {
-    let source = ["token", "verifier"].map(|room| read(&format!("src/signature/{room}.rs")));
-    let source = source.concat();
-    assert_eq!(
-        source.matches(".verify_slice(").count(),
-        1,
-        "Mac::verify_slice must be the only comparison of a signature"
-    );
-    let comparisons = [
-        "signature ==",
-        "== signature",
-        "signature.eq(",
-        "finalize().into_bytes() ==",
-        "signature !=",
-        "!= signature",
-    ];
-    for room in ["verifier", "diagnose", "layer", "readings"] {
-        let source = read(&format!("src/signature/{room}.rs"));
-        for comparison in comparisons {
-            assert!(
-                !source.contains(comparison),
-                "{room} compares a signature with {comparison}"
-            );
-        }
-    }
+fn threat_04_signature_with_flipped_bit_is_rejected() {
     let verifier = verifier(ORIGIN, TOKEN);
     let form = FormParams::from_iter([("Body", "hi")]);
     let valid = sign(

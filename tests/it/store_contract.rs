@@ -30,13 +30,13 @@ use replyhook::store::sqlite::SqliteStore;
 use replyhook::store::{
     AcceptOutcome, Access, BacklogMessage, Claim, Completion, ConsentKeyword, ConsentSource,
     CrashPolicy, MessageFilter, MessageRow, NewInbound, NewOutbound, OutboundMessage,
-    ReplyDecision, SendOutcome, Store,
+    ReplyDecision, Retention, SendOutcome, Store,
 };
 use replyhook::{
     AccountSid, Address, FormParams, MessageSid, MessageStatus, MessagingServiceSid, Timestamp,
 };
 
-use crate::support::ACCOUNT;
+use crate::support::{ACCOUNT, Wait};
 
 /// Runs each of these tests over each store.
 macro_rules! over_all_stores {
@@ -336,12 +336,14 @@ async fn claim_backlog(store: &dyn Store, now: Timestamp) -> Vec<BacklogMessage>
 /// It takes several rounds, since messages to one user are claimed one at a time.
 async fn deliver(store: &dyn Store, seconds: i64) -> Vec<OutboundMessage> {
     let mut delivered = Vec::new();
+    let wait = Wait::until("all due messages are sent");
     loop {
         let claimed = store.claim(9, at(seconds)).await.unwrap();
         if claimed.is_empty() {
             delivered.sort_unstable_by_key(|message: &OutboundMessage| message.id);
             return delivered;
         }
+        wait.check();
         for message in claimed {
             let number = 1000 + message.id.unsigned_abs();
             store
@@ -350,6 +352,14 @@ async fn deliver(store: &dyn Store, seconds: i64) -> Vec<OutboundMessage> {
                 .unwrap();
             delivered.push(message);
         }
+    }
+}
+
+/// Expires content in as many steps as it takes.
+async fn expire_all(store: &dyn Store, retention: Retention) {
+    let wait = Wait::until("nothing more expires");
+    while store.expire(retention).await.unwrap().has_more {
+        wait.check();
     }
 }
 

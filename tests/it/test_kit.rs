@@ -1,12 +1,17 @@
 //! The test kit: its use in users' own tests, and assertions that fail when they should.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use replyhook::config::Sources;
 use replyhook::testing::{DeliveryExchange, TestBot};
+use replyhook::twilio::NewMessage;
 use replyhook::{App, Context, InboundMessage, Media, Reply, ReplyMessage};
+use serde_json::json;
+use tokio::sync::Barrier;
 
 async fn shop(_cx: Context, message: InboundMessage) -> Reply {
     match message.body.as_str() {
@@ -107,6 +112,65 @@ async fn loop_detection_is_off_unless_enabled() {
         .assert_handler_runs(0);
     bot.advance(Duration::from_mins(1)).await;
     ana.says("next").await.assert_reply("Got next.");
+}
+
+// Each call replaces all faults of the emulator, so one that arrives too late would undo the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_faults_all_take_effect() {
+    let bot = bot().await;
+    let names = ["duplicate", "delay_ms", "media_404", "handler_ms"];
+    for value in 1..=50 {
+        join_all(names.map(|name| bot.set_fault(name, json!(value)))).await;
+        let active = bot.emulator_client().get(&["faults"]).await.unwrap();
+        for name in names {
+            assert_eq!(active[name], json!(value), "{name}: {active}");
+        }
+    }
+}
+
+// The handler replies to neither user before it has both messages.
+#[tokio::test]
+async fn handler_runs_of_concurrent_users_are_separate() {
+    let both = Arc::new(Barrier::new(2));
+    let bot = TestBot::start(move || {
+        let both = both.clone();
+        App::builder().handler(move |_cx: Context, message: InboundMessage| {
+            let both = both.clone();
+            async move {
+                both.wait().await;
+                message.body
+            }
+        })
+    })
+    .await;
+    let (ana, ben) = (bot.whatsapp("+34600000001"), bot.sms("+15550004444"));
+    let (to_ana, to_ben) = tokio::join!(ana.says("one"), ben.says("two"));
+    to_ana.assert_reply("one").assert_handler_runs(1);
+    to_ben.assert_reply("two").assert_handler_runs(1);
+    assert_eq!(bot.handler_calls().await, 2);
+}
+
+// Twilio may have accepted a message in spite of a 5xx. The app searches Twilio's list as the clock advances.
+#[tokio::test]
+async fn send_result_is_unknown_then_held() {
+    let bot = bot().await;
+    let ana = bot.whatsapp("+34600000001");
+    ana.says("hi").await;
+    bot.set_fault("rest_error", json!({"status": 500, "times": 1}))
+        .await;
+    let news = NewMessage::text(ana.address(), "News").from(ana.sender());
+    let receipt = bot.outbound().await.send(&news).await.unwrap();
+    assert_eq!(bot.send_result(&receipt).await.status, "unknown");
+    let mut status = String::new();
+    // Two look-ups are enough, unless the machine is so slow that `send_result` returns before the first.
+    for _ in 0..10 {
+        bot.advance(Duration::from_secs(10)).await;
+        status = bot.send_result(&receipt).await.status;
+        if status != "unknown" {
+            break;
+        }
+    }
+    assert_eq!(status, "held");
 }
 
 /// Returns whether an assertion panics.

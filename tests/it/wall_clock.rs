@@ -123,7 +123,8 @@ async fn debounce_survives_clock_set_back() {
     for (number, text) in [(1, "one"), (2, "two")] {
         let client = app.clone();
         requests.push(tokio::spawn(async move { client.says(number, text).await }));
-        while app.message_count().await < usize::try_from(number).unwrap() {}
+        app.wait_for_messages(usize::try_from(number).unwrap())
+            .await;
         clock.advance(SignedDuration::from_secs(1));
     }
     clock.advance(SignedDuration::from_hours(-1));

@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::sender::SenderId;
 use crate::tunnel_webhooks::TunnelWebhooks;
-use crate::{ExitStatus, SettingsArgs, print, runtime};
+use crate::{ExitStatus, Failed, SettingsArgs, print, runtime};
 
 /// Interval between two checks of the settings file for changes.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -25,7 +25,7 @@ DATABASE_URL is set.
 
 Exit codes:
   0  ended by SIGINT or SIGTERM
-  1  the webhooks of a sender could not be set or restored
+  1  the server failed, or the webhooks of a sender could not be set or restored
   2  usage or configuration error, or a port that was named is in use
 
 Examples:
@@ -170,7 +170,11 @@ async fn run_until_stopped(
     loop {
         tokio::select! {
             () = signals.next() => return Ok(()),
-            ended = dev_server.wait() => return Ok(ended?),
+            ended = dev_server.wait() => {
+                // Not a configuration error, for which `AppError` would exit with 2: the settings were accepted.
+                ended.map_err(|error| Failed(error.to_string()))?;
+                return Ok(());
+            }
             () = watcher.wait_for_change() => reload(dev_server).await?,
         }
     }

@@ -103,7 +103,7 @@ impl TunnelWebhooks {
             )?;
         }
         for command in commands {
-            writeln!(text, "    {command}")?;
+            writeln!(text, "    {}", command.replace('\n', "\n    "))?;
         }
         Ok(text)
     }
@@ -155,7 +155,7 @@ impl TunnelWebhooks {
     }
 }
 
-/// Returns the command that restores a sender's previous webhooks.
+/// Returns the command that restores a sender's previous webhooks, with a comment if it cannot restore all methods.
 fn restore_command(sender: &WhatsAppSender) -> String {
     // Quoted for a POSIX shell. An empty URL removes the webhook.
     let quoted = |url: &Option<String>| {
@@ -164,10 +164,35 @@ fn restore_command(sender: &WhatsAppSender) -> String {
     };
     let webhooks = &sender.webhooks;
     format!(
-        "replyhook sender set {} --webhook {} --fallback {} --status-callback {}",
+        "replyhook sender set {} --webhook {} --fallback {} --status-callback {}{}",
         sender.address.as_str(),
         quoted(&webhooks.inbound),
         quoted(&webhooks.fallback),
-        quoted(&webhooks.status)
+        quoted(&webhooks.status),
+        method_option(sender)
     )
+}
+
+/// Returns the option that restores the HTTP methods, or an empty text if Twilio has stated none.
+fn method_option(sender: &WhatsAppSender) -> String {
+    let (webhooks, methods) = (&sender.webhooks, &sender.methods);
+    let named = [
+        ("webhook", &webhooks.inbound, &methods.inbound),
+        ("fallback", &webhooks.fallback, &methods.fallback),
+        ("status callback", &webhooks.status, &methods.status),
+    ];
+    // The method of a URL that is not set does not matter. `--method` accepts no other words.
+    let used: Vec<_> = named
+        .into_iter()
+        .filter(|(_, url, method)| url.is_some() && matches!(method.as_str(), "POST" | "PUT"))
+        .collect();
+    let Some((_, _, first)) = used.first() else {
+        return String::new();
+    };
+    // `sender set` has one method for all three URLs.
+    let others = used.iter().filter(|(_, _, method)| method != first);
+    let notes = others.map(|(name, _, method)| {
+        format!("\n# then set the method of the {name} to {method} in Twilio's console")
+    });
+    format!(" --method {first}{}", notes.collect::<Vec<_>>().concat())
 }

@@ -3,22 +3,22 @@
 use jiff::Timestamp;
 use sqlx::{PgConnection, Row};
 
-use super::error::Trouble;
+use super::error::CallError;
 use super::journal::number;
 use super::text::unpack;
-use crate::store::rows;
 use crate::store::{
-    BacklogMessage, Claim, ClaimedBacklog, CrashPolicy, DeadMessage, RedactedParams,
+    BacklogMessage, Claim, ClaimedBacklog, CrashPolicy, DeadMessage, RedactedParams, packing,
+    states,
 };
 
-/// Messages that may be claimed: not owned by a live process, and first in their conversation.
+/// Open messages (below 3) that may be claimed: not owned by a live process, and first in their conversation.
 // Locks the conversations. SKIP LOCKED, since a locked one belongs to a transaction that is claiming or accepting: the
 // next poll finds what it leaves.
-const FREE: &str = concat!(
+const LOCK_FREE: &str = concat!(
     "SELECT i.id FROM inbound i JOIN conversation c ON c.id = i.conversation WHERE i.state < 3 AND NOT ",
-    held!("$1"),
+    is_owned!("$1"),
     " AND NOT ",
-    blocked!("$1"),
+    is_blocked!("$1"),
     " ORDER BY i.id LIMIT $2 FOR UPDATE OF c SKIP LOCKED"
 );
 
@@ -26,38 +26,41 @@ const FREE: &str = concat!(
 // A statement of its own, so that its snapshot is newer than the locks.
 //
 // `dead`: a message without content cannot be handled. One whose owner died over it is dead if the policy allows no
-// further attempt. A queued message (0) has only waited, and one without an owner was released: neither has crashed.
+// further attempt. A queued message (0, RECEIVED) has only waited, and one without an owner was released: neither has
+// crashed.
 //
-// `turned` tells an `ACCEPT_AT_ONCE` that waits for one of the locks that its snapshot misses these claims.
-const TAKE: &str = concat!(
-    "WITH free AS (SELECT i.id, i.conversation, CASE WHEN i.params IS NULL THEN $6::text \
+// `claimed` moves a message to DEFERRED (2), since no request waits for its reply, or to DEAD (6).
+//
+// `counted` tells an `ACCEPT_USUAL` that waits for one of the locks that its snapshot misses these claims.
+const CLAIM_FREE: &str = concat!(
+    "WITH unowned AS (SELECT i.id, i.conversation, CASE WHEN i.params IS NULL THEN $6::text \
        WHEN i.state <> 0 AND i.owner IS NOT NULL AND NOT ($4 AND i.attempt < $5) THEN $7::text END AS dead \
      FROM inbound i WHERE i.id = ANY ($2) AND i.state < 3 AND NOT ",
-    held!("$1"),
+    is_owned!("$1"),
     " AND NOT ",
-    blocked!("$1"),
+    is_blocked!("$1"),
     " FOR UPDATE OF i), \
-     turned AS (UPDATE conversation SET claims = claims + 1 WHERE id IN (SELECT conversation FROM free)), \
-     taken AS (UPDATE inbound i SET state = CASE WHEN free.dead IS NULL THEN 2 ELSE 6 END, \
-       owner = CASE WHEN free.dead IS NULL THEN $1::bigint END, reason = coalesce(free.dead, i.reason), \
-       attempt = i.attempt + CASE WHEN free.dead IS NULL THEN 1 ELSE 0 END, claimed_at = $3 \
-       FROM free WHERE i.id = free.id \
+     counted AS (UPDATE conversation SET claims = claims + 1 WHERE id IN (SELECT conversation FROM unowned)), \
+     claimed AS (UPDATE inbound i SET state = CASE WHEN unowned.dead IS NULL THEN 2 ELSE 6 END, \
+       owner = CASE WHEN unowned.dead IS NULL THEN $1::bigint END, reason = coalesce(unowned.dead, i.reason), \
+       attempt = i.attempt + CASE WHEN unowned.dead IS NULL THEN 1 ELSE 0 END, claimed_at = $3 \
+       FROM unowned WHERE i.id = unowned.id \
        RETURNING i.id, i.conversation, i.attempt, i.reason IS NOT NULL AS failed_before, i.account, i.sid, i.auth_token, i.params, \
-         i.received_at, free.dead, EXISTS (SELECT 1 FROM handoff h WHERE h.conversation = i.conversation AND h.until > $3) \
-         AS handed_over) \
-     SELECT id, conversation, attempt, failed_before, account, sid, auth_token, params, received_at, handed_over, dead FROM taken \
+         i.received_at, unowned.dead, EXISTS (SELECT 1 FROM handoff h WHERE h.conversation = i.conversation AND h.until > $3) \
+         AS handed_off) \
+     SELECT id, conversation, attempt, failed_before, account, sid, auth_token, params, received_at, handed_off, dead FROM claimed \
      ORDER BY id"
 );
 
 /// Claims up to `limit` unowned messages for the REST API. Those that cannot be handled become dead.
-pub(super) async fn take_up(
+pub(super) async fn claim_backlog(
     db: &mut PgConnection,
     me: i64,
     limit: usize,
     policy: CrashPolicy,
     now: Timestamp,
-) -> Result<ClaimedBacklog, Trouble> {
-    let free: Vec<i64> = sqlx::query_scalar(FREE)
+) -> Result<ClaimedBacklog, CallError> {
+    let free: Vec<i64> = sqlx::query_scalar(LOCK_FREE)
         .bind(me)
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all(&mut *db)
@@ -65,25 +68,25 @@ pub(super) async fn take_up(
     if free.is_empty() {
         return Ok(ClaimedBacklog::default());
     }
-    let found = sqlx::query(TAKE)
+    let found = sqlx::query(CLAIM_FREE)
         .bind(me)
         .bind(free)
         .bind(now.as_microsecond())
         .bind(policy.retry)
         .bind(i64::from(policy.max_attempts))
-        .bind(rows::EXPIRED)
-        .bind(rows::CRASHED)
+        .bind(states::EXPIRED)
+        .bind(states::CRASHED)
         .fetch_all(db)
         .await?;
-    let mut taken_up = ClaimedBacklog::default();
+    let mut claimed = ClaimedBacklog::default();
     for row in found {
-        let sid = rows::message_sid(row.try_get(5)?)?;
+        let sid = packing::message_sid(row.try_get(5)?)?;
         if let Some(reason) = row.try_get::<Option<&str>, _>(10)? {
-            let reason = rows::dead_reason(reason);
-            taken_up.dead.push(DeadMessage { sid, reason });
+            let reason = states::dead_reason(reason);
+            claimed.dead.push(DeadMessage { sid, reason });
             continue;
         }
-        taken_up.messages.push(BacklogMessage {
+        claimed.messages.push(BacklogMessage {
             claim: Claim {
                 id: row.try_get(0)?,
                 conversation: row.try_get(1)?,
@@ -91,12 +94,12 @@ pub(super) async fn take_up(
                 failed_before: row.try_get(3)?,
                 handed_off: row.try_get(9)?,
             },
-            account: rows::account_sid(row.try_get(4)?)?,
+            account: packing::account_sid(row.try_get(4)?)?,
             sid,
-            auth_token: rows::auth_token(row.try_get(6)?),
+            auth_token: packing::auth_token(row.try_get(6)?),
             params: RedactedParams(unpack(row.try_get(7)?)),
-            received_at: rows::time(row.try_get(8)?)?,
+            received_at: packing::time(row.try_get(8)?)?,
         });
     }
-    Ok(taken_up)
+    Ok(claimed)
 }

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres};
 
-use super::error::{Trouble, store_error};
+use super::error::{CallError, store_error};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// SQL that begins a transaction. Each of its statements sees everything committed before that statement began.
@@ -19,7 +19,7 @@ const MAX_ATTEMPTS: usize = 8;
 const BREAKER_DELAY: Duration = Duration::from_secs(2);
 
 /// Future of the statements of a call.
-pub(super) type Work<'c, T> = BoxFuture<'c, Result<T, Trouble>>;
+pub(super) type Work<'c, T> = BoxFuture<'c, Result<T, CallError>>;
 
 /// Connection pool with a timeout and a circuit breaker.
 pub(super) struct Calls {
@@ -46,8 +46,8 @@ impl Calls {
     /// Runs `work`, in a transaction if `begin` is given, and again from the beginning if it conflicts with others.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Unavailable`] if the database cannot be reached, does not respond within `operation_timeout`, or failed
-    /// less than two seconds ago. [`StoreErrorKind::Busy`] if all connections are in use.
+    /// [`StoreErrorKind::Unavailable`] if the database cannot be reached, does not respond within `operation_timeout`,
+    /// or failed less than two seconds ago. [`StoreErrorKind::Busy`] if all connections are in use.
     pub(super) async fn run<T, F>(
         &self,
         begin: Option<Arc<str>>,
@@ -70,24 +70,24 @@ impl Calls {
             Ok(db) => db,
             Err(error) => return Err(self.no_connection(&error)),
         };
-        let left = operation_timeout.saturating_sub(started.elapsed());
-        let tried = tries(db.connection(), begin.as_ref(), &work);
-        match tokio::time::timeout(left, tried).await {
+        let remaining = operation_timeout.saturating_sub(started.elapsed());
+        let attempts = run_attempts(db.connection(), begin.as_ref(), &work);
+        match tokio::time::timeout(remaining, attempts).await {
             Ok(Ok(value)) => {
                 self.breaker.answered();
                 db.give_back();
                 Ok(value)
             }
-            Ok(Err(trouble)) if trouble.is_lost_connection() => {
+            Ok(Err(error)) if error.is_lost_connection() => {
                 drop(db);
                 self.lost();
-                Err(trouble.into())
+                Err(error.into())
             }
-            // An error from a database that responds. `once` has rolled back, so the connection can be used again.
-            Ok(Err(trouble)) => {
+            // An error from a database that responds. `run_once` has rolled back, so the connection can be used again.
+            Ok(Err(error)) => {
                 self.breaker.answered();
                 db.give_back();
-                Err(trouble.into())
+                Err(error.into())
             }
             // The statement may still run, so this connection must not return to the pool.
             Err(_) => {
@@ -124,26 +124,30 @@ impl Calls {
     }
 }
 
-async fn tries<T, F>(
+async fn run_attempts<T, F>(
     db: &mut PgConnection,
     begin: Option<&Arc<str>>,
     work: &F,
-) -> Result<T, Trouble>
+) -> Result<T, CallError>
 where
     F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync,
 {
     // Without a pause: the transaction in the way has committed, or continues because this one was a deadlock's victim.
     // The timeout in `run` bounds all attempts together.
     for _ in 1..MAX_ATTEMPTS {
-        match once(db, begin, work).await {
-            Err(Trouble::Again) => {}
+        match run_once(db, begin, work).await {
+            Err(CallError::Conflict) => {}
             other => return other,
         }
     }
-    once(db, begin, work).await
+    run_once(db, begin, work).await
 }
 
-async fn once<T, F>(db: &mut PgConnection, begin: Option<&Arc<str>>, work: &F) -> Result<T, Trouble>
+async fn run_once<T, F>(
+    db: &mut PgConnection,
+    begin: Option<&Arc<str>>,
+    work: &F,
+) -> Result<T, CallError>
 where
     F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync,
 {
@@ -156,12 +160,12 @@ where
             transaction.commit().await?;
             Ok(value)
         }
-        Err(trouble) => {
+        Err(error) => {
             // Without a connection there is nothing to roll back: PostgreSQL aborts the transaction itself.
-            if !trouble.is_lost_connection() {
+            if !error.is_lost_connection() {
                 transaction.rollback().await?;
             }
-            Err(trouble)
+            Err(error)
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use sqlx::{Connection, PgConnection};
 
-use super::error::Trouble;
+use super::error::CallError;
 use super::{accept, journal};
 use crate::store::{AcceptOutcome, ReplyPath, StoreError, StoreErrorKind, check};
 
@@ -10,18 +10,18 @@ use crate::store::{AcceptOutcome, ReplyPath, StoreError, StoreErrorKind, check};
 ///
 /// The surrounding transaction is committed. It has a transaction id and has written to the log, so PostgreSQL syncs
 /// the log to disk as it does for a message.
-pub(super) async fn check(db: &mut PgConnection, me: i64) -> Result<(), Trouble> {
+pub(super) async fn check(db: &mut PgConnection, me: i64) -> Result<(), CallError> {
     // One key for each process. The dead rows that remain until a vacuum are then in one page of each index, and two
     // processes do not wait for each other's unique key.
-    let arrival = check::arrival(me)?;
+    let inbound = check::new_inbound(me)?;
     let mut savepoint = db.begin().await?;
-    let id = match accept::accept(&mut savepoint, me, &arrival).await? {
+    let id = match accept::accept(&mut savepoint, me, &inbound).await? {
         AcceptOutcome::Claimed(claim) => claim.id,
         // Any other outcome would mean that the message of an earlier check was stored.
         _ => return Err(StoreError::new(StoreErrorKind::Internal).into()),
     };
-    let choice = ReplyPath::Twiml("checked".to_owned());
-    journal::decide(&mut savepoint, me, id, choice, arrival.received_at).await?;
+    let path = ReplyPath::Twiml("checked".to_owned());
+    journal::decide(&mut savepoint, me, id, path, inbound.received_at).await?;
     savepoint.rollback().await?;
     Ok(())
 }

@@ -7,36 +7,40 @@ use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
 use sqlx::{PgConnection, Postgres, Row};
 
-use super::error::Trouble;
+use super::error::CallError;
 use super::text::{pack, packed, unpack};
 use super::{PostgresStore, handoff};
 use crate::address::Address;
 use crate::store::conversations::Dialogue;
-use crate::store::rows;
 use crate::store::{
     ConsentAction, ConsentEntry, ConsentRecord, ConsentScope, ConsentSource, ConsentState,
     Conversation, Conversations, DialogueChange, EarlierMessage, RedactedParams, StoreFuture,
+    packing, states,
 };
 
 impl Conversations for PostgresStore {
-    fn conversation(&self, us: &Address, user: &Address) -> StoreFuture<'_, Option<Conversation>> {
-        let (us, user) = (us.clone(), user.clone());
-        self.ask(move |db| {
-            let (us, user) = (us.clone(), user.clone());
+    fn conversation(
+        &self,
+        sender: &Address,
+        user: &Address,
+    ) -> StoreFuture<'_, Option<Conversation>> {
+        let (sender, user) = (sender.clone(), user.clone());
+        self.run(move |db| {
+            let (sender, user) = (sender.clone(), user.clone());
             Box::pin(async move {
                 let found: Option<(i64, i64)> = sqlx::query_as(
                     "SELECT c.id, c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
                      WHERE a.sender = $1 AND a.address = $2",
                 )
-                .bind(pack(us.as_str()))
+                .bind(pack(sender.as_str()))
                 .bind(pack(user.as_str()))
                 .fetch_optional(db)
                 .await?;
                 let Some((id, last)) = found else {
                     return Ok(None);
                 };
-                let last = rows::time(last)?;
-                Ok(Some(Conversation::new(id, us, user, Some(last))))
+                let last = packing::time(last)?;
+                Ok(Some(Conversation::new(id, sender, user, Some(last))))
             })
         })
     }
@@ -44,12 +48,12 @@ impl Conversations for PostgresStore {
     fn consent(&self, scopes: Vec<ConsentScope>, user: &Address) -> StoreFuture<'_, ConsentState> {
         let scopes: Arc<[String]> = packed(scopes.iter().map(ConsentScope::as_str)).into();
         let user = pack(user.as_str()).into_owned();
-        self.ask(move |db| {
+        self.run(move |db| {
             let (scopes, user) = (scopes.clone(), user.clone());
             Box::pin(async move {
                 // All addresses of the user count: one that opted out by phone number has also opted out by its BSUID.
                 // Of several times, the one of the first address, in the first of the scopes.
-                let (out, into): (Option<i64>, Option<i64>) = sqlx::query_as(
+                let (opted_out, opted_in): (Option<i64>, Option<i64>) = sqlx::query_as(
                     "SELECT (array_agg(opted_out ORDER BY address, at) FILTER (WHERE opted_out IS NOT NULL))[1], \
                      (array_agg(opted_in ORDER BY address, at) FILTER (WHERE opted_in IS NOT NULL))[1] \
                      FROM (SELECT address, opted_out, opted_in, array_position($1, scope::text) AS at FROM consent \
@@ -62,8 +66,8 @@ impl Conversations for PostgresStore {
                 .fetch_one(db)
                 .await?;
                 Ok(ConsentState {
-                    opted_out: out.map(rows::time).transpose()?,
-                    opted_in: into.map(rows::time).transpose()?,
+                    opted_out: opted_out.map(packing::time).transpose()?,
+                    opted_in: opted_in.map(packing::time).transpose()?,
                 })
             })
         })
@@ -78,7 +82,7 @@ impl Conversations for PostgresStore {
     }
 
     fn consent_ledger(&self, after: i64, limit: u32) -> StoreFuture<'_, Vec<ConsentEntry>> {
-        self.ask(move |db| {
+        self.run(move |db| {
             Box::pin(async move {
                 let found = sqlx::query(
                     "SELECT id, scope, address, action, source, evidence, note, at FROM consent_ledger WHERE id > $1 ORDER BY id LIMIT $2",
@@ -95,11 +99,11 @@ impl Conversations for PostgresStore {
                         record: ConsentRecord {
                             scope: ConsentScope::parse(&unpack(row.try_get(1)?)),
                             user: unpack(row.try_get(2)?).into(),
-                            action: ConsentAction::parse(row.try_get(3)?).ok_or_else(rows::unreadable)?,
-                            source: ConsentSource::parse(row.try_get(4)?).ok_or_else(rows::unreadable)?,
-                            evidence: evidence.map(|sid| rows::message_sid(&sid)).transpose()?,
+                            action: ConsentAction::parse(row.try_get(3)?).ok_or_else(packing::unreadable)?,
+                            source: ConsentSource::parse(row.try_get(4)?).ok_or_else(packing::unreadable)?,
+                            evidence: evidence.map(|sid| packing::message_sid(&sid)).transpose()?,
                             note: note.map(unpack),
-                            at: rows::time(row.try_get(7)?)?,
+                            at: packing::time(row.try_get(7)?)?,
                         },
                     })
                 });
@@ -109,7 +113,7 @@ impl Conversations for PostgresStore {
     }
 
     fn dialogue(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<Dialogue>> {
-        self.ask(move |db| {
+        self.run(move |db| {
             Box::pin(async move {
                 let found: Option<String> = sqlx::query_scalar(
                     "SELECT data FROM dialogue WHERE conversation = $1 AND (expires_at IS NULL OR expires_at > $2)",
@@ -124,26 +128,26 @@ impl Conversations for PostgresStore {
     }
 
     fn earlier(&self, message: i64, limit: u32) -> StoreFuture<'_, Vec<EarlierMessage>> {
-        self.ask(move |db| {
+        self.run(move |db| {
             Box::pin(async move {
                 let mut found = sqlx::query(EARLIER)
                     .bind(message)
                     .bind(i64::from(limit))
-                    .bind(rows::MERGED)
+                    .bind(states::MERGED)
                     .fetch_all(db)
                     .await?;
                 found.reverse();
-                let taken = |text: String| RedactedParams(unpack(text));
+                let redact = |text: String| RedactedParams(unpack(text));
                 let earlier = found.into_iter().map(|row| {
-                    let (params, answer): (Option<String>, Option<String>) =
+                    let (params, response): (Option<String>, Option<String>) =
                         (row.try_get(1)?, row.try_get(2)?);
                     let replies: Vec<String> = row.try_get(3)?;
                     Ok(EarlierMessage {
-                        received_at: rows::time(row.try_get(0)?)?,
-                        params: params.map(taken),
-                        response: answer.map(taken),
-                        replies: replies.into_iter().map(taken).collect(),
-                        answered_at: rows::time(row.try_get(4)?)?,
+                        received_at: packing::time(row.try_get(0)?)?,
+                        params: params.map(redact),
+                        response: response.map(redact),
+                        replies: replies.into_iter().map(redact).collect(),
+                        answered_at: packing::time(row.try_get(4)?)?,
                         is_merged: row.try_get(5)?,
                     })
                 });
@@ -158,20 +162,20 @@ impl Conversations for PostgresStore {
 // merged into it, since a merged conversation keeps a list of its own. `number` counts the messages before `$1`, so
 // each list ends after `$2` of them. Lists that meet have counted the same, so UNION continues them as one.
 //
-// A reply part that failed or was suppressed (5, 6) was not sent and is left out.
-const EARLIER: &str = "WITH RECURSIVE own AS (SELECT i.previous, coalesce(c.merged_into, i.conversation) AS id FROM inbound i \
+// A reply part in FAILED or SUPPRESSED (5, 6) was not sent and is left out.
+const EARLIER: &str = "WITH RECURSIVE current_message AS (SELECT i.previous, coalesce(c.merged_into, i.conversation) AS id FROM inbound i \
        LEFT JOIN conversation c ON c.id = i.conversation WHERE i.id = $1), \
-     ends AS (SELECT previous AS id FROM own \
-       UNION SELECT c.newest FROM own JOIN conversation c ON c.id = own.id \
-       UNION SELECT c.newest FROM own JOIN conversation c ON c.merged_into = own.id), \
-     line AS (SELECT i.id, i.previous, (i.id < $1)::int::bigint AS number FROM ends JOIN inbound i ON i.id = ends.id \
-       UNION SELECT i.id, i.previous, line.number + (i.id < $1)::int FROM line JOIN inbound i ON i.id = line.previous \
-       WHERE line.number < $2) \
+     list_end AS (SELECT previous AS id FROM current_message \
+       UNION SELECT c.newest FROM current_message JOIN conversation c ON c.id = current_message.id \
+       UNION SELECT c.newest FROM current_message JOIN conversation c ON c.merged_into = current_message.id), \
+     previous_message AS (SELECT i.id, i.previous, (i.id < $1)::int::bigint AS number FROM list_end JOIN inbound i ON i.id = list_end.id \
+       UNION SELECT i.id, i.previous, previous_message.number + (i.id < $1)::int FROM previous_message JOIN inbound i ON i.id = previous_message.previous \
+       WHERE previous_message.number < $2) \
      SELECT i.received_at, i.params, i.response, ARRAY(SELECT r.params FROM outbound r WHERE r.inbound = i.id AND r.state < 5 \
        AND r.params IS NOT NULL ORDER BY r.ordinal), \
        coalesce((SELECT max(r.created_at) FROM outbound r WHERE r.inbound = i.id AND r.state < 5), i.claimed_at), \
        coalesce(i.reason = $3, false) \
-     FROM (SELECT DISTINCT id FROM line WHERE id < $1 ORDER BY id DESC LIMIT $2) AS last JOIN inbound i ON i.id = last.id \
+     FROM (SELECT DISTINCT id FROM previous_message WHERE id < $1 ORDER BY id DESC LIMIT $2) AS last JOIN inbound i ON i.id = last.id \
      ORDER BY i.id DESC";
 
 /// [`DialogueChange`] as the parameters of `change_dialogue!`.
@@ -215,20 +219,20 @@ impl DialogueParams {
 /// Finds or creates the conversation of a sender and a user, locks it and opens its window.
 ///
 /// Merges conversations whose users turn out to be one, because a message names an address of each.
-pub(super) async fn enter(
+pub(super) async fn find_or_create(
     db: &mut PgConnection,
-    us: &Address,
+    sender: &Address,
     user: &[Address],
     now: i64,
-) -> Result<i64, Trouble> {
-    let us = pack(us.as_str()).into_owned();
+) -> Result<i64, CallError> {
+    let sender = pack(sender.as_str()).into_owned();
     let addresses = packed(user.iter().map(Address::as_str));
     // In the order of ids, so that two messages that name the same addresses do not deadlock.
     let locked: Vec<i64> = sqlx::query_scalar(
         "SELECT id FROM conversation WHERE merged_into IS NULL AND id IN (\
            SELECT conversation FROM conversation_address WHERE sender = $1 AND address = ANY ($2)) ORDER BY id FOR UPDATE",
     )
-    .bind(&us)
+    .bind(&sender)
     .bind(&addresses)
     .fetch_all(&mut *db)
     .await?;
@@ -236,13 +240,13 @@ pub(super) async fn enter(
     let mut known: Vec<i64> = sqlx::query_scalar(
         "SELECT DISTINCT conversation FROM conversation_address WHERE sender = $1 AND address = ANY ($2)",
     )
-    .bind(&us)
+    .bind(&sender)
     .bind(&addresses)
     .fetch_all(&mut *db)
     .await?;
     known.sort_unstable();
     if known != locked {
-        return Err(Trouble::Again);
+        return Err(CallError::Conflict);
     }
     let id: i64 = match known[..] {
         // Concurrent messages of a new user may each create a conversation. The addresses decide below which one stays.
@@ -252,73 +256,78 @@ pub(super) async fn enter(
                 .fetch_one(&mut *db)
                 .await?
         }
-        [kept, ref others @ ..] => {
-            for other in others {
-                join(db, kept, *other).await?;
+        [target, ref sources @ ..] => {
+            for source in sources {
+                merge_conversations(db, target, *source).await?;
             }
             // `greatest`: messages can be accepted out of order, and the window must not get shorter. `claims` tells an
-            // `ACCEPT_AT_ONCE` that waits for the lock that its snapshot is too old.
+            // `ACCEPT_USUAL` that waits for the lock that its snapshot is too old.
             sqlx::query(
                 "UPDATE conversation SET last_inbound = greatest(last_inbound, $2), claims = claims + 1 WHERE id = $1",
             )
-            .bind(kept)
+            .bind(target)
             .bind(now)
             .execute(&mut *db)
             .await?;
-            kept
+            target
         }
     };
-    // If a concurrent transaction has inserted one of the addresses, this waits until it ends.
+    // DO NOTHING: if a concurrent transaction has inserted one of the addresses, this waits until it ends.
     sqlx::query(
         "INSERT INTO conversation_address (sender, address, conversation) SELECT $1, a, $3 FROM unnest($2::text[]) a \
          ON CONFLICT (sender, address) DO NOTHING",
     )
-    .bind(&us)
+    .bind(&sender)
     .bind(&addresses)
     .bind(id)
     .execute(&mut *db)
     .await?;
     // If it was committed, the address belongs to another conversation. Roll back; the next attempt merges the two.
-    let all_ours: bool = sqlx::query_scalar(
+    let has_all: bool = sqlx::query_scalar(
         "SELECT NOT EXISTS (SELECT 1 FROM conversation_address WHERE sender = $1 AND address = ANY ($2) AND conversation <> $3)",
     )
-    .bind(&us)
+    .bind(&sender)
     .bind(&addresses)
     .bind(id)
     .fetch_one(db)
     .await?;
-    if all_ours {
+    if has_all {
         Ok(id)
     } else {
-        Err(Trouble::Again)
+        Err(CallError::Conflict)
     }
 }
 
-/// Merges the conversation `other` into `kept`: the later window, one order of messages, the newer dialogue
+/// Merges the conversation `source` into `target`: the later window, one order of messages, the newer dialogue
 /// state, the longer handoff.
 // The caller has locked both conversations.
-async fn join(db: &mut PgConnection, kept: i64, other: i64) -> Result<(), Trouble> {
+async fn merge_conversations(
+    db: &mut PgConnection,
+    target: i64,
+    source: i64,
+) -> Result<(), CallError> {
     for sql in [
         "UPDATE conversation SET last_inbound = greatest(last_inbound, (SELECT last_inbound FROM conversation WHERE id = $2)) \
          WHERE id = $1",
         "UPDATE conversation_address SET conversation = $1 WHERE conversation = $2",
-        // Open messages only, so that they wait for each other. Others stay in their list, which `EARLIER` follows.
+        // Open messages only (below 3), so that they wait for each other. Others stay in their list, which `EARLIER`
+        // follows.
         "UPDATE inbound SET conversation = $1 WHERE conversation = $2 AND state < 3",
-        // The primary key allows one dialogue: the newer, or that of `other` if both changed at the same time.
+        // The primary key allows one dialogue: the newer, or that of `source` if both changed at the same time.
         "DELETE FROM dialogue WHERE conversation IN ($1, $2) AND changed_at < \
          (SELECT max(changed_at) FROM dialogue WHERE conversation IN ($1, $2))",
         "DELETE FROM dialogue WHERE conversation = $1 AND EXISTS (SELECT 1 FROM dialogue WHERE conversation = $2)",
         "UPDATE dialogue SET conversation = $1 WHERE conversation = $2",
-        // Conversations merged into `other` earlier as well, so that a merged conversation names the final one.
+        // Conversations merged into `source` earlier as well, so that a merged conversation names the final one.
         "UPDATE conversation SET merged_into = $1, claims = claims + 1 WHERE id = $2 OR merged_into = $2",
     ] {
         sqlx::query(sql)
-            .bind(kept)
-            .bind(other)
+            .bind(target)
+            .bind(source)
             .execute(&mut *db)
             .await?;
     }
-    handoff::join(db, kept, other).await
+    handoff::merge_handoffs(db, target, source).await
 }
 
 /// State of a conversation that decides about its next message.
@@ -327,19 +336,19 @@ pub(super) struct ConversationRow {
     pub(super) user: Vec<Address>,
     /// True if one of them has opted out in one of the message's scopes.
     pub(super) opted_out: bool,
-    /// Number of open messages.
+    /// Number of open messages (below 3).
     pub(super) open: i64,
-    pub(super) handed_over: bool,
+    pub(super) handed_off: bool,
 }
 
 /// Reads the state of a conversation. The caller has locked it.
-pub(super) async fn counts(
+pub(super) async fn read_conversation(
     db: &mut PgConnection,
     conversation: i64,
     scopes: Vec<String>,
     now: i64,
-) -> Result<ConversationRow, Trouble> {
-    let (addresses, opted_out, open, handed_over): (Vec<String>, bool, i64, bool) = sqlx::query_as(
+) -> Result<ConversationRow, CallError> {
+    let (addresses, opted_out, open, handed_off): (Vec<String>, bool, i64, bool) = sqlx::query_as(
         "SELECT ARRAY(SELECT address::text FROM conversation_address WHERE conversation = $1 ORDER BY address), \
          EXISTS (SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
            WHERE a.conversation = $1 AND c.scope = ANY ($2) AND c.opted_out IS NOT NULL), \
@@ -359,16 +368,16 @@ pub(super) async fn counts(
         user,
         opted_out,
         open,
-        handed_over,
+        handed_off,
     })
 }
 
-/// Returns whether this address has opted out in this scope.
-pub(super) async fn opted_out(
+/// Returns true if this address has opted out in this scope.
+pub(super) async fn has_opted_out(
     db: &mut PgConnection,
     user: &Address,
     scope: &ConsentScope,
-) -> Result<bool, Trouble> {
+) -> Result<bool, CallError> {
     let opted_out = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM consent WHERE address = $1 AND scope = $2 AND opted_out IS NOT NULL)",
     )
@@ -384,7 +393,7 @@ pub(super) async fn opted_out(
 pub(super) async fn record_consent(
     db: &mut PgConnection,
     record: &ConsentRecord,
-) -> Result<(), Trouble> {
+) -> Result<(), CallError> {
     let (address, scope, at) = (
         pack(record.user.as_str()),
         pack(record.scope.as_str()),
@@ -420,7 +429,7 @@ pub(super) async fn record_consent(
     .bind(&address)
     .bind(record.action.as_str())
     .bind(record.source.as_str())
-    .bind(record.evidence.map(|sid| rows::sid_bytes(sid.as_str())))
+    .bind(record.evidence.map(|sid| packing::sid_bytes(sid.as_str())))
     .bind(record.note.as_deref().map(pack))
     .bind(at)
     .execute(db)

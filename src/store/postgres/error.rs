@@ -2,37 +2,38 @@
 
 use sqlx::Error;
 
-use crate::store::{StoreError, StoreErrorKind, rows};
+use crate::store::{StoreError, StoreErrorKind, packing};
 
 /// Error of the statements of a call.
 #[derive(Debug)]
-pub(super) enum Trouble {
-    /// A concurrent transaction interfered. The call is likely to succeed when it is run again from the beginning.
-    Again,
+pub(super) enum CallError {
+    /// A concurrent transaction changed the same rows. The call is likely to succeed when it is run again from the
+    /// beginning.
+    Conflict,
     /// A final error.
     Store(StoreError),
     /// An error of the database or of the connection to it.
     Sql(Error),
 }
 
-impl From<Error> for Trouble {
+impl From<Error> for CallError {
     fn from(error: Error) -> Self {
         // 40001: serialization failure. 40P01: deadlock. PostgreSQL has rolled back, so nothing is done twice.
         if matches!(code(&error).as_deref(), Some("40001" | "40P01")) {
-            return Self::Again;
+            return Self::Conflict;
         }
         Self::Sql(error)
     }
 }
 
-impl From<StoreError> for Trouble {
+impl From<StoreError> for CallError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
 }
 
-impl Trouble {
-    /// Returns whether the connection, and probably every other one, can no longer be used.
+impl CallError {
+    /// Returns true if the connection, and probably every other one, can no longer be used.
     pub(super) fn is_lost_connection(&self) -> bool {
         let Self::Sql(error) = self else { return false };
         match code(error).as_deref() {
@@ -47,15 +48,15 @@ impl Trouble {
     }
 }
 
-impl From<Trouble> for StoreError {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::Again => StoreError::with_source(
+impl From<CallError> for StoreError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Conflict => StoreError::with_source(
                 StoreErrorKind::Unavailable,
                 "other transactions changed the same rows at every attempt",
             ),
-            Trouble::Store(error) => error,
-            Trouble::Sql(error) => store_error(&error),
+            CallError::Store(error) => error,
+            CallError::Sql(error) => store_error(&error),
         }
     }
 }
@@ -64,7 +65,7 @@ fn code(error: &Error) -> Option<String> {
     Some(error.as_database_error()?.code()?.into_owned())
 }
 
-/// Returns whether a code is from a server that is stopping, stopped, starting or has no free connection.
+/// Returns true if a code is from a server that is stopping, stopped, starting or has no free connection.
 fn is_unreachable(code: &str) -> bool {
     // Class 08: connection exceptions. 57P01, 57P02: shutdown. 57P03: starting. 57P05: idle session timeout. 53300: too
     // many connections. 25P03: idle in transaction for too long.
@@ -102,7 +103,7 @@ pub(super) fn store_error(error: &Error) -> StoreError {
                 "invalid response from the database; check that PostgreSQL listens at its host and port",
             ),
             // Without the decoder's text, which can quote the value.
-            Error::ColumnDecode { .. } | Error::Decode(_) => rows::unreadable(),
+            Error::ColumnDecode { .. } | Error::Decode(_) => packing::unreadable(),
             Error::RowNotFound => {
                 StoreError::with_source(StoreErrorKind::Internal, "a row does not exist")
             }
@@ -128,15 +129,15 @@ pub(super) fn store_error(error: &Error) -> StoreError {
     };
     // Classes whose messages never quote a row: connection, authentication, database
     // name, resources, operator intervention.
-    let about_the_way = ["08", "28", "3D", "53", "57"]
+    let names_no_row = ["08", "28", "3D", "53", "57"]
         .iter()
         .any(|class| code.starts_with(class));
-    let words = error
+    let message = error
         .as_database_error()
-        .filter(|_| about_the_way)
+        .filter(|_| names_no_row)
         .map(|error| format!(": {}", error.message()));
     StoreError::with_source(
         kind,
-        format!("PostgreSQL error {code}{}", words.unwrap_or_default()),
+        format!("PostgreSQL error {code}{}", message.unwrap_or_default()),
     )
 }

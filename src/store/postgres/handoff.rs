@@ -4,14 +4,14 @@ use jiff::Timestamp;
 use sqlx::PgConnection;
 
 use super::PostgresStore;
-use super::error::Trouble;
+use super::error::CallError;
 use super::text::{pack, unpack};
 use crate::address::Address;
-use crate::store::{HandoffChange, HandoffRow, Handoffs, StoreFuture, rows};
+use crate::store::{HandoffChange, HandoffRow, Handoffs, StoreFuture, packing};
 
 impl Handoffs for PostgresStore {
     fn handoff_url(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<String>> {
-        self.ask(move |db| {
+        self.run(move |db| {
             Box::pin(async move {
                 let url: Option<String> = sqlx::query_scalar(
                     "SELECT url FROM handoff WHERE conversation = $1 AND until > $2",
@@ -27,21 +27,21 @@ impl Handoffs for PostgresStore {
 
     fn end_handoff(
         &self,
-        us: Option<&Address>,
+        sender: Option<&Address>,
         user: &Address,
         now: Timestamp,
     ) -> StoreFuture<'_, u64> {
-        let us = us.map(|us| pack(us.as_str()).into_owned());
+        let sender = sender.map(|sender| pack(sender.as_str()).into_owned());
         let user = pack(user.as_str()).into_owned();
-        self.ask(move |db| {
-            let (us, user) = (us.clone(), user.clone());
+        self.run(move |db| {
+            let (sender, user) = (sender.clone(), user.clone());
             Box::pin(async move {
                 // An expired handoff is over already, so it is not counted.
                 let ended = sqlx::query(
                     "DELETE FROM handoff WHERE until > $3 AND conversation IN (\
                        SELECT conversation FROM conversation_address WHERE address = $2 AND ($1::text IS NULL OR sender = $1))",
                 )
-                .bind(us)
+                .bind(sender)
                 .bind(user)
                 .bind(now.as_microsecond())
                 .execute(db)
@@ -52,7 +52,7 @@ impl Handoffs for PostgresStore {
     }
 
     fn active_handoffs(&self, limit: u32, now: Timestamp) -> StoreFuture<'_, Vec<HandoffRow>> {
-        self.ask(move |db| {
+        self.run(move |db| {
             Box::pin(async move {
                 let rows: Vec<(i64, String, String, String, i64)> = sqlx::query_as(
                     "SELECT h.conversation, a.sender, a.address, h.url, h.until \
@@ -70,7 +70,7 @@ impl Handoffs for PostgresStore {
                         sender: unpack(sender).into(),
                         user: vec![unpack(user).into()],
                         url: unpack(url),
-                        until: rows::time(until)?,
+                        until: packing::time(until)?,
                     };
                     HandoffRow::collect(&mut found, conversation, handoff);
                 }
@@ -80,7 +80,7 @@ impl Handoffs for PostgresStore {
     }
 }
 
-/// [`HandoffChange`] as the parameters of `hand_over!`: the URL if a handoff begins, and its end.
+/// [`HandoffChange`] as the parameters of `change_handoff!`: the URL if a handoff begins, and its end.
 pub(super) fn columns(change: Option<&HandoffChange>) -> (Option<String>, Option<i64>) {
     change.map_or((None, None), |change| {
         let (url, until) = change.columns();
@@ -88,16 +88,20 @@ pub(super) fn columns(change: Option<&HandoffChange>) -> (Option<String>, Option
     })
 }
 
-/// Merges the handoff of conversation `other` into `kept`: the one that lasts longer stays.
+/// Merges the handoff of conversation `source` into that of `target`: the one that lasts longer stays.
 // Data-modifying parts of one statement share a snapshot, so the INSERT reads the deleted row from RETURNING.
-pub(super) async fn join(db: &mut PgConnection, kept: i64, other: i64) -> Result<(), Trouble> {
+pub(super) async fn merge_handoffs(
+    db: &mut PgConnection,
+    target: i64,
+    source: i64,
+) -> Result<(), CallError> {
     sqlx::query(
-        "WITH other AS (DELETE FROM handoff WHERE conversation = $2 RETURNING url, until) \
-         INSERT INTO handoff AS h (conversation, url, until) SELECT $1, url, until FROM other \
+        "WITH deleted AS (DELETE FROM handoff WHERE conversation = $2 RETURNING url, until) \
+         INSERT INTO handoff AS h (conversation, url, until) SELECT $1, url, until FROM deleted \
          ON CONFLICT (conversation) DO UPDATE SET url = excluded.url, until = excluded.until WHERE excluded.until > h.until",
     )
-    .bind(kept)
-    .bind(other)
+    .bind(target)
+    .bind(source)
     .execute(db)
     .await?;
     Ok(())

@@ -14,34 +14,35 @@ use jiff::Timestamp;
 use sqlx::{PgConnection, Row};
 
 use super::conversations::DialogueParams;
-use super::error::Trouble;
+use super::error::CallError;
 use super::text::{pack, unpack};
 use super::{PostgresStore, accept, backlog, handoff, outbox};
+use crate::store::decisions::{self, MessageState};
 use crate::store::outbox::MAX_ORDER_WAIT;
-use crate::store::rows::{self, inbound};
+use crate::store::states::{self, inbound};
 use crate::store::{
     AcceptOutcome, Claim, ClaimedBacklog, Completion, CrashPolicy, FailOutcome, Journal,
     NewInbound, NewOutbound, QueuedMessage, RedactedParams, ReplyDecision, ReplyPath,
-    SavedResponse, StoreFuture, TurnStatus,
+    SavedResponse, StoreFuture, TurnStatus, packing,
 };
 
 impl Journal for PostgresStore {
-    fn accept(&self, arrival: Arc<NewInbound>) -> StoreFuture<'_, AcceptOutcome> {
+    fn accept(&self, inbound: Arc<NewInbound>) -> StoreFuture<'_, AcceptOutcome> {
         let me = self.owner;
         Box::pin(async move {
-            let shared = arrival.clone();
-            let at_once = self.ask(move |db| {
-                let arrival = shared.clone();
-                Box::pin(async move { accept::accept_at_once(db, me, &arrival).await })
+            let shared = inbound.clone();
+            let usual = self.run(move |db| {
+                let inbound = shared.clone();
+                Box::pin(async move { accept::accept_usual(db, me, &inbound).await })
             });
-            if let Some(acceptance) = at_once.await? {
-                return Ok(acceptance);
+            if let Some(outcome) = usual.await? {
+                return Ok(outcome);
             }
-            let with_care = self.claim(move |db| {
-                let arrival = arrival.clone();
-                Box::pin(async move { accept::accept(db, me, &arrival).await })
+            let any = self.run_claiming(move |db| {
+                let inbound = inbound.clone();
+                Box::pin(async move { accept::accept(db, me, &inbound).await })
             });
-            with_care.await
+            any.await
         })
     }
 
@@ -50,19 +51,18 @@ impl Journal for PostgresStore {
         Box::pin(async move {
             // Most polls find that an older message is still open, which needs no lock. A message that seems free is
             // checked again under the lock.
-            let looked = self.ask(move |db| {
-                Box::pin(async move { Ok(Standing::of(db, me, id).await?.turn(me)) })
-            });
-            if let Some(turn) = looked.await? {
+            let unlocked = self
+                .run(move |db| Box::pin(async move { Ok(read_state(db, me, id).await?.turn(me)) }));
+            if let Some(turn) = unlocked.await? {
                 return Ok(turn);
             }
-            let claimed = self.claim(move |db| {
+            let claimed = self.run_claiming(move |db| {
                 Box::pin(async move {
                     lock_conversation(db, id).await?;
-                    let row = Standing::locked(db, me, id).await?;
-                    match row.turn(me) {
+                    let message = lock_and_read_state(db, me, id).await?;
+                    match message.turn(me) {
                         Some(turn) => Ok(turn),
-                        None => Ok(TurnStatus::Claimed(row.claim(db, me, now).await?)),
+                        None => Ok(TurnStatus::Claimed(claim(db, me, &message, now).await?)),
                     }
                 })
             });
@@ -72,31 +72,31 @@ impl Journal for PostgresStore {
 
     fn queued_behind(&self, claim: Claim, limit: u32) -> StoreFuture<'_, Vec<QueuedMessage>> {
         let me = self.owner;
-        self.ask(move |db| {
+        self.run(move |db| {
             Box::pin(async move {
-                let found = sqlx::query(BEHIND)
+                let found = sqlx::query(QUEUED_BEHIND)
                     .bind(me)
                     .bind(claim.id)
                     .bind(i64::from(limit))
                     .fetch_all(db)
                     .await?;
-                let behind = found.into_iter().map(|row| {
+                let queued = found.into_iter().map(|row| {
                     Ok(QueuedMessage {
                         id: row.try_get(0)?,
                         params: RedactedParams(unpack(row.try_get(1)?)),
-                        received_at: rows::time(row.try_get(2)?)?,
+                        received_at: packing::time(row.try_get(2)?)?,
                     })
                 });
-                behind.collect()
+                queued.collect()
             })
         })
     }
 
-    fn decide(&self, id: i64, choice: ReplyPath, now: Timestamp) -> StoreFuture<'_, ReplyDecision> {
+    fn decide(&self, id: i64, path: ReplyPath, now: Timestamp) -> StoreFuture<'_, ReplyDecision> {
         let me = self.owner;
-        self.ask(move |db| {
-            let choice = choice.clone();
-            Box::pin(async move { decide(db, me, id, choice, now).await })
+        self.run(move |db| {
+            let path = path.clone();
+            Box::pin(async move { decide(db, me, id, path, now).await })
         })
     }
 
@@ -104,18 +104,21 @@ impl Journal for PostgresStore {
         &self,
         claim: Claim,
         twiml: Option<String>,
-        ending: Completion,
+        completion: Completion,
         now: Timestamp,
     ) -> StoreFuture<'_, ReplyDecision> {
-        let (me, dialogue) = (self.owner, DialogueParams::of(ending.dialogue));
-        let (merged, hand_over) = (ending.merged, handoff::columns(ending.handoff.as_ref()));
-        let queue = Arc::new(ending.queue);
-        self.ask(move |db| {
+        let (me, dialogue) = (self.owner, DialogueParams::of(completion.dialogue));
+        let (merged, handoff_columns) = (
+            completion.merged,
+            handoff::columns(completion.handoff.as_ref()),
+        );
+        let queue = Arc::new(completion.queue);
+        self.run(move |db| {
             let (twiml, dialogue, merged) = (twiml.clone(), dialogue.clone(), merged.clone());
-            let (url, until) = hand_over.clone();
+            let (url, until) = handoff_columns.clone();
             let queue = queue.clone();
             Box::pin(async move {
-                let query = sqlx::query_as(ANSWER)
+                let query = sqlx::query_as(COMPLETE_INLINE)
                     .bind(claim.id)
                     .bind(me)
                     .bind(i64::from(claim.attempt));
@@ -123,7 +126,7 @@ impl Journal for PostgresStore {
                 let decided: Option<(i64, Option<String>)> = dialogue
                     .bind(query, now)
                     .bind(merged)
-                    .bind(rows::MERGED)
+                    .bind(states::MERGED)
                     .bind(twiml.as_deref().map(pack))
                     .bind(url)
                     .bind(until)
@@ -138,9 +141,9 @@ impl Journal for PostgresStore {
                     }),
                     Some(_) => ReplyDecision::ViaRest,
                     // Nothing was changed: the path was decided before, or the claim is lost.
-                    None => Standing::of(db, me, claim.id)
+                    None => read_state(db, me, claim.id)
                         .await?
-                        .decision_for(me, claim),
+                        .reply_decision_for(me, claim),
                 })
             })
         })
@@ -150,25 +153,31 @@ impl Journal for PostgresStore {
         &self,
         claim: Claim,
         replies: Vec<NewOutbound>,
-        ending: Completion,
+        completion: Completion,
         now: Timestamp,
     ) -> StoreFuture<'_, bool> {
-        let (me, dialogue) = (self.owner, DialogueParams::of(ending.dialogue));
-        let (merged, hand_over) = (ending.merged, handoff::columns(ending.handoff.as_ref()));
-        let reason = ending.handoff.is_some().then_some(rows::NOT_REDIRECTED);
+        let (me, dialogue) = (self.owner, DialogueParams::of(completion.dialogue));
+        let (merged, handoff_columns) = (
+            completion.merged,
+            handoff::columns(completion.handoff.as_ref()),
+        );
+        let reason = completion
+            .handoff
+            .is_some()
+            .then_some(states::NOT_REDIRECTED);
         let replies = Arc::new(outbox::Columns::of(&replies));
-        self.ask(move |db| {
+        self.run(move |db| {
             let (replies, dialogue, merged) = (replies.clone(), dialogue.clone(), merged.clone());
-            let (url, until) = hand_over.clone();
+            let (url, until) = handoff_columns.clone();
             Box::pin(async move {
-                let query = sqlx::query_as(FINISH)
+                let query = sqlx::query_as(COMPLETE_VIA_REST)
                     .bind(claim.id)
                     .bind(me)
                     .bind(i64::from(claim.attempt));
-                let query = dialogue.bind(query, now).bind(merged).bind(rows::MERGED);
+                let query = dialogue.bind(query, now).bind(merged).bind(states::MERGED);
                 let query = replies.bind(query).bind(url).bind(until).bind(reason);
-                let ended: Option<(i64,)> = query.fetch_optional(db).await?;
-                Ok(ended.is_some())
+                let completed: Option<(i64,)> = query.fetch_optional(db).await?;
+                Ok(completed.is_some())
             })
         })
     }
@@ -180,10 +189,10 @@ impl Journal for PostgresStore {
         last_attempt: bool,
     ) -> StoreFuture<'_, FailOutcome> {
         let me = self.owner;
-        self.ask(move |db| {
+        self.run(move |db| {
             Box::pin(async move {
-                // Only a message whose path is open (1) can get another request, and becomes failed (5). A deferred one
-                // (2) becomes dead (6), since Twilio has its response.
+                // Fenced by the claim. Only PROCESSING (1) can get another request, and becomes FAILED (5). DEFERRED
+                // (2) becomes DEAD (6), since Twilio has its response.
                 let failed: Option<i64> = sqlx::query_scalar(
                     "UPDATE inbound SET state = CASE WHEN state = 1 AND NOT $5 THEN 5 ELSE 6 END, reason = $4 \
                      WHERE id = $1 AND state IN (1, 2) AND owner = $2 AND attempt = $3 RETURNING state",
@@ -199,7 +208,10 @@ impl Journal for PostgresStore {
                     Some(inbound::FAILED) => FailOutcome::Retryable,
                     Some(_) => FailOutcome::Dead,
                     // Nothing was changed: the message is decided, or the claim is lost.
-                    None => rows::failure_not_recorded(Standing::of(db, me, claim.id).await?.decision_for(me, claim)),
+                    None => {
+                        let message = read_state(db, me, claim.id).await?;
+                        decisions::failure_not_recorded(message.reply_decision_for(me, claim))
+                    }
                 })
             })
         })
@@ -212,17 +224,18 @@ impl Journal for PostgresStore {
         now: Timestamp,
     ) -> StoreFuture<'_, ClaimedBacklog> {
         let me = self.owner;
-        self.claim(move |db| Box::pin(backlog::take_up(db, me, limit, policy, now)))
+        self.run_claiming(move |db| Box::pin(backlog::claim_backlog(db, me, limit, policy, now)))
     }
 
     fn release_stale_claims(&self, running: Vec<i64>, before: Timestamp) -> StoreFuture<'_, u64> {
         let me = self.owner;
-        self.ask(move |db| {
+        self.run(move |db| {
             let running = running.clone();
             Box::pin(async move {
-                // Claims whose response from the database was lost: the process owns them without knowing. `claimed_at`
-                // excludes a claim whose response is still on its way. As in `close`, this is not a crash.
-                let gone = sqlx::query(
+                // Open claims (below 3) whose response from the database was lost: the process owns them without
+                // knowing. PROCESSING (1) becomes RECEIVED (0). `claimed_at` excludes a claim whose response is still
+                // on its way. As in `release_claims`, this is not a crash.
+                let released = sqlx::query(
                     "UPDATE inbound SET owner = NULL, state = CASE WHEN state = 1 THEN 0 ELSE state END \
                      WHERE state < 3 AND owner = $1 AND claimed_at < $2 AND NOT id = ANY ($3)",
                 )
@@ -231,14 +244,14 @@ impl Journal for PostgresStore {
                 .bind(running)
                 .execute(db)
                 .await?;
-                Ok(gone.rows_affected())
+                Ok(released.rows_affected())
             })
         })
     }
 
-    fn backfill(&self, arrival: Arc<NewInbound>, twiml: Option<String>) -> StoreFuture<'_, ()> {
-        let (me, unflushed) = (self.owner, Arc::new((arrival, twiml)));
-        self.claim(move |db| {
+    fn backfill(&self, inbound: Arc<NewInbound>, twiml: Option<String>) -> StoreFuture<'_, ()> {
+        let (me, unflushed) = (self.owner, Arc::new((inbound, twiml)));
+        self.run_claiming(move |db| {
             let unflushed = unflushed.clone();
             Box::pin(
                 async move { accept::backfill(db, me, &unflushed.0, unflushed.1.as_deref()).await },
@@ -251,181 +264,148 @@ impl Journal for PostgresStore {
 // One statement: either this reply or the `decide` of the request's deadline wins. Only a reply that wins changes the
 // dialogue state and the handoff.
 //
-// `oldest` is the oldest reply to the same user that is pending, being sent or unknown. A part behind a failed or held
-// part of its reply will not be sent without an operator, so nothing waits for it. `unordered` marks what an operator
-// has released or retried.
+// `oldest_reply` is the oldest reply to the same user that is PENDING, SENDING or UNKNOWN (below 3). A part behind a
+// HELD or FAILED part (3, 5) of its reply will not be sent without an operator, so nothing waits for it. `unordered`
+// marks what an operator has released or retried.
 //
-// `waits` limits the wait to MAX_ORDER_WAIT after that reply was created. `abs`: a time in the future was written
+// `must_wait` limits the wait to MAX_ORDER_WAIT after that reply was created. `abs`: a time in the future was written
 // before the clock was set back, and must not extend the wait.
 //
-// `ended` checks the opt-out in the statement that completes the message. The reply of a user who opted out after the
-// claim becomes NULL, the empty response.
-const ANSWER: &str = concat!(
-    "WITH oldest AS (SELECT r.created_at FROM outbound r WHERE r.sender = $13 AND r.address = $14 \
+// `message_deferred` moves the message from PROCESSING (1) to DEFERRED (2), and `completed` to ANSWERED (3). Both are
+// fenced by owner and attempt.
+//
+// `completed` checks the opt-out in the statement that completes the message. The reply of a user who opted out after
+// the claim becomes NULL, the empty response.
+const COMPLETE_INLINE: &str = concat!(
+    "WITH oldest_reply AS (SELECT r.created_at FROM outbound r WHERE r.sender = $13 AND r.address = $14 \
        AND r.account = (SELECT account FROM inbound WHERE id = $1) AND r.state < 3 AND r.inbound IS NOT NULL \
        AND r.unordered IS NULL AND NOT EXISTS (\
          SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state IN (3, 5)) \
        ORDER BY r.id LIMIT 1), \
-     waits AS (SELECT FROM oldest WHERE abs($7 - created_at) < $15), \
-     behind AS (UPDATE inbound SET state = 2, claimed_at = $7 \
-       WHERE id = $1 AND state = 1 AND owner = $2 AND attempt = $3 AND EXISTS (SELECT FROM waits) RETURNING state), \
-     ended AS (UPDATE inbound i SET state = 3, reason = NULL, response = CASE WHEN EXISTS (\
+     must_wait AS (SELECT FROM oldest_reply WHERE abs($7 - created_at) < $15), \
+     message_deferred AS (UPDATE inbound SET state = 2, claimed_at = $7 \
+       WHERE id = $1 AND state = 1 AND owner = $2 AND attempt = $3 AND EXISTS (SELECT FROM must_wait) RETURNING state), \
+     completed AS (UPDATE inbound i SET state = 3, reason = NULL, response = CASE WHEN EXISTS (\
        SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
        WHERE a.conversation = i.conversation AND c.opted_out IS NOT NULL AND (c.scope = a.sender OR c.scope = i.service)) \
        THEN NULL ELSE $10 END, claimed_at = $7 \
-     WHERE i.id = $1 AND i.state = 1 AND i.owner = $2 AND i.attempt = $3 AND NOT EXISTS (SELECT FROM waits) \
+     WHERE i.id = $1 AND i.state = 1 AND i.owner = $2 AND i.attempt = $3 AND NOT EXISTS (SELECT FROM must_wait) \
      RETURNING i.state, i.response, i.conversation), ",
     change_dialogue!(),
     ", ",
-    merge!(),
+    merge_queued!(),
     ", ",
-    hand_over!("$11", "$12"),
-    " SELECT state, response FROM ended UNION ALL SELECT state, NULL FROM behind"
+    change_handoff!("$11", "$12"),
+    " SELECT state, response FROM completed UNION ALL SELECT state, NULL FROM message_deferred"
 );
 
 /// Completes a message and puts its reply into the outbox.
-// One statement: a crash leaves either the claim or the complete reply, never some of its parts. `put` reads
-// from `ended`, so a lost claim queues nothing. `ORDER BY r.ordinal` makes ids rise with the parts, since the
+// To DONE (4) from PROCESSING or DEFERRED (1, 2), fenced by owner and attempt. The outbound messages are PENDING (0).
+//
+// One statement: a crash leaves either the claim or the complete reply, never some of its parts. `queued` reads
+// from `completed`, so a lost claim queues nothing. `ORDER BY r.ordinal` makes ids rise with the parts, since the
 // outbox sends by id.
-const FINISH: &str = concat!(
-    "WITH ended AS (UPDATE inbound SET state = 4, reason = $19 \
+const COMPLETE_VIA_REST: &str = concat!(
+    "WITH completed AS (UPDATE inbound SET state = 4, reason = $19 \
      WHERE id = $1 AND state IN (1, 2) AND owner = $2 AND attempt = $3 RETURNING id, conversation, unordered), ",
     change_dialogue!(),
     ", ",
-    merge!(),
+    merge_queued!(),
     ", ",
-    hand_over!("$17", "$18"),
-    ", put AS (INSERT INTO outbound (inbound, ordinal, account, auth_token, sender, address, service, template, state, not_before, \
-       created_at, params, unordered) SELECT ended.id, r.ordinal - 1, r.account, r.auth_token, r.sender, r.address, r.service, \
-       r.template, 0, $7, $7, r.params, ended.unordered FROM ended, unnest($10::bytea[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::boolean[], \
+    change_handoff!("$17", "$18"),
+    ", queued AS (INSERT INTO outbound (inbound, ordinal, account, auth_token, sender, address, service, template, state, not_before, \
+       created_at, params, unordered) SELECT completed.id, r.ordinal - 1, r.account, r.auth_token, r.sender, r.address, r.service, \
+       r.template, 0, $7, $7, r.params, completed.unordered FROM completed, unnest($10::bytea[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::boolean[], \
        $16::text[]) WITH ORDINALITY AS r (account, auth_token, sender, address, service, template, params, ordinal) ORDER BY r.ordinal) \
-     SELECT id FROM ended"
+     SELECT id FROM completed"
 );
 
 /// Messages that are queued behind a message and that no live process handles, oldest first.
-// A queued message (0) is in the list even if a process owns it: its request only waits for its turn. A message without
-// `params` has lost its content by age and cannot be merged.
-const BEHIND: &str = concat!(
+// A message in RECEIVED (0) is in the list even if a process owns it: its request only waits for its turn. One in
+// DEFERRED (2) must have no live owner. `state < 3` is the condition of the partial index. A message without `params`
+// has lost its content by age and cannot be merged.
+const QUEUED_BEHIND: &str = concat!(
     "SELECT i.id, i.params, i.received_at FROM inbound i \
      WHERE i.conversation = (SELECT conversation FROM inbound WHERE id = $2) AND i.id > $2 AND i.state < 3 \
      AND (i.state = 0 OR (i.state = 2 AND NOT ",
-    held!("$1"),
+    is_owned!("$1"),
     ")) AND i.params IS NOT NULL ORDER BY i.id LIMIT $3"
 );
 
-/// Row of an inbound message, with everything that decides about its claim.
-pub(super) struct Standing {
-    pub(super) id: i64,
-    pub(super) conversation: i64,
-    pub(super) state: i64,
-    pub(super) attempt: u32,
-    pub(super) owner: Option<i64>,
-    /// True if this process or another live one owns the message.
-    pub(super) held: bool,
-    /// True if the attempt before this one ended with a failure.
-    pub(super) failed_before: bool,
-    /// Saved TwiML.
-    pub(super) answer: Option<String>,
-    /// True if another open message of the conversation comes first.
-    pub(super) blocked: bool,
-    handed_off_until: Option<i64>,
-}
-
-/// SQL that reads a [`Standing`]. `$more` follows the condition on the id.
-macro_rules! state {
+/// SQL that reads a [`MessageState`]. `$more` follows the condition on the id.
+macro_rules! message_state {
     ($more:literal) => {
         concat!(
             "SELECT i.id, i.conversation, i.state, i.attempt, i.owner, ",
-            held!("$1"),
+            is_owned!("$1"),
             ", i.reason IS NOT NULL, i.response, ",
-            blocked!("$1"),
+            is_blocked!("$1"),
             ", (SELECT until FROM handoff h WHERE h.conversation = i.conversation) FROM inbound i WHERE i.id = $2",
             $more
         )
     };
 }
 
-impl Standing {
-    /// Reads the row without a lock.
-    pub(super) async fn of(db: &mut PgConnection, me: i64, id: i64) -> Result<Self, Trouble> {
-        Self::read(db, state!(""), me, id).await
-    }
+/// Reads the state of a message without a lock.
+pub(super) async fn read_state(
+    db: &mut PgConnection,
+    me: i64,
+    id: i64,
+) -> Result<MessageState, CallError> {
+    query_state(db, message_state!(""), me, id).await
+}
 
-    /// Reads the row and locks it until the end of the transaction.
-    pub(super) async fn locked(db: &mut PgConnection, me: i64, id: i64) -> Result<Self, Trouble> {
-        Self::read(db, state!(" FOR UPDATE OF i"), me, id).await
-    }
+/// Reads the state of a message, and locks its row until the end of the transaction.
+pub(super) async fn lock_and_read_state(
+    db: &mut PgConnection,
+    me: i64,
+    id: i64,
+) -> Result<MessageState, CallError> {
+    query_state(db, message_state!(" FOR UPDATE OF i"), me, id).await
+}
 
-    async fn read(
-        db: &mut PgConnection,
-        sql: &'static str,
-        me: i64,
-        id: i64,
-    ) -> Result<Self, Trouble> {
-        let row = sqlx::query(sql).bind(me).bind(id).fetch_one(db).await?;
-        Ok(Self {
-            id: row.try_get(0)?,
-            conversation: row.try_get(1)?,
-            state: row.try_get(2)?,
-            attempt: number(row.try_get(3)?),
-            owner: row.try_get(4)?,
-            held: row.try_get(5)?,
-            failed_before: row.try_get(6)?,
-            answer: row.try_get::<Option<String>, _>(7)?.map(unpack),
-            blocked: row.try_get(8)?,
-            handed_off_until: row.try_get(9)?,
-        })
-    }
+async fn query_state(
+    db: &mut PgConnection,
+    sql: &'static str,
+    me: i64,
+    id: i64,
+) -> Result<MessageState, CallError> {
+    let row = sqlx::query(sql).bind(me).bind(id).fetch_one(db).await?;
+    Ok(MessageState {
+        id: row.try_get(0)?,
+        conversation: row.try_get(1)?,
+        state: row.try_get(2)?,
+        attempt: number(row.try_get(3)?),
+        owner: row.try_get(4)?,
+        is_owned: row.try_get(5)?,
+        failed_before: row.try_get(6)?,
+        response: row.try_get::<Option<String>, _>(7)?.map(unpack),
+        is_blocked: row.try_get(8)?,
+        handed_off_until: row.try_get(9)?,
+    })
+}
 
-    /// Decision as a caller without a claim sees it.
-    fn decision(&self) -> ReplyDecision {
-        rows::decision(self.state, self.answer.as_ref())
-    }
-
-    /// Decision as the caller that had `claim` sees it.
-    fn decision_for(&self, me: i64, claim: Claim) -> ReplyDecision {
-        // The attempt as well: this process may have claimed the message again, for a later attempt.
-        let mine = self.owner == Some(me) && self.attempt == claim.attempt;
-        rows::fenced(self.decision(), mine)
-    }
-
-    /// Status for the request that waits for the message's turn; `None` if the message can be claimed.
-    fn turn(&self, me: i64) -> Option<TurnStatus> {
-        if self.state != inbound::RECEIVED || self.owner != Some(me) {
-            return Some(TurnStatus::Resolved(self.decision()));
-        }
-        self.blocked.then_some(TurnStatus::Waiting)
-    }
-
-    /// Claims the message for its next attempt. The caller has locked the conversation.
-    pub(super) async fn claim(
-        &self,
-        db: &mut PgConnection,
-        me: i64,
-        now: Timestamp,
-    ) -> Result<Claim, Trouble> {
-        // `claims` tells an `ACCEPT_AT_ONCE` that waits for the lock that its snapshot misses this claim.
-        sqlx::query(
-            "WITH turned AS (UPDATE conversation SET claims = claims + 1 WHERE id = $5) \
-             UPDATE inbound SET state = 1, owner = $2, attempt = $3, claimed_at = $4 WHERE id = $1",
-        )
-        .bind(self.id)
-        .bind(me)
-        .bind(i64::from(self.attempt) + 1)
-        .bind(now.as_microsecond())
-        .bind(self.conversation)
-        .execute(db)
-        .await?;
-        Ok(Claim {
-            id: self.id,
-            conversation: self.conversation,
-            attempt: self.attempt + 1,
-            failed_before: self.failed_before,
-            handed_off: self
-                .handed_off_until
-                .is_some_and(|until| until > now.as_microsecond()),
-        })
-    }
+/// Claims a message for its next attempt. The caller has locked the conversation.
+pub(super) async fn claim(
+    db: &mut PgConnection,
+    me: i64,
+    message: &MessageState,
+    now: Timestamp,
+) -> Result<Claim, CallError> {
+    let claim = message.next_claim(now);
+    // To PROCESSING (1). `claims` tells an `ACCEPT_USUAL` that waits for the lock that its snapshot misses this claim.
+    sqlx::query(
+        "WITH counted AS (UPDATE conversation SET claims = claims + 1 WHERE id = $5) \
+         UPDATE inbound SET state = 1, owner = $2, attempt = $3, claimed_at = $4 WHERE id = $1",
+    )
+    .bind(claim.id)
+    .bind(me)
+    .bind(i64::from(claim.attempt))
+    .bind(now.as_microsecond())
+    .bind(claim.conversation)
+    .execute(db)
+    .await?;
+    Ok(claim)
 }
 
 fn micros(duration: Duration) -> i64 {
@@ -439,7 +419,8 @@ pub(super) fn number(number: i64) -> u32 {
 /// Locks the conversation of a message.
 ///
 /// First corrects the message's reference to a conversation that was merged into another, or restores a deleted one.
-pub(super) async fn lock_conversation(db: &mut PgConnection, id: i64) -> Result<(), Trouble> {
+pub(super) async fn lock_conversation(db: &mut PgConnection, id: i64) -> Result<(), CallError> {
+    // `FOR UPDATE OF c` locks the conversation only: it comes first in the lock order, and the message after it.
     let found: Option<(Option<i64>,)> = sqlx::query_as(
         "SELECT c.merged_into FROM inbound i JOIN conversation c ON c.id = i.conversation WHERE i.id = $1 FOR UPDATE OF c",
     )
@@ -448,21 +429,21 @@ pub(super) async fn lock_conversation(db: &mut PgConnection, id: i64) -> Result<
     .await?;
     match found {
         Some((None,)) => return Ok(()),
-        Some((Some(joined),)) => {
+        Some((Some(target),)) => {
             // The target may have been merged or deleted before its lock was acquired. The next attempt
             // follows the new reference.
             let locked = sqlx::query(
                 "SELECT id FROM conversation WHERE id = $1 AND merged_into IS NULL FOR UPDATE",
             )
-            .bind(joined)
+            .bind(target)
             .fetch_optional(&mut *db)
             .await?;
             if locked.is_none() {
-                return Err(Trouble::Again);
+                return Err(CallError::Conflict);
             }
             sqlx::query("UPDATE inbound SET conversation = $2 WHERE id = $1")
                 .bind(id)
-                .bind(joined)
+                .bind(target)
                 .execute(db)
                 .await?;
         }
@@ -486,29 +467,31 @@ pub(super) async fn decide(
     db: &mut PgConnection,
     me: i64,
     id: i64,
-    choice: ReplyPath,
+    path: ReplyPath,
     now: Timestamp,
-) -> Result<ReplyDecision, Trouble> {
-    let rest = choice == ReplyPath::Rest;
-    let (query, decision) = match choice {
-        // A failed message (5) included: the fallback call's text is its reply. Without an owner, a handler that still
+) -> Result<ReplyDecision, CallError> {
+    let is_rest = path == ReplyPath::Rest;
+    let (query, decision) = match path {
+        // Compare and set: from RECEIVED, PROCESSING or FAILED (0, 1, 5) to ANSWERED (3). A failed message is included:
+        // the fallback call's text is its reply. Without an owner, a handler that still
         // runs has lost its claim.
         ReplyPath::Twiml(twiml) => {
-            let answer = Some(twiml).filter(|twiml| !twiml.is_empty());
+            let twiml = decisions::stored_response(twiml);
             let query = sqlx::query(
                 "UPDATE inbound SET state = 3, owner = NULL, response = $2 WHERE id = $1 AND state IN (0, 1, 5)",
             )
             .bind(id)
-            .bind(answer.as_deref().map(pack));
+            .bind(twiml.as_deref().map(pack));
             (
                 query,
                 ReplyDecision::Inline(SavedResponse {
-                    twiml: answer.clone(),
+                    twiml: twiml.clone(),
                 }),
             )
         }
-        // A message that waits for its turn (0) is released, since its request ends: the backlog handles it. A handler
-        // that runs (1) keeps its claim and replies via the REST API. A failed message (5) has no reply to send.
+        // Compare and set: to DEFERRED (2). A message that waits for its turn (0, RECEIVED) is released, since its
+        // request ends: the backlog handles it. A handler that runs (1, PROCESSING) keeps its claim and replies via the
+        // REST API. A failed message (5) has no reply to send.
         ReplyPath::Rest => {
             let query = sqlx::query(
                 "UPDATE inbound SET owner = CASE WHEN state = 0 THEN NULL ELSE owner END, state = 2, claimed_at = $2 \
@@ -522,19 +505,19 @@ pub(super) async fn decide(
     if query.execute(&mut *db).await?.rows_affected() > 0 {
         return Ok(decision);
     }
-    let row = Standing::of(db, me, id).await?;
-    match row.state {
+    let message = read_state(db, me, id).await?;
+    match message.state {
         // Another transaction opened the path between the two statements, for example a redelivery
         // that starts an attempt.
-        inbound::RECEIVED | inbound::PROCESSING => Err(Trouble::Again),
-        inbound::FAILED if !rest => Err(Trouble::Again),
-        _ => Ok(row.decision()),
+        inbound::RECEIVED | inbound::PROCESSING => Err(CallError::Conflict),
+        inbound::FAILED if !is_rest => Err(CallError::Conflict),
+        _ => Ok(message.reply_decision()),
     }
 }
 
 /// Releases all claims of this process.
-pub(super) async fn close(db: &mut PgConnection, me: i64) -> Result<(), Trouble> {
-    // A message in its handler (1) becomes queued (0): `claim_backlog` does not count that as a crash.
+pub(super) async fn release_claims(db: &mut PgConnection, me: i64) -> Result<(), CallError> {
+    // Open messages (below 3). PROCESSING (1) becomes RECEIVED (0): `claim_backlog` does not count that as a crash.
     sqlx::query(
         "UPDATE inbound SET owner = NULL, state = CASE WHEN state = 1 THEN 0 ELSE state END WHERE state < 3 AND owner = $1",
     )

@@ -19,13 +19,14 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Timeout of one heartbeat.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// SQL that extends this process's lease to 15 s, if fewer than `left` seconds remain.
-fn extend(owner: i64, left: u32) -> String {
+/// SQL that extends this process's lease to 15 s, if fewer than `min_seconds` remain.
+fn extend_lease(owner: i64, min_seconds: u32) -> String {
     // The database's clock only, so that servers with different clocks agree. `clock_timestamp()` is the time now;
-    // `now()` would be the start of the transaction. `owner` is a number, so it needs no parameter.
+    // `now()` would be the start of the transaction. `owner` is a number, so it needs no parameter. ON CONFLICT: the
+    // process renews its own lease, even if it has expired.
     format!(
         "INSERT INTO owner (id, alive_until) SELECT {owner}, clock_timestamp() + interval '15 s' \
-         WHERE NOT EXISTS (SELECT 1 FROM owner WHERE id = {owner} AND alive_until > clock_timestamp() + interval '{left} s') \
+         WHERE NOT EXISTS (SELECT 1 FROM owner WHERE id = {owner} AND alive_until > clock_timestamp() + interval '{min_seconds} s') \
          ON CONFLICT (id) DO UPDATE SET alive_until = excluded.alive_until"
     )
 }
@@ -34,7 +35,7 @@ fn extend(owner: i64, left: u32) -> String {
 // Other processes would immediately take over what a process claims under an expired lease, for example after a pause.
 // While more than five seconds remain, which is usual, this writes nothing and locks no row.
 pub(super) fn begin_claiming(owner: i64) -> String {
-    format!("{}; {}", super::calls::BEGIN, extend(owner, 5))
+    format!("{}; {}", super::calls::BEGIN, extend_lease(owner, 5))
 }
 
 /// Task that renews a lease until this value is dropped.
@@ -76,11 +77,11 @@ pub(super) async fn beat(
 ) -> Result<(), sqlx::Error> {
     // Directly on the pool: a circuit breaker that is open must not stop the heartbeat that can close it.
     let mut db = CallConnection::take(&calls.pool).await?;
-    sqlx::raw_sql(AssertSqlSafe(extend(owner, 15)))
+    sqlx::raw_sql(AssertSqlSafe(extend_lease(owner, 15)))
         .execute(db.connection())
         .await?;
     calls.answered();
-    // `lives!` treats a missing row like an expired lease, so messages that name such a process can
+    // `has_valid_lease!` treats a missing row like an expired lease, so messages that name such a process can
     // still be taken over.
     sqlx::raw_sql("DELETE FROM owner WHERE alive_until < clock_timestamp() - interval '1 d'")
         .execute(db.connection())
@@ -91,7 +92,8 @@ pub(super) async fn beat(
         .bind(owner)
         .fetch_one(db.connection())
         .await?;
-    // Not cleared by a heartbeat that fails: during an outage the last known state counts.
+    // Not cleared by a heartbeat that fails: during an outage the last known state counts. Relaxed: the flag publishes
+    // no other data.
     has_peers.store(others, Ordering::Relaxed);
     db.give_back();
     Ok(())

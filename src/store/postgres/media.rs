@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use sqlx::{PgConnection, Row};
 
 use super::PostgresStore;
-use super::error::{Trouble, store_error};
+use super::error::{CallError, store_error};
 use super::text::{pack, unpack};
-use crate::store::rows::{self, LinkColumns};
+use crate::store::link_rows::{self, LinkColumns};
 use crate::store::{
     CHUNK_BYTES, FileHash, LinkSigningKey, LinkSource, LinkTokenHash, MediaLinks, NewLink,
     ResolvedLink, StoreError, StoreFuture,
@@ -25,9 +25,9 @@ impl MediaLinks for PostgresStore {
     fn create_link(&self, link: NewLink) -> StoreFuture<'_, ()> {
         let columns = LinkColumns::of(&link);
         let link = Arc::new((link, columns));
-        self.upkeep(move |db| {
+        self.run_maintenance(move |db| {
             let link = link.clone();
-            Box::pin(async move { offer(db, &link.0, &link.1).await })
+            Box::pin(async move { insert_link(db, &link.0, &link.1).await })
         })
     }
 
@@ -36,7 +36,7 @@ impl MediaLinks for PostgresStore {
         key: LinkTokenHash,
         now: Timestamp,
     ) -> StoreFuture<'_, Option<ResolvedLink>> {
-        self.ask_media(move |db| {
+        self.run_media(move |db| {
             Box::pin(async move {
                 let found = sqlx::query(
                     "SELECT l.content_type, l.account, l.auth_token, l.media_message, l.media, l.file, f.length FROM media_link l \
@@ -56,14 +56,14 @@ impl MediaLinks for PostgresStore {
                     ..LinkColumns::default()
                 };
                 let content_type: Option<String> = row.try_get(0)?;
-                let linked = rows::linked(content_type.map(unpack), &columns, row.try_get(6)?);
+                let linked = link_rows::resolved_link(content_type.map(unpack), &columns, row.try_get(6)?);
                 Ok(Some(linked?))
             })
         })
     }
 
     fn read_chunk(&self, file: FileHash, number: u32) -> StoreFuture<'_, Option<Vec<u8>>> {
-        self.ask_media(move |db| {
+        self.run_media(move |db| {
             Box::pin(async move {
                 let found = sqlx::query_scalar(
                     "SELECT bytes FROM media_chunk WHERE file = $1 AND number = $2",
@@ -78,11 +78,11 @@ impl MediaLinks for PostgresStore {
     }
 
     fn expire_links(&self, now: Timestamp) -> StoreFuture<'_, bool> {
-        self.upkeep(move |db| {
+        self.run_maintenance(move |db| {
             Box::pin(async move {
                 let mut any = false;
-                // `expires_at <= $1` is repeated outside of the subquery. If `offer` extends a row while this waits
-                // for its lock, PostgreSQL checks the outer condition again and keeps the row. Chunks are deleted
+                // `expires_at <= $1` is repeated outside of the subquery. If `insert_link` extends a row while this
+                // waits for its lock, PostgreSQL checks the outer condition again and keeps the row. Chunks are deleted
                 // by the foreign key.
                 for sql in [
                     "DELETE FROM media_link WHERE expires_at <= $1 AND token_hash IN (\
@@ -106,15 +106,15 @@ impl MediaLinks for PostgresStore {
 /// Reads the key of this database's links, and creates it if there is none.
 pub(super) async fn link_signing_key(db: &mut PgConnection) -> Result<LinkSigningKey, StoreError> {
     if let Some(key) = stored_key(db).await? {
-        return rows::link_signing_key(&key);
+        return link_rows::link_signing_key(&key);
     }
     // Several servers may open a new database concurrently. The first key stays, and all of them read it.
     sqlx::query("INSERT INTO media_link_key (id, key) VALUES (1, $1) ON CONFLICT (id) DO NOTHING")
-        .bind(&rows::new_link_signing_key()?[..])
+        .bind(&link_rows::new_link_signing_key()?[..])
         .execute(&mut *db)
         .await
         .map_err(|error| store_error(&error))?;
-    rows::link_signing_key(&stored_key(db).await?.unwrap_or_default())
+    link_rows::link_signing_key(&stored_key(db).await?.unwrap_or_default())
 }
 
 async fn stored_key(db: &mut PgConnection) -> Result<Option<Vec<u8>>, StoreError> {
@@ -125,11 +125,11 @@ async fn stored_key(db: &mut PgConnection) -> Result<Option<Vec<u8>>, StoreError
 }
 
 /// Stores a link, and its file unless an equal one is stored.
-async fn offer(
+async fn insert_link(
     db: &mut PgConnection,
     link: &NewLink,
     columns: &LinkColumns,
-) -> Result<(), Trouble> {
+) -> Result<(), CallError> {
     let expires_at = link.expires_at.as_microsecond();
     if let LinkSource::Stored(bytes) = &link.file {
         // Before the INSERT, so that the bytes of a stored file are not sent to the database again. The UPDATE also
@@ -151,14 +151,14 @@ async fn offer(
             .bind(i64::try_from(bytes.len()).unwrap_or(i64::MAX))
             .execute(&mut *db)
             .await?;
-            for (number, piece) in (0_i64..).zip(bytes.chunks(CHUNK_BYTES)) {
+            for (number, chunk) in (0_i64..).zip(bytes.chunks(CHUNK_BYTES)) {
                 // Another server may have stored the same file since the UPDATE. Its chunks are equal.
                 sqlx::query(
                     "INSERT INTO media_chunk (file, number, bytes) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
                 )
                 .bind(&columns.file)
                 .bind(number)
-                .bind(piece)
+                .bind(chunk)
                 .execute(&mut *db)
                 .await?;
             }
@@ -183,20 +183,21 @@ async fn offer(
 }
 
 /// Deletes the links made for messages of these conversations, and the files that no other link leads to.
-pub(super) async fn forget_links(
+pub(super) async fn delete_links(
     db: &mut PgConnection,
     conversations: &[i64],
-) -> Result<(), Trouble> {
+) -> Result<(), CallError> {
     let files: Vec<Vec<u8>> = sqlx::query_scalar(
-        "WITH gone AS (DELETE FROM media_link WHERE message IN (\
+        "WITH deleted AS (DELETE FROM media_link WHERE message IN (\
            SELECT sid FROM inbound WHERE conversation = ANY ($1)) RETURNING file) \
-         SELECT DISTINCT file FROM gone WHERE file IS NOT NULL",
+         SELECT DISTINCT file FROM deleted WHERE file IS NOT NULL",
     )
     .bind(conversations)
     .fetch_all(&mut *db)
     .await?;
-    // Lock the files in a statement of its own. A concurrent `offer` has then either committed its link, which the next
-    // statement sees, or waits and stores the file again. In the order of hashes, so that two purges do not deadlock.
+    // Lock the files in a statement of its own. A concurrent `insert_link` has then either committed its link, which
+    // the next statement sees, or waits and stores the file again. In the order of hashes, so that two purges do not
+    // deadlock.
     sqlx::query("SELECT hash FROM media_file WHERE hash = ANY ($1) ORDER BY hash FOR UPDATE")
         .bind(&files)
         .execute(&mut *db)

@@ -7,15 +7,15 @@
 //!
 //! Claims are leased. The row of a process in `owner` is valid for 15 seconds of the database's time and is renewed
 //! every five. Claims of a process that was paused for longer may be taken over. What its handlers write later changes
-//! nothing, since each write compares owner, attempt and state. The heartbeat that renews the lease also looks for other
-//! servers.
+//! nothing, since each write compares owner, attempt and state. The heartbeat that renews the lease also looks for
+//! other servers.
 //!
 //! Every call has a timeout. After a failed call, further calls fail immediately for two seconds, so that Twilio gets
 //! its 503 in time. When the database is back, nothing needs a restart.
 
 /// SQL condition: the process with this id has a valid lease.
 // `statement_timestamp()`, since `now()` is the start of the transaction, which may be before a long wait for a lock.
-macro_rules! lives {
+macro_rules! has_valid_lease {
     ($owner:literal) => {
         concat!(
             "EXISTS (SELECT 1 FROM owner o WHERE o.id = ",
@@ -26,74 +26,79 @@ macro_rules! lives {
 }
 
 /// SQL condition: this process or another live one owns the message `i`. `$me` is the parameter with this process's id.
-// `coalesce`, since `NOT held!` must be true for a message without an owner, and `NULL = $me` is NULL.
-macro_rules! held {
+// `coalesce`, since `NOT is_owned!` must be true for a message without an owner, and `NULL = $me` is NULL.
+macro_rules! is_owned {
     ($me:literal) => {
         concat!(
             "(coalesce(i.owner = ",
             $me,
             ", false) OR ",
-            lives!("i.owner"),
+            has_valid_lease!("i.owner"),
             ")"
         )
     };
 }
 
 /// SQL condition: another open message of the conversation of `i`, older or handled by a live process, comes first.
-// A newer message can be in progress: `i` failed, the newer one was claimed, then `i` was delivered again or retried.
-macro_rules! blocked {
+// Open: below 3, ANSWERED. A newer message can be in PROCESSING or DEFERRED (1, 2): `i` failed, the newer one was
+// claimed, then `i` was delivered again or retried.
+macro_rules! is_blocked {
     ($me:literal) => {
         concat!(
             "EXISTS (SELECT 1 FROM inbound p WHERE p.conversation = i.conversation AND p.state < 3 AND p.id <> i.id \
              AND (p.id < i.id OR (p.state IN (1, 2) AND (p.owner = ",
             $me,
             " OR ",
-            lives!("p.owner"),
+            has_valid_lease!("p.owner"),
             "))))"
         )
     };
 }
 
-/// SQL that changes the dialogue state of the conversation in `ended`. `Change::bind` binds its parameters 4 to 7.
-// Reads from `ended`, which has no row if the claim was lost: the state changes only together with the reply.
+/// SQL that changes the dialogue state of the conversation in `completed`. `DialogueParams::bind` binds its parameters
+/// 4 to 7.
+// Reads from `completed`, which has no row if the claim was lost: the state changes only together with the reply. ON
+// CONFLICT: a conversation has at most one dialogue, and the newest change replaces it.
 macro_rules! change_dialogue {
     () => {
-        "forgotten AS (DELETE FROM dialogue d USING ended WHERE d.conversation = ended.conversation AND $5), \
-         kept AS (INSERT INTO dialogue (conversation, data, expires_at, changed_at) \
-           SELECT ended.conversation, $4::text, $6::bigint, $7::bigint FROM ended WHERE $4::text IS NOT NULL \
+        "dialogue_deleted AS (DELETE FROM dialogue d USING completed WHERE d.conversation = completed.conversation AND $5), \
+         dialogue_saved AS (INSERT INTO dialogue (conversation, data, expires_at, changed_at) \
+           SELECT completed.conversation, $4::text, $6::bigint, $7::bigint FROM completed WHERE $4::text IS NOT NULL \
            ON CONFLICT (conversation) DO UPDATE SET data = excluded.data, expires_at = excluded.expires_at, \
            changed_at = excluded.changed_at)"
     };
 }
 
-/// SQL that begins or extends the handoff of the conversation in `ended`.
+/// SQL that begins or extends the handoff of the conversation in `completed`.
 ///
 /// `$url` is NULL unless the handoff begins. `$until` is its end, or NULL if the handoff does not change.
-// An extension is an UPDATE, not an upsert: an operator may have ended the handoff since the message was claimed.
-macro_rules! hand_over {
+// A handoff that begins replaces an earlier one. An extension is an UPDATE, not an upsert: an operator may have ended
+// the handoff since the message was claimed.
+macro_rules! change_handoff {
     ($url:literal, $until:literal) => {
         concat!(
-            "handed AS (INSERT INTO handoff (conversation, url, until) \
-               SELECT ended.conversation, ", $url, "::text, ", $until, "::bigint FROM ended WHERE ", $url, "::text IS NOT NULL \
+            "handoff_saved AS (INSERT INTO handoff (conversation, url, until) \
+               SELECT completed.conversation, ", $url, "::text, ", $until, "::bigint FROM completed WHERE ", $url, "::text IS NOT NULL \
                ON CONFLICT (conversation) DO UPDATE SET url = excluded.url, until = excluded.until), \
-             lasting AS (UPDATE handoff h SET until = ", $until, "::bigint FROM ended \
-               WHERE h.conversation = ended.conversation AND ", $url, "::text IS NULL AND ", $until, "::bigint IS NOT NULL)"
+             handoff_extended AS (UPDATE handoff h SET until = ", $until, "::bigint FROM completed \
+               WHERE h.conversation = completed.conversation AND ", $url, "::text IS NULL AND ", $until, "::bigint IS NOT NULL)"
         )
     };
 }
 
-/// SQL that completes the queued messages that were debounced into the message in `ended`.
+/// SQL that completes the queued messages that were debounced into the message in `completed`.
 ///
 /// Parameter 8 has their ids, 9 the reason; 2 and 7 are the owner and the time.
-// A message whose request waits for its turn (0) becomes answered (3), with the empty response. A deferred one (2) has
-// its response already and becomes done (4). One that a process has claimed in the meantime gets a reply of its own.
-macro_rules! merge {
+// A message whose request waits for its turn (0, RECEIVED) becomes ANSWERED (3), with the empty response. A deferred
+// one (2) has its response already and becomes DONE (4). One that a process has claimed in the meantime gets a reply of
+// its own.
+macro_rules! merge_queued {
     () => {
         concat!(
             "merged AS (UPDATE inbound i SET state = CASE WHEN i.state = 0 THEN 3 ELSE 4 END, owner = NULL, reason = $9, \
-               claimed_at = $7 FROM ended WHERE i.id = ANY ($8::bigint[]) AND i.conversation = ended.conversation \
+               claimed_at = $7 FROM completed WHERE i.id = ANY ($8::bigint[]) AND i.conversation = completed.conversation \
                AND (i.state = 0 OR (i.state = 2 AND NOT ",
-            held!("$2"),
+            is_owned!("$2"),
             ")))"
         )
     };
@@ -130,12 +135,12 @@ use self::error::store_error;
 use self::lease::Heartbeat;
 use super::{Access, LinkSigningKey, Store, StoreError, StoreErrorKind, StoreFuture};
 use crate::secret::Secret;
-use crate::store::rows;
+use crate::store::owner;
 
 /// Timeout of a call by an operator's command.
 const OPERATOR_TIMEOUT: Duration = Duration::from_mins(1);
 /// Timeout of maintenance transactions and of storing a file: both write more rows than a message does.
-const UPKEEP_TIMEOUT: Duration = Duration::from_secs(30);
+const MAINTENANCE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Minimum timeout for acquiring a connection from the pool.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Idle time after which a connection is pinged before it is used.
@@ -182,7 +187,7 @@ struct OpenPostgres {
 impl PostgresStore {
     /// Creates a store for the database at `postgres://USER:PASSWORD@HOST/NAME`. It connects when it is opened.
     pub fn new(url: Secret) -> Self {
-        let owner = rows::new_owner();
+        let owner = owner::new_owner();
         Self {
             url,
             owner,
@@ -220,7 +225,7 @@ impl PostgresStore {
     }
 
     /// Runs statements without a transaction: each commits by itself.
-    fn ask<T, F>(&self, work: F) -> StoreFuture<'_, T>
+    fn run<T, F>(&self, work: F) -> StoreFuture<'_, T>
     where
         T: Send + 'static,
         F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync + 'static,
@@ -229,7 +234,7 @@ impl PostgresStore {
     }
 
     /// Runs statements for files behind links, on the second pool.
-    fn ask_media<T, F>(&self, work: F) -> StoreFuture<'_, T>
+    fn run_media<T, F>(&self, work: F) -> StoreFuture<'_, T>
     where
         T: Send + 'static,
         F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync + 'static,
@@ -271,7 +276,7 @@ impl PostgresStore {
     }
 
     /// Runs `work` in a transaction that may claim messages.
-    fn claim<T, F>(&self, work: F) -> StoreFuture<'_, T>
+    fn run_claiming<T, F>(&self, work: F) -> StoreFuture<'_, T>
     where
         T: Send + 'static,
         F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync + 'static,
@@ -280,17 +285,17 @@ impl PostgresStore {
     }
 
     /// Runs `work` in a transaction with the timeout of maintenance.
-    fn upkeep<T, F>(&self, work: F) -> StoreFuture<'_, T>
+    fn run_maintenance<T, F>(&self, work: F) -> StoreFuture<'_, T>
     where
         T: Send + 'static,
         F: for<'c> Fn(&'c mut PgConnection) -> Work<'c, T> + Send + Sync + 'static,
     {
         // `SET LOCAL`, so that the connection has its usual timeout again when the transaction ends.
-        let millis = UPKEEP_TIMEOUT.as_millis();
+        let millis = MAINTENANCE_TIMEOUT.as_millis();
         let begin = format!("{}; SET LOCAL statement_timeout = {millis}", calls::BEGIN);
         Box::pin(async move {
             let calls = &self.opened()?.calls;
-            let operation_timeout = calls.operation_timeout.max(UPKEEP_TIMEOUT);
+            let operation_timeout = calls.operation_timeout.max(MAINTENANCE_TIMEOUT);
             calls.run(Some(begin.into()), operation_timeout, work).await
         })
     }
@@ -356,8 +361,8 @@ impl Store for PostgresStore {
         self.write(move |db| {
             Box::pin(async move {
                 // Inbound before outbound, which is the lock order of this module.
-                journal::close(db, me).await?;
-                outbox::close(db, me).await?;
+                journal::release_claims(db, me).await?;
+                outbox::mark_calls_unknown(db, me).await?;
                 sqlx::query("DELETE FROM owner WHERE id = $1")
                     .bind(me)
                     .execute(db)

@@ -7,23 +7,22 @@ use jiff::Timestamp;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use super::error::Trouble;
-use super::media::forget_links;
+use super::error::CallError;
+use super::media::delete_links;
 use super::text::{pack, unpack};
 use super::{PostgresStore, accept, outbox, retention};
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid};
-use crate::store::rows;
 use crate::store::{
     BacklogStats, ExpiryReport, MessageFilter, MessageRow, NewInbound, Operator, OutboundDetails,
     OutboundMessage, OutboundRow, OutboundState, PurgeReport, RedactedParams, Retention,
-    StoreFuture,
+    StoreFuture, expiry, packing, states,
 };
 
 impl Operator for PostgresStore {
     fn messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<MessageRow>> {
         let filter = Arc::new(filter);
-        self.ask(move |db| {
+        self.run(move |db| {
             let filter = filter.clone();
             Box::pin(async move { messages(db, &filter).await })
         })
@@ -31,15 +30,16 @@ impl Operator for PostgresStore {
 
     fn outbound_messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<OutboundDetails>> {
         let filter = Arc::new(filter);
-        self.ask(move |db| {
+        self.run(move |db| {
             let filter = filter.clone();
-            Box::pin(async move { outgoing_messages(db, &filter).await })
+            Box::pin(async move { outbound_messages(db, &filter).await })
         })
     }
 
     fn backlog_stats(&self) -> StoreFuture<'_, BacklogStats> {
-        self.ask(|db| {
+        self.run(|db| {
             Box::pin(async {
+                // Open messages (below 3), and below those in DEAD (6). Each condition is that of a partial index.
                 let found: Vec<(i64, i64, i64)> = sqlx::query_as(
                     "SELECT state, count(*), min(received_at) FROM inbound WHERE state < 3 GROUP BY state",
                 )
@@ -47,7 +47,7 @@ impl Operator for PostgresStore {
                 .await?;
                 let mut open = BacklogStats::default();
                 for (state, number, oldest) in found {
-                    open.add(state, number, rows::time(oldest)?);
+                    open.add(state, number, packing::time(oldest)?);
                 }
                 let found: Vec<(Option<String>, i64)> = sqlx::query_as(
                     "SELECT reason, count(*) FROM inbound WHERE state = 6 GROUP BY reason",
@@ -63,20 +63,20 @@ impl Operator for PostgresStore {
     }
 
     fn retry(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, bool> {
-        self.ask(move |db| {
+        self.run(move |db| {
             Box::pin(async move {
-                // The message becomes deferred without an owner, so that the backlog handles it. Its conversation may
-                // have been merged into another since, or deleted by retention: `again` follows a merge, `made`
-                // restores a deleted one. `unordered`, so that replies to newer messages do not wait for a reply that
-                // is this late.
+                // From FAILED or DEAD (5, 6) to DEFERRED (2), without an owner, so that the backlog handles it. Its
+                // conversation may have been merged into another since, or deleted by retention: `retried` follows a
+                // merge, `restored` restores a deleted one. `unordered`, so that replies to newer messages do not wait
+                // for a reply that is this late.
                 let changed: i64 = sqlx::query_scalar(
-                    "WITH again AS (UPDATE inbound i SET state = 2, owner = NULL, claimed_at = $2, unordered = true, \
+                    "WITH retried AS (UPDATE inbound i SET state = 2, owner = NULL, claimed_at = $2, unordered = true, \
                        conversation = coalesce((SELECT merged_into FROM conversation c WHERE c.id = i.conversation), i.conversation) \
                      WHERE i.sid = $1 AND i.state IN (5, 6) AND i.params IS NOT NULL RETURNING i.conversation, i.received_at), \
-                     made AS (INSERT INTO conversation (id, last_inbound) SELECT conversation, received_at FROM again \
-                     ON CONFLICT (id) DO NOTHING) SELECT count(*) FROM again",
+                     restored AS (INSERT INTO conversation (id, last_inbound) SELECT conversation, received_at FROM retried \
+                     ON CONFLICT (id) DO NOTHING) SELECT count(*) FROM retried",
                 )
-                .bind(rows::sid_bytes(sid.as_str()))
+                .bind(packing::sid_bytes(sid.as_str()))
                 .bind(now.as_microsecond())
                 .fetch_one(db)
                 .await?;
@@ -86,28 +86,28 @@ impl Operator for PostgresStore {
     }
 
     fn release(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, u64> {
-        self.ask(move |db| {
+        self.run(move |db| {
             Box::pin(async move {
-                // `attempt = 0`: a released message gets a call whatever its age. Without `params` there
-                // is nothing to send.
-                let freed = sqlx::query(
+                // From HELD or FAILED (3, 5) to PENDING (0). `attempt = 0`: a released message gets a call whatever its
+                // age. Without `params` there is nothing to send.
+                let released = sqlx::query(
                     "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $2, reason = NULL, error_code = NULL, \
                      unordered = true WHERE inbound IN (SELECT id FROM inbound WHERE sid = $1) AND state IN (3, 5) AND params IS NOT NULL",
                 )
-                .bind(rows::sid_bytes(sid.as_str()))
+                .bind(packing::sid_bytes(sid.as_str()))
                 .bind(now.as_microsecond())
                 .execute(db)
                 .await?;
-                Ok(freed.rows_affected())
+                Ok(released.rows_affected())
             })
         })
     }
 
     fn release_outbound(&self, id: Option<i64>, now: Timestamp) -> StoreFuture<'_, u64> {
-        self.ask(move |db| {
+        self.run(move |db| {
             Box::pin(async move {
-                // Without an id only held messages (3): a failed one (5) is released by its id.
-                let freed = sqlx::query(
+                // Without an id only messages in HELD (3): one in FAILED (5) is released by its id.
+                let released = sqlx::query(
                     "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $2, reason = NULL, error_code = NULL \
                      WHERE inbound IS NULL AND params IS NOT NULL \
                      AND (($1::bigint IS NULL AND state = 3) OR (id = $1 AND state IN (3, 5)))",
@@ -116,31 +116,31 @@ impl Operator for PostgresStore {
                 .bind(now.as_microsecond())
                 .execute(db)
                 .await?;
-                Ok(freed.rows_affected())
+                Ok(released.rows_affected())
             })
         })
     }
 
-    fn backfill_answered(&self, arrival: Arc<NewInbound>) -> StoreFuture<'_, ()> {
+    fn backfill_answered(&self, inbound: Arc<NewInbound>) -> StoreFuture<'_, ()> {
         let me = self.owner;
-        self.claim(move |db| {
-            let arrival = arrival.clone();
-            Box::pin(async move { accept::backfill_answered(db, me, &arrival).await })
+        self.run_claiming(move |db| {
+            let inbound = inbound.clone();
+            Box::pin(async move { accept::backfill_answered(db, me, &inbound).await })
         })
     }
 
     fn mark_answered(&self, account: AccountSid, sid: MessageSid) -> StoreFuture<'_, bool> {
-        self.ask(move |db| {
+        self.run(move |db| {
             Box::pin(async move {
-                // Only open messages: the responses of others are saved or queued. The owner is a process that ended
-                // with the lost journal.
+                // Only open messages (0, 1, 2), to ANSWERED (3): the responses of others are saved or queued. The owner
+                // is a process that ended with the lost journal.
                 let changed = sqlx::query(
                     "UPDATE inbound SET state = 3, owner = NULL, reason = $3 \
                      WHERE sid = $1 AND account = $2 AND state IN (0, 1, 2)",
                 )
-                .bind(rows::sid_bytes(sid.as_str()))
-                .bind(rows::sid_bytes(account.as_str()))
-                .bind(rows::ANSWERED_BEFORE)
+                .bind(packing::sid_bytes(sid.as_str()))
+                .bind(packing::sid_bytes(account.as_str()))
+                .bind(states::ANSWERED_BEFORE)
                 .execute(db)
                 .await?
                 .rows_affected();
@@ -156,22 +156,22 @@ impl Operator for PostgresStore {
         limit: u32,
         now: Timestamp,
     ) -> StoreFuture<'_, Vec<OutboundMessage>> {
-        self.ask(move |db| Box::pin(outbox::open(db, state, after, limit, now)))
+        self.run(move |db| Box::pin(outbox::list_open(db, state, after, limit, now)))
     }
 
     fn purge_user(&self, user: &Address, forget_opt_out: bool) -> StoreFuture<'_, PurgeReport> {
         let user = pack(user.as_str()).into_owned();
-        self.upkeep(move |db| {
+        self.run_maintenance(move |db| {
             let user = user.clone();
             Box::pin(async move { purge_user(db, user, forget_opt_out).await })
         })
     }
 
     fn delete_everything(&self) -> StoreFuture<'_, ()> {
-        self.upkeep(|db| {
+        self.run_maintenance(|db| {
             Box::pin(async move {
                 // In the order of `CONTENT`: a table before those that it refers to.
-                for table in rows::CONTENT {
+                for table in expiry::CONTENT_TABLES {
                     let statement = sqlx::AssertSqlSafe(format!("DELETE FROM {table}"));
                     sqlx::query(statement).execute(&mut *db).await?;
                 }
@@ -181,7 +181,7 @@ impl Operator for PostgresStore {
     }
 
     fn expire(&self, retention: Retention) -> StoreFuture<'_, ExpiryReport> {
-        self.upkeep(move |db| Box::pin(retention::expire(db, retention)))
+        self.run_maintenance(move |db| Box::pin(retention::expire(db, retention)))
     }
 }
 
@@ -189,7 +189,7 @@ impl Operator for PostgresStore {
 async fn messages(
     db: &mut PgConnection,
     filter: &MessageFilter,
-) -> Result<Vec<MessageRow>, Trouble> {
+) -> Result<Vec<MessageRow>, CallError> {
     let conversations = match &filter.user {
         None => None,
         Some(user) => Some(conversations_of(db, &pack(user.as_str())).await?),
@@ -208,7 +208,7 @@ async fn messages(
              ORDER BY i.id DESC LIMIT 500",
         )
         .bind(before)
-        .bind(filter.sid.map(|sid| rows::sid_bytes(sid.as_str())))
+        .bind(filter.sid.map(|sid| packing::sid_bytes(sid.as_str())))
         .bind(&conversations)
         .fetch_all(&mut *db)
         .await?;
@@ -226,23 +226,23 @@ async fn messages(
             let replies = replies.remove(&id).unwrap_or_default();
             let states: Vec<_> = replies
                 .iter()
-                .map(|(reply, rank)| (reply.state, *rank == rows::FAILURE_RANK))
+                .map(|(reply, rank)| (reply.state, *rank == states::FAILURE_RANK))
                 .collect();
-            let state = rows::shown_state(row.try_get(3)?, &states);
+            let state = states::shown_inbound_state(row.try_get(3)?, &states);
             let reason: Option<String> = row.try_get(6)?;
-            if rows::is_left_out(filter.state.as_deref(), state, reason.as_deref()) {
+            if states::is_left_out(filter.state.as_deref(), state, reason.as_deref()) {
                 continue;
             }
             let (user, until): (Option<String>, Option<i64>) = (row.try_get(9)?, row.try_get(10)?);
             shown.push(MessageRow {
                 id,
-                sid: rows::message_sid(row.try_get(1)?)?,
-                account: rows::account_sid(row.try_get(2)?)?,
+                sid: packing::message_sid(row.try_get(1)?)?,
+                account: packing::account_sid(row.try_get(2)?)?,
                 state,
                 attempt: u32::try_from(row.try_get::<i64, _>(4)?).unwrap_or(u32::MAX),
                 user: user.map(|user| unpack(user).into()),
-                handed_off_until: until.map(rows::time).transpose()?,
-                received_at: rows::time(row.try_get(5)?)?,
+                handed_off_until: until.map(packing::time).transpose()?,
+                received_at: packing::time(row.try_get(5)?)?,
                 reason,
                 replies: replies.into_iter().map(|(reply, _)| reply).collect(),
                 params: text(row.try_get(7)?),
@@ -256,16 +256,17 @@ async fn messages(
 }
 
 /// Lists outbound messages that are not replies, newest first.
-async fn outgoing_messages(
+async fn outbound_messages(
     db: &mut PgConnection,
     filter: &MessageFilter,
-) -> Result<Vec<OutboundDetails>, Trouble> {
-    let state = filter.state.as_deref().map(rows::reply_number_of);
+) -> Result<Vec<OutboundDetails>, CallError> {
+    let state = filter.state.as_deref().map(states::outbound_number_by_name);
     // An unknown state matches nothing.
     if state == Some(None) {
         return Ok(Vec::new());
     }
-    // Rank 6: Twilio accepted the message (4) and could not deliver it, which is displayed as failed (5).
+    // Rank 6, FAILURE_RANK: Twilio accepted the message (4, SENT) and could not deliver it, which is shown as FAILED
+    // (5).
     let found = sqlx::query(
         "SELECT inbound, id, state, sid, status, error_code, reason, params, rank, account, sender, address, attempt, created_at \
          FROM outbound WHERE inbound IS NULL AND id < $1 AND ($2::bytea IS NULL OR sid = $2) \
@@ -275,21 +276,21 @@ async fn outgoing_messages(
          ORDER BY id DESC LIMIT $5",
     )
     .bind(filter.before_id.unwrap_or(i64::MAX))
-    .bind(filter.sid.map(|sid| rows::sid_bytes(sid.as_str())))
+    .bind(filter.sid.map(|sid| packing::sid_bytes(sid.as_str())))
     .bind(state.flatten())
     .bind(filter.user.as_ref().map(|user| pack(user.as_str())))
     .bind(i64::from(filter.limit.max(1)))
     .fetch_all(db)
     .await?;
     let listed = found.iter().map(|row| {
-        let message = reply_row(row)?;
+        let message = read_outbound(row)?;
         Ok(OutboundDetails {
-            account: rows::account_sid(row.try_get(9)?)?,
+            account: packing::account_sid(row.try_get(9)?)?,
             sender: unpack(row.try_get(10)?).into(),
             user: unpack(row.try_get(11)?).into(),
-            state: rows::shown_outgoing(message.state, row.try_get(8)?),
+            state: states::shown_outbound_state(message.state, row.try_get(8)?),
             attempt: u32::try_from(row.try_get::<i64, _>(12)?).unwrap_or(u32::MAX),
-            created_at: rows::time(row.try_get(13)?)?,
+            created_at: packing::time(row.try_get(13)?)?,
             message,
         })
     });
@@ -304,7 +305,7 @@ fn text(stored: Option<String>) -> Option<RedactedParams> {
 async fn replies(
     db: &mut PgConnection,
     inbound: &[i64],
-) -> Result<HashMap<i64, Vec<(OutboundRow, i64)>>, Trouble> {
+) -> Result<HashMap<i64, Vec<(OutboundRow, i64)>>, CallError> {
     let found = sqlx::query(
         "SELECT inbound, id, state, sid, status, error_code, reason, params, rank FROM outbound WHERE inbound = ANY ($1) \
          ORDER BY inbound, ordinal",
@@ -315,30 +316,33 @@ async fn replies(
     let mut replies: HashMap<i64, Vec<_>> = HashMap::new();
     for row in found {
         let of = replies.entry(row.try_get(0)?).or_default();
-        of.push((reply_row(&row)?, row.try_get(8)?));
+        of.push((read_outbound(&row)?, row.try_get(8)?));
     }
     Ok(replies)
 }
 
 /// Message of the outbox with this id.
-pub(super) async fn reply(db: &mut PgConnection, id: i64) -> Result<Option<OutboundRow>, Trouble> {
+pub(super) async fn find_outbound(
+    db: &mut PgConnection,
+    id: i64,
+) -> Result<Option<OutboundRow>, CallError> {
     let found = sqlx::query(
         "SELECT inbound, id, state, sid, status, error_code, reason, params FROM outbound WHERE id = $1",
     )
     .bind(id)
     .fetch_optional(db)
     .await?;
-    found.as_ref().map(reply_row).transpose()
+    found.as_ref().map(read_outbound).transpose()
 }
 
-fn reply_row(row: &PgRow) -> Result<OutboundRow, Trouble> {
+fn read_outbound(row: &PgRow) -> Result<OutboundRow, CallError> {
     let sid: Option<Vec<u8>> = row.try_get(3)?;
     let status: Option<String> = row.try_get(4)?;
     let code: Option<i64> = row.try_get(5)?;
     Ok(OutboundRow {
         id: row.try_get(1)?,
-        state: rows::reply_state(row.try_get(2)?)?,
-        sid: sid.map(|sid| rows::message_sid(&sid)).transpose()?,
+        state: states::outbound_state(row.try_get(2)?)?,
+        sid: sid.map(|sid| packing::message_sid(&sid)).transpose()?,
         status: status.map(unpack),
         error_code: code.and_then(|code| u32::try_from(code).ok()),
         reason: row.try_get(6)?,
@@ -347,7 +351,7 @@ fn reply_row(row: &PgRow) -> Result<OutboundRow, Trouble> {
 }
 
 /// All conversations of the user with this address, including merged ones.
-async fn conversations_of(db: &mut PgConnection, user: &str) -> Result<Vec<i64>, Trouble> {
+async fn conversations_of(db: &mut PgConnection, user: &str) -> Result<Vec<i64>, CallError> {
     let found = sqlx::query_scalar(
         "WITH own AS (SELECT DISTINCT conversation AS id FROM conversation_address WHERE address = $1) \
          SELECT id FROM own UNION SELECT id FROM conversation WHERE merged_into IN (SELECT id FROM own)",
@@ -363,9 +367,9 @@ async fn purge_user(
     db: &mut PgConnection,
     user: String,
     forget_opt_out: bool,
-) -> Result<PurgeReport, Trouble> {
+) -> Result<PurgeReport, CallError> {
     let conversations = conversations_of(db, &user).await?;
-    // In the order of ids, like `conversations::enter`, so that the two do not deadlock.
+    // In the order of ids, like `conversations::find_or_create`, so that the two do not deadlock.
     sqlx::query("SELECT id FROM conversation WHERE id = ANY ($1) ORDER BY id FOR UPDATE")
         .bind(&conversations)
         .execute(&mut *db)
@@ -374,7 +378,7 @@ async fn purge_user(
     // messages would remain.
     let now = conversations_of(db, &user).await?;
     if now.iter().any(|id| !conversations.contains(id)) {
-        return Err(Trouble::Again);
+        return Err(CallError::Conflict);
     }
     let mut addresses: Vec<String> = sqlx::query_scalar(
         "SELECT DISTINCT address::text FROM conversation_address WHERE conversation = ANY ($1)",
@@ -386,15 +390,15 @@ async fn purge_user(
     if !addresses.contains(&user) {
         addresses.push(user);
     }
-    forget_links(db, &conversations).await?;
-    // Open messages become dead, since there is nothing left to handle. Without an owner, a handler that runs has lost
-    // its claim. The rows stay for deduplication.
+    delete_links(db, &conversations).await?;
+    // All but ANSWERED and DONE (3, 4) become DEAD (6), since there is nothing left to handle. Without an owner, a
+    // handler that runs has lost its claim. The rows stay for deduplication.
     let messages = sqlx::query(
         "UPDATE inbound SET params = NULL, response = NULL, reason = $2, owner = NULL, \
          state = CASE WHEN state IN (3, 4) THEN state ELSE 6 END WHERE conversation = ANY ($1) AND params IS NOT NULL",
     )
     .bind(&conversations)
-    .bind(rows::PURGED)
+    .bind(states::PURGED)
     .execute(&mut *db)
     .await?;
     let replies = sqlx::query(
@@ -404,7 +408,7 @@ async fn purge_user(
     .bind(&addresses)
     .execute(&mut *db)
     .await?;
-    forget(db, &conversations).await?;
+    delete_conversations(db, &conversations).await?;
     let (consent, ledger) = if forget_opt_out {
         (
             "DELETE FROM consent WHERE address = ANY ($1)",
@@ -440,7 +444,10 @@ async fn purge_user(
 }
 
 /// Deletes conversations. The caller has locked them.
-pub(super) async fn forget(db: &mut PgConnection, conversations: &[i64]) -> Result<(), Trouble> {
+pub(super) async fn delete_conversations(
+    db: &mut PgConnection,
+    conversations: &[i64],
+) -> Result<(), CallError> {
     for sql in [
         "DELETE FROM conversation_address WHERE conversation = ANY ($1)",
         "DELETE FROM dialogue WHERE conversation = ANY ($1)",

@@ -7,7 +7,7 @@ use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::QueryAs;
 use sqlx::{PgConnection, Postgres, Row};
 
-use super::error::Trouble;
+use super::error::CallError;
 use super::text::{pack, unpack};
 use super::{PostgresStore, calls, operator, status_events, submission};
 use crate::address::Address;
@@ -15,43 +15,37 @@ use crate::clock::after;
 use crate::form::FormParams;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::store::outbox::{LOOKUP_GRACE, LOOKUP_TIMEOUT, MAX_PAUSE};
-use crate::store::rows;
 use crate::store::{
     ConsentRecord, IdempotencyKey, NewOutbound, OutboundMessage, OutboundRow, OutboundState,
     Outbox, OutboxStats, ScheduledMessage, SendEligibility, SendOutcome, StatusEffect, StatusEvent,
-    StoreFuture, Submission, SubmitOutcome,
+    StoreFuture, Submission, SubmitOutcome, decisions, packing, states,
 };
 
 impl Outbox for PostgresStore {
     fn claim(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
         let me = self.owner;
-        self.claim(move |db| Box::pin(claim(db, me, limit, now)))
+        self.run_claiming(move |db| Box::pin(claim(db, me, limit, now)))
     }
 
-    fn record_outcome(
-        &self,
-        id: i64,
-        settlement: SendOutcome,
-        now: Timestamp,
-    ) -> StoreFuture<'_, ()> {
-        let (me, settlement) = (self.owner, Arc::new(settlement));
+    fn record_outcome(&self, id: i64, outcome: SendOutcome, now: Timestamp) -> StoreFuture<'_, ()> {
+        let (me, outcome) = (self.owner, Arc::new(outcome));
         // Only this outcome stores a SID, so only it can race with a status callback of the same message.
-        let begin = match &*settlement {
-            SendOutcome::Sent { sid, .. } => about(*sid),
+        let begin = match &*outcome {
+            SendOutcome::Sent { sid, .. } => begin_with_sid_lock(*sid),
             _ => calls::BEGIN.to_owned(),
         };
         self.call(Some(begin.into()), move |db| {
-            let settlement = settlement.clone();
-            Box::pin(async move { settle(db, me, id, &settlement, now).await })
+            let outcome = outcome.clone();
+            Box::pin(async move { record_outcome(db, me, id, &outcome, now).await })
         })
     }
 
     fn claim_lookups(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
-        self.ask(move |db| {
+        self.run(move |db| {
             Box::pin(async move {
-                let found = sqlx::query(UNKNOWN)
+                let found = sqlx::query(CLAIM_LOOKUPS)
                     .bind(now.as_microsecond())
-                    .bind(count(limit))
+                    .bind(to_i64(limit))
                     .bind(after(now, LOOKUP_TIMEOUT).as_microsecond())
                     .fetch_all(db)
                     .await?;
@@ -65,11 +59,11 @@ impl Outbox for PostgresStore {
         after: i64,
         limit: usize,
     ) -> StoreFuture<'_, Vec<ScheduledMessage>> {
-        self.ask(move |db| {
+        self.run(move |db| {
             Box::pin(async move {
-                let found = sqlx::query(UNWANTED)
+                let found = sqlx::query(SCHEDULED_TO_CANCEL)
                     .bind(after)
-                    .bind(count(limit))
+                    .bind(to_i64(limit))
                     .fetch_all(db)
                     .await?;
                 found
@@ -77,9 +71,9 @@ impl Outbox for PostgresStore {
                     .map(|row| {
                         Ok(ScheduledMessage {
                             id: row.try_get(0)?,
-                            account: rows::account_sid(row.try_get(1)?)?,
-                            auth_token: rows::auth_token(row.try_get(2)?),
-                            sid: rows::message_sid(row.try_get(3)?)?,
+                            account: packing::account_sid(row.try_get(1)?)?,
+                            auth_token: packing::auth_token(row.try_get(2)?),
+                            sid: packing::message_sid(row.try_get(3)?)?,
                         })
                     })
                     .collect()
@@ -93,29 +87,30 @@ impl Outbox for PostgresStore {
         sids: Vec<MessageSid>,
     ) -> StoreFuture<'_, Vec<MessageSid>> {
         let sids: Arc<[MessageSid]> = sids.into();
-        self.ask(move |db| {
+        self.run(move |db| {
             let sids = sids.clone();
             Box::pin(async move {
                 let packed: Vec<_> = sids
                     .iter()
-                    .map(|sid| rows::sid_bytes(sid.as_str()))
+                    .map(|sid| packing::sid_bytes(sid.as_str()))
                     .collect();
-                let taken: Vec<Vec<u8>> = sqlx::query_scalar(
+                let known: Vec<Vec<u8>> = sqlx::query_scalar(
                     "SELECT sid FROM outbound WHERE sid = ANY ($1) AND account = $2",
                 )
                 .bind(packed)
-                .bind(rows::sid_bytes(account.as_str()))
+                .bind(packing::sid_bytes(account.as_str()))
                 .fetch_all(db)
                 .await?;
-                let is_free = |sid: &&MessageSid| !taken.contains(&rows::sid_bytes(sid.as_str()));
-                Ok(sids.iter().filter(is_free).copied().collect())
+                let is_unmatched =
+                    |sid: &&MessageSid| !known.contains(&packing::sid_bytes(sid.as_str()));
+                Ok(sids.iter().filter(is_unmatched).copied().collect())
             })
         })
     }
 
     fn enqueue(&self, replies: Vec<NewOutbound>, now: Timestamp) -> StoreFuture<'_, Vec<i64>> {
         let replies = Arc::new(Columns::of(&replies));
-        self.ask(move |db| {
+        self.run(move |db| {
             let replies = replies.clone();
             Box::pin(async move { insert(db, &replies, now).await })
         })
@@ -131,48 +126,52 @@ impl Outbox for PostgresStore {
 
     fn eligibility(
         &self,
-        us: &Address,
+        sender: &Address,
         service: Option<MessagingServiceSid>,
         user: &Address,
         at: Timestamp,
     ) -> StoreFuture<'_, SendEligibility> {
-        let who = Arc::new((us.clone(), user.clone()));
-        self.ask(move |db| {
-            let who = who.clone();
-            Box::pin(async move { submission::standing(db, &who.0, service, &who.1, at).await })
+        let pair = Arc::new((sender.clone(), user.clone()));
+        self.run(move |db| {
+            let pair = pair.clone();
+            Box::pin(
+                async move { submission::eligibility(db, &pair.0, service, &pair.1, at).await },
+            )
         })
     }
 
     fn find_by_key(&self, key: IdempotencyKey) -> StoreFuture<'_, Option<i64>> {
-        self.ask(move |db| Box::pin(async move { submission::find_by_key(db, &key).await }))
+        self.run(move |db| Box::pin(async move { submission::find_by_key(db, &key).await }))
     }
 
     fn outbound(&self, id: i64) -> StoreFuture<'_, Option<OutboundRow>> {
-        self.ask(move |db| Box::pin(operator::reply(db, id)))
+        self.run(move |db| Box::pin(operator::find_outbound(db, id)))
     }
 
-    fn apply_status(&self, news: StatusEvent) -> StoreFuture<'_, StatusEffect> {
-        let begin = about(news.sid);
-        let news = Arc::new(news);
+    fn apply_status(&self, event: StatusEvent) -> StoreFuture<'_, StatusEffect> {
+        let begin = begin_with_sid_lock(event.sid);
+        let event = Arc::new(event);
         self.call(Some(begin.into()), move |db| {
-            let news = news.clone();
-            Box::pin(async move { status_events::take(db, &news).await })
+            let event = event.clone();
+            Box::pin(async move { status_events::apply_status(db, &event).await })
         })
     }
 
     fn outbox_stats(&self) -> StoreFuture<'_, OutboxStats> {
-        self.ask(|db| {
+        self.run(|db| {
             Box::pin(async {
+                // Open messages (below 4). `due` is the send time from the rate limit: a message is not late before
+                // that.
                 let found: Vec<(i64, i64, i64)> = sqlx::query_as(
                     "SELECT state, count(*), min(coalesce(due, created_at)) FROM outbound WHERE state < 4 GROUP BY state",
                 )
                 .fetch_all(db)
                 .await?;
-                let mut state = OutboxStats::default();
-                for (kind, number, oldest) in found {
-                    state.add(kind, number, rows::time(oldest)?);
+                let mut stats = OutboxStats::default();
+                for (state, number, oldest) in found {
+                    stats.add(state, number, packing::time(oldest)?);
                 }
-                Ok(state)
+                Ok(stats)
             })
         })
     }
@@ -180,26 +179,26 @@ impl Outbox for PostgresStore {
 
 /// SQL that begins a transaction under an advisory lock on a message SID.
 // The response of a REST call and the status callback of the same message can arrive concurrently on two servers.
-// Without the lock, `settle` finds no early status and `status_events::take` finds no message, since the other
-// transaction is not committed: the status would be lost. The lock ends with the transaction, so a connection pooler
-// cannot lose it.
-fn about(sid: MessageSid) -> String {
+// Without the lock, `record_outcome` finds no early status and `status_events::apply_status` finds no message, since
+// the other transaction is not committed: the status would be lost. The lock ends with the transaction, so a connection
+// pooler cannot lose it.
+fn begin_with_sid_lock(sid: MessageSid) -> String {
     // 15 hexadecimal digits fit into the key. Two messages that share them wait for each other; nothing worse.
     let digits = sid.as_str().get(2..17).unwrap_or_default();
     let key = i64::from_str_radix(digits, 16).unwrap_or(0);
     format!("{}; SELECT pg_advisory_xact_lock({key})", calls::BEGIN)
 }
 
-fn count(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
+fn to_i64(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// Columns of new messages, for `unnest`.
 #[derive(Default)]
 pub(super) struct Columns {
     accounts: Vec<Vec<u8>>,
-    slots: Vec<i64>,
-    us: Vec<String>,
+    auth_tokens: Vec<i64>,
+    senders: Vec<String>,
     addresses: Vec<String>,
     services: Vec<Option<String>>,
     templates: Vec<bool>,
@@ -213,11 +212,13 @@ impl Columns {
             let service = reply.service.as_ref();
             columns
                 .accounts
-                .push(rows::sid_bytes(reply.account.as_str()));
+                .push(packing::sid_bytes(reply.account.as_str()));
             columns
-                .slots
-                .push(rows::auth_token_number(reply.auth_token));
-            columns.us.push(pack(reply.sender.as_str()).into_owned());
+                .auth_tokens
+                .push(packing::auth_token_number(reply.auth_token));
+            columns
+                .senders
+                .push(pack(reply.sender.as_str()).into_owned());
             columns
                 .addresses
                 .push(pack(reply.user.as_str()).into_owned());
@@ -239,8 +240,8 @@ impl Columns {
     ) -> QueryAs<'q, Postgres, O, PgArguments> {
         query
             .bind(&self.accounts)
-            .bind(&self.slots)
-            .bind(&self.us)
+            .bind(&self.auth_tokens)
+            .bind(&self.senders)
             .bind(&self.addresses)
             .bind(&self.services)
             .bind(&self.templates)
@@ -253,7 +254,7 @@ pub(super) async fn insert(
     db: &mut PgConnection,
     replies: &Columns,
     now: Timestamp,
-) -> Result<Vec<i64>, Trouble> {
+) -> Result<Vec<i64>, CallError> {
     let query = sqlx::query_as(ENQUEUE).bind(now.as_microsecond());
     let mut ids: Vec<(i64, i64)> = replies.bind(query).fetch_all(db).await?;
     // RETURNING does not promise an order. The first column is the ordinal.
@@ -261,7 +262,7 @@ pub(super) async fn insert(
     Ok(ids.into_iter().map(|(_, id)| id).collect())
 }
 
-// `ORDER BY`, so that ids rise with the messages: the outbox sends by id.
+// In PENDING (0). `ORDER BY`, so that ids rise with the messages: the outbox sends by id.
 const ENQUEUE: &str = "INSERT INTO outbound (ordinal, account, auth_token, sender, address, service, template, state, not_before, \
      created_at, params) SELECT r.ordinal - 1, r.account, r.auth_token, r.sender, r.address, r.service, r.template, 0, $1, $1, r.params \
      FROM unnest($2::bytea[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::boolean[], $8::text[]) WITH ORDINALITY \
@@ -281,16 +282,18 @@ macro_rules! message {
 }
 
 /// Makes messages unknown that a dead process was sending.
-// The process may have died after its call reached Twilio, so the call must not be repeated on a guess.
-const ORPHANS: &str = concat!(
+// SENDING (1) becomes UNKNOWN (2). The process may have died after its call reached Twilio, so the call must not be
+// repeated on a guess.
+const MARK_ORPHANS_UNKNOWN: &str = concat!(
     "UPDATE outbound r SET state = 2, owner = NULL, not_before = $2 WHERE r.state = 1 AND r.owner <> $1 AND NOT ",
-    lives!("r.owner"),
+    has_valid_lease!("r.owner"),
 );
 
 /// Ends pauses that would last too long, because they were written before the clock was set back.
-// `due` is the send time of a rate-limited message, which may be far ahead. `state < 4` repeats the condition of the
+// PENDING and UNKNOWN (0, 2) only: in other states `not_before` has no effect. `due` is the send time of a rate-limited
+// message, which may be far ahead. `state < 4` repeats the condition of the
 // partial index `outbound_open`, so that PostgreSQL can use it.
-const SET_BACK: &str = "UPDATE outbound SET not_before = $1 \
+const END_LONG_PAUSES: &str = "UPDATE outbound SET not_before = $1 \
      WHERE state IN (0, 2) AND state < 4 AND not_before > $2 AND due IS NULL";
 
 /// SQL condition: the user of a row has opted out, with any address.
@@ -322,7 +325,7 @@ macro_rules! opted_out {
 }
 
 /// Messages that Twilio has scheduled and whose user has opted out since.
-const UNWANTED: &str = concat!(
+const SCHEDULED_TO_CANCEL: &str = concat!(
     "SELECT r.id, r.account, r.auth_token, r.sid FROM outbound r \
      WHERE r.status = 'scheduled' AND r.sid IS NOT NULL AND r.id > $1 AND ",
     opted_out!("r"),
@@ -330,11 +333,13 @@ const UNWANTED: &str = concat!(
 );
 
 /// Claims due messages, or suppresses them if their user has opted out.
-// Order: `due` takes a message only if it is the oldest of its queue (sender, user, account) that is due, in flight or
-// was tried before. A message with a time ahead that was never tried does not block others. The second subquery is the
-// order within a reply: a part waits until all parts before it are sent (4) or suppressed (6).
+// From PENDING (0) to SENDING (1), or to SUPPRESSED (6).
 //
-// A part behind a held or failed part (3, 5) will not be sent without an operator, so it blocks no other message.
+// Order: `due` takes a message only if it is the oldest of its queue (sender, user, account) that is due, in flight (1,
+// 2: SENDING, UNKNOWN) or was tried before. A message with a time ahead that was never tried does not block others. The
+// second subquery is the order within a reply: a part waits until all parts before it are SENT or SUPPRESSED (4, 6).
+//
+// A part behind a HELD or FAILED part (3, 5) will not be sent without an operator, so it blocks no other message.
 //
 // SKIP LOCKED: a locked row belongs to a transaction that is claiming it or recording its outcome. Two messages of one
 // queue are not claimed concurrently, because the younger one's subquery still counts the older one while it is open.
@@ -350,23 +355,23 @@ const CLAIM: &str = concat!(
        AND (r.inbound IS NULL OR NOT EXISTS (\
          SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state NOT IN (4, 6))) \
        ORDER BY r.not_before, r.id LIMIT $3 FOR UPDATE SKIP LOCKED), \
-     judged AS (SELECT due.id, ",
+     checked AS (SELECT due.id, ",
     opted_out!("due"),
-    " AS unwanted FROM due), \
-     m AS (UPDATE outbound r SET state = CASE WHEN j.unwanted THEN 6 ELSE 1 END, \
-       reason = CASE WHEN j.unwanted THEN 'the user has opted out' ELSE r.reason END, \
-       owner = CASE WHEN j.unwanted THEN r.owner ELSE $1 END, \
-       attempt = r.attempt + CASE WHEN j.unwanted THEN 0 ELSE 1 END, \
-       sent_at = CASE WHEN j.unwanted THEN r.sent_at ELSE $2 END FROM judged j WHERE r.id = j.id RETURNING r.*) \
+    " AS opted_out FROM due), \
+     m AS (UPDATE outbound r SET state = CASE WHEN c.opted_out THEN 6 ELSE 1 END, \
+       reason = CASE WHEN c.opted_out THEN 'the user has opted out' ELSE r.reason END, \
+       owner = CASE WHEN c.opted_out THEN r.owner ELSE $1 END, \
+       attempt = r.attempt + CASE WHEN c.opted_out THEN 0 ELSE 1 END, \
+       sent_at = CASE WHEN c.opted_out THEN r.sent_at ELSE $2 END FROM checked c WHERE r.id = c.id RETURNING r.*) \
      SELECT ",
     message!(),
     " FROM m WHERE m.state = 1 ORDER BY m.id"
 );
 
-/// Due messages of unknown result, to be looked up in Twilio's list.
+/// Due messages of unknown result (2, UNKNOWN), to be looked up in Twilio's list.
 // Moves `not_before` past the time that a look-up may take, so that no other server looks up the same message. If this
 // process dies, the look-up is due again after that time.
-const UNKNOWN: &str = concat!(
+const CLAIM_LOOKUPS: &str = concat!(
     "WITH due AS (SELECT id FROM outbound WHERE state = 2 AND not_before <= $1 ORDER BY not_before LIMIT $2 FOR UPDATE SKIP LOCKED), \
      m AS (UPDATE outbound r SET not_before = $3 FROM due WHERE r.id = due.id RETURNING r.*) SELECT ",
     message!(),
@@ -375,22 +380,22 @@ const UNKNOWN: &str = concat!(
 
 /// Messages in an open state, without claiming them.
 // `state < 4` is the condition of the partial index `outbound_open`; it does not follow from a parameter.
-const OPEN: &str = concat!(
+const LIST_OPEN: &str = concat!(
     "SELECT ",
     message!(),
     " FROM outbound m WHERE m.state = $1 AND m.state < 4 AND m.id > $2 ORDER BY m.id LIMIT $3"
 );
 
 /// Lists messages in an open state, in the order of their ids.
-pub(super) async fn open(
+pub(super) async fn list_open(
     db: &mut PgConnection,
     state: OutboundState,
     after: i64,
     limit: u32,
     now: Timestamp,
-) -> Result<Vec<OutboundMessage>, Trouble> {
-    let found = sqlx::query(OPEN)
-        .bind(rows::reply_number(state))
+) -> Result<Vec<OutboundMessage>, CallError> {
+    let found = sqlx::query(LIST_OPEN)
+        .bind(states::outbound_state_number(state))
         .bind(after)
         .bind(i64::from(limit))
         .fetch_all(db)
@@ -403,14 +408,14 @@ async fn claim(
     me: i64,
     limit: usize,
     now: Timestamp,
-) -> Result<Vec<OutboundMessage>, Trouble> {
+) -> Result<Vec<OutboundMessage>, CallError> {
     // Twilio's status callback may still prove that the call was processed, so the look-up waits for it.
-    sqlx::query(ORPHANS)
+    sqlx::query(MARK_ORPHANS_UNKNOWN)
         .bind(me)
         .bind(after(now, LOOKUP_GRACE).as_microsecond())
         .execute(&mut *db)
         .await?;
-    sqlx::query(SET_BACK)
+    sqlx::query(END_LONG_PAUSES)
         .bind(now.as_microsecond())
         .bind(after(now, MAX_PAUSE).as_microsecond())
         .execute(&mut *db)
@@ -418,14 +423,14 @@ async fn claim(
     let claimed = sqlx::query(CLAIM)
         .bind(me)
         .bind(now.as_microsecond())
-        .bind(count(limit))
+        .bind(to_i64(limit))
         .fetch_all(db)
         .await?;
     claimed.iter().map(|row| read_message(row, now)).collect()
 }
 
-fn read_message(row: &PgRow, now: Timestamp) -> Result<OutboundMessage, Trouble> {
-    let us: Address = unpack(row.try_get(4)?).into();
+fn read_message(row: &PgRow, now: Timestamp) -> Result<OutboundMessage, CallError> {
+    let sender: Address = unpack(row.try_get(4)?).into();
     let user: Address = unpack(row.try_get(5)?).into();
     let service: Option<String> = row.try_get(6)?;
     let number = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
@@ -435,37 +440,37 @@ fn read_message(row: &PgRow, now: Timestamp) -> Result<OutboundMessage, Trouble>
     let last_inbound: Option<i64> = row.try_get(12)?;
     Ok(OutboundMessage {
         id: row.try_get(0)?,
-        created_at: rows::time(row.try_get(1)?)?,
-        account: rows::account_sid(row.try_get(2)?)?,
-        auth_token: rows::auth_token(row.try_get(3)?),
+        created_at: packing::time(row.try_get(1)?)?,
+        account: packing::account_sid(row.try_get(2)?)?,
+        auth_token: packing::auth_token(row.try_get(3)?),
         template: row.try_get(7)?,
-        window: rows::window(&user, last_inbound, now)?,
-        sender: us,
+        window: decisions::window(&user, last_inbound, now)?,
+        sender,
         user,
         service: service.and_then(|service| service.parse().ok()),
         attempt: number(row.try_get(8)?),
         lookups: number(row.try_get(9)?),
-        sent_at: sent_at.map(rows::time).transpose()?,
+        sent_at: sent_at.map(packing::time).transpose()?,
         params: FormParams::parse(params.as_bytes(), usize::MAX).unwrap_or_default(),
         opted_in: row.try_get(13)?,
     })
 }
 
 /// Records the outcome of a call.
-// Except for `Sent`, each update requires that this process is sending the message (1) or that its result is
-// unknown (2). A message that another process has claimed since then is left to that process. `Sent` is a fact,
+// Except for `Sent`, each update requires that this process is SENDING (1) the message or that its result is
+// UNKNOWN (2). A message that another process has claimed since then is left to that process. `Sent` is a fact,
 // with or without a claim.
-async fn settle(
+async fn record_outcome(
     db: &mut PgConnection,
     me: i64,
     id: i64,
-    settlement: &SendOutcome,
+    outcome: &SendOutcome,
     now: Timestamp,
-) -> Result<(), Trouble> {
-    match settlement {
+) -> Result<(), CallError> {
+    match outcome {
         SendOutcome::Sent { sid, status } => {
-            let bytes = rows::sid_bytes(sid.as_str());
-            // A callback may have stored SID and status first: neither is overwritten with an older one.
+            let bytes = packing::sid_bytes(sid.as_str());
+            // To SENT (4). A callback may have stored SID and status first: neither is overwritten with an older one.
             sqlx::query(
                 "UPDATE outbound SET state = 4, owner = NULL, sid = coalesce(sid, $2), reason = NULL, \
                  status = CASE WHEN rank < $4 THEN $3 ELSE status END, rank = greatest(rank, $4) WHERE id = $1",
@@ -473,7 +478,7 @@ async fn settle(
             .bind(id)
             .bind(&bytes)
             .bind(pack(status.as_str()))
-            .bind(rows::rank(status))
+            .bind(states::status_rank(status))
             .execute(&mut *db)
             .await?;
             // A callback may have arrived before the call's response, when no message had this SID.
@@ -486,9 +491,10 @@ async fn settle(
             .fetch_optional(&mut *db)
             .await?;
             if let Some((status, rank, code)) = early {
-                status_events::raise(db, id, &status, rank, code).await?;
+                status_events::raise_status(db, id, &status, rank, code).await?;
             }
         }
+        // Back to PENDING (0).
         SendOutcome::Retry { not_before } => {
             sqlx::query(
                 "UPDATE outbound SET state = 0, owner = NULL, not_before = $2 \
@@ -499,8 +505,9 @@ async fn settle(
             .bind(me)
             .execute(&mut *db)
             .await?;
-            hold_up(db, id, *not_before, now).await?;
+            delay_queue(db, id, *not_before, now).await?;
         }
+        // To FAILED (5).
         SendOutcome::Failed { code, reason } => {
             let code = code.map(|code| code.0);
             let failed: Option<(String, String, Option<String>)> = sqlx::query_as(
@@ -514,30 +521,32 @@ async fn settle(
             .fetch_optional(&mut *db)
             .await?;
             // This process no longer sends the message, so its failure has no consequences.
-            let Some((us, user, service)) = failed else {
+            let Some((sender, user, service)) = failed else {
                 return Ok(());
             };
-            let us = unpack(us);
-            if let Some(scope) = rows::rejected_scope(code, &us, service.as_deref()) {
+            let sender = unpack(sender);
+            if let Some(scope) = decisions::opt_out_scope(code, &sender, service.as_deref()) {
                 let record = ConsentRecord::refusal(scope, unpack(user), None, now);
-                status_events::rejected(db, &record).await?;
+                status_events::record_rejection(db, &record).await?;
             }
         }
+        // To UNKNOWN (2), or its next lookup.
         SendOutcome::Unknown {
-            lookup_at: look_at,
-            looked_up: looked,
+            lookup_at,
+            looked_up,
         } => {
             sqlx::query(
                 "UPDATE outbound SET state = 2, owner = NULL, not_before = $2, lookups = lookups + $3 \
                  WHERE id = $1 AND (state = 2 OR (state = 1 AND owner = $4))",
             )
             .bind(id)
-            .bind(look_at.as_microsecond())
-            .bind(i64::from(*looked))
+            .bind(lookup_at.as_microsecond())
+            .bind(i64::from(*looked_up))
             .bind(me)
             .execute(db)
             .await?;
         }
+        // To HELD (3), only from UNKNOWN (2): the lookups have not found the message.
         SendOutcome::Held => {
             sqlx::query(
                 "UPDATE outbound SET state = 3, owner = NULL, reason = 'whether it was sent is not known' WHERE id = $1 AND state = 2",
@@ -552,19 +561,19 @@ async fn settle(
 
 /// Delays due messages behind a retried one of the same queue until that one is due again.
 // Otherwise each claim would read them and pass over them. `attempt = 1` marks them as tried, so that
-// `CLAIM` keeps their place in the queue although they are not due. SKIP LOCKED: a delay is not worth
+// `CLAIM` keeps their place in the queue although they are not due. PENDING (0) only. SKIP LOCKED: a delay is not worth
 // waiting for another transaction.
-async fn hold_up(
+async fn delay_queue(
     db: &mut PgConnection,
     id: i64,
     until: Timestamp,
     now: Timestamp,
-) -> Result<(), Trouble> {
+) -> Result<(), CallError> {
     sqlx::query(
-        "WITH behind AS (SELECT r.id FROM outbound h JOIN outbound r ON r.sender = h.sender AND r.address = h.address AND r.account = h.account \
-           WHERE h.id = $1 AND h.state = 0 AND r.id > $1 AND r.state = 0 AND r.not_before < $2 AND r.not_before <= $3 \
+        "WITH later AS (SELECT r.id FROM outbound retried JOIN outbound r ON r.sender = retried.sender AND r.address = retried.address \
+           AND r.account = retried.account WHERE retried.id = $1 AND retried.state = 0 AND r.id > $1 AND r.state = 0 AND r.not_before < $2 AND r.not_before <= $3 \
            ORDER BY r.id FOR UPDATE OF r SKIP LOCKED) \
-         UPDATE outbound r SET not_before = $2, attempt = greatest(r.attempt, 1) FROM behind WHERE r.id = behind.id",
+         UPDATE outbound r SET not_before = $2, attempt = greatest(r.attempt, 1) FROM later WHERE r.id = later.id",
     )
     .bind(id)
     .bind(until.as_microsecond())
@@ -574,8 +583,8 @@ async fn hold_up(
     Ok(())
 }
 
-/// Makes the messages unknown that this process is sending at its end: whether Twilio got them has to be looked up.
-pub(super) async fn close(db: &mut PgConnection, me: i64) -> Result<(), Trouble> {
+/// Makes the messages UNKNOWN (2) that this process is SENDING (1) at its end: they have to be looked up at Twilio.
+pub(super) async fn mark_calls_unknown(db: &mut PgConnection, me: i64) -> Result<(), CallError> {
     sqlx::query("UPDATE outbound SET state = 2, owner = NULL WHERE state = 1 AND owner = $1")
         .bind(me)
         .execute(db)

@@ -11,7 +11,9 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use super::error::store_error;
 use super::media;
 use crate::secret::Secret;
-use crate::store::{Access, LinkSigningKey, MIN_READER, SCHEMA, StoreError, StoreErrorKind, rows};
+use crate::store::{
+    Access, LinkSigningKey, MIN_READER, SCHEMA, StoreError, StoreErrorKind, versions,
+};
 
 /// Migrations, oldest first, with the same numbers as SQLite's.
 const MIGRATIONS: [&str; SCHEMA] = [include_str!("migrations/0001_initial.sql")];
@@ -183,12 +185,16 @@ async fn version(db: &mut PgConnection) -> Result<usize, StoreError> {
             .map_err(internal)?;
     let version = usize::try_from(version.unwrap_or(0)).unwrap_or(usize::MAX);
     if version > 0 {
-        let initial = meta(db, rows::INITIAL_SCHEMA).await?;
+        let initial = meta(db, versions::INITIAL_SCHEMA_NAME).await?;
         let remedy = "drop it (DROP SCHEMA replyhook CASCADE)";
-        rows::same_initial_schema(MIGRATIONS[0], initial, remedy)?;
+        versions::same_initial_schema(MIGRATIONS[0], initial, remedy)?;
     }
     if version > MIGRATIONS.len() {
-        rows::readable(version, MIGRATIONS.len(), meta(db, rows::MIN_READER).await?)?;
+        versions::readable(
+            version,
+            MIGRATIONS.len(),
+            meta(db, versions::MIN_READER_NAME).await?,
+        )?;
     }
     Ok(version)
 }
@@ -208,7 +214,7 @@ async fn current(db: &mut PgConnection) -> Result<(), StoreError> {
     if version >= known {
         return Ok(());
     }
-    Err(rows::older_schema(version, known))
+    Err(versions::older_schema(version, known))
 }
 
 /// Runs all missing migrations in one transaction. Of several servers that start concurrently, one does so.
@@ -251,16 +257,17 @@ async fn migrate(db: &mut PgConnection) -> Result<(), StoreError> {
     }
     if from == 0 {
         sqlx::query("INSERT INTO meta (name, value) VALUES ($1, $2)")
-            .bind(rows::INITIAL_SCHEMA)
-            .bind(rows::fingerprint(MIGRATIONS[0]))
+            .bind(versions::INITIAL_SCHEMA_NAME)
+            .bind(versions::fingerprint(MIGRATIONS[0]))
             .execute(&mut *db)
             .await
             .map_err(failed)?;
     }
+    // An upsert: the value of the newest program replaces that of an older one.
     sqlx::query(
         "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
     )
-    .bind(rows::MIN_READER)
+    .bind(versions::MIN_READER_NAME)
     .bind(i64::try_from(MIN_READER).unwrap_or(i64::MAX))
     .execute(&mut *db)
     .await

@@ -3,31 +3,34 @@
 use sqlx::PgConnection;
 
 use super::conversations;
-use super::error::Trouble;
+use super::error::CallError;
 use super::text::pack;
 use crate::sid::MessagingServiceSid;
-use crate::store::{ConsentRecord, StatusEffect, StatusEvent, outbox, rows};
+use crate::store::{ConsentRecord, StatusEffect, StatusEvent, decisions, outbox, packing, states};
 
 /// Opts out a user that Twilio does not deliver to.
-pub(super) async fn rejected(db: &mut PgConnection, record: &ConsentRecord) -> Result<(), Trouble> {
+pub(super) async fn record_rejection(
+    db: &mut PgConnection,
+    record: &ConsentRecord,
+) -> Result<(), CallError> {
     // Each further message would be rejected as well, and would add a line to the ledger.
-    if conversations::opted_out(db, &record.user, &record.scope).await? {
+    if conversations::has_opted_out(db, &record.user, &record.scope).await? {
         return Ok(());
     }
     conversations::record_consent(db, record).await
 }
 
-/// Raises a message's status to `status`, which is escaped for storage. Returns whether it changed.
+/// Raises a message's status to `status`, which is escaped for storage. Returns true if it changed.
 // Callbacks arrive out of order and more than once. `rank < $3` makes each update idempotent, and
 // the status never falls.
-pub(super) async fn raise(
+pub(super) async fn raise_status(
     db: &mut PgConnection,
     id: i64,
     status: &str,
     rank: i64,
     code: Option<i64>,
-) -> Result<bool, Trouble> {
-    let moved = sqlx::query(
+) -> Result<bool, CallError> {
+    let changed = sqlx::query(
         "UPDATE outbound SET status = $2, rank = $3, error_code = coalesce($4, error_code) WHERE id = $1 AND rank < $3",
     )
     .bind(id)
@@ -36,25 +39,25 @@ pub(super) async fn raise(
     .bind(code)
     .execute(db)
     .await?;
-    Ok(moved.rows_affected() > 0)
+    Ok(changed.rows_affected() > 0)
 }
 
 /// Applies a status callback. The caller's transaction has the advisory lock on its SID.
-pub(super) async fn take(
+pub(super) async fn apply_status(
     db: &mut PgConnection,
-    news: &StatusEvent,
-) -> Result<StatusEffect, Trouble> {
+    event: &StatusEvent,
+) -> Result<StatusEffect, CallError> {
     let (account, sid) = (
-        rows::sid_bytes(news.account.as_str()),
-        rows::sid_bytes(news.sid.as_str()),
+        packing::sid_bytes(event.account.as_str()),
+        packing::sid_bytes(event.sid.as_str()),
     );
-    let code = news.error_code.map(|code| code.0);
-    let service = news.service.as_ref().map(MessagingServiceSid::as_str);
-    if let (Some(us), Some(user)) = (&news.sender, &news.user)
-        && let Some(scope) = rows::rejected_scope(code, us.as_str(), service)
+    let code = event.error_code.map(|code| code.0);
+    let service = event.service.as_ref().map(MessagingServiceSid::as_str);
+    if let (Some(sender), Some(user)) = (&event.sender, &event.user)
+        && let Some(scope) = decisions::opt_out_scope(code, sender.as_str(), service)
     {
-        let record = ConsentRecord::refusal(scope, user.clone(), Some(news.sid), news.at);
-        rejected(db, &record).await?;
+        let record = ConsentRecord::refusal(scope, user.clone(), Some(event.sid), event.at);
+        record_rejection(db, &record).await?;
     }
     let mut found: Option<i64> =
         sqlx::query_scalar("SELECT id FROM outbound WHERE sid = $1 AND account = $2")
@@ -63,11 +66,11 @@ pub(super) async fn take(
             .fetch_optional(&mut *db)
             .await?;
     if found.is_none()
-        && let Some((id, created_at)) = news.outbound.as_deref().and_then(outbox::parse_name)
+        && let Some((id, created_at)) = event.outbound.as_deref().and_then(outbox::parse_name)
     {
-        // The call's response was lost, or has not been recorded yet. The callback proves that Twilio
-        // processed the call, so the message is sent, also if its result was unknown. `created_at` excludes a
-        // callback for another database.
+        // The call's response was lost, or has not been recorded yet. The callback proves that Twilio processed the
+        // call, so the message becomes SENT (4), also if its result was unknown. A SID that is known already stays.
+        // `created_at` excludes a callback for another database.
         found = sqlx::query_scalar(
             "UPDATE outbound SET sid = $4, state = 4, owner = NULL, reason = NULL \
              WHERE id = $1 AND created_at = $2 AND account = $3 AND sid IS NULL RETURNING id",
@@ -79,18 +82,19 @@ pub(super) async fn take(
         .fetch_optional(&mut *db)
         .await?;
     }
-    let rank = rows::rank(&news.status);
-    let status = pack(news.status.as_str());
+    let rank = states::status_rank(&event.status);
+    let status = pack(event.status.as_str());
     let code = code.map(i64::from);
     if let Some(id) = found {
-        let moved = raise(db, id, &status, rank, code).await?;
-        return Ok(if moved {
+        let changed = raise_status(db, id, &status, rank, code).await?;
+        return Ok(if changed {
             StatusEffect::Applied
         } else {
             StatusEffect::Stale
         });
     }
-    // Kept for the case that the call's response is recorded later: `outbox::settle` applies and deletes the row.
+    // Kept for the case that the call's response is recorded later: `outbox::record_outcome` applies and deletes the
+    // row. ON CONFLICT: of several events the one with the highest rank stays.
     sqlx::query(
         "INSERT INTO unmatched_status AS n (sid, account, status, rank, error_code, at) VALUES ($1, $2, $3, $4, $5, $6) \
          ON CONFLICT (sid, account) DO UPDATE SET status = excluded.status, rank = excluded.rank, \
@@ -101,7 +105,7 @@ pub(super) async fn take(
     .bind(&status)
     .bind(rank)
     .bind(code)
-    .bind(news.at.as_microsecond())
+    .bind(event.at.as_microsecond())
     .execute(db)
     .await?;
     Ok(StatusEffect::Unmatched)

@@ -3,26 +3,25 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::journal::{BLOCKED, HANDED_OVER, MessageState};
-use crate::store::rows::{self, inbound};
+use super::journal::{BLOCKED, HANDOFF_END, STATE_COLUMNS, claim, read_state};
+use crate::store::states::{self, inbound};
 use crate::store::{
-    BacklogMessage, ClaimedBacklog, CrashPolicy, DeadMessage, RedactedParams, StoreError,
+    BacklogMessage, ClaimedBacklog, CrashPolicy, DeadMessage, RedactedParams, StoreError, packing,
 };
 
-pub(super) fn take_up(
+pub(super) fn claim_backlog(
     db: &Connection,
     me: i64,
     limit: usize,
     policy: CrashPolicy,
     now: Timestamp,
 ) -> Result<ClaimedBacklog, StoreError> {
-    // INDEXED BY: otherwise SQLite scans all messages ever stored, once per second. A message is free if it has no
-    // owner, or another one, which is dead, because one server owns the file. `BLOCKED` keeps the order of each
-    // conversation.
+    // Open messages (below 3). INDEXED BY: otherwise SQLite scans all messages ever stored, once per second. A message
+    // is free if it has no owner, or another one, which is dead, because one server owns the file. `BLOCKED` keeps the
+    // order of each conversation.
     let sql = format!(
-        "SELECT {}, {BLOCKED}, {HANDED_OVER}, i.account, i.sid, i.auth_token, i.received_at, i.params \
-         FROM inbound i INDEXED BY inbound_open WHERE i.state < 3 AND (i.owner IS NULL OR i.owner <> ?1) AND NOT {BLOCKED} ORDER BY i.id LIMIT ?2",
-        MessageState::COLUMNS,
+        "SELECT {STATE_COLUMNS}, {BLOCKED}, {HANDOFF_END}, i.account, i.sid, i.auth_token, i.received_at, i.params \
+         FROM inbound i INDEXED BY inbound_open WHERE i.state < 3 AND (i.owner IS NULL OR i.owner <> ?1) AND NOT {BLOCKED} ORDER BY i.id LIMIT ?2"
     );
     let found: Vec<_> = db
         .prepare_cached(&sql)?
@@ -30,7 +29,7 @@ pub(super) fn take_up(
             params![me, i64::try_from(limit).unwrap_or(i64::MAX)],
             |row| {
                 Ok((
-                    MessageState::read(row)?,
+                    read_state(row, me)?,
                     row.get::<_, Vec<u8>>(9)?,
                     row.get::<_, Vec<u8>>(10)?,
                     row.get::<_, i64>(11)?,
@@ -40,39 +39,40 @@ pub(super) fn take_up(
             },
         )?
         .collect::<Result<_, _>>()?;
-    let mut taken_up = ClaimedBacklog::default();
-    for (row, account, sid, slot, received_at, params) in found {
+    let mut claimed = ClaimedBacklog::default();
+    for (message, account, sid, auth_token, received_at, params) in found {
         // A message that a dead process had only queued has lost no attempt. One that was released has no owner.
-        let crashed = row.state != inbound::RECEIVED && row.owner.is_some();
+        let has_crashed = message.state != inbound::RECEIVED && message.owner.is_some();
         let dead = match &params {
             // Without content no handler can run.
-            None => Some(rows::EXPIRED),
-            Some(_) if crashed && (!policy.retry || row.attempt >= policy.max_attempts) => {
-                Some(rows::CRASHED)
+            None => Some(states::EXPIRED),
+            Some(_) if has_crashed && (!policy.retry || message.attempt >= policy.max_attempts) => {
+                Some(states::CRASHED)
             }
             Some(_) => None,
         };
         if let Some(reason) = dead {
+            // To DEAD (6): only an operator retries it.
             db.prepare_cached(
                 "UPDATE inbound SET state = 6, owner = NULL, reason = ?2 WHERE id = ?1",
             )?
-            .execute(params![row.id, reason])?;
-            // Reported by this call only: in state 6 the statement above does not find the message again.
-            taken_up.dead.push(DeadMessage {
-                sid: rows::message_sid(&sid)?,
-                reason: rows::dead_reason(reason),
+            .execute(params![message.id, reason])?;
+            // Reported by this call only: the statement above does not find a dead message again.
+            claimed.dead.push(DeadMessage {
+                sid: packing::message_sid(&sid)?,
+                reason: states::dead_reason(reason),
             });
             continue;
         }
-        taken_up.messages.push(BacklogMessage {
+        claimed.messages.push(BacklogMessage {
             // Deferred from the start: no request waits, so the reply takes the REST API.
-            claim: row.claim(db, me, inbound::DEFERRED, now)?,
-            account: rows::account_sid(&account)?,
-            sid: rows::message_sid(&sid)?,
-            auth_token: rows::auth_token(slot),
+            claim: claim(db, me, &message, inbound::DEFERRED, now)?,
+            account: packing::account_sid(&account)?,
+            sid: packing::message_sid(&sid)?,
+            auth_token: packing::auth_token(auth_token),
             params: RedactedParams(params.unwrap_or_default()),
-            received_at: rows::time(received_at)?,
+            received_at: packing::time(received_at)?,
         });
     }
-    Ok(taken_up)
+    Ok(claimed)
 }

@@ -3,17 +3,17 @@
 use rusqlite::Connection;
 
 use super::journal;
-use crate::store::{AcceptOutcome, ReplyPath, StoreError, StoreErrorKind, check, rows};
+use crate::store::{AcceptOutcome, ReplyPath, StoreError, StoreErrorKind, check, owner};
 
 /// Accepts and replies to a message, writes the changed pages, rolls them back, and commits a small change.
 pub(super) fn check(db: &Connection, me: i64) -> Result<(), StoreError> {
     // The writer runs this inside a transaction, so that the savepoint below is nested.
     let run = |sql: &str| db.prepare_cached(sql)?.execute([]);
     // A random number: the index of keys has many pages, any of which may be damaged, and each check reads another one.
-    let arrival = check::arrival(rows::new_owner())?;
+    let inbound = check::new_inbound(owner::new_owner())?;
     // After an error the writer rolls back the whole transaction, savepoint included.
     run("SAVEPOINT checked")?;
-    let id = match journal::accept(db, me, &arrival)? {
+    let id = match journal::accept(db, me, &inbound)? {
         AcceptOutcome::Claimed(claim) => claim.id,
         _ => return Err(StoreError::new(StoreErrorKind::Internal)),
     };
@@ -22,7 +22,7 @@ pub(super) fn check(db: &Connection, me: i64) -> Result<(), StoreError> {
         me,
         id,
         &ReplyPath::Twiml("checked".to_owned()),
-        arrival.received_at,
+        inbound.received_at,
     )?;
     // Without it no page would be written before the rollback, and a full disk would go unnoticed.
     db.cache_flush()?;

@@ -29,7 +29,8 @@ const MIN_INTERVAL: Duration = Duration::from_millis(100);
 // Long, because the writer itself has to copy the last frames before a restart.
 const RESTART_LENGTH: i32 = 8_000;
 /// Length of the log, in frames, at which the writer waits for the thread.
-// It bounds the log. The writer cannot help in the meantime: the thread's checkpoint holds SQLite's lock for checkpoints.
+// It bounds the log. The writer cannot help in the meantime: the thread's checkpoint holds SQLite's lock for
+// checkpoints.
 const MAX_LENGTH: i32 = 4 * RESTART_LENGTH;
 
 /// Handle of the thread, which the writer thread uses.
@@ -164,8 +165,8 @@ fn run(database: &DatabaseFile, requests: &Receiver<()>, done: &SyncSender<()>) 
     }
 }
 
-/// Copies the frames up to the oldest reader's snapshot into the database. `has_failed` limits the log to one line until a
-/// checkpoint works again.
+/// Copies the frames up to the oldest reader's snapshot into the database. `has_failed` limits the log to one line
+/// until a checkpoint works again.
 fn copy(db: &Connection, has_failed: &mut bool) {
     // PASSIVE waits neither for readers nor for the writer.
     let result = db.wal_checkpoint_v2(DEFAULT_NAME, CheckpointMode::PASSIVE);
@@ -216,6 +217,7 @@ mod tests {
         let thread = std::thread::spawn({
             let has_ended = has_ended.clone();
             move || {
+                // Release, for the Acquire below: the store comes before the response that the writer waits for.
                 has_ended.store(true, Ordering::Release);
                 done.send(()).unwrap();
             }

@@ -8,23 +8,26 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{SqliteStore, handoff};
 use crate::address::Address;
 use crate::store::conversations::Dialogue;
-use crate::store::rows;
 use crate::store::{
     ConsentAction, ConsentEntry, ConsentRecord, ConsentScope, ConsentSource, ConsentState,
     Conversation, Conversations, DialogueChange, EarlierMessage, RedactedParams, StoreError,
-    StoreFuture,
+    StoreFuture, packing, states,
 };
 
 impl Conversations for SqliteStore {
-    fn conversation(&self, us: &Address, user: &Address) -> StoreFuture<'_, Option<Conversation>> {
-        let (us, user) = (us.clone(), user.clone());
+    fn conversation(
+        &self,
+        sender: &Address,
+        user: &Address,
+    ) -> StoreFuture<'_, Option<Conversation>> {
+        let (sender, user) = (sender.clone(), user.clone());
         self.read(move |db| {
             let found: Option<(i64, i64)> = db
                 .prepare_cached(
                     "SELECT c.id, c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
                      WHERE a.sender = ?1 AND a.address = ?2",
                 )?
-                .query_row(params![us.as_str(), user.as_str()], |row| {
+                .query_row(params![sender.as_str(), user.as_str()], |row| {
                     Ok((row.get(0)?, row.get(1)?))
                 })
                 .optional()?;
@@ -32,9 +35,9 @@ impl Conversations for SqliteStore {
                 .map(|(id, last)| {
                     Ok(Conversation::new(
                         id,
-                        us.clone(),
+                        sender.clone(),
                         user.clone(),
-                        Some(rows::time(last)?),
+                        Some(packing::time(last)?),
                     ))
                 })
                 .transpose()
@@ -53,10 +56,10 @@ impl Conversations for SqliteStore {
                             Ok((row.get(0)?, row.get(1)?))
                         })
                         .optional()?;
-                    let Some((out, into)) = found else { continue };
+                    let Some((opted_out, opted_in)) = found else { continue };
                     // One opt-out in any scope, under any address, suffices.
-                    state.opted_out = state.opted_out.or(out.map(rows::time).transpose()?);
-                    state.opted_in = state.opted_in.or(into.map(rows::time).transpose()?);
+                    state.opted_out = state.opted_out.or(opted_out.map(packing::time).transpose()?);
+                    state.opted_in = state.opted_in.or(opted_in.map(packing::time).transpose()?);
                 }
             }
             Ok(state)
@@ -82,11 +85,11 @@ impl Conversations for SqliteStore {
                     record: ConsentRecord {
                         scope: ConsentScope::parse(&row.get::<_, String>(1)?),
                         user: row.get::<_, String>(2)?.into(),
-                        action: ConsentAction::parse(&row.get::<_, String>(3)?).ok_or_else(rows::unreadable)?,
-                        source: ConsentSource::parse(&row.get::<_, String>(4)?).ok_or_else(rows::unreadable)?,
-                        evidence: evidence.map(|sid| rows::message_sid(&sid)).transpose()?,
+                        action: ConsentAction::parse(&row.get::<_, String>(3)?).ok_or_else(packing::unreadable)?,
+                        source: ConsentSource::parse(&row.get::<_, String>(4)?).ok_or_else(packing::unreadable)?,
+                        evidence: evidence.map(|sid| packing::message_sid(&sid)).transpose()?,
                         note: row.get(6)?,
-                        at: rows::time(row.get(7)?)?,
+                        at: packing::time(row.get(7)?)?,
                     },
                 });
             }
@@ -120,19 +123,19 @@ fn earlier(db: &Connection, message: i64, limit: u32) -> Result<Vec<EarlierMessa
     // lists are followed together, always from the highest ID. This statement finds the ends of all lists.
     let mut next: BTreeSet<i64> = db
         .prepare_cached(
-            "WITH own AS (SELECT i.previous, coalesce(c.merged_into, i.conversation) AS id FROM inbound i \
+            "WITH current_message AS (SELECT i.previous, coalesce(c.merged_into, i.conversation) AS id FROM inbound i \
                LEFT JOIN conversation c ON c.id = i.conversation WHERE i.id = ?1), \
-             ends AS (SELECT previous AS id FROM own \
-               UNION SELECT c.newest FROM own JOIN conversation c ON c.id = own.id \
-               UNION SELECT c.newest FROM own JOIN conversation c ON c.merged_into = own.id) \
-             SELECT id FROM ends WHERE id IS NOT NULL",
+             list_end AS (SELECT previous AS id FROM current_message \
+               UNION SELECT c.newest FROM current_message JOIN conversation c ON c.id = current_message.id \
+               UNION SELECT c.newest FROM current_message JOIN conversation c ON c.merged_into = current_message.id) \
+             SELECT id FROM list_end WHERE id IS NOT NULL",
         )?
         .query_map([message], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     let mut row = db.prepare_cached(
         "SELECT previous, received_at, claimed_at, reason IS ?2, params, response FROM inbound WHERE id = ?1",
     )?;
-    // `state < 5` leaves out failed and suppressed replies, which the user has not received.
+    // Below 5: FAILED and SUPPRESSED (5, 6) are left out, because the user has not received these replies.
     let mut replies = db.prepare_cached(
         "SELECT params, created_at FROM outbound WHERE inbound = ?1 AND state < 5 AND params IS NOT NULL ORDER BY ordinal",
     )?;
@@ -141,7 +144,7 @@ fn earlier(db: &Connection, message: i64, limit: u32) -> Result<Vec<EarlierMessa
         && let Some(id) = next.pop_last()
     {
         let read = row
-            .query_row(params![id, rows::MERGED], |row| {
+            .query_row(params![id, states::MERGED], |row| {
                 let previous: Option<i64> = row.get(0)?;
                 let times: (i64, i64) = (row.get(1)?, row.get(2)?);
                 let texts: (Option<String>, Option<String>) = (row.get(4)?, row.get(5)?);
@@ -149,7 +152,7 @@ fn earlier(db: &Connection, message: i64, limit: u32) -> Result<Vec<EarlierMessa
             })
             .optional()?;
         // Retention has deleted the message, so its list ends here.
-        let Some((previous, (received_at, mut answered_at), is_merged, (params, answer))) = read
+        let Some((previous, (received_at, mut answered_at), is_merged, (params, response))) = read
         else {
             continue;
         };
@@ -159,18 +162,18 @@ fn earlier(db: &Connection, message: i64, limit: u32) -> Result<Vec<EarlierMessa
             continue;
         }
         let mut sent = Vec::new();
-        let mut with = replies.query([id])?;
-        while let Some(reply) = with.next()? {
+        let mut replies_of_message = replies.query([id])?;
+        while let Some(reply) = replies_of_message.next()? {
             sent.push(RedactedParams(reply.get(0)?));
             // The replies were ready when they were queued. `claimed_at` is earlier: the claim or the deferral.
             answered_at = reply.get(1)?;
         }
         found.push(EarlierMessage {
-            received_at: rows::time(received_at)?,
+            received_at: packing::time(received_at)?,
             params: params.map(RedactedParams),
-            response: answer.map(RedactedParams),
+            response: response.map(RedactedParams),
             replies: sent,
-            answered_at: rows::time(answered_at)?,
+            answered_at: packing::time(answered_at)?,
             is_merged,
         });
     }
@@ -201,45 +204,45 @@ fn addresses_of(
     Ok(addresses)
 }
 
-/// Author of a message to a sender.
-pub(super) struct Person {
-    pub(super) conversation: i64,
-    /// All known addresses, not only those of the current message: consent under one of them applies to the person.
+/// Conversation of a new message.
+pub(super) struct FoundConversation {
+    pub(super) id: i64,
+    /// All known addresses, not only those of the current message: consent under one of them applies to all.
     pub(super) addresses: Vec<Address>,
     pub(super) opted_out: bool,
 }
 
 /// Finds or creates the conversation of a sender and a user, and merges conversations that turn out to be one.
 ///
-/// The caller must then call [`continued`] with the new message.
-pub(super) fn enter(
+/// The caller must then call [`record_newest`] with the new message.
+pub(super) fn find_or_create(
     db: &Connection,
-    us: &Address,
+    sender: &Address,
     user: &[Address],
     scopes: &[ConsentScope],
     now: i64,
-) -> Result<Person, StoreError> {
-    if let Some(person) = known(db, us, user, scopes)? {
-        return Ok(person);
+) -> Result<FoundConversation, StoreError> {
+    if let Some(found) = find_known(db, sender, user, scopes)? {
+        return Ok(found);
     }
     // After the merge, since the other conversation brings its addresses.
-    let conversation = find_or_create(db, us, user, now)?;
-    let addresses = addresses(db, conversation)?;
-    let opted_out = opted_out(db, &addresses, scopes)?;
-    Ok(Person {
-        conversation,
+    let id = find_or_create_id(db, sender, user, now)?;
+    let addresses = list_addresses(db, id)?;
+    let opted_out = has_opted_out(db, &addresses, scopes)?;
+    Ok(FoundConversation {
+        id,
         addresses,
         opted_out,
     })
 }
 
-/// Returns the person if all addresses are known in one conversation, which is the usual case and takes one statement.
-fn known(
+/// Returns the conversation if it has all of these addresses, which is the usual case and takes one statement.
+fn find_known(
     db: &Connection,
-    us: &Address,
+    sender: &Address,
     user: &[Address],
     scopes: &[ConsentScope],
-) -> Result<Option<Person>, StoreError> {
+) -> Result<Option<FoundConversation>, StoreError> {
     let ([first, ..], Some(scope), Some(other)) = (user, scopes.first(), scopes.last()) else {
         return Ok(None);
     };
@@ -252,30 +255,31 @@ fn known(
          WHERE a.conversation = (SELECT conversation FROM conversation_address WHERE sender = ?1 AND address = ?2)",
     )?;
     let mut found = statement.query(params![
-        us.as_str(),
+        sender.as_str(),
         first.as_str(),
         scope.as_str(),
         other.as_str()
     ])?;
-    let mut person = Person {
-        conversation: 0,
+    let mut conversation = FoundConversation {
+        id: 0,
         addresses: Vec::with_capacity(user.len()),
         opted_out: false,
     };
     while let Some(row) = found.next()? {
-        person.conversation = row.get(0)?;
-        person.addresses.push(row.get::<_, String>(1)?.into());
-        person.opted_out |= row.get::<_, bool>(2)?;
+        conversation.id = row.get(0)?;
+        conversation.addresses.push(row.get::<_, String>(1)?.into());
+        conversation.opted_out |= row.get::<_, bool>(2)?;
     }
-    let known = user
+    let has_all = user
         .iter()
-        .all(|address| person.addresses.contains(address));
-    Ok(known.then_some(person))
+        .all(|address| conversation.addresses.contains(address));
+    Ok(has_all.then_some(conversation))
 }
 
-fn find_or_create(
+/// Returns the ID of the conversation with these addresses, after a merge if they belong to several.
+fn find_or_create_id(
     db: &Connection,
-    us: &Address,
+    sender: &Address,
     user: &[Address],
     now: i64,
 ) -> Result<i64, StoreError> {
@@ -285,7 +289,7 @@ fn find_or_create(
             .prepare_cached(
                 "SELECT conversation FROM conversation_address WHERE sender = ?1 AND address = ?2",
             )?
-            .query_row(params![us.as_str(), address.as_str()], |row| row.get(0))
+            .query_row(params![sender.as_str(), address.as_str()], |row| row.get(0))
             .optional()?;
         ids.push(id);
     }
@@ -299,11 +303,11 @@ fn find_or_create(
                 .execute([now])?;
             db.last_insert_rowid()
         }
-        [kept, ref others @ ..] => {
-            for other in others {
-                join(db, kept, *other)?;
+        [target, ref sources @ ..] => {
+            for source in sources {
+                merge_conversations(db, target, *source)?;
             }
-            kept
+            target
         }
     };
     for address in user.iter().zip(&ids).filter(|(_, id)| id.is_none()) {
@@ -311,13 +315,13 @@ fn find_or_create(
         db.prepare_cached(
             "INSERT OR IGNORE INTO conversation_address (sender, address, conversation) VALUES (?1, ?2, ?3)",
         )?
-        .execute(params![us.as_str(), address.0.as_str(), id])?;
+        .execute(params![sender.as_str(), address.0.as_str(), id])?;
     }
     Ok(id)
 }
 
 /// Makes a message the newest of its conversation, and opens the customer service window.
-pub(super) fn continued(
+pub(super) fn record_newest(
     db: &Connection,
     conversation: i64,
     message: i64,
@@ -331,47 +335,48 @@ pub(super) fn continued(
     Ok(())
 }
 
-/// Merges the conversation `other` into `kept`, because both are with one person.
+/// Merges the conversation `source` into `target`, because both are with one user.
 ///
 /// The later window, the newer dialogue and the longer handoff remain.
-fn join(db: &Connection, kept: i64, other: i64) -> Result<(), StoreError> {
+fn merge_conversations(db: &Connection, target: i64, source: i64) -> Result<(), StoreError> {
     db.execute(
         "UPDATE conversation SET last_inbound = max(last_inbound, (SELECT last_inbound FROM conversation WHERE id = ?2)) WHERE id = ?1",
-        [kept, other],
+        [target, source],
     )?;
     db.execute(
         "UPDATE conversation_address SET conversation = ?1 WHERE conversation = ?2",
-        [kept, other],
+        [target, source],
     )?;
-    // Only open messages: from now on one order applies to all of them. Closed messages stay in their list, and
-    // `merged_into` leads from there to this conversation.
+    // Only open messages (below 3): from now on one order applies to all of them. Closed messages stay in their list,
+    // and `merged_into` leads from there to this conversation.
     db.execute(
         "UPDATE inbound SET conversation = ?1 WHERE conversation = ?2 AND state < 3",
-        [kept, other],
+        [target, source],
     )?;
-    // Deletes the older of two dialogues, and then moves the remaining one if it is the other's.
+    // Deletes the older of two dialogues, and then moves the remaining one if it is that of `source`.
     db.execute(
         "DELETE FROM dialogue WHERE conversation IN (?1, ?2) AND changed_at < \
          (SELECT max(changed_at) FROM dialogue WHERE conversation IN (?1, ?2))",
-        [kept, other],
+        [target, source],
     )?;
     db.execute(
         "UPDATE OR REPLACE dialogue SET conversation = ?1 WHERE conversation = ?2",
-        [kept, other],
+        [target, source],
     )?;
-    handoff::join(db, kept, other)?;
-    // Conversations that were merged into `other` before lead here as well, so one step always finds the remaining one.
+    handoff::merge_handoffs(db, target, source)?;
+    // Conversations that were merged into `source` before lead here as well, so one step always finds the remaining
+    // one.
     db.execute(
         "UPDATE conversation SET merged_into = ?1 WHERE id = ?2 OR merged_into = ?2",
-        [kept, other],
+        [target, source],
     )?;
     Ok(())
 }
 
 /// Moves a message to the conversation that its own was merged into.
-pub(super) fn follow(db: &Connection, message: i64) -> Result<(), StoreError> {
-    // `join` moves open messages only. A failed message that a redelivery opens again must keep the order of the merged
-    // conversation.
+pub(super) fn move_to_merged(db: &Connection, message: i64) -> Result<(), StoreError> {
+    // `merge_conversations` moves open messages only. A failed message that a redelivery opens again must keep the
+    // order of the merged conversation.
     db.prepare_cached(
         "UPDATE inbound SET conversation = c.merged_into FROM conversation c \
          WHERE inbound.id = ?1 AND c.id = inbound.conversation AND c.merged_into IS NOT NULL",
@@ -381,7 +386,7 @@ pub(super) fn follow(db: &Connection, message: i64) -> Result<(), StoreError> {
 }
 
 /// Returns the addresses of a conversation's user.
-fn addresses(db: &Connection, conversation: i64) -> Result<Vec<Address>, StoreError> {
+fn list_addresses(db: &Connection, conversation: i64) -> Result<Vec<Address>, StoreError> {
     let addresses = db
         .prepare_cached("SELECT address FROM conversation_address WHERE conversation = ?1")?
         .query_map([conversation], |row| row.get(0))?
@@ -390,7 +395,7 @@ fn addresses(db: &Connection, conversation: i64) -> Result<Vec<Address>, StoreEr
 }
 
 /// Returns true if a user has opted out in one of up to two scopes, under one of these addresses.
-pub(super) fn opted_out(
+pub(super) fn has_opted_out(
     db: &Connection,
     user: &[Address],
     scopes: &[ConsentScope],
@@ -424,7 +429,7 @@ pub(super) fn record_consent(db: &Connection, record: &ConsentRecord) -> Result<
             "INSERT INTO consent (address, scope, opted_out) VALUES (?1, ?2, ?3) \
              ON CONFLICT (address, scope) DO UPDATE SET opted_out = coalesce(opted_out, ?3)"
         }
-        // `nullif(?3, ?3)` is NULL; it uses the parameter, which every statement gets.
+        // Only the opt-out ends. `nullif(?3, ?3)` is NULL; it uses the parameter, which every statement gets.
         ConsentAction::Resume => {
             "INSERT INTO consent (address, scope, opted_out) VALUES (?1, ?2, nullif(?3, ?3)) \
              ON CONFLICT (address, scope) DO UPDATE SET opted_out = NULL"
@@ -446,7 +451,7 @@ pub(super) fn record_consent(db: &Connection, record: &ConsentRecord) -> Result<
         address,
         record.action.as_str(),
         record.source.as_str(),
-        record.evidence.map(|sid| rows::sid_bytes(sid.as_str())),
+        record.evidence.map(|sid| packing::sid_bytes(sid.as_str())),
         record.note,
         at,
     ])?;
@@ -466,6 +471,7 @@ pub(super) fn change_dialogue(
                 .execute([conversation])?;
         }
         Some(DialogueChange::Set { data, expires_at }) => {
+            // An upsert: a conversation has at most one dialogue, and the newest change replaces it.
             db.prepare_cached(
                 "INSERT INTO dialogue (conversation, data, expires_at, changed_at) VALUES (?1, ?2, ?3, ?4) \
                  ON CONFLICT (conversation) DO UPDATE SET data = excluded.data, expires_at = excluded.expires_at, \

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::SqliteStore;
 use crate::address::Address;
-use crate::store::{HandoffChange, HandoffRow, Handoffs, StoreError, StoreFuture, rows};
+use crate::store::{HandoffChange, HandoffRow, Handoffs, StoreError, StoreFuture, packing};
 
 impl Handoffs for SqliteStore {
     fn handoff_url(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<String>> {
@@ -20,11 +20,11 @@ impl Handoffs for SqliteStore {
 
     fn end_handoff(
         &self,
-        us: Option<&Address>,
+        sender: Option<&Address>,
         user: &Address,
         now: Timestamp,
     ) -> StoreFuture<'_, u64> {
-        let (us, user) = (us.cloned(), user.clone());
+        let (sender, user) = (sender.cloned(), user.clone());
         self.write(move |db| {
             // Only active handoffs, since their number is returned. The row of an expired one has no effect.
             let ended = db
@@ -33,7 +33,7 @@ impl Handoffs for SqliteStore {
                        SELECT conversation FROM conversation_address WHERE address = ?2 AND (?1 IS NULL OR sender = ?1))",
                 )?
                 .execute(params![
-                    us.as_ref().map(Address::as_str),
+                    sender.as_ref().map(Address::as_str),
                     user.as_str(),
                     now.as_microsecond()
                 ])?;
@@ -57,7 +57,7 @@ impl Handoffs for SqliteStore {
                     sender: sender.into(),
                     user: vec![user.into()],
                     url: row.get(3)?,
-                    until: rows::time(row.get(4)?)?,
+                    until: packing::time(row.get(4)?)?,
                 };
                 HandoffRow::collect(&mut found, row.get(0)?, handoff);
             }
@@ -67,7 +67,7 @@ impl Handoffs for SqliteStore {
 }
 
 /// Returns the end of a conversation's handoff, which may have passed.
-pub(super) fn until(db: &Connection, conversation: i64) -> Result<Option<i64>, StoreError> {
+pub(super) fn handoff_end(db: &Connection, conversation: i64) -> Result<Option<i64>, StoreError> {
     let until = db
         .prepare_cached("SELECT until FROM handoff WHERE conversation = ?1")?
         .query_row([conversation], |row| row.get(0))
@@ -75,7 +75,7 @@ pub(super) fn until(db: &Connection, conversation: i64) -> Result<Option<i64>, S
     Ok(until)
 }
 
-pub(super) fn change(
+pub(super) fn change_handoff(
     db: &Connection,
     conversation: i64,
     change: Option<&HandoffChange>,
@@ -83,6 +83,7 @@ pub(super) fn change(
     let Some(change) = change else { return Ok(()) };
     match change.columns() {
         (Some(url), until) => db
+            // A handoff that begins replaces an earlier one, which may have passed.
             .prepare_cached(
                 "INSERT INTO handoff (conversation, url, until) VALUES (?1, ?2, ?3) \
                  ON CONFLICT (conversation) DO UPDATE SET url = excluded.url, until = excluded.until",
@@ -97,16 +98,16 @@ pub(super) fn change(
 }
 
 /// Merges the handoffs of two conversations of one user: the later end wins.
-pub(super) fn join(db: &Connection, kept: i64, other: i64) -> Result<(), StoreError> {
+pub(super) fn merge_handoffs(db: &Connection, target: i64, source: i64) -> Result<(), StoreError> {
     db.execute(
         "INSERT INTO handoff (conversation, url, until) SELECT ?1, url, until FROM handoff WHERE conversation = ?2 \
          ON CONFLICT (conversation) DO UPDATE SET url = excluded.url, until = excluded.until WHERE excluded.until > until",
-        [kept, other],
+        [target, source],
     )?;
-    forget(db, other)
+    delete_handoff(db, source)
 }
 
-pub(super) fn forget(db: &Connection, conversation: i64) -> Result<(), StoreError> {
+pub(super) fn delete_handoff(db: &Connection, conversation: i64) -> Result<(), StoreError> {
     db.execute(
         "DELETE FROM handoff WHERE conversation = ?1",
         [conversation],

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::SqliteStore;
-use crate::store::rows::{self, LinkColumns};
+use crate::store::link_rows::{self, LinkColumns};
 use crate::store::{
     CHUNK_BYTES, FileHash, LinkSigningKey, LinkSource, LinkTokenHash, MediaLinks, NewLink,
     ResolvedLink, StoreError, StoreFuture,
@@ -21,7 +21,7 @@ impl MediaLinks for SqliteStore {
 
     fn create_link(&self, link: NewLink) -> StoreFuture<'_, ()> {
         let columns = LinkColumns::of(&link);
-        self.write(move |db| offer(db, &link, &columns))
+        self.write(move |db| insert_link(db, &link, &columns))
     }
 
     fn resolve_link(
@@ -35,7 +35,7 @@ impl MediaLinks for SqliteStore {
                     "SELECT l.content_type, l.account, l.auth_token, l.media_message, l.media, l.file, f.length FROM media_link l \
                      LEFT JOIN media_file f ON f.hash = l.file WHERE l.token_hash = ?1 AND l.expires_at > ?2",
                 )?
-                .query_row(params![key.0, now.as_microsecond()], |row| Ok(linked(row)))
+                .query_row(params![key.0, now.as_microsecond()], |row| Ok(read_link(row)))
                 .optional()?;
             found.transpose()
         })
@@ -76,17 +76,17 @@ pub(super) fn link_signing_key(db: &Connection) -> Result<LinkSigningKey, StoreE
         .optional()
     };
     if let Some(key) = stored()? {
-        return rows::link_signing_key(&key);
+        return link_rows::link_signing_key(&key);
     }
     // A command may open the database at the same time. OR IGNORE keeps the first key, and both processes then read it.
     db.execute(
         "INSERT OR IGNORE INTO media_link_key (id, key) VALUES (1, ?1)",
-        [rows::new_link_signing_key()?],
+        [link_rows::new_link_signing_key()?],
     )?;
-    rows::link_signing_key(&stored()?.unwrap_or_default())
+    link_rows::link_signing_key(&stored()?.unwrap_or_default())
 }
 
-fn offer(db: &Connection, link: &NewLink, columns: &LinkColumns) -> Result<(), StoreError> {
+fn insert_link(db: &Connection, link: &NewLink, columns: &LinkColumns) -> Result<(), StoreError> {
     let expires_at = link.expires_at.as_microsecond();
     if let LinkSource::Stored(bytes) = &link.file {
         // Equal files are stored once, until their longest link expires.
@@ -108,8 +108,8 @@ fn offer(db: &Connection, link: &NewLink, columns: &LinkColumns) -> Result<(), S
             let mut insert = db.prepare_cached(
                 "INSERT INTO media_chunk (file, number, bytes) VALUES (?1, ?2, ?3)",
             )?;
-            for (number, piece) in (0_i64..).zip(bytes.chunks(CHUNK_BYTES)) {
-                insert.execute(params![columns.file, number, piece])?;
+            for (number, chunk) in (0_i64..).zip(bytes.chunks(CHUNK_BYTES)) {
+                insert.execute(params![columns.file, number, chunk])?;
             }
         }
     }
@@ -131,7 +131,7 @@ fn offer(db: &Connection, link: &NewLink, columns: &LinkColumns) -> Result<(), S
     Ok(())
 }
 
-fn linked(row: &Row<'_>) -> Result<ResolvedLink, StoreError> {
+fn read_link(row: &Row<'_>) -> Result<ResolvedLink, StoreError> {
     let columns = LinkColumns {
         account: row.get(1)?,
         auth_token: row.get(2)?,
@@ -140,11 +140,11 @@ fn linked(row: &Row<'_>) -> Result<ResolvedLink, StoreError> {
         file: row.get(5)?,
         ..LinkColumns::default()
     };
-    rows::linked(row.get(0)?, &columns, row.get(6)?)
+    link_rows::resolved_link(row.get(0)?, &columns, row.get(6)?)
 }
 
 /// Deletes the links of a conversation's messages, and the files that have no other link.
-pub(super) fn forget_links(db: &Connection, conversation: i64) -> Result<(), StoreError> {
+pub(super) fn delete_links(db: &Connection, conversation: i64) -> Result<(), StoreError> {
     db.execute(
         "DELETE FROM media_link WHERE message IN (SELECT sid FROM inbound WHERE conversation = ?1)",
         [conversation],

@@ -4,11 +4,11 @@
 //! earlier process are free when the next server starts. Commands work alongside the server. If the file is deleted or
 //! moved away, writes fail until the file is back.
 
-mod answer;
 mod backlog;
 mod busy_handler;
 mod check;
 mod checkpoint;
+mod complete_inline;
 mod conversations;
 mod error;
 mod handoff;
@@ -42,7 +42,7 @@ use self::readers::Readers;
 use self::schema::DatabaseFile;
 use self::writer::Writer;
 use super::{Access, LinkSigningKey, Store, StoreError, StoreErrorKind, StoreFuture};
-use crate::store::rows;
+use crate::store::owner;
 
 /// Time limit of an operation in memory.
 // Without a disk and without locks of other processes, an operation is slow only on a busy machine. In tests a short
@@ -99,7 +99,7 @@ impl SqliteStore {
     fn at(path: Option<PathBuf>) -> Self {
         Self {
             path,
-            owner: rows::new_owner(),
+            owner: owner::new_owner(),
             open: OnceLock::new(),
         }
     }
@@ -182,7 +182,8 @@ impl Store for SqliteStore {
                 };
                 let unavailable =
                     |error| StoreError::with_source(StoreErrorKind::Unavailable, error);
-                // Only a server needs the thread: in a command nothing else waits for a commit. Memory has no write-ahead log.
+                // Only a server needs the thread: in a command nothing else waits for a commit. Memory has no
+                // write-ahead log.
                 let checkpointer = match (&database.path, access) {
                     (Some(_), Access::Owner) => {
                         let checkpointer =
@@ -232,7 +233,8 @@ impl Store for SqliteStore {
     fn close(&self) -> StoreFuture<'_, ()> {
         let owner = self.owner;
         Box::pin(async move {
-            self.write(move |db| journal::close(db, owner)).await?;
+            self.write(move |db| journal::release_claims(db, owner))
+                .await?;
             let open = self.opened()?;
             // A command leaves the log to the server, which still writes to it.
             if open.is_owned
@@ -297,7 +299,7 @@ mod tests {
     use crate::signature::AuthTokenKind;
     use crate::store::{AcceptOutcome, Journal, NewInbound};
 
-    fn arrival(number: i64) -> Arc<NewInbound> {
+    fn new_inbound(number: i64) -> Arc<NewInbound> {
         let at = jiff::Timestamp::from_second(1_700_000_000 + number).unwrap();
         Arc::new(NewInbound {
             account: format!("AC{:032x}", 1).parse().unwrap(),
@@ -323,6 +325,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::file(folder.path().join("a.db")));
         store.open(Access::Owner).await.unwrap();
+        // SeqCst for both counters: one order of all changes, so that `most` misses no overlap of two reads.
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
         let reads: Vec<_> = (0..50)
@@ -386,19 +389,19 @@ mod tests {
             limit.await.unwrap();
         };
         limit(100).await;
-        let mut kept = 0;
+        let mut accepted_count = 0;
         let full = loop {
-            match store.accept(arrival(kept)).await {
-                Ok(_) => kept += 1,
+            match store.accept(new_inbound(accepted_count)).await {
+                Ok(_) => accepted_count += 1,
                 Err(error) => break error,
             }
         };
         assert_eq!(full.kind(), StoreErrorKind::Full);
         limit(200).await;
-        for number in 0..=kept {
-            let accepted = store.accept(arrival(number)).await.unwrap();
+        for number in 0..=accepted_count {
+            let accepted = store.accept(new_inbound(number)).await.unwrap();
             let is_new = matches!(accepted, AcceptOutcome::Claimed(_));
-            assert_eq!(is_new, number == kept, "{number}: {accepted:?}");
+            assert_eq!(is_new, number == accepted_count, "{number}: {accepted:?}");
         }
     }
 }

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::media::forget_links;
+use super::media::delete_links;
 use super::{SqliteStore, handoff, journal, outbox, retention};
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid};
-use crate::store::rows;
 use crate::store::{
     BacklogStats, ExpiryReport, MessageFilter, MessageRow, NewInbound, Operator, OutboundDetails,
     OutboundMessage, OutboundRow, OutboundState, PurgeReport, RedactedParams, Retention,
-    StoreError, StoreFuture,
+    StoreError, StoreFuture, expiry, packing, states,
 };
 
 impl Operator for SqliteStore {
@@ -22,19 +21,20 @@ impl Operator for SqliteStore {
     }
 
     fn outbound_messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<OutboundDetails>> {
-        self.read(move |db| outgoing_messages(db, &filter))
+        self.read(move |db| outbound_messages(db, &filter))
     }
 
     fn backlog_stats(&self) -> StoreFuture<'_, BacklogStats> {
         self.read(|db| {
             let mut stats = BacklogStats::default();
-            // Both statements read a partial index only, so that their time does not grow with the number of messages.
+            // Open messages (below 3), and those in DEAD (6). Both statements read a partial index only, so that their
+            // time does not grow with the number of messages.
             let mut statement = db.prepare_cached(
                 "SELECT state, count(*), min(received_at) FROM inbound INDEXED BY inbound_open WHERE state < 3 GROUP BY state",
             )?;
             let mut found = statement.query([])?;
             while let Some(row) = found.next()? {
-                stats.add(row.get(0)?, row.get(1)?, rows::time(row.get(2)?)?);
+                stats.add(row.get(0)?, row.get(1)?, packing::time(row.get(2)?)?);
             }
             let mut statement = db.prepare_cached(
                 "SELECT reason, count(*) FROM inbound INDEXED BY inbound_dead WHERE state = 6 GROUP BY reason",
@@ -50,14 +50,14 @@ impl Operator for SqliteStore {
 
     fn retry(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, bool> {
         self.write(move |db| {
-            // `unordered`: the reply is late, so later replies must not wait for it. The message moves to the
-            // conversation that its own was merged into, because order applies there. Without content no handler can
-            // run.
+            // From FAILED or DEAD (5, 6) to DEFERRED (2). `unordered`: the reply is late, so later replies must not
+            // wait for it. The message moves to the conversation that its own was merged into, because order applies
+            // there. Without content no handler can run.
             let changed = db.execute(
                 "UPDATE inbound SET state = 2, owner = NULL, claimed_at = ?2, unordered = 1, conversation = coalesce(\
                    (SELECT merged_into FROM conversation c WHERE c.id = inbound.conversation), conversation) \
                  WHERE sid = ?1 AND state IN (5, 6) AND params IS NOT NULL",
-                params![rows::sid_bytes(sid.as_str()), now.as_microsecond()],
+                params![packing::sid_bytes(sid.as_str()), now.as_microsecond()],
             )?;
             Ok(changed > 0)
         })
@@ -65,44 +65,45 @@ impl Operator for SqliteStore {
 
     fn release(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, u64> {
         self.write(move |db| {
-            // Parts behind a held or failed one are still pending, and follow by themselves.
-            let freed = db.execute(
+            // From HELD or FAILED (3, 5) to PENDING (0). Parts behind a held or failed one are still pending, and
+            // follow by themselves.
+            let released = db.execute(
                 "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = ?2, reason = NULL, error_code = NULL, \
                  unordered = 1 WHERE inbound IN (SELECT id FROM inbound WHERE sid = ?1) AND state IN (3, 5) AND params IS NOT NULL",
-                params![rows::sid_bytes(sid.as_str()), now.as_microsecond()],
+                params![packing::sid_bytes(sid.as_str()), now.as_microsecond()],
             )?;
-            Ok(freed as u64)
+            Ok(released as u64)
         })
     }
 
     fn release_outbound(&self, id: Option<i64>, now: Timestamp) -> StoreFuture<'_, u64> {
         self.write(move |db| {
-            // Without an ID only held messages: a failed one is sent again only if the operator names it.
-            let freed = db.execute(
+            // Without an ID only messages in HELD (3): one in FAILED (5) is sent again only if the operator names it.
+            let released = db.execute(
                 "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = ?2, reason = NULL, error_code = NULL \
                  WHERE inbound IS NULL AND params IS NOT NULL AND ((?1 IS NULL AND state = 3) OR (id = ?1 AND state IN (3, 5)))",
                 params![id, now.as_microsecond()],
             )?;
-            Ok(freed as u64)
+            Ok(released as u64)
         })
     }
 
-    fn backfill_answered(&self, arrival: Arc<NewInbound>) -> StoreFuture<'_, ()> {
+    fn backfill_answered(&self, inbound: Arc<NewInbound>) -> StoreFuture<'_, ()> {
         let me = self.owner;
-        self.write(move |db| journal::backfill_answered(db, me, &arrival))
+        self.write(move |db| journal::backfill_answered(db, me, &inbound))
     }
 
     fn mark_answered(&self, account: AccountSid, sid: MessageSid) -> StoreFuture<'_, bool> {
         self.write(move |db| {
-            // Only open messages: the responses of others are saved or queued. The owner is the process that ended with
-            // the lost journal.
+            // Only open messages (0, 1, 2), to ANSWERED (3): the responses of others are saved or queued. The owner is
+            // the process that ended with the lost journal.
             let changed = db.execute(
                 "UPDATE inbound SET state = 3, owner = NULL, reason = ?3 \
                  WHERE sid = ?1 AND account = ?2 AND state IN (0, 1, 2)",
                 params![
-                    rows::sid_bytes(sid.as_str()),
-                    rows::sid_bytes(account.as_str()),
-                    rows::ANSWERED_BEFORE
+                    packing::sid_bytes(sid.as_str()),
+                    packing::sid_bytes(account.as_str()),
+                    states::ANSWERED_BEFORE
                 ],
             )?;
             Ok(changed > 0)
@@ -117,11 +118,12 @@ impl Operator for SqliteStore {
         now: Timestamp,
     ) -> StoreFuture<'_, Vec<OutboundMessage>> {
         self.read(move |db| {
+            // `state < 4` is the condition of the partial index `outbound_open`; it does not follow from a parameter.
             let ids: Vec<i64> = db
                 .prepare_cached(
                     "SELECT id FROM outbound WHERE state = ?1 AND state < 4 AND id > ?2 ORDER BY id LIMIT ?3",
                 )?
-                .query_map(params![rows::reply_number(state), after, limit], |row| {
+                .query_map(params![states::outbound_state_number(state), after, limit], |row| {
                     row.get(0)
                 })?
                 .collect::<Result<_, _>>()?;
@@ -146,7 +148,7 @@ impl Operator for SqliteStore {
     fn delete_everything(&self) -> StoreFuture<'_, ()> {
         self.write(|db| {
             // The link signing key and the schema's version are not content, and stay.
-            for table in rows::CONTENT {
+            for table in expiry::CONTENT_TABLES {
                 db.execute(&format!("DELETE FROM {table}"), [])?;
             }
             retention::reset_marks(db)
@@ -169,16 +171,16 @@ fn messages(db: &Connection, filter: &MessageFilter) -> Result<Vec<MessageRow>, 
     // In pages of 500 rows: user and state are compared here and not in SQL, because the shown state follows from the
     // replies.
     loop {
-        let sid = filter.sid.map(|sid| rows::sid_bytes(sid.as_str()));
+        let sid = filter.sid.map(|sid| packing::sid_bytes(sid.as_str()));
         // Two conditions: with one for both cases SQLite would scan the whole table for a single SID.
-        let which = if sid.is_some() {
+        let condition = if sid.is_some() {
             "+i.id < ?1 AND i.sid = ?2"
         } else {
             "i.id < ?1 AND ?2 IS NULL"
         };
         let mut statement = db.prepare_cached(&format!(
             "SELECT i.id, i.sid, i.account, i.state, i.attempt, i.received_at, i.reason, i.params, i.response, i.conversation \
-             FROM inbound i WHERE {which} ORDER BY i.id DESC LIMIT 500",
+             FROM inbound i WHERE {condition} ORDER BY i.id DESC LIMIT 500",
         ))?;
         let mut found = statement.query(params![before, sid])?;
         let mut any = false;
@@ -195,22 +197,22 @@ fn messages(db: &Connection, filter: &MessageFilter) -> Result<Vec<MessageRow>, 
             let replies = replies(db, before)?;
             let states: Vec<_> = replies
                 .iter()
-                .map(|(reply, rank)| (reply.state, *rank == rows::FAILURE_RANK))
+                .map(|(reply, rank)| (reply.state, *rank == states::FAILURE_RANK))
                 .collect();
-            let state = rows::shown_state(row.get(3)?, &states);
+            let state = states::shown_inbound_state(row.get(3)?, &states);
             let reason: Option<String> = row.get(6)?;
-            if rows::is_left_out(filter.state.as_deref(), state, reason.as_deref()) {
+            if states::is_left_out(filter.state.as_deref(), state, reason.as_deref()) {
                 continue;
             }
             listed.push(MessageRow {
                 id: before,
-                sid: rows::message_sid(&row.get::<_, Vec<u8>>(1)?)?,
-                account: rows::account_sid(&row.get::<_, Vec<u8>>(2)?)?,
+                sid: packing::message_sid(&row.get::<_, Vec<u8>>(1)?)?,
+                account: packing::account_sid(&row.get::<_, Vec<u8>>(2)?)?,
                 state,
                 attempt: row.get(4)?,
                 user: address_of(db, conversation)?,
                 handed_off_until: handed_off_until(db, conversation)?,
-                received_at: rows::time(row.get(5)?)?,
+                received_at: packing::time(row.get(5)?)?,
                 reason,
                 replies: replies.into_iter().map(|(reply, _)| reply).collect(),
                 params: row.get::<_, Option<String>>(7)?.map(RedactedParams),
@@ -226,16 +228,17 @@ fn messages(db: &Connection, filter: &MessageFilter) -> Result<Vec<MessageRow>, 
     }
 }
 
-fn outgoing_messages(
+fn outbound_messages(
     db: &Connection,
     filter: &MessageFilter,
 ) -> Result<Vec<OutboundDetails>, StoreError> {
-    let state = filter.state.as_deref().map(rows::reply_number_of);
+    let state = filter.state.as_deref().map(states::outbound_number_by_name);
     if state == Some(None) {
         return Ok(Vec::new());
     }
-    // Unary `+` makes SQLite read the table from the newest row down. By the index of replies it would have to find and
-    // sort all messages that are not replies.
+    // Rank 6 is FAILURE_RANK: a message in SENT (4) with it is shown as FAILED (5). Unary `+` makes SQLite read the
+    // table from the newest row down. By the index of replies it would have to find and sort all messages that are not
+    // replies.
     let mut statement = db.prepare_cached(
         "SELECT id, state, sid, status, error_code, reason, params, rank, account, sender, address, attempt, created_at \
          FROM outbound WHERE +inbound IS NULL AND id < ?1 AND (?2 IS NULL OR sid = ?2) \
@@ -246,55 +249,56 @@ fn outgoing_messages(
     )?;
     let mut found = statement.query(params![
         filter.before_id.unwrap_or(i64::MAX),
-        filter.sid.map(|sid| rows::sid_bytes(sid.as_str())),
+        filter.sid.map(|sid| packing::sid_bytes(sid.as_str())),
         state.flatten(),
         filter.user.as_ref().map(Address::as_str),
         filter.limit.max(1)
     ])?;
     let mut listed = Vec::new();
     while let Some(row) = found.next()? {
-        let message = reply_row(row)?;
+        let message = read_outbound(row)?;
         listed.push(OutboundDetails {
-            account: rows::account_sid(&row.get::<_, Vec<u8>>(8)?)?,
+            account: packing::account_sid(&row.get::<_, Vec<u8>>(8)?)?,
             sender: row.get::<_, String>(9)?.into(),
             user: row.get::<_, String>(10)?.into(),
-            state: rows::shown_outgoing(message.state, row.get(7)?),
+            state: states::shown_outbound_state(message.state, row.get(7)?),
             attempt: row.get(11)?,
-            created_at: rows::time(row.get(12)?)?,
+            created_at: packing::time(row.get(12)?)?,
             message,
         });
     }
     Ok(listed)
 }
 
-/// Columns that [`reply_row`] expects.
-const REPLY: &str = "id, state, sid, status, error_code, reason, params, rank FROM outbound";
+/// Columns that [`read_outbound`] expects.
+const OUTBOUND_COLUMNS: &str =
+    "id, state, sid, status, error_code, reason, params, rank FROM outbound";
 
 fn replies(db: &Connection, inbound: i64) -> Result<Vec<(OutboundRow, i64)>, StoreError> {
     let mut statement = db.prepare_cached(&format!(
-        "SELECT {REPLY} WHERE inbound = ?1 ORDER BY ordinal"
+        "SELECT {OUTBOUND_COLUMNS} WHERE inbound = ?1 ORDER BY ordinal"
     ))?;
     let mut found = statement.query([inbound])?;
     let mut replies = Vec::new();
     while let Some(row) = found.next()? {
-        replies.push((reply_row(row)?, row.get(7)?));
+        replies.push((read_outbound(row)?, row.get(7)?));
     }
     Ok(replies)
 }
 
 /// Returns a message of the outbox by its ID.
-pub(super) fn reply(db: &Connection, id: i64) -> Result<Option<OutboundRow>, StoreError> {
-    let mut statement = db.prepare_cached(&format!("SELECT {REPLY} WHERE id = ?1"))?;
+pub(super) fn find_outbound(db: &Connection, id: i64) -> Result<Option<OutboundRow>, StoreError> {
+    let mut statement = db.prepare_cached(&format!("SELECT {OUTBOUND_COLUMNS} WHERE id = ?1"))?;
     let mut found = statement.query([id])?;
-    found.next()?.map(reply_row).transpose()
+    found.next()?.map(read_outbound).transpose()
 }
 
-fn reply_row(row: &Row<'_>) -> Result<OutboundRow, StoreError> {
+fn read_outbound(row: &Row<'_>) -> Result<OutboundRow, StoreError> {
     let sid: Option<Vec<u8>> = row.get(2)?;
     Ok(OutboundRow {
         id: row.get(0)?,
-        state: rows::reply_state(row.get(1)?)?,
-        sid: sid.map(|sid| rows::message_sid(&sid)).transpose()?,
+        state: states::outbound_state(row.get(1)?)?,
+        sid: sid.map(|sid| packing::message_sid(&sid)).transpose()?,
         status: row.get(3)?,
         error_code: row.get(4)?,
         reason: row.get(5)?,
@@ -317,12 +321,14 @@ fn address_of(db: &Connection, conversation: i64) -> Result<Option<Address>, Sto
 
 /// Returns the end of the handoff of a conversation, or of the one that it was merged into.
 fn handed_off_until(db: &Connection, conversation: i64) -> Result<Option<Timestamp>, StoreError> {
-    let kept: Option<i64> = db
+    let current: Option<i64> = db
         .prepare_cached("SELECT coalesce(merged_into, id) FROM conversation WHERE id = ?1")?
         .query_row([conversation], |row| row.get(0))
         .optional()?;
-    let until = kept.map(|kept| handoff::until(db, kept)).transpose()?;
-    until.flatten().map(rows::time).transpose()
+    let until = current
+        .map(|current| handoff::handoff_end(db, current))
+        .transpose()?;
+    until.flatten().map(packing::time).transpose()
 }
 
 /// Returns all conversations of a user, including those that were merged into others.
@@ -355,14 +361,14 @@ fn purge_user(
             .query_map([conversation], |row| row.get(0))?
             .collect::<Result<Vec<String>, _>>()?;
         addresses.extend(found);
-        // The rows stay with their keys, so that a redelivery is still a duplicate. Open messages become dead, because
-        // without content no handler can run.
+        // The rows stay with their keys, so that a redelivery is still a duplicate. All but ANSWERED and DONE (3, 4)
+        // become DEAD (6), because without content no handler can run.
         purged.messages += db.execute(
             "UPDATE inbound SET params = NULL, response = NULL, reason = ?2, owner = NULL, \
              state = CASE WHEN state IN (3, 4) THEN state ELSE 6 END WHERE conversation = ?1 AND params IS NOT NULL",
-            params![conversation, rows::PURGED],
+            params![conversation, states::PURGED],
         )? as u64;
-        forget_links(db, conversation)?;
+        delete_links(db, conversation)?;
         purged.outbound += db.execute(
             "DELETE FROM outbound WHERE inbound IN (SELECT id FROM inbound WHERE conversation = ?1)",
             [conversation],
@@ -371,7 +377,7 @@ fn purge_user(
             "DELETE FROM dialogue WHERE conversation = ?1",
             [conversation],
         )?;
-        handoff::forget(db, conversation)?;
+        handoff::delete_handoff(db, conversation)?;
         db.execute(
             "DELETE FROM conversation_address WHERE conversation = ?1",
             [conversation],

@@ -9,11 +9,10 @@ use crate::clock::after;
 use crate::form::FormParams;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::store::outbox::{LOOKUP_GRACE, LOOKUP_TIMEOUT, MAX_PAUSE};
-use crate::store::rows;
 use crate::store::{
     ConsentRecord, IdempotencyKey, NewOutbound, OutboundMessage, OutboundRow, Outbox, OutboxStats,
     ScheduledMessage, SendEligibility, SendOutcome, StatusEffect, StatusEvent, StoreError,
-    StoreFuture, Submission, SubmitOutcome,
+    StoreFuture, Submission, SubmitOutcome, decisions, packing, states,
 };
 
 impl Outbox for SqliteStore {
@@ -22,13 +21,8 @@ impl Outbox for SqliteStore {
         self.write(move |db| claim(db, me, limit, now))
     }
 
-    fn record_outcome(
-        &self,
-        id: i64,
-        settlement: SendOutcome,
-        now: Timestamp,
-    ) -> StoreFuture<'_, ()> {
-        self.write(move |db| settle(db, id, &settlement, now))
+    fn record_outcome(&self, id: i64, outcome: SendOutcome, now: Timestamp) -> StoreFuture<'_, ()> {
+        self.write(move |db| record_outcome(db, id, &outcome, now))
     }
 
     fn claim_lookups(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
@@ -36,7 +30,7 @@ impl Outbox for SqliteStore {
         self.write(move |db| {
             // The new owner and time keep other workers from the same lookup until it is recorded or has timed out.
             let ids: Vec<i64> = db
-                .prepare_cached(LOST)?
+                .prepare_cached(DUE_LOOKUPS)?
                 .query_map(params![now.as_microsecond(), to_i64(limit), me], |row| {
                     row.get(0)
                 })?
@@ -63,15 +57,15 @@ impl Outbox for SqliteStore {
         limit: usize,
     ) -> StoreFuture<'_, Vec<ScheduledMessage>> {
         self.read(move |db| {
-            let mut statement = db.prepare_cached(UNWANTED)?;
+            let mut statement = db.prepare_cached(SCHEDULED_TO_CANCEL)?;
             let mut found = statement.query([after, to_i64(limit)])?;
             let mut scheduled = Vec::new();
             while let Some(row) = found.next()? {
                 scheduled.push(ScheduledMessage {
                     id: row.get(0)?,
-                    account: rows::account_sid(&row.get::<_, Vec<u8>>(1)?)?,
-                    auth_token: rows::auth_token(row.get(2)?),
-                    sid: rows::message_sid(&row.get::<_, Vec<u8>>(3)?)?,
+                    account: packing::account_sid(&row.get::<_, Vec<u8>>(1)?)?,
+                    auth_token: packing::auth_token(row.get(2)?),
+                    sid: packing::message_sid(&row.get::<_, Vec<u8>>(3)?)?,
                 });
             }
             Ok(scheduled)
@@ -92,8 +86,8 @@ impl Outbox for SqliteStore {
                     )?
                     .query_row(
                         params![
-                            rows::sid_bytes(sid.as_str()),
-                            rows::sid_bytes(account.as_str())
+                            packing::sid_bytes(sid.as_str()),
+                            packing::sid_bytes(account.as_str())
                         ],
                         |row| row.get(0),
                     )?;
@@ -115,13 +109,13 @@ impl Outbox for SqliteStore {
 
     fn eligibility(
         &self,
-        us: &Address,
+        sender: &Address,
         service: Option<MessagingServiceSid>,
         user: &Address,
         at: Timestamp,
     ) -> StoreFuture<'_, SendEligibility> {
-        let (us, user) = (us.clone(), user.clone());
-        self.read(move |db| submission::standing(db, &us, service, &user, at))
+        let (sender, user) = (sender.clone(), user.clone());
+        self.read(move |db| submission::eligibility(db, &sender, service, &user, at))
     }
 
     fn find_by_key(&self, key: IdempotencyKey) -> StoreFuture<'_, Option<i64>> {
@@ -129,23 +123,24 @@ impl Outbox for SqliteStore {
     }
 
     fn outbound(&self, id: i64) -> StoreFuture<'_, Option<OutboundRow>> {
-        self.read(move |db| operator::reply(db, id))
+        self.read(move |db| operator::find_outbound(db, id))
     }
 
-    fn apply_status(&self, news: StatusEvent) -> StoreFuture<'_, StatusEffect> {
-        self.write(move |db| status_events::take(db, &news))
+    fn apply_status(&self, event: StatusEvent) -> StoreFuture<'_, StatusEffect> {
+        self.write(move |db| status_events::apply_status(db, &event))
     }
 
     fn outbox_stats(&self) -> StoreFuture<'_, OutboxStats> {
         self.read(|db| {
             let mut stats = OutboxStats::default();
-            // `due` is the send time from the rate limit. A paced message is not late before that.
+            // Open messages (below 4). `due` is the send time from the rate limit. A paced message is not late before
+            // that.
             let mut statement = db.prepare_cached(
                 "SELECT state, count(*), min(coalesce(due, created_at)) FROM outbound WHERE state < 4 GROUP BY state",
             )?;
             let mut found = statement.query([])?;
             while let Some(row) = found.next()? {
-                stats.add(row.get(0)?, row.get(1)?, rows::time(row.get(2)?)?);
+                stats.add(row.get(0)?, row.get(1)?, packing::time(row.get(2)?)?);
             }
             Ok(stats)
         })
@@ -164,8 +159,8 @@ pub(super) fn insert(
 ) -> Result<Vec<i64>, StoreError> {
     let mut ids = Vec::with_capacity(replies.len());
     for (ordinal, reply) in replies.iter().enumerate() {
-        // `ordinal` is the order of the parts of a reply. `unordered` is inherited from a retried message: its reply is
-        // late, and later replies must not wait for it.
+        // In PENDING (0). `ordinal` is the order of the parts of a reply. `unordered` is inherited from a retried
+        // message: its reply is late, and later replies must not wait for it.
         db.prepare_cached(
             "INSERT INTO outbound (inbound, ordinal, account, auth_token, sender, address, service, template, state, not_before, \
              created_at, params, unordered) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?9, ?10, \
@@ -174,8 +169,8 @@ pub(super) fn insert(
         .execute(params![
             inbound,
             to_i64(ordinal),
-            rows::sid_bytes(reply.account.as_str()),
-            rows::auth_token_number(reply.auth_token),
+            packing::sid_bytes(reply.account.as_str()),
+            packing::auth_token_number(reply.auth_token),
             reply.sender.as_str(),
             reply.user.as_str(),
             reply.service.as_ref().map(MessagingServiceSid::as_str),
@@ -189,30 +184,31 @@ pub(super) fn insert(
 }
 
 // These statements run every second on a table of everything that was ever sent. SQLite uses the partial index of open
-// messages only if the condition contains the index's own condition, `state < 4`.
+// messages only if the condition contains the index's own condition, `state < 4` (below SENT).
 
 /// Marks the calls of dead processes as unknown.
-// Any other owner is dead, because one server owns the file. Twilio may have accepted the message, so it is not sent
-// again.
-const ORPHANED: &str = "UPDATE outbound SET state = 2, owner = NULL, not_before = ?2 \
+// SENDING (1) becomes UNKNOWN (2). Any other owner is dead, because one server owns the file. Twilio may have accepted
+// the message, so it is not sent again.
+const MARK_ORPHANS_UNKNOWN: &str = "UPDATE outbound SET state = 2, owner = NULL, not_before = ?2 \
      WHERE state = 1 AND state < 4 AND owner <> ?1";
 
 /// Ends pauses that are longer than any pause, because the clock was set back after they were stored.
-// Messages with a send time from the rate limit, `due`, may lie further ahead.
-const SET_BACK: &str = "UPDATE outbound SET not_before = ?1 \
+// PENDING and UNKNOWN (0, 2) only: in other states `not_before` has no effect. Messages with a send time from the rate
+// limit, `due`, may lie further ahead.
+const END_LONG_PAUSES: &str = "UPDATE outbound SET not_before = ?1 \
      WHERE state IN (0, 2) AND state < 4 AND not_before > ?2 AND due IS NULL";
 
-/// Finds the messages whose lookup is due.
+/// Finds the messages in UNKNOWN (2) whose lookup is due.
 // A lookup of a dead process has another owner. It never ends, so the message is due immediately.
-const LOST: &str = "SELECT id FROM outbound WHERE state = 2 AND state < 4 AND (not_before <= ?1 OR owner <> ?3) \
+const DUE_LOOKUPS: &str = "SELECT id FROM outbound WHERE state = 2 AND state < 4 AND (not_before <= ?1 OR owner <> ?3) \
      ORDER BY not_before LIMIT ?2";
 
 /// Finds the messages that may be sent now.
 // Two invariants. First, of one sender to one user only the oldest may go: the first subquery is the head of that
-// queue. It counts messages that are due, in flight or unknown, and those that were tried before and so keep their
-// position. A part that waits behind a held or failed part blocks no other message. Second, a part of a reply goes only
-// once every part before it is sent or suppressed.
-const DUE: &str = "SELECT r.id FROM outbound r WHERE r.state = 0 AND r.state < 4 AND r.not_before <= ?1 \
+// queue. It counts messages that are PENDING (0) and due, SENDING or UNKNOWN (1, 2), and those that were tried before
+// and so keep their position. A part that waits behind a HELD or FAILED part (3, 5) blocks no other message. Second, a
+// part of a reply goes only once every part before it is SENT or SUPPRESSED (4, 6).
+const DUE_MESSAGES: &str = "SELECT r.id FROM outbound r WHERE r.state = 0 AND r.state < 4 AND r.not_before <= ?1 \
      AND r.id = (SELECT q.id FROM outbound q WHERE q.sender = r.sender AND q.address = r.address AND q.account = r.account \
        AND q.state < 3 AND (q.state > 0 OR q.not_before <= ?1 OR q.attempt > 0) \
        AND (q.inbound IS NULL OR NOT EXISTS (\
@@ -229,14 +225,14 @@ fn claim(
     now: Timestamp,
 ) -> Result<Vec<OutboundMessage>, StoreError> {
     // Before the claims: an unknown message keeps the later messages to its user waiting.
-    db.prepare_cached(ORPHANED)?
+    db.prepare_cached(MARK_ORPHANS_UNKNOWN)?
         .execute(params![me, after(now, LOOKUP_GRACE).as_microsecond()])?;
-    db.prepare_cached(SET_BACK)?
+    db.prepare_cached(END_LONG_PAUSES)?
         .execute([now.as_microsecond(), after(now, MAX_PAUSE).as_microsecond()])?;
     let mut claimed = Vec::new();
     loop {
         let ids: Vec<i64> = db
-            .prepare_cached(DUE)?
+            .prepare_cached(DUE_MESSAGES)?
             .query_map(
                 params![now.as_microsecond(), to_i64(limit - claimed.len())],
                 |row| row.get(0),
@@ -249,6 +245,7 @@ fn claim(
                 suppressed = true;
                 continue;
             }
+            // To SENDING (1). By ID alone: the row was found in this transaction, under the write lock.
             db.prepare_cached(
                 "UPDATE outbound SET state = 1, owner = ?2, attempt = attempt + 1, sent_at = ?3 WHERE id = ?1",
             )?
@@ -274,21 +271,21 @@ macro_rules! opted_out {
     };
 }
 
-/// Suppresses a message whose user has opted out.
-const SUPPRESS: &str = concat!(
+/// Suppresses a message whose user has opted out: it becomes SUPPRESSED (6).
+const SUPPRESS_OPTED_OUT: &str = concat!(
     "UPDATE outbound SET state = 6, reason = 'the user has opted out' WHERE id = ?1 AND ",
     opted_out!(),
 );
 
 /// Finds messages that Twilio holds until their send time although the user has opted out.
-const UNWANTED: &str = concat!(
+const SCHEDULED_TO_CANCEL: &str = concat!(
     "SELECT id, account, auth_token, sid FROM outbound WHERE status = 'scheduled' AND sid IS NOT NULL AND id > ?1 AND ",
     opted_out!(),
     " ORDER BY id LIMIT ?2",
 );
 
 fn suppress(db: &Connection, id: i64) -> Result<bool, StoreError> {
-    let suppressed = db.prepare_cached(SUPPRESS)?.execute([id])?;
+    let suppressed = db.prepare_cached(SUPPRESS_OPTED_OUT)?.execute([id])?;
     Ok(suppressed > 0)
 }
 
@@ -313,25 +310,28 @@ pub(super) fn message(
 }
 
 fn read_message(row: &Row<'_>, now: Timestamp) -> Result<OutboundMessage, StoreError> {
-    let us: Address = row.get::<_, String>(4)?.into();
+    let sender: Address = row.get::<_, String>(4)?.into();
     let user: Address = row.get::<_, String>(5)?.into();
     let last_inbound: Option<i64> = row.get(12)?;
     let params: Option<String> = row.get(11)?;
     Ok(OutboundMessage {
         id: row.get(0)?,
-        created_at: rows::time(row.get(1)?)?,
-        account: rows::account_sid(&row.get::<_, Vec<u8>>(2)?)?,
-        auth_token: rows::auth_token(row.get(3)?),
+        created_at: packing::time(row.get(1)?)?,
+        account: packing::account_sid(&row.get::<_, Vec<u8>>(2)?)?,
+        auth_token: packing::auth_token(row.get(3)?),
         template: row.get(7)?,
-        window: rows::window(&user, last_inbound, now)?,
-        sender: us,
+        window: decisions::window(&user, last_inbound, now)?,
+        sender,
         user,
         service: row
             .get::<_, Option<String>>(6)?
             .and_then(|service| service.parse().ok()),
         attempt: row.get(8)?,
         lookups: row.get(9)?,
-        sent_at: row.get::<_, Option<i64>>(10)?.map(rows::time).transpose()?,
+        sent_at: row
+            .get::<_, Option<i64>>(10)?
+            .map(packing::time)
+            .transpose()?,
         // Retention deletes the parameters of closed messages only.
         params: FormParams::parse(params.unwrap_or_default().as_bytes(), usize::MAX)
             .unwrap_or_default(),
@@ -339,20 +339,26 @@ fn read_message(row: &Row<'_>, now: Timestamp) -> Result<OutboundMessage, StoreE
     })
 }
 
-fn settle(
+fn record_outcome(
     db: &Connection,
     id: i64,
-    settlement: &SendOutcome,
+    outcome: &SendOutcome,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    match settlement {
+    match outcome {
         SendOutcome::Sent { sid, status } => {
-            let bytes = rows::sid_bytes(sid.as_str());
-            // In any state: Twilio's SID proves that it has accepted the message, even if another worker has recorded a
-            // failure. A SID that is known already stays.
+            let bytes = packing::sid_bytes(sid.as_str());
+            // To SENT (4), from any state: Twilio's SID proves that it has accepted the message, even if another worker
+            // has recorded a failure. A SID that is known already stays.
             db.prepare_cached("UPDATE outbound SET state = 4, owner = NULL, sid = coalesce(sid, ?2), reason = NULL WHERE id = ?1")?
                 .execute(params![id, bytes])?;
-            status_events::raise(db, id, status.as_str(), rows::rank(status), None)?;
+            status_events::raise_status(
+                db,
+                id,
+                status.as_str(),
+                states::status_rank(status),
+                None,
+            )?;
             // A status callback may arrive before the response to the REST call.
             let early: Option<(String, i64, Option<u32>)> = db
                 .prepare_cached(
@@ -364,18 +370,19 @@ fn settle(
                 })
                 .optional()?;
             if let Some((status, rank, code)) = early {
-                status_events::raise(db, id, &status, rank, code)?;
+                status_events::raise_status(db, id, &status, rank, code)?;
             }
         }
-        // The other outcomes change a message only while it is being sent or looked up: nothing takes back that it was
-        // sent.
+        // The other outcomes change a message only while it is SENDING or UNKNOWN (1, 2): nothing takes back that it
+        // was sent. Back to PENDING (0).
         SendOutcome::Retry { not_before } => {
             db.prepare_cached(
                 "UPDATE outbound SET state = 0, owner = NULL, not_before = ?2 WHERE id = ?1 AND state IN (1, 2)",
             )?
             .execute(params![id, not_before.as_microsecond()])?;
-            hold_up(db, id, *not_before, now)?;
+            delay_queue(db, id, *not_before, now)?;
         }
+        // To FAILED (5).
         SendOutcome::Failed { code, reason } => {
             let code = code.map(|code| code.0);
             let failed = db
@@ -388,21 +395,26 @@ fn settle(
                     Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, service))
                 })
                 .optional()?;
-            if let Some((us, user, service)) = failed
-                && let Some(scope) = rows::rejected_scope(code, &us, service.as_deref())
+            if let Some((sender, user, service)) = failed
+                && let Some(scope) = decisions::opt_out_scope(code, &sender, service.as_deref())
             {
-                status_events::rejected(db, &ConsentRecord::refusal(scope, user, None, now))?;
+                status_events::record_rejection(
+                    db,
+                    &ConsentRecord::refusal(scope, user, None, now),
+                )?;
             }
         }
+        // To UNKNOWN (2), or its next lookup.
         SendOutcome::Unknown {
-            lookup_at: look_at,
-            looked_up: looked,
+            lookup_at,
+            looked_up,
         } => {
             db.prepare_cached(
                 "UPDATE outbound SET state = 2, owner = NULL, not_before = ?2, lookups = lookups + ?3 WHERE id = ?1 AND state IN (1, 2)",
             )?
-            .execute(params![id, look_at.as_microsecond(), looked])?;
+            .execute(params![id, lookup_at.as_microsecond(), looked_up])?;
         }
+        // To HELD (3), only from UNKNOWN (2): the lookups have not found the message.
         SendOutcome::Held => {
             db.prepare_cached(
                 "UPDATE outbound SET state = 3, owner = NULL, reason = 'whether it was sent is not known' WHERE id = ?1 AND state = 2",
@@ -415,12 +427,17 @@ fn settle(
 
 /// Delays the later messages of the same sender to the same user as long as a message that is retried.
 // Without it, every claim would read these messages and pass over them. `attempt = 1` keeps their position, as if they
-// had been tried too.
-fn hold_up(db: &Connection, id: i64, until: Timestamp, now: Timestamp) -> Result<(), StoreError> {
+// had been tried too. PENDING (0) only; `state < 3` is the condition of the index `outbound_queue`.
+fn delay_queue(
+    db: &Connection,
+    id: i64,
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     db.prepare_cached(
         "UPDATE outbound SET not_before = ?2, attempt = max(attempt, 1) \
-         FROM (SELECT sender, address, account FROM outbound WHERE id = ?1 AND state = 0) AS h \
-         WHERE outbound.sender = h.sender AND outbound.address = h.address AND outbound.account = h.account AND outbound.id > ?1 \
+         FROM (SELECT sender, address, account FROM outbound WHERE id = ?1 AND state = 0) AS retried \
+         WHERE outbound.sender = retried.sender AND outbound.address = retried.address AND outbound.account = retried.account AND outbound.id > ?1 \
          AND outbound.state = 0 AND outbound.state < 3 AND outbound.not_before < ?2 AND outbound.not_before <= ?3",
     )?
     .execute(params![id, until.as_microsecond(), now.as_microsecond()])?;
@@ -441,7 +458,13 @@ mod tests {
             wait_for_lock: crate::store::sqlite::busy_handler::wait::<0>,
         };
         let db = database.open(Access::Owner).unwrap();
-        for sql in [ORPHANED, SET_BACK, LOST, DUE, UNWANTED] {
+        for sql in [
+            MARK_ORPHANS_UNKNOWN,
+            END_LONG_PAUSES,
+            DUE_LOOKUPS,
+            DUE_MESSAGES,
+            SCHEDULED_TO_CANCEL,
+        ] {
             let mut plan = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let mut steps = plan.raw_query();
             while let Some(step) = steps.next().unwrap() {

@@ -74,6 +74,7 @@ impl Drop for Ownership {
 }
 
 fn locked() -> MutexGuard<'static, Vec<Locked>> {
+    // A poisoned lock is usable: every change of the list is a push or the assignment of one field.
     LOCKED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -43,9 +43,9 @@ impl Readers {
             // Moved into the task: if the caller stops waiting, the permit stays in use as long as the thread and the
             // connection. Dropped at the end, after the connection is idle again.
             let _permit = permit;
-            // The lock is held for a push or a pop only, never during `work`.
-            let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let db = match taken {
+            // The lock is held for a push or a pop only, never during `work`. So a poisoned lock is usable.
+            let connection = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let db = match connection {
                 Some(db) => db,
                 None => database.connect_to_read()?,
             };

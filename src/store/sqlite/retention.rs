@@ -8,7 +8,7 @@ use crate::store::expiry::{
     self, CONTENT, IdRange, KEYS, LATER, MESSAGE, MESSAGE_MARKS, OUTBOUND_CONTENT, OUTBOUND_TEXTS,
     OUTGOING, ROWS_PER_STEP, TEXTS,
 };
-use crate::store::{ExpiryReport, Retention, StoreError, rows};
+use crate::store::{ExpiryReport, Retention, StoreError, packing, states};
 
 // Every statement finds its rows by an index or by ID, so that a step reads few rows however many there are.
 
@@ -18,21 +18,21 @@ const MESSAGES: &str = "SELECT i.id, i.received_at, EXISTS (SELECT 1 FROM expire
 const REPLIES: &str = "SELECT r.id, r.created_at, EXISTS (SELECT 1 FROM expire_later l WHERE l.kind = 1 AND l.id = r.id) \
      FROM outbound r WHERE r.id > ?1 ORDER BY r.id LIMIT ?2";
 
-/// Records the messages after ?1 and up to ?2 that are open, or that have an open reply.
+/// Records the messages after ?1 and up to ?2 that are open (below 3), or that have an open reply (up to 3, HELD).
 // The mark passes them, so they are in `expire_later` from then on.
-const OPEN_MESSAGES: &str = "INSERT OR IGNORE INTO expire_later (kind, id, at) \
+const POSTPONE_OPEN_MESSAGES: &str = "INSERT OR IGNORE INTO expire_later (kind, id, at) \
      SELECT 0, id, received_at FROM inbound WHERE id > ?1 AND id <= ?2 AND state < 3";
-const OPEN_REPLIES: &str = "INSERT OR IGNORE INTO expire_later (kind, id, at) \
+const POSTPONE_OPEN_REPLIES: &str = "INSERT OR IGNORE INTO expire_later (kind, id, at) \
      SELECT 0, r.inbound, i.received_at FROM outbound r JOIN inbound i ON i.id = r.inbound \
      WHERE r.inbound > ?1 AND r.inbound <= ?2 AND r.state <= 3";
-/// Records the open outbound messages, which are not replies, after ?1 and up to ?2.
+/// Records the open outbound messages (up to 3, HELD), which are not replies, after ?1 and up to ?2.
 // Unary `+` keeps SQLite from the index on `inbound`, which is NULL in every row that is not a reply.
-const OPEN_OUTGOING: &str = "INSERT OR IGNORE INTO expire_later (kind, id, at) \
+const POSTPONE_OPEN_OUTBOUND: &str = "INSERT OR IGNORE INTO expire_later (kind, id, at) \
      SELECT 1, id, created_at FROM outbound WHERE id > ?1 AND id <= ?2 AND +inbound IS NULL AND state <= 3";
 
 /// Condition: the message is in `expire_later` (?3 is true), or is not (?3 is false).
 // The deletions below run over a range of IDs that a mark passes, without the recorded rows, and over one recorded row.
-macro_rules! meant {
+macro_rules! matches_postponed {
     ($id:literal) => {
         concat!(
             " AND ?3 = EXISTS (SELECT 1 FROM expire_later l WHERE l.kind = 0 AND l.id = ",
@@ -41,72 +41,75 @@ macro_rules! meant {
         )
     };
 }
-const TEXTS_OF_REPLIES: &str = concat!(
+// Closed replies only (above 3, HELD): the text of an open one may still be sent.
+const DELETE_TEXTS_OF_REPLIES: &str = concat!(
     "UPDATE outbound SET params = NULL WHERE inbound > ?1 AND inbound <= ?2 AND state > 3",
-    meant!("outbound.inbound")
+    matches_postponed!("outbound.inbound")
 );
-// Failed and dead messages whose text is about to be deleted. Without it no operator can retry them, so they become
-// dead with that reason, and `expire` returns their SIDs.
+// Messages in FAILED or DEAD (5, 6) whose text is about to be deleted. Without it no operator can retry them, so they
+// become dead with that reason, and `expire` returns their SIDs.
 const UNANSWERED: &str = concat!(
     "SELECT sid FROM inbound WHERE id > ?1 AND id <= ?2 AND state IN (5, 6) AND params IS NOT NULL",
-    meant!("inbound.id")
+    matches_postponed!("inbound.id")
 );
-const BECOMES_DEAD: &str = concat!(
+const MARK_UNANSWERED_DEAD: &str = concat!(
     "UPDATE inbound SET state = 6, reason = ?4 WHERE id > ?1 AND id <= ?2 AND state IN (5, 6) AND params IS NOT NULL",
-    meant!("inbound.id")
+    matches_postponed!("inbound.id")
 );
-const TEXTS_OF_MESSAGES: &str = concat!(
+// Closed messages only (above 2, DEFERRED): a handler still needs the content of an open one.
+const DELETE_TEXTS_OF_MESSAGES: &str = concat!(
     "UPDATE inbound SET params = NULL, response = NULL WHERE id > ?1 AND id <= ?2 AND state > 2",
-    meant!("inbound.id")
+    matches_postponed!("inbound.id")
 );
-// Open replies stay, and their messages are in `expire_later`.
+// Open replies (up to 3, HELD) stay, and their messages are in `expire_later`.
 const DELETE_REPLIES: &str = concat!(
     "DELETE FROM outbound WHERE inbound > ?1 AND inbound <= ?2 AND state > 3",
-    meant!("outbound.inbound")
+    matches_postponed!("outbound.inbound")
 );
 const CONVERSATIONS: &str = concat!(
     "SELECT DISTINCT conversation FROM inbound WHERE id > ?1 AND id <= ?2",
-    meant!("inbound.id")
+    matches_postponed!("inbound.id")
 );
-// Messages that never got a reply although their key expires.
-const OPEN_TO_THE_END: &str = concat!(
+// Messages that never got a reply although their key expires: open (below 3), or FAILED or DEAD (5, 6) with content.
+const UNANSWERED_AT_DELETION: &str = concat!(
     "SELECT sid FROM inbound WHERE id > ?1 AND id <= ?2 \
      AND (state < 3 OR (state IN (5, 6) AND params IS NOT NULL))",
-    meant!("inbound.id")
+    matches_postponed!("inbound.id")
 );
 const DELETE_ALL_REPLIES: &str = concat!(
     "DELETE FROM outbound WHERE inbound > ?1 AND inbound <= ?2",
-    meant!("outbound.inbound")
+    matches_postponed!("outbound.inbound")
 );
 const DELETE_MESSAGES: &str = concat!(
     "DELETE FROM inbound WHERE id > ?1 AND id <= ?2",
-    meant!("inbound.id")
+    matches_postponed!("inbound.id")
 );
 
-/// Deletions of a range of outbound messages that are not replies.
-const TEXTS_OF_OUTGOING: &str = "UPDATE outbound SET params = NULL WHERE id > ?1 AND id <= ?2 AND +inbound IS NULL AND state > 3 \
+/// Deletions of a range of closed outbound messages (above 3, HELD) that are not replies.
+const DELETE_TEXTS_OF_OUTBOUND: &str = "UPDATE outbound SET params = NULL WHERE id > ?1 AND id <= ?2 AND +inbound IS NULL AND state > 3 \
      AND params IS NOT NULL AND ?3 = EXISTS (SELECT 1 FROM expire_later l WHERE l.kind = 1 AND l.id = outbound.id)";
-const DELETE_OUTGOING: &str = "DELETE FROM outbound WHERE id > ?1 AND id <= ?2 AND +inbound IS NULL AND state > 3 \
+const DELETE_OUTBOUND: &str = "DELETE FROM outbound WHERE id > ?1 AND id <= ?2 AND +inbound IS NULL AND state > 3 \
      AND ?3 = EXISTS (SELECT 1 FROM expire_later l WHERE l.kind = 1 AND l.id = outbound.id)";
 
-/// Finds the conversation ?1 if it has no open message and its last message is older than ?2.
+/// Finds the conversation ?1 if it has no open message (below 3) and its last message is older than ?2.
 // A last message later than ?3, the current time, counts as old if the mark has come to it, ?4.
-const IS_OVER: &str = "SELECT 1 FROM conversation c WHERE c.id = ?1 \
+const OLD_CONVERSATION: &str = "SELECT 1 FROM conversation c WHERE c.id = ?1 \
      AND (c.last_inbound < ?2 OR (c.last_inbound > ?3 AND c.newest <= ?4)) \
      AND NOT EXISTS (SELECT 1 FROM inbound p WHERE p.conversation = c.id AND p.state < 3)";
 
 // Few rows per step, as everywhere. Both tables have an index on their time.
-const OLD_KEYS: &str = "DELETE FROM idempotency_key WHERE key IN (SELECT key FROM idempotency_key WHERE at < ?1 LIMIT ?2)";
-const OLD_STATUS: &str = "DELETE FROM unmatched_status WHERE (sid, account) IN (SELECT sid, account FROM unmatched_status WHERE at < ?1 LIMIT ?2)";
+const DELETE_OLD_KEYS: &str = "DELETE FROM idempotency_key WHERE key IN (SELECT key FROM idempotency_key WHERE at < ?1 LIMIT ?2)";
+const DELETE_OLD_STATUS: &str = "DELETE FROM unmatched_status WHERE (sid, account) IN (SELECT sid, account FROM unmatched_status WHERE at < ?1 LIMIT ?2)";
 
 /// Reads up to ?3 rows of `expire_later` after the position ?2.
-const LATER_ROWS: &str =
+const POSTPONED_ROWS: &str =
     "SELECT id, at FROM expire_later WHERE kind = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
 /// Checks whether a message of `expire_later` is an ordinary row again.
-// Nothing is open, and it was recorded with its own time. A row from the future was recorded with another one.
+// Nothing is open (messages below 3, replies up to 3), and it was recorded with its own time. A row from the future was
+// recorded with another one.
 const IS_ORDINARY: &str = "SELECT NOT EXISTS (SELECT 1 FROM inbound WHERE id = ?1 AND (state < 3 OR received_at <> ?2)) \
      AND NOT EXISTS (SELECT 1 FROM outbound WHERE inbound = ?1 AND state <= 3)";
-const IS_THERE: &str = "SELECT 1 FROM outbound WHERE id = ?1";
+const EXISTS_OUTBOUND: &str = "SELECT 1 FROM outbound WHERE id = ?1";
 
 /// Step of retention: its age limits in microseconds, and what it has deleted.
 struct SqliteRetentionStep<'a> {
@@ -128,27 +131,27 @@ pub(super) fn expire(db: &Connection, retention: &Retention) -> Result<ExpiryRep
         expired: ExpiryReport::default(),
     };
     // Messages may have been deleted in another way since the last step.
-    put_marks_back(db)?;
+    lower_marks(db)?;
     if let Some(range) = step.next(TEXTS, step.texts)? {
-        step.texts_of_messages(range)?;
+        step.delete_texts(range)?;
     }
     if let Some(range) = step.next(CONTENT, step.content)? {
-        step.content_of_messages(range)?;
+        step.delete_content(range)?;
     }
     if let Some(range) = step.next(KEYS, step.keys)? {
-        step.keys_of_messages(range)?;
+        step.delete_keys(range)?;
     }
-    if let Some(range) = step.next_outgoing(OUTBOUND_TEXTS, step.texts)? {
-        step.run(TEXTS_OF_OUTGOING, range)?;
+    if let Some(range) = step.next_outbound(OUTBOUND_TEXTS, step.texts)? {
+        step.run(DELETE_TEXTS_OF_OUTBOUND, range)?;
     }
-    if let Some(range) = step.next_outgoing(OUTBOUND_CONTENT, step.content)? {
-        step.run(DELETE_OUTGOING, range)?;
+    if let Some(range) = step.next_outbound(OUTBOUND_CONTENT, step.content)? {
+        step.run(DELETE_OUTBOUND, range)?;
     }
-    step.messages_later()?;
-    step.outbound_later()?;
+    step.expire_postponed_messages()?;
+    step.expire_postponed_outbound()?;
     for (sql, before) in [
-        (OLD_KEYS, retention.keys_before),
-        (OLD_STATUS, retention.unmatched_status_before),
+        (DELETE_OLD_KEYS, retention.keys_before),
+        (DELETE_OLD_STATUS, retention.unmatched_status_before),
     ] {
         let deleted = db
             .prepare_cached(sql)?
@@ -161,11 +164,11 @@ pub(super) fn expire(db: &Connection, retention: &Retention) -> Result<ExpiryRep
 /// Resets the marks after all messages were deleted.
 pub(super) fn reset_marks(db: &Connection) -> Result<(), StoreError> {
     db.execute("DELETE FROM expire_later", [])?;
-    put_marks_back(db)
+    lower_marks(db)
 }
 
 /// Moves the marks of messages back to the highest ID that exists.
-fn put_marks_back(db: &Connection) -> Result<(), StoreError> {
+fn lower_marks(db: &Connection) -> Result<(), StoreError> {
     // `inbound` has no AUTOINCREMENT, so SQLite assigns the IDs of deleted newest messages again. Messages with an ID
     // below a mark would never expire.
     let mut put_back = db.prepare_cached(
@@ -191,15 +194,15 @@ impl SqliteRetentionStep<'_> {
             before,
             MESSAGES,
             MESSAGE,
-            &[OPEN_MESSAGES, OPEN_REPLIES],
+            &[POSTPONE_OPEN_MESSAGES, POSTPONE_OPEN_REPLIES],
         )
     }
 
     /// Returns the next rows of the outbox that are older than `before`, and moves the mark past them.
     ///
     /// Replies are among them. They are deleted with their messages, and the statements leave them out.
-    fn next_outgoing(&mut self, mark: &str, before: i64) -> Result<Option<IdRange>, StoreError> {
-        self.advance(mark, before, REPLIES, OUTGOING, &[OPEN_OUTGOING])
+    fn next_outbound(&mut self, mark: &str, before: i64) -> Result<Option<IdRange>, StoreError> {
+        self.advance(mark, before, REPLIES, OUTGOING, &[POSTPONE_OPEN_OUTBOUND])
     }
 
     fn advance(
@@ -220,7 +223,8 @@ impl SqliteRetentionStep<'_> {
             .collect::<Result<_, _>>()?;
         let batch = expiry::batch(&rows, before, self.now);
         let Some(to) = batch.to else { return Ok(None) };
-        // Recorded before the caller deletes the range, so that its deletions leave these rows out.
+        // Recorded before the caller deletes the range, so that its deletions leave these rows out. OR IGNORE: a row
+        // that another mark has recorded keeps its first time.
         for id in batch.later {
             db.prepare_cached(
                 "INSERT OR IGNORE INTO expire_later (kind, id, at) VALUES (?1, ?2, ?3)",
@@ -249,6 +253,7 @@ impl SqliteRetentionStep<'_> {
     }
 
     fn set_mark(&self, name: &str, value: i64) -> Result<(), StoreError> {
+        // An upsert: the first step inserts the mark.
         self.db
             .prepare_cached(
                 "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
@@ -257,42 +262,39 @@ impl SqliteRetentionStep<'_> {
         Ok(())
     }
 
-    fn texts_of_messages(&mut self, range: IdRange) -> Result<(), StoreError> {
-        self.run(TEXTS_OF_REPLIES, range)?;
+    fn delete_texts(&mut self, range: IdRange) -> Result<(), StoreError> {
+        self.run(DELETE_TEXTS_OF_REPLIES, range)?;
         // Read before the texts are deleted: both statements find the messages by their text.
         let unanswered = sids(self.db.prepare_cached(UNANSWERED)?, range)?;
         if !unanswered.is_empty() {
-            self.db.prepare_cached(BECOMES_DEAD)?.execute(params![
-                range.from,
-                range.to,
-                range.later,
-                rows::EXPIRED
-            ])?;
+            self.db
+                .prepare_cached(MARK_UNANSWERED_DEAD)?
+                .execute(params![range.from, range.to, range.later, states::EXPIRED])?;
             self.expired.unanswered.extend(unanswered);
         }
-        self.run(TEXTS_OF_MESSAGES, range)?;
+        self.run(DELETE_TEXTS_OF_MESSAGES, range)?;
         Ok(())
     }
 
-    fn content_of_messages(&mut self, range: IdRange) -> Result<(), StoreError> {
+    fn delete_content(&mut self, range: IdRange) -> Result<(), StoreError> {
         self.run(DELETE_REPLIES, range)?;
-        self.forget_conversations(range)
+        self.delete_old_conversations(range)
     }
 
-    fn keys_of_messages(&mut self, range: IdRange) -> Result<(), StoreError> {
+    fn delete_keys(&mut self, range: IdRange) -> Result<(), StoreError> {
         let db = self.db;
         // Keys outlive content by 400 days, so only a very long outage leaves such messages.
-        let unanswered = sids(db.prepare_cached(OPEN_TO_THE_END)?, range)?;
+        let unanswered = sids(db.prepare_cached(UNANSWERED_AT_DELETION)?, range)?;
         self.expired.unanswered.extend(unanswered);
         // Replies that are still open are deleted too, because their message is.
         self.run(DELETE_ALL_REPLIES, range)?;
-        self.forget_conversations(range)?;
+        self.delete_old_conversations(range)?;
         self.run(DELETE_MESSAGES, range)?;
-        put_marks_back(db)
+        lower_marks(db)
     }
 
     /// Deletes those conversations of these messages that are over.
-    fn forget_conversations(&self, range: IdRange) -> Result<(), StoreError> {
+    fn delete_old_conversations(&self, range: IdRange) -> Result<(), StoreError> {
         let db = self.db;
         let conversations: Vec<i64> = db
             .prepare_cached(CONVERSATIONS)?
@@ -300,8 +302,8 @@ impl SqliteRetentionStep<'_> {
             .collect::<Result<_, _>>()?;
         for id in conversations {
             // One that is not over is checked again when a mark reaches its last message.
-            let over = params![id, self.content, self.now, range.to];
-            if !db.prepare_cached(IS_OVER)?.exists(over)? {
+            let parameters = params![id, self.content, self.now, range.to];
+            if !db.prepare_cached(OLD_CONVERSATION)?.exists(parameters)? {
                 continue;
             }
             for sql in [
@@ -312,7 +314,7 @@ impl SqliteRetentionStep<'_> {
             ] {
                 db.prepare_cached(sql)?.execute([id])?;
             }
-            handoff::forget(db, id)?;
+            handoff::delete_handoff(db, id)?;
         }
         Ok(())
     }
@@ -323,7 +325,7 @@ impl SqliteRetentionStep<'_> {
         let from = self.mark(mark)?;
         let found: Vec<(i64, i64)> = self
             .db
-            .prepare_cached(LATER_ROWS)?
+            .prepare_cached(POSTPONED_ROWS)?
             .query_map(params![kind, from, ROWS_PER_STEP], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })?
@@ -337,7 +339,7 @@ impl SqliteRetentionStep<'_> {
         Ok(found)
     }
 
-    fn messages_later(&mut self) -> Result<(), StoreError> {
+    fn expire_postponed_messages(&mut self) -> Result<(), StoreError> {
         for (id, at) in self.later(MESSAGE)? {
             let range = IdRange {
                 from: id - 1,
@@ -348,12 +350,12 @@ impl SqliteRetentionStep<'_> {
                 continue;
             }
             // Each of these deletes only what is closed now, so a row may need several passes.
-            self.texts_of_messages(range)?;
+            self.delete_texts(range)?;
             if at < self.content {
-                self.content_of_messages(range)?;
+                self.delete_content(range)?;
             }
             if at < self.keys {
-                self.keys_of_messages(range)?;
+                self.delete_keys(range)?;
             } else {
                 // An ordinary row leaves `expire_later` if the marks that have not reached it yet will delete the rest:
                 // its content, unless that was deleted just now, and its key.
@@ -366,12 +368,12 @@ impl SqliteRetentionStep<'_> {
                     continue;
                 }
             }
-            self.done_later(MESSAGE, id)?;
+            self.delete_postponed(MESSAGE, id)?;
         }
         Ok(())
     }
 
-    fn outbound_later(&mut self) -> Result<(), StoreError> {
+    fn expire_postponed_outbound(&mut self) -> Result<(), StoreError> {
         for (id, at) in self.later(OUTGOING)? {
             let range = IdRange {
                 from: id - 1,
@@ -379,19 +381,19 @@ impl SqliteRetentionStep<'_> {
                 later: true,
             };
             if at < self.texts {
-                self.run(TEXTS_OF_OUTGOING, range)?;
+                self.run(DELETE_TEXTS_OF_OUTBOUND, range)?;
             }
             if at < self.content {
-                self.run(DELETE_OUTGOING, range)?;
+                self.run(DELETE_OUTBOUND, range)?;
             }
-            if !self.db.prepare_cached(IS_THERE)?.exists([id])? {
-                self.done_later(OUTGOING, id)?;
+            if !self.db.prepare_cached(EXISTS_OUTBOUND)?.exists([id])? {
+                self.delete_postponed(OUTGOING, id)?;
             }
         }
         Ok(())
     }
 
-    fn done_later(&self, kind: i64, id: i64) -> Result<(), StoreError> {
+    fn delete_postponed(&self, kind: i64, id: i64) -> Result<(), StoreError> {
         self.db
             .prepare_cached("DELETE FROM expire_later WHERE kind = ?1 AND id = ?2")?
             .execute([kind, id])?;
@@ -404,7 +406,7 @@ fn sids(mut statement: CachedStatement<'_>, range: IdRange) -> Result<Vec<Messag
     let mut found = statement.query(params![range.from, range.to, range.later])?;
     let mut sids = Vec::new();
     while let Some(row) = found.next()? {
-        sids.push(rows::message_sid(&row.get::<_, Vec<u8>>(0)?)?);
+        sids.push(packing::message_sid(&row.get::<_, Vec<u8>>(0)?)?);
     }
     Ok(sids)
 }
@@ -426,26 +428,26 @@ mod tests {
         for sql in [
             MESSAGES,
             REPLIES,
-            OPEN_MESSAGES,
-            OPEN_REPLIES,
-            OPEN_OUTGOING,
-            TEXTS_OF_REPLIES,
+            POSTPONE_OPEN_MESSAGES,
+            POSTPONE_OPEN_REPLIES,
+            POSTPONE_OPEN_OUTBOUND,
+            DELETE_TEXTS_OF_REPLIES,
             UNANSWERED,
-            BECOMES_DEAD,
-            TEXTS_OF_MESSAGES,
+            MARK_UNANSWERED_DEAD,
+            DELETE_TEXTS_OF_MESSAGES,
             DELETE_REPLIES,
             CONVERSATIONS,
-            OPEN_TO_THE_END,
+            UNANSWERED_AT_DELETION,
             DELETE_ALL_REPLIES,
             DELETE_MESSAGES,
-            TEXTS_OF_OUTGOING,
-            DELETE_OUTGOING,
-            IS_OVER,
-            OLD_KEYS,
-            OLD_STATUS,
-            LATER_ROWS,
+            DELETE_TEXTS_OF_OUTBOUND,
+            DELETE_OUTBOUND,
+            OLD_CONVERSATION,
+            DELETE_OLD_KEYS,
+            DELETE_OLD_STATUS,
+            POSTPONED_ROWS,
             IS_ORDINARY,
-            IS_THERE,
+            EXISTS_OUTBOUND,
         ] {
             let mut plan = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let unbound = vec![rusqlite::types::Null; plan.parameter_count()];

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::error::store_error;
 use super::ownership::{file_warnings, reject_second_name};
-use crate::store::{Access, MIN_READER, SCHEMA, StoreError, StoreErrorKind, rows};
+use crate::store::{Access, MIN_READER, SCHEMA, StoreError, StoreErrorKind, versions};
 
 /// All migrations, oldest first. Their numbers are the same as PostgreSQL's.
 const MIGRATIONS: [&str; SCHEMA] = [include_str!("migrations/0001_initial.sql")];
@@ -213,10 +213,14 @@ fn version(db: &Connection) -> Result<usize, StoreError> {
     if version > 0 {
         let path = db.path().unwrap_or_default();
         let remedy = format!("move {path}, {path}-wal and {path}-shm away");
-        rows::same_initial_schema(MIGRATIONS[0], meta(db, rows::INITIAL_SCHEMA)?, &remedy)?;
+        versions::same_initial_schema(
+            MIGRATIONS[0],
+            meta(db, versions::INITIAL_SCHEMA_NAME)?,
+            &remedy,
+        )?;
     }
     if version > known {
-        rows::readable(version, known, meta(db, rows::MIN_READER)?)?;
+        versions::readable(version, known, meta(db, versions::MIN_READER_NAME)?)?;
     }
     Ok(version)
 }
@@ -233,7 +237,7 @@ fn current(db: &Connection) -> Result<(), StoreError> {
     if version >= known {
         return Ok(());
     }
-    Err(rows::older_schema(version, known))
+    Err(versions::older_schema(version, known))
 }
 
 /// Applies all missing migrations in one transaction.
@@ -254,12 +258,16 @@ fn migrate(db: &mut Connection) -> Result<(), StoreError> {
     if from == 0 {
         transaction.execute(
             "INSERT INTO meta (name, value) VALUES (?1, ?2)",
-            (rows::INITIAL_SCHEMA, rows::fingerprint(MIGRATIONS[0])),
+            (
+                versions::INITIAL_SCHEMA_NAME,
+                versions::fingerprint(MIGRATIONS[0]),
+            ),
         )?;
     }
+    // An upsert: the value of the newest program replaces that of an older one.
     transaction.execute(
         "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (rows::MIN_READER, i64::try_from(MIN_READER).unwrap_or(i64::MAX)),
+        (versions::MIN_READER_NAME, i64::try_from(MIN_READER).unwrap_or(i64::MAX)),
     )?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(

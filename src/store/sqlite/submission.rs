@@ -6,8 +6,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::outbox;
 use crate::address::Address;
 use crate::sid::MessagingServiceSid;
-use crate::store::rows;
-use crate::store::{IdempotencyKey, SendEligibility, StoreError, Submission, SubmitOutcome};
+use crate::store::{
+    IdempotencyKey, SendEligibility, StoreError, Submission, SubmitOutcome, decisions,
+};
 
 pub(super) fn submit(
     db: &Connection,
@@ -22,7 +23,7 @@ pub(super) fn submit(
         return Ok(SubmitOutcome::Duplicate(id));
     }
     let message = &submission.message;
-    let standing = standing(
+    let eligibility = eligibility(
         db,
         &message.sender,
         message.service,
@@ -30,7 +31,7 @@ pub(super) fn submit(
         submission.due,
     )?;
     // Returns before any write, so the key stays free.
-    if let Some(rejection) = submission.rejection(standing) {
+    if let Some(rejection) = submission.rejection(eligibility) {
         return Ok(SubmitOutcome::Ineligible(rejection));
     }
     let ids = outbox::insert(db, None, std::slice::from_ref(message), now)?;
@@ -47,7 +48,7 @@ pub(super) fn submit(
                 params![
                     message.sender.as_str(),
                     now.as_microsecond(),
-                    submission.pace_micros()
+                    submission.min_interval_micros()
                 ],
                 |row| row.get(0),
             )?;
@@ -55,6 +56,7 @@ pub(super) fn submit(
             .execute([id, send_time])?;
     }
     if let Some(key) = &submission.key {
+        // Without ON CONFLICT: the key was free under the write lock, which this transaction still has.
         db.prepare_cached("INSERT INTO idempotency_key (key, outbound, at) VALUES (?1, ?2, ?3)")?
             .execute(params![key.as_bytes(), id, now.as_microsecond()])?;
     }
@@ -73,9 +75,9 @@ pub(super) fn find_by_key(
 }
 
 /// Returns consent and window of a user under all addresses of the conversation with the sender.
-pub(super) fn standing(
+pub(super) fn eligibility(
     db: &Connection,
-    us: &Address,
+    sender: &Address,
     service: Option<MessagingServiceSid>,
     user: &Address,
     at: Timestamp,
@@ -84,22 +86,22 @@ pub(super) fn standing(
     // An opt-out counts in the scope of the sender and of the service. If the service chooses the sender (`?1 = ?3`),
     // an opt-out from any sender counts, because any of them may be chosen.
     let mut statement = db.prepare_cached(
-        "WITH person (address) AS (SELECT ?2 UNION SELECT b.address FROM conversation_address a \
+        "WITH user_address (address) AS (SELECT ?2 UNION SELECT b.address FROM conversation_address a \
            JOIN conversation_address b ON b.conversation = a.conversation WHERE a.sender = ?1 AND a.address = ?2) \
          SELECT (SELECT c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
            WHERE a.sender = ?1 AND a.address = ?2), \
-         EXISTS (SELECT 1 FROM consent c JOIN person p ON p.address = c.address \
+         EXISTS (SELECT 1 FROM consent c JOIN user_address u ON u.address = c.address \
            WHERE c.opted_out IS NOT NULL AND (c.scope = ?1 OR c.scope = ?3 OR ?1 = ?3)), \
-         EXISTS (SELECT 1 FROM consent c JOIN person p ON p.address = c.address \
+         EXISTS (SELECT 1 FROM consent c JOIN user_address u ON u.address = c.address \
            WHERE c.opted_in IS NOT NULL AND (c.scope = ?1 OR c.scope = ?3))",
     )?;
     let (last_inbound, opted_out, opted_in) = statement
-        .query_row(params![us.as_str(), user.as_str(), service], |row| {
+        .query_row(params![sender.as_str(), user.as_str(), service], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })?;
     Ok(SendEligibility {
         opted_out,
         opted_in,
-        window_open: rows::window(user, last_inbound, at)?.is_some(),
+        window_open: decisions::window(user, last_inbound, at)?.is_some(),
     })
 }

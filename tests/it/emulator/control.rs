@@ -166,7 +166,11 @@ async fn event_stream_reports_messages_exchanges_and_statuses() {
     let mut events = bench.remote.events().await.unwrap();
     bench.says("hello").await;
     let mut names = Vec::new();
-    while let Some(event) = events.next().await {
+    let limit = std::time::Duration::from_secs(30);
+    while let Some(event) = tokio::time::timeout(limit, events.next())
+        .await
+        .expect("no event in time")
+    {
         names.push(event.name.clone());
         if event.name == "status" && event.data["status"] == "read" {
             break;

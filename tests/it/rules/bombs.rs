@@ -1,14 +1,32 @@
 //! Hostile templates, patterns and messages: rendering and matching end soon, and the output is correct.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use quick_xml::Reader;
 use quick_xml::events::Event;
 use replyhook::rules::RuleSet;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::{SHOP, app};
 use crate::support::{Webhook, twiml_message};
 
-// A bomb is rejected when the file is read, or fails its own rule only.
+/// Limit for the processor time of one bomb. A debug build takes a fraction of it, and minutes without the limits of
+/// templates and patterns.
+const MAX_BOMB_TIME: Duration = Duration::from_secs(10);
+
+/// Processor time of this thread, on which the handlers of a `#[tokio::test]` run too.
+fn cpu_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap()
+}
+
+#[track_caller]
+fn assert_bounded(started: Duration, bomb: &str) {
+    let time = cpu_time().saturating_sub(started);
+    assert!(time < MAX_BOMB_TIME, "{time:?} for {bomb}");
+}
+
+// A bomb is rejected when the file is read, or fails its own rule only. Neither takes long.
 #[tokio::test]
 async fn threat_29_template_and_regex_bombs_fail_safely() {
     let walks = "{% for a in media %}".repeat(8) + "x" + &"{% endfor %}".repeat(8);
@@ -35,7 +53,9 @@ async fn threat_29_template_and_regex_bombs_fail_safely() {
         let message = files.fold(Webhook::message(1, "bomb"), |message, (name, url)| {
             message.with(&name, &url)
         });
+        let started = cpu_time();
         let answer = app.send(message.with("NumMedia", "10")).await;
+        assert_bounded(started, bomb);
         assert_eq!(answer.assert_rejected(500), "handler failed\n", "{bomb}");
         assert_eq!(app.says(2, "hi").await, twiml_message("ok"), "{bomb}");
     }
@@ -52,7 +72,9 @@ async fn threat_29_template_and_regex_bombs_fail_safely() {
         "{% for x in [media, media] %}{% for y in [x, x] %}{{ y }}{% endfor %}{% endfor %}",
     ] {
         let rules = format!("[otherwise]\nreply = \"\"\"{bomb}\"\"\"\n");
+        let started = cpu_time();
         let error = RuleSet::parse(&rules).unwrap_err().to_string();
+        assert_bounded(started, bomb);
         assert!(error.starts_with("line 2, column "), "{bomb}: {error}");
         assert!(error.contains("invalid template: "), "{bomb}: {error}");
     }
@@ -66,7 +88,9 @@ async fn threat_29_template_and_regex_bombs_fail_safely() {
         ".{0,1000}!",
     ] {
         let rules = format!("[[rule]]\nwhen.regex = \"{pattern}\"\nreply = \"x\"\n");
+        let started = cpu_time();
         let error = RuleSet::parse(&rules).unwrap_err().to_string();
+        assert_bounded(started, pattern);
         assert!(error.contains("regex is too large"), "{pattern}: {error}");
     }
     // Each pattern is fast enough alone, but all of them together are too slow.
@@ -81,17 +105,21 @@ async fn threat_29_template_and_regex_bombs_fail_safely() {
         if state >> 31 == 0 { 'a' } else { 'b' }
     };
     let text: String = (0..1600).map(letter).collect();
+    let started = cpu_time();
     let answer = app.send(Webhook::message(1, &text)).await;
+    assert_bounded(started, "many patterns");
     assert_eq!(answer.assert_rejected(500), "handler failed\n");
     assert_eq!(app.says(2, "hi").await, twiml_message("ok"));
     // Backtracking engines need exponential time for this pattern.
     let (app, _file) = super::app(
         "[[rule]]\nwhen.regex = '^(a+)+$'\nreply = \"a\"\n[otherwise]\nreply = \"ok\"\n",
     );
+    let started = cpu_time();
     assert_eq!(
         app.says(1, &format!("{}b", "a".repeat(1500))).await,
         twiml_message("ok")
     );
+    assert_bounded(started, "a nested repetition");
 }
 
 // The longest template of each kind is parsed and rendered with half the stack of a worker thread.

@@ -1,6 +1,6 @@
 //! The examples in a rules file, which `rules test` runs.
 
-use replyhook::rules::RuleSet;
+use replyhook::rules::{ExampleFailure, RuleSet};
 
 use super::TempRules;
 use crate::support::{replyhook, root};
@@ -56,6 +56,50 @@ fn example_can_opt_out_and_in() {
         output.contains("write opt_out.stop_reply to set it here"),
         "{output}"
     );
+}
+
+/// Runs one example with these turns, of a bot that welcomes a new user, and returns its failure.
+fn example_failure(turns: &str) -> Option<ExampleFailure> {
+    let rules = format!(
+        "[opt_out]\nstop_reply = \"Bye.\"\nstart_reply = \"Welcome back.\"\n\
+         [[rule]]\nwhen.first_contact = true\nreply = \"Welcome!\"\n[otherwise]\nreply = \"hello\"\n\
+         [[example]]\nturns = [\n{turns}]\n"
+    );
+    let results = RuleSet::parse(&rules).unwrap().run_examples();
+    results[0].failure.clone()
+}
+
+// The server sends nothing to a user who has already opted out.
+#[test]
+fn example_second_stop_gets_no_reply() {
+    let first = "{ says = \"stop\", gets = \"Bye.\" },\n";
+    let turns = format!(
+        "{first}{{ says = \"STOP\", gets = [] }},\n{{ says = \"start\", gets = \"Welcome back.\" }},\n"
+    );
+    assert_eq!(example_failure(&turns), None);
+    let failure = example_failure(&first.repeat(2)).unwrap();
+    assert_eq!(failure.found, "no reply");
+}
+
+// Twilio has replied to such a message, so the server does not.
+#[test]
+fn example_opt_out_type_decides_instead_of_text() {
+    let turns = "{ says = \"hi\", gets = \"Welcome!\" },\n\
+         { says = \"help\", params = { OptOutType = \"HELP\" }, gets = [] },\n\
+         { says = \"begin\", params = { OptOutType = \"START\" }, gets = [] },\n\
+         { says = \"no more\", params = { OptOutType = \"STOP\" }, gets = [] },\n\
+         { says = \"hi\", gets = [] },\n\
+         { says = \"begin\", params = { OptOutType = \"START\" }, gets = [] },\n\
+         { says = \"hi\", gets = \"hello\" },\n";
+    assert_eq!(example_failure(turns), None);
+}
+
+#[test]
+fn example_keyword_counts_as_first_contact() {
+    let turns = "{ says = \"stop\", gets = \"Bye.\" },\n\
+         { says = \"start\", gets = \"Welcome back.\" },\n\
+         { says = \"hi\", gets = \"hello\" },\n";
+    assert_eq!(example_failure(turns), None);
 }
 
 #[test]

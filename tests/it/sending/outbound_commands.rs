@@ -75,11 +75,13 @@ fn failed_outbound_is_listed_and_released_by_cause() {
     ] {
         assert!(shown.contains(part), "{part} is not in {shown}");
     }
-    let (code, out, _) = store.run(&["messages", "show", "--outbound", "2"]);
-    assert!(
-        code == 1 && out.starts_with("outbound message 2 does not exist"),
-        "{out}"
-    );
+    for command in ["show", "release"] {
+        let (code, out, _) = store.run(&["messages", command, "--outbound", "2"]);
+        assert!(
+            code == 1 && out.starts_with("outbound message 2 does not exist"),
+            "{command}: {out}"
+        );
+    }
     let (code, out, _) = store.run(&["messages", "release", "--all"]);
     assert!(
         code == 1 && out.contains("messages list --outbound --state failed"),
@@ -102,6 +104,13 @@ fn failed_outbound_is_listed_and_released_by_cause() {
     store.wait_for(&[&LIST_OUTBOUND[..], &["--state", "sent"]].concat());
     let by_sid = store.run_ok(&["messages", "show", sid]);
     assert!(by_sid.contains("outbound  1\n"), "{by_sid}");
+    let (code, out, _) = store.run(&["messages", "release", sid]);
+    assert_eq!((code, out.as_str()), (1, "nothing is held\n"));
+    let (code, out, _) = store.run(&["messages", "retry", sid]);
+    assert!(
+        code == 1 && out.contains("is outbound message 1, which has no handler"),
+        "{out}"
+    );
     assert_eq!(send_csv(&store, &first, &[]).0, 0);
 }
 

@@ -9,7 +9,7 @@ use replyhook::twilio::NewMessage;
 use replyhook::{App, AppBuilder, Clock, Echo, ManualClock, SystemClock};
 
 use super::{ANA, BEN, SENDER, SERVICE, TEMPLATE, UNREACHABLE_CONTENT_API};
-use crate::support::{ACCOUNT, FakeTwilio, Fault, TestApp, Webhook, sources};
+use crate::support::{ACCOUNT, FakeTwilio, Fault, TestApp, Wait, Webhook, sources};
 
 fn app_with_twilio(
     twilio: &FakeTwilio,
@@ -45,11 +45,13 @@ async fn record_consent(app: &TestApp, user: &str, action: ConsentAction) {
 
 /// Waits until a message has this state.
 async fn wait_for_state(app: &TestApp, id: i64, state: OutboundState) {
+    let wait = Wait::until(format!("message {id} is {}", state.as_str()));
     loop {
         let found = app.outbound.receipt(id).await.unwrap().unwrap();
         if found.state == Some(state) {
             return;
         }
+        wait.check_found(&found);
         tokio::task::yield_now().await;
     }
 }

@@ -13,6 +13,7 @@ use replyhook::twilio::NewMessage;
 use replyhook::{App, Echo, Timestamp};
 
 use super::SERVICE;
+use crate::support::Wait;
 
 /// Schedules a reminder for half an hour after the test kit's start time, and waits until Twilio has accepted it.
 async fn schedule_reminder(sender: &OutboundClient, user: &User<'_>) -> i64 {
@@ -27,11 +28,13 @@ async fn schedule_reminder(sender: &OutboundClient, user: &User<'_>) -> i64 {
 
 /// Waits until a message has this status.
 async fn wait_for_status(sender: &OutboundClient, id: i64, status: &str) {
+    let wait = Wait::until(format!("message {id} is {status}"));
     loop {
         let found = sender.receipt(id).await.unwrap().unwrap();
         if found.status.as_deref() == Some(status) {
             return;
         }
+        wait.check_found(&found);
         tokio::task::yield_now().await;
     }
 }
@@ -58,6 +61,8 @@ async fn stop_cancels_only_own_scheduled_messages() {
     let to_ben = schedule_reminder(&sender, &ben).await;
     ana.says("STOP").await;
     wait_for_status(&sender, to_ana, "canceled").await;
+    let receipt = sender.receipt(to_ana).await.unwrap().unwrap();
+    assert_eq!(bot.send_result(&receipt).await.status, "canceled");
     bot.advance(Duration::from_mins(31)).await;
     wait_for_status(&sender, to_ben, "read").await;
     assert_eq!(count_reminders(&bot, &ana).await, 0);

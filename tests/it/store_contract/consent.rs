@@ -1,14 +1,19 @@
 //! Opt-outs and opt-ins, which take effect in the step that accepts the keyword.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use replyhook::Address;
 use replyhook::store::{
     AcceptOutcome, ConsentAction, ConsentKeyword, ConsentRecord, ConsentScope, ConsentSource,
-    ConsentState, NewInbound, ReplyDecision, SavedResponse, Store,
+    ConsentState, NewInbound, NewOutbound, OutboundState, ReplyDecision, SavedResponse, Store,
 };
+use tokio::sync::Barrier;
 
 use super::{
     ANA, ANA_ID, Backend, Completion, SENDER, SERVICE, accept_claimed, at, inbound_from,
-    new_inbound, over_all_stores, service, sid, start_keyword, stop_keyword, with_keyword,
+    message_row, new_inbound, over_all_stores, reply, sent_outcome, service, sid, start_keyword,
+    stop_keyword, with_keyword,
 };
 
 over_all_stores!(
@@ -20,6 +25,7 @@ over_all_stores!(
     opt_out_during_handler_empties_response,
     consent_applies_to_all_addresses_of_user,
     consent_ledger_records_changes_with_source,
+    threat_43_stop_racing_claim_sends_or_suppresses,
 );
 
 fn sender_scope() -> Vec<ConsentScope> {
@@ -318,4 +324,84 @@ async fn consent_ledger_records_changes_with_source(backend: &mut Backend) {
     let scopes = vec![ConsentScope::Service(service())];
     let state = store.consent(scopes, &ANA.into()).await.unwrap();
     assert_eq!((state.opted_out, state.opted_in), (None, Some(at(2))));
+}
+
+// The claim checks the opt-out in its own transaction. So the late reply is claimed before the opt-out, or never.
+async fn threat_43_stop_racing_claim_sends_or_suppresses(backend: &mut Backend) {
+    const MIN_ROUNDS: u64 = 60;
+    const MAX_ROUNDS: u64 = 1000;
+    let (mut sent, mut suppressed) = (0, 0);
+    for round in 0..MAX_ROUNDS {
+        if round >= MIN_ROUNDS && sent > 0 && suppressed > 0 {
+            break;
+        }
+        let user = format!("whatsapp:+1555{round:07}");
+        let (number, stop_number) = (2 * round + 1, 2 * round + 2);
+        let now = at(i64::try_from(stop_number).unwrap());
+        let late = NewOutbound {
+            user: user.as_str().into(),
+            ..reply("late")
+        };
+        let store = backend.store();
+        let claim = accept_claimed(store, inbound_from(&[&user], number)).await;
+        let queued = store
+            .complete_via_rest(claim, vec![late], Completion::default(), now)
+            .await;
+        assert!(queued.unwrap());
+        let stop = with_keyword(stop_keyword(), inbound_from(&[&user], stop_number));
+        let start = Arc::new(Barrier::new(2));
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let opt_out = {
+            let (store, start, is_stopped) = (backend.shared(), start.clone(), is_stopped.clone());
+            async move {
+                start.wait().await;
+                store.accept(Arc::new(stop)).await.unwrap();
+                is_stopped.store(true, Ordering::SeqCst);
+            }
+        };
+        let claiming = {
+            let store = backend.shared();
+            async move {
+                start.wait().await;
+                let is_after_stop = is_stopped.load(Ordering::SeqCst);
+                (is_after_stop, store.claim(9, now).await.unwrap())
+            }
+        };
+        // The task that arrives last at the barrier is ahead, so the tasks start in both orders.
+        let (opt_out, claiming) = if round % 2 == 0 {
+            let claiming = tokio::spawn(claiming);
+            (tokio::spawn(opt_out), claiming)
+        } else {
+            let opt_out = tokio::spawn(opt_out);
+            (opt_out, tokio::spawn(claiming))
+        };
+        opt_out.await.unwrap();
+        let (is_after_stop, claimed) = claiming.await.unwrap();
+        assert!(
+            claimed.is_empty() || !is_after_stop,
+            "claimed after the opt-out"
+        );
+        // This claim certainly follows the opt-out.
+        assert!(backend.store().claim(9, now).await.unwrap().is_empty());
+        for message in &claimed {
+            let outcome = sent_outcome(10_000 + round);
+            let recorded = backend.store().record_outcome(message.id, outcome, now);
+            recorded.await.unwrap();
+        }
+        let state = message_row(backend.store(), number).await.replies[0].state;
+        match claimed.len() {
+            0 => {
+                assert_eq!(state, OutboundState::Suppressed);
+                suppressed += 1;
+            }
+            number => {
+                assert_eq!((number, state), (1, OutboundState::Sent));
+                sent += 1;
+            }
+        }
+    }
+    assert!(
+        sent > 0 && suppressed > 0,
+        "one order only: {sent} sent, {suppressed} suppressed"
+    );
 }

@@ -4,8 +4,8 @@ use replyhook::store::{EarlierMessage, ReplyPath, Retention, SendOutcome, Store}
 use replyhook::{MessageStatus, Timestamp};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, Completion, accept_and_answer, accept_claimed, at, inbound_from,
-    new_inbound, over_all_stores, reply_via_rest, save_twiml, sid,
+    ANA, ANA_ID, BEN, Backend, Completion, accept_and_answer, accept_claimed, at, expire_all,
+    inbound_from, new_inbound, over_all_stores, reply_via_rest, save_twiml, sid,
 };
 
 over_all_stores!(
@@ -151,7 +151,7 @@ async fn history_keeps_message_after_text_expired(backend: &mut Backend) {
         keys_before: at(-9),
         unmatched_status_before: at(-9),
     };
-    while store.expire(retention).await.unwrap().has_more {}
+    expire_all(store, retention).await;
     accept_and_answer(store, new_inbound(3)).await;
     let last = accept_claimed(store, new_inbound(4)).await;
     assert_eq!(earlier_texts(store, last.id, 9).await, ["", "3"]);
@@ -159,7 +159,7 @@ async fn history_keeps_message_after_text_expired(backend: &mut Backend) {
         keys_before: at(2),
         ..retention
     };
-    while store.expire(keys).await.unwrap().has_more {}
+    expire_all(store, keys).await;
     assert_eq!(earlier_texts(store, last.id, 9).await, ["3"]);
 }
 

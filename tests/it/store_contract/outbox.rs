@@ -11,6 +11,7 @@ use super::{
     deliver, inbound_from, message_row, new_inbound, over_all_stores, reply, reply_via_rest,
     sent_outcome, service, sid, start_keyword, stop_keyword, with_keyword,
 };
+use crate::support::Wait;
 
 over_all_stores!(
     reply_parts_are_sent_sequentially,
@@ -211,7 +212,10 @@ async fn opt_out_lists_scheduled_messages_for_cancellation(backend: &mut Backend
         MessageStatus::Queued,
     ];
     for (number, status) in statuses.into_iter().enumerate() {
-        while !store.claim(9, at(3)).await.unwrap().is_empty() {}
+        let wait = Wait::until("no message is left to claim");
+        while !store.claim(9, at(3)).await.unwrap().is_empty() {
+            wait.check();
+        }
         let sid = sid(100 + number as u64);
         let outcome = SendOutcome::Sent { sid, status };
         store

@@ -15,6 +15,7 @@ use super::{
     ANA, BEN, Backend, Completion, Kind, RETRY, accept_and_answer, accept_claimed, at,
     claim_backlog, inbound_from, message_row, new_inbound, reply, reply_via_rest, run, sid,
 };
+use crate::support::Wait;
 use crate::support::postgres::{Proxy, ProxyState};
 
 async fn open_another(backend: &Backend) -> Arc<dyn Store> {
@@ -27,12 +28,14 @@ const EXPIRE_LEASES: &str = "UPDATE owner SET alive_until = now() - interval '1 
 
 /// Expires all leases until `poll` returns something that their owners had claimed.
 async fn expire_leases_until<T>(backend: &Backend, poll: impl AsyncFn() -> Vec<T>) -> Vec<T> {
+    let wait = Wait::until("a claim of an expired lease is free");
     loop {
         backend.database().run(EXPIRE_LEASES).await;
         let found = poll().await;
         if !found.is_empty() {
             return found;
         }
+        wait.check();
     }
 }
 
@@ -151,8 +154,9 @@ fn machine_knows_whether_it_has_peers() {
         let two = open_another(backend).await;
         assert!(two.has_peers());
         // The first machine finds the second at its next heartbeat.
+        let wait = Wait::until("the first machine knows of the second");
         while !backend.store().has_peers() {
-            tokio::task::yield_now().await;
+            wait.pause().await;
         }
         // A machine that has closed its store does not count, even if its lease has not expired.
         backend.store().close().await.unwrap();
@@ -277,7 +281,9 @@ impl Worker {
             }
             self.process_backlog().await;
         }
+        let wait = Wait::until("all messages are handled");
         while self.done.load(Ordering::SeqCst) < usize::try_from(MESSAGES).unwrap() {
+            wait.check();
             self.process_backlog().await;
         }
     }
@@ -317,7 +323,9 @@ fn eight_machines_handle_each_message_once_in_order() {
 
 /// Waits until the store responds again. It polls, because the store does not signal its recovery.
 async fn wait_for_recovery(store: &dyn Store) {
+    let wait = Wait::until("the store responds again");
     while store.check().await.is_err() {
+        wait.check();
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }

@@ -9,6 +9,7 @@ use super::{
     BEN, Backend, accept_and_answer, at, bodies, deliver, new_inbound, over_all_stores, reply,
     reply_via_rest, sent_outcome,
 };
+use crate::support::Wait;
 
 over_all_stores!(
     messages_to_one_user_are_sent_sequentially,
@@ -137,7 +138,9 @@ async fn concurrent_claims_keep_order(backend: &mut Backend) {
         .map(|_| {
             let (store, claimed_texts) = (backend.shared(), claimed_texts.clone());
             tokio::spawn(async move {
+                let wait = Wait::until("all 20 messages are claimed");
                 while claimed_texts.lock().unwrap().len() < 20 {
+                    wait.check();
                     for message in store.claim(9, at(1)).await.unwrap() {
                         let text = message.params.get("Body").unwrap_or_default().to_owned();
                         claimed_texts.lock().unwrap().push(text);

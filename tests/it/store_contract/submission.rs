@@ -10,7 +10,7 @@ use replyhook::store::{
 use replyhook::{Address, MessageStatus};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, SENDER, SERVICE, accept_and_answer, at, bodies, deliver,
+    ANA, ANA_ID, BEN, Backend, SENDER, SERVICE, accept_and_answer, at, bodies, deliver, expire_all,
     inbound_from, new_inbound, over_all_stores, reply, service, sid, stop_keyword, with_keyword,
 };
 
@@ -402,7 +402,7 @@ async fn idempotency_key_outlives_message_until_retention_ends(backend: &mut Bac
     let later = |number: i64| at(11 + number * 86_400);
     let expire = async |number| {
         let retention = Retention::new(days(30), days(2), later(number));
-        while store.expire(retention).await.unwrap().has_more {}
+        expire_all(store, retention).await;
     };
     let again = async |number| {
         let submission = Submission {

@@ -1,18 +1,15 @@
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use http_body_util::BodyExt;
 use replyhook::config::Sources;
-use replyhook::store::{MessageFilter, Store};
+use replyhook::store::{MessageFilter, Store, StoreError};
 use replyhook::{App, AppBuilder, Echo, Handler, OutboundClient};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 
-use super::{FakeTwilio, HttpResponse, ORIGIN, TOKEN, Webhook};
-
-/// Limit for conditions that must become true. None takes nearly as long.
-const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+use super::{FakeTwilio, HttpResponse, ORIGIN, TOKEN, Wait, Webhook};
 
 /// Real router and worker in this process, without the network.
 pub struct TestApp {
@@ -79,6 +76,7 @@ impl TestApp {
 
     /// Waits until the app is ready, or is draining.
     pub async fn wait_until_ready(&self) {
+        let wait = Wait::until("the app is ready or draining");
         loop {
             let request = http::Request::get("/readyz")
                 .body(axum::body::Body::empty())
@@ -87,6 +85,7 @@ impl TestApp {
             if readiness.contains(r#""ready":true"#) || readiness.contains(r#""draining":true"#) {
                 return;
             }
+            wait.check_found(&readiness);
             tokio::task::yield_now().await;
         }
     }
@@ -115,13 +114,9 @@ impl TestApp {
 
     /// Yields to other tasks until a gauge has a value.
     pub async fn wait_for(&self, gauge: &str, value: f64) {
-        let deadline = Instant::now() + WAIT_TIMEOUT;
+        let wait = Wait::until(format!("{gauge} is {value}"));
         while self.metric(gauge).await != value {
-            assert!(
-                Instant::now() < deadline,
-                "{gauge} did not become {value} in time"
-            );
-            tokio::task::yield_now().await;
+            wait.pause().await;
         }
     }
 
@@ -136,19 +131,21 @@ impl TestApp {
 
     /// Returns `checks.outbox` of `/readyz`, once the check of the store succeeds.
     pub async fn outbox(&self) -> serde_json::Value {
+        let wait = Wait::until("the check of the store succeeds");
         loop {
             let readiness = self.readiness().await;
             if readiness["checks"]["store"]["ok"] == true {
                 return readiness["checks"]["outbox"].clone();
             }
+            wait.check_found(&readiness);
         }
     }
 
     /// Yields to other tasks until a condition holds.
     pub async fn wait_until(&self, holds: impl Fn() -> bool) {
-        let deadline = Instant::now() + WAIT_TIMEOUT;
+        let wait = Wait::until("the condition of the test holds");
         while !holds() {
-            assert!(Instant::now() < deadline, "the condition never held");
+            wait.check();
             self.readiness().await;
         }
     }
@@ -162,7 +159,7 @@ impl TestApp {
     ///
     /// Reads the store itself, because `/readyz` reports an empty outbox if the store responds too late.
     pub async fn wait_for_outbox(&self, part: &str, value: u64) {
-        let deadline = Instant::now() + WAIT_TIMEOUT;
+        let wait = Wait::until(format!("{part} of the outbox is {value}"));
         loop {
             let outbox = self.store.outbox_stats().await;
             let number = outbox.as_ref().map(|outbox| match part {
@@ -173,10 +170,7 @@ impl TestApp {
             if number.is_ok_and(|number| number == value) {
                 return;
             }
-            assert!(
-                Instant::now() < deadline,
-                "{part} did not become {value} in time: {outbox:?}"
-            );
+            wait.check_found(&outbox);
             tokio::task::yield_now().await;
         }
     }
@@ -184,6 +178,7 @@ impl TestApp {
     /// Starts draining, and waits until `/readyz` reports it.
     pub async fn start_draining(&self) {
         self.stop();
+        let wait = Wait::until("/readyz reports draining");
         loop {
             let request = http::Request::get("/readyz")
                 .body(axum::body::Body::empty())
@@ -195,20 +190,35 @@ impl TestApp {
             {
                 return;
             }
+            wait.pause().await;
+        }
+    }
+
+    /// Number of stored messages, at most 1000. Panics if the store fails, which does not mean that it is empty.
+    pub async fn message_count(&self) -> usize {
+        self.read_message_count().await.unwrap()
+    }
+
+    /// Waits until this number of messages is stored, also while the store is not open yet or fails.
+    pub async fn wait_for_messages(&self, number: usize) {
+        let wait = Wait::until(format!("{number} messages are stored"));
+        loop {
+            let count = self.read_message_count().await;
+            if count.as_ref().is_ok_and(|count| *count >= number) {
+                return;
+            }
+            wait.check_found(&count);
             tokio::task::yield_now().await;
         }
     }
 
-    /// Number of stored messages, at most 1000.
-    pub async fn message_count(&self) -> usize {
+    async fn read_message_count(&self) -> Result<usize, StoreError> {
         let filter = MessageFilter {
             limit: 1000,
             ..MessageFilter::default()
         };
-        self.store
-            .messages(filter)
-            .await
-            .map_or(0, |rows| rows.len())
+        let rows = self.store.messages(filter).await?;
+        Ok(rows.len())
     }
 
     /// Drains the app, and waits until its store is closed.

@@ -20,6 +20,7 @@ pub mod server;
 pub mod session;
 mod temp_store;
 pub mod twilio;
+mod wait;
 #[cfg(feature = "failpoints")]
 pub mod wal;
 pub mod wire;
@@ -45,6 +46,7 @@ pub use temp_store::{TempStore, json_lines};
 pub use twilio::{
     Attempt, Delivery, FakeTwilio, Fault, PhoneMessage, Policy, Post, PostOutcome, SentVia,
 };
+pub use wait::Wait;
 
 pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 pub const OTHER_TOKEN: &str = "fedcba9876543210fedcba9876543210";

@@ -17,6 +17,8 @@ pub enum ResponseEnd {
     Silence,
     /// Sends zeros, until the client closes the connection.
     Forever,
+    /// Sends a zero byte every 200 ms, until the client closes the connection.
+    Trickle,
     /// Sends about this number of zero bytes, and then nothing.
     Stuck(usize),
 }
@@ -162,6 +164,11 @@ impl RawServer {
                     let _ = stream.write_all(&[0; 8192]).await;
                 }
                 silence(stream).await;
+            }
+            ResponseEnd::Trickle => {
+                while stream.write_all(&[0]).await.is_ok() {
+                    tokio::time::sleep(super::wire::TRICKLE_INTERVAL).await;
+                }
             }
             ResponseEnd::Forever => while stream.write_all(&[0; 8192]).await.is_ok() {},
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tokio::net::TcpSocket;
 
 use super::{HttpResponse, ORIGIN, TOKEN, Webhook, wire};
@@ -175,6 +175,16 @@ impl Server {
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
+    }
+
+    /// Sets the open-file limit of the running server. Files that are already open stay open.
+    pub fn set_descriptor_limit(&self, descriptors: u64) {
+        // The server has inherited the hard limit of this process.
+        let limit = Rlimit {
+            current: Some(descriptors),
+            ..getrlimit(Resource::Nofile)
+        };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit).unwrap();
     }
 
     /// Waits until the process exits, and returns its status and its whole log.

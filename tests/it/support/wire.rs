@@ -1,6 +1,6 @@
 //! HTTP/1.1 without a library, for requests that one would not send and responses that it would hide.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -10,6 +10,9 @@ use super::HttpResponse;
 
 /// Longer than any timeout that a test sets.
 const IO_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Pause of a slow client between two bytes. Far shorter than any timeout of the server, so that each byte is in time.
+pub const TRICKLE_INTERVAL: Duration = Duration::from_millis(200);
 
 pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&address, IO_TIMEOUT).unwrap();
@@ -62,6 +65,23 @@ pub fn read_response(stream: &mut TcpStream) -> Option<HttpResponse> {
         headers,
         body: String::from_utf8_lossy(&body).into_owned(),
     })
+}
+
+/// Sends one byte every 200 ms until the peer responds or closes. Returns the response, if there is one.
+#[track_caller]
+pub fn trickle(stream: &mut TcpStream, bytes: &[u8]) -> Option<HttpResponse> {
+    // The wait for a response is the pause between two bytes.
+    stream.set_read_timeout(Some(TRICKLE_INTERVAL)).unwrap();
+    let is_pause = |kind| matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut);
+    let ended = bytes.iter().any(|byte| {
+        let waited = stream
+            .write_all(&[*byte])
+            .and_then(|()| stream.peek(&mut [0]));
+        !waited.is_err_and(|error| is_pause(error.kind()))
+    });
+    assert!(ended, "the peer waits for a client that sends slowly");
+    stream.set_read_timeout(Some(IO_TIMEOUT)).unwrap();
+    read_response(stream)
 }
 
 /// Waits until the peer closes the connection. Returns false if it is still open after `IO_TIMEOUT`.

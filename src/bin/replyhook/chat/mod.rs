@@ -2,6 +2,7 @@
 #![cfg(feature = "emulator")]
 
 mod command;
+mod delivery;
 mod screen;
 mod session;
 
@@ -61,23 +62,26 @@ impl Chat {
                 (Some(dev_server), client)
             };
             let user = self.user.as_deref().unwrap_or(session::WHATSAPP_USER);
-            let session = ChatSession::open(client, user).await?;
+            let mut session = ChatSession::open(client, user).await?;
             let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
             let result = if is_terminal {
-                run_in_terminal(session).await
+                run_in_terminal(&mut session).await
             } else {
-                run_in_pipe(session).await
+                run_in_pipe(&mut session).await
             };
+            let closed = session.close().await;
             if let Some(dev_server) = dev_server {
                 dev_server.stop().await;
             }
-            result
+            let status = result?;
+            closed?;
+            Ok(status)
         })
     }
 }
 
 /// Handles one line after the other, and waits for the replies to each.
-async fn run_in_pipe(mut session: ChatSession) -> anyhow::Result<ExitStatus> {
+async fn run_in_pipe(session: &mut ChatSession) -> anyhow::Result<ExitStatus> {
     let screen = Screen::plain();
     let mut lines = read_lines();
     let mut all_succeeded = true;
@@ -129,7 +133,7 @@ fn read_lines() -> InputLines {
 }
 
 /// Reads lines and shows messages at the same time.
-async fn run_in_terminal(mut session: ChatSession) -> anyhow::Result<ExitStatus> {
+async fn run_in_terminal(session: &mut ChatSession) -> anyhow::Result<ExitStatus> {
     let mut editor =
         rustyline::DefaultEditor::new().context("could not read from this terminal")?;
     let printer = editor

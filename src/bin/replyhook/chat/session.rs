@@ -4,16 +4,19 @@ use std::collections::HashSet;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use replyhook::Address;
 use replyhook::emulator::{EmulatorClient, EmulatorClientError, EmulatorEvent, EventStream};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::task::JoinSet;
 
 use super::command::{ChatCommand, HELP};
-use crate::printable;
+use super::delivery::{ChatDelivery, deliver, failure_reason, restore_faults};
+use crate::{Failed, printable};
 
 pub(super) const WHATSAPP_USER: &str = "whatsapp:+15550001111";
 const SMS_USER: &str = "+15550004444";
@@ -21,8 +24,6 @@ const SMS_USER: &str = "+15550004444";
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Time to wait for REST messages of another server, whose pending work the emulator does not know.
 const LATE_REPLY_GRACE: Duration = Duration::from_secs(1);
-/// Time to wait for the SID of a message that is sent in the background.
-const SID_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct ChatSession {
     emulator: EmulatorClient,
@@ -32,7 +33,12 @@ pub(super) struct ChatSession {
     is_app_attached: bool,
     /// SIDs of the messages that were shown.
     shown_sids: HashSet<String>,
+    /// SID of the last message, except those of `pending_sids`.
     last_sid: Option<String>,
+    /// SIDs of later messages, oldest first. Each arrives after the webhook has responded.
+    pending_sids: Vec<oneshot::Receiver<String>>,
+    /// Messages from [`ChatSession::run_in_background`].
+    deliveries: JoinSet<()>,
     /// Faults to inject for the next message only.
     next_faults: Option<Value>,
     /// Failures of messages from [`ChatSession::run_in_background`].
@@ -51,7 +57,7 @@ pub(super) struct Bubble {
 /// The result of a line.
 pub(super) enum MessageOutcome {
     Answered(Vec<Bubble>),
-    /// Twilio could use neither the response of the webhook nor that of the fallback.
+    /// Twilio could use neither the response of the webhook nor that of the fallback, or a fault was not restored.
     Failed {
         bubbles: Vec<Bubble>,
         reason: String,
@@ -141,6 +147,8 @@ impl ChatSession {
             is_app_attached: config["app_attached"].as_bool().unwrap_or_default(),
             shown_sids: HashSet::new(),
             last_sid: None,
+            pending_sids: Vec::new(),
+            deliveries: JoinSet::new(),
             next_faults: None,
             failures,
             failure_tx,
@@ -186,13 +194,16 @@ impl ChatSession {
         let faults = self.next_faults.take();
         let emulator = self.emulator.clone();
         let failure_tx = self.failure_tx.clone();
-        let (sid_tx, sent_sid) = tokio::sync::oneshot::channel();
-        tokio::spawn(async move {
-            let delivery = deliver(&emulator, faults, &["messages"], &message).await;
-            let problem = match delivery {
-                Ok(delivery) => {
-                    let _ = sid_tx.send(delivery["message_sid"].as_str().map(str::to_owned));
-                    failure_reason(&delivery)
+        let (sid_tx, pending_sid) = oneshot::channel();
+        // Remove those that have ended, so that a long session does not collect them.
+        while self.deliveries.try_join_next().is_some() {}
+        self.deliveries.spawn(async move {
+            let problem = match deliver(&emulator, faults, &message).await {
+                Ok(ChatDelivery { report, problem }) => {
+                    if let Some(sid) = report["message_sid"].as_str() {
+                        let _ = sid_tx.send(sid.to_owned());
+                    }
+                    problem
                 }
                 Err(error) => Some(error.to_string()),
             };
@@ -200,12 +211,45 @@ impl ChatSession {
                 let _ = failure_tx.send(problem).await;
             }
         });
-        // /dup and /last need the SID, which arrives with the webhook's response. Do not wait longer for it: the user
-        // wants to type the next line.
-        if let Ok(Ok(Some(sid))) = tokio::time::timeout(SID_TIMEOUT, sent_sid).await {
-            self.last_sid = Some(sid);
-        }
+        // Do not wait for the SID, which arrives with the webhook's response: the user wants to type the next line.
+        self.collect_sids();
+        self.pending_sids.push(pending_sid);
         Ok(None)
+    }
+
+    /// Sets the last SID to the newest one that has arrived. Returns true if a later message has no response yet.
+    fn collect_sids(&mut self) -> bool {
+        while let Some(pending_sid) = self.pending_sids.last_mut() {
+            match pending_sid.try_recv() {
+                Ok(sid) => {
+                    self.last_sid = Some(sid);
+                    self.pending_sids.clear();
+                }
+                Err(TryRecvError::Empty) => return true,
+                // The emulator has rejected this message, so the last one is the one before it.
+                Err(TryRecvError::Closed) => {
+                    self.pending_sids.pop();
+                }
+            }
+        }
+        false
+    }
+
+    /// Returns the SID of the last message, for the command with this name.
+    fn find_last_sid(&mut self, command: &str) -> anyhow::Result<String> {
+        if self.collect_sids() {
+            bail!("{command}: the last message has no response yet; repeat {command} after it");
+        }
+        let sid = self.last_sid.clone();
+        sid.with_context(|| format!("{command}: no message was sent yet"))
+    }
+
+    /// Ends the deliveries in progress, and restores the emulator's faults.
+    pub(super) async fn close(mut self) -> Result<(), Failed> {
+        // Before the restore, so that no delivery injects faults after it. Another emulator outlives this process.
+        self.deliveries.shutdown().await;
+        let restored = restore_faults(&self.emulator).await;
+        restored.map_err(|error| Failed(error.to_string()))
     }
 
     /// Waits for a failure of a message from [`ChatSession::run_in_background`].
@@ -296,14 +340,10 @@ impl ChatSession {
 
     async fn send(&mut self, message: Value) -> anyhow::Result<MessageOutcome> {
         let faults = self.next_faults.take();
-        let delivery = deliver(&self.emulator, faults, &["messages"], &message).await?;
-        self.last_sid = delivery["message_sid"].as_str().map(str::to_owned);
-        self.outcome(&delivery).await
-    }
-
-    async fn outcome(&mut self, delivery: &Value) -> anyhow::Result<MessageOutcome> {
+        let delivery = deliver(&self.emulator, faults, &message).await?;
+        self.last_sid = delivery.report["message_sid"].as_str().map(str::to_owned);
         let bubbles = self.new_messages().await?;
-        Ok(match failure_reason(delivery) {
+        Ok(match delivery.problem {
             Some(reason) => MessageOutcome::Failed { bubbles, reason },
             None => MessageOutcome::Answered(bubbles),
         })
@@ -334,10 +374,7 @@ impl ChatSession {
                 ))
             }
             ChatCommand::Duplicate => {
-                let sid = self
-                    .last_sid
-                    .clone()
-                    .context("/dup: no message was sent yet")?;
+                let sid = self.find_last_sid("/dup")?;
                 let delivery = self
                     .emulator
                     .post(&["messages", &sid, "redeliver"], &json!({}))
@@ -404,15 +441,12 @@ impl ChatSession {
         }
     }
 
-    async fn describe_last(&self) -> anyhow::Result<String> {
-        let sid = self
-            .last_sid
-            .as_deref()
-            .context("/last: no message was sent yet")?;
+    async fn describe_last(&mut self) -> anyhow::Result<String> {
+        let sid = self.find_last_sid("/last")?;
         let exchanges = self.emulator.get(&["exchanges"]).await?;
         let mut text = String::new();
         for exchange in exchanges.as_array().into_iter().flatten() {
-            if exchange["message_sid"].as_str() != Some(sid) {
+            if exchange["message_sid"].as_str() != Some(sid.as_str()) {
                 continue;
             }
             let request = &exchange["request"];
@@ -449,50 +483,6 @@ impl ChatSession {
     }
 }
 
-/// Serializes deliveries with faults.
-static FAULTS_LOCK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
-/// Sends a message with faults that apply to this call only.
-async fn deliver(
-    emulator: &EmulatorClient,
-    faults: Option<Value>,
-    path: &[&str],
-    message: &Value,
-) -> Result<Value, EmulatorClientError> {
-    let Some(faults) = faults else {
-        return emulator.post(path, message).await;
-    };
-    // One at a time: of two concurrent deliveries, the second would take the faults of the first for the original ones,
-    // and restore them at its end.
-    let _guard = FAULTS_LOCK.lock().await;
-    let previous = emulator.get(&["faults"]).await?;
-    let mut combined = previous.clone();
-    for (name, value) in faults.as_object().into_iter().flatten() {
-        combined[name] = value.clone();
-    }
-    emulator.put(&["faults"], &combined).await?;
-    let delivery = emulator.post(path, message).await;
-    // Restore the faults before returning an error of the call.
-    emulator.put(&["faults"], &previous).await?;
-    delivery
-}
-
-/// Returns the reason why Twilio could not use the last response, if so.
-fn failure_reason(delivery: &Value) -> Option<String> {
-    let last = delivery["attempts"].as_array()?.last()?;
-    let code = last["error_code"].as_u64()?;
-    let meaning = u32::try_from(code)
-        .ok()
-        .and_then(|code| replyhook::ErrorCode(code).meaning());
-    let status = last["status"].as_u64();
-    let status = status.map_or_else(|| "no response".to_owned(), |status| status.to_string());
-    Some(format!(
-        "{}: {status}: {} ({code})",
-        last["url"].as_str().unwrap_or_default(),
-        meaning.unwrap_or_default()
-    ))
-}
-
 /// Reads a file as media of a message.
 fn read_media(file: &str) -> anyhow::Result<Value> {
     // Read it here and send its bytes: the emulator reads only files of its media folder.
@@ -521,4 +511,52 @@ fn split_file(line: &str) -> (&str, &str) {
     }
     line.split_once(' ')
         .map_or((line, ""), |(file, caption)| (file, caption.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use replyhook::clock::SignedDuration;
+    use replyhook::config::Sources;
+    use replyhook::{App, DevServer, DevServerOptions};
+
+    use super::*;
+
+    // Until then, /last and /dup must not use the message before.
+    #[tokio::test]
+    async fn background_message_sid_is_set_after_response() {
+        let mut options = DevServerOptions::default();
+        options.emulator_port = Some(0);
+        options.port = Some(0);
+        let started = DevServer::start(App::builder(), Sources::default(), options);
+        let dev_server = started.await.unwrap();
+        let emulator = EmulatorClient::new(dev_server.emulator().url()).unwrap();
+        let mut session = ChatSession::open(emulator, WHATSAPP_USER).await.unwrap();
+        let first = ChatCommand::Say("first".to_owned());
+        assert!(session.run(first).await.unwrap().has_succeeded());
+        session.run(ChatCommand::Late(20_000)).await.unwrap();
+        let second = ChatCommand::Say("second".to_owned());
+        session.run_in_background(second).await.unwrap();
+        dev_server.wait_for_handler_call(1).await;
+        for command in [ChatCommand::Last, ChatCommand::Duplicate] {
+            let early = session.run(command).await.err().unwrap().to_string();
+            assert!(early.contains("has no response yet"), "{early}");
+        }
+        // Beyond the deadline, at which the webhook responds.
+        dev_server.clock().advance(SignedDuration::from_secs(10));
+        let last = tokio::time::timeout(Duration::from_secs(30), async {
+            loop {
+                if let Ok(MessageOutcome::Note(text)) = session.run(ChatCommand::Last).await {
+                    break text;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        let last = last.await.unwrap();
+        assert!(last.contains("Body = second"), "{last}");
+        assert!(!last.contains("Body = first"), "{last}");
+        // The handler has ended, so `stop` does not wait for it.
+        dev_server.clock().advance(SignedDuration::from_secs(10));
+        session.close().await.unwrap();
+        dev_server.stop().await;
+    }
 }

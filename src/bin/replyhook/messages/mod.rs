@@ -190,10 +190,7 @@ impl ShowMessageArgs {
         let Some(sid) = self.sid else {
             let id = self.outbound.unwrap_or_default();
             let Some(row) = outbound::find_by_id(&opened, id)? else {
-                print(&format!(
-                    "outbound message {id} does not exist, or has been deleted\n"
-                ))?;
-                return Ok(ExitStatus::No);
+                return outbound::print_unknown(id);
             };
             return self.print_outbound(&row);
         };

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{PAGE_SIZE, failure_reason, format_text, meaning, reply_body};
 use crate::operator::{OpenedStore, format_age, format_user, now};
-use crate::{printable, try_print};
+use crate::{ExitStatus, print, printable, try_print};
 
 /// Calls `show` with each page of the filtered messages, until it returns false or `remaining` are shown.
 fn for_each_page(
@@ -75,6 +75,13 @@ pub(super) fn find_by_sid(
         ..MessageFilter::default()
     };
     Ok(opened.wait(opened.store.outbound_messages(filter))?.pop())
+}
+
+pub(super) fn print_unknown(id: i64) -> anyhow::Result<ExitStatus> {
+    print(&format!(
+        "outbound message {id} does not exist, or has been deleted\n"
+    ))?;
+    Ok(ExitStatus::No)
 }
 
 /// Returns true if an outbound message has failed. `release --all` does not send such messages.

@@ -25,7 +25,7 @@ pub(super) struct Retry {
 
 #[derive(clap::Args)]
 pub(super) struct Release {
-    /// SID of the inbound message whose reply is to be sent
+    /// SID of the inbound message whose reply is to be sent, or of an outbound message
     #[arg(required_unless_present_any = ["all", "outbound", "failed_with"], conflicts_with_all = ["all", "outbound", "failed_with"])]
     sid: Option<MessageSid>,
     /// Release the outbound message with this number, which `replyhook send` prints
@@ -89,7 +89,15 @@ impl Retry {
             return Ok(ExitStatus::Yes);
         }
         let Some(row) = find_inbound(opened, sid)? else {
-            return print_unknown(sid);
+            let Some(row) = outbound::find_by_sid(opened, sid)? else {
+                return print_unknown(sid);
+            };
+            let id = row.message.id;
+            print(&format!(
+                "{sid} is outbound message {id}, which has no handler: `replyhook messages release --outbound {id}` sends \
+                 it if it is held or failed\n"
+            ))?;
+            return Ok(ExitStatus::No);
         };
         let reason = match row.state {
             "failed" | "dead" if row.params.is_none() => "its content has been deleted",
@@ -120,11 +128,16 @@ impl Release {
         match (self.sid, self.outbound) {
             (Some(sid), _) => match find_inbound(&opened, sid)? {
                 Some(row) => print_released(release_replies(&opened, &[row])?),
-                None => print_unknown(sid),
+                // It may be the SID that Twilio gave to an outbound message.
+                None => match outbound::find_by_sid(&opened, sid)? {
+                    Some(row) => release_outbound(&opened, row.message.id),
+                    None => print_unknown(sid),
+                },
             },
-            (None, Some(id)) => {
-                print_released(opened.wait(opened.store.release_outbound(Some(id), now()))?)
-            }
+            (None, Some(id)) => match outbound::find_by_id(&opened, id)? {
+                Some(_) => release_outbound(&opened, id),
+                None => outbound::print_unknown(id),
+            },
             (None, None) => {
                 let replies = release_replies(&opened, &list_in_state(&opened, "held")?)?;
                 let outbound = opened.wait(opened.store.release_outbound(None, now()))?;
@@ -168,6 +181,10 @@ fn release_replies(opened: &OpenedStore, rows: &[MessageRow]) -> anyhow::Result<
         released += opened.wait(opened.store.release(row.sid, now))?;
     }
     Ok(released)
+}
+
+fn release_outbound(opened: &OpenedStore, id: i64) -> anyhow::Result<ExitStatus> {
+    print_released(opened.wait(opened.store.release_outbound(Some(id), now()))?)
 }
 
 fn print_released(count: u64) -> anyhow::Result<ExitStatus> {

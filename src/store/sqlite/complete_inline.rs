@@ -3,17 +3,18 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::journal::{MessageState, end};
+use super::journal::{message_state, save_completion};
 use crate::store::outbox::MAX_ORDER_WAIT;
 use crate::store::{Claim, Completion, ReplyDecision, SavedResponse, StoreError};
 
 /// Reads a claimed message whose reply path is undecided: its conversation, whether its author has opted out, and the
 /// time of creation of the oldest open reply in the queue from `?4` to `?5`.
-// Fenced by the claim. The second subquery finds replies that are pending, being sent or unknown. It leaves out
-// outbound messages that are not replies, and replies that an operator has released. It also leaves out parts behind a
-// failed or held part: they are not sent until that one is released. Unary `+` limits the index search of consents to
-// the address.
-const UNDECIDED: &str = "SELECT i.conversation, EXISTS (\
+// PROCESSING (1) only: a deferred message replies via the REST API. Fenced by the claim. The second subquery finds
+// replies that are PENDING, SENDING or UNKNOWN (below 3, which is the condition of the index `outbound_queue`). It
+// leaves out outbound messages that are not replies, and replies that an operator has released. It also leaves out
+// parts behind a HELD or FAILED part (3, 5): they are not sent until that one is released. Unary `+` limits the index
+// search of consents to the address.
+const UNDECIDED_MESSAGE: &str = "SELECT i.conversation, EXISTS (\
        SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
        WHERE a.conversation = i.conversation AND c.opted_out IS NOT NULL \
        AND (+c.scope = a.sender OR +c.scope = i.service)), \
@@ -23,18 +24,18 @@ const UNDECIDED: &str = "SELECT i.conversation, EXISTS (\
        ORDER BY r.id LIMIT 1) \
      FROM inbound i WHERE i.id = ?1 AND i.state = 1 AND i.owner = ?2 AND i.attempt = ?3";
 
-pub(super) fn save(
+pub(super) fn complete_inline(
     db: &Connection,
     me: i64,
     claim: Claim,
     twiml: Option<&str>,
-    ending: &Completion,
+    completion: &Completion,
     now: Timestamp,
 ) -> Result<ReplyDecision, StoreError> {
-    let queue = ending.queue.as_ref();
+    let queue = completion.queue.as_ref();
     // A SELECT and then an UPDATE: for an UPDATE with RETURNING, SQLite makes a temporary table with a journal.
     let undecided: Option<(i64, bool, Option<i64>)> = db
-        .prepare_cached(UNDECIDED)?
+        .prepare_cached(UNDECIDED_MESSAGE)?
         .query_row(
             params![
                 claim.id,
@@ -47,28 +48,29 @@ pub(super) fn save(
         )
         .optional()?;
     let Some((conversation, opted_out, oldest_reply)) = undecided else {
-        return Ok(MessageState::of(db, me, claim.id)?.decision_for(me, claim));
+        return Ok(message_state(db, me, claim.id)?.reply_decision_for(me, claim));
     };
-    // The claim stays valid, and `complete_via_rest` with it queues the reply behind the older one.
-    if oldest_reply.is_some_and(|created_at| keeps_order(created_at, now)) {
+    // To DEFERRED (2). The claim stays valid, and `complete_via_rest` with it queues the reply behind the older one.
+    if oldest_reply.is_some_and(|created_at| must_wait_for(created_at, now)) {
         db.prepare_cached("UPDATE inbound SET state = 2, claimed_at = ?2 WHERE id = ?1")?
             .execute([claim.id, now.as_microsecond()])?;
         return Ok(ReplyDecision::ViaRest);
     }
     // After a STOP that arrived while the handler ran, nothing may follow its confirmation.
-    let saved = twiml.filter(|_| !opted_out);
+    let response = twiml.filter(|_| !opted_out);
+    // To ANSWERED (3). By ID alone: the row was read in this transaction, under the write lock.
     db.prepare_cached(
         "UPDATE inbound SET state = 3, reason = NULL, response = ?2, claimed_at = ?3 WHERE id = ?1",
     )?
-    .execute(params![claim.id, saved, now.as_microsecond()])?;
-    end(db, me, conversation, ending, now)?;
+    .execute(params![claim.id, response, now.as_microsecond()])?;
+    save_completion(db, me, conversation, completion, now)?;
     Ok(ReplyDecision::Inline(SavedResponse {
-        twiml: saved.map(str::to_owned),
+        twiml: response.map(str::to_owned),
     }))
 }
 
 /// Returns true if later replies wait for an open reply that was created at this time.
-fn keeps_order(created_at: i64, now: Timestamp) -> bool {
+fn must_wait_for(created_at: i64, now: Timestamp) -> bool {
     // The absolute difference: a reply from the future was created before the clock was set back, and must not make
     // later ones wait for longer.
     let age = now.as_microsecond().abs_diff(created_at);
@@ -88,7 +90,7 @@ mod tests {
             wait_for_lock: crate::store::sqlite::busy_handler::wait::<0>,
         };
         let db = database.open(Access::Owner).unwrap();
-        let sql = format!("EXPLAIN QUERY PLAN {UNDECIDED}");
+        let sql = format!("EXPLAIN QUERY PLAN {UNDECIDED_MESSAGE}");
         let mut plan = db.prepare(&sql).unwrap();
         let mut rows = plan.raw_query();
         let mut steps: Vec<String> = Vec::new();
