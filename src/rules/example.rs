@@ -8,8 +8,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 
+use super::opt_out::OptOutTexts;
 use super::reader::{Fields, RulesReader, SpannedValue};
-use super::set::OptOutTexts;
 use crate::consent::{ConsentReplies, ConsentRules, Keywords};
 use crate::form::FormParams;
 use crate::handler::{

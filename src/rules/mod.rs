@@ -23,6 +23,7 @@ mod expression;
 mod flow;
 mod form;
 mod language;
+mod opt_out;
 mod pattern;
 mod problem;
 mod reader;
@@ -40,8 +41,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use futures_util::future::BoxFuture;
 
 pub use example::{ExampleFailure, ExampleResult};
+pub use opt_out::OptOutTexts;
 pub use problem::{RulesError, RulesProblem};
-pub use set::{OptOutTexts, RuleSet};
+pub use set::RuleSet;
 
 use self::problem::LineStarts;
 use crate::handler::{Context, Handler, HandlerError};

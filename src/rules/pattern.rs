@@ -9,8 +9,6 @@ use crate::route::{MAX_PATTERN_BYTES, Pattern, PatternError};
 /// Sizes in bytes as which a pattern counts: the first of these that it fits.
 // The regex crate does not tell the size of a compiled pattern. It only fails beyond a limit.
 const SIZE_CLASSES: [usize; 4] = [16 * 1024, 128 * 1024, 512 * 1024, MAX_PATTERN_BYTES];
-/// Maximum size of all patterns of a file, in bytes.
-pub(super) const MAX_ALL_PATTERN_BYTES: usize = 64 * 1024 * 1024;
 
 impl RulesReader<'_> {
     /// Compiles a pattern, with the limits of a route's pattern.

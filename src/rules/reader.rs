@@ -9,9 +9,10 @@ use strsim::damerau_levenshtein;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::pattern::MAX_ALL_PATTERN_BYTES;
 use super::problem::{LineStarts, RulesProblem};
 
+/// Maximum size of all patterns of a file, in bytes.
+const MAX_ALL_PATTERN_BYTES: usize = 64 * 1024 * 1024;
 /// Maximum number of problems that are reported.
 const MAX_PROBLEMS: usize = 100;
 const LAST_PROBLEM: usize = MAX_PROBLEMS - 1;

@@ -9,6 +9,7 @@
 #[cfg(feature = "failpoints")]
 mod cut;
 mod exchange;
+mod limits;
 mod memory;
 mod stream;
 mod table;
@@ -22,6 +23,7 @@ use hyper::server::conn::http1;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::limits::ConnectionLimits;
 pub(crate) use self::memory::default_unverified_bytes;
 use self::table::ConnectionTable;
 use crate::telemetry::Throttle;
@@ -30,36 +32,6 @@ use crate::telemetry::metrics::Metrics;
 // Delay after a failed accept. When file descriptors run out, the pending connection stays in the backlog, so an
 // immediate `accept` fails again and would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Limits of a listener.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ConnectionLimits {
-    pub(crate) connections: usize,
-    /// From the first byte of a request's head to its last.
-    pub(crate) header_timeout: Duration,
-    /// From accepting the connection to its first request, and from one request to the next.
-    pub(crate) idle_timeout: Duration,
-    /// For a stalled write: how long the peer may accept no byte of a response.
-    pub(crate) write_timeout: Duration,
-    /// Maximum number of header fields.
-    pub(crate) headers: usize,
-    pub(crate) head_bytes: usize,
-    /// Budget for the bytes of all unverified requests together. The first 8 KiB of each are free.
-    pub(crate) unverified_bytes: usize,
-    /// Requests need a signature. A rejected request closes its connection, and unverified connections can be evicted.
-    pub(crate) requires_signatures: bool,
-}
-
-impl ConnectionLimits {
-    /// Returns the limits of a private listener, whose clients are trusted and sign nothing.
-    pub(crate) fn private(self, connections: usize) -> Self {
-        Self {
-            connections,
-            requires_signatures: false,
-            ..self
-        }
-    }
-}
 
 /// State shared by all connections of a listener.
 struct ListenerState {

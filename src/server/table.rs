@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::ConnectionLimits;
+use super::limits::ConnectionLimits;
 use crate::connection::{Budget, ConnectionState, Eviction};
 use crate::telemetry::Throttle;
 use crate::telemetry::metrics::Metrics;

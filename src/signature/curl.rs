@@ -3,7 +3,7 @@
 use http::{HeaderMap, Method};
 
 use super::captured::{CapturedError, CapturedRequest};
-use super::shell::shell_words;
+use super::shell::{UnclosedQuote, shell_words};
 
 /// Options whose value is ignored, by their letter. It must not be read as the URL.
 const IGNORED_LETTERS: &str = "bcCDeEFKmoPQrtuUwxyYz";
@@ -157,7 +157,8 @@ pub(super) fn parse_curl(text: &str) -> Result<CapturedRequest, CapturedError> {
             "|" | ">" | ">>" | "2>" | "&&" | "||" | ";" | "&"
         )
     };
-    let mut words = shell_words(text)?
+    let mut words = shell_words(text)
+        .map_err(|UnclosedQuote| CapturedError::Quote)?
         .into_iter()
         .skip(1)
         .take_while(|word| !ends_command(word));

@@ -1,9 +1,11 @@
 //! Splitting of a shell command into words, for captured curl commands.
 
-use super::captured::CapturedError;
+/// A quote of the command is not closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct UnclosedQuote;
 
 /// Splits a command like a POSIX shell, including bash's `$'…'`. Expands no variables and no globs.
-pub(super) fn shell_words(text: &str) -> Result<Vec<String>, CapturedError> {
+pub(super) fn shell_words(text: &str) -> Result<Vec<String>, UnclosedQuote> {
     let mut words = Vec::new();
     // `Some("")` is an empty quoted word and counts; `None` means that no word has begun.
     let mut word: Option<String> = None;
@@ -13,7 +15,7 @@ pub(super) fn shell_words(text: &str) -> Result<Vec<String>, CapturedError> {
             '\'' => {
                 let word = word.get_or_insert_default();
                 loop {
-                    match chars.next().ok_or(CapturedError::Quote)? {
+                    match chars.next().ok_or(UnclosedQuote)? {
                         '\'' => break,
                         c => word.push(c),
                     }
@@ -22,10 +24,10 @@ pub(super) fn shell_words(text: &str) -> Result<Vec<String>, CapturedError> {
             '"' => {
                 let word = word.get_or_insert_default();
                 loop {
-                    match chars.next().ok_or(CapturedError::Quote)? {
+                    match chars.next().ok_or(UnclosedQuote)? {
                         '"' => break,
                         // Within double quotes a backslash escapes these characters only, and stays before all others.
-                        '\\' => match chars.next().ok_or(CapturedError::Quote)? {
+                        '\\' => match chars.next().ok_or(UnclosedQuote)? {
                             c @ ('"' | '\\' | '$' | '`') => word.push(c),
                             '\n' => {}
                             c => word.extend(['\\', c]),
@@ -56,11 +58,11 @@ pub(super) fn shell_words(text: &str) -> Result<Vec<String>, CapturedError> {
 fn ansi_quoted(
     chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
     word: &mut String,
-) -> Result<(), CapturedError> {
+) -> Result<(), UnclosedQuote> {
     loop {
-        match chars.next().ok_or(CapturedError::Quote)? {
+        match chars.next().ok_or(UnclosedQuote)? {
             '\'' => return Ok(()),
-            '\\' => match chars.next().ok_or(CapturedError::Quote)? {
+            '\\' => match chars.next().ok_or(UnclosedQuote)? {
                 'n' => word.push('\n'),
                 'r' => word.push('\r'),
                 't' => word.push('\t'),
