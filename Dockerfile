@@ -9,7 +9,7 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /src
 
 # Dependencies in their own layer, so that only a change of Cargo.toml or Cargo.lock compiles them again. Stubs replace
-# the sources. The tables of benches, examples and tests are removed from the manifest: cargo rejects one that names
+# the sources. The tables of benches, examples and tests are removed from the manifest: cargo rejects a manifest that names
 # missing files. `cargo clean` removes the artifacts of the stubs. Cargo compares file times, and could otherwise regard
 # them as newer than the sources.
 COPY Cargo.toml Cargo.lock ./

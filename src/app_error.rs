@@ -31,7 +31,7 @@ pub struct AppError {
     exit_code: u8,
 }
 
-/// Kind of a [`AppError`].
+/// Kind of an [`AppError`].
 ///
 /// See [`AppError`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

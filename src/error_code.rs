@@ -52,7 +52,7 @@ const MEANINGS: &[(u32, &str)] = &[
     (11100, "the URL is malformed"),
     (
         11200,
-        "the URL could not be fetched: it took over 15 seconds, answered 4xx or 5xx, or sent no content type",
+        "the URL could not be fetched: it answered 4xx or 5xx, or sent no content type",
     ),
     (11201, "the connection timed out, twice"),
     (11202, "the connection was refused"),

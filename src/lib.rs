@@ -109,6 +109,8 @@ pub mod address;
 pub mod admin;
 #[cfg(feature = "app")]
 mod app;
+#[cfg(feature = "app")]
+mod app_error;
 pub mod clock;
 #[cfg(feature = "app")]
 pub mod config;
@@ -123,8 +125,6 @@ mod consent;
 #[cfg(feature = "server")]
 mod core_dumps;
 // Public and hidden because the exported macro `crash_point!` expands to a path in this module.
-#[cfg(feature = "app")]
-mod app_error;
 #[doc(hidden)]
 pub mod crash_point;
 #[cfg(feature = "app")]

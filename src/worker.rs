@@ -108,7 +108,10 @@ impl Worker {
                 RunEnd::Shutdown => None,
                 RunEnd::Task(failed) => Some(failed),
                 // No drain: nothing that is in progress could be saved.
-                RunEnd::Disk => return Err(AppError::disk(&self.store_url)),
+                RunEnd::Disk => {
+                    self.dispatcher.log_unflushed_replies();
+                    return Err(AppError::disk(&self.store_url));
+                }
             };
             self.lifecycle.set(Stage::Draining);
             if failed.is_some() {

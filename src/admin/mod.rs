@@ -66,7 +66,8 @@ pub struct ReadinessChecks {
     pub store: StoreCheck,
     /// True while the server shuts down.
     pub draining: bool,
-    /// State of the background worker: `not started`, `opening`, `running`, `draining` or `ended`.
+    /// State of the background worker: `not started`, `opening`, `running`, `recovering`, `draining` or
+    /// `ended`.
     #[serde(default)]
     pub worker: String,
     /// Result of the last call of Twilio's REST API: `ok`, `failing`, or `unknown` before the first call.

@@ -420,7 +420,9 @@ impl App {
 
     /// Serves until SIGTERM or SIGINT, then shuts down gracefully. Installs logging if the process has no subscriber.
     ///
-    /// A second signal, or a shutdown longer than `server.shutdown_timeout_s`, aborts work in progress.
+    /// A second signal, or a shutdown longer than `server.shutdown_timeout_s`, aborts work in progress. Dropping a tokio
+    /// runtime waits for code that blocks a thread, so a program whose handlers may block ends its runtime with
+    /// `Runtime::shutdown_background` after an error, as `replyhook serve` does.
     ///
     /// # Errors
     /// [`AppError`] if the store cannot be opened or an address cannot be listened on, if the disk of the store fails, if

@@ -50,10 +50,10 @@ pub(super) async fn run(app: App) -> Result<(), AppError> {
     announce(&app, &public_listener);
     let (metrics, lifecycle) = (app.admin.metrics.clone(), app.admin.lifecycle.clone());
     let shutdown_timeout = server.shutdown_timeout;
-    // Before the private listener starts: this call sets the lifecycle stage that `/readyz` reports.
-    // Cancelled when a background task has failed too often: the worker drains then, as after a signal.
+    // Canceled when a background task has failed too often: the worker drains then, as after a signal.
     let task_failed = CancellationToken::new();
     let on_failure = task_failed.clone();
+    // Before the private listener starts: this call sets the lifecycle stage that `/readyz` reports.
     let worker = app.worker.run_with_server(
         stop.clone().cancelled_owned(),
         requests_done.clone().cancelled_owned(),
@@ -106,9 +106,9 @@ pub(super) async fn run(app: App) -> Result<(), AppError> {
     };
     let (in_time, ended) = tokio::select! {
         finished = finished => finished,
-        second_signal = signals.next() => {
-            tracing::warn!(signal = second_signal.name, "second signal; exiting without waiting for work in progress");
-            return Err(second_signal.into_error());
+        signal = signals.next_after(first_signal) => {
+            tracing::warn!(signal = signal.name, "second signal; exiting without waiting for work in progress");
+            return Err(signal.into_error());
         }
     };
     // The private listener last: it serves health checks and metrics during the drain.
@@ -215,6 +215,15 @@ impl ShutdownSignals {
             term: install(SignalKind::terminate()),
             int: install(SignalKind::interrupt()),
         }
+    }
+
+    /// Waits for the signal that aborts a shutdown: the one after `first`. Without that, a task has failed, and the next
+    /// signal asks for the shutdown that is already in progress.
+    async fn next_after(&mut self, first: Option<ReceivedSignal>) -> ReceivedSignal {
+        if first.is_none() {
+            self.next().await;
+        }
+        self.next().await
     }
 
     async fn next(&mut self) -> ReceivedSignal {

@@ -23,7 +23,7 @@ pub(crate) use route::{ApiRoute, ApiRoutes};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, after};
 use crate::store::{OutboundMessage, SendOutcome, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{StoreReport, Throttle, catch_unit};
@@ -88,7 +88,20 @@ impl OutboxWorker {
             };
             // Release it before the poll: each claimed message acquires its own permit.
             drop(permit);
-            let has_more = self.poll_once(&permits).await.unwrap_or(false);
+            // In a task of its own, so that a shutdown does not cancel it: a claim that is committed after its future was
+            // dropped would have no task, and its messages would count as unknown.
+            let (worker, task_permits) = (self.clone(), permits.clone());
+            let poll = self
+                .tasks
+                .spawn(async move { worker.poll_once(&task_permits).await });
+            let has_more = match poll.await {
+                Ok(polled) => polled.unwrap_or(false),
+                Err(error) => match error.try_into_panic() {
+                    // For the supervisor, which restarts this task.
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => return,
+                },
+            };
             if !has_more {
                 let _ = tokio::time::timeout(POLL_INTERVAL, self.outbox.notified()).await;
             }
@@ -137,7 +150,7 @@ impl OutboxWorker {
         let sent = catch_unit(&self.metrics, "outbox", self.send(message));
         if sent.await.is_none() {
             let unknown = SendOutcome::Unknown {
-                lookup_at: self.clock.now(),
+                lookup_at: after(self.clock.now(), CALLBACK_GRACE),
                 looked_up: false,
             };
             self.record_outcome(id, unknown).await;

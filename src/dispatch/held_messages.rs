@@ -1,24 +1,25 @@
 //! Messages that a task of this process is handling or waiting to handle.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Ids of the messages that a task of this process has claimed or queued.
+/// Ids of the messages that a task of this process has claimed or queued, with the number of these tasks.
 // The store has an owner for each claim. If the response to a claim is lost, the store names this process as the owner,
-// and no task has the message. `Dispatcher::take_up` finds such claims by comparing with this set.
+// and no task has the message. `Dispatcher::claim_backlog` finds such claims by comparing with this map. Two tasks can
+// hold one message: the one that leaves it to the backlog, and the one of the backlog that has already claimed it.
 #[derive(Default)]
-pub(super) struct HeldMessages(Arc<Mutex<HashSet<i64>>>);
+pub(super) struct HeldMessages(Arc<Mutex<HashMap<i64, u32>>>);
 
 /// Membership of one message, which ends on drop.
 pub(super) struct Holding {
     id: i64,
-    held: Arc<Mutex<HashSet<i64>>>,
+    held: Arc<Mutex<HashMap<i64, u32>>>,
 }
 
 impl HeldMessages {
     /// Adds a message until the returned value is dropped.
     pub(super) fn hold(&self, id: i64) -> Holding {
-        lock(&self.0).insert(id);
+        *lock(&self.0).entry(id).or_default() += 1;
         Holding {
             id,
             held: self.0.clone(),
@@ -26,18 +27,24 @@ impl HeldMessages {
     }
 
     pub(super) fn ids(&self) -> Vec<i64> {
-        lock(&self.0).iter().copied().collect()
+        lock(&self.0).keys().copied().collect()
     }
 }
 
 // On drop, so that a panic of the task removes the message as well.
 impl Drop for Holding {
     fn drop(&mut self) {
-        lock(&self.held).remove(&self.id);
+        let mut held = lock(&self.held);
+        if let Some(tasks) = held.get_mut(&self.id) {
+            *tasks -= 1;
+            if *tasks == 0 {
+                held.remove(&self.id);
+            }
+        }
     }
 }
 
-// A set of numbers is whole after any panic, so a poisoned lock is usable.
-fn lock(held: &Mutex<HashSet<i64>>) -> std::sync::MutexGuard<'_, HashSet<i64>> {
+// A panic under the lock leaves whole entries only, so a poisoned lock is usable.
+fn lock(held: &Mutex<HashMap<i64, u32>>) -> MutexGuard<'_, HashMap<i64, u32>> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }

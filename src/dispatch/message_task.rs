@@ -87,7 +87,7 @@ impl MessageTask {
             }
             Some(AcceptOutcome::OptedOut) => self.resolve(DispatchOutcome::OptedOut),
             Some(AcceptOutcome::ConsentKeyword { confirmation, .. }) => {
-                Box::pin(self.confirm_consent(*message, &inbound, confirmation)).await;
+                self.confirm_consent(*message, &inbound, confirmation);
             }
         }
     }
@@ -107,7 +107,7 @@ impl MessageTask {
 
     /// Sends the outcome to the request.
     fn resolve(&self, outcome: DispatchOutcome) {
-        self.responder.resolve(outcome);
+        let _ = self.responder.resolve(outcome);
     }
 
     /// Stores the message. Returns `None` if there is nothing left to do.
@@ -157,7 +157,7 @@ impl MessageTask {
     }
 
     /// Publishes that the message is stored. If its request gave up before, the reply goes via the REST API.
-    // That request has responded 503, and Twilio then calls the fallback URL. The message is deferred, so that call
+    // That request has responded with 503, and Twilio then calls the fallback URL. The message is deferred, so that call
     // gets the empty response.
     async fn publish_accepted(&self, id: i64, failed_before: bool) {
         if self
@@ -262,6 +262,9 @@ impl MessageTask {
     async fn leave_to_backlog(&self, id: i64, conversation: i64) {
         let dispatcher = &self.dispatcher;
         let now = dispatcher.clock.now();
+        // `deferred` is a hint: it makes the end of a message in this conversation wake the backlog. Before the decision: as
+        // soon as that is stored, the backlog may claim the message and remove the hint.
+        dispatcher.state.deferred.add(conversation, id);
         match dispatcher.store.decide(id, ReplyPath::Rest, now).await {
             Ok(_) => self.resolve(DispatchOutcome::Late),
             Err(error) => {
@@ -269,19 +272,12 @@ impl MessageTask {
                 self.resolve(DispatchOutcome::Unavailable);
             }
         }
-        // Also after an error: the decision may have been stored. `deferred` is a hint: it makes the end of a message
-        // in this conversation wake the backlog.
-        dispatcher.state.deferred.add(conversation, id);
+        // Also after an error: the decision may have been stored.
         dispatcher.state.backlog.notify_one();
     }
 
     /// Responds to a consent keyword, and calls the application's hook.
-    async fn confirm_consent(
-        &self,
-        message: InboundMessage,
-        inbound: &NewInbound,
-        confirmation: String,
-    ) {
+    fn confirm_consent(&self, message: InboundMessage, inbound: &NewInbound, confirmation: String) {
         let dispatcher = &self.dispatcher;
         crate::crash_point!("P14");
         let confirmation = Some(confirmation).filter(|text| !text.is_empty());
@@ -296,8 +292,13 @@ impl MessageTask {
         if kind == ConsentKind::OptOut {
             dispatcher.opted_out.notify_one();
         }
-        if let Some(hook) = &dispatcher.on_consent {
-            consent_change::call_hook(hook, ConsentChange { message, kind }).await;
+        if let Some(hook) = dispatcher.on_consent.clone() {
+            // In a task of its own, because the request that `resolve` has just woken is the next task of this thread: a
+            // hook that blocks the thread would delay its response.
+            let change = ConsentChange { message, kind };
+            dispatcher
+                .tasks
+                .spawn(async move { consent_change::call_hook(&hook, change).await });
         }
     }
 

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! Accepting ── the task has stored the message ──> Accepted ── the task has an outcome ──> Resolved
-//!     └──────────── the request ends ─────────────────┴──────────────> Closed <──────────────┘
+//!     ├──────────── the request ends ─────────────────┴──────────────> Closed <──────────────┘
+//!     └──────────── the request responds with 503 ─────────────────> GaveUp
 //! ```
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,8 @@ enum HandshakeStage {
     Accepted(AcceptedMessage),
     /// The task has an outcome, and the request has not seen it yet.
     Resolved(DispatchOutcome),
+    /// The request responded with 503 before the message was stored. Nothing leaves this stage.
+    GaveUp,
     /// No request waits: it has ended, or there was none. Nothing leaves this stage.
     Closed,
 }
@@ -105,7 +108,7 @@ impl PendingResponse {
         let stored = self.0.wait_for(&self.0.stored, |stage| match stage {
             HandshakeStage::Accepting => None,
             HandshakeStage::Accepted(message) => Some(Acceptance::Accepted(*message)),
-            HandshakeStage::Resolved(_) | HandshakeStage::Closed => Some(take_outcome(stage)),
+            _ => Some(take_outcome(stage)),
         });
         if let Ok(acceptance) = tokio::time::timeout_at(accept_by, stored).await {
             return acceptance;
@@ -115,8 +118,8 @@ impl PendingResponse {
             // The task may have stored the message since the timeout.
             HandshakeStage::Accepted(message) => Acceptance::Accepted(*message),
             HandshakeStage::Resolved(_) => take_outcome(&mut stage),
-            HandshakeStage::Accepting | HandshakeStage::Closed => {
-                *stage = HandshakeStage::Closed;
+            HandshakeStage::Accepting | HandshakeStage::GaveUp | HandshakeStage::Closed => {
+                *stage = HandshakeStage::GaveUp;
                 Acceptance::NotYet
             }
         }
@@ -129,7 +132,7 @@ impl PendingResponse {
     ) -> Option<DispatchOutcome> {
         let outcome = self.0.wait_for(&self.0.ended, |stage| match stage {
             HandshakeStage::Accepting | HandshakeStage::Accepted(_) => None,
-            HandshakeStage::Resolved(_) | HandshakeStage::Closed => Some(take_outcome(stage)),
+            _ => Some(take_outcome(stage)),
         });
         match within(outcome, timer).await? {
             Acceptance::Resolved(outcome) => Some(outcome),
@@ -148,7 +151,12 @@ fn take_outcome(stage: &mut HandshakeStage) -> Acceptance {
 
 impl Drop for PendingResponse {
     fn drop(&mut self) {
-        *self.0.lock() = HandshakeStage::Closed;
+        {
+            let mut stage = self.0.lock();
+            if !matches!(*stage, HandshakeStage::GaveUp) {
+                *stage = HandshakeStage::Closed;
+            }
+        }
         self.0.ended.notify_waiters();
     }
 }
@@ -163,8 +171,7 @@ impl Responder {
         }))
     }
 
-    /// Publishes that the message is stored. Returns false if no request waits any more, so that the reply has to go
-    /// via the REST API.
+    /// Publishes that the message is stored. Returns false if the request has given up and responded with 503.
     pub(super) fn accepted(&self, message: AcceptedMessage) -> bool {
         {
             let mut stage = self.0.lock();
@@ -173,27 +180,29 @@ impl Responder {
                 HandshakeStage::Accepting | HandshakeStage::Accepted(_) => {
                     *stage = HandshakeStage::Accepted(message);
                 }
-                HandshakeStage::Resolved(_) => return true,
-                HandshakeStage::Closed => return false,
+                HandshakeStage::Resolved(_) | HandshakeStage::Closed => return true,
+                HandshakeStage::GaveUp => return false,
             }
         }
         self.0.stored.notify_waiters();
         true
     }
 
-    /// Sends the outcome to the request. Only the first outcome is sent, and only to a request that still waits.
-    pub(super) fn resolve(&self, outcome: DispatchOutcome) {
+    /// Sends the outcome to the request. Only the first outcome is sent, and only to a request that still waits. Returns
+    /// whether it was sent.
+    pub(super) fn resolve(&self, outcome: DispatchOutcome) -> bool {
         {
             let mut stage = self.0.lock();
             match *stage {
                 HandshakeStage::Accepting | HandshakeStage::Accepted(_) => {
                     *stage = HandshakeStage::Resolved(outcome);
                 }
-                HandshakeStage::Resolved(_) | HandshakeStage::Closed => return,
+                _ => return false,
             }
         }
         self.0.ended.notify_waiters();
         self.0.stored.notify_waiters();
+        true
     }
 
     /// Returns whether a request waits for the outcome.
@@ -206,14 +215,15 @@ impl Responder {
 
     /// Waits until no request waits for the outcome.
     pub(super) async fn request_ended(&self) {
-        let ended =
-            |stage: &mut HandshakeStage| matches!(stage, HandshakeStage::Closed).then_some(());
+        let ended = |stage: &mut HandshakeStage| {
+            matches!(stage, HandshakeStage::Closed | HandshakeStage::GaveUp).then_some(())
+        };
         self.0.wait_for(&self.0.ended, ended).await;
     }
 }
 
 impl Drop for Responder {
     fn drop(&mut self) {
-        self.resolve(DispatchOutcome::Failed(HandlerFailure::Panic));
+        let _ = self.resolve(DispatchOutcome::Failed(HandlerFailure::Panic));
     }
 }

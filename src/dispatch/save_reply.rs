@@ -89,7 +89,9 @@ impl ReplySaver<'_> {
             }
             ReplyPlan::Invalid(error) => Box::pin(self.reject_reply(error)).await,
             // Unreachable: without a request, no plan is TwiML.
-            ReplyPlan::Twiml(_) => self.responder.resolve(DispatchOutcome::Unavailable),
+            ReplyPlan::Twiml(_) => {
+                let _ = self.responder.resolve(DispatchOutcome::Unavailable);
+            }
         }
     }
 
@@ -142,7 +144,7 @@ impl ReplySaver<'_> {
                 }
                 crate::crash_point!("P6");
                 let document = Document::from_stored(twiml);
-                self.responder.resolve(DispatchOutcome::Reply(document));
+                let _ = self.responder.resolve(DispatchOutcome::Reply(document));
                 true
             }
             Ok(ReplyDecision::ViaRest) => false,
@@ -154,8 +156,15 @@ impl ReplySaver<'_> {
                 // The reply may or may not be saved, so it must not be sent now. The request gets a 503. Afterwards
                 // `complete_via_rest` queues the reply unless it was saved, or was replaced by a fallback text.
                 dispatcher.store_failed("complete_inline", &error);
-                self.responder.resolve(DispatchOutcome::Unavailable);
-                false
+                let is_sent = self.responder.resolve(DispatchOutcome::Unavailable);
+                // A fallback call responds with the fallback text now and buffers it for the store, so this reply would
+                // be a second one. If it does not get that far, `release_stale_claims` frees the claim.
+                let is_replaced =
+                    is_sent && self.is_fallback && dispatcher.fallback_text != Document::empty();
+                if is_replaced {
+                    dispatcher.metrics.replies_superseded.increment(1);
+                }
+                is_replaced
             }
         }
     }
@@ -184,14 +193,14 @@ impl ReplySaver<'_> {
                 Ok(true) => {
                     crate::crash_point!("P10");
                     dispatcher.outbox.notify_one();
-                    self.responder.resolve(DispatchOutcome::ByRest);
+                    let _ = self.responder.resolve(DispatchOutcome::ByRest);
                     return;
                 }
                 Ok(false) => return self.discard(),
                 Err(error) => dispatcher.store_failed("complete_via_rest", &error),
             }
             // The request gets its 503 now.
-            self.responder.resolve(DispatchOutcome::Unavailable);
+            let _ = self.responder.resolve(DispatchOutcome::Unavailable);
             // tokio's clock, not `dispatcher.clock`: advancing a test clock does not make the store recover.
             tokio::time::sleep(pauses.next().unwrap_or(RETRY[RETRY.len() - 1])).await;
         }
@@ -201,7 +210,8 @@ impl ReplySaver<'_> {
     fn discard(&self) {
         self.dispatcher.metrics.replies_superseded.increment(1);
         tracing::warn!(message_sid = %self.origin.sid, "reply not queued: the message already has a response, or another process holds its claim");
-        self.responder
+        let _ = self
+            .responder
             .resolve(DispatchOutcome::Duplicate(Document::empty()));
     }
 
@@ -252,7 +262,7 @@ impl ReplySaver<'_> {
                 DispatchOutcome::Failed(failure)
             }
         };
-        self.responder.resolve(outcome);
+        let _ = self.responder.resolve(outcome);
     }
 
     /// Makes the fallback text the response to a message, unless another process has decided it.

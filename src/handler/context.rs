@@ -148,7 +148,7 @@ impl Context {
 
     /// Shows a typing indicator to the user, for 25 seconds or until the reply arrives.
     ///
-    /// Works on WhatsApp only. On other channels, and if Twilio rejects, nothing happens. The call waits for Twilio:
+    /// Works on WhatsApp only. On other channels, and if Twilio rejects the call, nothing happens. The call waits for Twilio:
     /// spawn it, or join it with the slow work.
     ///
     /// ```

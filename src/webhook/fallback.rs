@@ -8,11 +8,13 @@ use axum::extract::State;
 use axum::response::Response;
 use http::Method;
 
+use super::classify::WebhookEvent;
 use super::response::{self, WebhookResult};
 use super::{Webhooks, probe};
 use crate::dispatch::{DispatchOutcome, WebhookKind};
+use crate::form::FormParams;
 use crate::message::{FallbackCause, InboundMessage};
-use crate::signature::SignedForm;
+use crate::signature::{AuthTokenKind, SignedForm};
 use crate::telemetry::metrics::{Endpoint, Outcome};
 use crate::twiml::Document;
 
@@ -21,15 +23,22 @@ pub(super) async fn fallback(
     method: Method,
     form: SignedForm,
 ) -> Response {
-    if let Some(response) = probe::respond_to_probe(&webhooks, Endpoint::Fallback, &form, &method) {
-        return response;
+    let auth_token = form.token();
+    match webhooks.read_event(Endpoint::Fallback, form) {
+        Ok(WebhookEvent::Message(params)) => {
+            response::respond(handle(&webhooks, auth_token, params).await, &method)
+        }
+        // Any other kind is a probe: at this endpoint, all other requests are read as messages.
+        Ok(_) => probe::respond(&webhooks, Endpoint::Fallback, &method),
+        Err(error) => response::respond(Err(error), &method),
     }
-    response::respond(handle(&webhooks, form).await, &method)
 }
 
-async fn handle(webhooks: &Webhooks, form: SignedForm) -> WebhookResult {
-    let auth_token = form.token();
-    let params = webhooks.params(form)?;
+async fn handle(
+    webhooks: &Webhooks,
+    auth_token: AuthTokenKind,
+    params: FormParams,
+) -> WebhookResult {
     let cause = webhooks.require_parsed(Endpoint::Fallback, FallbackCause::parse(&params))?;
     let message = InboundMessage::parse(params, webhooks.clock.now());
     let message = webhooks.require_parsed(Endpoint::Fallback, message)?;

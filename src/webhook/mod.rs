@@ -5,6 +5,7 @@
 //! and without a trailing slash, and with and without the prefix of `PUBLIC_URL`. Nothing redirects. `/media` has the
 //! endpoint layer only, because Twilio does not sign its requests.
 
+mod classify;
 mod conversations;
 mod endpoint_layer;
 mod fallback;

@@ -6,11 +6,13 @@ use axum::extract::State;
 use axum::response::Response;
 use http::Method;
 
+use super::classify::WebhookEvent;
 use super::response::{self, ErrorResponse, WebhookResult};
 use super::{Webhooks, conversations, probe, status};
 use crate::dispatch::{DispatchOutcome, WebhookKind};
-use crate::message::{ConversationEvent, InboundMessage};
-use crate::signature::SignedForm;
+use crate::form::FormParams;
+use crate::message::InboundMessage;
+use crate::signature::{AuthTokenKind, SignedForm};
 use crate::telemetry::metrics::{Endpoint, Outcome};
 use crate::twiml::Document;
 
@@ -19,27 +21,35 @@ pub(super) async fn primary(
     method: Method,
     form: SignedForm,
 ) -> Response {
-    if let Some(response) = probe::respond_to_probe(&webhooks, Endpoint::Primary, &form, &method) {
-        return response;
+    let auth_token = form.token();
+    match webhooks.read_event(Endpoint::Primary, form) {
+        Ok(WebhookEvent::Probe) => probe::respond(&webhooks, Endpoint::Primary, &method),
+        Ok(event) => response::respond(handle(&webhooks, auth_token, event).await, &method),
+        Err(error) => response::respond(Err(error), &method),
     }
-    response::respond(handle(&webhooks, form).await, &method)
 }
 
-async fn handle(webhooks: &Webhooks, form: SignedForm) -> WebhookResult {
-    let auth_token = form.token();
-    let params = webhooks.params(form)?;
+async fn handle(
+    webhooks: &Webhooks,
+    auth_token: AuthTokenKind,
+    event: WebhookEvent,
+) -> WebhookResult {
     let _permit = webhooks.acquire_permit(Endpoint::Primary)?;
-    // Before messages: an event of Twilio Conversations can have a `MessageSid` and a `Body` too.
-    if ConversationEvent::is_one(&params) {
-        return conversations::handle(webhooks, params).await;
+    match event {
+        WebhookEvent::Message(params) => reply(webhooks, auth_token, params).await,
+        WebhookEvent::Status(params) => status::handle_callback(webhooks, params, None).await,
+        WebhookEvent::Conversation(params) => conversations::handle(webhooks, params).await,
+        // `primary` has responded to it.
+        WebhookEvent::Probe => Ok((Document::empty(), Outcome::Probe)),
     }
-    if params
-        .get("MessageStatus")
-        .is_some_and(|status| !status.is_empty())
-    {
-        // A status callback whose URL is configured as `/webhook`. The bot must not reply to it.
-        return status::handle_callback(webhooks, params, None).await;
-    }
+}
+
+/// Passes a message to its handler, and returns the reply.
+async fn reply(
+    webhooks: &Webhooks,
+    auth_token: AuthTokenKind,
+    params: FormParams,
+) -> WebhookResult {
     let message = InboundMessage::parse(params, webhooks.clock.now());
     let message = webhooks.require_parsed(Endpoint::Primary, message)?;
     let outcome = webhooks

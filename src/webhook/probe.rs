@@ -7,29 +7,22 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::Webhooks;
 use super::response as webhook_response;
+use crate::form::FormParams;
 use crate::probe::{ENDPOINT_HEADER, INSTANCE_HEADER, PARAMETER};
-use crate::signature::SignedForm;
 use crate::telemetry::metrics::{Endpoint, Outcome};
 use crate::twiml::Document;
 
-/// Returns the response to a verified request, if it is a probe.
-// Called before the request is parsed: a probe has no `MessageSid` and would be rejected as a malformed message.
-// Without a permit, because nothing is handled.
-pub(super) fn respond_to_probe(
-    webhooks: &Webhooks,
-    endpoint: Endpoint,
-    form: &SignedForm,
-    method: &Method,
-) -> Option<Response> {
-    let params = form.params();
-    params.get(PARAMETER)?;
+/// Returns whether a verified request is a probe.
+pub(super) fn is_probe(params: &FormParams) -> bool {
     // A request with a SID is a message, and no additional parameter may keep it from being accepted.
-    if ["MessageSid", "SmsSid"]
-        .iter()
-        .any(|name| params.get(name).is_some())
-    {
-        return None;
-    }
+    params.get(PARAMETER).is_some()
+        && ["MessageSid", "SmsSid"]
+            .iter()
+            .all(|name| params.get(name).is_none())
+}
+
+/// Responds to a probe.
+pub(super) fn respond(webhooks: &Webhooks, endpoint: Endpoint, method: &Method) -> Response {
     let mut response = webhook_response::respond(Ok((Document::empty(), Outcome::Probe)), method);
     let headers = response.headers_mut();
     headers.insert(
@@ -40,5 +33,5 @@ pub(super) fn respond_to_probe(
         HeaderName::from_static(ENDPOINT_HEADER),
         HeaderValue::from_static(endpoint.as_str()),
     );
-    Some(response)
+    response
 }

@@ -9,6 +9,7 @@ use axum::extract::{OriginalUri, State};
 use axum::response::Response;
 use http::Method;
 
+use super::classify::WebhookEvent;
 use super::response::{self, ErrorResponse, WebhookResult};
 use super::{Webhooks, probe};
 use crate::error_code::ErrorCode;
@@ -29,11 +30,15 @@ pub(super) async fn status(
     OriginalUri(uri): OriginalUri,
     form: SignedForm,
 ) -> Response {
-    if let Some(response) = probe::respond_to_probe(&webhooks, Endpoint::Status, &form, &method) {
-        return response;
+    match webhooks.read_event(Endpoint::Status, form) {
+        Ok(WebhookEvent::Status(params)) => {
+            let outbound = uri.query().and_then(outbound_ref);
+            response::respond(handle(&webhooks, params, outbound).await, &method)
+        }
+        // Any other kind is a probe: at this endpoint, all other requests are read as status callbacks.
+        Ok(_) => probe::respond(&webhooks, Endpoint::Status, &method),
+        Err(error) => response::respond(Err(error), &method),
     }
-    let outbound = uri.query().and_then(outbound_ref);
-    response::respond(handle(&webhooks, form, outbound).await, &method)
 }
 
 /// Returns the outbound id in the query of the callback URL.
@@ -44,8 +49,11 @@ fn outbound_ref(query: &str) -> Option<String> {
     query.get("r").map(str::to_owned)
 }
 
-async fn handle(webhooks: &Webhooks, form: SignedForm, outbound: Option<String>) -> WebhookResult {
-    let params = webhooks.params(form)?;
+async fn handle(
+    webhooks: &Webhooks,
+    params: FormParams,
+    outbound: Option<String>,
+) -> WebhookResult {
     let _permit = webhooks.acquire_permit(Endpoint::Status)?;
     handle_callback(webhooks, params, outbound).await
 }

@@ -171,7 +171,7 @@ async fn run_until_stopped(
         tokio::select! {
             () = signals.next() => return Ok(()),
             ended = dev_server.wait() => {
-                // Not a configuration error, for which `AppError` would exit with 2: the settings were accepted.
+                // `dev` has one exit code for a server that failed; `AppError` would exit with 74 for a failed disk.
                 ended.map_err(|error| Failed(error.to_string()))?;
                 return Ok(());
             }

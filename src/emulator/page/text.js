@@ -86,7 +86,7 @@ export function curl({ method, url, headers, body }) {
 
 const CODES = {
   11200: "The webhook did not respond with a success status. Check the status and your server’s log.",
-  11205: "Twilio could not connect. Is your bot running, and is this the right address?",
+  11205: "Twilio could not connect, or got no response within 15 seconds. Is your bot running and fast enough, and is this the right address?",
   11210: "The host name of the webhook does not resolve.",
   11220: "The TLS handshake with the webhook failed.",
   11237: "The webhook’s certificate is not trusted.",

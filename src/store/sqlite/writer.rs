@@ -193,16 +193,19 @@ impl Thread {
 
     /// Runs all writes of a batch in one transaction.
     fn run_batch(&mut self, batch: &mut [Box<dyn Write>]) -> BatchOutcome {
-        let mut failed = false;
+        // False after an error of a write and after a panic, and also if the transaction did not begin.
+        let mut is_begun = false;
+        let mut is_complete = false;
         let outcome = self.transaction(|db| {
-            batch
-                .iter_mut()
-                .try_for_each(|write| write.run(db))
-                .inspect_err(|_| failed = true)
+            is_begun = true;
+            batch.iter_mut().try_for_each(|write| write.run(db))?;
+            is_complete = true;
+            Ok(())
         });
         // A failed write must not fail the others. On a full disk all of them would fail.
         let retry = batch.len() > 1
-            && failed
+            && is_begun
+            && !is_complete
             && !matches!(&outcome, Err(error) if error.kind() == StoreErrorKind::Full);
         if retry {
             return BatchOutcome::RetryIndividually;

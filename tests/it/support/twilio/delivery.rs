@@ -65,7 +65,7 @@ impl Delivery {
 impl FakeTwilio {
     /// Delivers a user's message as Twilio does, and executes only the first usable response.
     ///
-    /// `server` returns the address for each attempt, and may wait until a server runs. `None` is a rejected
+    /// `server` returns the address for each attempt, and may wait until a server runs. `None` is a refused
     /// connection. Another call for the same `MessageSid` is another delivery, and its response is executed too.
     pub fn deliver(
         &self,
@@ -191,7 +191,7 @@ fn fallback(webhook: &Webhook) -> Webhook {
         .with("ErrorUrl", &failed)
 }
 
-/// Sends a request on a new connection. Returns `None` if it is rejected, interrupted or times out.
+/// Sends a request on a new connection. Returns `None` if the connection is refused or interrupted, or times out.
 fn exchange(address: SocketAddr, bytes: &[u8]) -> Option<HttpResponse> {
     let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).ok()?;
     stream.set_read_timeout(Some(RESPONSE_TIMEOUT)).ok()?;
