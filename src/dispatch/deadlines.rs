@@ -1,4 +1,4 @@
-//! Times by which the steps of a message have to be done. Nothing else in this module computes a deadline.
+//! Deadlines of the steps of a message: the only place in `dispatch` that computes them.
 //!
 //! | time | clock | reason |
 //! |---|---|---|
@@ -73,6 +73,12 @@ impl Deadlines {
             context_deadline: after(now, limits.handler),
         }
     }
+}
+
+/// Returns the time by [`Clock::monotonic`] at which a handler that starts now is stopped.
+// From the start of the handler and not from the receipt: a message that waited for its turn gets the whole time.
+pub(super) fn handler_stopped_at(limits: &DispatchLimits, clock: &dyn Clock) -> Duration {
+    clock.monotonic().saturating_add(limits.handler)
 }
 
 /// Runs `future` until the timer that `timer` starts completes. A future that is ready at the first poll costs no timer.

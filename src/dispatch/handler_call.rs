@@ -7,7 +7,7 @@ use std::time::Instant;
 use futures_util::FutureExt;
 
 use super::conversation_store::{ConversationStore, Inbound, state_change};
-use super::deadlines::{Deadlines, within};
+use super::deadlines::{Deadlines, handler_stopped_at, within};
 use super::{Dispatcher, HandlerFailure, WebhookKind};
 use crate::address::Channel;
 use crate::handler::Context;
@@ -54,12 +54,10 @@ pub(super) async fn call_handler(
     crate::crash_point!("P4");
     let started = Instant::now();
     let clock = &dispatcher.clock;
-    // From here and not from the receipt: a message that waited for its turn gets the whole time. Monotonic: a step of
-    // the wall clock must not change it.
-    let give_up_at = clock.monotonic().saturating_add(dispatcher.limits.handler);
+    let stopped_at = handler_stopped_at(&dispatcher.limits, &**clock);
     // The call is inside of the async block, so a panic before `handle` returns its future is caught as well.
     let handler = async { dispatcher.handler.handle(cx, *message).await };
-    let timed = within(handler, || clock.sleep_until_monotonic(give_up_at));
+    let timed = within(handler, || clock.sleep_until_monotonic(stopped_at));
     let outcome = AssertUnwindSafe(timed).catch_unwind().await;
     dispatcher
         .metrics

@@ -1,11 +1,12 @@
 //! Store outages: fallback replies that were sent while the store was unavailable, and the pause after an outage.
 //!
-//! Such a reply is kept in memory and written to the journal when the store is back, before the backlog is processed.
+//! The server buffers such a reply in memory, and writes it to the journal when the store is available again, before it
+//! processes the backlog.
 //!
 //! With several servers on one store, another server may have sent such a reply: Twilio calls the fallback URL of any
-//! server for a message that this one could not answer. So after a failure of the store, and after its start, a server
-//! with peers waits [`PEER_FLUSH_TIME`] before anything goes via the REST API in reply to a message that was received
-//! before. In that time the peers write their replies, and the store then rejects a second one.
+//! server for a message that this one could not answer. So after its start and after a failure of the store, a server with
+//! peers waits [`PEER_FLUSH_TIME`] before it sends a REST reply to an earlier message. In that time the peers write their
+//! replies, and the store then rejects a second one.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,7 +36,7 @@ pub(super) struct Outage {
 }
 
 impl Outage {
-    /// Starts at `now`. The start counts as a failure: this process resumes messages of others, which may still buffer
+    /// Creates the state of a server that starts at `now`. The start counts as a failure: this process resumes messages of others, which may still buffer
     /// replies to them.
     pub(super) fn new(now: Duration) -> Self {
         Self {

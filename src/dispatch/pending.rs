@@ -44,7 +44,7 @@ pub(super) struct AcceptedMessage {
 pub(super) enum Acceptance {
     Accepted(AcceptedMessage),
     Resolved(DispatchOutcome),
-    /// The message was not stored in time. Its task knows, and replies via the REST API if it is stored later.
+    /// The message was not stored in time. If it is stored later, its task replies via the REST API.
     NotYet,
 }
 
@@ -102,27 +102,27 @@ impl PendingResponse {
 
     /// Waits until the message is stored or resolved, at most until `accept_by`.
     ///
-    /// Afterwards exactly one of the two ends knows that the other one replies: on [`Acceptance::NotYet`] the handshake
-    /// is closed under the lock, so [`Responder::accepted`] returns false.
+    /// [`Acceptance::NotYet`] means that the handshake is at [`HandshakeStage::GaveUp`]. It is moved there under the lock,
+    /// so a task that stores the message later sees it: [`Responder::accepted`] returns false.
     pub(super) async fn accepted(&self, accept_by: Instant) -> Acceptance {
         let stored = self.0.wait_for(&self.0.stored, |stage| match stage {
             HandshakeStage::Accepting => None,
             HandshakeStage::Accepted(message) => Some(Acceptance::Accepted(*message)),
-            _ => Some(take_outcome(stage)),
+            _ => Some(take_outcome(stage).map_or(Acceptance::NotYet, Acceptance::Resolved)),
         });
         if let Ok(acceptance) = tokio::time::timeout_at(accept_by, stored).await {
             return acceptance;
         }
         let mut stage = self.0.lock();
-        match &*stage {
-            // The task may have stored the message since the timeout.
-            HandshakeStage::Accepted(message) => Acceptance::Accepted(*message),
-            HandshakeStage::Resolved(_) => take_outcome(&mut stage),
-            HandshakeStage::Accepting | HandshakeStage::GaveUp | HandshakeStage::Closed => {
-                *stage = HandshakeStage::GaveUp;
-                Acceptance::NotYet
-            }
+        // The task may have stored the message since the timeout.
+        if let HandshakeStage::Accepted(message) = *stage {
+            return Acceptance::Accepted(message);
         }
+        if let Some(outcome) = take_outcome(&mut stage) {
+            return Acceptance::Resolved(outcome);
+        }
+        *stage = HandshakeStage::GaveUp;
+        Acceptance::NotYet
     }
 
     /// Waits for the outcome until the timer that `timer` starts completes.
@@ -134,18 +134,18 @@ impl PendingResponse {
             HandshakeStage::Accepting | HandshakeStage::Accepted(_) => None,
             _ => Some(take_outcome(stage)),
         });
-        match within(outcome, timer).await? {
-            Acceptance::Resolved(outcome) => Some(outcome),
-            Acceptance::Accepted(_) | Acceptance::NotYet => None,
-        }
+        within(outcome, timer).await.flatten()
     }
 }
 
-/// Takes the outcome of a resolved handshake, which is closed afterwards.
-fn take_outcome(stage: &mut HandshakeStage) -> Acceptance {
+/// Takes the outcome and closes the handshake. Returns `None`, and changes nothing, if there is no outcome.
+fn take_outcome(stage: &mut HandshakeStage) -> Option<DispatchOutcome> {
     match std::mem::replace(stage, HandshakeStage::Closed) {
-        HandshakeStage::Resolved(outcome) => Acceptance::Resolved(outcome),
-        _ => Acceptance::NotYet,
+        HandshakeStage::Resolved(outcome) => Some(outcome),
+        other => {
+            *stage = other;
+            None
+        }
     }
 }
 
@@ -188,8 +188,7 @@ impl Responder {
         true
     }
 
-    /// Sends the outcome to the request. Only the first outcome is sent, and only to a request that still waits. Returns
-    /// whether it was sent.
+    /// Sends the outcome to the request. Returns false if no request waits, or if an outcome was sent before.
     pub(super) fn resolve(&self, outcome: DispatchOutcome) -> bool {
         {
             let mut stage = self.0.lock();

@@ -52,45 +52,38 @@ impl ReplySaver<'_> {
             reply
         };
         let messages = self.wire_messages(&reply);
-        let plan = |is_attended| {
+        let mut is_attended = self.responder.is_attended();
+        loop {
             let public_url = &dispatcher.public_url;
-            reply_plan(
+            match reply_plan(
                 &reply,
                 &messages,
                 &completion,
                 self.origin,
                 public_url,
                 is_attended,
-            )
-        };
-        let mut plan_now = plan(self.responder.is_attended());
-        if let ReplyPlan::Twiml(document) = plan_now {
-            // A redirect cannot go via the REST API, so it waits for no older reply.
-            let keeps_order = reply.redirect_target().is_none();
-            if self
-                .complete_inline(document, &completion, keeps_order)
-                .await
-            {
-                return;
-            }
-            plan_now = plan(false);
-        }
-        crate::crash_point!("P9.done");
-        match plan_now {
-            ReplyPlan::Rest(outbound) => {
-                if completion.handoff.is_some() {
-                    tracing::warn!(message_sid = %self.origin.sid, "the conversation is handed off, but its reply goes via the REST API, which cannot redirect this message; later messages are redirected");
+            ) {
+                ReplyPlan::Twiml(document) => {
+                    // A redirect cannot go via the REST API, so it waits for no older reply.
+                    let keeps_order = reply.redirect_target().is_none();
+                    let completed = self.complete_inline(document, &completion, keeps_order);
+                    if completed.await {
+                        return;
+                    }
+                    is_attended = false;
                 }
-                Box::pin(self.complete_via_rest(outbound, completion)).await;
-            }
-            ReplyPlan::RedirectTooLate => {
-                tracing::error!(message_sid = %self.origin.sid, "the reply is a redirect and came too late; the REST API cannot redirect");
-                Box::pin(self.record_failure(HandlerFailure::Error)).await;
-            }
-            ReplyPlan::Invalid(error) => Box::pin(self.reject_reply(error)).await,
-            // Unreachable: without a request, no plan is TwiML.
-            ReplyPlan::Twiml(_) => {
-                let _ = self.responder.resolve(DispatchOutcome::Unavailable);
+                ReplyPlan::Rest(outbound) => {
+                    crate::crash_point!("P9.done");
+                    if completion.handoff.is_some() {
+                        tracing::warn!(message_sid = %self.origin.sid, "the conversation is handed off, but its reply goes via the REST API, which cannot redirect this message; later messages are redirected");
+                    }
+                    return Box::pin(self.complete_via_rest(outbound, completion)).await;
+                }
+                ReplyPlan::RedirectTooLate => {
+                    tracing::error!(message_sid = %self.origin.sid, "the reply is a redirect and came too late; the REST API cannot redirect");
+                    return Box::pin(self.record_failure(HandlerFailure::Error)).await;
+                }
+                ReplyPlan::Invalid(error) => return Box::pin(self.reject_reply(error)).await,
             }
         }
     }

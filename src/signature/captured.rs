@@ -307,11 +307,12 @@ fn parse_har(text: &str) -> Result<CapturedRequest, CapturedError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn parsed(text: &str) -> (String, String, usize, String) {
+    /// Returns method, target, number of headers and body.
+    pub(in crate::signature) fn parsed(text: &str) -> (String, String, usize, String) {
         let request = CapturedRequest::parse(text).unwrap();
         let body = String::from_utf8(request.body.clone()).unwrap();
         (
@@ -322,7 +323,7 @@ mod tests {
         )
     }
 
-    fn expected(
+    pub(in crate::signature) fn expected(
         method: &str,
         target: &str,
         headers: usize,

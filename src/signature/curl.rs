@@ -316,29 +316,8 @@ fn url_encoded(data: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::captured::tests::{expected, parsed};
     use super::*;
-
-    /// Returns method, target, number of headers and body.
-    fn parsed(text: &str) -> (String, String, usize, String) {
-        let request = CapturedRequest::parse(text).unwrap();
-        let body = String::from_utf8(request.body.clone()).unwrap();
-        (
-            request.method.to_string(),
-            request.target().to_owned(),
-            request.headers.len(),
-            body,
-        )
-    }
-
-    fn expected(
-        method: &str,
-        target: &str,
-        headers: usize,
-        body: &str,
-    ) -> (String, String, usize, String) {
-        let [method, target, body] = [method, target, body].map(str::to_owned);
-        (method, target, headers, body)
-    }
 
     #[test]
     fn curl_command_parses_like_shell_and_curl() {

@@ -8,10 +8,11 @@ use super::new_inbound::ConsentEffect;
 use super::packing::time;
 use super::states::inbound;
 use super::{
-    AcceptOutcome, Claim, FailOutcome, NewInbound, OpenWindow, ReplyDecision, SavedResponse,
-    StoreError, TurnStatus,
+    AcceptOutcome, Claim, ConsentRecord, FailOutcome, NewInbound, OpenWindow, ReplyDecision,
+    SavedResponse, StatusEvent, StoreError, TurnStatus,
 };
 use crate::address::Address;
+use crate::sid::MessagingServiceSid;
 
 /// Columns of an inbound message that decide who may handle it, and its response.
 pub(super) struct MessageState {
@@ -207,6 +208,20 @@ pub(super) fn opt_out_scope<'a>(
         Some(63014) => Some(sender),
         _ => None,
     }
+}
+
+/// Returns the opt-out that the error code of a status callback reveals.
+pub(super) fn opt_out_of_event(event: &StatusEvent) -> Option<ConsentRecord> {
+    let (sender, user) = (event.sender.as_ref()?, event.user.as_ref()?);
+    let code = event.error_code.map(|code| code.0);
+    let service = event.service.as_ref().map(MessagingServiceSid::as_str);
+    let scope = opt_out_scope(code, sender.as_str(), service)?;
+    Some(ConsentRecord::refusal(
+        scope,
+        user.clone(),
+        Some(event.sid),
+        event.at,
+    ))
 }
 
 #[cfg(test)]

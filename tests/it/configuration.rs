@@ -487,19 +487,20 @@ fn unused_handler_setting_produces_warning() {
     }
 }
 
+/// Loads settings whose environment has the account's SID in lower case and [`OTHER_TOKEN`].
+fn load_with_lower_case_account(sid: &str, file: &str) -> Settings {
+    let name = format!(
+        "REPLYHOOK__TWILIO__ACCOUNTS__{}__AUTH_TOKEN",
+        sid.to_lowercase()
+    );
+    let env = [&REQUIRED_ENV[..], &[(&name, OTHER_TOKEN)]].concat();
+    load(&env, file).unwrap().settings
+}
+
 #[test]
 fn account_sid_in_environment_matches_ignoring_case() {
-    let lower = format!(
-        "REPLYHOOK__TWILIO__ACCOUNTS__{}__AUTH_TOKEN",
-        ACCOUNT.to_lowercase()
-    );
     let file = format!("[twilio.accounts.{ACCOUNT}]\nauth_token = \"from the file\"");
-    let settings = load(
-        &[&REQUIRED_ENV[..], &[(&lower, OTHER_TOKEN)]].concat(),
-        &file,
-    )
-    .unwrap()
-    .settings;
+    let settings = load_with_lower_case_account(ACCOUNT, &file);
     assert_eq!(settings.twilio.accounts.len(), 1);
     assert_eq!(settings.twilio.accounts[0].sid.as_str(), ACCOUNT);
     assert_eq!(settings.twilio.accounts[0].auth_token.expose(), OTHER_TOKEN);
@@ -511,17 +512,8 @@ const UPPER_ACCOUNT: &str = "ACABCDEF00000000000000000000000001";
 // The two fields differ as well, so that the account must be recognized by its SID alone.
 #[test]
 fn account_token_in_environment_replaces_file_ignoring_case() {
-    let lower = format!(
-        "REPLYHOOK__TWILIO__ACCOUNTS__{}__AUTH_TOKEN",
-        UPPER_ACCOUNT.to_lowercase()
-    );
     let file = format!("[twilio.accounts.{UPPER_ACCOUNT}]\nauth_token_file = \"/nowhere/token\"");
-    let settings = load(
-        &[&REQUIRED_ENV[..], &[(&lower, OTHER_TOKEN)]].concat(),
-        &file,
-    )
-    .unwrap()
-    .settings;
+    let settings = load_with_lower_case_account(UPPER_ACCOUNT, &file);
     assert_eq!(settings.twilio.accounts.len(), 1);
     assert_eq!(settings.twilio.accounts[0].auth_token.expose(), OTHER_TOKEN);
 }

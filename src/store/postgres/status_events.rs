@@ -5,7 +5,6 @@ use sqlx::PgConnection;
 use super::conversations;
 use super::error::CallError;
 use super::text::pack;
-use crate::sid::MessagingServiceSid;
 use crate::store::{ConsentRecord, StatusEffect, StatusEvent, decisions, outbox, packing, states};
 
 /// Opts out a user that Twilio does not deliver to.
@@ -51,12 +50,8 @@ pub(super) async fn apply_status(
         packing::sid_bytes(event.account.as_str()),
         packing::sid_bytes(event.sid.as_str()),
     );
-    let code = event.error_code.map(|code| code.0);
-    let service = event.service.as_ref().map(MessagingServiceSid::as_str);
-    if let (Some(sender), Some(user)) = (&event.sender, &event.user)
-        && let Some(scope) = decisions::opt_out_scope(code, sender.as_str(), service)
-    {
-        let record = ConsentRecord::refusal(scope, user.clone(), Some(event.sid), event.at);
+    // Independent of the message: the opt-out counts even if the outbox does not know the SID.
+    if let Some(record) = decisions::opt_out_of_event(event) {
         record_rejection(db, &record).await?;
     }
     let mut found: Option<i64> =
@@ -84,7 +79,7 @@ pub(super) async fn apply_status(
     }
     let rank = states::status_rank(&event.status);
     let status = pack(event.status.as_str());
-    let code = code.map(i64::from);
+    let code = event.error_code.map(|code| i64::from(code.0));
     if let Some(id) = found {
         let changed = raise_status(db, id, &status, rank, code).await?;
         return Ok(if changed {

@@ -3,7 +3,6 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::conversations;
-use crate::sid::MessagingServiceSid;
 use crate::store::{
     ConsentRecord, StatusEffect, StatusEvent, StoreError, decisions, outbox, packing, states,
 };
@@ -44,15 +43,11 @@ pub(super) fn apply_status(
         packing::sid_bytes(event.account.as_str()),
         packing::sid_bytes(event.sid.as_str()),
     );
-    let code = event.error_code.map(|code| code.0);
-    let service = event.service.as_ref().map(MessagingServiceSid::as_str);
     // Independent of the message: the opt-out counts even if the outbox does not know the SID.
-    if let (Some(sender), Some(user)) = (&event.sender, &event.user)
-        && let Some(scope) = decisions::opt_out_scope(code, sender.as_str(), service)
-    {
-        let record = ConsentRecord::refusal(scope, user.clone(), Some(event.sid), event.at);
+    if let Some(record) = decisions::opt_out_of_event(event) {
         record_rejection(db, &record)?;
     }
+    let code = event.error_code.map(|code| code.0);
     let mut found: Option<i64> = db
         .prepare_cached("SELECT id FROM outbound WHERE sid = ?1 AND account = ?2")?
         .query_row(params![sid, account], |row| row.get(0))
