@@ -127,7 +127,7 @@ impl OutboxWorker {
             });
         }
         let unknown = self.log_store_error(
-            "unknown",
+            "claim_lookups",
             self.store.claim_lookups(MAX_CONCURRENT_SENDS, now).await,
         )?;
         if !unknown.is_empty() {

@@ -138,7 +138,7 @@ impl PendingResponse {
     }
 }
 
-/// Takes the outcome and closes the handshake. Returns `None`, and changes nothing, if there is no outcome.
+/// Takes the outcome and closes the handshake. Returns `None`, and changes nothing, in any other stage.
 fn take_outcome(stage: &mut HandshakeStage) -> Option<DispatchOutcome> {
     match std::mem::replace(stage, HandshakeStage::Closed) {
         HandshakeStage::Resolved(outcome) => Some(outcome),

@@ -6,11 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::SendError;
 use crate::address::{Address, Channel, Identity};
-use crate::reply::is_web_url;
+use crate::reply::{MAX_TEXT_UNITS, is_web_url};
 use crate::twilio::{NewMessage, NewMessageContent, PinnedLocation};
 
-// Twilio's limit is 1,600 characters (21617). UTF-16 units are the strictest reading of "characters".
-const MAX_TEXT_UNITS: usize = 1600;
 // Twilio's limit (21623). WhatsApp allows one file: see `check_media`.
 const MAX_FILES: usize = 10;
 // Source: twilio.com/docs/messaging/features/message-scheduling.

@@ -398,7 +398,7 @@ impl Reconciler {
     /// # Errors
     /// [`StoreError`] if the store cannot be written.
     pub async fn mark_answered(&self, answered: &AnsweredOpen) -> Result<(), StoreError> {
-        // False means that the message already has a reply.
+        // False means that the message is not open any more, so there is nothing to mark.
         let _ = self
             .store
             .mark_answered(answered.account, answered.message_sid)

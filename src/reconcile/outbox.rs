@@ -63,8 +63,8 @@ impl Reconciler {
         self.match_outbox(account, listed, &states, now).await
     }
 
-    /// Matches rows whose REST call has no known result with listed messages. `since` replaces the time of a message
-    /// without one.
+    /// Matches rows whose REST call has no known result with listed messages. Uses `since` if no listed message has a
+    /// time.
     pub(super) async fn match_in_flight(
         &self,
         account: AccountSid,
@@ -81,7 +81,7 @@ impl Reconciler {
     }
 
     /// Matches rows of the outbox in these states with listed messages. `now` decides whose window is open.
-    pub(super) async fn match_outbox(
+    async fn match_outbox(
         &self,
         account: AccountSid,
         listed: &[Message],

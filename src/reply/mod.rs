@@ -30,7 +30,7 @@ pub use segments::{Segments, segments};
 
 use std::fmt;
 
-pub(crate) use split::WireMessage;
+pub(crate) use split::{MAX_TEXT_UNITS, WireMessage};
 
 use crate::address::Address;
 

@@ -11,8 +11,8 @@ use unicode_segmentation::UnicodeSegmentation;
 use super::{CallbackMethod, Media, Reply, ReplyMessage};
 use crate::address::{Address, Channel};
 
-/// Maximum length of one text in UTF-16 units, the strictest reading of Twilio's "1600 characters" (14103).
-const MAX_TEXT_UNITS: usize = 1600;
+/// Maximum length of one text in UTF-16 units, the strictest reading of Twilio's "1600 characters" (14103, 21617).
+pub(crate) const MAX_TEXT_UNITS: usize = 1600;
 /// Maximum number of media files of one MMS (21623).
 const MAX_MMS_MEDIA: usize = 10;
 

@@ -5,12 +5,9 @@ use super::{Webhooks, probe};
 use crate::form::FormParams;
 use crate::message::ConversationEvent;
 use crate::signature::SignedForm;
-use crate::telemetry::metrics::Endpoint;
 
-/// A verified request, by its kind, with its parameters.
+/// A verified request to `/webhook`, by its kind, with its parameters.
 pub(super) enum WebhookEvent {
-    /// A probe, which is neither stored nor handled, and needs no permit.
-    Probe,
     /// An event of Twilio Conversations.
     Conversation(FormParams),
     /// A status callback.
@@ -19,33 +16,35 @@ pub(super) enum WebhookEvent {
     Message(FormParams),
 }
 
+impl WebhookEvent {
+    /// Reads the kind from the parameters.
+    pub(super) fn classify(params: FormParams) -> Self {
+        // Before messages: an event of Twilio Conversations can have a `MessageSid` and a `Body` too.
+        if ConversationEvent::is_one(&params) {
+            Self::Conversation(params)
+        } else if has_status(&params) {
+            // A status callback whose URL is configured as `/webhook`. The bot must not reply to it.
+            Self::Status(params)
+        } else {
+            Self::Message(params)
+        }
+    }
+}
+
 impl Webhooks {
-    /// Reads the kind of a request to `endpoint`.
+    /// Returns the parameters of a verified request; `None` for a probe, which is neither stored nor handled.
     ///
     /// # Errors
     /// [`ErrorResponse::NotAForm`].
-    pub(super) fn read_event(
+    pub(super) fn read_params(
         &self,
-        endpoint: Endpoint,
         form: SignedForm,
-    ) -> Result<WebhookEvent, ErrorResponse> {
+    ) -> Result<Option<FormParams>, ErrorResponse> {
         // Before anything is parsed: a probe has no `MessageSid` and would be rejected as a malformed message.
         if probe::is_probe(form.params()) {
-            return Ok(WebhookEvent::Probe);
+            return Ok(None);
         }
-        let params = self.params(form)?;
-        let is_primary = endpoint == Endpoint::Primary;
-        // Before messages: an event of Twilio Conversations can have a `MessageSid` and a `Body` too.
-        let event = if is_primary && ConversationEvent::is_one(&params) {
-            WebhookEvent::Conversation
-        // At `/webhook`: a status callback whose URL is configured wrong. The bot must not reply to it.
-        } else if endpoint == Endpoint::Status || is_primary && has_status(&params) {
-            WebhookEvent::Status
-        } else {
-            // Twilio calls the fallback URL for messages only.
-            WebhookEvent::Message
-        };
-        Ok(event(params))
+        self.params(form).map(Some)
     }
 }
 

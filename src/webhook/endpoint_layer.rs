@@ -48,25 +48,22 @@ impl EndpointState {
 
     /// Returns why the endpoint is unavailable, if it is.
     fn unavailable_reason(&self, endpoint: Endpoint) -> Option<&'static str> {
-        match self.lifecycle.stage() {
-            Stage::Idle => Some(
-                "not started: the worker of App::into_parts is not running; spawn worker.run(shutdown)\n",
-            ),
-            Stage::Opening => Some("starting: the store is not open yet\n"),
-            Stage::Recovering if !matches!(endpoint, Endpoint::Fallback | Endpoint::Media) => {
-                Some("recovering: a background task is being restarted\n")
+        let reason = match self.lifecycle.stage() {
+            Stage::Running => return None,
+            Stage::Idle => {
+                return Some(
+                    "not started: the worker of App::into_parts is not running; spawn worker.run(shutdown)\n",
+                );
             }
-            // The fallback and media endpoints stay available while draining and after the worker has ended. Twilio
-            // calls the fallback URL for messages that were just rejected, and fetches the files of replies that were
-            // just sent.
-            Stage::Draining if !matches!(endpoint, Endpoint::Fallback | Endpoint::Media) => {
-                Some("shutting down\n")
-            }
-            Stage::Ended if !matches!(endpoint, Endpoint::Fallback | Endpoint::Media) => {
-                Some("stopped: the worker of App::into_parts has ended\n")
-            }
-            Stage::Running | Stage::Recovering | Stage::Draining | Stage::Ended => None,
-        }
+            Stage::Opening => return Some("starting: the store is not open yet\n"),
+            Stage::Recovering => "recovering: a background task is being restarted\n",
+            Stage::Draining => "shutting down\n",
+            Stage::Ended => "stopped: the worker of App::into_parts has ended\n",
+        };
+        // In these three stages the fallback and media endpoints stay available. Twilio calls the fallback URL for
+        // messages that were just rejected, and fetches the files of replies that were just sent.
+        let stays_available = matches!(endpoint, Endpoint::Fallback | Endpoint::Media);
+        (!stays_available).then_some(reason)
     }
 }
 

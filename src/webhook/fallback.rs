@@ -8,7 +8,6 @@ use axum::extract::State;
 use axum::response::Response;
 use http::Method;
 
-use super::classify::WebhookEvent;
 use super::response::{self, WebhookResult};
 use super::{Webhooks, probe};
 use crate::dispatch::{DispatchOutcome, WebhookKind};
@@ -24,12 +23,9 @@ pub(super) async fn fallback(
     form: SignedForm,
 ) -> Response {
     let auth_token = form.token();
-    match webhooks.read_event(Endpoint::Fallback, form) {
-        Ok(WebhookEvent::Message(params)) => {
-            response::respond(handle(&webhooks, auth_token, params).await, &method)
-        }
-        // Any other kind is a probe: at this endpoint, all other requests are read as messages.
-        Ok(_) => probe::respond(&webhooks, Endpoint::Fallback, &method),
+    match webhooks.read_params(form) {
+        Ok(None) => probe::respond(&webhooks, Endpoint::Fallback, &method),
+        Ok(Some(params)) => response::respond(handle(&webhooks, auth_token, params).await, &method),
         Err(error) => response::respond(Err(error), &method),
     }
 }

@@ -22,9 +22,9 @@ pub(super) async fn primary(
     form: SignedForm,
 ) -> Response {
     let auth_token = form.token();
-    match webhooks.read_event(Endpoint::Primary, form) {
-        Ok(WebhookEvent::Probe) => probe::respond(&webhooks, Endpoint::Primary, &method),
-        Ok(event) => response::respond(handle(&webhooks, auth_token, event).await, &method),
+    match webhooks.read_params(form) {
+        Ok(None) => probe::respond(&webhooks, Endpoint::Primary, &method),
+        Ok(Some(params)) => response::respond(handle(&webhooks, auth_token, params).await, &method),
         Err(error) => response::respond(Err(error), &method),
     }
 }
@@ -32,15 +32,13 @@ pub(super) async fn primary(
 async fn handle(
     webhooks: &Webhooks,
     auth_token: AuthTokenKind,
-    event: WebhookEvent,
+    params: FormParams,
 ) -> WebhookResult {
     let _permit = webhooks.acquire_permit(Endpoint::Primary)?;
-    match event {
+    match WebhookEvent::classify(params) {
         WebhookEvent::Message(params) => reply(webhooks, auth_token, params).await,
         WebhookEvent::Status(params) => status::handle_callback(webhooks, params, None).await,
         WebhookEvent::Conversation(params) => conversations::handle(webhooks, params).await,
-        // `primary` has responded to it.
-        WebhookEvent::Probe => Ok((Document::empty(), Outcome::Probe)),
     }
 }
 

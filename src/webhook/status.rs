@@ -9,7 +9,6 @@ use axum::extract::{OriginalUri, State};
 use axum::response::Response;
 use http::Method;
 
-use super::classify::WebhookEvent;
 use super::response::{self, ErrorResponse, WebhookResult};
 use super::{Webhooks, probe};
 use crate::error_code::ErrorCode;
@@ -30,13 +29,12 @@ pub(super) async fn status(
     OriginalUri(uri): OriginalUri,
     form: SignedForm,
 ) -> Response {
-    match webhooks.read_event(Endpoint::Status, form) {
-        Ok(WebhookEvent::Status(params)) => {
+    match webhooks.read_params(form) {
+        Ok(None) => probe::respond(&webhooks, Endpoint::Status, &method),
+        Ok(Some(params)) => {
             let outbound = uri.query().and_then(outbound_ref);
             response::respond(handle(&webhooks, params, outbound).await, &method)
         }
-        // Any other kind is a probe: at this endpoint, all other requests are read as status callbacks.
-        Ok(_) => probe::respond(&webhooks, Endpoint::Status, &method),
         Err(error) => response::respond(Err(error), &method),
     }
 }

@@ -12,7 +12,10 @@ use tokio::sync::Semaphore;
 
 use crate::support::postgres::{Proxy, ProxyState, TestDatabase};
 use crate::support::twilio::SentVia;
-use crate::support::{FakeTwilio, TestApp, Wait, Webhook, report_skipped, twiml_message};
+use crate::support::{
+    ACCOUNT, FakeTwilio, Policy, TOKEN, TestApp, Wait, Webhook, replyhook, report_skipped,
+    twiml_message,
+};
 
 const USER: &str = "whatsapp:+15550001111";
 /// Time after an outage in which a server with peers sends no reply via the REST API.
@@ -234,4 +237,34 @@ async fn only_machine_sends_reply_without_pause() {
         assert_eq!(twilio.posts().len(), 1);
     })
     .await;
+}
+
+// Servers would count the lease of a command as another server for a day, and delay replies after an outage.
+#[tokio::test(flavor = "multi_thread")]
+async fn reconcile_command_leaves_no_lease() {
+    let Some(database) = TestDatabase::create().await else {
+        return report_skipped("the lease of a command: there is no PostgreSQL");
+    };
+    let twilio = FakeTwilio::start();
+    let lost = twilio.deliver(|| None, &Webhook::message(1, "hi"), Policy::NEITHER);
+    assert!(!lost.acknowledged());
+    let (url, api) = (database.url(), twilio.url());
+    let commands = tokio::task::spawn_blocking(move || {
+        let env = [
+            ("DATABASE_URL", url.expose()),
+            ("REPLYHOOK__TWILIO__API_URL", api.as_str()),
+            ("TWILIO_ACCOUNT_SID", ACCOUNT),
+            ("TWILIO_AUTH_TOKEN", TOKEN),
+        ];
+        ["migrate", "reconcile"].map(|command| replyhook(&[command], &env, ""))
+    });
+    let [_, (code, out, err)] = commands.await.unwrap();
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("1 added"), "{out}{err}");
+    let mut db = database.connect().await;
+    let leases = "SELECT count(*) FROM owner";
+    let leases: i64 = sqlx::query_scalar(leases).fetch_one(&mut db).await.unwrap();
+    assert_eq!(leases, 0);
+    drop(db);
+    database.remove().await;
 }

@@ -95,16 +95,25 @@ impl Reconcile {
         );
         let client = Client::new(settings.api_url);
         let mut counts = ReconcileCounts::default();
-        for (account, credentials) in &settings.accounts {
-            self.reconcile_account(
-                &opened,
-                &reconciler,
-                &client,
-                *account,
-                credentials,
-                &mut counts,
-            )?;
+        let outcome = settings
+            .accounts
+            .iter()
+            .try_for_each(|(account, credentials)| {
+                self.reconcile_account(
+                    &opened,
+                    &reconciler,
+                    &client,
+                    *account,
+                    credentials,
+                    &mut counts,
+                )
+            });
+        if !self.dry_run {
+            // Deletes the lease under which messages were added. Servers would count this command as another server for a
+            // day, and delay replies after a store failure. An error must not hide that of the work.
+            let _ = opened.run(opened.store.close());
         }
+        outcome?;
         self.print_counts(&counts)?;
         let has_findings =
             (self.dry_run && counts.missing + counts.closed + counts.sent > 0) || counts.unsent > 0;
