@@ -168,8 +168,7 @@ impl Worker {
             self.tasks.close();
             self.tasks.wait().await;
         };
-        // Flush at the same time: the backlog loop, which normally flushes, has ended with
-        // `run_tasks`.
+        // Flush at the same time: the backlog loop, which normally flushes, has ended with `run_tasks`.
         tokio::select! {
             () = finished => {}
             () = self.dispatcher.keep_flushing_replies() => {}

@@ -47,7 +47,8 @@ impl OutboxWorker {
         let messages = route.client.messages(account, &credentials);
         let status = match messages.cancel(sid).await {
             Ok(message) => message.status,
-            // Twilio cancels no message that was sent, or that another server canceled. Its status shows which.
+            // Twilio does not cancel a message that was sent, or that another server has canceled. Its status shows
+            // which.
             Err(error) if error.retry_advice() == RetryAdvice::Never => {
                 match messages.fetch(sid).await {
                     Ok(message) if message.status != MessageStatus::Scheduled => message.status,

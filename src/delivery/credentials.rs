@@ -36,7 +36,7 @@ impl Keyring {
         {
             return Credentials::api_key(sid.clone(), secret.clone());
         }
-        // The token that verified the message is one that Twilio accepts at the moment, also during a rotation of tokens.
+        // The token that verified the message is one that Twilio currently accepts, even during a rotation of tokens.
         let token = match (auth_token, &self.secondary) {
             (AuthTokenKind::Secondary, Some(secondary)) => secondary,
             _ => &self.primary,

@@ -70,6 +70,7 @@ impl RestHealth {
 
     /// Adds an unknown account. Returns whether it is new, so that each is logged once.
     pub(crate) fn add_unknown_account(&self, account: AccountSid) -> bool {
+        // A poisoned lock is usable: each change is a single insertion or removal.
         let mut accounts = self
             .unknown_accounts
             .lock()

@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::{Clock, after};
 use crate::store::{OutboundMessage, SendOutcome, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::{StoreReport, Throttle, catch_unit};
+use crate::telemetry::{StoreReport, Throttle, catch_panic};
 
 /// Maximum number of concurrent calls.
 const MAX_CONCURRENT_SENDS: usize = 16;
@@ -147,7 +147,7 @@ impl OutboxWorker {
     /// `sending` and block the later messages to its user.
     async fn send_or_set_aside(&self, message: OutboundMessage) {
         let id = message.id;
-        let sent = catch_unit(&self.metrics, "outbox", self.send(message));
+        let sent = catch_panic(&self.metrics, "outbox", self.send(message));
         if sent.await.is_none() {
             let unknown = SendOutcome::Unknown {
                 lookup_at: after(self.clock.now(), CALLBACK_GRACE),
@@ -161,7 +161,7 @@ impl OutboxWorker {
     /// would panic as well.
     async fn look_up_or_set_aside(&self, message: OutboundMessage) {
         let id = message.id;
-        let looked_up = catch_unit(&self.metrics, "outbox", self.look_up(message));
+        let looked_up = catch_panic(&self.metrics, "outbox", self.look_up(message));
         if looked_up.await.is_none() {
             self.record_outcome(id, SendOutcome::Held).await;
         }

@@ -18,7 +18,7 @@ use crate::store::{
     AcceptOutcome, BacklogMessage, Claim, Completion, NewInbound, ReplyDecision, ReplyPath,
     TurnStatus,
 };
-use crate::telemetry::catch_unit;
+use crate::telemetry::catch_panic;
 use crate::twiml::Document;
 
 /// Limit of messages ahead: with fewer, a message waits for its turn in its request. Otherwise its reply goes via the
@@ -316,7 +316,7 @@ impl MessageTask {
         let _held = self.dispatcher.state.held.hold(claim.id);
         let origin = Origin::of(&message, auth_token);
         let handled = self.handle_and_save(claim, message, &origin, auth_token, permit);
-        let handled = catch_unit(&self.dispatcher.metrics, "message", handled);
+        let handled = catch_panic(&self.dispatcher.metrics, "message", handled);
         if handled.await.is_none() {
             let failed = Err(HandlerFailure::Panic);
             Box::pin(self.save(claim, &origin, failed, Vec::new())).await;

@@ -46,13 +46,13 @@ impl Inner {
         for message in reply.messages_mut() {
             let mut message_bytes = 0;
             for media in &mut message.media {
-                let stated_type = media.declared_type().map(str::to_owned);
+                let declared_type = media.declared_type().map(str::to_owned);
                 // Awaited only below, where a file takes memory. `ok` hides no error: the semaphore is never closed.
                 let permit = self.publish_permits.acquire();
                 let (bytes, _permit) = match media.source() {
                     // A URL is sent as it is. Its size is unknown, and Twilio will check it.
                     MediaSource::Url(_) => {
-                        check_file(channel, stated_type.as_deref(), None)?;
+                        check_file(channel, declared_type.as_deref(), None)?;
                         continue;
                     }
                     MediaSource::Bytes(bytes) => (bytes.clone(), permit.await.ok()),
@@ -62,8 +62,8 @@ impl Inner {
                         (read_file(path).await?, permit)
                     }
                 };
-                // The bot's own statement wins over the file name, and the name over the first bytes.
-                let content_type = stated_type
+                // The declared type wins over the file name, and the file name over the first bytes.
+                let content_type = declared_type
                     .or_else(|| media.type_from_extension().map(str::to_owned))
                     .or_else(|| sniff(None, &bytes).sniffed.map(str::to_owned));
                 let content_type =
@@ -111,10 +111,10 @@ impl Inner {
         lifetime: SignedDuration,
     ) -> Result<String, BoxError> {
         let signing_key = self.store.link_signing_key()?;
-        let (token, hash) = token::create(signing_key).map_err(|error| error.to_string())?;
+        let (token, token_hash) = token::create(signing_key).map_err(|error| error.to_string())?;
         let expires_at = self.clock.now().checked_add(lifetime);
         let link = NewLink {
-            key: hash,
+            token_hash,
             file,
             content_type,
             // The link is deleted with the message's author, by `replyhook purge`.

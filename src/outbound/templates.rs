@@ -155,6 +155,7 @@ impl TemplateCache {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, (Timestamp, TemplateInfo)>> {
+        // A poisoned lock is usable: the map is only read, cleared or inserted into.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

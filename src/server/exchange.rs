@@ -37,7 +37,7 @@ pub(super) fn serve_request(
         // reach the router.
         Some((StatusCode::SERVICE_UNAVAILABLE, String::new()))
     };
-    let is_malformed = rejection.is_some();
+    let has_skipped_router = rejection.is_some();
     let response = if let Some(rejection) = rejection {
         Either::Left(std::future::ready(Ok(rejection.into_response())))
     } else {
@@ -50,7 +50,7 @@ pub(super) fn serve_request(
         response.map(|mut response| {
             // Read before `track_response`, which moves on from `Phase::Verified`.
             let is_verified = state.phase() == Phase::Verified;
-            if is_malformed
+            if has_skipped_router
                 || requires_signatures && !is_verified && is_rejection(response.status())
             {
                 // A rejected client must not hold a connection. A malformed request closes it on the private listener

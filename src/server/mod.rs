@@ -7,7 +7,7 @@
 //! the connection limit they are closed first.
 
 #[cfg(feature = "failpoints")]
-mod cut;
+mod aborting_stream;
 mod exchange;
 mod limits;
 mod memory;

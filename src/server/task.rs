@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 #[cfg(feature = "failpoints")]
-use super::cut;
+use super::aborting_stream::AbortingStream;
 use super::stream::TrackedStream;
 use super::table::ConnectionPermit;
 use super::{ConnectionLimits, ListenerState, exchange};
@@ -49,7 +49,7 @@ pub(super) async fn run(stream: TcpStream, permit: ConnectionPermit, listener: A
     let stream = TrackedStream::new(stream, state.clone());
     // Below hyper, so that the crash point counts bytes of the whole response.
     #[cfg(feature = "failpoints")]
-    let stream = cut::AbortingStream::new(stream);
+    let stream = AbortingStream::new(stream);
     let (shared, connection_state) = (listener.clone(), state.clone());
     let service =
         service_fn(move |request| exchange::serve_request(&shared, &connection_state, request));

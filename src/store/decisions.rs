@@ -171,6 +171,15 @@ pub(super) fn stored_response(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 
+/// Returns the response that a new message is stored with; `None` if its reply is not decided yet, or is the empty
+/// response.
+pub(super) fn initial_response(effect: &ConsentEffect) -> Option<String> {
+    match effect {
+        ConsentEffect::Keyword { confirmation, .. } => stored_response(confirmation.clone()),
+        ConsentEffect::Ordinary | ConsentEffect::OptedOut => None,
+    }
+}
+
 /// Returns why a failure was not recorded: the message has a response, or the claim is not the caller's.
 pub(super) fn failure_not_recorded(decision: ReplyDecision) -> FailOutcome {
     match decision {
@@ -184,7 +193,7 @@ pub(super) fn is_handoff_active(until: Option<i64>, now: Timestamp) -> bool {
     until.is_some_and(|until| until > now.as_microsecond())
 }
 
-/// Returns the customer service window of a user whose last message came at `last_inbound`, if it is open.
+/// Returns the customer service window of a user whose last message was received at `last_inbound`, if it is open.
 pub(super) fn window(
     user: &Address,
     last_inbound: Option<i64>,

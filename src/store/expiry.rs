@@ -33,7 +33,7 @@ pub(super) const ROWS_PER_STEP: u16 = 20;
 /// Kind of an inbound message, in `expire_later`.
 pub(super) const MESSAGE: i64 = 0;
 /// Kind of an outbound message that is not a reply, in `expire_later`.
-pub(super) const OUTGOING: i64 = 1;
+pub(super) const OUTBOUND: i64 = 1;
 
 /// Marks that are IDs of inbound messages. They are reset where IDs start again.
 pub(super) const MESSAGE_MARKS: [&str; 3] = [TEXTS, CONTENT, KEYS];

@@ -83,8 +83,8 @@ pub const CHUNK_BYTES: usize = 256 * 1024;
 /// Link to create. See [`MediaLinks`] for an example.
 #[derive(Clone)]
 pub struct NewLink {
-    /// Key of the link.
-    pub key: LinkTokenHash,
+    /// Hash of the link's token.
+    pub token_hash: LinkTokenHash,
     /// File behind the link.
     pub file: LinkSource,
     /// Declared content type of the file.
@@ -154,7 +154,7 @@ pub struct ResolvedLink {
 /// let (store, now) = (SqliteStore::memory(), Timestamp::UNIX_EPOCH);
 /// store.open(Access::Owner).await?;
 /// let link = NewLink {
-///     key: LinkTokenHash([7; 32]),
+///     token_hash: LinkTokenHash([7; 32]),
 ///     file: LinkSource::Stored((*b"BEGIN:VCARD").into()),
 ///     content_type: Some("text/vcard".to_owned()),
 ///     message: None,
@@ -185,7 +185,7 @@ pub trait MediaLinks: Send + Sync {
     /// Returns the file behind a link, if the link exists and has not expired.
     fn resolve_link(
         &self,
-        key: LinkTokenHash,
+        token_hash: LinkTokenHash,
         now: Timestamp,
     ) -> StoreFuture<'_, Option<ResolvedLink>>;
 

@@ -9,7 +9,6 @@ use super::{DeadReason, OutboundState, StoreError};
 use crate::message::MessageStatus;
 
 /// States of `inbound`. Those below [`ANSWERED`](inbound::ANSWERED) are open.
-// The SQL of both databases, including the conditions of partial indexes, contains these numbers as literals.
 pub(super) mod inbound {
     /// Stored; an older message of the conversation is still open.
     pub(in crate::store) const RECEIVED: i64 = 0;
@@ -66,7 +65,6 @@ pub(super) fn is_left_out(wanted: Option<&str>, shown: &str, reason: Option<&str
 }
 
 /// States of `outbound`. Those below [`SENT`](outbound::SENT) are open.
-// The SQL of both databases contains these numbers as literals too.
 pub(super) mod outbound {
     pub(in crate::store) const PENDING: i64 = 0;
     pub(in crate::store) const SENDING: i64 = 1;

@@ -29,7 +29,7 @@ pub(super) fn fingerprint(sql: &str) -> i64 {
 }
 
 /// Rejects a store whose initial schema was not `sql`. `remedy` is the way to an empty store.
-pub(super) fn same_initial_schema(
+pub(super) fn check_initial_schema(
     sql: &str,
     stored: Option<i64>,
     remedy: &str,
@@ -48,15 +48,15 @@ pub(super) fn same_initial_schema(
 }
 
 /// Checks that a program whose newest schema is `known` may work on a schema of number `version`.
-pub(super) fn readable(
+pub(super) fn check_readable(
     version: usize,
     known: usize,
     min_reader: Option<i64>,
 ) -> Result<(), StoreError> {
     // A newer program has recorded the lowest schema number whose programs may work on its schema.
     let is_admitted = min_reader
-        .and_then(|least| usize::try_from(least).ok())
-        .is_some_and(|least| least <= known);
+        .and_then(|min_reader| usize::try_from(min_reader).ok())
+        .is_some_and(|min_reader| min_reader <= known);
     if version <= known || is_admitted {
         Ok(())
     } else {

@@ -6,15 +6,15 @@ use futures_util::FutureExt;
 
 use super::metrics::Metrics;
 
-/// Runs one unit of background work, such as one message. Returns `None` if it panicked, which is logged and counted:
-/// the caller sets the unit aside, so that it is not tried again and again.
-pub(crate) async fn catch_unit<T>(
+/// Runs the work for one message. Logs and counts a panic, and returns `None`: the caller must then set the message
+/// aside.
+pub(crate) async fn catch_panic<T>(
     metrics: &Metrics,
     task: &'static str,
-    unit: impl Future<Output = T>,
+    work: impl Future<Output = T>,
 ) -> Option<T> {
-    // Unwind safe: locks that a panic can poison state at their definition why they stay usable.
-    let outcome = AssertUnwindSafe(unit).catch_unwind().await;
+    // Unwind safe: locks that a panic can poison state where they are locked why they stay usable.
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
     if outcome.is_err() {
         metrics.background_failure(task);
         tracing::error!(

@@ -13,7 +13,7 @@ mod store_health;
 mod store_report;
 mod throttle;
 
-pub(crate) use background::catch_unit;
+pub(crate) use background::catch_panic;
 pub(crate) use store_health::{StoreFailure, StoreHealth};
 pub(crate) use store_report::StoreReport;
 pub(crate) use throttle::Throttle;

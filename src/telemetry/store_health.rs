@@ -187,6 +187,7 @@ impl StoreHealth {
     }
 
     fn state(&self) -> MutexGuard<'_, HealthState> {
+        // A poisoned lock is usable: each field is valid on its own.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

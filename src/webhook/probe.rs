@@ -12,7 +12,7 @@ use crate::probe::{ENDPOINT_HEADER, INSTANCE_HEADER, PARAMETER};
 use crate::telemetry::metrics::{Endpoint, Outcome};
 use crate::twiml::Document;
 
-/// Returns whether a verified request is a probe.
+/// Returns true if a verified request is a probe.
 pub(super) fn is_probe(params: &FormParams) -> bool {
     // A request with a SID is a message, and no additional parameter may keep it from being accepted.
     params.get(PARAMETER).is_some()

@@ -73,14 +73,14 @@ impl RejectionLog {
 
     /// Logs a rejection. Returns the body of the response, if the explanation may be sent to the client.
     pub(crate) fn report(&self, rejection: &Rejection<'_>) -> Option<String> {
-        let cause = rejection.reason;
-        let log_permit = self.throttle(cause).try_log();
+        let reason = rejection.reason;
+        let suppressed = self.throttle(reason).try_log();
         // Only for signatures (403). Other rejections, such as a body that is too large, need no explanation.
-        let sends_explanation = self.explains_to_client && cause.status() == StatusCode::FORBIDDEN;
-        if log_permit.is_none() && !sends_explanation {
+        let sends_explanation = self.explains_to_client && reason.status() == StatusCode::FORBIDDEN;
+        if suppressed.is_none() && !sends_explanation {
             return None;
         }
-        // `try_lock`, so that no worker thread blocks: a second rejection gets its cause without explanation. The lock
+        // `try_lock`, so that no worker thread blocks: a second rejection gets its reason without explanation. The lock
         // guard is a temporary of the `match`, held until `explain` returns. A poisoned lock protects no data and may
         // be used.
         let explanation = match self.explaining.try_lock() {
@@ -88,20 +88,20 @@ impl RejectionLog {
             _ => rejection.explain(),
         };
         let explanation =
-            explanation.map_or_else(|| cause.to_string(), |explanation| explanation.to_string());
-        if let Some(suppressed) = log_permit {
+            explanation.map_or_else(|| reason.to_string(), |explanation| explanation.to_string());
+        if let Some(suppressed) = suppressed {
             let id = rejection
                 .head
                 .extensions
                 .get::<RequestId>()
                 .map(ToString::to_string);
-            let outcome = metrics_outcome(cause);
-            let (status, label) = (cause.status().as_u16(), outcome.as_str());
+            let outcome = metrics_outcome(reason);
+            let (status, label) = (reason.status().as_u16(), outcome.as_str());
             // An error, as in `Webhooks::require_parsed`: Twilio's parameters have changed, or this is an attack.
             if outcome == Outcome::BadForm {
-                tracing::error!(request_id = id, status, outcome = label, suppressed, %cause, "rejected: {explanation}");
+                tracing::error!(request_id = id, status, outcome = label, suppressed, %reason, "rejected: {explanation}");
             } else {
-                tracing::warn!(request_id = id, status, outcome = label, suppressed, %cause, "rejected: {explanation}");
+                tracing::warn!(request_id = id, status, outcome = label, suppressed, %reason, "rejected: {explanation}");
             }
         }
         sends_explanation.then(|| explanation + "\n")

@@ -18,7 +18,7 @@ async fn bot(cx: Context, message: InboundMessage) -> Result<Reply, &'static str
             tokio::time::sleep(Duration::from_millis(pause.unwrap_or_default())).await;
         }
         Some("hang") if cx.attempt() == 1 => std::future::pending().await,
-        Some("fail") => return Err("as it was told"),
+        Some("fail") => return Err("failed on request"),
         // With private data, which must not reach the log.
         Some("panic") => panic!("{} wrote: {}", message.from.as_str(), message.body),
         Some("picture") => return Ok(Reply::media(Media::bytes(*b"\x89PNG", "image/png"))),

@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::support::http::{Listener, http_response};
-use crate::support::{ORIGIN, Server, Webhook, twiml_message, wire};
+use crate::support::{ORIGIN, Server, StopOnDrop, Webhook, twiml_message, wire};
 
 /// Secret of 24 bytes, the minimum length.
 const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
@@ -105,7 +105,7 @@ impl BlockedServer {
 /// Sends rejected requests repeatedly, and reopens connections that the server has closed.
 fn flood(address: SocketAddr, connections: usize, stop: &AtomicBool) {
     let mut streams: Vec<Option<TcpStream>> = (0..connections).map(|_| None).collect();
-    while !stop.load(Ordering::Relaxed) {
+    while !stop.load(Ordering::SeqCst) {
         for stream in &mut streams {
             let open = stream.get_or_insert_with(|| wire::connect(address));
             if open.write_all(REJECTED_REQUEST).is_err() || !drain_responses(open) {
@@ -113,15 +113,6 @@ fn flood(address: SocketAddr, connections: usize, stop: &AtomicBool) {
             }
         }
         sleep(Duration::from_millis(20));
-    }
-}
-
-/// Ends a flood when it is dropped, so also if the test panics.
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -189,10 +180,10 @@ fn unverified_connections_are_evicted_first_and_oldest_first() {
 #[test]
 fn partial_header_protects_verified_connection() {
     let server = Server::start(&[(MAX_CONNECTIONS, "2"), (HEADER_TIMEOUT, "60000")]);
-    let mut kept = connect_verified(&server, 1);
+    let mut verified = connect_verified(&server, 1);
     let next = Webhook::message(2, "hi").raw(ORIGIN);
     let (half, rest) = next.split_at(40);
-    kept.write_all(half).unwrap();
+    verified.write_all(half).unwrap();
     // A partial head protects an unverified connection for one second only.
     let mut unverified = wire::connect(server.public);
     unverified.write_all(HALF_HEAD).unwrap();
@@ -202,22 +193,22 @@ fn partial_header_protects_verified_connection() {
     for number in 4..8 {
         drop(connect_verified(&server, number));
     }
-    kept.write_all(rest).unwrap();
+    verified.write_all(rest).unwrap();
     assert_eq!(
-        wire::read_response(&mut kept).unwrap().twiml(),
+        wire::read_response(&mut verified).unwrap().twiml(),
         twiml_message("hi")
     );
 }
 
 #[test]
 fn verified_request_in_progress_is_never_evicted() {
-    let held = BlockedServer::start(&[(MAX_CONNECTIONS, "2")]);
-    let server = &held.server;
+    let blocked = BlockedServer::start(&[(MAX_CONNECTIONS, "2")]);
+    let server = &blocked.server;
     let mut streams: Vec<_> = (1..3)
         .map(|number| {
             let mut stream = wire::connect(server.public);
             stream.write_all(&message(number).raw(ORIGIN)).unwrap();
-            held.handler_calls.recv().unwrap();
+            blocked.handler_calls.recv().unwrap();
             stream
         })
         .collect();
@@ -231,7 +222,7 @@ fn verified_request_in_progress_is_never_evicted() {
         assert!(is_open(stream));
     }
     for _ in 0..2 {
-        held.release.send(()).unwrap();
+        blocked.release.send(()).unwrap();
     }
     for stream in &mut streams {
         assert_eq!(

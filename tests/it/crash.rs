@@ -20,7 +20,7 @@ const POLICIES: [Policy; 4] = [
 ];
 
 /// Deadline of 100 ms. A later reply goes via the REST API, unless its request still waits for the store.
-const DEADLINE: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "100");
+const SHORT_DEADLINE: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "100");
 const RESEND: (&str, &str) = ("REPLYHOOK__OUTBOUND__ON_UNKNOWN", "resend");
 
 /// Replies that the phone must show after a crash.
@@ -58,14 +58,24 @@ const TABLE: [Row; 17] = [
     ("P7=return(5)", "hello", &[], Expected::OnceIfRetried),
     ("P7=return(200)", "hello", &[], Expected::OnceIfRetried),
     ("P8=return", "hello", &[], Expected::Once),
-    ("P9=return", SLOW, &[DEADLINE], Expected::Once),
-    ("P8=return", SLOW, &[DEADLINE], Expected::Once),
-    ("P9.done=return", SLOW, &[DEADLINE], Expected::Once),
-    ("P10=return", SLOW, &[DEADLINE], Expected::OnceOrHeld),
-    ("P11=return", SLOW, &[DEADLINE], Expected::Held),
-    ("P11=return", SLOW, &[DEADLINE, RESEND], Expected::Once),
-    ("P12=return", SLOW, &[DEADLINE], Expected::Once),
-    ("P12=return", SLOW, &[DEADLINE, RESEND], Expected::Once),
+    ("P9=return", SLOW, &[SHORT_DEADLINE], Expected::Once),
+    ("P8=return", SLOW, &[SHORT_DEADLINE], Expected::Once),
+    ("P9.done=return", SLOW, &[SHORT_DEADLINE], Expected::Once),
+    ("P10=return", SLOW, &[SHORT_DEADLINE], Expected::OnceOrHeld),
+    ("P11=return", SLOW, &[SHORT_DEADLINE], Expected::Held),
+    (
+        "P11=return",
+        SLOW,
+        &[SHORT_DEADLINE, RESEND],
+        Expected::Once,
+    ),
+    ("P12=return", SLOW, &[SHORT_DEADLINE], Expected::Once),
+    (
+        "P12=return",
+        SLOW,
+        &[SHORT_DEADLINE, RESEND],
+        Expected::Once,
+    ),
 ];
 
 fn check_crash(row: Row, policy: Policy) {
@@ -261,7 +271,7 @@ fn crash_looping_message_is_dead_or_answered_once() {
 // The server dies before it stores `delivered`; a later `read` is applied, and nothing is sent twice.
 #[test]
 fn lost_status_callback_is_superseded_by_next() {
-    let world = World::new(&[DEADLINE]);
+    let world = World::new(&[SHORT_DEADLINE]);
     let server = world.start("P13=return");
     let message = Webhook::message(1, SLOW);
     world
@@ -284,7 +294,7 @@ fn lost_status_callback_is_superseded_by_next() {
 // Twilio accepted the REST call and the server died before reading the response; here only the callback can prove it.
 #[test]
 fn status_callback_confirms_send_interrupted_by_crash() {
-    let world = World::new(&[DEADLINE]);
+    let world = World::new(&[SHORT_DEADLINE]);
     let server = world.start("P12=return");
     let message = Webhook::message(1, SLOW);
     world
@@ -307,7 +317,7 @@ fn status_callback_confirms_send_interrupted_by_crash() {
 #[test]
 fn stop_stored_before_crash_suppresses_late_reply() {
     let stopped = |policy: Policy| {
-        let world = World::new(&[DEADLINE]);
+        let world = World::new(&[SHORT_DEADLINE]);
         let supervisor = Supervisor::new(&world, &["P14=return"]);
         // Keeps the reply in the outbox until long after the STOP.
         let later = Fault::Status {
@@ -351,7 +361,7 @@ fn stop_stored_before_crash_suppresses_late_reply() {
 // The younger message is being handled when the older one is redelivered. After a crash neither may wait for the other.
 #[test]
 fn redelivered_older_message_after_crash_does_not_deadlock() {
-    let world = World::new(&[DEADLINE]);
+    let world = World::new(&[SHORT_DEADLINE]);
     let server = world.start("");
     let address = || Some(server.public);
     // The older message fails. The younger one is deferred, and its handler still runs. Then the older one is
@@ -394,7 +404,10 @@ fn redelivered_older_message_after_crash_does_not_deadlock() {
 
 #[test]
 fn threat_61_message_cut_off_by_shutdown_resumes_after_restart() {
-    let world = World::new(&[DEADLINE, ("REPLYHOOK__SERVER__SHUTDOWN_TIMEOUT_S", "1")]);
+    let world = World::new(&[
+        SHORT_DEADLINE,
+        ("REPLYHOOK__SERVER__SHUTDOWN_TIMEOUT_S", "1"),
+    ]);
     let server = world.start("");
     let message = Webhook::message(1, "hang at first");
     let delivery = world

@@ -30,7 +30,7 @@ impl Bot {
             async move {
                 recorder.lock().unwrap().push(message.clone());
                 if message.body.starts_with("fail") && cx.attempt() == 1 {
-                    return Err("as it was told");
+                    return Err("failed on request");
                 }
                 Ok(message.body.lines().collect::<Vec<_>>().join(" + "))
             }

@@ -28,7 +28,7 @@ async fn kitchen(cx: Context, message: InboundMessage) -> Result<String, Handler
             let dish = message.body.trim_end_matches(" badly").to_owned();
             order.save(&Order::Dish(dish)).await?;
             if message.body.ends_with(" badly") {
-                return Err(HandlerError::new("as it was told"));
+                return Err(HandlerError::new("failed on request"));
             }
             Ok("How many?".to_owned())
         }
@@ -130,7 +130,7 @@ fn booking(version: u32) -> Form {
         .expires_in(Duration::from_mins(30))
         .done(|_cx, booking: Booking| async move {
             if booking.guests == 13 {
-                return Err(HandlerError::new("as it was told"));
+                return Err(HandlerError::new("failed on request"));
             }
             let heated = booking
                 .heated
@@ -358,7 +358,7 @@ async fn parrot(cx: Context, message: InboundMessage) -> Result<Reply, HandlerEr
         return Ok(Reply::text("told").and(aside));
     }
     if message.body == "badly" {
-        return Err(HandlerError::new("as it was told"));
+        return Err(HandlerError::new("failed on request"));
     }
     if cx.is_first_contact().await? {
         return Ok(Reply::text("welcome"));

@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use rustix::process::Signal;
 
 use crate::support::{
-    FakeTwilio, JournalFile, Policy, Server, Wait, Webhook, report_missing, report_skipped,
-    twiml_message,
+    FakeTwilio, JournalFile, Policy, Server, StopOnDrop, Wait, Webhook, report_missing,
+    report_skipped, twiml_message,
 };
 
 const USER: &str = "whatsapp:+15550001111";
@@ -94,24 +93,6 @@ fn strace_works() -> bool {
     run_quietly(Command::new("strace").args(["-f", "-o", "/dev/null", "-e", "trace=none", "true"]))
 }
 
-/// Waits until `/readyz` responds with this status.
-#[track_caller]
-fn wait_for_readiness(server: &Server, status: u16) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let ready = server.get("/readyz");
-        if ready.status == status {
-            return;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "{}\n{}",
-            ready.body,
-            server.log()
-        );
-    }
-}
-
 /// No command to start the server through.
 const NO_WRAPPER: &[&str] = &[];
 const HANDLER_RUNS: &str = "replyhook_handler_duration_seconds_count";
@@ -124,7 +105,7 @@ fn threat_50_locked_database_rejects_messages_until_released() {
         server.send(&Webhook::message(1, "hi")).twiml(),
         twiml_message("hi")
     );
-    wait_for_readiness(&server, 200);
+    server.wait_for_readiness(200);
     let before = server.metric(HANDLER_RUNS);
     let mut locked_before = false;
     let other = Connection::open(disk.database()).unwrap();
@@ -141,7 +122,7 @@ fn threat_50_locked_database_rejects_messages_until_released() {
                 });
             }
         });
-        wait_for_readiness(&server, 503);
+        server.wait_for_readiness(503);
         // Messages that waited for the first lock may be handled after its release.
         assert!(locked_before || server.metric(HANDLER_RUNS) == before);
         locked_before = true;
@@ -149,7 +130,7 @@ fn threat_50_locked_database_rejects_messages_until_released() {
         let fallback = Webhook::message(30, "hi").to("/webhook/fallback");
         server.send(&fallback.with("ErrorCode", "11200")).twiml();
         other.execute_batch("ROLLBACK").unwrap();
-        wait_for_readiness(&server, 200);
+        server.wait_for_readiness(200);
     }
     // Another user, because a reply to the first one would wait for replies that are still sent via the REST API.
     let again = Webhook::message(40, "again").with("From", "whatsapp:+15550009999");
@@ -182,7 +163,7 @@ fn moved_database_file_rejects_messages_until_moved_back() {
     assert_eq!(server.metric(HANDLER_RUNS), before);
     assert!(!disk.database().exists(), "no new database is created");
     rename(&away, disk.folder.path());
-    wait_for_readiness(&server, 200);
+    server.wait_for_readiness(200);
     assert_eq!(
         server.send(&Webhook::message(2, "hi")).twiml(),
         twiml_message("hi")
@@ -206,7 +187,7 @@ fn server_with_deleted_database_rejects_messages_after_replacement() {
     }
     let second = disk.serve(NO_WRAPPER, &twilio);
     first.send(&Webhook::message(1, "hi")).assert_rejected(503);
-    wait_for_readiness(&first, 503);
+    first.wait_for_readiness(503);
     assert_eq!(
         second.send(&Webhook::message(1, "hi")).twiml(),
         twiml_message("hi")
@@ -242,9 +223,9 @@ fn check_full_disk(
             }
         }
         assert_eq!(rejected, 5, "the disk is not full");
-        wait_for_readiness(server, 503);
+        server.wait_for_readiness(503);
         free();
-        wait_for_readiness(server, 200);
+        server.wait_for_readiness(200);
         number += 1;
         let webhook = Webhook::message(number, &format!("room {left}"));
         let delivery = twilio.deliver(address, &webhook, Policy::NEITHER);
@@ -411,6 +392,8 @@ fn threat_53_slow_disk_replies_in_time_or_rejects() {
 #[cfg(feature = "failpoints")]
 #[test]
 fn checkpoint_is_written_by_its_own_thread() {
+    use std::time::{Duration, Instant};
+
     use crate::support::wal::{CHECKPOINT_DUE, fill_log, salts};
 
     let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
@@ -521,15 +504,6 @@ fn threat_60_power_cut_loses_no_acknowledged_message() {
         }
     });
     drop(server);
-}
-
-/// Sets the flag when it is dropped.
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }
 
 /// Returns the command that injects a fault into each fsync of a program. `-D` keeps it a child of this process.

@@ -40,9 +40,9 @@ async fn router_merged_or_nested_handles_webhooks() {
         &[("PUBLIC_URL", "https://hooks.example.test/bots/a")],
         |app| app,
     );
-    let response = Router::new().route("/own", any(|| async { "own" }));
-    let merged = response.clone().merge(test.router.clone());
-    let nested = response.nest("/bots/a", test.router.clone());
+    let own = Router::new().route("/own", any(|| async { "own" }));
+    let merged = own.clone().merge(test.router.clone());
+    let nested = own.nest("/bots/a", test.router.clone());
     test.wait_until_ready().await;
     let url = "https://hooks.example.test/bots/a/webhook";
     for router in [&merged, &nested] {

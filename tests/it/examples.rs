@@ -186,22 +186,22 @@ async fn reminders_are_sent_once_and_only_with_consent() {
         who: "whatsapp:+15550001111",
         time: "12:00",
     };
-    let sender = bot.outbound().await;
-    let rejected = reminders::remind(&sender, &appointment(1)).await;
+    let outbound = bot.outbound().await;
+    let rejected = reminders::remind(&outbound, &appointment(1)).await;
     assert_eq!(rejected.unwrap_err().kind(), SendErrorKind::NoOptIn);
     ana.says("Tomorrow at twelve, please.")
         .await
         .assert_reply("See you then!");
-    let first = reminders::remind(&sender, &appointment(1)).await.unwrap();
+    let first = reminders::remind(&outbound, &appointment(1)).await.unwrap();
     bot.send_result(&first).await.assert_delivered();
     bot.restart().await;
     bot.advance(Duration::from_hours(1)).await;
-    let sender = bot.outbound().await;
-    let again = reminders::remind(&sender, &appointment(1)).await.unwrap();
+    let outbound = bot.outbound().await;
+    let again = reminders::remind(&outbound, &appointment(1)).await.unwrap();
     assert!(again.is_duplicate);
     assert_eq!((again.id, again.sid.is_some()), (first.id, true));
     ana.says("STOP").await;
-    let unwanted = reminders::remind(&sender, &appointment(2)).await;
+    let unwanted = reminders::remind(&outbound, &appointment(2)).await;
     assert_eq!(unwanted.unwrap_err().kind(), SendErrorKind::OptedOut);
 }
 

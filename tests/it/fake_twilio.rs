@@ -227,19 +227,19 @@ async fn rest_client_sends_fetches_and_lists_messages() {
     let sids = |found: Vec<Message>| found.iter().map(|one| one.sid).collect::<Vec<_>>();
     let all = list(&twilio, |_| {}).await.unwrap();
     assert_eq!(sids(all), [other.sid, second.sid, first.sid]);
-    let to_user = list(&twilio, |configure| configure.to = Some(USER.into())).await;
+    let to_user = list(&twilio, |query| query.to = Some(USER.into())).await;
     assert_eq!(sids(to_user.unwrap()), [second.sid, first.sid]);
-    let by_user = list(&twilio, |configure| configure.from = Some(USER.into())).await;
+    let by_user = list(&twilio, |query| query.from = Some(USER.into())).await;
     assert!(by_user.unwrap().is_empty());
-    let page = list(&twilio, |configure| configure.page_size = Some(1)).await;
+    let page = list(&twilio, |query| query.page_size = Some(1)).await;
     assert_eq!(sids(page.unwrap()), [other.sid]);
     // The day of the first message: midnight may pass during the test.
     let day = jiff::fmt::rfc2822::parse(&first.date_created.unwrap()).unwrap();
     let since = |day: jiff::civil::Date| {
         let twilio = &twilio;
         async move {
-            list(twilio, |configure| {
-                configure.sent_from = Some(day.to_string());
+            list(twilio, |query| {
+                query.sent_from = Some(day.to_string());
             })
             .await
         }
@@ -457,8 +457,8 @@ async fn outage_refuses_connections_until_up_at_same_address() {
             .await
             .unwrap_err();
         assert_eq!(error.kind(), RestErrorKind::Connect);
-        let rejected = std::net::TcpStream::connect(twilio.address()).unwrap_err();
-        assert_eq!(rejected.kind(), std::io::ErrorKind::ConnectionRefused);
+        let refused = std::net::TcpStream::connect(twilio.address()).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
         twilio.end_outage();
         twilio.end_outage();
         messages
@@ -547,7 +547,7 @@ async fn delivered_message_is_shown_and_listed_with_reply() {
     );
     twilio.deliver(|| Some(server.public), &webhook, Policy::BOTH);
     assert_eq!(twilio.phone(USER).len(), 2);
-    let from_user = list(&twilio, |configure| configure.from = Some(USER.into())).await;
+    let from_user = list(&twilio, |query| query.from = Some(USER.into())).await;
     assert_eq!(from_user.unwrap().len(), 1);
 }
 

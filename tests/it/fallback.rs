@@ -58,25 +58,28 @@ async fn fallback_runs_handler_with_cause() {
 // Later calls for the message get the same response without another handler run.
 #[tokio::test]
 async fn fallback_with_failing_handler_sends_fallback_text() {
-    for (apology, answer) in [
+    for (env, expected) in [
         (&FALLBACK_TEXT[..], twiml_message("Sorry &amp; later")),
         (&[], EMPTY.to_owned()),
     ] {
-        let failing = TestApp::build(apology, |app| {
+        let failing = TestApp::build(env, |app| {
             app.handler(async |_, _| Err::<(), _>(HandlerError::new("no")))
         });
-        assert_eq!(failing.send(fallback_call(1, "hi")).await.twiml(), answer);
-        let panicking = TestApp::build(apology, |app| {
+        assert_eq!(failing.send(fallback_call(1, "hi")).await.twiml(), expected);
+        let panicking = TestApp::build(env, |app| {
             app.handler(async |_, _| -> &str { panic!("no") })
         });
-        assert_eq!(panicking.send(fallback_call(2, "hi")).await.twiml(), answer);
-        assert_eq!(failing.send(fallback_call(1, "hi")).await.twiml(), answer);
+        assert_eq!(
+            panicking.send(fallback_call(2, "hi")).await.twiml(),
+            expected
+        );
+        assert_eq!(failing.send(fallback_call(1, "hi")).await.twiml(), expected);
         assert_eq!(
             failing.send(Webhook::message(1, "hi")).await.twiml(),
-            answer
+            expected
         );
-        let env = [apology, &[("REPLYHOOK__REPLY__DEADLINE_MS", "300")]].concat();
-        let slow = TestApp::build(&env, |app| {
+        let env_with_deadline = [env, &[("REPLYHOOK__REPLY__DEADLINE_MS", "300")]].concat();
+        let slow = TestApp::build(&env_with_deadline, |app| {
             app.handler(async |cx: Context, _| {
                 if cx.attempt() == 1 {
                     return Err(HandlerError::new("no"));
@@ -87,7 +90,7 @@ async fn fallback_with_failing_handler_sends_fallback_text() {
         slow.send(Webhook::message(4, "hi"))
             .await
             .assert_rejected(500);
-        assert_eq!(slow.send(fallback_call(4, "hi")).await.twiml(), answer);
+        assert_eq!(slow.send(fallback_call(4, "hi")).await.twiml(), expected);
     }
 }
 

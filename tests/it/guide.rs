@@ -15,7 +15,7 @@ use crate::support::{ANA, Dev, Program, installed, read, report_skipped};
 
 const GUIDE: &str = "docs/src";
 
-/// Command blocks that are not typed: page, text and reason.
+/// Command blocks that are not run: page, text and reason.
 const NOT_RUN: [(&str, &str, &str); 6] = [
     (
         "README.md",
@@ -56,7 +56,7 @@ fn calls_twilio(block: &Block) -> bool {
     block.kind == "sh" && block.text.lines().all(asks)
 }
 
-/// Types the commands of a page in one session, and returns the differences.
+/// Runs the commands of a page in one session, and returns the differences.
 fn run_page(page: &str) -> Vec<String> {
     let blocks = blocks(page);
     if !blocks.iter().any(|block| block.kind == "console") {

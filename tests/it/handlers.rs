@@ -109,8 +109,8 @@ fn build_waiting_app(
     env: &[(&str, &str)],
 ) -> (TestApp, Arc<ManualClock>, Arc<Counts>) {
     let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
-    let done = Arc::new(Counts::default());
-    let (release, shared_counts, shared) = (release.clone(), done.clone(), clock.clone());
+    let counts = Arc::new(Counts::default());
+    let (release, shared_counts, shared) = (release.clone(), counts.clone(), clock.clone());
     let app = TestApp::build(env, |app| {
         app.clock(shared)
             .handler(move |_: Context, message: InboundMessage| {
@@ -125,7 +125,7 @@ fn build_waiting_app(
                 }
             })
     });
-    (app, clock, done)
+    (app, clock, counts)
 }
 
 /// Yields often enough for every ready task to run.
@@ -138,11 +138,11 @@ async fn yield_to_tasks() {
 #[tokio::test]
 async fn handler_at_deadline_continues_after_empty_response() {
     let release = Arc::new(Notify::new());
-    let (app, clock, done) = build_waiting_app(&release, &[]);
+    let (app, clock, counts) = build_waiting_app(&release, &[]);
     let app = Arc::new(app);
     let client = app.clone();
     let answer = tokio::spawn(async move { client.send(Webhook::message(1, "slow")).await });
-    done.wait_until_started(1).await;
+    counts.wait_until_started(1).await;
     clock.advance(std::time::Duration::from_millis(9_999).try_into().unwrap());
     yield_to_tasks().await;
     assert!(!answer.is_finished());
@@ -155,25 +155,25 @@ async fn handler_at_deadline_continues_after_empty_response() {
     );
     assert_eq!(
         (
-            done.finished_count(),
+            counts.finished_count(),
             app.metric("replyhook_handlers_running").await
         ),
         (0, 1.0)
     );
     release.notify_one();
     app.wait_for("replyhook_handlers_running", 0.0).await;
-    assert_eq!(done.finished_count(), 1);
+    assert_eq!(counts.finished_count(), 1);
     app.wait_for_outbox("pending", 1).await;
 }
 
 #[tokio::test]
 async fn handler_continues_after_client_disconnects() {
     let release = Arc::new(Notify::new());
-    let (app, _clock, done) = build_waiting_app(&release, &[]);
+    let (app, _clock, counts) = build_waiting_app(&release, &[]);
     let app = Arc::new(app);
     let client = app.clone();
     let request = tokio::spawn(async move { client.send(Webhook::message(1, "slow")).await });
-    done.wait_until_started(1).await;
+    counts.wait_until_started(1).await;
     request.abort();
     app.wait_for(
         r#"replyhook_webhooks_total{endpoint="primary",outcome="disconnected"}"#,
@@ -182,7 +182,7 @@ async fn handler_continues_after_client_disconnects() {
     .await;
     release.notify_one();
     app.wait_for("replyhook_handlers_running", 0.0).await;
-    assert_eq!(done.finished_count(), 1);
+    assert_eq!(counts.finished_count(), 1);
     // The connection is closed, so the reply goes via the REST API.
     app.wait_for_outbox("pending", 1).await;
     assert_eq!(app.says(1, "slow").await, EMPTY);
@@ -191,16 +191,16 @@ async fn handler_continues_after_client_disconnects() {
 #[tokio::test]
 async fn handler_exceeding_timeout_is_aborted() {
     let release = Arc::new(Notify::new());
-    let (app, clock, done) = build_waiting_app(&release, &[]);
+    let (app, clock, counts) = build_waiting_app(&release, &[]);
     let app = Arc::new(app);
     let client = app.clone();
     let answer = tokio::spawn(async move { client.send(Webhook::message(1, "slow")).await });
-    done.wait_until_started(1).await;
+    counts.wait_until_started(1).await;
     clock.advance(Duration::from_secs(10).try_into().unwrap());
     assert_eq!(answer.await.unwrap().twiml(), EMPTY);
     clock.advance(Duration::from_secs(110).try_into().unwrap());
     app.wait_for("replyhook_handlers_running", 0.0).await;
-    assert_eq!(done.finished_count(), 0);
+    assert_eq!(counts.finished_count(), 0);
 }
 
 // The empty response at the deadline and other users' replies come although one worker thread is blocked.
@@ -289,7 +289,7 @@ fn threat_48_server_memory_and_descriptors_stay_flat() {
         ("DATABASE_URL", &url),
         ("REPLYHOOK__GUARD__LOOP_DETECTION", "false"),
     ]);
-    let filling = "x".repeat(1024 * 8);
+    let filling = "x".repeat(1024 * usize::try_from(MESSAGE_KIB).unwrap());
     let send_all = |numbers: std::ops::Range<u64>| {
         std::thread::scope(|scope| {
             for part in 0..8 {
@@ -324,7 +324,7 @@ async fn load_over_handler_limit_is_shed_immediately() {
         ("REPLYHOOK__HANDLER__MAX_CONCURRENT", "2"),
         ("REPLYHOOK__SERVER__MAX_IN_FLIGHT", "3"),
     ];
-    let (app, clock, done) = build_waiting_app(&release, &env);
+    let (app, clock, counts) = build_waiting_app(&release, &env);
     let app = Arc::new(app);
     let mut waiters = Vec::new();
     for number in 0..2 {
@@ -336,7 +336,7 @@ async fn load_over_handler_limit_is_shed_immediately() {
                 .await
         }));
     }
-    done.wait_until_started(2).await;
+    counts.wait_until_started(2).await;
     // Two handlers run: a third is not started.
     assert_eq!(
         app.send(Webhook::message(3, "quick"))

@@ -223,9 +223,9 @@ fn threat_59_random_kill_neither_loses_nor_repeats_acknowledged_message() {
         for _ in 0..cycles {
             let server = start(&file, &twilio);
             server_address.set(Some(server.public));
-            let happens = [&server_address.calls, &server_address.acknowledged]
+            let counter = [&server_address.calls, &server_address.acknowledged]
                 [usize::from(random.below(3) > 0)];
-            wait_for_increment(happens);
+            wait_for_increment(counter);
             std::thread::sleep(Duration::from_micros(random.below(30_000)));
             server_address.set(None);
             // Some servers shut down as at a deployment. The next server must claim what a shutdown leaves, too.

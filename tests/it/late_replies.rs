@@ -12,26 +12,12 @@ use replyhook::{
 use tokio::sync::Semaphore;
 
 use crate::support::twilio::{Fault, SentVia};
-use crate::support::{ACCOUNT, EMPTY, FakeTwilio, OTHER_TOKEN, TestApp, Webhook, twiml_message};
+use crate::support::{
+    ACCOUNT, EMPTY, FakeTwilio, OTHER_TOKEN, TestApp, Webhook, handler_with_permits, twiml_message,
+};
 
 const USER: &str = "whatsapp:+15550001111";
 const SHORT_DEADLINE: (&str, &str) = ("REPLYHOOK__REPLY__DEADLINE_MS", "150");
-
-/// Returns a bot that waits for a permit before it replies.
-fn handler_with_permits(
-    go: &Arc<Semaphore>,
-) -> impl Fn(Context, InboundMessage) -> BotFuture + use<> {
-    let go = go.clone();
-    move |_, message| {
-        let go = go.clone();
-        Box::pin(async move {
-            go.acquire().await.map_err(HandlerError::new)?.forget();
-            Ok(message.body)
-        })
-    }
-}
-
-type BotFuture = futures_util::future::BoxFuture<'static, Result<String, HandlerError>>;
 
 // It is sent with the account and the auth token that signed the webhook.
 #[tokio::test(flavor = "multi_thread")]

@@ -37,8 +37,8 @@ fn threat_61_graceful_shutdown_finishes_running_requests_and_rejects_new() {
         assert_eq!(server.get("/readyz").status, 503);
         assert_eq!(server.get("/livez").status, 200);
         // Until the listener closes, the kernel accepts connections that the server does not serve.
-        let rejected = (0..10_000).any(|_| std::net::TcpStream::connect(server.public).is_err());
-        assert!(rejected, "the public listener is closed");
+        let refused = (0..10_000).any(|_| std::net::TcpStream::connect(server.public).is_err());
+        assert!(refused, "the public listener is closed");
         for (number, (mut stream, rest)) in (0..).zip(waiting) {
             stream.write_all(&rest).unwrap();
             assert_eq!(

@@ -168,12 +168,12 @@ fn threat_17_connection_not_reading_responses_is_closed() {
     // Long responses that the client does not read fill every buffer between the two. Then the server closes.
     let webhook = Webhook::message(5, &"x".repeat(15_000)).raw(ORIGIN);
     let mut stream = wire::connect(server.public);
-    let rejected = (0..4096).find_map(|_| stream.write_all(&webhook).err());
+    let error = (0..4096).find_map(|_| stream.write_all(&webhook).err());
     let closed = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset];
-    let rejected = rejected.map(|error| error.kind());
+    let error = error.map(|error| error.kind());
     assert!(
-        rejected.is_some_and(|kind| closed.contains(&kind)),
-        "the server waits for a client that reads no responses: {rejected:?}"
+        error.is_some_and(|kind| closed.contains(&kind)),
+        "the server waits for a client that reads no responses: {error:?}"
     );
     assert_serving(&server);
 }

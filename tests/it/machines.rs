@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::process::Signal;
 
 use crate::support::{
-    EMPTY, FakeTwilio, ORIGIN, SentVia, Server, Wait, Webhook, replyhook, report_skipped, root,
+    EMPTY, FakeTwilio, ORIGIN, SentVia, Server, Webhook, replyhook, report_skipped, root,
     twiml_message,
 };
 
@@ -232,10 +232,7 @@ fn threat_54_messages_during_postgres_outage_are_rejected() {
         handler_runs
     );
     database.run_script("up");
-    let wait = Wait::until("the server is ready after the outage");
-    while server.get("/readyz").status != 200 {
-        wait.check();
-    }
+    server.wait_for_readiness(200);
     assert_eq!(server.send(&message(2, "hi")).twiml(), twiml_message("hi"));
     assert_eq!(server.send(&message(1, "hi")).twiml(), twiml_message("hi"));
     assert_eq!(database.row(2), ("answered".to_owned(), 1));

@@ -1,6 +1,6 @@
 //! Floods of requests to `/media`: they do not delay messages, and forged tokens use no threads or database queries.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -92,21 +92,11 @@ async fn slow_reader(server: &Server, path: &str) -> TcpStream {
     stream
 }
 
-/// Reads the head of a response, but not its body.
-fn read_head(stream: &mut TcpStream) -> String {
-    let (mut head, mut byte) = (Vec::new(), [0]);
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte).unwrap();
-        head.push(byte[0]);
-    }
-    String::from_utf8(head).unwrap()
-}
-
 /// Returns how many readers got the file, and asserts that the others got a 503 with Retry-After.
 fn count_served(readers: &mut [TcpStream]) -> usize {
     let mut served = 0;
     for reader in readers {
-        let head = read_head(reader);
+        let head = wire::read_head(reader).unwrap();
         if head.starts_with("HTTP/1.1 200 ") {
             served += 1;
         } else {

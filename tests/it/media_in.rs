@@ -265,13 +265,11 @@ async fn threat_35_false_media_type_is_detected_without_decompression() {
     }
 }
 
-#[tokio::test]
-async fn threat_35_stalled_media_fetch_fails_after_30_seconds() {
-    let storage = RawServer::start().await;
-    let partial_response = [b"HTTP/1.1 200 x\r\n\r\n".as_slice(), JPEG].concat();
-    storage.queue_bytes(&get(1), partial_response, ResponseEnd::Silence);
-    storage.queue_bytes(&get(2), "", ResponseEnd::Silence);
-    let (outcome_sender, mut outcomes) = mpsc::unbounded_channel();
+/// App that fetches the first file of each message. Returns its clock and the outcomes of the fetches, too.
+fn build_fetching_app(
+    storage: &RawServer,
+) -> (TestApp, Arc<ManualClock>, mpsc::UnboundedReceiver<String>) {
+    let (outcome_sender, outcomes) = mpsc::unbounded_channel();
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
     let api = [("REPLYHOOK__TWILIO__API_URL", storage.url())];
     let app = TestApp::build(&api, |app| {
@@ -283,6 +281,16 @@ async fn threat_35_stalled_media_fetch_fails_after_30_seconds() {
         };
         app.clock(clock.clone()).handler(handler)
     });
+    (app, clock, outcomes)
+}
+
+#[tokio::test]
+async fn threat_35_stalled_media_fetch_fails_after_30_seconds() {
+    let storage = RawServer::start().await;
+    let partial_response = [b"HTTP/1.1 200 x\r\n\r\n".as_slice(), JPEG].concat();
+    storage.queue_bytes(&get(1), partial_response, ResponseEnd::Silence);
+    storage.queue_bytes(&get(2), "", ResponseEnd::Silence);
+    let (app, clock, mut outcomes) = build_fetching_app(&storage);
     for number in [1, 2] {
         let answered = app.send(picture(number));
         let passing = async {
@@ -301,18 +309,7 @@ async fn threat_35_trickling_media_fetch_fails_after_30_seconds() {
     let storage = RawServer::start().await;
     let begin = [b"HTTP/1.1 200 x\r\n\r\n".as_slice(), JPEG].concat();
     storage.queue_bytes(&get(1), begin, ResponseEnd::Trickle);
-    let (outcome_sender, mut outcomes) = mpsc::unbounded_channel();
-    let clock = Arc::new(ManualClock::new(SystemClock.now()));
-    let api = [("REPLYHOOK__TWILIO__API_URL", storage.url())];
-    let app = TestApp::build(&api, |app| {
-        let handler = move |cx: Context, _: InboundMessage| {
-            let outcome_sender = outcome_sender.clone();
-            async move {
-                outcome_sender.send(outcome(&cx.media(0)).await).unwrap();
-            }
-        };
-        app.clock(clock.clone()).handler(handler)
-    });
+    let (app, clock, mut outcomes) = build_fetching_app(&storage);
     let answered = app.send(picture(1));
     let passing = async {
         storage.wait_for(1).await;

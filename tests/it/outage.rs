@@ -8,16 +8,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use replyhook::clock::SignedDuration;
 use replyhook::store::{MessageFilter, MessageRow};
-use replyhook::{Clock, Context, InboundMessage, ManualClock, Timestamp};
+use replyhook::{Clock, InboundMessage, ManualClock, Timestamp};
 use rusqlite::Connection;
 use rustix::process::Signal;
 use tokio::sync::Semaphore;
 
 use crate::support::twilio::SentVia;
-use crate::support::{EMPTY, FakeTwilio, Server, TestApp, Wait, Webhook, twiml_message};
+use crate::support::{
+    EMPTY, FakeTwilio, Server, TestApp, Wait, Webhook, handler_with_permits, twiml_message,
+};
 
 const USER: &str = "whatsapp:+15550001111";
 const FALLBACK_TEXT: (&str, &str) = ("REPLYHOOK__REPLY__FALLBACK_TEXT", "Sorry");
@@ -35,20 +36,6 @@ fn lock_database(path: &Path) -> Connection {
     db.busy_timeout(Duration::from_secs(20)).unwrap();
     db.execute_batch("BEGIN IMMEDIATE").unwrap();
     db
-}
-
-/// Handler that waits for a permit before it replies.
-fn handler_with_permits(
-    go: &Arc<Semaphore>,
-) -> impl Fn(Context, InboundMessage) -> BoxFuture<'static, String> + use<> {
-    let go = go.clone();
-    move |_, message| {
-        let go = go.clone();
-        Box::pin(async move {
-            go.acquire().await.unwrap().forget();
-            message.body
-        })
-    }
 }
 
 // Zero would hide the failure. The worker opens the store, and has not run yet: this runtime has one thread.

@@ -96,8 +96,8 @@ async fn during_outage(number: usize, test: impl AsyncFnOnce(&[Machine], &FakeTw
     database.remove().await;
 }
 
-// The database refuses connections, or accepts them and is silent. The response comes before the timer, no handler runs,
-// and the server recovers.
+// The database refuses connections, or accepts them and is silent. Each response comes within OUTAGE_RESPONSE_TIMEOUT,
+// no handler runs, and the server recovers.
 #[tokio::test(flavor = "multi_thread")]
 async fn threat_54_outage_response_precedes_documented_timeout() {
     let Some(database) = TestDatabase::create().await else {

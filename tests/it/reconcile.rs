@@ -306,8 +306,8 @@ fn restored_queued_reply_is_not_closed_after_later_message() {
 
 /// Stores a message of a user who wrote 30 hours ago, so that a REST call with a template is in flight for it.
 async fn store_call_after_window_closed(store: &TempStore, account: AccountSid) {
-    let kept: Arc<dyn Store> = Arc::new(SqliteStore::file(store.path()));
-    kept.open(Access::Owner).await.unwrap();
+    let journal: Arc<dyn Store> = Arc::new(SqliteStore::file(store.path()));
+    journal.open(Access::Owner).await.unwrap();
     let now = SystemClock.now();
     let received_at = now - SignedDuration::from_hours(30);
     let inbound = NewInbound {
@@ -324,10 +324,11 @@ async fn store_call_after_window_closed(store: &TempStore, account: AccountSid) 
         final_response: String::new(),
         received_at,
     };
-    let AcceptOutcome::Claimed(claim) = kept.accept(Arc::new(inbound)).await.unwrap() else {
+    let AcceptOutcome::Claimed(claim) = journal.accept(Arc::new(inbound)).await.unwrap() else {
         panic!("the message is not claimed");
     };
-    kept.complete_inline(claim, None, Completion::default(), received_at)
+    journal
+        .complete_inline(claim, None, Completion::default(), received_at)
         .await
         .unwrap();
     let news = NewOutbound {
@@ -339,9 +340,9 @@ async fn store_call_after_window_closed(store: &TempStore, account: AccountSid) 
         params: [("To", USER), ("Body", "news")].into_iter().collect(),
         template: false,
     };
-    kept.enqueue(vec![news], now).await.unwrap();
-    assert_eq!(kept.claim(1, now).await.unwrap().len(), 1);
-    kept.close().await.unwrap();
+    journal.enqueue(vec![news], now).await.unwrap();
+    assert_eq!(journal.claim(1, now).await.unwrap().len(), 1);
+    journal.close().await.unwrap();
 }
 
 // The outbox has the text that the template replaced. The template is this server's, and proves no reply to the lost

@@ -256,11 +256,8 @@ async fn nested_router_shares_state_and_falls_through() {
         .on(text("about"), about)
         .with_state(Shop("Ana's"));
     let by_sms = [("From", "+15550001111"), ("To", "+15550002222")];
-    let message_with = |body: &'static str, more: &'static [(&str, &str)]| message(body, more);
     assert_eq!(
-        first_reply(&bot, message_with("about", &[]))
-            .await
-            .as_deref(),
+        first_reply(&bot, message("about", &[])).await.as_deref(),
         Some("This is Ana's.")
     );
     assert_eq!(
@@ -278,7 +275,7 @@ async fn nested_router_shares_state_and_falls_through() {
         .nest(anything(), Router::new().on(text("a"), "inner"))
         .on(text("b"), "outer");
     assert_eq!(
-        first_reply(&bot, message_with("b", &[])).await.as_deref(),
+        first_reply(&bot, message("b", &[])).await.as_deref(),
         Some("outer")
     );
 }

@@ -243,38 +243,42 @@ fn start_keyword() -> ConsentKeyword {
     }
 }
 
-fn with_keyword(consent: ConsentKeyword, arrival: NewInbound) -> NewInbound {
+fn with_keyword(consent: ConsentKeyword, inbound: NewInbound) -> NewInbound {
     NewInbound {
         consent: Some(consent),
-        ..arrival
+        ..inbound
     }
 }
 
 /// Returns the claim of an accepted message.
 #[track_caller]
-fn expect_claimed(acceptance: &AcceptOutcome) -> Claim {
-    match acceptance {
+fn expect_claimed(outcome: &AcceptOutcome) -> Claim {
+    match outcome {
         AcceptOutcome::Claimed(claim) => *claim,
         other => panic!("{other:?} is not a claim"),
     }
 }
 
 #[track_caller]
-fn expect_queued(acceptance: &AcceptOutcome) -> i64 {
-    match acceptance {
+fn expect_queued(outcome: &AcceptOutcome) -> i64 {
+    match outcome {
         AcceptOutcome::Queued { id, .. } => *id,
         other => panic!("{other:?} is not queued"),
     }
 }
 
-async fn accept_claimed(store: &dyn Store, arrival: NewInbound) -> Claim {
-    expect_claimed(&store.accept(std::sync::Arc::new(arrival)).await.unwrap())
+async fn accept(store: &dyn Store, inbound: NewInbound) -> AcceptOutcome {
+    store.accept(Arc::new(inbound)).await.unwrap()
+}
+
+async fn accept_claimed(store: &dyn Store, inbound: NewInbound) -> Claim {
+    expect_claimed(&accept(store, inbound).await)
 }
 
 /// Accepts a message and replies by TwiML.
-async fn accept_and_answer(store: &dyn Store, arrival: NewInbound) {
-    let now = arrival.received_at;
-    let claim = accept_claimed(store, arrival).await;
+async fn accept_and_answer(store: &dyn Store, inbound: NewInbound) {
+    let now = inbound.received_at;
+    let claim = accept_claimed(store, inbound).await;
     let twiml = Some("<Response/>".to_owned());
     store
         .complete_inline(claim, twiml, Completion::default(), now)
@@ -298,9 +302,9 @@ fn reply(text: &str) -> NewOutbound {
 }
 
 /// Accepts a message and queues its replies for the REST API.
-async fn reply_via_rest(store: &dyn Store, arrival: NewInbound, texts: &[&str]) -> Claim {
-    let now = arrival.received_at;
-    let claim = accept_claimed(store, arrival).await;
+async fn reply_via_rest(store: &dyn Store, inbound: NewInbound, texts: &[&str]) -> Claim {
+    let now = inbound.received_at;
+    let claim = accept_claimed(store, inbound).await;
     let replies = texts.iter().map(|text| reply(text)).collect();
     assert!(
         store
@@ -370,12 +374,18 @@ fn bodies(messages: &[OutboundMessage]) -> Vec<&str> {
         .collect()
 }
 
+fn filter_with_limit(limit: u32) -> MessageFilter {
+    MessageFilter {
+        limit,
+        ..MessageFilter::default()
+    }
+}
+
 /// Returns a message as an operator sees it.
 async fn message_row(store: &dyn Store, number: u64) -> MessageRow {
     let filter = MessageFilter {
         sid: Some(sid(number)),
-        limit: 1,
-        ..MessageFilter::default()
+        ..filter_with_limit(1)
     };
     store.messages(filter).await.unwrap().pop().unwrap()
 }

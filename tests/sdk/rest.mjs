@@ -67,7 +67,7 @@ async function until(what, holds) {
 const reaches = (client, sid, ...states) => until(states[0], async () => states.includes((await client.messages(sid).fetch()).status));
 
 /** Asserts that a call throws the library's exception, with the fields that bots read. */
-async function rejected(status, code, call) {
+async function assertRejected(status, code, call) {
   try {
     await call();
   } catch (error) {
@@ -122,7 +122,7 @@ const CHECKS = {
     assert.ok(file.parentSid === sid && file.dateCreated instanceof Date);
     assert.equal(await client.messages(sid).media(file.sid).remove(), true);
     assert.equal((await client.messages(sid).media.list()).length, 1);
-    await rejected(404, 20404, () => client.messages(sid).media(file.sid).fetch());
+    await assertRejected(404, 20404, () => client.messages(sid).media(file.sid).fetch());
     const [{ media }] = (await control("GET", `/conversations/${ANA}`)).filter((message) => message.sid === sid);
     const src = media.find((one) => one.src && !one.url.endsWith(file.sid)).src;
     const message = await client.messages.create({ from: SANDBOX, to: ANA, body: "look", mediaUrl: [args.base + src] });
@@ -166,7 +166,7 @@ const CHECKS = {
     isAMessage(bodyOf(last));
     await reaches(client, message.sid, "delivered", "read");
     assert.equal((await client.messages(message.sid).fetch()).body, "Is Ana at home?");
-    await rejected(400, 21656, () => client.messages.create({ ...template, contentVariables: "{" }));
+    await assertRejected(400, 21656, () => client.messages.create({ ...template, contentVariables: "{" }));
     assert.equal(await client.content.v1.contents(content.sid).remove(), true);
   },
 
@@ -180,16 +180,16 @@ const CHECKS = {
     await control("POST", "/clock", { advance_seconds: 3601 });
     await reaches(client, second.sid, "delivered");
     assert.equal((await client.messages(first.sid).fetch()).status, "canceled");
-    await rejected(400, 35114, () => client.messages.create(at(62)));
+    await assertRejected(400, 35114, () => client.messages.create(at(62)));
   },
 
   async "a text is removed and a message deleted"(client) {
     const { message_sid: sid } = await says(BEN, "secret");
     assert.equal((await client.messages(sid).update({ body: "" })).body, "");
     isAMessage(bodyOf(last));
-    await rejected(400, 20001, () => client.messages(sid).update({ body: "other" }));
+    await assertRejected(400, 20001, () => client.messages(sid).update({ body: "other" }));
     assert.equal(await client.messages(sid).remove(), true);
-    await rejected(404, 20404, () => client.messages(sid).fetch());
+    await assertRejected(404, 20404, () => client.messages(sid).fetch());
   },
 
   async "lists are filtered and paged"(client) {
@@ -219,24 +219,24 @@ const CHECKS = {
 
   async "rejections are the library's exceptions"(client) {
     const create = (message) => () => client.messages.create(message);
-    await rejected(400, 21211, create({ from: NUMBER, to: "+1555", body: "x" }));
-    await rejected(400, 21211, create({ from: NUMBER, to: "+15005550001", body: "x" }));
-    await rejected(400, 21603, create({ to: BEN, body: "x" }));
-    await rejected(400, 21606, create({ from: "+15550009999", to: BEN, body: "x" }));
-    await rejected(400, 21617, create({ from: NUMBER, to: BEN, body: "x".repeat(1601) }));
-    await rejected(400, 21619, create({ from: NUMBER, to: BEN }));
-    await rejected(400, 21620, create({ from: NUMBER, to: BEN, mediaUrl: ["no url"] }));
-    await rejected(400, 63007, create({ from: "whatsapp:+15550009999", to: ANA, body: "x" }));
+    await assertRejected(400, 21211, create({ from: NUMBER, to: "+1555", body: "x" }));
+    await assertRejected(400, 21211, create({ from: NUMBER, to: "+15005550001", body: "x" }));
+    await assertRejected(400, 21603, create({ to: BEN, body: "x" }));
+    await assertRejected(400, 21606, create({ from: "+15550009999", to: BEN, body: "x" }));
+    await assertRejected(400, 21617, create({ from: NUMBER, to: BEN, body: "x".repeat(1601) }));
+    await assertRejected(400, 21619, create({ from: NUMBER, to: BEN }));
+    await assertRejected(400, 21620, create({ from: NUMBER, to: BEN, mediaUrl: ["no url"] }));
+    await assertRejected(400, 63007, create({ from: "whatsapp:+15550009999", to: ANA, body: "x" }));
     const nobody = "0".repeat(32);
-    await rejected(404, 20404, () => client.messages(`SM${nobody}`).fetch());
-    await rejected(401, 20003, () => connect(nobody).messages.list({ limit: 1 }));
-    await rejected(401, 20003, () => connect(nobody).messages.create({ from: NUMBER, to: BEN, body: "x" }));
-    await rejected(401, 20003, () => client.api.v2010.accounts(`AC${nobody}`).messages.list({ limit: 1 }));
+    await assertRejected(404, 20404, () => client.messages(`SM${nobody}`).fetch());
+    await assertRejected(401, 20003, () => connect(nobody).messages.list({ limit: 1 }));
+    await assertRejected(401, 20003, () => connect(nobody).messages.create({ from: NUMBER, to: BEN, body: "x" }));
+    await assertRejected(401, 20003, () => client.api.v2010.accounts(`AC${nobody}`).messages.list({ limit: 1 }));
   },
 
   async "STOP on SMS is kept by Twilio"(client) {
     await says(BEN, "stop");
-    await rejected(400, 21610, () => client.messages.create({ from: NUMBER, to: BEN, body: "still there?" }));
+    await assertRejected(400, 21610, () => client.messages.create({ from: NUMBER, to: BEN, body: "still there?" }));
     await says(BEN, "START");
     assert.equal((await client.messages.create({ from: NUMBER, to: BEN, body: "welcome back" })).status, "queued");
   },
@@ -251,7 +251,7 @@ const CHECKS = {
   async "an error on order arrives once"(client) {
     await control("PUT", "/faults", { rest_error: { status: 429, code: 20429, times: 1 } });
     const create = () => client.messages.create({ from: NUMBER, to: BEN, body: "x" });
-    await rejected(429, 20429, create);
+    await assertRejected(429, 20429, create);
     assert.equal((await create()).status, "queued");
   },
 
@@ -271,14 +271,14 @@ const CHECKS = {
     assert.equal((await sender.fetch()).status, "ONLINE");
     await sender.update({ webhook: { callback_url: "https://bot.example.test/webhook", callback_method: "POST" } });
     assert.equal((await sender.fetch()).webhook.callbackUrl, "https://bot.example.test/webhook");
-    await rejected(404, 20404, () => client.messaging.v2.channelsSenders(`XE${"f".repeat(32)}`).fetch());
+    await assertRejected(404, 20404, () => client.messaging.v2.channelsSenders(`XE${"f".repeat(32)}`).fetch());
   },
 
   async "typing is shown"(client) {
     const { message_sid: sid } = await says(ANA, "are you there?");
     const typing = (messageId) => client.messaging.v2.typingIndicator.create({ channel: "whatsapp", messageId });
     assert.equal((await typing(sid)).success, true);
-    await rejected(404, 20404, () => typing(`SM${"0".repeat(32)}`));
+    await assertRejected(404, 20404, () => typing(`SM${"0".repeat(32)}`));
   },
 };
 

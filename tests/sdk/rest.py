@@ -83,7 +83,7 @@ def until(what, holds):
         time.sleep(0.02)
 
 
-def rejected(status, code, call):
+def assert_rejected(status, code, call):
     """Asserts that a call raises the library's exception, with the fields that bots read."""
     try:
         call()
@@ -177,7 +177,7 @@ def media_are_listed_fetched_and_deleted(client):
         assert response.read() == PNG and response.headers["content-type"] == file.content_type
     assert message.media(file.sid).delete() is True
     assert len(message.media.list()) == 1
-    rejected(404, 20404, lambda: message.media(file.sid).fetch())
+    assert_rejected(404, 20404, lambda: message.media(file.sid).fetch())
 
 
 def a_service_chooses_the_sender(client):
@@ -233,7 +233,7 @@ def templates_are_made_approved_sent_and_deleted(client):
     until("delivered", lambda: message.fetch().status in ("delivered", "read"))
     got = [m for m in control("GET", f"/conversations/{ANA}") if m["sid"] == message.sid]
     assert got[0]["body"] == "Is Ana at home?" and got[0]["buttons"] == [{"text": "Yes", "payload": "yes"}], got
-    rejected(400, 21656, lambda: client.messages.create(from_=SANDBOX, to=ANA, content_sid=content.sid, content_variables="{"))
+    assert_rejected(400, 21656, lambda: client.messages.create(from_=SANDBOX, to=ANA, content_sid=content.sid, content_variables="{"))
     assert client.content.v1.contents(content.sid).delete() is True
 
 
@@ -250,7 +250,7 @@ def what_is_scheduled_goes_later_or_not_at_all(client):
     until("delivered", lambda: second.fetch().status == "delivered")
     assert second.fetch().date_sent >= at.replace(microsecond=0) and first.fetch().status == "canceled"
     soon = now + timedelta(hours=1, minutes=2)
-    rejected(400, 35114, lambda: client.messages.create(messaging_service_sid=SERVICE, to=BEN, body="x", schedule_type="fixed", send_at=soon))
+    assert_rejected(400, 35114, lambda: client.messages.create(messaging_service_sid=SERVICE, to=BEN, body="x", schedule_type="fixed", send_at=soon))
 
 
 def a_text_is_removed_and_a_message_deleted(client):
@@ -258,10 +258,10 @@ def a_text_is_removed_and_a_message_deleted(client):
     message = client.messages(sid).update(body="")
     is_a_message(json.loads(Seen.last.text))
     assert message.body == "" and client.messages(sid).fetch().body == ""
-    rejected(400, 20001, lambda: client.messages(sid).update(body="other"))
+    assert_rejected(400, 20001, lambda: client.messages(sid).update(body="other"))
     assert client.messages(sid).delete() is True
-    rejected(404, 20404, lambda: client.messages(sid).fetch())
-    rejected(404, 20404, lambda: client.messages(sid).delete())
+    assert_rejected(404, 20404, lambda: client.messages(sid).fetch())
+    assert_rejected(404, 20404, lambda: client.messages(sid).delete())
 
 
 def lists_are_filtered_and_paged(client):
@@ -295,23 +295,23 @@ def lists_are_filtered_and_paged(client):
 
 def rejections_are_the_librarys_exceptions(client):
     create = client.messages.create
-    rejected(400, 21211, lambda: create(from_=NUMBER, to="+1555", body="x"))
-    rejected(400, 21211, lambda: create(from_=NUMBER, to="+15005550001", body="x"))
-    rejected(400, 21603, lambda: create(to=BEN, body="x"))
-    rejected(400, 21606, lambda: create(from_="+15550009999", to=BEN, body="x"))
-    rejected(400, 21617, lambda: create(from_=NUMBER, to=BEN, body="x" * 1601))
-    rejected(400, 21619, lambda: create(from_=NUMBER, to=BEN))
-    rejected(400, 21620, lambda: create(from_=NUMBER, to=BEN, media_url=["no url"]))
-    rejected(400, 63007, lambda: create(from_="whatsapp:+15550009999", to=ANA, body="x"))
-    rejected(404, 20404, lambda: client.messages("SM" + "0" * 32).fetch())
-    rejected(401, 20003, lambda: connect("0" * 32).messages("SM" + "0" * 32).fetch())
-    rejected(401, 20003, lambda: connect("0" * 32).messages.create(from_=NUMBER, to=BEN, body="x"))
-    rejected(401, 20003, lambda: client.api.v2010.accounts("AC" + "0" * 32).fetch())
+    assert_rejected(400, 21211, lambda: create(from_=NUMBER, to="+1555", body="x"))
+    assert_rejected(400, 21211, lambda: create(from_=NUMBER, to="+15005550001", body="x"))
+    assert_rejected(400, 21603, lambda: create(to=BEN, body="x"))
+    assert_rejected(400, 21606, lambda: create(from_="+15550009999", to=BEN, body="x"))
+    assert_rejected(400, 21617, lambda: create(from_=NUMBER, to=BEN, body="x" * 1601))
+    assert_rejected(400, 21619, lambda: create(from_=NUMBER, to=BEN))
+    assert_rejected(400, 21620, lambda: create(from_=NUMBER, to=BEN, media_url=["no url"]))
+    assert_rejected(400, 63007, lambda: create(from_="whatsapp:+15550009999", to=ANA, body="x"))
+    assert_rejected(404, 20404, lambda: client.messages("SM" + "0" * 32).fetch())
+    assert_rejected(401, 20003, lambda: connect("0" * 32).messages("SM" + "0" * 32).fetch())
+    assert_rejected(401, 20003, lambda: connect("0" * 32).messages.create(from_=NUMBER, to=BEN, body="x"))
+    assert_rejected(401, 20003, lambda: client.api.v2010.accounts("AC" + "0" * 32).fetch())
 
 
 def stop_on_sms_is_kept_by_twilio(client):
     says(BEN, "Stop")
-    rejected(400, 21610, lambda: client.messages.create(from_=NUMBER, to=BEN, body="still there?"))
+    assert_rejected(400, 21610, lambda: client.messages.create(from_=NUMBER, to=BEN, body="still there?"))
     says(BEN, "START")
     assert client.messages.create(from_=NUMBER, to=BEN, body="welcome back").status == "queued"
 
@@ -325,7 +325,7 @@ def a_user_without_a_number_is_answered(client):
 
 def an_error_on_order_arrives_once(client):
     control("PUT", "/faults", {"rest_error": {"status": 429, "code": 20429, "times": 1}})
-    rejected(429, 20429, lambda: client.messages.create(from_=NUMBER, to=BEN, body="x"))
+    assert_rejected(429, 20429, lambda: client.messages.create(from_=NUMBER, to=BEN, body="x"))
     assert client.messages.create(from_=NUMBER, to=BEN, body="x").status == "queued"
 
 
@@ -355,14 +355,14 @@ def whatsapp_senders_are_shown_and_set(client):
     )
     client.messaging.v2.channels_senders(sender.sid).update(update)
     assert client.messaging.v2.channels_senders(sender.sid).fetch().webhook["callback_url"] == webhook["callback_url"]
-    rejected(404, 20404, lambda: client.messaging.v2.channels_senders("XE" + "f" * 32).fetch())
+    assert_rejected(404, 20404, lambda: client.messaging.v2.channels_senders("XE" + "f" * 32).fetch())
 
 
 def typing_is_shown(client):
     sid = says(ANA, "are you there?")["message_sid"]
     typing = client.messaging.v2.typing_indicator.create(channel="whatsapp", message_id=sid)
     assert typing.success is True
-    rejected(404, 20404, lambda: client.messaging.v2.typing_indicator.create(channel="whatsapp", message_id="SM" + "0" * 32))
+    assert_rejected(404, 20404, lambda: client.messaging.v2.typing_indicator.create(channel="whatsapp", message_id="SM" + "0" * 32))
 
 
 CHECKS = [

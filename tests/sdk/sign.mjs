@@ -647,7 +647,7 @@ function wrongAnswer(found, { status, headers, body }, SaxesParser) {
 function wrongRejection({ status, headers, body }, signature) {
   if (status !== 403) return `status ${status}, not 403: ${quoted(String(body))}`;
   if (!only(headers["content-type"])?.startsWith("text/plain")) return `rejected with Content-Type ${headers["content-type"]}`;
-  if (body.includes(signature)) return "the rejection tells the right signature";
+  if (body.includes(signature)) return "the rejection reveals the right signature";
   return null;
 }
 

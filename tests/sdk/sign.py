@@ -633,7 +633,7 @@ def wrong_rejection(answer, signature):
     if not (answer.headers.get("Content-Type") or "").startswith("text/plain"):
         return f"rejected with Content-Type {answer.headers.get('Content-Type')}"
     if signature.encode() in answer.body:
-        return "the rejection tells the right signature"
+        return "the rejection reveals the right signature"
     return None
 
 

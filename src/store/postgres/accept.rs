@@ -133,15 +133,12 @@ pub(super) async fn accept(
     let conversation_row =
         conversations::read_conversation(db, conversation, scopes(inbound), now).await?;
     let effect = inbound.apply_keyword(conversation_row.opted_out);
-    let (response, change) = match &effect {
-        ConsentEffect::Keyword {
-            confirmation,
-            change,
-            ..
-        } => (decisions::stored_response(confirmation.clone()), *change),
-        ConsentEffect::Ordinary | ConsentEffect::OptedOut => (None, None),
-    };
-    if let Some(action) = change {
+    let response = decisions::initial_response(&effect);
+    if let ConsentEffect::Keyword {
+        change: Some(action),
+        ..
+    } = effect
+    {
         for record in inbound.ledger_records(&conversation_row.user, action) {
             conversations::record_consent(db, &record).await?;
         }

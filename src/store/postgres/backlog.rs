@@ -14,7 +14,7 @@ use crate::store::{
 /// Open messages (below 3) that may be claimed: not owned by a live process, and first in their conversation.
 // Locks the conversations. SKIP LOCKED, since a locked one belongs to a transaction that is claiming or accepting: the
 // next poll finds what it leaves.
-const LOCK_FREE: &str = concat!(
+const LOCK_UNOWNED: &str = concat!(
     "SELECT i.id FROM inbound i JOIN conversation c ON c.id = i.conversation WHERE i.state < 3 AND NOT ",
     is_owned!("$1"),
     " AND NOT ",
@@ -31,8 +31,9 @@ const LOCK_FREE: &str = concat!(
 //
 // `claimed` moves a message to DEFERRED (2), since no request waits for its reply, or to DEAD (6).
 //
-// `counted` tells an `ACCEPT_USUAL` that waits for one of the locks that its snapshot misses these claims.
-const CLAIM_FREE: &str = concat!(
+// `counted` increases `claims`, so that an `ACCEPT_USUAL` that waits for one of the locks detects that its snapshot
+// misses these claims.
+const CLAIM_UNOWNED: &str = concat!(
     "WITH unowned AS (SELECT i.id, i.conversation, CASE WHEN i.params IS NULL THEN $6::text \
        WHEN i.state <> 0 AND i.owner IS NOT NULL AND NOT ($4 AND i.attempt < $5) THEN $7::text END AS dead \
      FROM inbound i WHERE i.id = ANY ($2) AND i.state < 3 AND NOT ",
@@ -60,17 +61,17 @@ pub(super) async fn claim_backlog(
     policy: CrashPolicy,
     now: Timestamp,
 ) -> Result<ClaimedBacklog, CallError> {
-    let free: Vec<i64> = sqlx::query_scalar(LOCK_FREE)
+    let unowned: Vec<i64> = sqlx::query_scalar(LOCK_UNOWNED)
         .bind(me)
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all(&mut *db)
         .await?;
-    if free.is_empty() {
+    if unowned.is_empty() {
         return Ok(ClaimedBacklog::default());
     }
-    let found = sqlx::query(CLAIM_FREE)
+    let found = sqlx::query(CLAIM_UNOWNED)
         .bind(me)
-        .bind(free)
+        .bind(unowned)
         .bind(now.as_microsecond())
         .bind(policy.retry)
         .bind(i64::from(policy.max_attempts))

@@ -206,8 +206,8 @@ struct Breaker(Mutex<BreakerState>);
 
 #[derive(Default)]
 struct BreakerState {
-    /// Time before which calls are rejected.
-    closed_until: Option<Instant>,
+    /// Time before which calls are rejected; `None` while the breaker is closed.
+    open_until: Option<Instant>,
     /// Time of the last response.
     answered: Option<Instant>,
 }
@@ -215,23 +215,23 @@ struct BreakerState {
 impl Breaker {
     fn admit_call(&self) -> bool {
         let now = Instant::now();
-        let mut health = self.lock();
-        match health.closed_until {
+        let mut state = self.lock();
+        match state.open_until {
             None => true,
             Some(until) if now < until => false,
             Some(_) => {
                 // Let this call through as a trial, and reject others until it succeeds. If its future is dropped,
                 // which records no outcome, the next trial follows after the same delay.
-                health.closed_until = Some(now + BREAKER_DELAY);
+                state.open_until = Some(now + BREAKER_DELAY);
                 true
             }
         }
     }
 
     fn answered(&self) {
-        let mut health = self.lock();
-        health.closed_until = None;
-        health.answered = Some(Instant::now());
+        let mut state = self.lock();
+        state.open_until = None;
+        state.answered = Some(Instant::now());
     }
 
     fn has_answered_lately(&self) -> bool {
@@ -241,7 +241,7 @@ impl Breaker {
     }
 
     fn failed(&self) {
-        self.lock().closed_until = Some(Instant::now() + BREAKER_DELAY);
+        self.lock().open_until = Some(Instant::now() + BREAKER_DELAY);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BreakerState> {

@@ -260,8 +260,8 @@ pub(super) async fn find_or_create(
             for source in sources {
                 merge_conversations(db, target, *source).await?;
             }
-            // `greatest`: messages can be accepted out of order, and the window must not get shorter. `claims` tells an
-            // `ACCEPT_USUAL` that waits for the lock that its snapshot is too old.
+            // `greatest`: messages can be accepted out of order, and the window must not get shorter. `claims`
+            // increases, so that an `ACCEPT_USUAL` that waits for the lock detects that its snapshot is too old.
             sqlx::query(
                 "UPDATE conversation SET last_inbound = greatest(last_inbound, $2), claims = claims + 1 WHERE id = $1",
             )

@@ -31,18 +31,18 @@ impl Journal for PostgresStore {
         let me = self.owner;
         Box::pin(async move {
             let shared = inbound.clone();
-            let usual = self.run(move |db| {
+            let fast_path = self.run(move |db| {
                 let inbound = shared.clone();
                 Box::pin(async move { accept::accept_usual(db, me, &inbound).await })
             });
-            if let Some(outcome) = usual.await? {
+            if let Some(outcome) = fast_path.await? {
                 return Ok(outcome);
             }
-            let any = self.run_claiming(move |db| {
+            let full_accept = self.run_claiming(move |db| {
                 let inbound = inbound.clone();
                 Box::pin(async move { accept::accept(db, me, &inbound).await })
             });
-            any.await
+            full_accept.await
         })
     }
 
@@ -393,7 +393,8 @@ pub(super) async fn claim(
     now: Timestamp,
 ) -> Result<Claim, CallError> {
     let claim = message.next_claim(now);
-    // To PROCESSING (1). `claims` tells an `ACCEPT_USUAL` that waits for the lock that its snapshot misses this claim.
+    // To PROCESSING (1). `claims` increases, so that an `ACCEPT_USUAL` that waits for the lock detects that its
+    // snapshot misses this claim.
     sqlx::query(
         "WITH counted AS (UPDATE conversation SET claims = claims + 1 WHERE id = $5) \
          UPDATE inbound SET state = 1, owner = $2, attempt = $3, claimed_at = $4 WHERE id = $1",
@@ -473,8 +474,7 @@ pub(super) async fn decide(
     let is_rest = path == ReplyPath::Rest;
     let (query, decision) = match path {
         // Compare and set: from RECEIVED, PROCESSING or FAILED (0, 1, 5) to ANSWERED (3). A failed message is included:
-        // the fallback call's text is its reply. Without an owner, a handler that still
-        // runs has lost its claim.
+        // the fallback call's text is its reply. Without an owner, a handler that still runs has lost its claim.
         ReplyPath::Twiml(twiml) => {
             let twiml = decisions::stored_response(twiml);
             let query = sqlx::query(

@@ -33,7 +33,7 @@ impl MediaLinks for PostgresStore {
 
     fn resolve_link(
         &self,
-        key: LinkTokenHash,
+        token_hash: LinkTokenHash,
         now: Timestamp,
     ) -> StoreFuture<'_, Option<ResolvedLink>> {
         self.run_media(move |db| {
@@ -42,7 +42,7 @@ impl MediaLinks for PostgresStore {
                     "SELECT l.content_type, l.account, l.auth_token, l.media_message, l.media, l.file, f.length FROM media_link l \
                      LEFT JOIN media_file f ON f.hash = l.file WHERE l.token_hash = $1 AND l.expires_at > $2",
                 )
-                .bind(&key.0[..])
+                .bind(&token_hash.0[..])
                 .bind(now.as_microsecond())
                 .fetch_optional(db)
                 .await?;
@@ -168,7 +168,7 @@ async fn insert_link(
         "INSERT INTO media_link (token_hash, expires_at, content_type, message, file, account, auth_token, media_message, media) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
-    .bind(&link.key.0[..])
+    .bind(&link.token_hash.0[..])
     .bind(expires_at)
     .bind(link.content_type.as_deref().map(pack))
     .bind(&columns.message)

@@ -170,7 +170,7 @@ impl Operator for PostgresStore {
     fn delete_everything(&self) -> StoreFuture<'_, ()> {
         self.run_maintenance(|db| {
             Box::pin(async move {
-                // In the order of `CONTENT`: a table before those that it refers to.
+                // In the order of `CONTENT_TABLES`: a table before those that it refers to.
                 for table in expiry::CONTENT_TABLES {
                     let statement = sqlx::AssertSqlSafe(format!("DELETE FROM {table}"));
                     sqlx::query(statement).execute(&mut *db).await?;

@@ -291,8 +291,8 @@ const MARK_ORPHANS_UNKNOWN: &str = concat!(
 
 /// Ends pauses that would last too long, because they were written before the clock was set back.
 // PENDING and UNKNOWN (0, 2) only: in other states `not_before` has no effect. `due` is the send time of a rate-limited
-// message, which may be far ahead. `state < 4` repeats the condition of the
-// partial index `outbound_open`, so that PostgreSQL can use it.
+// message, which may be far ahead. `state < 4` repeats the condition of the partial index `outbound_open`, so that
+// PostgreSQL can use it.
 const END_LONG_PAUSES: &str = "UPDATE outbound SET not_before = $1 \
      WHERE state IN (0, 2) AND state < 4 AND not_before > $2 AND due IS NULL";
 

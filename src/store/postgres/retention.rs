@@ -8,8 +8,8 @@ use sqlx::PgConnection;
 use super::error::CallError;
 use super::operator::delete_conversations;
 use crate::store::expiry::{
-    self, CONTENT, IdRange, KEYS, LATER, MESSAGE, MESSAGE_MARKS, OUTBOUND_CONTENT, OUTBOUND_TEXTS,
-    OUTGOING, ROWS_PER_STEP, TEXTS,
+    self, CONTENT, IdRange, KEYS, LATER, MESSAGE, MESSAGE_MARKS, OUTBOUND, OUTBOUND_CONTENT,
+    OUTBOUND_TEXTS, ROWS_PER_STEP, TEXTS,
 };
 use crate::store::{ExpiryReport, Retention, packing, states};
 
@@ -114,8 +114,8 @@ const DELETE_OLD_STATUS: &str = "DELETE FROM unmatched_status WHERE (sid, accoun
 /// Up to $3 rows of `expire_later` after the mark $2.
 const POSTPONED_ROWS: &str =
     "SELECT id, at FROM expire_later WHERE kind = $1 AND id > $2 ORDER BY id LIMIT $3";
-/// True if a message no longer needs its row in `expire_later`: nothing is open (messages below
-/// 3, replies up to 3), and its own time is the postponed one.
+/// True if a message no longer needs its row in `expire_later`: nothing is open (messages below 3, replies up to 3),
+/// and its own time is the postponed one.
 const IS_ORDINARY: &str = "SELECT NOT EXISTS (SELECT 1 FROM inbound WHERE id = $1 AND (state < 3 OR received_at <> $2)) \
      AND NOT EXISTS (SELECT 1 FROM outbound WHERE inbound = $1 AND state <= 3)";
 
@@ -218,7 +218,7 @@ impl PostgresRetentionStep<'_> {
         before: i64,
     ) -> Result<Option<IdRange>, CallError> {
         let open = [POSTPONE_OPEN_OUTBOUND];
-        self.advance(mark, before, REPLIES, OUTGOING, &open).await
+        self.advance(mark, before, REPLIES, OUTBOUND, &open).await
     }
 
     /// Moves a mark past the next rows of `select`, after postponing those that must not be deleted yet.
@@ -309,7 +309,7 @@ impl PostgresRetentionStep<'_> {
         Ok(())
     }
 
-    /// Deletes the replies to a range of messages, and the conversations that are over.
+    /// Deletes the replies to a range of messages, and the old conversations.
     async fn delete_content(&mut self, range: IdRange) -> Result<(), CallError> {
         self.run(DELETE_REPLIES, range).await?;
         self.delete_old_conversations(range).await
@@ -331,8 +331,8 @@ impl PostgresRetentionStep<'_> {
         self.run(DELETE_MESSAGES, range).await
     }
 
-    /// Deletes the conversations of a range of messages that are over.
-    // One that is not over yet is checked again when the mark reaches its last message.
+    /// Deletes the old conversations of a range of messages.
+    // One that is not old yet is checked again when the mark reaches its last message.
     async fn delete_old_conversations(&mut self, range: IdRange) -> Result<(), CallError> {
         let old: Vec<i64> = sqlx::query_scalar(LOCK_OLD_CONVERSATIONS)
             .bind(range.from)
@@ -408,7 +408,7 @@ impl PostgresRetentionStep<'_> {
 
     /// Deletes what is old enough of the next postponed outbound messages.
     async fn expire_postponed_outbound(&mut self) -> Result<(), CallError> {
-        for (id, at) in self.later(OUTGOING).await? {
+        for (id, at) in self.later(OUTBOUND).await? {
             let range = IdRange {
                 from: id - 1,
                 to: id,
@@ -420,13 +420,13 @@ impl PostgresRetentionStep<'_> {
             if at < self.content {
                 self.run(DELETE_OUTBOUND, range).await?;
             }
-            let is_there: bool =
+            let exists: bool =
                 sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM outbound WHERE id = $1)")
                     .bind(id)
                     .fetch_one(&mut *self.db)
                     .await?;
-            if !is_there {
-                self.delete_postponed(OUTGOING, id).await?;
+            if !exists {
+                self.delete_postponed(OUTBOUND, id).await?;
             }
         }
         Ok(())

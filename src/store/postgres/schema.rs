@@ -187,10 +187,10 @@ async fn version(db: &mut PgConnection) -> Result<usize, StoreError> {
     if version > 0 {
         let initial = meta(db, versions::INITIAL_SCHEMA_NAME).await?;
         let remedy = "drop it (DROP SCHEMA replyhook CASCADE)";
-        versions::same_initial_schema(MIGRATIONS[0], initial, remedy)?;
+        versions::check_initial_schema(MIGRATIONS[0], initial, remedy)?;
     }
     if version > MIGRATIONS.len() {
-        versions::readable(
+        versions::check_readable(
             version,
             MIGRATIONS.len(),
             meta(db, versions::MIN_READER_NAME).await?,

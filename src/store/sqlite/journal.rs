@@ -250,12 +250,7 @@ pub(super) fn accept(
             conversations::record_consent(db, &record)?;
         }
     }
-    let response = match &effect {
-        ConsentEffect::Keyword { confirmation, .. } => {
-            decisions::stored_response(confirmation.clone())
-        }
-        ConsentEffect::Ordinary | ConsentEffect::OptedOut => None,
-    };
+    let response = decisions::initial_response(&effect);
     let (ahead, handed_off_until) = match effect {
         ConsentEffect::Ordinary => conversation_state(db, conversation)?,
         // No handler runs, so neither the order nor the handoff applies.

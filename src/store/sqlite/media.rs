@@ -26,7 +26,7 @@ impl MediaLinks for SqliteStore {
 
     fn resolve_link(
         &self,
-        key: LinkTokenHash,
+        token_hash: LinkTokenHash,
         now: Timestamp,
     ) -> StoreFuture<'_, Option<ResolvedLink>> {
         self.read_media(move |db| {
@@ -35,7 +35,7 @@ impl MediaLinks for SqliteStore {
                     "SELECT l.content_type, l.account, l.auth_token, l.media_message, l.media, l.file, f.length FROM media_link l \
                      LEFT JOIN media_file f ON f.hash = l.file WHERE l.token_hash = ?1 AND l.expires_at > ?2",
                 )?
-                .query_row(params![key.0, now.as_microsecond()], |row| Ok(read_link(row)))
+                .query_row(params![token_hash.0, now.as_microsecond()], |row| Ok(read_link(row)))
                 .optional()?;
             found.transpose()
         })
@@ -118,7 +118,7 @@ fn insert_link(db: &Connection, link: &NewLink, columns: &LinkColumns) -> Result
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
     .execute(params![
-        link.key.0,
+        link.token_hash.0,
         expires_at,
         link.content_type,
         columns.message,

@@ -219,7 +219,7 @@ impl Store for SqliteStore {
     fn failed(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             match self.open.get() {
-                Some(open) => open.writer.disk_failed().await,
+                Some(open) => open.writer.wait_for_disk_failure().await,
                 None => std::future::pending().await,
             }
         })

@@ -5,8 +5,8 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use super::handoff;
 use crate::sid::MessageSid;
 use crate::store::expiry::{
-    self, CONTENT, IdRange, KEYS, LATER, MESSAGE, MESSAGE_MARKS, OUTBOUND_CONTENT, OUTBOUND_TEXTS,
-    OUTGOING, ROWS_PER_STEP, TEXTS,
+    self, CONTENT, IdRange, KEYS, LATER, MESSAGE, MESSAGE_MARKS, OUTBOUND, OUTBOUND_CONTENT,
+    OUTBOUND_TEXTS, ROWS_PER_STEP, TEXTS,
 };
 use crate::store::{ExpiryReport, Retention, StoreError, packing, states};
 
@@ -171,12 +171,12 @@ pub(super) fn reset_marks(db: &Connection) -> Result<(), StoreError> {
 fn lower_marks(db: &Connection) -> Result<(), StoreError> {
     // `inbound` has no AUTOINCREMENT, so SQLite assigns the IDs of deleted newest messages again. Messages with an ID
     // below a mark would never expire.
-    let mut put_back = db.prepare_cached(
+    let mut lower = db.prepare_cached(
         "UPDATE meta SET value = (SELECT coalesce(max(id), 0) FROM inbound) \
          WHERE name = ?1 AND value > (SELECT coalesce(max(id), 0) FROM inbound)",
     )?;
     for name in MESSAGE_MARKS {
-        put_back.execute([name])?;
+        lower.execute([name])?;
     }
     Ok(())
 }
@@ -202,7 +202,7 @@ impl SqliteRetentionStep<'_> {
     ///
     /// Replies are among them. They are deleted with their messages, and the statements leave them out.
     fn next_outbound(&mut self, mark: &str, before: i64) -> Result<Option<IdRange>, StoreError> {
-        self.advance(mark, before, REPLIES, OUTGOING, &[POSTPONE_OPEN_OUTBOUND])
+        self.advance(mark, before, REPLIES, OUTBOUND, &[POSTPONE_OPEN_OUTBOUND])
     }
 
     fn advance(
@@ -293,7 +293,7 @@ impl SqliteRetentionStep<'_> {
         lower_marks(db)
     }
 
-    /// Deletes those conversations of these messages that are over.
+    /// Deletes the old conversations of these messages.
     fn delete_old_conversations(&self, range: IdRange) -> Result<(), StoreError> {
         let db = self.db;
         let conversations: Vec<i64> = db
@@ -301,7 +301,7 @@ impl SqliteRetentionStep<'_> {
             .query_map(params![range.from, range.to, range.later], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
         for id in conversations {
-            // One that is not over is checked again when a mark reaches its last message.
+            // One that is not old yet is checked again when a mark reaches its last message.
             let parameters = params![id, self.content, self.now, range.to];
             if !db.prepare_cached(OLD_CONVERSATION)?.exists(parameters)? {
                 continue;
@@ -374,7 +374,7 @@ impl SqliteRetentionStep<'_> {
     }
 
     fn expire_postponed_outbound(&mut self) -> Result<(), StoreError> {
-        for (id, at) in self.later(OUTGOING)? {
+        for (id, at) in self.later(OUTBOUND)? {
             let range = IdRange {
                 from: id - 1,
                 to: id,
@@ -387,7 +387,7 @@ impl SqliteRetentionStep<'_> {
                 self.run(DELETE_OUTBOUND, range)?;
             }
             if !self.db.prepare_cached(EXISTS_OUTBOUND)?.exists([id])? {
-                self.delete_postponed(OUTGOING, id)?;
+                self.delete_postponed(OUTBOUND, id)?;
             }
         }
         Ok(())

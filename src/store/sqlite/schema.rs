@@ -213,14 +213,14 @@ fn version(db: &Connection) -> Result<usize, StoreError> {
     if version > 0 {
         let path = db.path().unwrap_or_default();
         let remedy = format!("move {path}, {path}-wal and {path}-shm away");
-        versions::same_initial_schema(
+        versions::check_initial_schema(
             MIGRATIONS[0],
             meta(db, versions::INITIAL_SCHEMA_NAME)?,
             &remedy,
         )?;
     }
     if version > known {
-        versions::readable(version, known, meta(db, versions::MIN_READER_NAME)?)?;
+        versions::check_readable(version, known, meta(db, versions::MIN_READER_NAME)?)?;
     }
     Ok(version)
 }

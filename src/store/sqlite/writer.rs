@@ -73,7 +73,7 @@ impl Writer {
         runtime: Handle,
     ) -> std::io::Result<Self> {
         let (writes, waiting) = mpsc::channel(QUEUE_CAPACITY);
-        let (disk_failed, is_disk_failed) = watch::channel(false);
+        let (disk_failed_sender, disk_failed) = watch::channel(false);
         let thread = std::thread::Builder::new()
             .name("replyhook-store".to_owned())
             .spawn(move || {
@@ -84,19 +84,19 @@ impl Writer {
                     presence,
                     checkpointer,
                     io_failed: false,
-                    disk_failed,
+                    disk_failed: disk_failed_sender,
                 }
                 .run(waiting);
             })?;
         Ok(Self {
             writes,
-            disk_failed: is_disk_failed,
+            disk_failed,
             thread: Some(thread),
         })
     }
 
     /// Completes when the disk has failed.
-    pub(super) async fn disk_failed(&self) {
+    pub(super) async fn wait_for_disk_failure(&self) {
         let mut disk_failed = self.disk_failed.clone();
         if disk_failed.wait_for(|failed| *failed).await.is_err() {
             // The thread has ended without a failure of the disk, because the store is closed.
@@ -237,7 +237,8 @@ impl Thread {
         self.presence.as_ref().map_or(Ok(()), Presence::check)
     }
 
-    /// Reopens the database after an I/O error, and gives the disk up after an fsync error or a second I/O error.
+    /// Reopens the database after an I/O error. Marks the disk as failed after an fsync error or a second I/O error, or if
+    /// the database cannot be reopened.
     fn handle_error(&mut self, error: &StoreError) {
         let Some(code) = io_error_code(error) else {
             return;

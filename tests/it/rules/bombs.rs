@@ -6,19 +6,13 @@ use proptest::prelude::*;
 use quick_xml::Reader;
 use quick_xml::events::Event;
 use replyhook::rules::RuleSet;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::{SHOP, app};
-use crate::support::{Webhook, twiml_message};
+use crate::support::{Webhook, cpu_time, twiml_message};
 
 /// Limit for the processor time of one bomb. A debug build takes a fraction of it, and minutes without the limits of
 /// templates and patterns.
 const MAX_BOMB_TIME: Duration = Duration::from_secs(10);
-
-/// Processor time of this thread, on which the handlers of a `#[tokio::test]` run too.
-fn cpu_time() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap()
-}
 
 #[track_caller]
 fn assert_bounded(started: Duration, bomb: &str) {

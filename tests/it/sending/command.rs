@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{ANA, BEN, SENDER, SERVICE, TEMPLATE, UNREACHABLE_CONTENT_API};
 use crate::support::{
-    ACCOUNT, FakeTwilio, Fault, TOKEN, TempStore, Webhook, json_lines, replyhook,
+    ACCOUNT, FakeTwilio, Fault, TOKEN, TempStore, Wait, Webhook, json_lines, replyhook,
 };
 
 const ENV: [(&str, &str); 3] = [
@@ -346,11 +346,13 @@ fn csv_row_defaults_come_from_options() {
     let (code, ..) = send_csv(&store, &path, &["--template", TEMPLATE]);
     assert_eq!(code, 0);
     twilio.wait_for_posts(3);
+    let wait = Wait::until("the row is reported as failed");
     let reason = loop {
         let (code, out, _) = send_csv(&store, &path, &["--template", TEMPLATE]);
         if code == 1 {
             break out;
         }
+        wait.check_found(&out);
     };
     assert!(
         reason.contains("queued before as message 3, which failed: Twilio rejected it: "),

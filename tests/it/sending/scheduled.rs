@@ -16,21 +16,21 @@ use super::SERVICE;
 use crate::support::Wait;
 
 /// Schedules a reminder for half an hour after the test kit's start time, and waits until Twilio has accepted it.
-async fn schedule_reminder(sender: &OutboundClient, user: &User<'_>) -> i64 {
+async fn schedule_reminder(outbound: &OutboundClient, user: &User<'_>) -> i64 {
     let reminder = NewMessage::text(user.address(), "See you soon.")
         .from(user.sender())
         .service(SERVICE.parse().unwrap())
         .send_at("2026-01-05T09:30:00Z".parse().unwrap());
-    let id = sender.send(&reminder).await.unwrap().id;
-    wait_for_status(sender, id, "scheduled").await;
+    let id = outbound.send(&reminder).await.unwrap().id;
+    wait_for_status(outbound, id, "scheduled").await;
     id
 }
 
 /// Waits until a message has this status.
-async fn wait_for_status(sender: &OutboundClient, id: i64, status: &str) {
+async fn wait_for_status(outbound: &OutboundClient, id: i64, status: &str) {
     let wait = Wait::until(format!("message {id} is {status}"));
     loop {
-        let found = sender.receipt(id).await.unwrap().unwrap();
+        let found = outbound.receipt(id).await.unwrap().unwrap();
         if found.status.as_deref() == Some(status) {
             return;
         }
@@ -52,19 +52,19 @@ async fn count_reminders(bot: &TestBot, user: &User<'_>) -> usize {
 async fn stop_cancels_only_own_scheduled_messages() {
     let bot = TestBot::start(|| App::builder().handler(Echo)).await;
     let (ana, ben) = (bot.whatsapp("+34600000001"), bot.whatsapp("+34600000002"));
-    let sender = bot.outbound().await;
+    let outbound = bot.outbound().await;
     ana.says("hello").await;
     ben.says("hello").await;
-    let to_ana = schedule_reminder(&sender, &ana).await;
+    let to_ana = schedule_reminder(&outbound, &ana).await;
     // Longer than the interval that the sender's rate limit requires.
     bot.advance(Duration::from_secs(1)).await;
-    let to_ben = schedule_reminder(&sender, &ben).await;
+    let to_ben = schedule_reminder(&outbound, &ben).await;
     ana.says("STOP").await;
-    wait_for_status(&sender, to_ana, "canceled").await;
-    let receipt = sender.receipt(to_ana).await.unwrap().unwrap();
+    wait_for_status(&outbound, to_ana, "canceled").await;
+    let receipt = outbound.receipt(to_ana).await.unwrap().unwrap();
     assert_eq!(bot.send_result(&receipt).await.status, "canceled");
     bot.advance(Duration::from_mins(31)).await;
-    wait_for_status(&sender, to_ben, "read").await;
+    wait_for_status(&outbound, to_ben, "read").await;
     assert_eq!(count_reminders(&bot, &ana).await, 0);
     assert_eq!(count_reminders(&bot, &ben).await, 1);
     bot.stop().await;

@@ -11,9 +11,9 @@ use replyhook::store::{
 use replyhook::{Address, FormParams};
 
 use super::{
-    ANA, BEN, Backend, Completion, FALLBACK_TWIML, SENDER, accept_and_answer, accept_claimed, at,
-    expect_claimed, inbound_from, message_row, new_inbound, over_all_stores, reply, stop_keyword,
-    with_keyword,
+    ANA, BEN, Backend, Completion, FALLBACK_TWIML, SENDER, accept, accept_and_answer,
+    accept_claimed, at, expect_claimed, inbound_from, message_row, new_inbound, over_all_stores,
+    reply, stop_keyword, with_keyword,
 };
 
 over_all_stores!(
@@ -34,10 +34,7 @@ async fn duplicate_is_in_progress_then_gets_saved_response(backend: &mut Backend
     let store = backend.store();
     let claim = accept_claimed(store, new_inbound(1)).await;
     assert_eq!((claim.attempt, claim.failed_before), (1, false));
-    let redelivery = store
-        .accept(std::sync::Arc::new(new_inbound(1)))
-        .await
-        .unwrap();
+    let redelivery = accept(store, new_inbound(1)).await;
     assert_eq!(redelivery, AcceptOutcome::InProgress { id: claim.id });
     let answered = SavedResponse {
         twiml: Some("<Response><Message>\u{1F980} \"it's\" & ünï</Message></Response>".to_owned()),
@@ -48,10 +45,7 @@ async fn duplicate_is_in_progress_then_gets_saved_response(backend: &mut Backend
         .unwrap();
     assert_eq!(decision, ReplyDecision::Inline(answered.clone()));
     for _ in 0..2 {
-        let redelivery = store
-            .accept(std::sync::Arc::new(new_inbound(1)))
-            .await
-            .unwrap();
+        let redelivery = accept(store, new_inbound(1)).await;
         assert_eq!(redelivery, AcceptOutcome::AlreadyAnswered(answered.clone()));
     }
 }
@@ -63,10 +57,7 @@ async fn duplicate_of_message_without_reply_gets_empty_response(backend: &mut Ba
         .complete_inline(claim, None, Completion::default(), at(2))
         .await
         .unwrap();
-    let redelivery = store
-        .accept(std::sync::Arc::new(new_inbound(1)))
-        .await
-        .unwrap();
+    let redelivery = accept(store, new_inbound(1)).await;
     assert_eq!(
         redelivery,
         AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
@@ -95,7 +86,7 @@ async fn duplicate_changes_neither_window_nor_consent(backend: &mut Backend) {
         received_at: at(5000),
         ..with_keyword(stop_keyword(), new_inbound(1))
     };
-    let redelivery = store.accept(std::sync::Arc::new(late)).await.unwrap();
+    let redelivery = accept(store, late).await;
     assert_eq!(
         redelivery,
         AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
@@ -112,12 +103,7 @@ async fn racing_duplicates_yield_one_claim(backend: &mut Backend) {
         let tasks: Vec<_> = (0..32)
             .map(|_| {
                 let store = backend.shared();
-                tokio::spawn(async move {
-                    store
-                        .accept(std::sync::Arc::new(inbound_from(&[user], number)))
-                        .await
-                        .unwrap()
-                })
+                tokio::spawn(async move { accept(&*store, inbound_from(&[user], number)).await })
             })
             .collect();
         let mut winner = None;
@@ -146,12 +132,7 @@ async fn race(backend: &Backend, numbers: std::ops::Range<u64>) -> (Claim, Vec<(
     let tasks: Vec<_> = numbers
         .map(|number| {
             let store = backend.shared();
-            tokio::spawn(async move {
-                store
-                    .accept(std::sync::Arc::new(new_inbound(number)))
-                    .await
-                    .unwrap()
-            })
+            tokio::spawn(async move { accept(&*store, new_inbound(number)).await })
         })
         .collect();
     let mut first = None;
@@ -231,13 +212,7 @@ async fn failed_message_is_retried_until_final_response(backend: &mut Backend) {
         twiml: Some(FALLBACK_TWIML.to_owned()),
     });
     for _ in 0..2 {
-        assert_eq!(
-            store
-                .accept(std::sync::Arc::new(new_inbound(1)))
-                .await
-                .unwrap(),
-            last
-        );
+        assert_eq!(accept(store, new_inbound(1)).await, last);
     }
     assert_eq!(message_row(store, 1).await.state, "answered");
 }
@@ -255,10 +230,7 @@ async fn blank_final_response_becomes_empty_response(backend: &mut Backend) {
         .await
         .unwrap();
     for _ in 0..2 {
-        let answered = store
-            .accept(std::sync::Arc::new(silent.clone()))
-            .await
-            .unwrap();
+        let answered = accept(store, silent.clone()).await;
         assert_eq!(
             answered,
             AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
@@ -273,38 +245,20 @@ async fn duplicate_of_deferred_message_gets_empty_response(backend: &mut Backend
     let empty = AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY);
     let rest = replyhook::store::ReplyPath::Rest;
     store.decide(claim.id, rest, at(2)).await.unwrap();
-    assert_eq!(
-        store
-            .accept(std::sync::Arc::new(new_inbound(1)))
-            .await
-            .unwrap(),
-        empty
-    );
+    assert_eq!(accept(store, new_inbound(1)).await, empty);
     assert!(
         store
             .complete_via_rest(claim, vec![reply("later")], Completion::default(), at(3))
             .await
             .unwrap()
     );
-    assert_eq!(
-        store
-            .accept(std::sync::Arc::new(new_inbound(1)))
-            .await
-            .unwrap(),
-        empty
-    );
+    assert_eq!(accept(store, new_inbound(1)).await, empty);
     let claim = accept_claimed(store, new_inbound(2)).await;
     store
         .record_failure(claim, "it cannot be read", true)
         .await
         .unwrap();
-    assert_eq!(
-        store
-            .accept(std::sync::Arc::new(new_inbound(2)))
-            .await
-            .unwrap(),
-        empty
-    );
+    assert_eq!(accept(store, new_inbound(2)).await, empty);
 }
 
 // NUL, control characters, quotes and SQL wildcards survive in every text column.
@@ -322,12 +276,7 @@ async fn stored_text_is_returned_unchanged(backend: &mut Backend) {
         params: params.encode(),
         ..new_inbound(1)
     };
-    let claim = expect_claimed(
-        &store
-            .accept(std::sync::Arc::new(strange.clone()))
-            .await
-            .unwrap(),
-    );
+    let claim = expect_claimed(&accept(store, strange.clone()).await);
     let answer = Some(format!("<Response>{nasty}</Response>"));
     let dialogue = DialogueChange::Set {
         data: nasty.to_owned(),
@@ -338,7 +287,7 @@ async fn stored_text_is_returned_unchanged(backend: &mut Backend) {
         .await
         .unwrap();
     assert_eq!(
-        store.accept(std::sync::Arc::new(strange)).await.unwrap(),
+        accept(store, strange).await,
         AcceptOutcome::AlreadyAnswered(SavedResponse { twiml: answer })
     );
     let conversation = store.conversation(&sender, &user).await.unwrap().unwrap();

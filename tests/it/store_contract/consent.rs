@@ -11,7 +11,7 @@ use replyhook::store::{
 use tokio::sync::Barrier;
 
 use super::{
-    ANA, ANA_ID, Backend, Completion, SENDER, SERVICE, accept_claimed, at, inbound_from,
+    ANA, ANA_ID, Backend, Completion, SENDER, SERVICE, accept, accept_claimed, at, inbound_from,
     message_row, new_inbound, over_all_stores, reply, sent_outcome, service, sid, start_keyword,
     stop_keyword, with_keyword,
 };
@@ -45,49 +45,19 @@ fn keyword_outcome(opted_out: bool, answer: &str) -> AcceptOutcome {
 
 async fn stop_opts_out_on_accept_until_start(backend: &mut Backend) {
     let store = backend.store();
-    let stopped = store
-        .accept(std::sync::Arc::new(with_keyword(
-            stop_keyword(),
-            new_inbound(1),
-        )))
-        .await
-        .unwrap();
+    let stopped = accept(store, with_keyword(stop_keyword(), new_inbound(1))).await;
     assert_eq!(stopped, keyword_outcome(true, "stopped"));
     assert_eq!(consent(store, ANA).await.opted_out, Some(at(1)));
     // A redelivery of the keyword gets the saved confirmation. A second STOP gets none.
-    let redelivery = store
-        .accept(std::sync::Arc::new(with_keyword(
-            stop_keyword(),
-            new_inbound(1),
-        )))
-        .await
-        .unwrap();
+    let redelivery = accept(store, with_keyword(stop_keyword(), new_inbound(1))).await;
     let answered = SavedResponse {
         twiml: Some("stopped".to_owned()),
     };
     assert_eq!(redelivery, AcceptOutcome::AlreadyAnswered(answered));
-    let second = store
-        .accept(std::sync::Arc::new(with_keyword(
-            stop_keyword(),
-            new_inbound(2),
-        )))
-        .await
-        .unwrap();
+    let second = accept(store, with_keyword(stop_keyword(), new_inbound(2))).await;
     assert_eq!(second, AcceptOutcome::OptedOut);
-    assert_eq!(
-        store
-            .accept(std::sync::Arc::new(new_inbound(3)))
-            .await
-            .unwrap(),
-        AcceptOutcome::OptedOut
-    );
-    let started = store
-        .accept(std::sync::Arc::new(with_keyword(
-            start_keyword(),
-            new_inbound(4),
-        )))
-        .await
-        .unwrap();
+    assert_eq!(accept(store, new_inbound(3)).await, AcceptOutcome::OptedOut);
+    let started = accept(store, with_keyword(start_keyword(), new_inbound(4))).await;
     assert_eq!(started, keyword_outcome(false, "started"));
     assert_eq!(consent(store, ANA).await, ConsentState::default());
     accept_claimed(store, new_inbound(5)).await;
@@ -105,39 +75,15 @@ async fn twilio_start_and_help_skip_handler(backend: &mut Backend) {
         source: ConsentSource::OptOutType,
         confirmation: String::new(),
     };
-    let started = store
-        .accept(std::sync::Arc::new(with_keyword(typed, new_inbound(1))))
-        .await
-        .unwrap();
+    let started = accept(store, with_keyword(typed, new_inbound(1))).await;
     assert_eq!(started, keyword_outcome(false, ""));
     let help = ConsentKeyword::Help;
-    let helped = store
-        .accept(std::sync::Arc::new(with_keyword(
-            help.clone(),
-            new_inbound(2),
-        )))
-        .await
-        .unwrap();
+    let helped = accept(store, with_keyword(help.clone(), new_inbound(2))).await;
     assert_eq!(helped, keyword_outcome(false, ""));
-    store
-        .accept(std::sync::Arc::new(with_keyword(
-            stop_keyword(),
-            new_inbound(3),
-        )))
-        .await
-        .unwrap();
-    let helped = store
-        .accept(std::sync::Arc::new(with_keyword(
-            help.clone(),
-            new_inbound(4),
-        )))
-        .await
-        .unwrap();
+    accept(store, with_keyword(stop_keyword(), new_inbound(3))).await;
+    let helped = accept(store, with_keyword(help.clone(), new_inbound(4))).await;
     assert_eq!(helped, keyword_outcome(true, ""));
-    let redelivery = store
-        .accept(std::sync::Arc::new(with_keyword(help, new_inbound(4))))
-        .await
-        .unwrap();
+    let redelivery = accept(store, with_keyword(help, new_inbound(4))).await;
     assert_eq!(
         redelivery,
         AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
@@ -150,18 +96,9 @@ async fn keyword_confirmed_by_twilio_gets_empty_response(backend: &mut Backend) 
         source: ConsentSource::Keyword,
         confirmation: String::new(),
     };
-    let stopped = store
-        .accept(std::sync::Arc::new(with_keyword(
-            silent.clone(),
-            new_inbound(1),
-        )))
-        .await
-        .unwrap();
+    let stopped = accept(store, with_keyword(silent.clone(), new_inbound(1))).await;
     assert_eq!(stopped, keyword_outcome(true, ""));
-    let redelivery = store
-        .accept(std::sync::Arc::new(with_keyword(silent, new_inbound(1))))
-        .await
-        .unwrap();
+    let redelivery = accept(store, with_keyword(silent, new_inbound(1))).await;
     assert_eq!(
         redelivery,
         AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
@@ -170,35 +107,24 @@ async fn keyword_confirmed_by_twilio_gets_empty_response(backend: &mut Backend) 
 
 async fn service_consent_applies_to_its_other_senders(backend: &mut Backend) {
     let store = backend.store();
-    let through = |arrival| NewInbound {
+    let through = |inbound| NewInbound {
         service: Some(service()),
-        ..arrival
+        ..inbound
     };
     let to_other_sender = |number| NewInbound {
         sender: "whatsapp:+15550004444".into(),
         ..new_inbound(number)
     };
-    store
-        .accept(std::sync::Arc::new(through(with_keyword(
-            stop_keyword(),
-            new_inbound(1),
-        ))))
-        .await
-        .unwrap();
-    let other = store
-        .accept(std::sync::Arc::new(through(to_other_sender(2))))
-        .await
-        .unwrap();
+    accept(store, through(with_keyword(stop_keyword(), new_inbound(1)))).await;
+    let other = accept(store, through(to_other_sender(2))).await;
     assert_eq!(other, AcceptOutcome::OptedOut);
     // The opt-out from the service does not cover a message without the service.
     accept_claimed(store, to_other_sender(3)).await;
-    let started = store
-        .accept(std::sync::Arc::new(through(with_keyword(
-            start_keyword(),
-            to_other_sender(4),
-        ))))
-        .await
-        .unwrap();
+    let started = accept(
+        store,
+        through(with_keyword(start_keyword(), to_other_sender(4))),
+    )
+    .await;
     assert_eq!(started, keyword_outcome(false, "started"));
     accept_claimed(store, through(new_inbound(5))).await;
     let scopes = vec![
@@ -212,23 +138,14 @@ async fn service_consent_applies_to_its_other_senders(backend: &mut Backend) {
 async fn opt_out_during_handler_empties_response(backend: &mut Backend) {
     let store = backend.store();
     let claim = accept_claimed(store, new_inbound(1)).await;
-    store
-        .accept(std::sync::Arc::new(with_keyword(
-            stop_keyword(),
-            new_inbound(2),
-        )))
-        .await
-        .unwrap();
+    accept(store, with_keyword(stop_keyword(), new_inbound(2))).await;
     let answer = Some("<Response>hello</Response>".to_owned());
     let decision = store
         .complete_inline(claim, answer, Completion::default(), at(3))
         .await
         .unwrap();
     assert_eq!(decision, ReplyDecision::Inline(SavedResponse::EMPTY));
-    let redelivery = store
-        .accept(std::sync::Arc::new(new_inbound(1)))
-        .await
-        .unwrap();
+    let redelivery = accept(store, new_inbound(1)).await;
     assert_eq!(
         redelivery,
         AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
@@ -243,40 +160,23 @@ async fn consent_applies_to_all_addresses_of_user(backend: &mut Backend) {
         .complete_inline(claim, None, Completion::default(), at(1))
         .await
         .unwrap();
-    let stopped = store
-        .accept(std::sync::Arc::new(with_keyword(
-            stop_keyword(),
-            inbound_from(&[ANA], 2),
-        )))
-        .await
-        .unwrap();
+    let stopped = accept(store, with_keyword(stop_keyword(), inbound_from(&[ANA], 2))).await;
     assert_eq!(stopped, keyword_outcome(true, "stopped"));
-    let by_id = store
-        .accept(std::sync::Arc::new(inbound_from(&[ANA_ID], 3)))
-        .await
-        .unwrap();
+    let by_id = accept(store, inbound_from(&[ANA_ID], 3)).await;
     assert_eq!(by_id, AcceptOutcome::OptedOut);
     assert!(consent(store, ANA_ID).await.opted_out.is_some());
-    let started = store
-        .accept(std::sync::Arc::new(with_keyword(
-            start_keyword(),
-            inbound_from(&[ANA_ID], 4),
-        )))
-        .await
-        .unwrap();
+    let started = accept(
+        store,
+        with_keyword(start_keyword(), inbound_from(&[ANA_ID], 4)),
+    )
+    .await;
     assert_eq!(started, keyword_outcome(false, "started"));
     accept_claimed(store, inbound_from(&[ANA], 5)).await;
 }
 
 async fn consent_ledger_records_changes_with_source(backend: &mut Backend) {
     let store = backend.store();
-    store
-        .accept(std::sync::Arc::new(with_keyword(
-            stop_keyword(),
-            new_inbound(1),
-        )))
-        .await
-        .unwrap();
+    accept(store, with_keyword(stop_keyword(), new_inbound(1))).await;
     let record = |action, seconds| ConsentRecord {
         scope: ConsentScope::Service(service()),
         user: Address::from(ANA),
@@ -355,7 +255,7 @@ async fn threat_43_stop_racing_claim_sends_or_suppresses(backend: &mut Backend) 
             let (store, start, is_stopped) = (backend.shared(), start.clone(), is_stopped.clone());
             async move {
                 start.wait().await;
-                store.accept(Arc::new(stop)).await.unwrap();
+                accept(&*store, stop).await;
                 is_stopped.store(true, Ordering::SeqCst);
             }
         };
@@ -394,8 +294,8 @@ async fn threat_43_stop_racing_claim_sends_or_suppresses(backend: &mut Backend) 
                 assert_eq!(state, OutboundState::Suppressed);
                 suppressed += 1;
             }
-            number => {
-                assert_eq!((number, state), (1, OutboundState::Sent));
+            count => {
+                assert_eq!((count, state), (1, OutboundState::Sent));
                 sent += 1;
             }
         }

@@ -1,12 +1,10 @@
 //! Handoffs: they start and continue with a reply, end by time or by the operator, and belong to one user.
 
-use std::sync::Arc;
-
 use replyhook::store::{Claim, Completion, HandoffChange, ReplyPath, Store, TurnStatus};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, SENDER, accept_and_answer, accept_claimed, at, claim_backlog,
-    expect_queued, inbound_from, message_row, new_inbound, over_all_stores, reply,
+    ANA, ANA_ID, BEN, Backend, SENDER, accept, accept_and_answer, accept_claimed, at,
+    claim_backlog, expect_queued, inbound_from, message_row, new_inbound, over_all_stores, reply,
 };
 
 over_all_stores!(
@@ -91,7 +89,7 @@ async fn handoff_starts_with_reply_and_marks_later_claims(backend: &mut Backend)
     let store = backend.store();
     let first = accept_claimed(store, new_inbound(1)).await;
     assert!(!first.handed_off);
-    let waits = store.accept(Arc::new(new_inbound(2))).await.unwrap();
+    let waits = accept(store, new_inbound(2)).await;
     assert_eq!(handoff_url(store, first, 2).await, None);
     reply_with_handoff(store, first, 100).await;
     assert_eq!(handoff_url(store, first, 2).await.as_deref(), Some(FLOW));
@@ -112,7 +110,7 @@ async fn handoff_starts_with_reply_and_marks_later_claims(backend: &mut Backend)
             .await
             .handed_off
     );
-    let waits = store.accept(Arc::new(new_inbound(4))).await.unwrap();
+    let waits = accept(store, new_inbound(4)).await;
     let waits = expect_queued(&waits);
     store.decide(waits, ReplyPath::Rest, at(4)).await.unwrap();
     store

@@ -4,8 +4,8 @@ use replyhook::store::{EarlierMessage, ReplyPath, Retention, SendOutcome, Store}
 use replyhook::{MessageStatus, Timestamp};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, Completion, accept_and_answer, accept_claimed, at, expire_all,
-    inbound_from, new_inbound, over_all_stores, reply_via_rest, save_twiml, sid,
+    ANA, ANA_ID, BEN, Backend, Completion, accept, accept_and_answer, accept_claimed, at,
+    expire_all, inbound_from, new_inbound, over_all_stores, reply_via_rest, save_twiml, sid,
 };
 
 over_all_stores!(
@@ -99,10 +99,7 @@ async fn history_excludes_later_messages(backend: &mut Backend) {
     accept_and_answer(store, new_inbound(1)).await;
     let second = accept_claimed(store, new_inbound(2)).await;
     for number in 3..6 {
-        store
-            .accept(std::sync::Arc::new(new_inbound(number)))
-            .await
-            .unwrap();
+        accept(store, new_inbound(number)).await;
     }
     assert_eq!(earlier_texts(store, second.id, 1).await, ["1"]);
     assert_eq!(earlier_texts(store, second.id, 9).await, ["1"]);
@@ -117,10 +114,7 @@ async fn history_includes_messages_of_linked_address(backend: &mut Backend) {
     let open = accept_claimed(store, inbound_from(&[ANA_ID], 4)).await;
     assert_eq!(earlier_texts(store, open.id, 9).await, ["2"]);
     // The message with both addresses merges the conversations, and is queued behind the open message.
-    let both = store
-        .accept(std::sync::Arc::new(inbound_from(&[ANA, ANA_ID], 5)))
-        .await
-        .unwrap();
+    let both = accept(store, inbound_from(&[ANA, ANA_ID], 5)).await;
     let both = super::expect_queued(&both);
     assert_eq!(earlier_texts(store, open.id, 9).await, ["1", "2", "3"]);
     assert_eq!(earlier_texts(store, both, 9).await, ["1", "2", "3", "4"]);

@@ -35,7 +35,7 @@ fn stored_bytes(text: &str) -> LinkSource {
 
 fn new_link(number: u8, file: LinkSource, until: i64) -> NewLink {
     NewLink {
-        key: token_hash(number),
+        token_hash: token_hash(number),
         file,
         content_type: Some("image/png".to_owned()),
         message: None,

@@ -1,13 +1,11 @@
 //! Merging of queued messages into the message before them: all or none.
 
-use std::sync::Arc;
-
 use replyhook::store::{
     AcceptOutcome, Claim, Completion, ReplyDecision, ReplyPath, SavedResponse, Store, TurnStatus,
 };
 
 use super::{
-    BEN, Backend, accept_and_answer, accept_claimed, at, claim_backlog, expect_queued,
+    BEN, Backend, accept, accept_and_answer, accept_claimed, at, claim_backlog, expect_queued,
     inbound_from, message_row, new_inbound, over_all_stores, reply,
 };
 
@@ -25,7 +23,7 @@ async fn claim_with_queued(store: &dyn Store, first: u64, behind: u64) -> (Claim
     let claim = accept_claimed(store, new_inbound(first)).await;
     let mut ids = Vec::new();
     for number in first + 1..=first + behind {
-        let accepted = store.accept(Arc::new(new_inbound(number))).await.unwrap();
+        let accepted = accept(store, new_inbound(number)).await;
         ids.push(expect_queued(&accepted));
     }
     (claim, ids)
@@ -49,10 +47,7 @@ async fn queued_messages_are_listed_in_order(backend: &mut Backend) {
     accept_and_answer(store, new_inbound(1)).await;
     let (claim, ids) = claim_with_queued(store, 2, 3).await;
     accept_claimed(store, inbound_from(&[BEN], 9)).await;
-    store
-        .accept(Arc::new(inbound_from(&[BEN], 10)))
-        .await
-        .unwrap();
+    accept(store, inbound_from(&[BEN], 10)).await;
     assert_eq!(ids_behind(store, claim, 9).await, ids);
     assert_eq!(ids_behind(store, claim, 2).await, ids[..2]);
     store.decide(ids[0], ReplyPath::Rest, at(9)).await.unwrap();
@@ -77,13 +72,13 @@ async fn merged_messages_get_empty_response(backend: &mut Backend) {
     let store = backend.store();
     let (claim, ids) = claim_with_queued(store, 1, 3).await;
     store.decide(ids[1], ReplyPath::Rest, at(5)).await.unwrap();
-    let ending = merge_completion(&ids[..2]);
+    let completion = merge_completion(&ids[..2]);
     store
-        .complete_inline(claim, Some("all".to_owned()), ending, at(6))
+        .complete_inline(claim, Some("all".to_owned()), completion, at(6))
         .await
         .unwrap();
     for number in [2, 3] {
-        let redelivery = store.accept(Arc::new(new_inbound(number))).await.unwrap();
+        let redelivery = accept(store, new_inbound(number)).await;
         assert_eq!(
             redelivery,
             AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
@@ -123,7 +118,7 @@ async fn rest_reply_completes_merged_messages(backend: &mut Backend) {
         store.complete_via_rest(claim, vec![reply("all")], merge_completion(&ids), at(6));
     assert!(finished.await.unwrap());
     for number in [2, 3] {
-        let redelivery = store.accept(Arc::new(new_inbound(number))).await.unwrap();
+        let redelivery = accept(store, new_inbound(number)).await;
         assert_eq!(
             redelivery,
             AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
@@ -147,7 +142,7 @@ async fn already_decided_message_keeps_its_response(backend: &mut Backend) {
     let kept = SavedResponse {
         twiml: Some("apology".to_owned()),
     };
-    let redelivery = store.accept(Arc::new(new_inbound(2))).await.unwrap();
+    let redelivery = accept(store, new_inbound(2)).await;
     assert_eq!(redelivery, AcceptOutcome::AlreadyAnswered(kept));
 }
 

@@ -7,7 +7,7 @@ use replyhook::store::{
 };
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, Completion, SENDER, accept_and_answer, accept_claimed, at,
+    ANA, ANA_ID, BEN, Backend, Completion, SENDER, accept, accept_and_answer, accept_claimed, at,
     claim_backlog, expect_queued, inbound_from, new_inbound, over_all_stores, stop_keyword,
     with_keyword,
 };
@@ -23,14 +23,8 @@ over_all_stores!(
 async fn message_waits_only_for_older_in_conversation(backend: &mut Backend) {
     let store = backend.store();
     let first = accept_claimed(store, new_inbound(1)).await;
-    let second = store
-        .accept(std::sync::Arc::new(new_inbound(2)))
-        .await
-        .unwrap();
-    let third = store
-        .accept(std::sync::Arc::new(new_inbound(3)))
-        .await
-        .unwrap();
+    let second = accept(store, new_inbound(2)).await;
+    let third = accept(store, new_inbound(3)).await;
     let AcceptOutcome::Queued {
         id,
         conversation,
@@ -83,12 +77,7 @@ async fn retried_message_precedes_newer_unclaimed_messages(backend: &mut Backend
         .await
         .unwrap();
     let second = accept_claimed(store, new_inbound(2)).await;
-    let third = expect_queued(
-        &store
-            .accept(std::sync::Arc::new(new_inbound(3)))
-            .await
-            .unwrap(),
-    );
+    let third = expect_queued(&accept(store, new_inbound(3)).await);
     store.decide(third, ReplyPath::Rest, at(3)).await.unwrap();
     assert!(store.retry(first_sid(), at(3)).await.unwrap());
     // The second message is claimed, so neither of the others can be.
@@ -147,10 +136,7 @@ async fn message_with_both_addresses_merges_conversations(backend: &mut Backend)
     let phone_waits = accept_claimed(store, inbound_from(&[ANA], 3)).await;
     let id_waits = accept_claimed(store, inbound_from(&[ANA_ID], 4)).await;
     // A message with both addresses is queued behind the open messages of both.
-    let joined = store
-        .accept(std::sync::Arc::new(inbound_from(&[ANA, ANA_ID], 5)))
-        .await
-        .unwrap();
+    let joined = accept(store, inbound_from(&[ANA, ANA_ID], 5)).await;
     let AcceptOutcome::Queued {
         id: number,
         conversation,
@@ -189,30 +175,22 @@ async fn message_with_both_addresses_merges_conversations(backend: &mut Backend)
 
     // The merging message is older than both windows, so it must not replace the later one.
     accept_and_answer(store, inbound_from(&["whatsapp:+1"], 20)).await;
-    store
-        .accept(std::sync::Arc::new(with_keyword(
-            stop_keyword(),
-            inbound_from(&["whatsapp:US.x"], 30),
-        )))
-        .await
-        .unwrap();
+    accept(
+        store,
+        with_keyword(stop_keyword(), inbound_from(&["whatsapp:US.x"], 30)),
+    )
+    .await;
     let earlier = replyhook::store::NewInbound {
         received_at: at(10),
         ..inbound_from(&["whatsapp:+1", "whatsapp:US.x"], 31)
     };
-    assert_eq!(
-        store.accept(std::sync::Arc::new(earlier)).await.unwrap(),
-        AcceptOutcome::OptedOut
-    );
+    assert_eq!(accept(store, earlier).await, AcceptOutcome::OptedOut);
     let found = store
         .conversation(&sender, &"whatsapp:+1".into())
         .await
         .unwrap();
     assert_eq!(found.unwrap().last_inbound, Some(at(30)));
-    let by_phone = store
-        .accept(std::sync::Arc::new(inbound_from(&["whatsapp:+1"], 32)))
-        .await
-        .unwrap();
+    let by_phone = accept(store, inbound_from(&["whatsapp:+1"], 32)).await;
     assert_eq!(by_phone, AcceptOutcome::OptedOut);
     let scopes = vec![ConsentScope::Sender(sender)];
     let state = store.consent(scopes, &"whatsapp:+1".into()).await.unwrap();
@@ -223,12 +201,7 @@ async fn dialogue_of_open_message_follows_merged_conversation(backend: &mut Back
     let store = backend.store();
     accept_and_answer(store, inbound_from(&[ANA], 1)).await;
     let handled = accept_claimed(store, inbound_from(&[ANA_ID], 2)).await;
-    expect_queued(
-        &store
-            .accept(std::sync::Arc::new(inbound_from(&[ANA, ANA_ID], 3)))
-            .await
-            .unwrap(),
-    );
+    expect_queued(&accept(store, inbound_from(&[ANA, ANA_ID], 3)).await);
     let change = DialogueChange::Set {
         data: "step 2".to_owned(),
         expires_at: None,
@@ -261,10 +234,7 @@ async fn reopened_message_belongs_to_merged_conversation(backend: &mut Backend) 
         .await
         .unwrap();
     let handled = accept_claimed(store, inbound_from(&[ANA, ANA_ID], 4)).await;
-    let redelivery = store
-        .accept(std::sync::Arc::new(inbound_from(&[ANA_ID], 2)))
-        .await
-        .unwrap();
+    let redelivery = accept(store, inbound_from(&[ANA_ID], 2)).await;
     assert_eq!(expect_queued(&redelivery), failed.id);
     assert!(store.retry(super::sid(3), at(5)).await.unwrap());
     assert!(claim_backlog(store, at(5)).await.is_empty());

@@ -102,15 +102,15 @@ async fn commands_work_alongside_running_server(backend: &mut Backend) {
     }
 }
 
-/// Marks the store's schema as newer, and runs `lets_in`, which sets the versions that may open it.
-async fn set_newer_schema(backend: &mut Backend, lets_in: &'static str) {
+/// Marks the store's schema as newer, and runs `min_reader_sql`, which sets the versions that may open it.
+async fn set_newer_schema(backend: &mut Backend, min_reader_sql: &'static str) {
     match backend.kind {
         Kind::Memory => {}
         Kind::File => {
             backend.store = None;
             let db = rusqlite::Connection::open(backend.path()).unwrap();
             db.pragma_update(None, "user_version", 99).unwrap();
-            db.execute_batch(lets_in).unwrap();
+            db.execute_batch(min_reader_sql).unwrap();
         }
         #[cfg(feature = "postgres")]
         Kind::Postgres => {
@@ -118,7 +118,7 @@ async fn set_newer_schema(backend: &mut Backend, lets_in: &'static str) {
             database
                 .run("INSERT INTO replyhook_schema VALUES (99)")
                 .await;
-            database.run(lets_in).await;
+            database.run(min_reader_sql).await;
         }
     }
 }

@@ -9,10 +9,10 @@ use replyhook::store::{
 use replyhook::{MessageStatus, Timestamp};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, Completion, NewInbound, RETRY, SENDER, accept_and_answer,
-    accept_claimed, account, at, bodies, claim_backlog, expect_queued, expire_all, inbound_from,
-    message_row, new_inbound, over_all_stores, reply, reply_via_rest, save_twiml, sid,
-    start_keyword, stop_keyword, with_keyword,
+    ANA, ANA_ID, BEN, Backend, Completion, NewInbound, RETRY, SENDER, accept, accept_and_answer,
+    accept_claimed, account, at, bodies, claim_backlog, expect_queued, expire_all,
+    filter_with_limit, inbound_from, message_row, new_inbound, over_all_stores, reply,
+    reply_via_rest, save_twiml, sent_outcome, sid, start_keyword, stop_keyword, with_keyword,
 };
 
 over_all_stores!(
@@ -36,13 +36,6 @@ async fn list_numbers(store: &dyn Store, filter: MessageFilter) -> Vec<u64> {
     let rows = store.messages(filter).await.unwrap();
     let number = |text: &str| u64::from_str_radix(&text[2..], 16).unwrap();
     rows.iter().map(|row| number(row.sid.as_str())).collect()
-}
-
-fn filter_with_limit(limit: u32) -> MessageFilter {
-    MessageFilter {
-        limit,
-        ..MessageFilter::default()
-    }
 }
 
 async fn messages_are_listed_newest_first_and_filtered(backend: &mut Backend) {
@@ -100,12 +93,7 @@ async fn message_list_shows_current_state(backend: &mut Backend) {
     let state = async |number| message_row(store, number).await.state;
     let claim = accept_claimed(store, new_inbound(1)).await;
     assert_eq!(state(1).await, "processing");
-    expect_queued(
-        &store
-            .accept(std::sync::Arc::new(new_inbound(2)))
-            .await
-            .unwrap(),
-    );
+    expect_queued(&accept(store, new_inbound(2)).await);
     assert_eq!(state(2).await, "received");
     store
         .decide(claim.id, ReplyPath::Rest, at(2))
@@ -120,10 +108,6 @@ async fn message_list_shows_current_state(backend: &mut Backend) {
     assert_eq!(state(1).await, "deferred");
     let first = store.claim(9, at(3)).await.unwrap().pop().unwrap();
     assert_eq!(state(1).await, "deferred");
-    let sent_outcome = |number| SendOutcome::Sent {
-        sid: sid(number),
-        status: MessageStatus::Queued,
-    };
     store
         .record_outcome(first.id, sent_outcome(11), at(3))
         .await
@@ -198,27 +182,13 @@ async fn store_conversation(store: &dyn Store) {
         .unwrap();
     reply_via_rest(store, inbound_from(&[ANA_ID], 3), &["secret"]).await;
     store.enqueue(vec![reply("secret")], at(3)).await.unwrap();
-    store
-        .accept(std::sync::Arc::new(with_keyword(
-            stop_keyword(),
-            inbound_from(&[ANA], 4),
-        )))
-        .await
-        .unwrap();
-    store
-        .accept(std::sync::Arc::new(with_keyword(
-            start_keyword(),
-            inbound_from(&[ANA], 5),
-        )))
-        .await
-        .unwrap();
-    store
-        .accept(std::sync::Arc::new(with_keyword(
-            stop_keyword(),
-            inbound_from(&[ANA], 6),
-        )))
-        .await
-        .unwrap();
+    accept(store, with_keyword(stop_keyword(), inbound_from(&[ANA], 4))).await;
+    accept(
+        store,
+        with_keyword(start_keyword(), inbound_from(&[ANA], 5)),
+    )
+    .await;
+    accept(store, with_keyword(stop_keyword(), inbound_from(&[ANA], 6))).await;
     accept_and_answer(store, inbound_from(&[BEN], 7)).await;
 }
 
@@ -246,16 +216,16 @@ async fn find_canaries(backend: &Backend) -> Vec<String> {
 // The message opens the window and applies its keyword. Its redelivery gets the empty response.
 async fn backfilled_answered_message_is_not_handled(backend: &mut Backend) {
     let store = backend.store();
-    let enter =
-        async |arrival: NewInbound| store.backfill_answered(Arc::new(arrival)).await.unwrap();
-    enter(new_inbound(1)).await;
+    let backfill =
+        async |inbound: NewInbound| store.backfill_answered(Arc::new(inbound)).await.unwrap();
+    backfill(new_inbound(1)).await;
     let row = message_row(store, 1).await;
     assert_eq!((row.state, row.attempt), ("answered", 0));
     let reason = row.reason.unwrap();
     assert!(reason.starts_with("it was answered before"), "{reason}");
     assert!(claim_backlog(store, at(2)).await.is_empty());
     // Its webhook counts as a redelivery, its window is open, and later messages do not wait for it.
-    let redelivery = store.accept(Arc::new(new_inbound(1))).await.unwrap();
+    let redelivery = accept(store, new_inbound(1)).await;
     assert_eq!(
         redelivery,
         AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
@@ -267,11 +237,11 @@ async fn backfilled_answered_message_is_not_handled(backend: &mut Backend) {
     assert!(conversation.unwrap().window(at(3)).is_some());
     accept_claimed(store, new_inbound(2)).await;
     // A known message is not changed. A backfilled message is answered even behind an open one.
-    enter(new_inbound(2)).await;
+    backfill(new_inbound(2)).await;
     assert_eq!(message_row(store, 2).await.state, "processing");
-    enter(new_inbound(3)).await;
+    backfill(new_inbound(3)).await;
     assert_eq!(message_row(store, 3).await.state, "answered");
-    enter(with_keyword(stop_keyword(), inbound_from(&[BEN], 4))).await;
+    backfill(with_keyword(stop_keyword(), inbound_from(&[BEN], 4))).await;
     let scopes = vec![ConsentScope::Sender(SENDER.into())];
     let consent = store.consent(scopes, &BEN.into()).await.unwrap();
     assert_eq!(consent.opted_out, Some(at(4)));
@@ -281,14 +251,14 @@ async fn backfilled_answered_message_is_not_handled(backend: &mut Backend) {
 async fn open_message_marked_answered_is_not_handled(backend: &mut Backend) {
     let store = backend.store();
     let mark = async |number| {
-        let arrival = new_inbound(number);
+        let inbound = new_inbound(number);
         store
-            .mark_answered(arrival.account, arrival.sid)
+            .mark_answered(inbound.account, inbound.sid)
             .await
             .unwrap()
     };
     accept_claimed(store, new_inbound(1)).await;
-    store.accept(Arc::new(new_inbound(2))).await.unwrap();
+    accept(store, new_inbound(2)).await;
     reply_via_rest(store, inbound_from(&[BEN], 3), &["three"]).await;
     assert_eq!(message_row(store, 1).await.state, "processing");
     assert_eq!(message_row(store, 2).await.state, "received");
@@ -344,10 +314,7 @@ async fn purged_user_leaves_key_and_opt_out(backend: &mut Backend) {
         let row = message_row(store, number).await;
         assert!(row.params.is_none() && row.response.is_none() && row.user.is_none());
         assert!(row.replies.is_empty());
-        let redelivery = store
-            .accept(std::sync::Arc::new(inbound_from(&[ANA], number)))
-            .await
-            .unwrap();
+        let redelivery = accept(store, inbound_from(&[ANA], number)).await;
         assert_eq!(
             redelivery,
             AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
@@ -373,10 +340,7 @@ async fn purged_user_leaves_key_and_opt_out(backend: &mut Backend) {
     );
     assert_eq!(message_row(store, 7).await.params.unwrap().0, "Body=text+7");
     assert_eq!(
-        store
-            .accept(std::sync::Arc::new(inbound_from(&[ANA_ID], 8)))
-            .await
-            .unwrap(),
+        accept(store, inbound_from(&[ANA_ID], 8)).await,
         AcceptOutcome::OptedOut
     );
     if backend.kind != super::Kind::Memory {
@@ -412,12 +376,7 @@ async fn purge_with_consent_leaves_no_trace(backend: &mut Backend) {
 async fn purge_closes_open_messages(backend: &mut Backend) {
     let store = backend.store();
     let claim = accept_claimed(store, new_inbound(1)).await;
-    let second = expect_queued(
-        &store
-            .accept(std::sync::Arc::new(new_inbound(2)))
-            .await
-            .unwrap(),
-    );
+    let second = expect_queued(&accept(store, new_inbound(2)).await);
     store.purge_user(&ANA.into(), true).await.unwrap();
     assert!(
         !store
@@ -516,10 +475,7 @@ async fn retention_deletes_text_then_replies_then_keys(backend: &mut Backend) {
             .unwrap()
             .is_none()
     );
-    let redelivery = store
-        .accept(std::sync::Arc::new(inbound_from(&[BEN], 3)))
-        .await
-        .unwrap();
+    let redelivery = accept(store, inbound_from(&[BEN], 3)).await;
     assert_eq!(
         redelivery,
         AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
@@ -569,7 +525,7 @@ async fn delete_everything_leaves_empty_store(backend: &mut Backend) {
     let store = backend.store();
     accept_and_answer(store, inbound_from(&[ANA, ANA_ID], 1)).await;
     let opting_out = with_keyword(stop_keyword(), inbound_from(&[BEN], 2));
-    store.accept(std::sync::Arc::new(opting_out)).await.unwrap();
+    accept(store, opting_out).await;
     reply_via_rest(store, new_inbound(3), &["late"]).await;
     store.delete_everything().await.unwrap();
     assert!(list_numbers(store, filter_with_limit(9)).await.is_empty());

@@ -4,18 +4,11 @@ use replyhook::store::{MessageFilter, NewOutbound, SendOutcome, StatusEvent, Sto
 use replyhook::{ErrorCode, MessageStatus};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, SENDER, accept_and_answer, account, at, inbound_from, new_inbound,
-    over_all_stores, reply, reply_via_rest, sent_outcome, sid,
+    ANA, ANA_ID, BEN, Backend, SENDER, accept_and_answer, account, at, filter_with_limit,
+    inbound_from, new_inbound, over_all_stores, reply, reply_via_rest, sent_outcome, sid,
 };
 
 over_all_stores!(outbound_messages_are_listed_newest_first_and_filtered);
-
-fn filter_with_limit(limit: u32) -> MessageFilter {
-    MessageFilter {
-        limit,
-        ..MessageFilter::default()
-    }
-}
 
 async fn list_ids(store: &dyn Store, filter: MessageFilter) -> Vec<i64> {
     let rows = store.outbound_messages(filter).await.unwrap();

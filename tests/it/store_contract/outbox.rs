@@ -7,9 +7,9 @@ use replyhook::store::{
 use replyhook::{Address, ErrorCode, MessageStatus};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, SENDER, accept_and_answer, accept_claimed, account, at, bodies,
-    deliver, inbound_from, message_row, new_inbound, over_all_stores, reply, reply_via_rest,
-    sent_outcome, service, sid, start_keyword, stop_keyword, with_keyword,
+    ANA, ANA_ID, BEN, Backend, SENDER, accept, accept_and_answer, accept_claimed, account, at,
+    bodies, deliver, inbound_from, message_row, new_inbound, over_all_stores, reply,
+    reply_via_rest, sent_outcome, service, sid, start_keyword, stop_keyword, with_keyword,
 };
 use crate::support::Wait;
 
@@ -72,15 +72,15 @@ async fn held_or_failed_part_blocks_rest_until_release(backend: &mut Backend) {
         lookup_at: at(3),
         looked_up: true,
     };
-    for (number, settlements, state) in [
+    for (number, outcomes, state) in [
         (1, vec![failed], "failed"),
         (2, vec![looked, SendOutcome::Held], "held"),
     ] {
         reply_via_rest(store, new_inbound(number), &["one", "two"]).await;
         let message = claim_one(store, 2).await;
-        for settlement in settlements {
+        for outcome in outcomes {
             store
-                .record_outcome(message.id, settlement, at(3))
+                .record_outcome(message.id, outcome, at(3))
                 .await
                 .unwrap();
         }
@@ -160,14 +160,8 @@ async fn opted_out_user_gets_nothing_under_any_address(backend: &mut Backend) {
         service: Some(service()),
         ..with_keyword(stop_keyword(), inbound_from(&[ANA], 3))
     };
-    store.accept(std::sync::Arc::new(through)).await.unwrap();
-    store
-        .accept(std::sync::Arc::new(with_keyword(
-            stop_keyword(),
-            inbound_from(&[ANA], 4),
-        )))
-        .await
-        .unwrap();
+    accept(store, through).await;
+    accept(store, with_keyword(stop_keyword(), inbound_from(&[ANA], 4))).await;
     let claimed = store.claim(9, at(5)).await.unwrap();
     assert_eq!(bodies(&claimed), ["by id", "to Ben"][1..]);
     // Suppressed messages cannot be claimed.
@@ -182,13 +176,11 @@ async fn opted_out_user_gets_nothing_under_any_address(backend: &mut Backend) {
         row.replies[0].reason.as_deref(),
         Some("the user has opted out")
     );
-    store
-        .accept(std::sync::Arc::new(with_keyword(
-            start_keyword(),
-            inbound_from(&[ANA_ID], 6),
-        )))
-        .await
-        .unwrap();
+    accept(
+        store,
+        with_keyword(start_keyword(), inbound_from(&[ANA_ID], 6)),
+    )
+    .await;
     store.enqueue(vec![reply("again")], at(7)).await.unwrap();
     // The opt-out from the service still applies, but not to a message without the service.
     assert_eq!(bodies(&store.claim(9, at(7)).await.unwrap()), ["again"]);
@@ -229,7 +221,7 @@ async fn opt_out_lists_scheduled_messages_for_cancellation(backend: &mut Backend
     };
     assert_eq!(unwanted(store, 0, 9).await, []);
     let stopped = with_keyword(stop_keyword(), inbound_from(&[ANA], 4));
-    store.accept(std::sync::Arc::new(stopped)).await.unwrap();
+    accept(store, stopped).await;
     let both = [(ids[0], sid(100)), (ids[2], sid(102))];
     assert_eq!(unwanted(store, 0, 9).await, both);
     assert_eq!(unwanted(store, 0, 1).await, both[..1]);

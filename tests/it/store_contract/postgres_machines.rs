@@ -12,7 +12,7 @@ use replyhook::store::{
 };
 
 use super::{
-    ANA, BEN, Backend, Completion, Kind, RETRY, accept_and_answer, accept_claimed, at,
+    ANA, BEN, Backend, Completion, Kind, RETRY, accept, accept_and_answer, accept_claimed, at,
     claim_backlog, inbound_from, message_row, new_inbound, reply, reply_via_rest, run, sid,
 };
 use crate::support::Wait;
@@ -45,16 +45,9 @@ fn live_machine_keeps_its_claims() {
         let (one, two) = (backend.store(), open_another(backend).await);
         let claim = accept_claimed(one, new_inbound(1)).await;
         let in_progress = AcceptOutcome::InProgress { id: claim.id };
-        assert_eq!(
-            two.accept(std::sync::Arc::new(new_inbound(1)))
-                .await
-                .unwrap(),
-            in_progress
-        );
+        assert_eq!(accept(&*two, new_inbound(1)).await, in_progress);
         assert!(matches!(
-            two.accept(std::sync::Arc::new(new_inbound(2)))
-                .await
-                .unwrap(),
+            accept(&*two, new_inbound(2)).await,
             AcceptOutcome::Queued { .. }
         ));
         assert!(claim_backlog(&*two, at(3)).await.is_empty());

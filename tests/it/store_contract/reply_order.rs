@@ -9,8 +9,8 @@ use replyhook::store::{
 };
 
 use super::{
-    ANA, BEN, Backend, RETRY, SENDER, accept_and_answer, accept_claimed, at, bodies, deliver,
-    new_inbound, over_all_stores, reply, reply_via_rest, sent_outcome, sid, start_keyword,
+    ANA, BEN, Backend, RETRY, SENDER, accept, accept_and_answer, accept_claimed, at, bodies,
+    deliver, new_inbound, over_all_stores, reply, reply_via_rest, sent_outcome, sid, start_keyword,
     stop_keyword, with_keyword,
 };
 
@@ -36,13 +36,13 @@ async fn reply_inline_at(store: &dyn Store, claim: Claim, seconds: i64) -> Reply
         sender: SENDER.into(),
         user: ANA.into(),
     };
-    let ending = Completion {
+    let completion = Completion {
         queue: Some(queue),
         ..Completion::default()
     };
     let twiml = Some(TWIML.to_owned());
     store
-        .complete_inline(claim, twiml, ending, at(seconds))
+        .complete_inline(claim, twiml, completion, at(seconds))
         .await
         .unwrap()
 }
@@ -62,7 +62,7 @@ async fn reply_behind_open_reply_is_deferred(backend: &mut Backend) {
         ReplyDecision::ViaRest
     );
     // A redelivery gets the empty response, and the handler can still complete the message.
-    let repeated = store.accept(new_inbound(2).into()).await.unwrap();
+    let repeated = accept(store, new_inbound(2)).await;
     assert_eq!(
         repeated,
         AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY)
@@ -78,11 +78,11 @@ async fn reply_behind_open_reply_is_deferred(backend: &mut Backend) {
         lookup_at: at(30),
         looked_up: false,
     };
-    for (number, settlement) in [(3, None), (4, Some(retry)), (5, Some(unknown))] {
-        if let Some(settlement) = settlement {
+    for (number, outcome) in [(3, None), (4, Some(retry)), (5, Some(unknown))] {
+        if let Some(outcome) = outcome {
             store.claim(9, at(20)).await.unwrap();
             store
-                .record_outcome(one[0].id, settlement, at(3))
+                .record_outcome(one[0].id, outcome, at(3))
                 .await
                 .unwrap();
         }
@@ -169,13 +169,10 @@ async fn reply_without_older_reply_is_saved(backend: &mut Backend) {
         ReplyDecision::Inline(SavedResponse::EMPTY)
     );
     // A reply that was suppressed by an opt-out does not count.
-    store
-        .accept(with_keyword(stop_keyword(), new_inbound(13)).into())
-        .await
-        .unwrap();
+    accept(store, with_keyword(stop_keyword(), new_inbound(13))).await;
     assert_eq!(deliver(store, 14).await.len(), 0);
     let resumed = with_keyword(start_keyword(), new_inbound(15));
-    store.accept(resumed.into()).await.unwrap();
+    accept(store, resumed).await;
     assert_eq!(reply_inline(store, 16).await, inline_decision());
 }
 

@@ -9,7 +9,7 @@ use replyhook::store::{
 };
 
 use super::{
-    BEN, Backend, Completion, RETRY, accept_claimed, at, claim_backlog, expect_queued,
+    BEN, Backend, Completion, RETRY, accept, accept_claimed, at, claim_backlog, expect_queued,
     inbound_from, message_row, new_inbound, over_all_stores, reply, reply_via_rest, save_twiml,
     sid, stop_keyword, with_keyword,
 };
@@ -221,25 +221,10 @@ async fn decide_rest(store: &dyn Store, id: i64) {
 async fn backlog_is_claimed_oldest_first_per_conversation(backend: &mut Backend) {
     let store = backend.store();
     let running = accept_claimed(store, new_inbound(1)).await;
-    let second = expect_queued(
-        &store
-            .accept(std::sync::Arc::new(new_inbound(2)))
-            .await
-            .unwrap(),
-    );
-    let third = expect_queued(
-        &store
-            .accept(std::sync::Arc::new(new_inbound(3)))
-            .await
-            .unwrap(),
-    );
+    let second = expect_queued(&accept(store, new_inbound(2)).await);
+    let third = expect_queued(&accept(store, new_inbound(3)).await);
     let bens = accept_claimed(store, inbound_from(&[BEN], 4)).await;
-    let bens_second = expect_queued(
-        &store
-            .accept(std::sync::Arc::new(inbound_from(&[BEN], 5)))
-            .await
-            .unwrap(),
-    );
+    let bens_second = expect_queued(&accept(store, inbound_from(&[BEN], 5)).await);
     for id in [second, third, bens_second] {
         decide_rest(store, id).await;
     }
@@ -304,16 +289,10 @@ async fn message_claimed_at_crash_follows_crash_policy(backend: &mut Backend) {
         max_attempts: 3,
     };
     let mut number = 0;
-    for (policy, taken_up) in [(RETRY, true), (once, false), (never, false)] {
+    for (policy, is_retried) in [(RETRY, true), (once, false), (never, false)] {
         number += 2;
         let claim = accept_claimed(backend.store(), new_inbound(number)).await;
-        let second = expect_queued(
-            &backend
-                .store()
-                .accept(std::sync::Arc::new(new_inbound(number + 1)))
-                .await
-                .unwrap(),
-        );
+        let second = expect_queued(&accept(backend.store(), new_inbound(number + 1)).await);
         if !backend.crash().await {
             return;
         }
@@ -322,18 +301,12 @@ async fn message_claimed_at_crash_follows_crash_policy(backend: &mut Backend) {
         assert_eq!(lost, ReplyDecision::ClaimLost);
         let backlog = store.claim_backlog(9, policy, at(51)).await.unwrap();
         let (messages, dead) = (backlog.messages, backlog.dead);
-        if taken_up {
+        if is_retried {
             assert_eq!(claim_ids(&messages), [claim.id]);
             assert_eq!(messages[0].claim.attempt, 2);
             // A redelivery now gets the empty response, because the reply goes via the REST API.
             let empty = AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY);
-            assert_eq!(
-                store
-                    .accept(std::sync::Arc::new(new_inbound(number)))
-                    .await
-                    .unwrap(),
-                empty
-            );
+            assert_eq!(accept(store, new_inbound(number)).await, empty);
             assert!(
                 store
                     .complete_via_rest(messages[0].claim, Vec::new(), Completion::default(), at(52))
@@ -373,21 +346,12 @@ async fn message_claimed_at_crash_follows_crash_policy(backend: &mut Backend) {
 // A redelivery can claim a message of a dead process; without crash retries it gets the final response.
 async fn duplicate_after_crash_claims_message(backend: &mut Backend) {
     let claim = accept_claimed(backend.store(), new_inbound(1)).await;
-    let second = expect_queued(
-        &backend
-            .store()
-            .accept(std::sync::Arc::new(new_inbound(2)))
-            .await
-            .unwrap(),
-    );
+    let second = expect_queued(&accept(backend.store(), new_inbound(2)).await);
     if !backend.crash().await {
         return;
     }
     let store = backend.store();
-    let redelivery = store
-        .accept(std::sync::Arc::new(new_inbound(2)))
-        .await
-        .unwrap();
+    let redelivery = accept(store, new_inbound(2)).await;
     assert_eq!(expect_queued(&redelivery), second);
     let first = accept_claimed(store, new_inbound(1)).await;
     assert_eq!((first.id, first.attempt), (claim.id, 2));
@@ -410,11 +374,7 @@ async fn duplicate_after_crash_claims_message(backend: &mut Backend) {
     };
     accept_claimed(store, careful.clone()).await;
     assert!(backend.crash().await);
-    let answered = backend
-        .store()
-        .accept(std::sync::Arc::new(careful))
-        .await
-        .unwrap();
+    let answered = accept(backend.store(), careful).await;
     assert_eq!(
         answered,
         AcceptOutcome::AlreadyAnswered(saved_response(super::FALLBACK_TWIML))
@@ -487,10 +447,7 @@ async fn flushed_fallback_reply_becomes_saved_response(backend: &mut Backend) {
         .backfill(std::sync::Arc::new(new_inbound(1)), apology())
         .await
         .unwrap();
-    let redelivery = store
-        .accept(std::sync::Arc::new(new_inbound(1)))
-        .await
-        .unwrap();
+    let redelivery = accept(store, new_inbound(1)).await;
     assert_eq!(
         redelivery,
         AcceptOutcome::AlreadyAnswered(saved_response("apology"))
@@ -514,10 +471,7 @@ async fn flushed_fallback_reply_becomes_saved_response(backend: &mut Backend) {
         .backfill(std::sync::Arc::new(new_inbound(3)), apology())
         .await
         .unwrap();
-    let redelivery = store
-        .accept(std::sync::Arc::new(new_inbound(3)))
-        .await
-        .unwrap();
+    let redelivery = accept(store, new_inbound(3)).await;
     assert_eq!(
         redelivery,
         AcceptOutcome::AlreadyAnswered(saved_response("first"))
@@ -550,13 +504,7 @@ async fn flushed_fallback_reply_becomes_saved_response(backend: &mut Backend) {
         )
         .await
         .unwrap();
-    assert_eq!(
-        store
-            .accept(std::sync::Arc::new(new_inbound(6)))
-            .await
-            .unwrap(),
-        AcceptOutcome::OptedOut
-    );
+    assert_eq!(accept(store, new_inbound(6)).await, AcceptOutcome::OptedOut);
 }
 
 async fn closed_store_releases_its_claims(backend: &mut Backend) {

@@ -11,7 +11,7 @@ use replyhook::{ErrorCode, MessageStatus, Timestamp};
 
 use super::{
     ANA, Backend, SENDER, account, at, message_row, new_inbound, over_all_stores, reply_via_rest,
-    sid,
+    sent_outcome, sid,
 };
 
 over_all_stores!(
@@ -41,13 +41,6 @@ fn failure(number: u64) -> StatusEvent {
     StatusEvent {
         error_code: Some(ErrorCode(30003)),
         ..status_event(number, "undelivered")
-    }
-}
-
-fn sent_outcome(number: u64) -> SendOutcome {
-    SendOutcome::Sent {
-        sid: sid(number),
-        status: MessageStatus::Queued,
     }
 }
 

@@ -10,8 +10,9 @@ use replyhook::store::{
 use replyhook::{Address, MessageStatus};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, SENDER, SERVICE, accept_and_answer, at, bodies, deliver, expire_all,
-    inbound_from, new_inbound, over_all_stores, reply, service, sid, stop_keyword, with_keyword,
+    ANA, ANA_ID, BEN, Backend, SENDER, SERVICE, accept, accept_and_answer, at, bodies, deliver,
+    expire_all, inbound_from, new_inbound, over_all_stores, reply, service, sid, stop_keyword,
+    with_keyword,
 };
 
 over_all_stores!(
@@ -262,13 +263,7 @@ async fn service_message_respects_opt_out_from_any_sender(backend: &mut Backend)
         ..text("")
     };
     new(store.submit(by_service(), at(1)).await.unwrap());
-    store
-        .accept(std::sync::Arc::new(with_keyword(
-            stop_keyword(),
-            new_inbound(2),
-        )))
-        .await
-        .unwrap();
+    accept(store, with_keyword(stop_keyword(), new_inbound(2))).await;
     let rejected = store.submit(by_service(), at(3)).await.unwrap();
     assert_eq!(rejected, SubmitOutcome::Ineligible(Ineligible::OptedOut));
     assert!(eligibility(store, SERVICE, true, ANA, 3).await.opted_out);

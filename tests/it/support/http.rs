@@ -63,14 +63,14 @@ impl RawRequest {
 
     /// Passes the request on to a listener without TLS, and returns the whole response.
     pub fn forward_to(&self, to: SocketAddr) -> Option<Vec<u8>> {
+        const REPLACED: [&str; 2] = ["connection", "content-length"];
         let mut stream = TcpStream::connect_timeout(&to, IO_TIMEOUT).ok()?;
         stream.set_read_timeout(Some(IO_TIMEOUT)).ok()?;
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
         for (name, value) in &self.headers {
-            let hop_header = ["connection", "content-length"].iter();
-            if !hop_header
-                .clone()
-                .any(|hop_header| name.eq_ignore_ascii_case(hop_header))
+            if !REPLACED
+                .iter()
+                .any(|replaced| name.eq_ignore_ascii_case(replaced))
             {
                 head += &format!("{name}: {value}\r\n");
             }

@@ -29,20 +29,26 @@ pub mod world;
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 pub use app::{TestApp, sources};
 pub use browser::Browser;
 pub use command::replyhook;
 pub use dev::{ANA, BEN, Dev, NUMBER, SANDBOX};
+use futures_util::future::BoxFuture;
 pub use journal::JournalFile;
 pub use program::Program;
 pub use raw_server::{RawServer, ResponseEnd};
-use replyhook::Timestamp;
 use replyhook::store::OpenWindow;
+use replyhook::{Context, InboundMessage, Timestamp};
 pub use request::{HttpResponse, Webhook, base64_decoded, base64_of};
+use rustix::time::{ClockId, clock_gettime};
 pub use scripted_server::{RecordedRequest, ScriptedServer};
 pub use server::{Server, silent_port};
 pub use temp_store::{TempStore, json_lines};
+use tokio::sync::Semaphore;
 pub use twilio::{
     Attempt, Delivery, FakeTwilio, Fault, PhoneMessage, Policy, Post, PostOutcome, SentVia,
 };
@@ -89,6 +95,34 @@ pub fn installed(name: &str) -> Option<String> {
 pub fn open_window() -> OpenWindow {
     let now = Timestamp::UNIX_EPOCH;
     OpenWindow::of(&"whatsapp:+15550001111".into(), Some(now), now).unwrap()
+}
+
+/// Handler that waits for a permit before it replies with the text of the message.
+pub fn handler_with_permits(
+    go: &Arc<Semaphore>,
+) -> impl Fn(Context, InboundMessage) -> BoxFuture<'static, String> + use<> {
+    let go = go.clone();
+    move |_, message| {
+        let go = go.clone();
+        Box::pin(async move {
+            go.acquire().await.unwrap().forget();
+            message.body
+        })
+    }
+}
+
+/// Processor time of this thread, on which the handlers of a `#[tokio::test]` run too.
+pub fn cpu_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap()
+}
+
+/// Sets the flag when it is dropped, so also if the test panics.
+pub struct StopOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 pub fn root() -> PathBuf {

@@ -66,7 +66,7 @@ impl TlsProxy {
                     to.and_then(|to| request.forward_to(to))
                 }
             };
-            response.unwrap_or_else(|| http_response(502, &[], "nobody is there"))
+            response.unwrap_or_else(|| http_response(502, &[], "the upstream is not reachable"))
         });
         Self {
             listener,

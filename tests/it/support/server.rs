@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tokio::net::TcpSocket;
 
-use super::{HttpResponse, ORIGIN, TOKEN, Webhook, wire};
+use super::{HttpResponse, ORIGIN, TOKEN, Wait, Webhook, wire};
 
 /// Running `replyhook serve`, on free ports. It is killed on drop.
 pub struct Server {
@@ -148,6 +148,19 @@ impl Server {
                 std::time::Instant::now() < deadline,
                 "{series} stays below {least}"
             );
+        }
+    }
+
+    /// Waits until `/readyz` responds with this status.
+    #[track_caller]
+    pub fn wait_for_readiness(&self, status: u16) {
+        let wait = Wait::until(format!("/readyz responds with {status}"));
+        loop {
+            let ready = self.get("/readyz");
+            if ready.status == status {
+                return;
+            }
+            wait.check_found(&(ready.body, self.log()));
         }
     }
 

@@ -95,12 +95,17 @@ impl World {
         env
     }
 
-    /// Reads the journal of an SQLite file.
-    pub fn journal(&self) -> JournalFile {
+    /// Path of the SQLite file.
+    pub fn path(&self) -> PathBuf {
         let Database::File(folder) = &self.database else {
             panic!("the database is not a file");
         };
-        JournalFile::read(&file_in(folder))
+        file_in(folder)
+    }
+
+    /// Reads the journal of an SQLite file.
+    pub fn journal(&self) -> JournalFile {
+        JournalFile::read(&self.path())
     }
 
     /// Waits until no message and no reply is open. A held reply is not open.

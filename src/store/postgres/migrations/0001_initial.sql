@@ -1,9 +1,9 @@
 -- The schema of a store in PostgreSQL. It is edited in place until the first release; after that, each change is a migration.
 --
 -- Numbers are small integers, times are microseconds since 1970, SIDs are 17 bytes (the first letter, then 16 bytes of
--- hexadecimal digits), states are numbered as in src/store/rows.rs. Parameters are form-encoded, so that every character
--- survives, and other texts are escaped as in src/store/postgres/text.rs. Addresses are compared by their bytes (COLLATE "C"),
--- whatever the language of the database.
+-- hexadecimal digits), states are numbered as in src/store/states.rs. Parameters are form-encoded, so that every
+-- character survives, and other texts are escaped as in src/store/postgres/text.rs. Addresses are compared by their
+-- bytes (COLLATE "C"), whatever the language of the database.
 
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BIGINT NOT NULL);
 

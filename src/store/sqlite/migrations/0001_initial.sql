@@ -1,8 +1,8 @@
 -- The schema of a store in SQLite. It is edited in place until the first release; after that, each change is a migration.
 --
 -- Numbers are small integers, times are microseconds since 1970, SIDs are 17 bytes (the first letter, then 16 bytes of
--- hexadecimal digits), states are numbered as in src/store/rows.rs. Parameters are form-encoded, so that every character
--- survives.
+-- hexadecimal digits), states are numbered as in src/store/states.rs. Parameters are form-encoded, so that every
+-- character survives.
 
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 
