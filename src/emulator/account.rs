@@ -83,7 +83,7 @@ pub(super) fn random_uuid() -> String {
 pub(super) fn random_hex(digits: usize) -> String {
     let mut bytes = vec![0; digits.div_ceil(2)];
     getrandom::fill(&mut bytes).expect("the operating system provides random bytes");
-    // One more than `digits`: an odd number of digits comes from a whole byte, and is truncated below.
+    // Room for one more digit: an odd number of digits needs a whole byte, and is truncated below.
     let mut text = String::with_capacity(digits + 1);
     for byte in bytes {
         write!(text, "{byte:02x}").expect("writing to a String cannot fail");

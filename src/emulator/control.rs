@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::engine::Engine;
 use super::faults::Faults;
-use super::links::split_userinfo;
+use super::links::without_password;
 use super::record::{Exchange, MessageView, rfc3339};
 use super::user::{MAX_MEDIA_BYTES, UserMessage};
 use super::webhook::DeliveryReport;
@@ -84,10 +84,6 @@ fn json_body(value: &impl Serialize) -> Response {
 #[expect(clippy::unnecessary_wraps, reason = "every endpoint ends with it")]
 fn ok(value: &impl Serialize) -> ApiResult {
     Ok(json_body(value))
-}
-
-fn without_password(url: &str) -> String {
-    split_userinfo(url).0
 }
 
 /// Parses a JSON object. Treats `null` as absent, and an empty body as `{}`.

@@ -15,7 +15,7 @@ use tokio::sync::broadcast;
 use super::access_key::AccessKey;
 use super::account::{EmulatedAccount, SENDERS};
 use super::files::MediaFolder;
-use super::links::{is_http_url, split_userinfo, without_fragment};
+use super::links::{display_url, is_http_url};
 use super::record::{DebuggerEntry, Exchange, Record};
 use super::recording::Recording;
 use super::state::EmulatorState;
@@ -429,7 +429,7 @@ impl Engine {
     ) {
         let entry = DebuggerEntry {
             message_sid: message_sid.map(str::to_owned),
-            url: url.map(|url| split_userinfo(&without_fragment(url)).0),
+            url: url.map(display_url),
             ..DebuggerEntry::new(code, detail, self.now())
         };
         self.state().add_debugger_entry(entry.clone());

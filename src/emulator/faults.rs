@@ -106,7 +106,7 @@ impl Engine {
         let before = state.faults.clone();
         let result = change(&mut state.faults);
         // Under the lock: a client that reads the faults after the event must get these, and events of concurrent
-        // changes must come in the order of the changes.
+        // changes must have the order of the changes.
         if state.faults != before {
             self.emit("faults", &state.faults);
         }

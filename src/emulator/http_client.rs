@@ -8,7 +8,7 @@ use http::header::{CONTENT_TYPE, TRANSFER_ENCODING, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method};
 use rustls::pki_types::InvalidDnsNameError;
 
-use super::response_check::MAX_BODY_BYTES;
+use super::response_check::MAX_RESPONSE_BYTES;
 use crate::error_code::ErrorCode;
 use crate::tls;
 
@@ -32,7 +32,7 @@ pub(super) struct Timeouts {
     pub(super) read: Duration,
     /// Limit for everything.
     pub(super) total: Duration,
-    /// True if `total` is shorter than by default: because of the override `tt`, or because of earlier tries.
+    /// True if `total` is shorter than the default, because of the override `tt` or earlier attempts.
     pub(super) is_total_reduced: bool,
 }
 
@@ -50,7 +50,7 @@ impl Timeouts {
 pub(super) struct HttpResponse {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
-    /// The body, cut off after the chunk that exceeds [`MAX_BODY_BYTES`].
+    /// The body, cut off after the chunk that exceeds [`MAX_RESPONSE_BYTES`].
     pub(super) body: Vec<u8>,
 }
 
@@ -81,7 +81,7 @@ impl HttpResponse {
         self.headers.get(CONTENT_TYPE)?.to_str().ok()
     }
 
-    /// Returns whether the server asks for the password of the URL.
+    /// Returns whether the response asks for the password of the URL.
     pub(super) fn is_login_challenge(&self) -> bool {
         self.status == 401 && self.headers.contains_key(WWW_AUTHENTICATE)
     }
@@ -126,7 +126,7 @@ async fn exchange(outgoing: &HttpRequest, timeouts: Timeouts) -> Result<HttpResp
     // Stop above Twilio's limit, so that a large response uses little memory. `check_response` rejects it for its
     // length.
     let mut body = Vec::new();
-    while body.len() <= MAX_BODY_BYTES
+    while body.len() <= MAX_RESPONSE_BYTES
         && let Some(chunk) = response.chunk().await.map_err(http_error)?
     {
         body.extend_from_slice(&chunk);
@@ -237,10 +237,10 @@ impl HttpError {
         }
     }
 
-    /// Returns the error of a response that came after the `read` or the `total` timeout.
+    /// Returns the error of a request without a response within the `read` or `total` timeout.
     pub(super) fn timed_out(timeouts: Timeouts) -> Self {
-        // The rest of `total` alone does not tell: it is below the default in every try, by the time since the start and
-        // that of redirects. Twilio reports 11203 for the total time of several tries, and 11205 for a slow response.
+        // `total` alone is not enough: it is the time that remains, so it is below the default in every attempt. Twilio
+        // reports 11203 for the total time of several attempts, and 11205 for a slow response.
         let is_total = timeouts.is_total_reduced && timeouts.total < timeouts.read;
         Self {
             code: ErrorCode(if is_total { 11203 } else { 11205 }),
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
     use crate::emulator::overrides::Overrides;
 
-    // A try begins a moment after its time is measured, so some of `total` is always used up.
+    // An attempt starts a moment after its time is measured, so a part of `total` has always passed.
     #[test]
     fn slow_webhook_reports_11203_for_reduced_total_only() {
         for (fragment, code) in [

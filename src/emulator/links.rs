@@ -7,6 +7,16 @@ pub(super) fn without_fragment(url: &str) -> String {
     url.split('#').next().unwrap_or_default().to_owned()
 }
 
+/// Removes `user:password`.
+pub(super) fn without_password(url: &str) -> String {
+    split_userinfo(url).0
+}
+
+/// Returns a URL for display: without password and fragment.
+pub(super) fn display_url(url: &str) -> String {
+    without_password(&without_fragment(url))
+}
+
 /// Resolves a link of a TwiML document or redirect. Keeps the fragment, which may contain connection overrides.
 pub(super) fn resolve(base: &str, link: &str) -> Option<String> {
     let base = Url::parse(base).ok()?;

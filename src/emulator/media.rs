@@ -21,11 +21,10 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use super::engine::Engine;
-use super::links::split_userinfo;
+use super::links::without_password;
 use super::record::{Exchange, ExchangeKind, ExchangeRequest, ExchangeResponse, Record, whole_ms};
 use super::state::StoredMedia;
 use super::webhook_calls::masked_headers;
-pub(super) use crate::reply::names::media_type_by_extension as guess_type;
 use crate::secret::Secret;
 use crate::signature::sign;
 use crate::tls;
@@ -187,7 +186,7 @@ impl Engine {
             }),
             Err(_) => None,
         };
-        let request = ExchangeRequest::get(split_userinfo(url).0);
+        let request = ExchangeRequest::get(without_password(url));
         self.record_exchange(Exchange {
             message_sid: message.map(|message| message.sid.clone()),
             user: message.map(|message| message.user.clone()),

@@ -48,11 +48,11 @@ pub(super) async fn require_local(
 fn is_local_request(is_page: bool, headers: &HeaderMap, port: &str) -> bool {
     // The port must match too: another server on this machine may serve pages with foreign content.
     let is_local_host = |text: &str| {
-        let is_with_port = text.rsplit_once(':').is_some_and(|(name, request_port)| {
+        let has_local_port = text.rsplit_once(':').is_some_and(|(name, request_port)| {
             request_port == port && LOOPBACK_HOSTS.contains(&name)
         });
         // Clients leave out the default port of http, both in `Host` and in `Origin`.
-        is_with_port || (port == "80" && LOOPBACK_HOSTS.contains(&text))
+        has_local_port || (port == "80" && LOOPBACK_HOSTS.contains(&text))
     };
     let first_value = |name: &HeaderName| {
         let mut values = headers.get_all(name).iter();

@@ -74,7 +74,7 @@ impl Overrides {
         if error.is_connect {
             self.retry_on.connect
         } else {
-            // Not after a connection that broke off: Twilio does not retry once part of a response has arrived.
+            // Not after a connection that was closed early: Twilio does not retry once part of a response has arrived.
             error.is_timeout && self.retry_on.read
         }
     }

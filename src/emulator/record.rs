@@ -22,8 +22,10 @@ pub(super) struct Record {
     pub(super) body: String,
     pub(super) media: Vec<MediaRecord>,
     pub(super) location: Option<SharedLocation>,
-    pub(super) button: Option<TappedButton>,
-    pub(super) buttons: Vec<TappedButton>,
+    /// Quick reply that the user tapped (inbound).
+    pub(super) button: Option<QuickReply>,
+    /// Quick replies that the message offers (outbound).
+    pub(super) buttons: Vec<QuickReply>,
     pub(super) status: MessageStatus,
     pub(super) error_code: Option<ErrorCode>,
     pub(super) service: Option<String>,
@@ -89,7 +91,7 @@ pub(super) struct MediaRecord {
     pub(super) url: String,
     pub(super) content_type: String,
     pub(super) filename: Option<String>,
-    /// True if the emulator has the content.
+    /// True if the emulator stored the content. It may have been dropped since, to free space.
     pub(super) has_content: bool,
     pub(super) at: Timestamp,
 }
@@ -110,10 +112,10 @@ pub(super) struct SharedLocation {
     pub(super) label: Option<String>,
 }
 
-/// Quick-reply button.
+/// Quick reply: a button that a message offers, or that the user tapped.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct TappedButton {
+pub(super) struct QuickReply {
     /// Text on the button.
     pub(super) text: String,
     /// Payload sent to the bot as `ButtonPayload`.
@@ -134,8 +136,8 @@ pub(super) struct MessageView {
     #[serde(serialize_with = "serialize_rfc3339")]
     at: Timestamp,
     location: Option<SharedLocation>,
-    button: Option<TappedButton>,
-    buttons: Vec<TappedButton>,
+    button: Option<QuickReply>,
+    buttons: Vec<QuickReply>,
     by: Author,
 }
 

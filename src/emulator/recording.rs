@@ -104,7 +104,7 @@ fn is_recorded(name: &str) -> bool {
 
 /// Returns the number in the name of a recording's file, or `None` for a file with another name.
 fn file_number(path: &Path) -> Option<u64> {
-    // Parsed as 32 bits: the number after the highest one must exist too.
+    // `u32`, so that the number after the highest one fits into `u64`.
     let number: u32 = path.file_stem()?.to_str()?.parse().ok()?;
     Some(number.into())
 }
@@ -141,12 +141,13 @@ impl Engine {
         tokio::spawn(async move {
             // After the timeout, record what there is.
             let _ = tokio::time::timeout(FLUSH_TIMEOUT, engine.wait_until_idle(&message)).await;
-            let replies = {
+            let replies: Vec<_> = {
                 let state = engine.state();
-                let replies = state.received_since(&message, &earlier_sids);
-                let replies = replies.into_iter();
-                let replies = replies.map(|reply| (reply.sid.clone(), reply.body.clone()));
-                replies.collect::<Vec<_>>()
+                state
+                    .received_since(&message, &earlier_sids)
+                    .into_iter()
+                    .map(|reply| (reply.sid.clone(), reply.body.clone()))
+                    .collect()
             };
             // Collected above, so that the engine's lock is not held while writing.
             let write_task = tokio::task::spawn_blocking(move || {

@@ -13,7 +13,7 @@ use reqwest::Url;
 use super::http_client::{HttpError, HttpResponse, Timeouts};
 use super::links::{resolve, split_userinfo, without_fragment};
 use super::overrides::Overrides;
-use super::record::Exchange;
+use super::record::{Exchange, ExchangeKind};
 use super::response_check::{CheckedResponse, check_response};
 use super::signed_request::SignedRequest;
 use super::state::Cookies;
@@ -232,7 +232,9 @@ impl Delivery {
             let delay = Duration::from_millis(state.faults.delay_ms);
             (delay, state.faults.drop_connection && is_primary)
         };
-        let (mut recorded, ms, result) = engine.send_webhook(&request, timeouts, delay).await;
+        let (mut recorded, result) = engine
+            .sign_and_send(ExchangeKind::Webhook, &request, timeouts, delay)
+            .await;
         // Drop after the call: the bot has handled the message, and only Twilio does not know.
         let result = if is_dropped {
             recorded.response = None;
@@ -264,7 +266,7 @@ impl Delivery {
             url: url.to_owned(),
             status: response.map(|response| response.status),
             content_type: response.and_then(|response| response.content_type().map(str::to_owned)),
-            ms,
+            ms: recorded.ms,
             error_code,
         });
         engine.record_exchange(Exchange {

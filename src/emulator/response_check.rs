@@ -4,7 +4,7 @@ use super::twiml_interpreter::{self, TwimlVerdict};
 use crate::error_code::ErrorCode;
 
 /// Maximum size of a response body in bytes; larger ones are 11750.
-pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
+pub(super) const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
 /// Response that Twilio can use.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(super) enum CheckedResponse {
     NoReply,
 }
 
-/// Checks a response. `body` may be cut off anywhere above [`MAX_BODY_BYTES`].
+/// Checks a response. `body` may be cut off anywhere above [`MAX_RESPONSE_BYTES`].
 ///
 /// # Errors
 /// The code that Twilio writes into its debugger before it calls the fallback URL.
@@ -33,7 +33,7 @@ pub(super) fn check_response(
     if status == 204 {
         return Ok(CheckedResponse::NoReply);
     }
-    if body.len() > MAX_BODY_BYTES {
+    if body.len() > MAX_RESPONSE_BYTES {
         return Err(ErrorCode(11750));
     }
     if body.is_empty() {

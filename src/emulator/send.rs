@@ -7,14 +7,14 @@ use jiff::Timestamp;
 use super::account::random_sid;
 use super::engine::Engine;
 use super::media;
-use super::record::{Author, Direction, MediaRecord, Record, SharedLocation, TappedButton};
+use super::record::{Author, Direction, MediaRecord, QuickReply, Record, SharedLocation};
 use super::state::StoredMedia;
+use super::user::MAX_MEDIA_BYTES;
 use crate::address::{Address, Channel, Identity};
 use crate::error_code::ErrorCode;
 use crate::message::MessageStatus;
+use crate::reply::names::media_type_by_extension;
 
-/// Maximum size of a media file on WhatsApp and RCS.
-const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Maximum size of a media file in an MMS.
 const MAX_MMS_BYTES: usize = 5 * 1024 * 1024;
 
@@ -50,7 +50,7 @@ pub(super) struct OutboundDraft {
     pub(super) body: String,
     pub(super) media: Vec<String>,
     pub(super) location: Option<SharedLocation>,
-    pub(super) buttons: Vec<TappedButton>,
+    pub(super) buttons: Vec<QuickReply>,
     pub(super) service: Option<String>,
     pub(super) status_callback: Option<String>,
     pub(super) status: MessageStatus,
@@ -88,9 +88,13 @@ impl Engine {
         let is_template = draft.is_template;
         let message = self.add_message(draft);
         // 14107 is about replies. Messages sent via the REST API do not count.
-        if self.detect_reply_loop(&message) {
+        let now = self.now();
+        let is_loop = self
+            .state()
+            .count_reply(&message.sender, &message.user, now);
+        if is_loop {
             let detail =
-                "Twilio would fail further replies for 30 s; the emulator goes on sending them";
+                "Twilio would fail further replies for 30 s; the emulator still sends them";
             self.add_debugger_entry(ErrorCode(14107), Some(detail), Some(&message.sid), None);
         }
         let generation = self.state().generation;
@@ -139,7 +143,7 @@ impl Engine {
         let file = |url: String| MediaRecord {
             sid: random_sid("ME"),
             // A guess from the extension, until `prepare_delivery` has fetched the file.
-            content_type: media::guess_type(&url)
+            content_type: media_type_by_extension(&url)
                 .unwrap_or("application/octet-stream")
                 .to_owned(),
             filename: None,
@@ -178,13 +182,6 @@ impl Engine {
         message
     }
 
-    /// Counts the reply, and returns whether it is the first one over Twilio's limit for reply loops.
-    fn detect_reply_loop(&self, message: &Record) -> bool {
-        let now = self.now();
-        self.state()
-            .count_reply(&message.sender, &message.user, now)
-    }
-
     /// Marks a due scheduled message as accepted. Returns false if it was canceled, deleted or reset.
     fn accept_scheduled(&self, sid: &str, generation: u64) -> bool {
         let now = self.now();
@@ -212,34 +209,18 @@ impl Engine {
             return Some(code);
         }
         let is_sms = *Address::parse(message.user.as_str()).channel() == Channel::Sms;
-        let max_bytes = if is_sms { MAX_MMS_BYTES } else { MAX_BYTES };
+        let max_bytes = if is_sms {
+            MAX_MMS_BYTES
+        } else {
+            MAX_MEDIA_BYTES
+        };
         for file in &message.media {
             match self.fetch_media(&file.url, max_bytes, Some(&message)).await {
                 Ok((bytes, content_type)) => {
-                    // Locked after the fetch: the lock must not be held across an await.
-                    let mut state = self.state();
-                    let Some(current) = state.message_mut(sid) else {
-                        continue;
-                    };
-                    // By SID, since the bot can delete files of the message during the fetch. A file that is deleted is
-                    // not stored again.
-                    let mut files = current.media.iter_mut();
-                    let Some(stored_file) = files.find(|stored| stored.sid == file.sid) else {
-                        continue;
-                    };
-                    let content_type = content_type.unwrap_or_else(|| file.content_type.clone());
-                    stored_file.content_type.clone_from(&content_type);
-                    stored_file.has_content = true;
-                    let current = current.clone();
-                    state.add_media(
-                        &file.sid,
-                        StoredMedia {
-                            bytes: Arc::from(bytes),
-                            content_type,
-                        },
-                    );
-                    drop(state);
-                    self.emit_message(&current);
+                    let has_message = self.store_fetched(sid, file, bytes, content_type);
+                    if !has_message {
+                        return None;
+                    }
                 }
                 Err(media::FetchError::TooLarge) => {
                     self.add_debugger_entry(ErrorCode(11751), None, Some(sid), Some(&file.url));
@@ -261,6 +242,40 @@ impl Engine {
             }
         }
         None
+    }
+
+    /// Stores a fetched file of a message. Returns false if the message was deleted during the fetch.
+    fn store_fetched(
+        &self,
+        message_sid: &str,
+        file: &MediaRecord,
+        bytes: Vec<u8>,
+        content_type: Option<String>,
+    ) -> bool {
+        let mut state = self.state();
+        let Some(message) = state.message_mut(message_sid) else {
+            return false;
+        };
+        // By SID, since the bot can delete files of the message during the fetch. A file that is deleted is not stored
+        // again.
+        let mut files = message.media.iter_mut();
+        let Some(stored_file) = files.find(|stored| stored.sid == file.sid) else {
+            return true;
+        };
+        let content_type = content_type.unwrap_or_else(|| file.content_type.clone());
+        stored_file.content_type.clone_from(&content_type);
+        stored_file.has_content = true;
+        let message = message.clone();
+        state.add_media(
+            &file.sid,
+            StoredMedia {
+                bytes: Arc::from(bytes),
+                content_type,
+            },
+        );
+        drop(state);
+        self.emit_message(&message);
+        true
     }
 
     /// Returns the error code of an opt-out (21610) or a closed window (63016).

@@ -16,7 +16,7 @@ use crate::message::MessageStatus;
 const MAX_MESSAGES: usize = 20_000;
 const MAX_EXCHANGES: usize = 5_000;
 const MAX_DEBUGGER_ENTRIES: usize = 1_000;
-const MAX_MEDIA_BYTES: usize = 256 * 1024 * 1024;
+const MAX_STORED_MEDIA_BYTES: usize = 256 * 1024 * 1024;
 const MAX_EXCHANGE_BYTES: usize = 128 * 1024 * 1024;
 
 /// Length of the customer service window (WhatsApp), from the user's last message. Exact, without a safety margin.
@@ -42,7 +42,8 @@ pub(super) struct EmulatorState {
     pub(super) templates: Vec<serde_json::Value>,
     pub(super) sender_settings: HashMap<String, serde_json::Value>,
     pub(super) number_settings: HashMap<String, BTreeMap<String, String>>,
-    message_count: u64,
+    /// Position of the message added last.
+    last_position: u64,
     exchange_number: u64,
     exchange_bytes: usize,
     /// Number of resets. Tasks that started before a reset compare it and discard their results.
@@ -85,8 +86,8 @@ impl EmulatorState {
     }
 
     pub(super) fn add_message(&mut self, mut message: Record) {
-        self.message_count += 1;
-        message.position = self.message_count;
+        self.last_position += 1;
+        message.position = self.last_position;
         if message.direction.is_in() {
             let pair = (message.sender.clone(), message.user.clone());
             self.last_inbound.insert(pair, message.at);
@@ -122,7 +123,7 @@ impl EmulatorState {
         self.media_bytes += media.bytes.len();
         self.media.insert(sid.to_owned(), media);
         self.media_order.push_back(sid.to_owned());
-        while self.media_bytes > MAX_MEDIA_BYTES
+        while self.media_bytes > MAX_STORED_MEDIA_BYTES
             && let Some(oldest) = self.media_order.pop_front()
         {
             self.delete_media(&oldest);
@@ -207,7 +208,7 @@ impl EmulatorState {
         latest.map(|message| message.sender.as_str())
     }
 
-    /// Returns the messages that the phone received since `earlier_sids` was taken: the TwiML replies to `message`,
+    /// Returns the messages that the phone received since `earlier_sids` was collected: the TwiML replies to `message`,
     /// and all messages sent to its user via the REST API or by Twilio itself.
     pub(super) fn received_since(
         &self,
@@ -241,10 +242,9 @@ impl EmulatorState {
     pub(super) fn reset(&mut self) {
         *self = Self {
             generation: self.generation + 1,
-            // Continue the numbering, so that an exchange or a page token from before the reset cannot stand for a new
-            // one.
+            // Continue the numbering: IDs and page tokens from before the reset must not match new records.
             exchange_number: self.exchange_number,
-            message_count: self.message_count,
+            last_position: self.last_position,
             ..Self::default()
         };
     }
@@ -257,8 +257,8 @@ mod tests {
     #[test]
     fn deleted_media_frees_space_for_new_files() {
         let mut state = EmulatorState::default();
-        // Shared, so that the test does not need the memory.
-        let bytes: Arc<[u8]> = Arc::from(vec![0_u8; MAX_MEDIA_BYTES / 4]);
+        // Shared: one buffer of 64 MiB instead of one for each file.
+        let bytes: Arc<[u8]> = Arc::from(vec![0_u8; MAX_STORED_MEDIA_BYTES / 4]);
         let add = |state: &mut EmulatorState, sid: &str| {
             let media = StoredMedia {
                 bytes: bytes.clone(),

@@ -117,8 +117,13 @@ impl Engine {
         let mut login = login.and_then(|login| basic_auth(&login));
         let mut retry_count = 0;
         loop {
-            let (exchange, _, result) = self
-                .send_webhook(&request, overrides.timeouts, Duration::ZERO)
+            let (exchange, result) = self
+                .sign_and_send(
+                    ExchangeKind::Status,
+                    &request,
+                    overrides.timeouts,
+                    Duration::ZERO,
+                )
                 .await;
             let (code, may_retry) = match &result {
                 Ok(response) if (200..300).contains(&response.status) => (None, false),
@@ -129,7 +134,6 @@ impl Engine {
                 Err(error) => (Some(error.code), overrides.retries_failure(error)),
             };
             self.record_exchange(Exchange {
-                kind: ExchangeKind::Status,
                 message_sid: Some(message.sid.clone()),
                 user: Some(message.user.clone()),
                 error_code: code.map(|code| code.0),
@@ -225,7 +229,7 @@ fn status_steps(message: &Record, failure: Option<ErrorCode>) -> Vec<MessageStat
 }
 
 /// Masks the last four characters, as in `+1555000XXXX`. Real status callbacks contain this form.
-fn masked(id: &str) -> String {
+pub(super) fn masked(id: &str) -> String {
     let visible = id.chars().count().saturating_sub(4);
     let start: String = id.chars().take(visible).collect();
     format!("{start}XXXX")

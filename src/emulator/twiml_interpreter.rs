@@ -34,7 +34,7 @@ pub(super) struct TwimlMessage {
 
 /// Kind of an open element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum XmlPosition {
+enum OpenElement {
     Response,
     Message,
     Body,
@@ -109,7 +109,7 @@ pub(super) fn parse(body: &[u8]) -> Result<TwimlVerdict, ErrorCode> {
 #[derive(Default)]
 struct TwimlParser {
     document: TwimlVerdict,
-    open_elements: Vec<XmlPosition>,
+    open_elements: Vec<OpenElement>,
     has_root: bool,
     /// True if the open `<Message>` has a `<Body>` or `<Media>`. Text next to them is then not sent.
     has_nouns: bool,
@@ -121,23 +121,23 @@ impl TwimlParser {
         let element = match (self.open_elements.last(), name.as_str()) {
             (None, "Response") if !self.has_root => {
                 self.has_root = true;
-                XmlPosition::Response
+                OpenElement::Response
             }
             (None, _) if self.has_root => return Err(ErrorCode(12100)),
             (None, _) => return Err(ErrorCode(12102)),
-            (Some(XmlPosition::Response), "Message" | "Sms") => {
+            (Some(OpenElement::Response), "Message" | "Sms") => {
                 let message = self.parse_message(start)?;
                 self.has_nouns = false;
                 self.document.verbs.push(Verb::Message(message));
-                XmlPosition::Message
+                OpenElement::Message
             }
-            (Some(XmlPosition::Response), "Redirect") => {
-                let is_get = self.read_method(start)?;
+            (Some(OpenElement::Response), "Redirect") => {
+                let is_get = self.parse_method(start)?;
                 let url = String::new();
                 self.document.verbs.push(Verb::Redirect { url, is_get });
-                XmlPosition::Redirect
+                OpenElement::Redirect
             }
-            (Some(XmlPosition::Message), "Body" | "Media") => {
+            (Some(OpenElement::Message), "Body" | "Media") => {
                 let mut discards_text = false;
                 if let Some(Verb::Message(message)) = self.document.verbs.last_mut() {
                     // The first of them discards the text before it, which until now was the body.
@@ -153,19 +153,19 @@ impl TwimlParser {
                     self.warn(12200, MIXED_CONTENT.to_owned());
                 }
                 if name == "Media" {
-                    XmlPosition::Media
+                    OpenElement::Media
                 } else {
-                    XmlPosition::Body
+                    OpenElement::Body
                 }
             }
-            (Some(XmlPosition::Response), verb) if VOICE_VERBS.contains(&verb) => {
+            (Some(OpenElement::Response), verb) if VOICE_VERBS.contains(&verb) => {
                 self.warn(14110, format!("<{verb}> is not a messaging verb"));
-                XmlPosition::Ignored
+                OpenElement::Ignored
             }
-            (Some(XmlPosition::Ignored), _) => XmlPosition::Ignored,
+            (Some(OpenElement::Ignored), _) => OpenElement::Ignored,
             (Some(_), element) => {
                 self.warn(12200, format!("<{element}> is not allowed here"));
-                XmlPosition::Ignored
+                OpenElement::Ignored
             }
         };
         self.open_elements.push(element);
@@ -174,14 +174,14 @@ impl TwimlParser {
 
     fn close_element(&mut self) {
         match self.open_elements.pop() {
-            Some(XmlPosition::Media) => {
+            Some(OpenElement::Media) => {
                 if let Some(Verb::Message(message)) = self.document.verbs.last_mut()
                     && let Some(url) = message.media.last_mut()
                 {
                     *url = url.trim().to_owned();
                 }
             }
-            Some(XmlPosition::Redirect) => {
+            Some(OpenElement::Redirect) => {
                 if let Some(Verb::Redirect { url, .. }) = self.document.verbs.last_mut() {
                     *url = url.trim().to_owned();
                 }
@@ -196,20 +196,20 @@ impl TwimlParser {
             // Text outside the root element.
             (None, _) if !text.trim().is_empty() => return Err(ErrorCode(12100)),
             // Text can come in several events, split at entities and CDATA sections.
-            (Some(XmlPosition::Message), Some(Verb::Message(message))) if !self.has_nouns => {
+            (Some(OpenElement::Message), Some(Verb::Message(message))) if !self.has_nouns => {
                 message.body += text;
             }
-            (Some(XmlPosition::Body), Some(Verb::Message(message))) => message.body += text,
-            (Some(XmlPosition::Media), Some(Verb::Message(message))) => {
+            (Some(OpenElement::Body), Some(Verb::Message(message))) => message.body += text,
+            (Some(OpenElement::Media), Some(Verb::Message(message))) => {
                 if let Some(url) = message.media.last_mut() {
                     *url += text;
                 }
             }
-            (Some(XmlPosition::Redirect), Some(Verb::Redirect { url, .. })) => *url += text,
-            (Some(XmlPosition::Message), _) if !text.trim().is_empty() => {
+            (Some(OpenElement::Redirect), Some(Verb::Redirect { url, .. })) => *url += text,
+            (Some(OpenElement::Message), _) if !text.trim().is_empty() => {
                 self.warn(12200, MIXED_CONTENT.to_owned());
             }
-            (Some(XmlPosition::Response), _) if !text.trim().is_empty() => {
+            (Some(OpenElement::Response), _) if !text.trim().is_empty() => {
                 self.warn(12200, "text outside of a verb".to_owned());
             }
             _ => {}
@@ -236,7 +236,7 @@ impl TwimlParser {
         Ok(message)
     }
 
-    fn read_method(&mut self, start: &BytesStart<'_>) -> Result<bool, ErrorCode> {
+    fn parse_method(&mut self, start: &BytesStart<'_>) -> Result<bool, ErrorCode> {
         let mut is_get = false;
         for (name, value) in parse_attributes(start)? {
             match (name.as_str(), value.to_ascii_uppercase().as_str()) {

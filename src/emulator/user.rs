@@ -11,12 +11,13 @@ use serde::Deserialize;
 use super::account::{SENDERS, random_sid, sender_for};
 use super::engine::Engine;
 use super::media;
-use super::record::{MediaRecord, Record, SharedLocation, TappedButton};
+use super::record::{MediaRecord, QuickReply, Record, SharedLocation};
 use super::state::StoredMedia;
 use super::webhook_params;
 use crate::address::Address;
+use crate::reply::names::media_type_by_extension;
 
-/// Maximum size of an inbound media file.
+/// Maximum size of a media file: of every inbound one, and of an outbound one on WhatsApp and RCS.
 pub(super) const MAX_MEDIA_BYTES: usize = 16 * 1024 * 1024;
 
 /// Maximum number of media files in a message.
@@ -38,7 +39,7 @@ pub(super) struct UserMessage {
     #[serde(default)]
     location: Option<SharedLocation>,
     #[serde(default)]
-    button: Option<TappedButton>,
+    button: Option<QuickReply>,
     #[serde(default)]
     profile_name: Option<String>,
     /// Webhook parameters to replace or add.
@@ -190,7 +191,7 @@ impl Engine {
             .or_else(|| {
                 filename
                     .as_deref()
-                    .and_then(media::guess_type)
+                    .and_then(media_type_by_extension)
                     .map(str::to_owned)
             })
             .unwrap_or_else(|| "application/octet-stream".to_owned());

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::account::random_uuid;
 use super::engine::Engine;
-use super::links::{resolve, split_userinfo, without_fragment};
+use super::links::{display_url, resolve};
 use super::record::{MediaView, Record};
 use super::redirects::FollowedResponse;
 use super::response_check::CheckedResponse;
@@ -170,7 +170,7 @@ impl Delivery {
     async fn call_fallback(&mut self, failed_url: &str, code: ErrorCode) -> bool {
         let engine = self.engine.clone();
         // `ErrorUrl` must not contain the password.
-        let failed_url = split_userinfo(&without_fragment(failed_url)).0;
+        let failed_url = display_url(failed_url);
         engine.add_debugger_entry(code, None, Some(&self.message.sid), Some(&failed_url));
         let Some(fallback) = engine.options.fallback.clone() else {
             return false;
@@ -287,7 +287,7 @@ impl Delivery {
         sent_count: &mut usize,
     ) -> Option<(String, String)> {
         let engine = self.engine.clone();
-        let reject = |code, detail: &str| {
+        let report = |code, detail: &str| {
             engine.add_debugger_entry(
                 ErrorCode(code),
                 Some(detail),
@@ -296,28 +296,28 @@ impl Delivery {
             );
         };
         if *sent_count == MAX_MESSAGES {
-            reject(14109, "this one is not sent");
+            report(14109, "this one is not sent");
             return None;
         }
         let from = twiml.from.unwrap_or_else(|| self.message.sender.clone());
         let to = twiml.to.unwrap_or_else(|| self.message.user.clone());
         if !engine.senders().contains(&from) {
-            reject(14108, "`from` is not a sender of this account");
+            report(14108, "`from` is not a sender of this account");
             return None;
         }
         let user = Address::parse(to.as_str());
         if user.channel() != Address::parse(from.as_str()).channel() {
-            reject(14101, "`to` and `from` are on different channels");
+            report(14101, "`to` and `from` are on different channels");
             return None;
         }
         if !is_valid_recipient(&user) {
-            reject(14101, "`to` is not a valid address");
+            report(14101, "`to` is not a valid address");
             return None;
         }
         // Twilio does not document its unit of length. UTF-16 code units are the strictest reading.
         let length = twiml.body.encode_utf16().count();
         if length > 1600 {
-            reject(
+            report(
                 14103,
                 &format!("{length} characters; at most 1600 are allowed"),
             );
@@ -329,16 +329,16 @@ impl Delivery {
             .filter_map(|media| resolve(url, media))
             .collect();
         if media.len() != twiml.media.len() {
-            reject(14103, "a <Media> is not a valid URL");
+            report(14103, "a <Media> is not a valid URL");
             return None;
         }
         if twiml.body.trim().is_empty() && media.is_empty() {
-            reject(14103, "neither text nor media");
+            report(14103, "neither text nor media");
             return None;
         }
         let max_media = max_files(&user);
         if media.len() > max_media {
-            reject(
+            report(
                 14103,
                 &format!(
                     "{} media files; at most {max_media} are allowed",
@@ -351,7 +351,7 @@ impl Delivery {
         let status_callback = match callback.map(|callback| resolve(url, callback)) {
             // A warning only: the message is sent without status callbacks.
             Some(None) => {
-                reject(14105, "not a valid URL");
+                report(14105, "not a valid URL");
                 None
             }
             resolved => resolved.flatten(),

@@ -15,14 +15,14 @@ use super::signed_request::SignedRequest;
 use crate::form::FormParams;
 
 impl Engine {
-    /// Signs and sends one request, and delays its response. Returns the record, the duration in milliseconds and the
-    /// response.
-    pub(super) async fn send_webhook(
+    /// Signs and sends one request, and delays its response. Returns the record and the response.
+    pub(super) async fn sign_and_send(
         &self,
+        kind: ExchangeKind,
         signed_request: &SignedRequest,
         timeouts: Timeouts,
         delay: Duration,
-    ) -> (Exchange, u64, Result<HttpResponse, HttpError>) {
+    ) -> (Exchange, Result<HttpResponse, HttpError>) {
         let at = self.now();
         let outgoing = signed_request
             .to_http_request(&self.account.token)
@@ -38,7 +38,6 @@ impl Engine {
                 result = Err(HttpError::timed_out(timeouts));
             }
         }
-        let ms = whole_ms(time);
         let response = result.as_ref().ok().map(|response| ExchangeResponse {
             status: response.status,
             headers: masked_headers(&response.headers),
@@ -56,10 +55,10 @@ impl Engine {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
             response,
-            ms,
-            ..Exchange::new(ExchangeKind::Webhook, at, exchange_request(outgoing))
+            ms: whole_ms(time),
+            ..Exchange::new(kind, at, exchange_request(outgoing))
         };
-        (exchange, ms, result)
+        (exchange, result)
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use jiff::Timestamp;
 
 use super::account::random_sid;
-use super::record::{MediaRecord, Record, SharedLocation, TappedButton};
+use super::record::{MediaRecord, QuickReply, Record, SharedLocation};
 use crate::address::{Address, Channel, Identity};
 use crate::form::FormParams;
 use crate::reply::segments;
@@ -77,7 +77,7 @@ impl SimulatedMessage {
             button: self
                 .button
                 .clone()
-                .map(|(text, payload)| TappedButton { text, payload }),
+                .map(|(text, payload)| QuickReply { text, payload }),
             profile_name: self.profile_name.clone(),
             ..Record::inbound(
                 random_sid(if has_media { "MM" } else { "SM" }),

@@ -30,7 +30,9 @@ pub use segments::{Segments, segments};
 
 use std::fmt;
 
-pub(crate) use split::{MAX_TEXT_UNITS, WireMessage};
+#[cfg(feature = "app")]
+pub(crate) use split::MAX_TEXT_UNITS;
+pub(crate) use split::WireMessage;
 
 use crate::address::Address;
 

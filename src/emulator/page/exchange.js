@@ -22,7 +22,7 @@ export function verdictOf({ response, error_code: code }) {
   return { text: code ? `${status ?? "no response"} · ${code}` : String(status ?? "in progress"), tone: isGood ? "good" : code || status >= 400 ? "bad" : "" };
 }
 
-const openSections = new Map([["Parameters", true], ["Response", true], ["Signature", true]]); // kept from one exchange to the next
+const openSections = new Map([["Parameters", true], ["Response", true], ["Signature", true]]); // stays the same when another exchange is shown
 
 function section(name, title, ...content) {
   const element = h("details", { open: openSections.get(name) ?? false, ontoggle: () => openSections.set(name, element.open) },
@@ -114,5 +114,5 @@ function details(exchange) {
 
 export function selectCall(id) {
   state.selectedCall = id;
-  emit("call");
+  emit("callSelected");
 }

@@ -17,7 +17,7 @@ function callsOf(message) {
   while (first > 0 && state.messages[first].direction !== "in") first -= 1;
   let next = index + 1;
   while (next < state.messages.length && state.messages[next].direction !== "in") next += 1;
-  const sids = new Set(state.messages.slice(first, next).map((other) => other.sid).filter(Boolean));
+  const sids = new Set(state.messages.slice(first, next).map(({ sid }) => sid).filter(Boolean));
   const since = state.messages[first].at;
   const until = state.messages[next]?.at ?? "9"; // later than every time, compared as text
   // A call without a message, such as a lookup, belongs to the turn in which it was made.
@@ -154,7 +154,7 @@ function drawDebugger() {
 on("selected", () => [drawSelected, drawCalls, drawDebugger].forEach(onNextFrame));
 on("message status conversation", () => [drawSelected, drawCalls].forEach(onNextFrame));
 on("exchange", () => [drawSelected, drawCalls].forEach(onNextFrame));
-on("call", drawCalls);
+on("callSelected", drawCalls);
 on("server clock", () => onNextFrame(drawServer));
 on("debugger", () => onNextFrame(drawDebugger));
 

@@ -52,7 +52,7 @@ const events = {
   typing: ({ user }) => setTyping(user),
   exchange: (exchange) => {
     storeExchange(exchange);
-    const message = exchange.kind === "webhook" && state.messages.find((other) => other.sid && other.sid === exchange.message_sid);
+    const message = exchange.kind === "webhook" && state.messages.find(({ sid }) => sid && sid === exchange.message_sid);
     if (message) emit("status", message);
     emit("exchange");
   },

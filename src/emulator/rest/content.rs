@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{ApiCall, RestResponse, TwilioError, is_sid, no_content, not_allowed, ok, paging_meta};
 use crate::emulator::account::random_sid;
 use crate::emulator::engine::Engine;
-use crate::emulator::record::TappedButton;
+use crate::emulator::record::QuickReply;
 
 /// Handles `Content` and `ContentAndApprovals`.
 pub(super) fn collection(engine: &Engine, call: &ApiCall) -> RestResponse {
@@ -23,19 +23,13 @@ pub(super) fn collection(engine: &Engine, call: &ApiCall) -> RestResponse {
                 .templates
                 .iter()
                 .map(|template| {
-                    let mut template = template.clone();
-                    // Stored with the template, but not a field of Twilio's Content resource.
-                    let approval = template["approval"].take();
-                    let fields = template.as_object_mut();
-                    if let Some(fields) = fields {
-                        fields.remove("approval");
-                        if with_approvals {
-                            fields.remove("links");
-                            fields.remove("url");
-                            fields.insert("approval_requests".to_owned(), approval);
-                        }
+                    let (mut resource, approval) = split_approval(template.clone());
+                    if with_approvals && let Some(fields) = resource.as_object_mut() {
+                        fields.remove("links");
+                        fields.remove("url");
+                        fields.insert("approval_requests".to_owned(), approval);
                     }
-                    template
+                    resource
                 })
                 .collect();
             ok(
@@ -50,16 +44,18 @@ pub(super) fn collection(engine: &Engine, call: &ApiCall) -> RestResponse {
 
 fn create(engine: &Engine, call: &ApiCall) -> RestResponse {
     let json = call.json.as_ref();
-    let json = json.ok_or_else(|| TwilioError::rejected(20001, "The request body is not JSON"))?;
+    let json =
+        json.ok_or_else(|| TwilioError::bad_request(20001, "The request body is not JSON"))?;
     let types = json["types"].as_object();
     if types.is_none_or(serde_json::Map::is_empty) {
-        return Err(TwilioError::rejected(
+        return Err(TwilioError::bad_request(
             20001,
             "types: at least one is required",
         ));
     }
     let language = json["language"].as_str();
-    let language = language.ok_or_else(|| TwilioError::rejected(20001, "language is required"))?;
+    let language =
+        language.ok_or_else(|| TwilioError::bad_request(20001, "language is required"))?;
     let template = random_sid("HX");
     let now = engine.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let url = format!("https://content.twilio.com/v1/Content/{template}");
@@ -82,11 +78,15 @@ fn create(engine: &Engine, call: &ApiCall) -> RestResponse {
         "approval": approval_json(name.unwrap_or_default(), "UTILITY"),
     });
     engine.state().templates.push(template_json.clone());
-    let mut resource = template_json;
-    if let Some(fields) = resource.as_object_mut() {
-        fields.remove("approval");
-    }
+    let (resource, _) = split_approval(template_json);
     ok(201, &resource)
+}
+
+/// Splits a stored template into the Content resource and the approval, which is not a field of Twilio's resource.
+fn split_approval(mut template: Value) -> (Value, Value) {
+    let fields = template.as_object_mut();
+    let approval = fields.and_then(|fields| fields.remove("approval"));
+    (template, approval.unwrap_or_default())
 }
 
 fn approval_json(name: &str, category: &str) -> Value {
@@ -101,11 +101,9 @@ pub(super) fn item(engine: &Engine, call: &ApiCall, template: &str) -> RestRespo
     let not_found = || TwilioError::not_found(&call.path);
     match call.method {
         Method::GET => {
-            let mut found = find_template(engine, template).ok_or_else(not_found)?;
-            if let Some(fields) = found.as_object_mut() {
-                fields.remove("approval");
-            }
-            ok(200, &found)
+            let found = find_template(engine, template).ok_or_else(not_found)?;
+            let (resource, _) = split_approval(found);
+            ok(200, &resource)
         }
         Method::DELETE => {
             let mut state = engine.state();
@@ -139,7 +137,7 @@ pub(super) fn approval(engine: &Engine, call: &ApiCall, template: &str) -> RestR
             let json = call.json.as_ref();
             let text = |name: &str| json.and_then(|json| json[name].as_str()).map(str::to_owned);
             let (Some(name), Some(category)) = (text("name"), text("category")) else {
-                return Err(TwilioError::rejected(
+                return Err(TwilioError::bad_request(
                     20001,
                     "name and category are required",
                 ));
@@ -193,14 +191,15 @@ pub(super) fn render(
     engine: &Engine,
     template: &str,
     variables: Option<&str>,
-) -> Result<(String, Vec<TappedButton>), TwilioError> {
-    let invalid = || TwilioError::rejected(21656, "The ContentVariables Parameter is invalid.");
+) -> Result<(String, Vec<QuickReply>), TwilioError> {
+    let invalid = || TwilioError::bad_request(21656, "The ContentVariables Parameter is invalid.");
     let values: BTreeMap<String, String> = match variables {
         Some(text) => serde_json::from_str(text).map_err(|_| invalid())?,
         None => BTreeMap::new(),
     };
     let found = find_template(engine, template);
-    let found = found.ok_or_else(|| TwilioError::rejected(21655, "The ContentSid is Invalid"))?;
+    let found =
+        found.ok_or_else(|| TwilioError::bad_request(21655, "The ContentSid is Invalid"))?;
     let types = found["types"].as_object().cloned().unwrap_or_default();
     let body = types.values().find_map(|kind| kind["body"].as_str());
     let body = body.unwrap_or_default();
@@ -227,7 +226,7 @@ pub(super) fn render(
     let button = |action: &Value| {
         let text = action["title"].as_str()?;
         let payload = action["id"].as_str().unwrap_or(text);
-        Some(TappedButton {
+        Some(QuickReply {
             text: text.to_owned(),
             payload: payload.to_owned(),
         })

@@ -1,5 +1,6 @@
 //! `Messages` resource with its `Media` and `Feedback` subresources.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use http::Method;
@@ -14,6 +15,7 @@ use crate::emulator::engine::Engine;
 use crate::emulator::links::is_http_url;
 use crate::emulator::record::{Author, Direction, MediaRecord, Record, SharedLocation};
 use crate::emulator::send::{OutboundDraft, is_valid_recipient, max_files};
+use crate::emulator::status::masked;
 use crate::error_code::ErrorCode;
 use crate::form::FormParams;
 use crate::message::MessageStatus;
@@ -40,19 +42,19 @@ pub(super) fn create(engine: &Arc<Engine>, call: &ApiCall) -> RestResponse {
 fn parse_draft(engine: &Engine, form: &FormParams) -> Result<OutboundDraft, TwilioError> {
     let param = |name: &str| form.get(name).filter(|value| !value.is_empty());
     let to = param("To")
-        .ok_or_else(|| TwilioError::rejected(21604, "A 'To' phone number is required."))?;
+        .ok_or_else(|| TwilioError::bad_request(21604, "A 'To' phone number is required."))?;
     // A business-scoped user ID as `To` means the phone number that this user wrote from.
     let phone = engine.state().find_user_by_external_id(to);
     let user = Address::parse(phone.as_deref().unwrap_or(to));
     if !is_valid_recipient(&user) {
-        return Err(TwilioError::rejected(
+        return Err(TwilioError::bad_request(
             21211,
             format!("Invalid 'To' Phone Number: {}", masked(to)),
         ));
     }
     let service = param("MessagingServiceSid");
     if service.is_some_and(|service| !is_sid(service, "MG")) {
-        return Err(TwilioError::rejected(
+        return Err(TwilioError::bad_request(
             21705,
             "The Messaging Service Sid is invalid",
         ));
@@ -61,15 +63,18 @@ fn parse_draft(engine: &Engine, form: &FormParams) -> Result<OutboundDraft, Twil
     let text = validate_content(form, &user)?;
     let send_at = parse_send_at(engine, form, service)?;
     if param("StatusCallback").is_some_and(|url| !is_http_url(url) || has_underscore(url)) {
-        return Err(TwilioError::rejected(21609, "Invalid 'StatusCallback' URL"));
+        return Err(TwilioError::bad_request(
+            21609,
+            "Invalid 'StatusCallback' URL",
+        ));
     }
     let validity = param("ValidityPeriod").map(str::parse::<u32>);
     if validity.is_some_and(|seconds| !seconds.is_ok_and(|s| (1..=36_000).contains(&s))) {
-        return Err(TwilioError::rejected(21624, "Invalid ValidityPeriod"));
+        return Err(TwilioError::bad_request(21624, "Invalid ValidityPeriod"));
     }
     let pair = (from.clone(), user.as_str().to_owned());
     if engine.state().blocked.contains(&pair) {
-        return Err(TwilioError::rejected(
+        return Err(TwilioError::bad_request(
             21610,
             "Attempt to send to unsubscribed recipient",
         ));
@@ -124,7 +129,7 @@ fn choose_sender(
     let Some(from) = from else {
         if !has_service {
             let message = "A 'From' phone number or MessagingServiceSid is required.";
-            return Err(TwilioError::rejected(21603, message));
+            return Err(TwilioError::bad_request(21603, message));
         }
         // Prefer the sender of the latest message of this user, like a service's sticky sender.
         let latest = engine
@@ -136,7 +141,7 @@ fn choose_sender(
         let chosen = latest.filter(&on_channel);
         let chosen = chosen.or_else(|| senders.into_iter().find(on_channel));
         return chosen.ok_or_else(|| {
-            TwilioError::rejected(
+            TwilioError::bad_request(
                 21703,
                 "The Messaging Service has no sender for this channel",
             )
@@ -144,20 +149,23 @@ fn choose_sender(
     };
     if Address::parse(from).channel() != user.channel() {
         let message = "'From' and 'To' are not on the same channel";
-        return Err(TwilioError::rejected(21910, message));
+        return Err(TwilioError::bad_request(21910, message));
     }
     if from == user.as_str() {
-        return Err(TwilioError::rejected(63031, "'From' and 'To' are the same"));
+        return Err(TwilioError::bad_request(
+            63031,
+            "'From' and 'To' are the same",
+        ));
     }
     if senders.iter().any(|sender| sender == from) {
         return Ok(from.to_owned());
     }
     Err(if *user.channel() == Channel::Sms {
         let message = "The 'From' phone number is not one of this account";
-        TwilioError::rejected(21606, message)
+        TwilioError::bad_request(21606, message)
     } else {
         let message = "Twilio could not find a Channel with the specified From address";
-        TwilioError::rejected(63007, message)
+        TwilioError::bad_request(63007, message)
     })
 }
 
@@ -167,24 +175,24 @@ fn validate_content(form: &FormParams, user: &Address) -> Result<String, TwilioE
     let media = media_urls(form);
     if param("Body").is_none() && media.is_empty() && param("ContentSid").is_none() {
         let message = "Message body, media URL or content SID must be specified.";
-        return Err(TwilioError::rejected(21619, message));
+        return Err(TwilioError::bad_request(21619, message));
     }
     if param("ContentSid").is_some_and(|sid| !is_sid(sid, "HX")) {
-        return Err(TwilioError::rejected(21655, "The ContentSid is Invalid"));
+        return Err(TwilioError::bad_request(21655, "The ContentSid is Invalid"));
     }
     let body = param("Body").unwrap_or_default();
     if body.encode_utf16().count() > 1600 {
         let message = "The concatenated message body exceeds the 1600 character limit";
-        return Err(TwilioError::rejected(21617, message));
+        return Err(TwilioError::bad_request(21617, message));
     }
     if media.len() > max_files(user) {
-        return Err(TwilioError::rejected(
+        return Err(TwilioError::bad_request(
             21623,
             "Number of media files exceeds allowed limit",
         ));
     }
     if media.iter().any(|url| !is_http_url(url)) {
-        return Err(TwilioError::rejected(21620, "Invalid media URL(s)"));
+        return Err(TwilioError::bad_request(21620, "Invalid media URL(s)"));
     }
     Ok(body.to_owned())
 }
@@ -200,15 +208,15 @@ fn parse_send_at(
     };
     if service.is_none() || form.get("ScheduleType") != Some("fixed") {
         let message = "SendAt needs ScheduleType=fixed and a MessagingServiceSid";
-        return Err(TwilioError::rejected(35118, message));
+        return Err(TwilioError::bad_request(35118, message));
     }
     let at: Timestamp = at
         .parse()
-        .map_err(|_| TwilioError::rejected(35111, "SendAt is not an ISO 8601 time"))?;
+        .map_err(|_| TwilioError::bad_request(35111, "SendAt is not an ISO 8601 time"))?;
     let ahead = at.duration_since(engine.now()).as_secs();
     if !(5 * 60..=35 * 24 * 3600).contains(&ahead) {
         let message = "SendAt must be 5 minutes to 35 days ahead";
-        return Err(TwilioError::rejected(35114, message));
+        return Err(TwilioError::bad_request(35114, message));
     }
     Ok(Some(at))
 }
@@ -232,11 +240,6 @@ fn has_underscore(url: &str) -> bool {
     url.is_some_and(|url| url.host_str().is_some_and(|host| host.contains('_')))
 }
 
-fn masked(address: &str) -> String {
-    let prefix: String = address.chars().take(6).collect();
-    format!("{prefix}…")
-}
-
 /// Handles `GET Messages.json`: newest first.
 pub(super) fn list(engine: &Engine, call: &ApiCall) -> RestResponse {
     let query = &call.query;
@@ -245,12 +248,6 @@ pub(super) fn list(engine: &Engine, call: &ApiCall) -> RestResponse {
         .unwrap_or(PAGE_SIZE)
         .clamp(1, MAX_PAGE_SIZE);
     let page = number("Page").unwrap_or_default();
-    // A page token is a position: `PA` of the message that the page comes after, `PB` of the one that it comes before.
-    // Positions stay valid when messages are added or deleted between two pages.
-    let token = |prefix: &str| {
-        let position = query.get("PageToken")?.strip_prefix(prefix)?;
-        position.parse::<u64>().ok()
-    };
     let state = engine.state();
     let matching: Vec<&Record> = state
         .messages
@@ -258,23 +255,9 @@ pub(super) fn list(engine: &Engine, call: &ApiCall) -> RestResponse {
         .rev()
         .filter(|message| matches_query(message, query))
         .collect();
-    // `matching` has the highest position first, so the positions partition it.
-    let (begin, end) = match (token("PA"), token("PB")) {
-        (Some(previous), _) => {
-            let begin = matching.partition_point(|message| message.position >= previous);
-            (begin, begin.saturating_add(size))
-        }
-        (None, Some(next)) => {
-            let end = matching.partition_point(|message| message.position > next);
-            (end.saturating_sub(size), end)
-        }
-        (None, None) => {
-            let begin = page.saturating_mul(size);
-            (begin, begin.saturating_add(size))
-        }
-    };
-    let end = end.min(matching.len());
-    let records = &matching[begin.min(end)..end];
+    let range = page_range(&matching, query, page, size);
+    let is_last_page = range.end == matching.len();
+    let records = &matching[range];
     let page_messages: Vec<Value> = records
         .iter()
         .map(|message| message_json(engine, message))
@@ -289,7 +272,7 @@ pub(super) fn list(engine: &Engine, call: &ApiCall) -> RestResponse {
         "/2010-04-01/Accounts/{account}/Messages.json?{}",
         page_params.encode()
     );
-    let next_page_uri = records.last().filter(|_| end < matching.len()).map(|last| {
+    let next_page_uri = records.last().filter(|_| !is_last_page).map(|last| {
         format!(
             "{uri}&Page={}&PageToken=PA{}",
             page.saturating_add(1),
@@ -315,6 +298,33 @@ pub(super) fn list(engine: &Engine, call: &ApiCall) -> RestResponse {
             "uri": format!("{uri}&Page={page}"),
         }),
     )
+}
+
+/// Returns the range of a page in `matching`, which has the newest message first.
+fn page_range(matching: &[&Record], query: &FormParams, page: usize, size: usize) -> Range<usize> {
+    // A page token is `PA` and the position of the last message of the previous page, or `PB` and that of the first
+    // message of the next page. Positions stay valid when messages are added or deleted between two pages.
+    let token = |prefix: &str| {
+        let position = query.get("PageToken")?.strip_prefix(prefix)?;
+        position.parse::<u64>().ok()
+    };
+    // `matching` has the highest position first, so the positions partition it.
+    let (begin, end) = match (token("PA"), token("PB")) {
+        (Some(last_of_previous), _) => {
+            let begin = matching.partition_point(|message| message.position >= last_of_previous);
+            (begin, begin.saturating_add(size))
+        }
+        (None, Some(first_of_next)) => {
+            let end = matching.partition_point(|message| message.position > first_of_next);
+            (end.saturating_sub(size), end)
+        }
+        (None, None) => {
+            let begin = page.saturating_mul(size);
+            (begin, begin.saturating_add(size))
+        }
+    };
+    let end = end.min(matching.len());
+    begin.min(end)..end
 }
 
 fn matches_query(message: &Record, query: &FormParams) -> bool {
@@ -374,7 +384,7 @@ fn update(engine: &Arc<Engine>, call: &ApiCall, sid: &str) -> RestResponse {
             let canceled = engine.state().cancel_message(sid, now);
             let Some(message) = canceled else {
                 let message = "Cannot cancel this message because it is not cancelable.";
-                return Err(TwilioError::rejected(30409, message));
+                return Err(TwilioError::bad_request(30409, message));
             };
             let engine = engine.clone();
             engine.emit_status(&message);
@@ -394,7 +404,7 @@ fn update(engine: &Arc<Engine>, call: &ApiCall, sid: &str) -> RestResponse {
         }
         _ => {
             let message = "Only Status=canceled and an empty Body can be set.";
-            return Err(TwilioError::rejected(20001, message));
+            return Err(TwilioError::bad_request(20001, message));
         }
     }
     // Read again, so that the response shows the change.

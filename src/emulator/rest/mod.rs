@@ -83,7 +83,7 @@ impl TwilioError {
     }
 
     /// Creates a 400 error, for an invalid parameter.
-    fn rejected(code: u32, message: impl Into<String>) -> Self {
+    fn bad_request(code: u32, message: impl Into<String>) -> Self {
         Self::new(400, code, message)
     }
 
@@ -141,11 +141,11 @@ async fn handle_call(State(engine): State<Arc<Engine>>, parts: Parts, body: Byte
     // Failures too are recorded below, so that the inspector shows rejected calls.
     let result = match parse_call(&engine, &parts, &body, &path) {
         Ok(call) => route(&engine, &call),
-        Err(failure) => Err(failure),
+        Err(error) => Err(error),
     };
     let (code, mut response) = match result {
         Ok(response) => (None, response),
-        Err(failure) => (Some(failure.code), failure.into_response()),
+        Err(error) => (Some(error.code), error.into_response()),
     };
     let headers = [
         ("twilio-request-id", random_sid("RQ")),
@@ -242,7 +242,7 @@ fn parse_call(
         let meaning = ErrorCode(code).meaning().unwrap_or("as ordered");
         return Err(TwilioError::new(fault.status, code, meaning));
     }
-    let unreadable = || TwilioError::rejected(20001, "the parameters cannot be read");
+    let unreadable = || TwilioError::bad_request(20001, "the parameters cannot be read");
     let query = parts.uri.query().unwrap_or_default();
     let query = FormParams::parse(query.as_bytes(), MAX_PARAMS).map_err(|_| unreadable())?;
     let (form, json) = if is_form(parts) {
@@ -401,7 +401,7 @@ fn typing(engine: &Engine, call: &ApiCall) -> RestResponse {
     };
     let channel = field("channel").unwrap_or_default();
     if !channel.eq_ignore_ascii_case("whatsapp") {
-        return Err(TwilioError::rejected(20001, "channel: WHATSAPP"));
+        return Err(TwilioError::bad_request(20001, "channel: WHATSAPP"));
     }
     let message = field("messageId").unwrap_or_default();
     let state = engine.state();
