@@ -104,14 +104,12 @@
     )
 )]
 
-pub mod address;
 #[cfg(feature = "app")]
 pub mod admin;
 #[cfg(feature = "app")]
 mod app;
 #[cfg(feature = "app")]
 mod app_error;
-pub mod clock;
 #[cfg(feature = "app")]
 pub mod config;
 #[cfg(feature = "axum")]
@@ -137,11 +135,8 @@ pub mod dialogue;
 mod dispatch;
 #[cfg(feature = "emulator")]
 pub mod emulator;
-mod error;
-pub mod error_code;
 #[cfg(feature = "route")]
 mod folding;
-pub mod form;
 #[cfg(feature = "client")]
 pub mod forward;
 pub mod handler;
@@ -149,23 +144,17 @@ pub mod handler;
 mod lifecycle;
 #[cfg(feature = "app")]
 mod media;
-pub mod message;
 #[cfg(feature = "app")]
 pub mod outbound;
 pub mod probe;
 #[cfg(feature = "app")]
 pub mod reconcile;
-mod redact;
-pub mod reply;
 #[cfg(feature = "route")]
 pub mod route;
 #[cfg(feature = "rules")]
 pub mod rules;
-mod secret;
 #[cfg(feature = "server")]
 mod server;
-pub mod sid;
-pub mod signature;
 pub mod store;
 #[cfg(feature = "app")]
 mod supervisor;
@@ -174,14 +163,20 @@ pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(feature = "client")]
-mod tls;
-#[cfg(feature = "client")]
 pub mod twilio;
-pub mod twiml;
 #[cfg(feature = "app")]
 mod webhook;
 #[cfg(feature = "app")]
 mod worker;
+
+// The modules of Twilio's protocol are a package of their own, so that the emulator can use them without the server.
+// Modules of this crate name them as `crate::form`, like the ones above.
+#[cfg(feature = "client")]
+use replyhook_core::tls;
+pub use replyhook_core::{
+    BoxError, FormParams, Secret, address, clock, error_code, form, message, reply, sid, signature,
+    twiml,
+};
 
 pub use address::{Address, Channel};
 #[cfg(feature = "app")]
@@ -195,9 +190,7 @@ pub use clock::SystemClock;
 pub use clock::{Clock, ManualClock, Timestamp};
 #[cfg(feature = "app")]
 pub use dispatch::{ConsentChange, ConsentKind};
-pub use error::BoxError;
 pub use error_code::ErrorCode;
-pub use form::FormParams;
 pub use handler::{Context, Echo, Handler, HandlerError, IncomingMedia, MediaError, handler_fn};
 #[cfg(feature = "app")]
 pub use media::saved_files;
@@ -205,7 +198,6 @@ pub use message::{ConversationEvent, FallbackCause, InboundMessage, MessageStatu
 #[cfg(feature = "app")]
 pub use outbound::OutboundClient;
 pub use reply::{IntoReply, Media, Reply, ReplyMessage};
-pub use secret::Secret;
 pub use sid::{AccountSid, MediaSid, MessageSid, MessagingServiceSid};
 #[cfg(feature = "axum")]
 pub use signature::{SignatureLayer, SignedForm};

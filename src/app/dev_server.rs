@@ -20,13 +20,13 @@ use crate::clock::{Advance, ShiftedClock};
 use crate::config::{SigningSettings, Sources};
 use crate::emulator::{Emulator, EmulatorOptions};
 use crate::outbound::OutboundClient;
-use crate::redact::redacted_url;
 use crate::sid::AccountSid;
 #[cfg(feature = "testing")]
 use crate::sid::MessageSid;
 use crate::signature::PublicUrl;
 use crate::store::Store;
 use crate::telemetry::logs;
+use replyhook_core::redact::redacted_url;
 
 /// Default port of the emulator.
 const EMULATOR_PORT: u16 = 8081;

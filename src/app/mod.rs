@@ -37,7 +37,6 @@ use crate::lifecycle::Lifecycle;
 use crate::message::{ConversationEvent, FallbackCause, InboundMessage, StatusUpdate};
 use crate::outbound::OutboundClient;
 use crate::probe::Instance;
-use crate::secret::Secret;
 use crate::sid::AccountSid;
 use crate::signature::PublicUrl;
 use crate::store::Store;
@@ -48,6 +47,7 @@ use crate::webhook::{
     Webhooks,
 };
 use crate::worker::Worker;
+use replyhook_core::Secret;
 
 /// Fallback calls accepted beyond `server.max_in_flight`, so that load shedding does not reject them too.
 const FALLBACK_RESERVE: usize = 64;

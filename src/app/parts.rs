@@ -148,9 +148,10 @@ pub(super) fn signature_layer(
     tunnel: Option<Tunnel>,
 ) -> Result<SignatureLayer, AppError> {
     let server = &settings.server;
-    let mut verifier =
-        SignatureVerifier::from_settings(&settings.twilio, server.public_url.clone())?
-            .with_max_params(server.max_params);
+    let mut verifier = settings
+        .twilio
+        .signature_verifier(server.public_url.clone())?
+        .with_max_params(server.max_params);
     if let Some(tunnel) = tunnel {
         // Verify each URL only with its own tokens: the emulator's token must not be valid at the tunnel's URL.
         let tunnel_verifier = SignatureVerifier::new(tunnel.public_url, tunnel.tokens)
@@ -159,48 +160,46 @@ pub(super) fn signature_layer(
             .with_max_params(server.max_params);
         verifier = verifier.or(tunnel_verifier);
     }
-    let limits = RequestLimits {
-        max_body_bytes: server.max_body_bytes,
-        body_timeout: server.body_timeout,
-        max_uri_bytes: server.max_uri_bytes,
-    };
+    let mut limits = RequestLimits::default();
+    limits.max_body_bytes = server.max_body_bytes;
+    limits.body_timeout = server.body_timeout;
+    limits.max_uri_bytes = server.max_uri_bytes;
     let rejection_log = RejectionLog::new(settings.signature.mode == SignatureMode::Report);
     Ok(SignatureLayer::new(Arc::new(verifier))
         .with_limits(limits)
         .on_rejection(move |rejection| rejection_log.report(rejection)))
 }
 
-// Here and not in `signature`, which does not know the settings.
-impl SignatureVerifier {
-    /// Creates a verifier for the configured tokens and accounts, and a public URL.
+// Here and not in `config`, since the failure is one of the app.
+impl TwilioSettings {
+    /// Creates a verifier for these tokens and accounts, and a public URL.
     ///
     /// ```
     /// use replyhook::config::{SigningSettings, Sources};
-    /// use replyhook::signature::SignatureVerifier;
     ///
     /// let settings = SigningSettings::load(&Sources::default().with_env([
     ///     ("TWILIO_AUTH_TOKEN", "0123456789abcdef0123456789abcdef"),
     ///     ("PUBLIC_URL", "https://bot.example.com"),
     /// ]))?;
     /// let public_url = settings.public_url.expect("it was set");
-    /// let verifier = SignatureVerifier::from_settings(&settings.twilio, public_url)?;
+    /// let verifier = settings.twilio.signature_verifier(public_url)?;
     /// assert_eq!(verifier.public_url().to_string(), "https://bot.example.com");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
     /// [`AppError`] if a token is not usable as a signing key.
-    pub fn from_settings(twilio: &TwilioSettings, public_url: PublicUrl) -> Result<Self, AppError> {
-        // Primary before secondary: `Self::new` derives `AuthTokenKind` from the position.
-        let tokens = std::iter::once(&twilio.auth_token)
-            .chain(&twilio.auth_token_secondary)
+    pub fn signature_verifier(&self, public_url: PublicUrl) -> Result<SignatureVerifier, AppError> {
+        // Primary before secondary: `SignatureVerifier::new` derives `AuthTokenKind` from the position.
+        let tokens = std::iter::once(&self.auth_token)
+            .chain(&self.auth_token_secondary)
             .cloned();
         let mut verifier =
-            Self::new(public_url, tokens).map_err(|error| AppError::config(&error))?;
-        if let Some(account) = twilio.account_sid {
+            SignatureVerifier::new(public_url, tokens).map_err(|error| AppError::config(&error))?;
+        if let Some(account) = self.account_sid {
             verifier = verifier.with_default_account(account);
         }
-        for account in &twilio.accounts {
+        for account in &self.accounts {
             verifier = verifier
                 .with_account(account.sid, [account.auth_token.clone()])
                 .map_err(|error| AppError::config(&error))?;

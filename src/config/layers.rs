@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::problem::Problems;
 use super::{DEFAULT_FILE, DEFAULT_TOML, Sources, display_path};
-use crate::redact::{is_url, redacted_url};
+use replyhook_core::redact::{is_url, redacted_url};
 
 /// Short environment names of keys, in addition to their `REPLYHOOK__` names.
 const SHORT_NAMES: [(&str, &str); 8] = [

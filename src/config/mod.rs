@@ -235,7 +235,7 @@ impl Settings {
 
 /// The settings for signing and explaining requests: auth tokens, and `PUBLIC_URL` if it is set.
 ///
-/// See [`SignatureVerifier::from_settings`](crate::signature::SignatureVerifier::from_settings) for an example.
+/// See [`TwilioSettings::signature_verifier`] for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SigningSettings {

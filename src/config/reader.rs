@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::display_path;
 use super::layers::{self, Layers, SettingEntry, quoted};
 use super::problem::{Problem, Problems, Warning};
-use crate::secret::Secret;
+use replyhook_core::Secret;
 
 /// Reads values, and collects problems and warnings.
 pub(super) struct SettingsReader<'a> {

@@ -8,15 +8,15 @@ use super::Settings;
 use super::layers::{ACCOUNTS_PREFIX, quoted};
 use super::reader::SettingsReader;
 use super::{cli, guard, handler, media, store};
-use crate::redact::redacted_url;
-use crate::secret::Secret;
 use crate::sid::AccountSid;
 use crate::signature::PublicUrl;
 use crate::twilio::ApiUrl;
+use replyhook_core::Secret;
+use replyhook_core::redact::redacted_url;
 
 /// The auth tokens and accounts of the `[twilio]` section.
 ///
-/// See [`SignatureVerifier::from_settings`](crate::signature::SignatureVerifier::from_settings) for an example.
+/// See [`TwilioSettings::signature_verifier`] for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TwilioSettings {

@@ -111,6 +111,8 @@ impl fmt::Debug for Budget {
 
 #[cfg(test)]
 mod tests {
+    use replyhook_core::signature::layer::ConnectionHooks;
+
     use super::*;
 
     fn connections(limit: usize, number: usize) -> Vec<Arc<ConnectionState>> {

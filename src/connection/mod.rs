@@ -15,6 +15,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
+use replyhook_core::signature::layer::ConnectionHooks;
 
 pub(crate) use self::budget::Budget;
 use self::budget::FREE_BYTES;
@@ -228,23 +229,6 @@ impl ConnectionState {
         }
     }
 
-    /// Subtracts bytes that were read and then discarded. Updates `received` and the budget.
-    pub(crate) fn discard(&self, bytes: usize) {
-        // Saturating: the first bytes were free, so fewer may be charged than are discarded, and another thread may
-        // have dropped the request and set `charged` to 0.
-        let subtract = |count: usize| Some(count.saturating_sub(bytes));
-        let _ = self
-            .received
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, subtract);
-        let charged = self
-            .charged
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, subtract);
-        // `fetch_update` returns the value before: what was charged of these bytes is subtracted.
-        if let (Some(budget), Ok(charged)) = (&self.budget, charged) {
-            budget.subtract(charged.min(bytes));
-        }
-    }
-
     /// Returns a request's bytes to the budget, once it is verified or answered, or its connection ends.
     pub(crate) fn release_charge(&self) {
         self.received.store(0, Ordering::Relaxed);
@@ -280,10 +264,6 @@ impl ConnectionState {
         Some(self.charged.swap(0, Ordering::AcqRel))
     }
 
-    pub(crate) fn is_dropped(&self) -> bool {
-        self.bits.load(Ordering::Acquire) & DROPPED != 0
-    }
-
     /// Records that a head is complete; false if the connection was evicted before.
     #[must_use]
     pub(crate) fn begin_request(&self) -> bool {
@@ -293,23 +273,6 @@ impl ConnectionState {
         }
         self.has_next_bytes.store(false, Ordering::Relaxed);
         self.change_phase(|_| Phase::Unverified)
-    }
-
-    /// Records that the request is verified; false if the connection was evicted, or the request dropped, before.
-    #[must_use]
-    pub(crate) fn record_verified(&self) -> bool {
-        // One swap decides between this request and a concurrent eviction or drop: a request that is not recorded here
-        // must not reach its handler.
-        let verified = Phase::Verified as u8 | EVER_VERIFIED;
-        let change = |bits| {
-            let is_open = Phase::from_bits(bits) != Phase::Evicted && bits & DROPPED == 0;
-            is_open.then_some(verified)
-        };
-        let result = self
-            .bits
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
-        self.release_charge();
-        result.is_ok()
     }
 
     /// Records the begin of a response. `is_streaming` is true if its body follows later.
@@ -454,6 +417,44 @@ impl ConnectionState {
     /// Sets the waker for changes by other tasks. Call it before reading the state, so that no change is missed.
     pub(crate) fn set_waker(&self, waker: &Waker) {
         self.waker.register(waker);
+    }
+}
+
+// The signature layer belongs to another package, which knows a connection by this trait only.
+impl ConnectionHooks for ConnectionState {
+    fn record_verified(&self) -> bool {
+        // One swap decides between this request and a concurrent eviction or drop: a request that is not recorded here
+        // must not reach its handler.
+        let verified = Phase::Verified as u8 | EVER_VERIFIED;
+        let change = |bits| {
+            let is_open = Phase::from_bits(bits) != Phase::Evicted && bits & DROPPED == 0;
+            is_open.then_some(verified)
+        };
+        let result = self
+            .bits
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
+        self.release_charge();
+        result.is_ok()
+    }
+
+    fn discard(&self, bytes: usize) {
+        // Saturating: the first bytes were free, so fewer may be charged than are discarded, and another thread may
+        // have dropped the request and set `charged` to 0.
+        let subtract = |count: usize| Some(count.saturating_sub(bytes));
+        let _ = self
+            .received
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, subtract);
+        let charged = self
+            .charged
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, subtract);
+        // `fetch_update` returns the value before: what was charged of these bytes is subtracted.
+        if let (Some(budget), Ok(charged)) = (&self.budget, charged) {
+            budget.subtract(charged.min(bytes));
+        }
+    }
+
+    fn is_dropped(&self) -> bool {
+        self.bits.load(Ordering::Acquire) & DROPPED != 0
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::secret::Secret;
 use crate::sid::AccountSid;
 use crate::signature::AuthTokenKind;
 use crate::twilio::Credentials;
+use replyhook_core::Secret;
 
 /// All configured credentials.
 pub(crate) struct Keyring {

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::account::random_hex;
 use super::engine::Engine;
-use crate::secret::Secret;
+use replyhook_core::Secret;
 
 /// Secret generated at startup, and the name of the cookie that carries it.
 #[derive(Debug)]

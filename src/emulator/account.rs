@@ -5,8 +5,8 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::address::Address;
-use crate::secret::Secret;
 use crate::sid::AccountSid;
+use replyhook_core::Secret;
 
 /// Default senders: the number of Twilio's WhatsApp sandbox, and the valid `From` of Twilio's test credentials.
 pub const SENDERS: [&str; 2] = ["whatsapp:+14155238886", "+15005550006"];

@@ -22,9 +22,9 @@ use super::state::EmulatorState;
 use super::{access_key, control, media, origin, page, rest};
 use crate::clock::Advance;
 use crate::error_code::ErrorCode;
-use crate::redact::redacted_url;
-use crate::secret::Secret;
 use crate::sid::AccountSid;
+use replyhook_core::Secret;
+use replyhook_core::redact::redacted_url;
 
 // Events buffered for each subscriber. A subscriber that falls further behind is disconnected, and reloads everything.
 const MAX_BUFFERED_EVENTS: usize = 1024;

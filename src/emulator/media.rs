@@ -25,9 +25,9 @@ use super::links::without_password;
 use super::record::{Exchange, ExchangeKind, ExchangeRequest, ExchangeResponse, Record, whole_ms};
 use super::state::StoredMedia;
 use super::webhook_calls::masked_headers;
-use crate::secret::Secret;
 use crate::signature::sign;
 use crate::tls;
+use replyhook_core::Secret;
 
 /// Lifetime of a signed link, as at Twilio.
 const LINK_TTL: SignedDuration = SignedDuration::from_hours(4);

@@ -10,8 +10,8 @@ use super::http_client::{HttpRequest, Timeouts, send};
 use super::response_check::check_response;
 use crate::error_code::ErrorCode;
 use crate::form::FormParams;
-use crate::secret::Secret;
 use crate::signature::{SIGNATURE_HEADER, TokenError, sign};
+use replyhook_core::Secret;
 
 /// Webhook request, to be signed and sent by [`send_signed`].
 ///

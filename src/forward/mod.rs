@@ -36,8 +36,8 @@ use crate::clock::Clock;
 use crate::handler::{Context, Handler, HandlerError};
 use crate::message::InboundMessage;
 use crate::reply::Reply;
-use crate::secret::Secret;
 use crate::tls;
+use replyhook_core::Secret;
 
 /// Timeout of a connection attempt. The response may take as long as a handler may run.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

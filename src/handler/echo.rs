@@ -100,7 +100,7 @@ mod tests {
             .now_or_never()
             .unwrap()
             .unwrap();
-        (!reply.is_empty()).then(|| reply.messages()[0].text.clone())
+        (!reply.is_empty()).then(|| reply.messages()[0].body().to_owned())
     }
 
     #[test]

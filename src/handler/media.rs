@@ -17,11 +17,11 @@ use futures_util::stream::{BoxStream, Stream, StreamExt};
 
 use super::HandlerError;
 use crate::address::Channel;
-use crate::error::BoxError;
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 use crate::sid::{AccountSid, MessageSid};
 use crate::signature::AuthTokenKind;
+use replyhook_core::BoxError;
 
 /// The files of one message, as a context uses them.
 // A trait, because the module `media` is only compiled with the feature `app`, and handlers also without it.

@@ -42,9 +42,9 @@ pub use state::State;
 #[cfg(feature = "app")]
 pub(crate) use state::{StateChange, StateStore};
 
-pub use crate::error::HandlerError;
 use crate::message::InboundMessage;
 use crate::reply::{IntoReply, Reply};
+pub use replyhook_core::HandlerError;
 
 /// Produces the reply to each inbound message.
 ///

@@ -7,11 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Inner, token};
 use crate::address::Channel;
-use crate::error::{BoxError, HandlerError};
 use crate::reply::{Media as ReplyMedia, MediaRejection, MediaSource, Reply, kinds};
 use crate::sid::{AccountSid, MessageSid};
 use crate::store::{LinkSource, NewLink};
 use crate::twilio::media::sniff;
+use replyhook_core::{BoxError, HandlerError};
 
 /// Lifetime of a link to a reply's file.
 // Twilio fetches the file when the reply is sent. The outbox retries for a day, and an operator may release a held
@@ -45,7 +45,7 @@ impl Inner {
     ) -> Result<Reply, HandlerError> {
         for message in reply.messages_mut() {
             let mut message_bytes = 0;
-            for media in &mut message.media {
+            for media in message.media_mut() {
                 let declared_type = media.declared_type().map(str::to_owned);
                 // Awaited only below, where a file takes memory. `ok` hides no error: the semaphore is never closed.
                 let permit = self.publish_permits.acquire();

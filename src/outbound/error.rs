@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::error::BoxError;
 use crate::store::{Ineligible, StoreError};
+use replyhook_core::BoxError;
 
 /// The error of an outbound message that was not queued. It contains neither texts nor addresses.
 ///

@@ -478,7 +478,7 @@ impl TurnOutcome {
 
 impl ExampleMessage {
     fn from_message(message: &ReplyMessage) -> Self {
-        let media = message.media.iter();
+        let media = message.media_files().iter();
         let media = media.filter_map(|media| media.link().map(str::to_owned));
         Self {
             text: message.body().to_owned(),

@@ -16,6 +16,8 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use tower::Service;
 
 use super::ListenerState;
+use replyhook_core::signature::layer::ConnectionHooks;
+
 use crate::connection::{ConnectionState, Phase};
 
 // A body of known length up to this size counts as written in one piece with its head. TwiML has at most 64 kB.
@@ -42,7 +44,8 @@ pub(super) fn serve_request(
         Either::Left(std::future::ready(Ok(rejection.into_response())))
     } else {
         // The signature layer finds the connection here, and reports verified requests to it.
-        request.extensions_mut().insert(state.clone());
+        let hooks: Arc<dyn ConnectionHooks> = state.clone();
+        request.extensions_mut().insert(hooks);
         Either::Right(listener.router.clone().call(request.map(Body::new)))
     };
     let (state, requires_signatures) = (state.clone(), listener.limits.requires_signatures);

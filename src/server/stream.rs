@@ -8,6 +8,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 use tokio::net::TcpStream;
 
+use replyhook_core::signature::layer::ConnectionHooks;
+
 use crate::connection::ConnectionState;
 
 // Maximum size of one read. hyper's read buffer begins with 8 KiB and doubles after a read that fills it. One byte less

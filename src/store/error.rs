@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::BoxError;
+use replyhook_core::BoxError;
 
 /// Failed store operation. After [`StoreErrorKind::Unavailable`] the operation may still have taken effect.
 ///

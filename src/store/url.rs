@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::redact::redacted_url;
-use crate::secret::Secret;
+use replyhook_core::Secret;
+use replyhook_core::redact::redacted_url;
 
 /// Location of the store. Neither `Debug` nor `Display` shows a password.
 ///

@@ -56,10 +56,10 @@ use crate::config::Sources;
 use crate::emulator::EmulatorClient;
 use crate::emulator::recording::{self, Recorded};
 use crate::outbound::{OutboundClient, SendReceipt};
-use crate::secret::Secret;
 use crate::sid::{AccountSid, MessageSid};
 use crate::store::{OpenWindow, OutboundState};
 use crate::twilio::{ApiUrl, Client, Credentials, NewMessage};
+use replyhook_core::Secret;
 
 /// Real time after which waiting for the bot or the emulator fails the test.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);

@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use super::response::send_and_parse_with_headers;
 use super::{Client, Credentials, RestError};
-use crate::secret::Secret;
 use crate::sid::AccountSid;
+use replyhook_core::Secret;
 
 /// An account at Twilio. See [`Client`] for an example.
 #[derive(Debug, Clone)]

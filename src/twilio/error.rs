@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::error::BoxError;
 use crate::error_code::ErrorCode;
+use replyhook_core::BoxError;
 
 /// The error of a failed REST call. It contains neither credentials nor message content.
 ///

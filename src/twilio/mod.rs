@@ -58,9 +58,9 @@ pub use phone_numbers::PhoneNumber;
 pub use senders::{WebhookMethods, WhatsAppSender};
 pub use webhooks::ConfiguredWebhooks;
 
-use crate::secret::Secret;
 use crate::sid::AccountSid;
 use crate::tls;
+use replyhook_core::Secret;
 
 // A connect timeout means that no request was sent, so `RestError::transport` reports it as safe to repeat.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

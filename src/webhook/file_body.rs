@@ -6,8 +6,8 @@
 use axum::body::{Body, Bytes};
 use futures_util::stream::{self, Stream, TryStreamExt};
 
-use crate::error::BoxError;
 use crate::media::LinkPermit;
+use replyhook_core::BoxError;
 
 /// Maximum size of a frame of the body.
 // Smaller than a chunk of the store (256 KiB): hyper buffers up to two frames for a slow client.

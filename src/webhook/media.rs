@@ -18,10 +18,10 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use super::Webhooks;
 use super::file_body::file_body;
 use super::range::{RequestedRange, parse_range};
-use crate::error::BoxError;
 use crate::media::{FetchedFile, LinkContent, LinkError, LinkPermit, StoredFile};
 use crate::reply::kinds::is_media;
 use crate::telemetry::metrics::Outcome;
+use replyhook_core::BoxError;
 
 pub(super) async fn media(
     State(webhooks): State<Arc<Webhooks>>,

@@ -2,7 +2,7 @@
 
 use http::Method;
 use replyhook::config::Sources;
-use replyhook::signature::{CapturedRequest, Explanation, SignatureVerifier, sign};
+use replyhook::signature::{CapturedRequest, Explanation, sign};
 use replyhook::{FormParams, Secret};
 
 use crate::support::{ACCOUNT, ORIGIN, OTHER_TOKEN, TOKEN, TestApp, Webhook, base64_of};
@@ -18,8 +18,10 @@ fn explain(env: &[(&str, &str)], webhook: &Webhook) -> String {
         ])
         .with_env(env.iter().copied());
     let settings = replyhook::config::SigningSettings::load(&sources).unwrap();
-    let verifier =
-        SignatureVerifier::from_settings(&settings.twilio, settings.public_url.unwrap()).unwrap();
+    let verifier = settings
+        .twilio
+        .signature_verifier(settings.public_url.unwrap())
+        .unwrap();
     let raw = webhook.raw("https://bot.example.com/a");
     let request = CapturedRequest::parse(&String::from_utf8(raw).unwrap()).unwrap();
     let explanation = verifier.explain(&request.unverified());

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use replyhook::config::SigningSettings;
-use replyhook::signature::{CapturedRequest, Explanation, PublicUrl, SignatureVerifier};
+use replyhook::signature::{CapturedRequest, Explanation, PublicUrl};
 
 use crate::request::RequestArgs;
 use crate::{ExitStatus, SettingsArgs, print};
@@ -43,7 +43,7 @@ impl Explain {
             Some(public_url) => public_url,
             None => origin(&request.url)?,
         };
-        let verifier = SignatureVerifier::from_settings(&settings.twilio, public_url)?;
+        let verifier = settings.twilio.signature_verifier(public_url)?;
         let explanation = verifier.explain(&request.unverified());
         print(&format!("{explanation}\n"))?;
         Ok(if explanation == Explanation::Verifies {

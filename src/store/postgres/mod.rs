@@ -134,8 +134,8 @@ use self::calls::{Calls, Work};
 use self::error::store_error;
 use self::lease::Heartbeat;
 use super::{Access, LinkSigningKey, Store, StoreError, StoreErrorKind, StoreFuture};
-use crate::secret::Secret;
 use crate::store::owner;
+use replyhook_core::Secret;
 
 /// Timeout of a call by an operator's command.
 const OPERATOR_TIMEOUT: Duration = Duration::from_mins(1);

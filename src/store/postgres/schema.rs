@@ -10,10 +10,10 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::error::store_error;
 use super::media;
-use crate::secret::Secret;
 use crate::store::{
     Access, LinkSigningKey, MIN_READER, SCHEMA, StoreError, StoreErrorKind, versions,
 };
+use replyhook_core::Secret;
 
 /// Migrations, oldest first, with the same numbers as SQLite's.
 const MIGRATIONS: [&str; SCHEMA] = [include_str!("migrations/0001_initial.sql")];

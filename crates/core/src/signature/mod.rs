@@ -28,7 +28,8 @@ mod curl;
 mod diagnose;
 mod explain;
 #[cfg(feature = "axum")]
-pub(crate) mod layer;
+#[doc(hidden)]
+pub mod layer;
 mod public_url;
 mod readings;
 mod reshaped;

@@ -10,29 +10,29 @@
 //! ```
 
 mod into_reply;
-#[cfg(feature = "app")]
-pub(crate) mod kinds;
+#[doc(hidden)]
+pub mod kinds;
 mod markup;
 mod media;
-#[cfg(any(feature = "app", feature = "emulator"))]
-pub(crate) mod names;
+#[doc(hidden)]
+pub mod names;
 mod segments;
 mod split;
 
 pub use into_reply::IntoReply;
-#[cfg(feature = "app")]
 pub use kinds::MediaRejection;
 pub use markup::escape_markup;
 pub use media::Media;
-#[cfg(feature = "app")]
-pub(crate) use media::MediaSource;
+#[doc(hidden)]
+pub use media::MediaSource;
 pub use segments::{Segments, segments};
 
 use std::fmt;
 
-#[cfg(feature = "app")]
-pub(crate) use split::MAX_TEXT_UNITS;
-pub(crate) use split::WireMessage;
+#[doc(hidden)]
+pub use split::MAX_TEXT_UNITS;
+#[doc(hidden)]
+pub use split::WireMessage;
 
 use crate::address::Address;
 
@@ -71,11 +71,16 @@ pub struct ReplyMessage {
 
 /// Redirect of the message to another TwiML document.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Redirect {
-    pub(crate) url: String,
-    pub(crate) method: CallbackMethod,
+#[expect(
+    missing_debug_implementations,
+    reason = "a URL may have secrets in its query"
+)]
+#[doc(hidden)]
+pub struct Redirect {
+    pub url: String,
+    pub method: CallbackMethod,
     /// True for a handoff, which redirects later messages of the conversation too.
-    pub(crate) is_handoff: bool,
+    pub is_handoff: bool,
 }
 
 /// HTTP method with which Twilio calls a URL of a reply; see [`ReplyMessage::action`].
@@ -199,25 +204,20 @@ impl Reply {
         self.redirect.is_none() && self.messages.iter().all(ReplyMessage::is_empty)
     }
 
-    #[cfg_attr(
-        not(feature = "app"),
-        expect(dead_code, reason = "only the dispatcher uses it")
-    )]
-    pub(crate) fn has_media(&self) -> bool {
+    #[doc(hidden)]
+    pub fn has_media(&self) -> bool {
         self.messages
             .iter()
             .any(|message| !message.media.is_empty())
     }
 
-    #[cfg_attr(
-        not(feature = "app"),
-        expect(dead_code, reason = "only publishing of media uses it")
-    )]
-    pub(crate) fn messages_mut(&mut self) -> &mut [ReplyMessage] {
+    #[doc(hidden)]
+    pub fn messages_mut(&mut self) -> &mut [ReplyMessage] {
         &mut self.messages
     }
 
-    pub(crate) fn redirect_target(&self) -> Option<&Redirect> {
+    #[doc(hidden)]
+    pub fn redirect_target(&self) -> Option<&Redirect> {
         self.redirect.as_ref()
     }
 }
@@ -285,21 +285,30 @@ impl ReplyMessage {
     }
 
     /// Returns the recipient set by [`to`](Self::to), if any.
-    #[cfg_attr(
-        not(feature = "app"),
-        expect(dead_code, reason = "only the dispatcher uses it")
-    )]
-    pub(crate) fn recipient(&self) -> Option<&Address> {
+    #[doc(hidden)]
+    pub fn recipient(&self) -> Option<&Address> {
         self.to.as_ref()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    #[doc(hidden)]
+    pub fn media_files(&self) -> &[Media] {
+        &self.media
+    }
+
+    #[doc(hidden)]
+    pub fn media_mut(&mut self) -> &mut [Media] {
+        &mut self.media
+    }
+
+    #[doc(hidden)]
+    pub fn is_empty(&self) -> bool {
         self.media.is_empty() && self.text.trim().is_empty()
     }
 }
 
 impl CallbackMethod {
-    pub(crate) fn as_str(self) -> &'static str {
+    #[doc(hidden)]
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Post => "POST",
             Self::Get => "GET",
@@ -308,7 +317,8 @@ impl CallbackMethod {
 }
 
 /// Returns true for an absolute http or https URL with a host.
-pub(crate) fn is_web_url(url: &str) -> bool {
+#[doc(hidden)]
+pub fn is_web_url(url: &str) -> bool {
     url.parse::<http::Uri>().is_ok_and(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https"))
             && uri.host().is_some_and(|h| !h.is_empty())

@@ -9,7 +9,6 @@
 //!
 //! Source: Twilio's "TwiML for Programmable Messaging", error pages 11750, 12100, 14103, 14109.
 
-#[cfg(feature = "app")]
 mod message_texts;
 
 use std::borrow::Cow;
@@ -19,8 +18,8 @@ use quick_xml::events::attributes::Attribute;
 use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
 use quick_xml::name::QName;
 
-#[cfg(feature = "app")]
-pub(crate) use self::message_texts::parse_message_texts;
+#[doc(hidden)]
+pub use self::message_texts::parse_message_texts;
 use crate::address::Channel;
 use crate::reply::{Reply, WireMessage, is_web_url};
 use crate::signature::PublicUrl;
@@ -132,7 +131,8 @@ impl Document {
     }
 
     /// Renders a reply that has been split into messages.
-    pub(crate) fn from_messages(
+    #[doc(hidden)]
+    pub fn from_messages(
         reply: &Reply,
         messages: &[WireMessage<'_>],
         public_url: Option<&PublicUrl>,
@@ -183,11 +183,8 @@ impl Document {
     }
 
     /// Restores a document from the value of [`Document::to_stored`].
-    #[cfg_attr(
-        not(feature = "app"),
-        expect(dead_code, reason = "only the journal stores documents")
-    )]
-    pub(crate) fn from_stored(twiml: Option<String>) -> Self {
+    #[doc(hidden)]
+    pub fn from_stored(twiml: Option<String>) -> Self {
         twiml.map_or_else(Self::empty, |xml| Self {
             xml: Cow::Owned(xml),
             // Not stored: the characters were counted when the document was rendered.
@@ -196,11 +193,8 @@ impl Document {
     }
 
     /// Returns the XML to store, or `None` for the empty document.
-    #[cfg_attr(
-        not(feature = "app"),
-        expect(dead_code, reason = "only the journal stores documents")
-    )]
-    pub(crate) fn to_stored(&self) -> Option<String> {
+    #[doc(hidden)]
+    pub fn to_stored(&self) -> Option<String> {
         (self.xml != EMPTY).then(|| self.xml.clone().into_owned())
     }
 

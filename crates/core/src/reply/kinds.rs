@@ -5,9 +5,9 @@
 use crate::address::Channel;
 
 /// Maximum size of a file on WhatsApp and RCS: 16 MiB.
-pub(crate) const MAX_BYTES: usize = 16 * 1024 * 1024;
+pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Maximum size of an MMS: 5 MiB. Some of Twilio's pages give this limit for WhatsApp too.
-pub(crate) const MAX_MMS_BYTES: usize = 5 * 1024 * 1024;
+pub const MAX_MMS_BYTES: usize = 5 * 1024 * 1024;
 
 /// Reason why a channel does not accept a file.
 ///
@@ -87,12 +87,12 @@ const ACCEPTED_TYPES: [(&str, &[(&str, &str)]); 5] = [
 
 /// Returns true if a channel accepts the type. Such a file is shown, played or saved, and does not run code, unlike
 /// HTML.
-pub(crate) fn is_media(content_type: &str) -> bool {
+pub fn is_media(content_type: &str) -> bool {
     accepting_channels(content_type).is_some()
 }
 
 /// Returns true if the channel accepts the type. Channels without a known list accept every type.
-pub(crate) fn accepts_type(channel: &Channel, content_type: &str) -> bool {
+pub fn accepts_type(channel: &Channel, content_type: &str) -> bool {
     let letter = match channel {
         Channel::WhatsApp => 'w',
         Channel::Rcs => 'r',
@@ -104,7 +104,7 @@ pub(crate) fn accepts_type(channel: &Channel, content_type: &str) -> bool {
 }
 
 /// Returns the maximum size of a file on a channel, in bytes.
-pub(crate) fn max_bytes(channel: &Channel) -> usize {
+pub fn max_bytes(channel: &Channel) -> usize {
     // A file on SMS is sent as MMS.
     if *channel == Channel::Sms {
         MAX_MMS_BYTES

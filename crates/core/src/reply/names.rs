@@ -1,7 +1,7 @@
 //! Media types by file extension.
 
 /// Returns the media type for the extension of a file name or URL, if it is a common one in messages.
-pub(crate) fn media_type_by_extension(name: &str) -> Option<&'static str> {
+pub fn media_type_by_extension(name: &str) -> Option<&'static str> {
     // The query and fragment of a URL may contain dots.
     let path = name.split(['?', '#']).next().unwrap_or_default();
     let (_, extension) = path.rsplit_once('.')?;

@@ -5,14 +5,16 @@ use quick_xml::{Reader, XmlVersion};
 
 /// Recipient and text of one `<Message>`.
 #[derive(Default)]
-pub(crate) struct MessageText {
+#[expect(missing_debug_implementations, reason = "texts never reach a log")]
+#[doc(hidden)]
+pub struct MessageText {
     /// Recipient, if the message is not for the user who wrote.
-    pub(crate) to: Option<String>,
-    pub(crate) text: String,
+    pub to: Option<String>,
+    pub text: String,
 }
 
 /// Returns the messages of a stored document. Stops at a parse error; an empty document has none.
-pub(crate) fn parse_message_texts(twiml: &str) -> Vec<MessageText> {
+pub fn parse_message_texts(twiml: &str) -> Vec<MessageText> {
     let mut reader = Reader::from_str(twiml);
     let mut messages: Vec<MessageText> = Vec::new();
     // Names of the open elements.

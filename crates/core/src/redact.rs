@@ -4,7 +4,7 @@
 ///
 /// A password that is not percent-encoded may contain `/`, `?` or `@`. So everything before the last `@` counts as user
 /// and password, even where a URL parser would find a path.
-pub(crate) fn redacted_url(url: &str) -> String {
+pub fn redacted_url(url: &str) -> String {
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) if is_scheme(scheme) => (format!("{scheme}://"), rest),
         _ => (String::new(), url),
@@ -27,8 +27,7 @@ pub(crate) fn redacted_url(url: &str) -> String {
 }
 
 /// Returns whether a text begins with a scheme, as in `https://`.
-#[cfg(feature = "app")]
-pub(crate) fn is_url(text: &str) -> bool {
+pub fn is_url(text: &str) -> bool {
     text.split_once("://")
         .is_some_and(|(scheme, _)| is_scheme(scheme))
 }

@@ -4,7 +4,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-#[cfg(feature = "app")]
 use super::names;
 
 /// Media file that Twilio fetches and sends.
@@ -25,7 +24,12 @@ pub struct Media {
 
 /// Source of a media file.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) enum MediaSource {
+#[doc(hidden)]
+#[expect(
+    missing_debug_implementations,
+    reason = "a URL may have secrets in its query"
+)]
+pub enum MediaSource {
     /// A URL from which Twilio can fetch the file.
     Url(String),
     /// A file on disk.
@@ -75,32 +79,27 @@ impl Media {
     }
 
     /// Returns the URL, or `None` for a file that has not been published.
-    pub(crate) fn link(&self) -> Option<&str> {
+    #[doc(hidden)]
+    pub fn link(&self) -> Option<&str> {
         match &self.source {
             MediaSource::Url(url) => Some(url),
             MediaSource::File(_) | MediaSource::Bytes(_) => None,
         }
     }
 
-    #[cfg_attr(
-        not(feature = "app"),
-        expect(dead_code, reason = "only publishing of media uses it")
-    )]
-    pub(crate) fn source(&self) -> &MediaSource {
+    #[doc(hidden)]
+    pub fn source(&self) -> &MediaSource {
         &self.source
     }
 
-    #[cfg_attr(
-        not(feature = "app"),
-        expect(dead_code, reason = "only publishing of media uses it")
-    )]
-    pub(crate) fn declared_type(&self) -> Option<&str> {
+    #[doc(hidden)]
+    pub fn declared_type(&self) -> Option<&str> {
         self.content_type.as_deref()
     }
 
     /// Returns the type for the extension of a file on disk.
-    #[cfg(feature = "app")]
-    pub(crate) fn type_from_extension(&self) -> Option<&'static str> {
+    #[doc(hidden)]
+    pub fn type_from_extension(&self) -> Option<&'static str> {
         match &self.source {
             MediaSource::File(path) => names::media_type_by_extension(path.to_str()?),
             MediaSource::Url(_) | MediaSource::Bytes(_) => None,

@@ -13,7 +13,6 @@
 
 mod conversation_event;
 mod fallback;
-#[cfg(feature = "app")]
 mod merge;
 mod message_status;
 mod parse;

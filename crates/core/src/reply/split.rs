@@ -12,31 +12,31 @@ use super::{CallbackMethod, Media, Reply, ReplyMessage};
 use crate::address::{Address, Channel};
 
 /// Maximum length of one text in UTF-16 units, the strictest reading of Twilio's "1600 characters" (14103, 21617).
-pub(crate) const MAX_TEXT_UNITS: usize = 1600;
+pub const MAX_TEXT_UNITS: usize = 1600;
 /// Maximum number of media files of one MMS (21623).
 const MAX_MMS_MEDIA: usize = 10;
 
 /// Message as it is sent to Twilio.
 #[derive(Clone)]
-pub(crate) struct WireMessage<'a> {
-    pub(crate) text: Cow<'a, str>,
-    pub(crate) media: &'a [Media],
-    pub(crate) to: Option<&'a Address>,
-    pub(crate) from: Option<&'a Address>,
-    pub(crate) status_callback: Option<&'a str>,
-    pub(crate) action: Option<(&'a str, CallbackMethod)>,
+#[doc(hidden)]
+#[expect(missing_debug_implementations, reason = "texts never reach a log")]
+pub struct WireMessage<'a> {
+    pub text: Cow<'a, str>,
+    pub media: &'a [Media],
+    pub to: Option<&'a Address>,
+    pub from: Option<&'a Address>,
+    pub status_callback: Option<&'a str>,
+    pub action: Option<(&'a str, CallbackMethod)>,
 }
 
 /// Messages of a reply as they are sent to Twilio.
-pub(crate) struct WireMessages<'a> {
+#[doc(hidden)]
+#[expect(missing_debug_implementations, reason = "texts never reach a log")]
+pub struct WireMessages<'a> {
     /// Messages in order, none of them empty.
-    pub(crate) messages: Vec<WireMessage<'a>>,
+    pub messages: Vec<WireMessage<'a>>,
     /// True if the reply was cut at the limit; the last message then ends in "…".
-    #[cfg_attr(
-        not(any(feature = "app", test)),
-        expect(dead_code, reason = "only the dispatcher uses it")
-    )]
-    pub(crate) is_cut: bool,
+    pub is_cut: bool,
 }
 
 /// Appended to the last message of a reply that is cut.
@@ -44,7 +44,8 @@ const ELLIPSIS: &str = "…";
 
 impl Reply {
     /// Returns the first `limit` messages for a channel. Reads only as much of a long text as these need.
-    pub(crate) fn wire_messages(&self, channel: &Channel, limit: usize) -> WireMessages<'_> {
+    #[doc(hidden)]
+    pub fn wire_messages(&self, channel: &Channel, limit: usize) -> WireMessages<'_> {
         let mut messages = Vec::with_capacity(self.messages.len().min(limit));
         let mut is_cut = false;
         for message in &self.messages {

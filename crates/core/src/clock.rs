@@ -56,7 +56,8 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 }
 
 /// Returns the time `wait` after `at`, or [`Timestamp::MAX`] on overflow.
-pub(crate) fn after(at: Timestamp, wait: Duration) -> Timestamp {
+#[doc(hidden)]
+pub fn after(at: Timestamp, wait: Duration) -> Timestamp {
     SignedDuration::try_from(wait)
         .ok()
         .and_then(|wait| at.checked_add(wait).ok())

@@ -6,7 +6,8 @@ use super::parts::MessageType;
 impl InboundMessage {
     /// Merges the next message into this one. Returns false, and changes nothing, if a part of it would be lost, such
     /// as the second of two button taps.
-    pub(crate) fn absorb(&mut self, next: Self) -> bool {
+    #[doc(hidden)]
+    pub fn absorb(&mut self, next: Self) -> bool {
         // Messages of one conversation can still differ in account or Messaging Service, and `self` holds one of each.
         let is_same_conversation = self.from == next.from
             && self.to == next.to

@@ -43,7 +43,6 @@ use super::verifier::{
     self, AuthTokenKind, SignatureError, SignatureErrorKind, SignatureVerifier, UnverifiedRequest,
     Verified,
 };
-use crate::connection::ConnectionState;
 use crate::form::{FormError, FormParams};
 
 /// Limits of a request that is not verified yet.
@@ -316,7 +315,7 @@ where
                     // A verified connection is not evicted at the connection limit while it has a request in flight.
                     // False: it was evicted, or its request dropped, before. The client may then not get the response,
                     // so the message must not be handled.
-                    if let Some(connection) = head.extensions.get::<Arc<ConnectionState>>()
+                    if let Some(connection) = head.extensions.get::<Arc<dyn ConnectionHooks>>()
                         && !connection.record_verified()
                     {
                         return Ok(rejection_response(
@@ -372,7 +371,7 @@ impl LayerState {
         // Without a well-formed signature header the body is read and discarded. Closing the connection without reading
         // it could reset the connection before the client reads the response.
         let signature = verifier::signature_of(&head.headers);
-        let connection = head.extensions.get::<Arc<ConnectionState>>();
+        let connection = head.extensions.get::<Arc<dyn ConnectionHooks>>();
         // The body of a GET is not signed, so it is neither read nor passed on.
         let body = if head.method == Method::GET {
             Bytes::new()
@@ -415,12 +414,28 @@ impl LayerState {
     }
 }
 
+/// Connection that a request arrived on, for a server that limits unverified requests. Such a server puts an
+/// `Arc<dyn ConnectionHooks>` into the extensions of each request; without it the layer works alone.
+#[doc(hidden)]
+pub trait ConnectionHooks: Send + Sync {
+    /// Records that the request is verified; false if the connection was evicted, or the request dropped, before. Such a
+    /// request must not reach its handler.
+    #[must_use]
+    fn record_verified(&self) -> bool;
+
+    /// Subtracts bytes of the body that were read and then discarded, from the bytes that the server counts.
+    fn discard(&self, bytes: usize);
+
+    /// Returns whether the server dropped the request to free the memory of its body.
+    fn is_dropped(&self) -> bool;
+}
+
 /// Reads a whole body. Returns it if `keep_body` is true, and discards it otherwise.
 async fn read_body(
     body: Body,
     limit: usize,
     keep_body: bool,
-    connection: Option<&Arc<ConnectionState>>,
+    connection: Option<&Arc<dyn ConnectionHooks>>,
 ) -> Result<Bytes, RejectionReason> {
     let mut body = pin!(body);
     let mut first_frame = Bytes::new();
