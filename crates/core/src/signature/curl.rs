@@ -4,6 +4,7 @@ use http::{HeaderMap, Method};
 
 use super::captured::{CapturedError, CapturedRequest};
 use super::shell::{UnclosedQuote, shell_words};
+use crate::form::FormParams;
 
 /// Options whose value is ignored, by their letter. It must not be read as the URL.
 const IGNORED_LETTERS: &str = "bcCDeEFKmoPQrtuUwxyYz";
@@ -307,7 +308,7 @@ fn url_encoded(data: &str) -> String {
         .split_once('=')
         .map_or((None, data), |(name, content)| (Some(name), content));
     // With an empty name, `encode` returns `=` and the encoded content.
-    let encoded = crate::FormParams::from_iter([("", content)]).encode();
+    let encoded = FormParams::from_iter([("", content)]).encode();
     match name {
         Some(name) if !name.is_empty() => format!("{name}{encoded}"),
         _ => encoded.trim_start_matches('=').to_owned(),
@@ -316,7 +317,7 @@ fn url_encoded(data: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::captured::tests::{expected, parsed};
+    use super::super::capture_formats::tests::{expected, parsed};
     use super::*;
 
     #[test]

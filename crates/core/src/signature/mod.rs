@@ -23,6 +23,7 @@
 //! Sources: Twilio's "Webhooks security" page, and the behavior of its validators for Python, Node, Go, Java, Ruby,
 //! PHP.
 
+mod capture_formats;
 mod captured;
 mod curl;
 mod diagnose;
