@@ -1,6 +1,6 @@
 //! Merging of several messages of a user into one, for `reply.debounce_ms`.
 
-use super::InboundMessage;
+use super::inbound_message::InboundMessage;
 use super::parts::MessageType;
 
 impl InboundMessage {

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
-use super::InboundMessage;
+use super::inbound_message::InboundMessage;
 use super::message_status::MessageStatus;
 use super::parts::{
     Button, GeoInfo, JsonText, ListChoice, Location, MediaItem, MessageType, OptOutType, Referral,
@@ -200,6 +200,15 @@ pub(super) fn parse_inbound(
 }
 
 impl InboundMessage {
+    /// Parses the parameters of an inbound message.
+    ///
+    /// # Errors
+    /// [`ParseError`] if an identifying parameter is missing or malformed, or if one on which a decision depends has
+    /// two different values.
+    pub fn parse(params: FormParams, received_at: Timestamp) -> Result<Self, ParseError> {
+        parse_inbound(params, received_at)
+    }
+
     /// Sets the field of one non-empty parameter. Of a repeated parameter the first value counts, as in
     /// [`FormParams::get`].
     fn set_field(&mut self, name: &str, value: &str) {
