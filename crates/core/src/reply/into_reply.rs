@@ -1,6 +1,6 @@
 //! Conversion of the return values of handlers into replies.
 
-use super::{Reply, ReplyMessage};
+use super::messages::{Reply, ReplyMessage};
 use crate::error::{BoxError, HandlerError};
 
 /// Return type of a handler: a text, `()`, a [`Reply`], a [`ReplyMessage`], or an `Option` or `Result` of these.

@@ -8,7 +8,8 @@ use std::ops::ControlFlow;
 
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::{CallbackMethod, Media, Reply, ReplyMessage};
+use super::media::Media;
+use super::messages::{CallbackMethod, Reply, ReplyMessage};
 use crate::address::{Address, Channel};
 
 /// Maximum length of one text in UTF-16 units, the strictest reading of Twilio's "1600 characters" (14103, 21617).

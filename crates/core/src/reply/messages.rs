@@ -1,0 +1,360 @@
+//! A reply and its messages.
+
+use std::fmt;
+
+use super::media::Media;
+use crate::address::Address;
+
+/// Reply to one inbound message: messages in order, and possibly a redirect. An empty one sends nothing.
+///
+/// ```
+/// use replyhook::Reply;
+///
+/// assert_eq!(Reply::text("One.").and("Two.").messages().len(), 2);
+/// assert!(Reply::none().is_empty());
+/// ```
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Reply {
+    pub(super) messages: Vec<ReplyMessage>,
+    redirect: Option<Redirect>,
+}
+
+/// Message of a reply: a text, media, or both.
+///
+/// ```
+/// use replyhook::{Media, ReplyMessage};
+///
+/// let menu = ReplyMessage::text("Today's menu").media(Media::url("https://cdn.example.com/menu.jpg"));
+/// assert_eq!(menu.body(), "Today's menu");
+/// ```
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ReplyMessage {
+    pub(crate) text: String,
+    pub(crate) media: Vec<Media>,
+    pub(crate) to: Option<Address>,
+    pub(crate) from: Option<Address>,
+    pub(crate) status_callback: Option<String>,
+    pub(crate) action: Option<(String, CallbackMethod)>,
+    pub(crate) numbered: bool,
+}
+
+/// Redirect of the message to another TwiML document.
+#[derive(Clone, PartialEq, Eq)]
+#[expect(
+    missing_debug_implementations,
+    reason = "a URL may have secrets in its query"
+)]
+#[doc(hidden)]
+pub struct Redirect {
+    pub url: String,
+    pub method: CallbackMethod,
+    /// True for a handoff, which redirects later messages of the conversation too.
+    pub is_handoff: bool,
+}
+
+/// HTTP method with which Twilio calls a URL of a reply; see [`ReplyMessage::action`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CallbackMethod {
+    /// `POST`
+    #[default]
+    Post,
+    /// `GET`
+    Get,
+}
+
+/// Error for a URL that a reply cannot redirect to; see [`Reply::redirect`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the redirect URL is not an absolute http or https URL; a relative one would lead back to this server, which would \
+     return the same redirect for the same message"
+)]
+pub struct RedirectError;
+
+impl Reply {
+    /// Creates an empty reply, which sends nothing.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Creates a reply with one text. A text of more than 1600 characters is sent as several messages.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::from(ReplyMessage::text(text))
+    }
+
+    /// Creates a reply with one media file.
+    pub fn media(media: Media) -> Self {
+        Self::from(ReplyMessage::default().media(media))
+    }
+
+    /// Creates a reply that redirects this message to another TwiML document, such as a Studio flow's.
+    ///
+    /// Twilio POSTs the same parameters to the URL and executes the TwiML from there instead. Your handler gets the
+    /// user's next message again. To redirect later messages too, use [`handoff`](Self::handoff).
+    ///
+    /// # Errors
+    /// [`RedirectError`] for a URL that is not absolute. A URL under the server's own `PUBLIC_URL` is rejected later,
+    /// when the reply is rendered. The server would recognize the redirected message as a redelivery, and return the
+    /// same redirect.
+    pub fn redirect(url: impl Into<String>) -> Result<Self, RedirectError> {
+        Self::with_redirect(url.into(), false)
+    }
+
+    /// Creates a reply that hands the conversation off to another system, such as a Studio flow or Flex agents behind
+    /// one.
+    ///
+    /// Twilio is redirected to the URL for this message *and every later one* of the conversation, and your handler is
+    /// not called. The handoff ends with [`end_handoff`](crate::Context::end_handoff), with `replyhook handoff end`, or
+    /// after a time without a message from the user (`handoff.ttl`). Messages added with [`and`](Self::and) are sent
+    /// before the redirect.
+    ///
+    /// ```
+    /// use replyhook::reply::RedirectError;
+    /// use replyhook::{Context, InboundMessage, Reply};
+    ///
+    /// const AGENTS: &str = "https://webhooks.twilio.com/v1/Accounts/AC…/Flows/FW…";
+    ///
+    /// async fn bot(_cx: Context, message: InboundMessage) -> Result<Reply, RedirectError> {
+    ///     if message.body == "human" {
+    ///         return Ok(Reply::handoff(AGENTS)?.and("A colleague will answer."));
+    ///     }
+    ///     Ok(Reply::text("Write: human"))
+    /// }
+    /// # fn is_handler(_: impl replyhook::Handler) {}
+    /// # is_handler(bot);
+    /// ```
+    ///
+    /// The handoff is stored in the same transaction as this reply. A reply that is sent via the REST API, because it
+    /// is late or does not fit into TwiML, cannot redirect its own message. Its messages are sent, and later ones from
+    /// the user are redirected.
+    ///
+    /// # Errors
+    /// [`RedirectError`], as for [`redirect`](Self::redirect).
+    pub fn handoff(url: impl Into<String>) -> Result<Self, RedirectError> {
+        Self::with_redirect(url.into(), true)
+    }
+
+    fn with_redirect(url: String, is_handoff: bool) -> Result<Self, RedirectError> {
+        if !is_web_url(&url) {
+            return Err(RedirectError);
+        }
+        Ok(Self {
+            messages: Vec::new(),
+            redirect: Some(Redirect {
+                url,
+                method: CallbackMethod::Post,
+                is_handoff,
+            }),
+        })
+    }
+
+    /// Adds a message.
+    #[must_use]
+    pub fn and(mut self, message: impl Into<ReplyMessage>) -> Self {
+        self.messages.push(message.into());
+        self
+    }
+
+    /// Returns the messages in order.
+    pub fn messages(&self) -> &[ReplyMessage] {
+        &self.messages
+    }
+
+    /// Numbers the parts of each message, like [`ReplyMessage::numbered`].
+    #[must_use]
+    pub fn numbered(mut self) -> Self {
+        for message in &mut self.messages {
+            message.numbered = true;
+        }
+        self
+    }
+
+    /// Returns true if the reply has neither media, nor a text other than white space, nor a redirect.
+    pub fn is_empty(&self) -> bool {
+        self.redirect.is_none() && self.messages.iter().all(ReplyMessage::is_empty)
+    }
+
+    #[doc(hidden)]
+    pub fn has_media(&self) -> bool {
+        self.messages
+            .iter()
+            .any(|message| !message.media.is_empty())
+    }
+
+    #[doc(hidden)]
+    pub fn messages_mut(&mut self) -> &mut [ReplyMessage] {
+        &mut self.messages
+    }
+
+    #[doc(hidden)]
+    pub fn redirect_target(&self) -> Option<&Redirect> {
+        self.redirect.as_ref()
+    }
+}
+
+impl ReplyMessage {
+    /// Creates a message with a text. Twilio rejects white space alone (14103), so such a message is not sent.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Adds a media file. All channels but MMS send one file per message; further files become messages of their own.
+    #[must_use]
+    pub fn media(mut self, media: Media) -> Self {
+        self.media.push(media);
+        self
+    }
+
+    /// Numbers the parts of a text that is too long for one message: `(1/3) …`.
+    ///
+    /// Parts may arrive in another order, especially on SMS. The setting `reply.numbered` numbers all replies of a
+    /// server.
+    #[must_use]
+    pub fn numbered(mut self) -> Self {
+        self.numbered = true;
+        self
+    }
+
+    /// Sets another recipient than the user who wrote, on the same channel as the sender.
+    #[must_use]
+    pub fn to(mut self, to: impl Into<Address>) -> Self {
+        self.to = Some(to.into());
+        self
+    }
+
+    /// Sets another of your senders than the one that the user wrote to.
+    #[must_use]
+    pub fn from(mut self, from: impl Into<Address>) -> Self {
+        self.from = Some(from.into());
+        self
+    }
+
+    /// Sets the status callback URL, to which Twilio reports the status of this message.
+    #[must_use]
+    pub fn status_callback(mut self, url: impl Into<String>) -> Self {
+        self.status_callback = Some(url.into());
+        self
+    }
+
+    /// Sets the URL whose TwiML Twilio executes after this message.
+    ///
+    /// That TwiML replaces the rest of the reply. So only the last message of a reply may have an action. It has no
+    /// effect if the reply is sent via the REST API.
+    #[must_use]
+    pub fn action(mut self, url: impl Into<String>, method: CallbackMethod) -> Self {
+        self.action = Some((url.into(), method));
+        self
+    }
+
+    /// Returns the text as given; empty for a message with media only.
+    pub fn body(&self) -> &str {
+        &self.text
+    }
+
+    /// Returns the recipient set by [`to`](Self::to), if any.
+    #[doc(hidden)]
+    pub fn recipient(&self) -> Option<&Address> {
+        self.to.as_ref()
+    }
+
+    #[doc(hidden)]
+    pub fn media_files(&self) -> &[Media] {
+        &self.media
+    }
+
+    #[doc(hidden)]
+    pub fn media_mut(&mut self) -> &mut [Media] {
+        &mut self.media
+    }
+
+    #[doc(hidden)]
+    pub fn is_empty(&self) -> bool {
+        self.media.is_empty() && self.text.trim().is_empty()
+    }
+}
+
+impl CallbackMethod {
+    #[doc(hidden)]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Post => "POST",
+            Self::Get => "GET",
+        }
+    }
+}
+
+/// Returns true for an absolute http or https URL with a host.
+#[doc(hidden)]
+pub fn is_web_url(url: &str) -> bool {
+    url.parse::<http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some_and(|h| !h.is_empty())
+    })
+}
+
+impl From<ReplyMessage> for Reply {
+    fn from(message: ReplyMessage) -> Self {
+        Self {
+            messages: vec![message],
+            redirect: None,
+        }
+    }
+}
+
+impl From<&str> for ReplyMessage {
+    fn from(text: &str) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<String> for ReplyMessage {
+    fn from(text: String) -> Self {
+        Self::text(text)
+    }
+}
+
+impl FromIterator<ReplyMessage> for Reply {
+    fn from_iter<I: IntoIterator<Item = ReplyMessage>>(messages: I) -> Self {
+        Self {
+            messages: messages.into_iter().collect(),
+            redirect: None,
+        }
+    }
+}
+
+/// Shows the shape and hides the texts and URLs.
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply")
+            .field("messages", &self.messages)
+            .field("redirect", &self.redirect.is_some())
+            .finish()
+    }
+}
+
+impl fmt::Debug for ReplyMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplyMessage")
+            // The length only: texts are private.
+            .field("text_len", &self.text.len())
+            .field("media", &self.media.len())
+            .field("to", &self.to)
+            .field("from", &self.from)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirect_requires_absolute_url() {
+        assert!(Reply::redirect("https://webhooks.twilio.com/v1/Accounts/AC1/Flows/FW1").is_ok());
+        for url in ["/webhook", "webhook", "", "ftp://h/x", "https://", "//h/x"] {
+            assert_eq!(Reply::redirect(url), Err(RedirectError), "{url}");
+        }
+    }
+}
