@@ -13,15 +13,18 @@ WORKDIR /src
 # missing files. `cargo clean` removes the artifacts of the stubs. Cargo compares file times, and could otherwise regard
 # them as newer than the sources.
 COPY Cargo.toml Cargo.lock ./
+COPY crates/core/Cargo.toml crates/core/
+COPY crates/emulator/Cargo.toml crates/emulator/
 RUN awk '/^\[/ { cut = /^\[\[(bench|example|test)\]\]/ } !cut' Cargo.toml > trimmed && mv trimmed Cargo.toml \
- && mkdir -p src/bin/replyhook \
- && touch src/lib.rs \
+ && mkdir -p src/bin/replyhook crates/core/src crates/emulator/src \
+ && touch src/lib.rs crates/core/src/lib.rs crates/emulator/src/lib.rs \
  && echo 'fn main() {}' > src/bin/replyhook/main.rs \
  && cargo build --release --locked --bin replyhook \
- && cargo clean --release --locked --package replyhook
+ && cargo clean --release --locked --package replyhook --package replyhook-core --package replyhook-emulator
 
 # With the shortened manifest: Cargo.toml is not copied again.
 COPY src ./src
+COPY crates ./crates
 RUN cargo build --release --locked --bin replyhook
 
 

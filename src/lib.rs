@@ -112,11 +112,7 @@ mod app;
 mod app_error;
 #[cfg(feature = "app")]
 pub mod config;
-#[cfg(feature = "axum")]
-#[cfg_attr(
-    not(feature = "server"),
-    expect(dead_code, reason = "only the accept loop has connections")
-)]
+#[cfg(feature = "server")]
 mod connection;
 #[cfg(feature = "app")]
 mod consent;
