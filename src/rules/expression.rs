@@ -1,7 +1,18 @@
-//! Checks of one tag's expression, for the limits of [`super::language`].
+//! Allow-list of expressions, over minijinja's syntax tree, for the limits of [`super::language`].
+
+use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Filter, GetAttr};
 
 use super::reader::nearest;
-use super::tags::{PlacedToken, TagToken, TemplateProblem};
+
+/// A problem of a template.
+pub(super) struct TemplateProblem {
+    /// The byte of the template at which it is.
+    pub(super) at: usize,
+    pub(super) message: String,
+}
+
+/// A name of a value that a template uses, with the byte at which it begins.
+pub(super) type NameUse<'t> = (&'t str, usize);
 
 /// The filters, minijinja's and our own, with their minimum and maximum number of arguments.
 // None of them returns a list, as `list`, `split` or `map` would.
@@ -82,248 +93,231 @@ const TEXT_VALUES: [&str; 14] = [
     "user",
     "weekday",
 ];
-/// Keywords, which are not names of values.
-const KEYWORDS: [&str; 8] = ["and", "else", "elif", "if", "in", "is", "not", "or"];
+pub(super) const NO_LISTS: &str =
+    "lists are not supported: compare with one value after the other, with or";
+const NO_FUNCTIONS: &str = "functions are not supported: write a filter, as in {{ name | upper }}";
+const NO_OBJECTS: &str = "objects in { } are not supported";
 
-/// Returns the names of a value's parts, if it has any. `loop_vars` are the variables of the loops around.
-pub(super) fn find_parts(name: &str, loop_vars: &[&str]) -> Option<&'static [&'static str]> {
-    if loop_vars.contains(&name) {
-        return Some(MEDIA_PARTS);
-    }
-    let known = VALUE_PARTS.iter().find(|(known, _)| *known == name);
-    known.map(|(_, parts)| *parts)
+/// A check of the expressions of one template.
+#[derive(Default)]
+pub(super) struct ExpressionChecker<'t> {
+    /// The variables of the loops around the current expression, which are files.
+    pub(super) loop_vars: Vec<&'t str>,
+    /// The names of all expressions so far, without those of loops.
+    pub(super) names: Vec<NameUse<'t>>,
 }
 
-/// Checks the tokens of one tag.
-///
-/// # Errors
-/// [`TemplateProblem`] of the first token that is not allowed.
-pub(super) fn check_tokens(
-    tokens: &[PlacedToken<'_>],
-    loop_vars: &[&str],
-) -> Result<(), TemplateProblem> {
-    // Without a parser it is unknown what `*` multiplies. So `media` is rejected anywhere in a tag that has one.
-    let multiplies = tokens
-        .iter()
-        .any(|(_, token)| *token == TagToken::Sign('*'));
-    // For each open bracket: true if it holds the arguments of a filter or a test. A comma is allowed only there;
-    // elsewhere it makes a list.
-    let mut holds_arguments: Vec<bool> = Vec::new();
-    for (number, (at, token)) in tokens.iter().enumerate() {
-        let cursor = TokenCursor {
-            tokens,
-            number,
-            loop_vars,
+impl<'t> ExpressionChecker<'t> {
+    /// Checks an expression, and collects the names that it uses.
+    ///
+    /// # Errors
+    /// [`TemplateProblem`] of the first part that is not allowed.
+    pub(super) fn check(&mut self, expr: &Expr<'t>) -> Result<(), TemplateProblem> {
+        match expr {
+            Expr::List(_) => return Err(problem(start(expr), NO_LISTS)),
+            Expr::Tuple(tuple) => {
+                // At the comma, where the list begins: the bracket alone would be allowed.
+                let comma = tuple.items.first().map_or(start(expr), end);
+                return Err(problem(comma, NO_LISTS));
+            }
+            Expr::Call(call) => return Err(problem(end(&call.expr), NO_FUNCTIONS)),
+            _ => {}
+        }
+        let Some(operands) = operands(expr) else {
+            return Err(problem(start(expr), NO_OBJECTS));
         };
-        let problem = match token {
-            TagToken::Name(name) => cursor
-                .check_filter_name(name)
-                .or_else(|| cursor.check_argument_count(name))
-                .or_else(|| cursor.check_part(name))
-                .or_else(|| cursor.check_multiplication(name).filter(|_| multiplies)),
-            TagToken::Sign('(') => {
-                holds_arguments.push(cursor.follows_filter_or_test());
-                cursor.check_call()
-            }
-            TagToken::Sign('[') => {
-                holds_arguments.push(false);
-                cursor.check_list()
-            }
-            TagToken::Sign(')' | ']') => {
-                holds_arguments.pop();
-                None
-            }
-            TagToken::Sign(',') if holds_arguments.last() != Some(&true) => {
-                Some(NO_LISTS.to_owned())
-            }
-            TagToken::Sign('{') => Some("objects in { } are not supported".to_owned()),
-            // Not among arguments: `=` names one there, as in `round(precision=2)`.
-            TagToken::Sign(sign) if holds_arguments.last() != Some(&true) => {
-                cursor.check_operator(*sign)
-            }
-            TagToken::Sign(_) | TagToken::Number | TagToken::Text => None,
-        };
-        if let Some(message) = problem {
-            return Err(TemplateProblem { at: *at, message });
+        for operand in operands {
+            self.check(operand)?;
         }
+        match expr {
+            Expr::Var(var) => self.add_name(var.id, start(expr)),
+            Expr::BinOp(op) if matches!(op.op, BinOpKind::Mul) => {
+                if let Some(at) = find_list(&op.left).or_else(|| find_list(&op.right)) {
+                    let text = "media cannot be multiplied: count it, as in {{ media | length }}";
+                    return Err(problem(at, text));
+                }
+            }
+            Expr::Filter(filter) => check_filter(filter, start(expr))?,
+            Expr::Test(test) => check_known("test", test.name, &TESTS, start(expr))?,
+            Expr::GetAttr(part) => {
+                // minijinja has no position of the name alone. It ends where the expression ends.
+                self.check_part(part, end(expr) - part.name.len())?;
+            }
+            _ => {}
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-const NO_LISTS: &str = "lists are not supported: compare with one value after the other, with or";
-
-/// A token with its neighbours. Each check returns the text of a problem, if there is one.
-#[derive(Clone, Copy)]
-struct TokenCursor<'t> {
-    tokens: &'t [PlacedToken<'t>],
-    number: usize,
-    loop_vars: &'t [&'t str],
-}
-
-impl<'t> TokenCursor<'t> {
-    fn token_before(self, distance: usize) -> Option<TagToken<'t>> {
-        let earlier = self.number.checked_sub(distance)?;
-        Some(self.tokens[earlier].1)
+    /// Checks the expression of a tag that prints it.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), and for an object, which would fail when it is printed.
+    pub(super) fn check_output(&mut self, expr: &Expr<'t>) -> Result<(), TemplateProblem> {
+        if let Expr::Var(var) = expr
+            && let Some(parts) = self.find_parts(var.id)
+        {
+            let name = var.id;
+            let index = if name == "media" { "[0]" } else { "" };
+            let part = parts.first().unwrap_or(&"field");
+            let message = format!("{name} is not a text: write {name}{index}.{part}");
+            return Err(problem(start(expr), message));
+        }
+        self.check(expr)
     }
 
-    /// Returns `filter` or `test` if the token `distance` tokens before this one is in the place of such a name.
-    fn kind_of_name(self, distance: usize) -> Option<&'static str> {
-        match (
-            self.token_before(distance + 1)?,
-            self.token_before(distance + 2),
-        ) {
-            (TagToken::Sign('|'), _) => Some("filter"),
-            (TagToken::Name("not"), Some(TagToken::Name("is"))) => Some("test"),
-            // Not in `x.is`, where `is` is the name of a part.
-            (TagToken::Name("is"), before) if before != Some(TagToken::Sign('.')) => Some("test"),
-            _ => None,
+    /// Adds a name, unless a loop defines it.
+    fn add_name(&mut self, name: &'t str, at: usize) {
+        let is_of_loop =
+            self.loop_vars.contains(&name) || name == "loop" && !self.loop_vars.is_empty();
+        if !is_of_loop {
+            self.names.push((name, at));
         }
     }
 
-    fn follows_filter_or_test(self) -> bool {
-        matches!(self.token_before(1), Some(TagToken::Name(_))) && self.kind_of_name(1).is_some()
-    }
-
-    fn check_filter_name(self, name: &str) -> Option<String> {
-        // `not` after `is` is not the test: the test follows it.
-        let kind = self.kind_of_name(0).filter(|_| name != "not")?;
-        let known: Vec<_> = match kind {
-            "filter" => FILTERS.iter().map(|(name, ..)| *name).collect(),
-            _ => TESTS.into(),
-        };
-        if known.contains(&name) {
-            return None;
+    /// Returns the names of a value's parts, if it has any.
+    fn find_parts(&self, name: &str) -> Option<&'static [&'static str]> {
+        if self.loop_vars.contains(&name) {
+            return Some(MEDIA_PARTS);
         }
-        Some(match nearest(name, known.iter().copied()) {
-            Some(known) => format!("unknown {kind} {name}: did you mean {known}?"),
-            None => format!("unknown {kind} {name}: write one of {}", known.join(", ")),
-        })
+        let known = VALUE_PARTS.iter().find(|(known, _)| *known == name);
+        known.map(|(_, parts)| *parts)
     }
 
-    /// Checks the number of a filter's arguments.
-    // Only filters: minijinja checks the arguments of a test when it is rendered.
-    fn check_argument_count(self, name: &str) -> Option<String> {
-        self.kind_of_name(0).filter(|kind| *kind == "filter")?;
-        let (_, min, max) = FILTERS.iter().find(|(known, ..)| *known == name)?;
-        let found = self.count_arguments();
-        if (*min..=*max).contains(&found) {
-            return None;
-        }
-        let accepted = match (min, max) {
-            (_, 0) => "nothing".to_owned(),
-            (0, max) => format!("{max} at most"),
-            (min, max) => format!("{min} to {max}"),
-        };
-        Some(format!(
-            "{name} takes {accepted} in its brackets, not {found}"
-        ))
-    }
-
-    /// Counts the arguments in the brackets after this token.
-    fn count_arguments(self) -> usize {
-        let following = &self.tokens[self.number + 1..];
-        let Some(((_, TagToken::Sign('(')), inside)) = following.split_first() else {
-            return 0;
-        };
-        let (mut depth, mut commas, mut is_empty) = (0_usize, 0, true);
-        for (_, token) in inside {
-            match token {
-                TagToken::Sign('(' | '[') => depth += 1,
-                TagToken::Sign(')') if depth == 0 => break,
-                TagToken::Sign(')' | ']') => depth = depth.saturating_sub(1),
-                TagToken::Sign(',') if depth == 0 => commas += 1,
-                _ => {}
+    fn check_part(&self, part: &GetAttr<'_>, at: usize) -> Result<(), TemplateProblem> {
+        let name = part.name;
+        let value = match &part.expr {
+            Expr::Var(value) if value.id == "media" => {
+                return Err(problem(
+                    at,
+                    format!("media is a list: write media[0].{name}"),
+                ));
             }
-            is_empty = false;
-        }
-        if is_empty { 0 } else { commas + 1 }
-    }
-
-    fn check_part(self, name: &str) -> Option<String> {
-        if self.token_before(1) != Some(TagToken::Sign('.')) {
-            return None;
-        }
-        let value = match self.token_before(2)? {
-            TagToken::Name("media") => {
-                return Some(format!("media is a list: write media[0].{name}"));
+            Expr::Var(value) => value.id,
+            Expr::GetItem(item) if matches!(&item.expr, Expr::Var(list) if list.id == "media") => {
+                "media"
             }
-            TagToken::Name(value) => value,
-            // `media[0].url`: the name is five tokens before the part. Longer indexes are not checked.
-            TagToken::Sign(']') if self.token_before(5) == Some(TagToken::Name("media")) => "media",
-            _ => return None,
+            _ => return Ok(()),
         };
         // A loop variable may have the name of a text, and hides it.
         if TEXT_VALUES.contains(&value) && !self.loop_vars.contains(&value) {
-            return Some(format!("{value} is a text, and has no parts"));
+            return Err(problem(at, format!("{value} is a text, and has no parts")));
         }
-        let parts = find_parts(value, self.loop_vars)?;
-        let is_known = parts.is_empty() || parts.contains(&name);
-        (!is_known).then(|| format!("{value} has no {name}: it has {}", parts.join(", ")))
+        match self.find_parts(value) {
+            Some(parts) if !parts.is_empty() && !parts.contains(&name) => Err(problem(
+                at,
+                format!("{value} has no {name}: it has {}", parts.join(", ")),
+            )),
+            _ => Ok(()),
+        }
     }
+}
 
-    fn check_multiplication(self, name: &str) -> Option<String> {
-        let next = self.tokens.get(self.number + 1..self.number + 3);
-        let is_counted = matches!(
-            next,
-            Some([
-                (_, TagToken::Sign('|')),
-                (_, TagToken::Name("length" | "count"))
-            ])
-        );
-        let message = "media cannot be multiplied: count it, as in {{ media | length }}";
-        (name == "media" && !is_counted).then(|| message.to_owned())
-    }
+/// Returns the operands of an expression in the order of the source; `None` for an expression that is not allowed.
+// An allow-list: an expression that a later version of minijinja adds is rejected.
+fn operands<'e, 't>(expr: &'e Expr<'t>) -> Option<Vec<&'e Expr<'t>>> {
+    let operands = match expr {
+        Expr::Var(_) | Expr::Const(_) => Vec::new(),
+        Expr::Slice(slice) => {
+            let bounds = [&slice.start, &slice.stop, &slice.step];
+            let bounds = bounds.into_iter().flatten();
+            std::iter::once(&slice.expr).chain(bounds).collect()
+        }
+        Expr::UnaryOp(op) => vec![&op.expr],
+        Expr::BinOp(op) => vec![&op.left, &op.right],
+        Expr::Compare(compare) => {
+            let others = compare.ops.iter().map(|op| &op.expr);
+            std::iter::once(&compare.expr).chain(others).collect()
+        }
+        Expr::IfExpr(choice) => {
+            let written = [&choice.true_expr, &choice.test_expr];
+            written.into_iter().chain(&choice.false_expr).collect()
+        }
+        Expr::Filter(filter) => {
+            let arguments = filter.args.iter().map(argument);
+            filter.expr.iter().chain(arguments).collect()
+        }
+        Expr::Test(test) => {
+            let arguments = test.args.iter().map(argument);
+            std::iter::once(&test.expr).chain(arguments).collect()
+        }
+        Expr::GetAttr(part) => vec![&part.expr],
+        Expr::GetItem(item) => vec![&item.expr, &item.subscript_expr],
+        _ => return None,
+    };
+    Some(operands)
+}
 
-    /// Checks for operators of other languages.
-    // minijinja would reject them too, but without naming the operator that is meant.
-    fn check_operator(self, sign: char) -> Option<String> {
-        // Tokens have one character each, so `==` is two adjacent ones.
-        let (at, _) = self.tokens[self.number];
-        let is_adjacent = |other: &PlacedToken<'_>, signs: &[char]| {
-            matches!(other.1, TagToken::Sign(sign) if signs.contains(&sign))
-                && other.0.abs_diff(at) == 1
-        };
-        let before = self
-            .number
-            .checked_sub(1)
-            .map(|before| &self.tokens[before]);
-        let after = self.tokens.get(self.number + 1);
-        let follows = |signs: &[char]| before.is_some_and(|before| is_adjacent(before, signs));
-        let leads = |signs: &[char]| after.is_some_and(|after| is_adjacent(after, signs));
-        let replacement = match sign {
-            '=' if !follows(&['=', '!', '<', '>']) && !leads(&['=']) => "==",
-            '&' => "and",
-            '|' if leads(&['|']) => "or",
-            '!' if !leads(&['=']) => "not",
-            '?' => "a if b else c",
-            '}' => "}}",
-            _ => return None,
-        };
-        Some(format!("{sign} is not supported: write {replacement}"))
+fn argument<'e, 't>(argument: &'e CallArg<'t>) -> &'e Expr<'t> {
+    match argument {
+        CallArg::Pos(expr)
+        | CallArg::Kwarg(_, expr)
+        | CallArg::PosSplat(expr)
+        | CallArg::KwargSplat(expr) => expr,
     }
+}
 
-    /// Checks that an opening bracket groups, or holds arguments of a filter, and does not call a function.
-    fn check_call(self) -> Option<String> {
-        let is_grouping = match self.token_before(1) {
-            None => true,
-            Some(TagToken::Name(word)) => KEYWORDS.contains(&word) || self.follows_filter_or_test(),
-            Some(TagToken::Sign(sign)) => !matches!(sign, ')' | ']' | '}'),
-            Some(TagToken::Number | TagToken::Text) => false,
-        };
-        let message = "functions are not supported: write a filter, as in {{ name | upper }}";
-        (!is_grouping).then(|| message.to_owned())
+/// Returns the byte of `media` in an expression whose value may be that list.
+// `media` is the only list. A number or a part is not one, and other operators and filters may return their operand.
+fn find_list(expr: &Expr<'_>) -> Option<usize> {
+    match expr {
+        Expr::Var(var) => (var.id == "media").then(|| start(expr)),
+        Expr::Filter(filter) if COUNTING_FILTERS.contains(&filter.name) => None,
+        Expr::GetAttr(_) | Expr::GetItem(_) => None,
+        _ => operands(expr)?.into_iter().find_map(find_list),
     }
+}
 
-    /// Checks that a square bracket indexes a value, and does not begin a list.
-    fn check_list(self) -> Option<String> {
-        let is_index = match self.token_before(1) {
-            Some(TagToken::Name(word)) => !KEYWORDS.contains(&word),
-            Some(TagToken::Sign(sign)) => matches!(sign, ')' | ']'),
-            Some(TagToken::Text) => true,
-            Some(TagToken::Number) | None => false,
-        };
-        (!is_index).then(|| NO_LISTS.to_owned())
+/// Filters whose value is a number for a list.
+const COUNTING_FILTERS: [&str; 2] = ["count", "length"];
+
+// Only the arguments of filters are counted: minijinja checks those of a test when it is rendered.
+fn check_filter(filter: &Filter<'_>, at: usize) -> Result<(), TemplateProblem> {
+    let name = filter.name;
+    check_known("filter", name, &FILTERS.map(|(name, ..)| name), at)?;
+    for argument in &filter.args {
+        // `*` before an argument takes the arguments from a list.
+        if let CallArg::PosSplat(expr) | CallArg::KwargSplat(expr) = argument {
+            return Err(problem(start(expr), NO_LISTS));
+        }
     }
+    let found = filter.args.len();
+    let Some((_, min, max)) = FILTERS.iter().find(|(known, ..)| *known == name) else {
+        return Ok(());
+    };
+    if (*min..=*max).contains(&found) {
+        return Ok(());
+    }
+    let accepted = match (min, max) {
+        (_, 0) => "nothing".to_owned(),
+        (0, max) => format!("{max} at most"),
+        (min, max) => format!("{min} to {max}"),
+    };
+    let message = format!("{name} takes {accepted} in its brackets, not {found}");
+    Err(problem(at, message))
+}
+
+fn check_known(kind: &str, name: &str, known: &[&str], at: usize) -> Result<(), TemplateProblem> {
+    if known.contains(&name) {
+        return Ok(());
+    }
+    let message = match nearest(name, known.iter().copied()) {
+        Some(known) => format!("unknown {kind} {name}: did you mean {known}?"),
+        None => format!("unknown {kind} {name}: write one of {}", known.join(", ")),
+    };
+    Err(problem(at, message))
+}
+
+pub(super) fn problem(at: usize, message: impl Into<String>) -> TemplateProblem {
+    let message = message.into();
+    TemplateProblem { at, message }
+}
+
+fn start(expr: &Expr<'_>) -> usize {
+    expr.span().start_offset as usize
+}
+
+fn end(expr: &Expr<'_>) -> usize {
+    expr.span().end_offset as usize
 }
 
 #[cfg(test)]

@@ -29,7 +29,6 @@ mod problem;
 mod reader;
 mod reply;
 mod set;
-mod tags;
 mod template;
 mod when;
 

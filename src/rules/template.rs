@@ -11,8 +11,9 @@ use jiff::tz::TimeZone;
 use minijinja::value::{Rest, Serde, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
+use super::language::Checked;
 use super::reader::{self, Fields, Located, RulesReader, is_name, nearest};
-use super::{flow, language, tags};
+use super::{flow, language};
 use crate::dialogue::Answers;
 use crate::handler::HandlerError;
 use crate::message::InboundMessage;
@@ -170,7 +171,8 @@ impl RulesTemplates {
         text: &Located<String>,
         names: &[String],
     ) -> Option<RulesTemplate> {
-        self.add_source(reader, text, names, text.value.clone(), 0)
+        let source = text.value.clone();
+        self.add_source(reader, text, names, source, language::check_template)
     }
 
     /// Adds a condition, as it is written in `{% if … %}`.
@@ -183,19 +185,18 @@ impl RulesTemplates {
         names: &[String],
     ) -> Option<RulesTemplate> {
         // Wrap the expression in a template that renders to "yes" or nothing; see `holds`.
-        const PREFIX: &str = "{% if ";
-        let source = format!("{PREFIX}{} %}}yes{{% endif %}}", text.value);
-        self.add_source(reader, text, names, source, PREFIX.len())
+        let source = format!("{{% if {} %}}yes{{% endif %}}", text.value);
+        self.add_source(reader, text, names, source, language::check_expression)
     }
 
-    /// Adds `source` as a template. `prefix_bytes` is the number of bytes that precede the written text in it.
+    /// Adds `source` as a template. `check` checks the written text.
     fn add_source(
         &mut self,
         reader: &mut RulesReader<'_>,
         text: &Located<String>,
         names: &[String],
         source: String,
-        prefix_bytes: usize,
+        check: fn(&str) -> Checked<'_>,
     ) -> Option<RulesTemplate> {
         if source.len() > language::MAX_BYTES {
             let message = format!(
@@ -208,57 +209,49 @@ impl RulesTemplates {
         if !["{{", "{%", "{#"].iter().any(|mark| source.contains(mark)) {
             return Some(RulesTemplate::Plain(source.into()));
         }
-        self.count += 1;
-        // Before minijinja parses it: a template that is nested too deeply would overflow its stack.
-        let checked = match prefix_bytes {
-            0 => language::check_template(&source),
-            _ => language::check_expression(&text.value).map_err(|problem| vec![problem]),
-        };
-        if let Err(problems) = checked {
-            for problem in problems {
-                reader.add_problem_within(
-                    text,
-                    problem.at,
-                    format!("invalid template: {}", problem.message),
-                );
+        // Before minijinja compiles it: a template that is nested too deeply would overflow its stack.
+        let used = match check(&text.value) {
+            Ok(used) => used,
+            Err(problems) => {
+                for problem in problems {
+                    let message = format!("invalid template: {}", problem.message);
+                    reader.add_problem_within(text, problem.at, message);
+                }
+                return None;
             }
-            return None;
-        }
+        };
+        self.count += 1;
         let name = self.count.to_string();
-        if let Err(error) = self.env.add_template_owned(name.clone(), source.clone()) {
-            let at = error
-                .range()
-                .map_or(0, |range| range.start.saturating_sub(prefix_bytes));
+        if let Err(error) = self.env.add_template_owned(name.clone(), source) {
             let message = error.detail().unwrap_or("it cannot be read");
-            reader.add_problem_within(text, at, format!("invalid template: {message}"));
+            reader.add_problem_within(text, 0, format!("invalid template: {message}"));
             return None;
         }
         // Report unknown names when the file is read, and not when the first message needs the template.
-        let template = self.env.get_template(&name).ok()?;
         let mut is_known = true;
-        let used = template.undeclared_variables(false);
         let known = || {
             let own = self.vars.keys().chain(names).map(String::as_str);
             own.chain(BUILT_IN_NAMES)
         };
         let mut unknown: Vec<_> = used
-            .iter()
-            .filter(|used| !known().any(|known| known == used.as_str()))
+            .into_iter()
+            .filter(|(used, _)| !known().any(|known| known == *used))
             .collect();
-        unknown.sort();
-        for used in unknown {
+        // Each name once, where it is used first.
+        unknown.sort_unstable();
+        unknown.dedup_by_key(|(used, _)| *used);
+        for (used, at) in unknown {
             is_known = false;
             let message = if let Some(nearest) = nearest(used, known()) {
                 format!("{used} is not defined here: did you mean {nearest}?")
             } else {
-                let own = self.vars.keys().chain(names).map(String::as_str);
-                let all: Vec<_> = own.chain(BUILT_IN_NAMES).collect();
+                let all: Vec<_> = known().collect();
                 format!(
                     "{used} is not defined here: write one of {}",
                     all.join(", ")
                 )
             };
-            reader.add_problem_within(text, tags::find_name(&text.value, used), message);
+            reader.add_problem_within(text, at, message);
         }
         let line = reader.line(text.span.start);
         is_known.then(|| RulesTemplate::Named {
