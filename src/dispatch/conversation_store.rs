@@ -15,7 +15,7 @@ use crate::sid::{AccountSid, MessageSid};
 use crate::signature::AuthTokenKind;
 use crate::store::{DialogueChange, EarlierMessage, RedactedParams, Store};
 use crate::twilio::RestError;
-use crate::twiml::parse_message_texts;
+use crate::twiml::interpreter::rendered_messages;
 
 /// Conversation of a message in the store.
 pub(super) struct ConversationStore {
@@ -131,11 +131,11 @@ fn exchange(earlier: &EarlierMessage) -> (Option<HistoryEntry>, Vec<HistoryEntry
         });
     let user = message.from.as_str();
     // Replies to other users are not part of this conversation, on either path.
-    let by_twiml = parse_message_texts(earlier.response.as_ref().map_or("", |answer| &answer.0));
+    let by_twiml = rendered_messages(earlier.response.as_ref().map_or("", |answer| &answer.0));
     let by_twiml = by_twiml
         .into_iter()
-        .filter(|text| text.to.as_deref().is_none_or(|to| to == user))
-        .map(|text| text.text);
+        .filter(|message| message.to.as_deref().is_none_or(|to| to == user))
+        .map(|message| message.body);
     let by_rest = earlier.replies.iter().filter_map(form);
     let by_rest = by_rest
         .filter(|reply| reply.get("To") == Some(user))

@@ -47,7 +47,6 @@ mod signed_request;
 mod state;
 mod status;
 mod test_export;
-mod twiml_interpreter;
 mod user;
 mod webhook;
 mod webhook_calls;

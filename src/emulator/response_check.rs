@@ -1,7 +1,7 @@
 //! Check of webhook responses as Twilio does it: TwiML, plain text, no reply, or an error code.
 
-use super::twiml_interpreter::{self, TwimlVerdict};
 use crate::error_code::ErrorCode;
+use crate::twiml::interpreter::{self, TwimlVerdict};
 
 /// Maximum size of a response body in bytes; larger ones are 11750.
 pub(super) const MAX_RESPONSE_BYTES: usize = 64 * 1024;
@@ -57,7 +57,7 @@ pub(super) fn check_response(
         )),
         // Twilio parses HTML as TwiML. An HTML error page gets 12100 or 12102.
         Some("text/xml" | "application/xml" | "text/html") => {
-            twiml_interpreter::parse(body).map(CheckedResponse::Document)
+            interpreter::parse(body).map(CheckedResponse::Document)
         }
         Some(_) => Err(ErrorCode(12300)),
     }

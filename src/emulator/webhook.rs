@@ -15,11 +15,11 @@ use super::record::{MediaView, Record};
 use super::redirects::FollowedResponse;
 use super::response_check::CheckedResponse;
 use super::send::{OutboundDraft, is_valid_recipient, max_files};
-use super::twiml_interpreter::{TwimlMessage, TwimlVerdict, Verb};
 use crate::address::Address;
 use crate::error_code::ErrorCode;
 use crate::form::FormParams;
 use crate::twiml::MAX_MESSAGES;
+use crate::twiml::interpreter::{TwimlMessage, TwimlVerdict, Verb};
 
 // Twilio fetches at most 50 TwiML documents for one message (14106).
 const MAX_DOCUMENTS: u32 = 50;

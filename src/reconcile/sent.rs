@@ -10,7 +10,7 @@ use crate::message::{InboundMessage, MessageStatus};
 use crate::sid::{MessageSid, MessagingServiceSid};
 use crate::store::MessageRow;
 use crate::twilio::{CLOCK_SKEW, Message};
-use crate::twiml::parse_message_texts;
+use crate::twiml::interpreter::rendered_messages;
 
 /// Listed messages that Twilio sent for TwiML, by recipient and text, oldest first.
 pub(super) struct Replies(HashMap<(String, String), Vec<(Timestamp, MessageSid)>>);
@@ -59,11 +59,11 @@ impl Replies {
             .received_at
             .checked_sub(CLOCK_SKEW)
             .unwrap_or(row.received_at);
-        let matches = parse_message_texts(&response.0).into_iter().map(|message| {
+        let matches = rendered_messages(&response.0).into_iter().map(|message| {
             let to = message.to.unwrap_or_else(|| author.to_owned());
             let sent = self
                 .0
-                .entry((to.clone(), normalize(&message.text)))
+                .entry((to.clone(), normalize(&message.body)))
                 .or_default();
             let index = sent.iter().position(|(at, _)| *at >= earliest);
             if let Some(index) = index {
@@ -71,7 +71,7 @@ impl Replies {
             }
             ReplyMatch {
                 to: to.into(),
-                text: message.text,
+                text: message.body,
                 is_listed: index.is_some(),
             }
         });

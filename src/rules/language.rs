@@ -390,6 +390,7 @@ mod tests {
 
     // Constructs that could run or grow without limit are rejected with their position and a fix.
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one table of cases")]
     fn unsupported_template_is_rejected_with_position() {
         for (source, at, message) in [
             ("a {% set x = 1 %}", 5, "unknown statement set"),

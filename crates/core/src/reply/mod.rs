@@ -26,9 +26,9 @@ pub use markup::escape_markup;
 pub use media::Media;
 #[doc(hidden)]
 pub use media::MediaSource;
-pub use messages::{CallbackMethod, RedirectError, Reply, ReplyMessage};
 #[doc(hidden)]
 pub use messages::is_web_url;
+pub use messages::{CallbackMethod, RedirectError, Reply, ReplyMessage};
 pub use segments::{Segments, segments};
 #[doc(hidden)]
 pub use split::MAX_TEXT_UNITS;

@@ -9,7 +9,8 @@
 //!
 //! Source: Twilio's "TwiML for Programmable Messaging", error pages 11750, 12100, 14103, 14109.
 
-mod message_texts;
+#[doc(hidden)]
+pub mod interpreter;
 
 use std::borrow::Cow;
 
@@ -18,8 +19,6 @@ use quick_xml::events::attributes::Attribute;
 use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
 use quick_xml::name::QName;
 
-#[doc(hidden)]
-pub use self::message_texts::parse_message_texts;
 use crate::address::Channel;
 use crate::reply::{Reply, WireMessage, is_web_url};
 use crate::signature::PublicUrl;

@@ -1,6 +1,8 @@
-//! TwiML parser that accepts and warns as Twilio does.
+//! TwiML parser that accepts and warns as Twilio does, for the emulator. The server reads its own documents with it.
 //!
 //! Source: twilio.com/docs/messaging/twiml, and the error dictionary for 12100, 12102, 12200 and 14101 to 14110.
+
+use std::fmt;
 
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
@@ -8,28 +10,72 @@ use quick_xml::{Reader, XmlVersion};
 use crate::error_code::ErrorCode;
 
 /// Verbs of a valid document in order, with warnings about ignored parts.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct TwimlVerdict {
-    pub(super) verbs: Vec<Verb>,
-    pub(super) warnings: Vec<(ErrorCode, String)>,
+#[derive(Default, PartialEq, Eq)]
+pub struct TwimlVerdict {
+    /// `<Message>` and `<Redirect>`, in order.
+    pub verbs: Vec<Verb>,
+    /// Code and explanation of each ignored part.
+    pub warnings: Vec<(ErrorCode, String)>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verb {
+/// Instruction of a document.
+#[derive(PartialEq, Eq)]
+pub enum Verb {
+    /// `<Message>`
     Message(TwimlMessage),
-    Redirect { url: String, is_get: bool },
+    /// `<Redirect>`
+    Redirect {
+        /// Absolute, or relative to the document.
+        url: String,
+        /// The method is GET instead of POST.
+        is_get: bool,
+    },
 }
 
 /// `<Message>` with its attributes and content.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct TwimlMessage {
-    pub(super) to: Option<String>,
-    pub(super) from: Option<String>,
-    pub(super) action: Option<String>,
-    pub(super) action_is_get: bool,
-    pub(super) status_callback: Option<String>,
-    pub(super) body: String,
-    pub(super) media: Vec<String>,
+#[derive(Default, PartialEq, Eq)]
+pub struct TwimlMessage {
+    /// Recipient, if the message is not for the user who wrote.
+    pub to: Option<String>,
+    /// Sender, if it is not the one that the user wrote to.
+    pub from: Option<String>,
+    /// URL whose TwiML is executed after this message.
+    pub action: Option<String>,
+    /// `action` is called with GET instead of POST.
+    pub action_is_get: bool,
+    /// URL for the status of this message.
+    pub status_callback: Option<String>,
+    /// Text; empty for a message with media only.
+    pub body: String,
+    /// URLs of the media.
+    pub media: Vec<String>,
+}
+
+// Without texts and addresses, which never reach a log.
+impl fmt::Debug for TwimlVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TwimlVerdict")
+            .field("verbs", &self.verbs)
+            .field("warnings", &self.warnings)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message(message) => message.fmt(f),
+            Self::Redirect { .. } => f.write_str("Redirect"),
+        }
+    }
+}
+
+impl fmt::Debug for TwimlMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TwimlMessage")
+            .field("media", &self.media.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Kind of an open element.
@@ -48,7 +94,7 @@ enum OpenElement {
 ///
 /// # Errors
 /// 12100 if the XML is not well-formed, 12101 for an unknown XML version, 12102 if the root is not `<Response>`.
-pub(super) fn parse(body: &[u8]) -> Result<TwimlVerdict, ErrorCode> {
+pub fn parse(body: &[u8]) -> Result<TwimlVerdict, ErrorCode> {
     let malformed = ErrorCode(12100);
     let text = std::str::from_utf8(body).map_err(|_| malformed)?;
     // A byte order mark is not part of the document.
@@ -104,6 +150,16 @@ pub(super) fn parse(body: &[u8]) -> Result<TwimlVerdict, ErrorCode> {
         };
         parser.add_text(&characters)?;
     }
+}
+
+/// Returns the messages of a document that this server rendered and stored. Empty for an empty document.
+pub fn rendered_messages(twiml: &str) -> Vec<TwimlMessage> {
+    let verbs = parse(twiml.as_bytes()).unwrap_or_default().verbs;
+    let messages = verbs.into_iter().filter_map(|verb| match verb {
+        Verb::Message(message) => Some(message),
+        Verb::Redirect { .. } => None,
+    });
+    messages.collect()
 }
 
 #[derive(Default)]
@@ -288,7 +344,7 @@ mod tests {
 
     use super::*;
     use crate::address::Channel;
-    use crate::reply::Reply;
+    use crate::reply::{Media, Reply, ReplyMessage};
     use crate::twiml;
 
     fn read(xml: &str) -> TwimlVerdict {
@@ -353,6 +409,31 @@ mod tests {
             assert_eq!(parse(xml.as_bytes()), Err(ErrorCode(12100)), "{xml}");
         }
         assert_eq!(parse(b"<html></html>"), Err(ErrorCode(12102)));
+    }
+
+    #[test]
+    fn rendered_messages_match_reply() {
+        let reply = Reply::text("1 < 2 & \"so\" on\r\nend")
+            .and(
+                ReplyMessage::text("Your receipt")
+                    .media(Media::url("https://cdn.example.com/r.png")),
+            )
+            .and(ReplyMessage::text("To you").to("whatsapp:+15550003333"));
+        let document = twiml::Document::render(&reply, &Channel::WhatsApp, None).unwrap();
+        let messages = rendered_messages(document.as_str());
+        let read: Vec<_> = messages
+            .iter()
+            .map(|message| (message.to.as_deref(), message.body.as_str()))
+            .collect();
+        assert_eq!(
+            read,
+            [
+                (None, "1 < 2 & \"so\" on\r\nend"),
+                (None, "Your receipt"),
+                (Some("whatsapp:+15550003333"), "To you"),
+            ]
+        );
+        assert!(rendered_messages("").is_empty());
     }
 
     proptest! {
