@@ -129,8 +129,6 @@ mod descriptors;
 pub mod dialogue;
 #[cfg(feature = "app")]
 mod dispatch;
-#[cfg(feature = "emulator")]
-pub mod emulator;
 #[cfg(feature = "route")]
 mod folding;
 #[cfg(feature = "client")]
@@ -173,6 +171,9 @@ pub use replyhook_core::{
     BoxError, FormParams, Secret, address, clock, error_code, form, message, reply, sid, signature,
     twiml,
 };
+
+#[cfg(feature = "emulator")]
+pub use replyhook_emulator as emulator;
 
 pub use address::{Address, Channel};
 #[cfg(feature = "app")]

@@ -1,0 +1,68 @@
+//! Interface to the app under test.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+/// Access to the app under test: the state that the page shows, and fault injection.
+///
+/// `TestBot` and `DevServer` attach their own implementation. To show another kind of server on the page, implement the
+/// trait:
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// use futures_util::future::{BoxFuture, ready};
+/// use replyhook::emulator::{AppInspector, Emulator};
+/// use serde_json::{Value, json};
+///
+/// struct MyServer;
+///
+/// impl AppInspector for MyServer {
+///     fn deadline(&self) -> Duration {
+///         Duration::from_secs(10)
+///     }
+///     fn debounce(&self) -> Duration {
+///         Duration::ZERO
+///     }
+///     fn store(&self) -> &str {
+///         "sqlite::memory:"
+///     }
+///     fn state(&self, _user: String, _sender: String) -> BoxFuture<'_, Value> {
+///         Box::pin(ready(json!({})))
+///     }
+///     fn reset(&self) -> BoxFuture<'_, Result<(), String>> {
+///         Box::pin(ready(Ok(())))
+///     }
+///     fn inject_faults(&self, _handler_ms: u64, _handler_fails: bool) {}
+/// }
+///
+/// fn attach(emulator: &Emulator) {
+///     emulator.attach(Arc::new(MyServer));
+/// }
+/// # drop(attach);
+/// ```
+pub trait AppInspector: Send + Sync + 'static {
+    /// Returns the reply deadline. The page shows it next to Twilio's 15 seconds.
+    fn deadline(&self) -> Duration;
+
+    /// Returns the debounce time: the pause to wait for a user's next message.
+    fn debounce(&self) -> Duration;
+
+    /// Returns the store's URL or description.
+    ///
+    /// The page warns before a reset that it deletes the content of this store, unless this is empty or
+    /// `sqlite::memory:`.
+    fn store(&self) -> &str;
+
+    /// Returns a user's state as JSON, with the keys `window`, `opted_out`, `opted_in`, `handler`, `handed_off_to`,
+    /// `pending` and `dialogue`.
+    fn state(&self, user: String, sender: String) -> BoxFuture<'_, serde_json::Value>;
+
+    /// Deletes everything in the store.
+    fn reset(&self) -> BoxFuture<'_, Result<(), String>>;
+
+    /// Delays the handler by `handler_ms` milliseconds, and makes it fail if `handler_fails`.
+    fn inject_faults(&self, handler_ms: u64, handler_fails: bool);
+}

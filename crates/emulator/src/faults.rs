@@ -1,0 +1,99 @@
+//! Faults that the emulator injects on request.
+
+use serde::{Deserialize, Serialize};
+
+use super::overrides::Overrides;
+
+/// Active faults: the body of `PUT /_emulator/faults`, which replaces them as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Faults {
+    /// Number of further deliveries of each message.
+    pub(super) duplicate: u32,
+    /// Failures to retry after, instead of those in the URL's fragment: a comma-separated list of `4xx`, `5xx`, `ct`,
+    /// `rt` and `all`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) retry: Option<String>,
+    /// Drops connections to the primary webhook before the response is read.
+    pub(super) drop_connection: bool,
+    /// Delay of webhook responses, in milliseconds.
+    pub(super) delay_ms: u64,
+    /// Sends status callbacks in reverse order.
+    pub(super) reorder_status: bool,
+    /// Error response to REST calls.
+    pub(super) rest_error: Option<RestFault>,
+    /// Number of further fetches of inbound media that get 404.
+    pub(super) media_404: u32,
+    /// Additional latency of the app's handler, in milliseconds.
+    pub(super) handler_ms: u64,
+    /// Makes the app's handler fail.
+    pub(super) handler_fails: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RestFault {
+    /// HTTP status.
+    pub(super) status: u16,
+    /// Twilio's error code. Default: 20000 plus `status`.
+    #[serde(default)]
+    pub(super) code: Option<u32>,
+    /// Number of calls that fail. Default: all.
+    #[serde(default)]
+    pub(super) times: Option<u32>,
+}
+
+// Bounds a typing error: no test needs more deliveries.
+const MAX_DUPLICATES: u32 = 100;
+// Ten minutes: well beyond Twilio's 15 seconds and the default of `handler.timeout_ms`, two minutes.
+const MAX_DELAY_MS: u64 = 600_000;
+
+impl Faults {
+    /// Returns an explanation of the first invalid value.
+    pub(super) fn problem(&self) -> Option<String> {
+        // On a throw-away value: `set_retry_on` changes what it is called on.
+        let is_valid_retry = |words: &str| Overrides::parse("").0.set_retry_on(words);
+        if self.duplicate > MAX_DUPLICATES {
+            return Some(format!("duplicate: at most {MAX_DUPLICATES}"));
+        }
+        if self
+            .retry
+            .as_deref()
+            .is_some_and(|words| !is_valid_retry(words))
+        {
+            return Some("retry: a list of 4xx, 5xx, ct, rt, all, as in \"ct,5xx\"".to_owned());
+        }
+        if self.delay_ms.max(self.handler_ms) > MAX_DELAY_MS {
+            return Some(format!("delay_ms, handler_ms: at most {MAX_DELAY_MS}"));
+        }
+        let status = self.rest_error.as_ref().map(|fault| fault.status);
+        if status.is_some_and(|status| !(400..600).contains(&status)) {
+            return Some("rest_error.status: 400 to 599".to_owned());
+        }
+        None
+    }
+
+    /// Returns the error to inject into this REST call, if any, and counts it.
+    pub(super) fn next_rest_error(&mut self) -> Option<RestFault> {
+        let fault = self.rest_error.clone()?;
+        if let Some(times) = fault.times {
+            // The last failing call clears the fault. `times: 0` clears it without an error.
+            let remaining = times.checked_sub(1);
+            self.rest_error = remaining
+                .filter(|remaining| *remaining > 0)
+                .map(|remaining| RestFault {
+                    times: Some(remaining),
+                    ..fault.clone()
+                });
+            remaining?;
+        }
+        Some(fault)
+    }
+
+    /// Returns whether this media fetch gets 404, and counts it.
+    pub(super) fn take_media_fault(&mut self) -> bool {
+        let remaining = self.media_404.checked_sub(1);
+        self.media_404 = remaining.unwrap_or_default();
+        remaining.is_some()
+    }
+}

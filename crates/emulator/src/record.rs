@@ -1,0 +1,383 @@
+//! Records of messages, HTTP exchanges and debugger entries, and their JSON for the control API.
+//!
+//! Types with message content do not implement `Debug`, so that texts and phone numbers cannot reach a log.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, Serializer};
+
+use replyhook_core::error_code::ErrorCode;
+use replyhook_core::message::MessageStatus;
+
+/// Message in either direction.
+#[derive(Clone)]
+pub(super) struct Record {
+    pub(super) sid: String,
+    pub(super) user: String,
+    /// Address of the account, in either direction.
+    pub(super) sender: String,
+    pub(super) direction: Direction,
+    pub(super) author: Author,
+    pub(super) body: String,
+    pub(super) media: Vec<MediaRecord>,
+    pub(super) location: Option<SharedLocation>,
+    /// Quick reply that the user tapped (inbound).
+    pub(super) button: Option<QuickReply>,
+    /// Quick replies that the message offers (outbound).
+    pub(super) buttons: Vec<QuickReply>,
+    pub(super) status: MessageStatus,
+    pub(super) error_code: Option<ErrorCode>,
+    pub(super) service: Option<String>,
+    /// Status callback URL given with the message.
+    pub(super) status_callback: Option<String>,
+    pub(super) at: Timestamp,
+    pub(super) updated_at: Timestamp,
+    pub(super) sent_at: Option<Timestamp>,
+    pub(super) send_at: Option<Timestamp>,
+    pub(super) is_unread: bool,
+    /// Parameters of the webhook (inbound).
+    pub(super) params: Vec<(String, String)>,
+    pub(super) profile_name: Option<String>,
+    /// True once a webhook response was executed (inbound). Responses to redeliveries are then not executed.
+    pub(super) has_executed_response: bool,
+    /// SID of the inbound message, if this is a TwiML reply.
+    pub(super) in_reply_to: Option<String>,
+    /// Position in the order of arrival, from 1. Assigned by `EmulatorState::add_message`.
+    pub(super) position: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// Inbound message.
+    In,
+    /// Message sent via the REST API.
+    Api,
+    /// TwiML reply, or message of Twilio itself.
+    Reply,
+}
+
+impl Direction {
+    pub(super) fn is_in(self) -> bool {
+        self == Self::In
+    }
+
+    /// Returns the name in the REST API.
+    pub(super) fn rest_name(self) -> &'static str {
+        match self {
+            Self::In => "inbound",
+            Self::Api => "outbound-api",
+            Self::Reply => "outbound-reply",
+        }
+    }
+}
+
+/// Author of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Author {
+    User,
+    Bot,
+    /// The confirmation of STOP, START and HELP on SMS.
+    Twilio,
+}
+
+/// Media file of a message.
+#[derive(Clone)]
+pub(super) struct MediaRecord {
+    /// `ME…`.
+    pub(super) sid: String,
+    /// URL of the Media resource (inbound), or the URL that the bot gave.
+    pub(super) url: String,
+    pub(super) content_type: String,
+    pub(super) filename: Option<String>,
+    /// True if the emulator stored the content. It may have been dropped since, to free space.
+    pub(super) has_content: bool,
+    pub(super) at: Timestamp,
+}
+
+/// Location in a message.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SharedLocation {
+    /// Degrees north.
+    pub(super) latitude: f64,
+    /// Degrees east.
+    pub(super) longitude: f64,
+    /// Street and city.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) address: Option<String>,
+    /// Name of the location.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) label: Option<String>,
+}
+
+/// Quick reply: a button that a message offers, or that the user tapped.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct QuickReply {
+    /// Text on the button.
+    pub(super) text: String,
+    /// Payload sent to the bot as `ButtonPayload`.
+    #[serde(default)]
+    pub(super) payload: String,
+}
+
+/// Message in the control API.
+#[derive(Clone, Serialize)]
+pub(super) struct MessageView {
+    sid: String,
+    sender: String,
+    direction: &'static str,
+    body: String,
+    media: Vec<MediaView>,
+    status: String,
+    error_code: Option<u32>,
+    #[serde(serialize_with = "serialize_rfc3339")]
+    at: Timestamp,
+    location: Option<SharedLocation>,
+    button: Option<QuickReply>,
+    buttons: Vec<QuickReply>,
+    by: Author,
+}
+
+/// Media file in the control API.
+#[derive(Clone, Serialize)]
+pub(super) struct MediaView {
+    url: String,
+    content_type: String,
+    /// Path at the emulator's origin that serves the content to the page, without the REST API's credentials.
+    src: Option<String>,
+    filename: Option<String>,
+}
+
+impl Record {
+    /// Creates an inbound text message.
+    pub(super) fn inbound(
+        sid: String,
+        user: String,
+        sender: String,
+        body: String,
+        at: Timestamp,
+    ) -> Self {
+        Self {
+            sid,
+            user,
+            sender,
+            direction: Direction::In,
+            author: Author::User,
+            body,
+            media: Vec::new(),
+            location: None,
+            button: None,
+            buttons: Vec::new(),
+            status: MessageStatus::Received,
+            error_code: None,
+            service: None,
+            status_callback: None,
+            at,
+            updated_at: at,
+            sent_at: Some(at),
+            send_at: None,
+            is_unread: false,
+            params: Vec::new(),
+            profile_name: None,
+            has_executed_response: false,
+            in_reply_to: None,
+            position: 0,
+        }
+    }
+
+    pub(super) fn to_view(&self) -> MessageView {
+        MessageView {
+            sid: self.sid.clone(),
+            sender: self.sender.clone(),
+            direction: if self.direction.is_in() { "in" } else { "out" },
+            body: self.body.clone(),
+            media: self.media_views(),
+            status: self.status.as_str().to_owned(),
+            error_code: self.error_code.map(|code| code.0),
+            at: self.at,
+            location: self.location.clone(),
+            button: self.button.clone(),
+            buttons: self.buttons.clone(),
+            by: self.author,
+        }
+    }
+
+    pub(super) fn media_views(&self) -> Vec<MediaView> {
+        let to_view = |media: &MediaRecord| MediaView {
+            url: media.url.clone(),
+            content_type: media.content_type.clone(),
+            src: media
+                .has_content
+                .then(|| format!("/_emulator/media/{}", media.sid)),
+            filename: media.filename.clone(),
+        };
+        self.media.iter().map(to_view).collect()
+    }
+
+    /// Returns whether the phone shows the message.
+    pub(super) fn is_shown_on_phone(&self) -> bool {
+        !matches!(
+            self.status,
+            MessageStatus::Failed
+                | MessageStatus::Undelivered
+                | MessageStatus::Canceled
+                | MessageStatus::Scheduled
+        )
+    }
+}
+
+/// HTTP request with its response, sent or received by the emulator.
+#[derive(Clone, Serialize)]
+pub(super) struct Exchange {
+    pub(super) id: String,
+    pub(super) kind: ExchangeKind,
+    pub(super) message_sid: Option<String>,
+    pub(super) user: Option<String>,
+    #[serde(serialize_with = "serialize_rfc3339")]
+    pub(super) at: Timestamp,
+    pub(super) request: ExchangeRequest,
+    pub(super) response: Option<ExchangeResponse>,
+    pub(super) ms: u64,
+    pub(super) error_code: Option<u32>,
+    /// Decoded parameters.
+    pub(super) params: Vec<(String, String)>,
+    pub(super) signed: Option<SignatureInfo>,
+    pub(super) attempt: Option<&'static str>,
+}
+
+impl Exchange {
+    /// Creates an exchange without a response.
+    pub(super) fn new(kind: ExchangeKind, at: Timestamp, request: ExchangeRequest) -> Self {
+        Self {
+            // `EmulatorState::add_exchange` assigns the ID.
+            id: String::new(),
+            kind,
+            message_sid: None,
+            user: None,
+            at,
+            request,
+            response: None,
+            ms: 0,
+            error_code: None,
+            params: Vec::new(),
+            signed: None,
+            attempt: None,
+        }
+    }
+
+    /// Returns the approximate size in memory, in bytes.
+    pub(super) fn size(&self) -> usize {
+        let params = self
+            .params
+            .iter()
+            .map(|(name, value)| name.len() + value.len());
+        let response = self
+            .response
+            .as_ref()
+            .map_or(0, |response| response.body.len());
+        let signed = self.signed.as_ref().map_or(0, |signed| signed.string.len());
+        // 1024: a flat estimate for URL, headers and the struct itself.
+        1024 + self.request.body.len() + response + signed + params.sum::<usize>()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ExchangeKind {
+    Webhook,
+    Status,
+    Rest,
+    Media,
+}
+
+#[derive(Clone, Serialize)]
+pub(super) struct ExchangeRequest {
+    pub(super) method: String,
+    pub(super) url: String,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: String,
+}
+
+impl ExchangeRequest {
+    pub(super) fn get(url: String) -> Self {
+        Self {
+            method: "GET".to_owned(),
+            url,
+            headers: Vec::new(),
+            body: String::new(),
+        }
+    }
+}
+
+#[derive(Clone, Serialize)]
+pub(super) struct ExchangeResponse {
+    pub(super) status: u16,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: String,
+}
+
+/// Signed text of a webhook, and whether the server accepted the signature.
+#[derive(Clone, Serialize)]
+pub(super) struct SignatureInfo {
+    pub(super) string: String,
+    pub(super) verdict: String,
+}
+
+/// Entry of the debugger.
+#[derive(Clone, Serialize)]
+pub(super) struct DebuggerEntry {
+    pub(super) code: u32,
+    pub(super) level: &'static str,
+    pub(super) message: String,
+    pub(super) message_sid: Option<String>,
+    pub(super) url: Option<String>,
+    #[serde(serialize_with = "serialize_rfc3339")]
+    pub(super) at: Timestamp,
+    pub(super) more_info: String,
+}
+
+impl DebuggerEntry {
+    pub(super) fn new(code: ErrorCode, detail: Option<&str>, at: Timestamp) -> Self {
+        let meaning = code.meaning().unwrap_or("unknown Twilio error");
+        let message = match detail {
+            Some(detail) => format!("{meaning}: {detail}"),
+            None => meaning.to_owned(),
+        };
+        Self {
+            code: code.0,
+            level: debugger_level(code),
+            message,
+            message_sid: None,
+            url: None,
+            at,
+            more_info: code.more_info(),
+        }
+    }
+}
+
+/// Formats a time as RFC 3339 in UTC with milliseconds. Clients may compare these texts instead of parsing them.
+pub(super) fn rfc3339(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
+fn serialize_rfc3339<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339(*at))
+}
+
+/// Returns whole milliseconds.
+pub(super) fn whole_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Returns the level of Twilio's debugger.
+///
+/// Source: Twilio's error dictionary.
+fn debugger_level(code: ErrorCode) -> &'static str {
+    match code.0 {
+        12200 | 14101..=14106 | 14108..=14111 | 63037 => "warning",
+        _ => "error",
+    }
+}

@@ -1,0 +1,242 @@
+//! Messaging part of Twilio's REST API. Official SDKs work with only the base URL changed.
+//!
+//! Source: Twilio's `OpenAPI` descriptions.
+
+mod call;
+mod content;
+mod messages;
+mod response;
+mod senders;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method};
+use serde_json::{Value, json};
+
+use self::call::{ApiCall, MAX_PARAMS, is_form, is_sid, parse_call};
+use self::response::{RestResponse, TwilioError, not_allowed, ok, paging_meta};
+use super::account::random_sid;
+use super::engine::Engine;
+use super::record::{Exchange, ExchangeKind, ExchangeRequest, ExchangeResponse, whole_ms};
+use super::webhook_calls::masked_headers;
+use replyhook_core::form::FormParams;
+
+pub(super) fn routes() -> Router<Arc<Engine>> {
+    let any = axum::routing::any::<_, _, Arc<Engine>>;
+    Router::new()
+        .route("/2010-04-01/{*path}", any(handle_call))
+        .route("/v2/Channels/Senders", any(handle_call))
+        .route("/v2/Channels/Senders/{sid}", any(handle_call))
+        .route("/v1/Content", any(handle_call))
+        .route("/v2/Content", any(handle_call))
+        .route("/v1/ContentAndApprovals", any(handle_call))
+        .route("/v2/ContentAndApprovals", any(handle_call))
+        .route("/v1/Content/{*path}", any(handle_call))
+        .route("/v1/Services", get(handle_call))
+        .route("/v1/Services/{*path}", any(handle_call))
+        .route("/v2/Indicators/Typing.json", post(handle_call))
+        .route("/v3/Indicators/Typing.json", post(handle_call))
+}
+
+/// Responds to all paths without a route.
+pub(super) async fn not_found() -> Response {
+    TwilioError::new(404, 20404, "The requested resource was not found").into_response()
+}
+
+/// Handles every call: authenticates, routes, and records the exchange.
+async fn handle_call(State(engine): State<Arc<Engine>>, parts: Parts, body: Bytes) -> Response {
+    let started = std::time::Instant::now();
+    let at = engine.now();
+    let path = parts.uri.path().trim_matches('/').to_owned();
+    // Failures too are recorded below, so that the inspector shows rejected calls.
+    let result = match parse_call(&engine, &parts, &body, &path) {
+        Ok(call) => route(&engine, &call),
+        Err(error) => Err(error),
+    };
+    let (code, mut response) = match result {
+        Ok(response) => (None, response),
+        Err(error) => (Some(error.code), error.into_response()),
+    };
+    let headers = [
+        ("twilio-request-id", random_sid("RQ")),
+        (
+            "twilio-request-duration",
+            format!("{:.3}", started.elapsed().as_secs_f64()),
+        ),
+        ("twilio-concurrent-requests", "1".to_owned()),
+        ("x-home-region", "us1".to_owned()),
+    ];
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response
+                .headers_mut()
+                .insert(HeaderName::from_static(name), value);
+        }
+    }
+    let (head, response_body) = response.into_parts();
+    let bytes = axum::body::to_bytes(response_body, usize::MAX).await;
+    let bytes = bytes.unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    // The inspector must not show the token, and a bot may send it in a wrong field or URL.
+    let mask_token = |text: &str| text.replace(engine.account.token.expose(), "***");
+    let text = mask_token(&text);
+    let response_json: Option<Value> = serde_json::from_str(&text).ok();
+    let message_sid = find_message_sid(&path, response_json.as_ref());
+    let user = message_sid.as_deref().and_then(|sid| {
+        engine
+            .state()
+            .message(sid)
+            .map(|message| message.user.clone())
+    });
+    let params = FormParams::parse(&body, MAX_PARAMS).ok();
+    let params = params.filter(|_| is_form(&parts));
+    let kind = if path.contains("/Media") {
+        ExchangeKind::Media
+    } else {
+        ExchangeKind::Rest
+    };
+    let request = ExchangeRequest {
+        method: parts.method.to_string(),
+        url: mask_token(&format!("{}{}", engine.origin, parts.uri)),
+        headers: masked_headers(&parts.headers),
+        body: mask_token(&String::from_utf8_lossy(&body)),
+    };
+    engine.record_exchange(Exchange {
+        message_sid,
+        user,
+        response: Some(ExchangeResponse {
+            status: head.status.as_u16(),
+            headers: masked_headers(&head.headers),
+            body: text,
+        }),
+        ms: whole_ms(started.elapsed()),
+        error_code: code,
+        params: params
+            .iter()
+            .flat_map(FormParams::iter)
+            .map(|(name, value)| (name.to_owned(), mask_token(value)))
+            .collect(),
+        ..Exchange::new(kind, at, request)
+    });
+    Response::from_parts(head, bytes.into())
+}
+
+/// Returns the SID of the message that a call is about, from the path or the response.
+fn find_message_sid(path: &str, response_json: Option<&Value>) -> Option<String> {
+    let path_sid = path
+        .split(['/', '.'])
+        .find(|part| part.len() == 34 && (part.starts_with("SM") || part.starts_with("MM")));
+    let response_sid = response_json.and_then(|json| json["sid"].as_str());
+    let response_sid = response_sid.filter(|sid| sid.starts_with("SM") || sid.starts_with("MM"));
+    path_sid.or(response_sid).map(str::to_owned)
+}
+
+fn route(engine: &Arc<Engine>, call: &ApiCall) -> RestResponse {
+    let path = call.path.clone();
+    let parts: Vec<&str> = path.split('/').collect();
+    match parts.as_slice() {
+        ["2010-04-01", "Accounts", _] => ok(200, &engine.account.json()),
+        ["2010-04-01", "Accounts", _, "Messages.json"] => match call.method {
+            Method::POST => messages::create(engine, call),
+            Method::GET => messages::list(engine, call),
+            _ => Err(not_allowed()),
+        },
+        ["2010-04-01", "Accounts", _, "IncomingPhoneNumbers.json"] => {
+            senders::list_numbers(engine, call)
+        }
+        ["2010-04-01", "Accounts", _, "IncomingPhoneNumbers", number] => {
+            senders::number_item(engine, call, number.trim_end_matches(".json"))
+        }
+        ["2010-04-01", "Accounts", _, "Messages", message] => {
+            let message = message.trim_end_matches(".json");
+            messages::item(engine, call, message)
+        }
+        [
+            "2010-04-01",
+            "Accounts",
+            _,
+            "Messages",
+            message,
+            "Feedback.json",
+        ] => messages::feedback(engine, call, message),
+        [
+            "2010-04-01",
+            "Accounts",
+            _,
+            "Messages",
+            message,
+            "Media.json",
+        ] => messages::media_list(engine, call, message),
+        [
+            "2010-04-01",
+            "Accounts",
+            _,
+            "Messages",
+            message,
+            "Media",
+            file,
+        ] => messages::media_file(engine, call, message, file),
+        ["v2", "Channels", "Senders"] => senders::list(engine, call),
+        ["v2", "Channels", "Senders", sender] => senders::item(engine, call, sender),
+        [_, "Content" | "ContentAndApprovals"] => content::collection(engine, call),
+        ["v1", "Content", template] => content::item(engine, call, template),
+        ["v1", "Content", template, "ApprovalRequests"]
+        | ["v1", "Content", template, "ApprovalRequests", "whatsapp"] => {
+            content::approval(engine, call, template)
+        }
+        ["v1", "Services"] => ok(200, &services_json(&path)),
+        ["v1", "Services", service] if is_sid(service, "MG") => ok(200, &service_json(service)),
+        [_, "Indicators", "Typing.json"] => typing(engine, call),
+        _ => Err(TwilioError::not_found(&path)),
+    }
+}
+
+// Empty, although every well-formed SID exists: the emulator does not store services that it could list.
+fn services_json(path: &str) -> Value {
+    json!({"services": [], "meta": paging_meta("services", path)})
+}
+
+fn service_json(service: &str) -> Value {
+    json!({
+        "sid": service,
+        "friendly_name": "A service of the emulator",
+        "inbound_request_url": null,
+        "fallback_url": null,
+        "status_callback": null,
+        "use_inbound_webhook_on_number": true,
+        "url": format!("https://messaging.twilio.com/v1/Services/{service}"),
+    })
+}
+
+/// Handles a typing indicator, and reports it to the page.
+fn typing(engine: &Engine, call: &ApiCall) -> RestResponse {
+    let json = call.json.as_ref();
+    let field = |name: &str| {
+        let text = json.and_then(|json| json[name].as_str());
+        text.or_else(|| call.form.get(name)).map(str::to_owned)
+    };
+    let channel = field("channel").unwrap_or_default();
+    if !channel.eq_ignore_ascii_case("whatsapp") {
+        return Err(TwilioError::bad_request(20001, "channel: WHATSAPP"));
+    }
+    let message = field("messageId").unwrap_or_default();
+    let state = engine.state();
+    let found = state.message(&message).filter(|m| m.direction.is_in());
+    let Some(user) = found.map(|message| message.user.clone()) else {
+        return Err(TwilioError::new(
+            404,
+            20404,
+            "messageId: unknown inbound message",
+        ));
+    };
+    // `emit` serializes JSON; release the lock first.
+    drop(state);
+    engine.emit("typing", &json!({"user": user}));
+    ok(200, &json!({"success": true}))
+}
