@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::filter::{Filter, FilterKind, GeoCircle, SearchText};
 use super::hours::{Hours, HoursError};
-use super::pattern::{MAX_PATTERN_BYTES, Pattern, PatternError};
+use super::pattern::{Pattern, PatternError};
 use crate::address::Channel;
 use crate::folding::{IntoTexts, fold, spaced_words};
 use crate::message::InboundMessage;
@@ -147,7 +147,7 @@ pub fn regex(pattern: &str) -> Filter {
 /// # Errors
 /// [`PatternError`] if the pattern is invalid, too large, or could take long with a long text.
 pub fn try_regex(pattern: &str) -> Result<Filter, PatternError> {
-    Pattern::compile(pattern, MAX_PATTERN_BYTES).map(regex_filter)
+    Pattern::compile(pattern).map(regex_filter)
 }
 
 /// Matches a compiled pattern.

@@ -56,8 +56,8 @@ pub(crate) struct Pattern {
 }
 
 impl Pattern {
-    /// Compiles a case-insensitive pattern whose compiled size is at most `max_bytes`.
-    pub(crate) fn compile(pattern: &str, max_bytes: usize) -> Result<Self, PatternError> {
+    /// Compiles a case-insensitive pattern whose compiled size is at most [`MAX_PATTERN_BYTES`].
+    pub(crate) fn compile(pattern: &str) -> Result<Self, PatternError> {
         let syntax = Self::parse(pattern)?;
         // Before compiling, so that nested repetitions are reported as `TooSlow` without building them.
         let cost = cost(&syntax);
@@ -65,8 +65,8 @@ impl Pattern {
             return Err(PatternError::TooSlow);
         }
         let mut builder = RegexBuilder::new(pattern);
-        let built = builder.case_insensitive(true).size_limit(max_bytes).build();
-        match built {
+        builder.case_insensitive(true).size_limit(MAX_PATTERN_BYTES);
+        match builder.build() {
             Ok(regex) => Ok(Self { regex, cost }),
             Err(regex::Error::CompiledTooBig(_)) => Err(PatternError::TooLarge),
             Err(error) => Err(PatternError::Syntax(error.to_string())),
@@ -81,6 +81,12 @@ impl Pattern {
     #[cfg(feature = "rules")]
     pub(crate) fn check_syntax(pattern: &str) -> Result<(), PatternError> {
         Self::parse(pattern).map(drop)
+    }
+
+    /// Estimates the compiled size of a pattern in bytes, without compiling it.
+    #[cfg(feature = "rules")]
+    pub(crate) fn estimate_size(pattern: &str) -> Result<usize, PatternError> {
+        Self::parse(pattern).map(|syntax| super::pattern_cost::estimate_size(&syntax))
     }
 
     pub(super) fn regex(&self) -> &Regex {
