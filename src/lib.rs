@@ -149,6 +149,8 @@ pub mod route;
 pub mod rules;
 #[cfg(feature = "server")]
 mod server;
+#[cfg(feature = "app")]
+mod spelling;
 pub mod store;
 #[cfg(feature = "app")]
 mod supervisor;

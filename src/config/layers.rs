@@ -7,6 +7,7 @@ use toml::{Table, Value};
 
 use super::problem::Problems;
 use super::{DEFAULT_FILE, DEFAULT_TOML, Sources, display_path};
+use crate::spelling::nearest;
 use replyhook_core::redact::{is_url, redacted_url};
 
 /// Short environment names of keys, in addition to their `REPLYHOOK__` names.
@@ -356,19 +357,29 @@ impl Layers {
 
     /// Returns the known key that is most similar to a misspelled one.
     fn most_similar_key(&self, key: &str) -> Option<&str> {
-        // Compare the last part alone as well: it finds a key in a wrong section. The small malus prefers a key whose
-        // section is similar too.
-        let last_part = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-        let score = |known: &str| {
-            strsim::jaro_winkler(known, key)
-                .max(strsim::jaro_winkler(&last_part(known), &last_part(key)) - 0.05)
+        let known = || self.entries.keys().map(String::as_str);
+        // For a value in place of a section: its shortest key.
+        let of_section = || {
+            let keys = known().filter(|known| {
+                let rest = known.strip_prefix(key);
+                rest.is_some_and(|rest| rest.starts_with('.'))
+            });
+            keys.min_by_key(|known| known.len())
         };
-        let best = self
-            .entries
-            .keys()
-            .max_by(|a, b| score(a).total_cmp(&score(b)))?;
-        (score(best) > 0.8).then_some(best.as_str())
+        // For a key in a wrong section.
+        let of_other_section = || {
+            let name = nearest(last_part(key), known().map(last_part))?;
+            known().find(|known| last_part(known) == name)
+        };
+        nearest(key, known())
+            .or_else(of_section)
+            .or_else(of_other_section)
     }
+}
+
+/// Returns a key without its section.
+fn last_part(key: &str) -> &str {
+    key.rsplit('.').next().unwrap_or(key)
 }
 
 /// Returns the key of an environment variable's short or `REPLYHOOK__` name.

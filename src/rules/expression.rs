@@ -2,7 +2,7 @@
 
 use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Filter, GetAttr};
 
-use super::reader::nearest;
+use crate::spelling::nearest;
 
 /// A problem of a template.
 pub(super) struct TemplateProblem {

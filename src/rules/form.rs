@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Number;
 
 use super::pattern::pattern_problem;
-use super::reader::{Fields, Located, RulesReader, is_name, nearest};
+use super::reader::{Fields, Located, RulesReader, is_name};
 use super::reply::{self, ReplyTemplate};
 use super::template::{self, RulesTemplate, RulesTemplates, TemplateInput};
 use crate::dialogue::{Answers, Form, Question};
@@ -15,6 +15,7 @@ use crate::handler::HandlerError;
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 use crate::route::Pattern as CompiledPattern;
+use crate::spelling::nearest;
 
 /// The definition of a form in the file.
 // Not a `Form` yet: a form shares the templates of the whole file, which are complete only after all of it is read.

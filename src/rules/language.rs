@@ -14,7 +14,7 @@ use minijinja::machinery::{Span, Token, parse, parse_expr, tokenize};
 use minijinja::syntax::SyntaxConfig;
 
 use super::expression::{ExpressionChecker, NO_LISTS, NameUse, TemplateProblem, problem};
-use super::reader::nearest;
+use crate::spelling::nearest;
 
 /// Maximum number of tags in one template. It limits the nesting of blocks too.
 const MAX_TAGS: usize = 200;

@@ -5,11 +5,11 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use strsim::damerau_levenshtein;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{LineStarts, RulesProblem};
+use crate::spelling::nearest;
 
 /// Maximum size of all patterns of a file, in bytes.
 const MAX_ALL_PATTERN_BYTES: usize = 64 * 1024 * 1024;
@@ -379,29 +379,6 @@ fn parse_escape(rest: &str) -> (usize, usize) {
     let code = rest.get(2..2 + digits).unwrap_or_default();
     let character = u32::from_str_radix(code, 16).ok().and_then(char::from_u32);
     (2 + code.len(), character.map_or(1, char::len_utf8))
-}
-
-/// Returns the known word that a misspelt word is probably meant to be.
-pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
-    // Much longer than any key. The distance takes time and memory proportional to the product of both lengths.
-    const MAX: usize = 64;
-    if word.len() > MAX {
-        return None;
-    }
-    known
-        .map(|known| {
-            let is_same = known.eq_ignore_ascii_case(word);
-            let distance = if is_same {
-                0
-            } else {
-                damerau_levenshtein(word, known)
-            };
-            (distance, known)
-        })
-        // One mistake in a short word, more in longer ones: beyond that a suggestion would rather confuse.
-        .filter(|(distance, known)| *distance <= 1 + known.len() / 4)
-        .min()
-        .map(|(_, known)| known)
 }
 
 impl<'t> Fields<'t> {

@@ -9,13 +9,14 @@ use super::example::{self, Example, ExampleResult};
 use super::form::{self, FormDef};
 use super::opt_out::{OptOutTexts, read_opt_out};
 use super::problem::RulesError;
-use super::reader::{Fields, Located, RulesReader, Span, nearest};
+use super::reader::{Fields, Located, RulesReader, Span};
 use super::reply::{self, ReplyTemplate};
 use super::template::{RulesTemplates, TemplateInput};
 use super::when::{self, RuleCondition, TimeSettings};
 use crate::handler::{Handler, HandlerError};
 use crate::reply::{Reply, is_web_url};
 use crate::route::{Filter, RouteFuture, RouteHandler, RouteRequest, Router, anything};
+use crate::spelling::nearest;
 
 /// The rules of a file, parsed and checked.
 ///

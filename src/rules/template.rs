@@ -12,13 +12,14 @@ use minijinja::value::{Rest, Serde, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 
 use super::language::Checked;
-use super::reader::{self, Fields, Located, RulesReader, is_name, nearest};
+use super::reader::{self, Fields, Located, RulesReader, is_name};
 use super::{flow, language};
 use crate::dialogue::Answers;
 use crate::handler::HandlerError;
 use crate::message::InboundMessage;
 use crate::reply::escape_markup;
 use crate::route::{Extracted, country_of};
+use crate::spelling::nearest;
 
 /// Maximum cost of one rendering, in steps and in units of 64 bytes of data.
 // A long reply takes some hundreds. A template that never ends is stopped within milliseconds.

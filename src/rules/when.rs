@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::reader::{Fields, Located, RulesReader, is_name, nearest};
+use super::reader::{Fields, Located, RulesReader, is_name};
 use super::template;
 use crate::address::Channel;
 use crate::route::{self, Filter, Hours};
+use crate::spelling::nearest;
 
 /// A filter, and the names of the values that it captures.
 pub(super) struct RuleCondition {
