@@ -6,11 +6,12 @@
 //! Source: Twilio's "default handling of opt-out keywords" for SMS. On other channels Twilio does not handle keywords.
 
 use std::borrow::Cow;
-use std::sync::{PoisonError, RwLock};
+use std::sync::RwLock;
 
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
 
 use crate::address::Channel;
+use crate::lock::IgnorePoison;
 use crate::message::{InboundMessage, OptOutType};
 use crate::store::{ConsentKeyword, ConsentSource};
 use crate::twiml::Document;
@@ -135,7 +136,7 @@ impl ConsentRules {
     #[cfg(feature = "rules")]
     pub(crate) fn set_replies(&self, replies: ConsentReplies) {
         // Poisoning is harmless: the value is only ever replaced as a whole.
-        *self.replies.write().unwrap_or_else(PoisonError::into_inner) = replies;
+        *self.replies.write().ignore_poison() = replies;
     }
 
     /// Returns the consent keyword of a message, if it is one. `OptOutType` takes precedence over the text.
@@ -170,7 +171,7 @@ impl ConsentRules {
         };
         let how = ConsentSource::Keyword;
         let word = self.keywords.meaning(channel, &message.body)?;
-        let replies = self.replies.read().unwrap_or_else(PoisonError::into_inner);
+        let replies = self.replies.read().ignore_poison();
         Some(match word {
             Keyword::Stop => ConsentKeyword::Stop {
                 source: how,

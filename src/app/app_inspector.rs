@@ -1,9 +1,9 @@
 //! Access of the emulator to the app: its state for one user, and faults injected into its handler.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 #[cfg(feature = "testing")]
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -15,6 +15,8 @@ use crate::address::{Address, Channel};
 use crate::clock::{Advance, Clock};
 use crate::emulator::AppInspector;
 use crate::handler::{Context, Handler, HandlerError};
+#[cfg(feature = "testing")]
+use crate::lock::IgnorePoison;
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 #[cfg(feature = "testing")]
@@ -156,14 +158,14 @@ impl FaultInjector {
     fn record_call(&self, message: &InboundMessage) {
         let merged = message.merged.iter().copied();
         let sids = std::iter::once(message.message_sid).chain(merged);
-        let mut handled = self.handled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut handled = self.handled.lock().ignore_poison();
         handled.push((message.from.clone(), sids.collect()));
     }
 
     /// Returns the number of calls whose author and messages fulfil a condition.
     #[cfg(feature = "testing")]
     pub(super) fn count_calls(&self, is_counted: impl Fn(&Address, &[MessageSid]) -> bool) -> u64 {
-        let handled = self.handled.lock().unwrap_or_else(PoisonError::into_inner);
+        let handled = self.handled.lock().ignore_poison();
         let counted = handled.iter().filter(|(user, sids)| is_counted(user, sids));
         counted.count() as u64
     }

@@ -7,10 +7,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use super::ConnectionState;
+use crate::lock::IgnorePoison;
 
 /// Number of bytes of a request that are not charged. A usual message of Twilio's has fewer, including its head.
 pub(super) const FREE_BYTES: usize = 8192;
@@ -37,7 +38,7 @@ impl Budget {
     }
 
     fn charged(&self) -> MutexGuard<'_, HashMap<u64, Arc<ConnectionState>>> {
-        self.charged.lock().unwrap_or_else(PoisonError::into_inner)
+        self.charged.lock().ignore_poison()
     }
 
     /// Charges bytes of a connection, and drops the slowest requests if the budget is exceeded.

@@ -1,10 +1,11 @@
 //! Health of the REST API, and accounts whose calls are paused.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::lock::IgnorePoison;
 use crate::sid::AccountSid;
 
 /// Health of the REST API, as the last calls have shown it.
@@ -71,17 +72,12 @@ impl RestHealth {
     /// Adds an unknown account. Returns whether it is new, so that each is logged once.
     pub(crate) fn add_unknown_account(&self, account: AccountSid) -> bool {
         // A poisoned lock is usable: each change is a single insertion or removal.
-        let mut accounts = self
-            .unknown_accounts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut accounts = self.unknown_accounts.lock().ignore_poison();
         accounts.insert(account)
     }
 
     // A poisoned lock is usable: each change is a single insertion or removal.
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<AccountSid, Duration>> {
-        self.paused_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.paused_until.lock().ignore_poison()
     }
 }

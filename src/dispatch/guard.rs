@@ -12,13 +12,14 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::Dispatcher;
 use super::repetition::{HashBase, Repetition};
 use crate::address::Address;
+use crate::lock::IgnorePoison;
 use crate::message::InboundMessage;
 use crate::store::Claim;
 use crate::telemetry::Throttle;
@@ -175,7 +176,7 @@ impl Guard {
 
     // A panic under the lock leaves at worst a wrong count, so a poisoned lock is usable.
     fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock().ignore_poison()
     }
 }
 

@@ -1,7 +1,9 @@
 //! Messages that a task of this process is handling or waiting to handle.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::lock::IgnorePoison;
 
 /// Ids of the messages that a task of this process has claimed or queued, with the number of these tasks.
 // The store has an owner for each claim. If the response to a claim is lost, the store names this process as the owner,
@@ -46,5 +48,5 @@ impl Drop for Holding {
 
 // A panic under the lock leaves whole entries only, so a poisoned lock is usable.
 fn lock(held: &Mutex<HashMap<i64, u32>>) -> MutexGuard<'_, HashMap<i64, u32>> {
-    held.lock().unwrap_or_else(PoisonError::into_inner)
+    held.lock().ignore_poison()
 }

@@ -9,7 +9,7 @@
 //!     └──────────── the request responds with 503 ─────────────────> GaveUp
 //! ```
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::deadlines::within;
 use super::{DispatchOutcome, HandlerFailure};
+use crate::lock::IgnorePoison;
 
 /// Stage of the handshake.
 enum HandshakeStage {
@@ -62,7 +63,7 @@ struct Handshake {
 impl Handshake {
     // No code panics while it holds the lock, so the stage is whole even if the lock is poisoned.
     fn lock(&self) -> MutexGuard<'_, HandshakeStage> {
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stage.lock().ignore_poison()
     }
 
     /// Waits until `read` returns a value for the stage, which it reads now and after each notification.

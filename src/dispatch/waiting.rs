@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+
+use crate::lock::IgnorePoison;
 
 /// Event that a task can wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,9 +79,7 @@ impl Deferred {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, HashSet<i64>>> {
-        self.conversations
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.conversations.lock().ignore_poison()
     }
 }
 
@@ -177,5 +177,5 @@ impl Drop for Ticket {
 fn lock(
     waiters: &Mutex<HashMap<Wakeup, Waiters>>,
 ) -> std::sync::MutexGuard<'_, HashMap<Wakeup, Waiters>> {
-    waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    waiters.lock().ignore_poison()
 }

@@ -1,7 +1,7 @@
 //! The response of the service, read as a reply.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::error::ForwardError;
+use crate::lock::IgnorePoison;
 use crate::reply::{Media, Reply, ReplyMessage, is_web_url};
 
 /// Maximum size of a response in bytes.
@@ -36,7 +37,7 @@ impl UnknownKeyLog {
         if keys.is_empty() {
             return Vec::new();
         }
-        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = self.0.lock().ignore_poison();
         let is_new = |key: &String| logged.len() < MAX_LOGGED_KEYS && logged.insert(key.clone());
         // Log only keys that look like a program's: any other one may be content, such as a phone number.
         let keys = keys.into_iter().map(|key| {

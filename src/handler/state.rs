@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::HandlerError;
 use super::history::ConversationAccess;
 use crate::clock::after;
+use crate::lock::IgnorePoison;
 
 /// Maximum size of a conversation's record, in bytes of JSON.
 // The whole record is read and written for each message that uses a state, so it has to stay small.
@@ -77,7 +78,7 @@ impl StateStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<LoadedState>> {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+        self.loaded.lock().ignore_poison()
     }
 
     /// Calls `access` with the states, loaded on first use.

@@ -1,7 +1,7 @@
 //! A message's file that is passed on from Twilio to the client of a link.
 
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::limits::FetchPermit;
 use crate::handler::{FileType, MediaError, MediaErrorKind, MediaStream};
+use crate::lock::IgnorePoison;
 
 /// Time that a client has to read a whole file.
 // The same as for fetching a file from Twilio, since the file is passed on while it arrives.
@@ -98,7 +99,7 @@ impl FetchedFile {
 }
 
 fn lock(call: &Mutex<Call>) -> MutexGuard<'_, Call> {
-    call.lock().unwrap_or_else(PoisonError::into_inner)
+    call.lock().ignore_poison()
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! [`TemplateCache`]: approval and variables of templates, fetched from Twilio and cached for a minute.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::{SendError, SendErrorKind};
 use crate::clock::after;
+use crate::lock::IgnorePoison;
 use crate::twilio::{
     Approval, ApprovalStatus, Client, Credentials, RestError, RestErrorKind, TemplateVariables,
 };
@@ -156,7 +157,7 @@ impl TemplateCache {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, (Timestamp, TemplateInfo)>> {
         // A poisoned lock is usable: the map is only read, cleared or inserted into.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().ignore_poison()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -15,6 +15,7 @@ use crate::form::FormParams;
 use crate::handler::{
     Context, ConversationAccess, Handler, HandlerError, HistoryEntry, StateChange,
 };
+use crate::lock::IgnorePoison;
 use crate::message::InboundMessage;
 use crate::reply::{Reply, ReplyMessage};
 use crate::route::Router;
@@ -334,7 +335,7 @@ impl ExampleConversation {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<String>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().ignore_poison()
     }
 }
 

@@ -35,7 +35,7 @@ mod when;
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use futures_util::future::BoxFuture;
 
@@ -46,6 +46,7 @@ pub use set::RuleSet;
 
 use self::problem::LineStarts;
 use crate::handler::{Context, Handler, HandlerError};
+use crate::lock::IgnorePoison;
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 use crate::route::Router;
@@ -172,10 +173,7 @@ impl Rules {
     /// [`RulesError`] if the changed file cannot be read or has problems. The previous rules stay active.
     pub fn reload_if_changed(&self) -> Option<Result<(), RulesError>> {
         let content = read_text(&self.path);
-        let mut last_read = self
-            .last_read
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut last_read = self.last_read.lock().ignore_poison();
         if *last_read == content {
             return None;
         }
@@ -187,7 +185,7 @@ impl Rules {
         let set = content.and_then(|text| RuleSet::parse(&text));
         Some(set.and_then(|set| {
             let loaded = Arc::new(LoadedRules::new(set, self.forward.as_ref())?);
-            *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+            *self.current.write().ignore_poison() = loaded;
             Ok(())
         }))
     }
@@ -198,7 +196,7 @@ impl Rules {
     }
 
     fn current(&self) -> Arc<LoadedRules> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.read().ignore_poison();
         current.clone()
     }
 

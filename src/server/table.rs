@@ -6,13 +6,14 @@
 //! connection with a request in flight is never evicted.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::limits::ConnectionLimits;
 use crate::connection::{Budget, ConnectionState, Eviction};
+use crate::lock::IgnorePoison;
 use crate::telemetry::Throttle;
 use crate::telemetry::metrics::Metrics;
 
@@ -195,7 +196,7 @@ impl ConnectionTable {
 
     // A panic while the lock is held poisons it. The entries are still usable, and the server must go on accepting.
     fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().ignore_poison()
     }
 
     /// Waits until a further connection is allowed, and evicts one at the limit if possible.

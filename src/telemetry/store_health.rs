@@ -5,9 +5,10 @@
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::metrics::Metrics;
+use crate::lock::IgnorePoison;
 use crate::sid::MessageSid;
 use crate::store::{StoreError, StoreErrorKind};
 
@@ -188,7 +189,7 @@ impl StoreHealth {
 
     fn state(&self) -> MutexGuard<'_, HealthState> {
         // A poisoned lock is usable: each field is valid on its own.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().ignore_poison()
     }
 }
 

@@ -3,6 +3,8 @@
 use std::sync::Mutex;
 use std::time::Instant;
 
+use crate::lock::IgnorePoison;
+
 /// Token bucket: passes a burst of lines, then one per second, and counts the suppressed lines.
 #[derive(Debug)]
 pub(crate) struct Throttle {
@@ -36,10 +38,7 @@ impl Throttle {
     /// Returns the number of suppressed lines if a line may be written now, else `None`.
     pub(crate) fn try_log(&self) -> Option<u64> {
         // A poisoned lock is harmless: each field is valid on its own.
-        let mut state = self
-            .state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self.state.lock().ignore_poison();
         let now = Instant::now();
         // One token per second, never more than the burst.
         state.tokens =

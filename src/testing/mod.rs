@@ -41,7 +41,7 @@ mod user;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -55,6 +55,7 @@ use crate::clock::{Clock, ManualClock, SystemClock};
 use crate::config::Sources;
 use crate::emulator::EmulatorClient;
 use crate::emulator::recording::{self, Recorded};
+use crate::lock::IgnorePoison;
 use crate::outbound::{OutboundClient, SendReceipt};
 use crate::sid::{AccountSid, MessageSid};
 use crate::store::{OpenWindow, OutboundState};
@@ -527,7 +528,7 @@ impl TestBot {
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, BotState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().ignore_poison()
     }
 }
 

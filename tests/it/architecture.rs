@@ -41,7 +41,7 @@ fn code(source: &str) -> String {
 }
 
 /// The level of each module. A module may import modules of lower levels, and its own files.
-const LEVELS: [(&str, u8); 51] = [
+const LEVELS: [(&str, u8); 52] = [
     ("address", 0),
     ("clock", 0),
     ("error", 0),
@@ -57,6 +57,7 @@ const LEVELS: [(&str, u8); 51] = [
     ("twiml", 0),
     ("handler", 1),
     ("folding", 0),
+    ("lock", 0),
     ("spelling", 0),
     ("dialogue", 2),
     ("forward", 2),

@@ -1,6 +1,6 @@
 //! Calls to the database, with a timeout, a connection pool and a circuit breaker.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -8,6 +8,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres};
 
 use super::error::{CallError, store_error};
+use crate::lock::IgnorePoison;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// SQL that begins a transaction. Each of its statements sees everything committed before that statement began.
@@ -246,6 +247,6 @@ impl Breaker {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BreakerState> {
         // A poisoned lock is usable: both fields are valid at every moment.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().ignore_poison()
     }
 }

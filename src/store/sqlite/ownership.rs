@@ -7,9 +7,10 @@ use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use super::presence::with_suffix;
+use crate::lock::IgnorePoison;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Device and inode of a file.
@@ -75,7 +76,7 @@ impl Drop for Ownership {
 
 fn locked() -> MutexGuard<'static, Vec<Locked>> {
     // A poisoned lock is usable: every change of the list is a push or the assignment of one field.
-    LOCKED.lock().unwrap_or_else(PoisonError::into_inner)
+    LOCKED.lock().ignore_poison()
 }
 
 /// Returns the file to lock: the database, or a file next to it that ends with `.lock`.

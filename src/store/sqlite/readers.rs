@@ -3,12 +3,13 @@
 //! SQLite keeps the descriptor of a closed connection open as long as another connection of the process has a lock on
 //! the file. In WAL mode that is always the case, so each close would leak a descriptor.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use super::schema::DatabaseFile;
+use crate::lock::IgnorePoison;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// Pool of read-only connections.
@@ -44,14 +45,14 @@ impl Readers {
             // connection. Dropped at the end, after the connection is idle again.
             let _permit = permit;
             // The lock is held for a push or a pop only, never during `work`. So a poisoned lock is usable.
-            let connection = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let connection = idle.lock().ignore_poison().pop();
             let db = match connection {
                 Some(db) => db,
                 None => database.connect_to_read()?,
             };
             let result = work(&db);
             // After an error too: a read-only connection has no state beyond the end of its statement.
-            idle.lock().unwrap_or_else(PoisonError::into_inner).push(db);
+            idle.lock().ignore_poison().push(db);
             result
         });
         read.await
