@@ -178,7 +178,7 @@ fn check_limits(tag: &mut OpenTag, token: &Token<'_>, span: &Span) -> Result<(),
 
 fn is_at_end(source: &str, error: &Error) -> bool {
     let rest = error.range().and_then(|range| source.get(range.start..));
-    rest.is_none_or(|rest| rest.trim().is_empty())
+    rest.is_some_and(|rest| rest.trim().is_empty())
 }
 
 /// Returns the problem of a source that minijinja's lexer cannot read after the end of a tag or of a text: a comment or
@@ -193,11 +193,9 @@ fn problem_between_tags(source: &str, last_end: usize) -> TemplateProblem {
 
 /// Rejects the text of a `raw` block, which is a text to minijinja's lexer as any other.
 fn check_not_raw(source: &str, last_end: usize, at: usize) -> Result<(), TemplateProblem> {
-    let before = skip_comments(source, last_end);
-    match raw_statement(source, before) {
-        Some(problem) if before < at => Err(problem),
-        _ => Ok(()),
-    }
+    // Between the last token and this one. Without the text itself, which would be searched once for each token.
+    let before = &source[..at];
+    raw_statement(before, skip_comments(before, last_end)).map_or(Ok(()), Err)
 }
 
 /// Returns the byte after white space and comments.
@@ -385,6 +383,9 @@ mod tests {
         ] {
             assert_eq!(wrong(source), None, "{source}");
         }
+        let used =
+            check_template("{% for f in media %}{{ f.url ~ loop.index ~ x }}{% endfor %}{{ f }}");
+        assert_eq!(used.ok(), Some(vec![("x", 44), ("f", 63)]));
         assert!(check_expression("guests | int > 2 and name != '%}'").is_ok());
     }
 
@@ -396,6 +397,16 @@ mod tests {
             ("a {% set x = 1 %}", 5, "unknown statement set"),
             ("{% macro m() %}", 3, "unknown statement macro"),
             ("{%- raw %}", 4, "unknown statement raw"),
+            (
+                "a{# {% raw %} #}{% raw %}{% endraw %}",
+                19,
+                "unknown statement raw",
+            ),
+            ("{{ x }} {#a#}\n{#b", 14, "this comment has no end"),
+            ("{{ text & x }}{% if a %}", 8, "write and"),
+            ("{{ 1, 2 }}", 4, "lists are not"),
+            ("{{ x | format(*media) }}", 15, "lists are not"),
+            ("{{ 'x }} y", 0, "this tag has no end"),
             ("{% fro x in media %}", 3, "did you mean for?"),
             (
                 "{% for x in text %}{% endfor %}",
@@ -484,8 +495,9 @@ mod tests {
             assert_eq!(found, at, "{source}: {text}");
         }
         // Expressions that would end the tag around them.
-        for source in ["1 %}{% endif %}{% if 1", "x }}{{ x"] {
-            assert!(check_expression(source).is_err(), "{source}");
+        for source in ["1 %}{% endif %}{% if 1", "x }}{{ x", "{{ x }}"] {
+            let problems = check_expression(source).unwrap_err();
+            assert_eq!(problems[0].message, ONLY_EXPRESSION, "{source}");
         }
         // The limits: 200 tokens in a tag, 20 nested brackets, 200 tags.
         let long = |part: &str, times| format!("{{{{ x {} }}}}", part.repeat(times));
