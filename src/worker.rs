@@ -204,8 +204,6 @@ impl Worker {
         let health = &self.dispatcher.store_report.health;
         loop {
             interval.tick().await;
-            // Without it, histogram samples accumulate in memory until `/metrics` is scraped.
-            self.metrics.upkeep();
             let outbox = self.store.outbox_stats().await;
             if let Some(stats) = health.read(outbox) {
                 self.metrics.outbox(&stats, self.clock.now());

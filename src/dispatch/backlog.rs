@@ -81,7 +81,7 @@ impl Dispatcher {
             // A request may have taken the last permit since the count above. The message is claimed, so its handler
             // runs even without a permit.
             let permit = self.try_acquire_permit();
-            self.metrics.backlog_processed.increment(1);
+            self.metrics.backlog_processed.inc();
             let claim = &message.claim;
             self.state.deferred.remove(claim.conversation, claim.id);
             self.tasks.spawn(self.clone().run_claimed(message, permit));

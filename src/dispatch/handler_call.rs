@@ -62,7 +62,7 @@ pub(super) async fn call_handler(
     dispatcher
         .metrics
         .handler_duration
-        .record(started.elapsed());
+        .observe(started.elapsed().as_secs_f64());
     match outcome {
         Ok(Some(Ok(reply))) => {
             let completion = Completion {

@@ -23,7 +23,7 @@ impl HandlerPermit {
             running.fetch_sub(1, Ordering::AcqRel);
             return None;
         }
-        metrics.handlers_running.increment(1.0);
+        metrics.handlers_running.inc();
         Some(Self {
             running: running.clone(),
             metrics: metrics.clone(),
@@ -34,6 +34,6 @@ impl HandlerPermit {
 impl Drop for HandlerPermit {
     fn drop(&mut self) {
         self.running.fetch_sub(1, Ordering::AcqRel);
-        self.metrics.handlers_running.decrement(1.0);
+        self.metrics.handlers_running.dec();
     }
 }

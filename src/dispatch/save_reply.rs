@@ -94,7 +94,7 @@ impl ReplySaver<'_> {
         let limit = self.dispatcher.limits.max_messages;
         let wire = reply.wire_messages(self.origin.user.channel(), limit);
         if wire.is_cut {
-            self.dispatcher.metrics.replies_truncated.increment(1);
+            self.dispatcher.metrics.replies_truncated.inc();
             tracing::warn!(
                 message_sid = %self.origin.sid,
                 limit,
@@ -116,7 +116,7 @@ impl ReplySaver<'_> {
         dispatcher
             .metrics
             .invalid_xml_chars
-            .increment(document.replaced() as u64);
+            .inc_by(document.replaced() as u64);
         crate::crash_point!("P5");
         // Without a queue the reply never waits for older ones. An empty reply overtakes none.
         let queue = (keeps_order && !is_empty).then(|| self.origin.queue());
@@ -133,7 +133,7 @@ impl ReplySaver<'_> {
             Ok(ReplyDecision::Inline(SavedResponse { twiml })) => {
                 // The store has saved the empty response, because the user opted out while the handler ran.
                 if twiml.is_none() && !is_empty {
-                    dispatcher.metrics.suppressed.increment(1);
+                    dispatcher.metrics.suppressed.inc();
                 }
                 crate::crash_point!("P6");
                 let document = Document::from_stored(twiml);
@@ -155,7 +155,7 @@ impl ReplySaver<'_> {
                 let is_replaced =
                     is_sent && self.is_fallback && dispatcher.fallback_text != Document::empty();
                 if is_replaced {
-                    dispatcher.metrics.replies_superseded.increment(1);
+                    dispatcher.metrics.replies_superseded.inc();
                 }
                 is_replaced
             }
@@ -201,7 +201,7 @@ impl ReplySaver<'_> {
 
     /// Discards a reply whose claim is lost: another process, or a fallback call, replies instead.
     fn discard(&self) {
-        self.dispatcher.metrics.replies_superseded.increment(1);
+        self.dispatcher.metrics.replies_superseded.inc();
         tracing::warn!(message_sid = %self.origin.sid, "reply not queued: the message already has a response, or another process holds its claim");
         let _ = self
             .responder
@@ -226,7 +226,7 @@ impl ReplySaver<'_> {
         // Without a fallback text, the message of a fallback call gets no reply at all, so it becomes dead.
         let is_last_attempt = self.is_fallback && fallback_text.is_empty();
         if !self.responder.is_attended() {
-            dispatcher.metrics.late_failures.increment(1);
+            dispatcher.metrics.late_failures.inc();
         }
         let recorded = dispatcher
             .store

@@ -150,7 +150,7 @@ impl ListenerState {
     /// Counts and logs a malformed request.
     // No endpoint sees it, so no other metric or log line shows it. If it came from Twilio, a message is lost.
     pub(super) fn report_malformed(&self, reason: &dyn Display) {
-        self.metrics.malformed_requests.increment(1);
+        self.metrics.malformed_requests.inc();
         if let Some(suppressed) = self.malformed_warnings.try_log() {
             tracing::warn!(%reason, suppressed, "rejected: the request is malformed");
         }

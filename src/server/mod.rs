@@ -77,7 +77,7 @@ pub(crate) async fn serve(
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                state.metrics.accept_errors.increment(1);
+                state.metrics.accept_errors.inc();
                 if let Some(suppressed) = accept_warnings.try_log() {
                     tracing::error!(%error, suppressed, "could not accept a connection");
                 }

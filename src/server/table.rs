@@ -241,7 +241,7 @@ impl ConnectionTable {
 
     fn report_limit_reached(&self, is_evicted: bool) {
         if is_evicted {
-            self.metrics.connections_evicted.increment(1);
+            self.metrics.connections_evicted.inc();
         }
         if let Some(suppressed) = self.limit_warnings.try_log() {
             let limit = self.limit;
@@ -302,7 +302,7 @@ fn create_budget(limits: &ConnectionLimits, metrics: &Arc<Metrics>) -> Arc<Budge
     let (limit, metrics) = (limits.unverified_bytes, metrics.clone());
     let warnings = Throttle::new(3);
     Arc::new(Budget::new(limit, move |dropped| {
-        metrics.unverified_dropped.increment(dropped as u64);
+        metrics.unverified_dropped.inc_by(dropped as u64);
         if let Some(suppressed) = warnings.try_log() {
             tracing::warn!(
                 limit,

@@ -5,11 +5,10 @@
 
 use std::fmt;
 
-use metrics::{
-    Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString,
-};
-use metrics_exporter_prometheus::{
-    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Opts, Registry, TextEncoder,
 };
 
 use crate::clock::Timestamp;
@@ -184,15 +183,14 @@ outcomes! {
 /// assert!(Metrics::new().render().contains("replyhook_build_info"));
 /// ```
 pub struct Metrics {
-    recorder: PrometheusRecorder,
-    handle: PrometheusHandle,
+    registry: Registry,
     /// One counter per endpoint and outcome, in the order of both enums.
-    webhooks: Vec<Counter>,
+    webhooks: Vec<IntCounter>,
     webhook_duration: Vec<Histogram>,
-    verified_requests: [Counter; 3],
+    verified_requests: [IntCounter; 3],
     pub(crate) handler_duration: Histogram,
-    pub(crate) handlers_running: Gauge,
-    pub(crate) requests_in_flight: Gauge,
+    pub(crate) handlers_running: IntGauge,
+    pub(crate) requests_in_flight: IntGauge,
     #[cfg_attr(
         not(feature = "server"),
         expect(dead_code, reason = "the accept loop counts them")
@@ -207,39 +205,48 @@ pub struct Metrics {
         not(feature = "server"),
         expect(dead_code, reason = "the accept loop counts them")
     )]
-    pub(crate) connections_evicted: Counter,
+    pub(crate) connections_evicted: IntCounter,
     #[cfg_attr(
         not(feature = "server"),
         expect(dead_code, reason = "the accept loop counts them")
     )]
-    pub(crate) unverified_dropped: Counter,
-    pub(crate) unrouted: Counter,
+    pub(crate) unverified_dropped: IntCounter,
+    pub(crate) unrouted: IntCounter,
     #[cfg_attr(
         not(feature = "server"),
         expect(dead_code, reason = "the accept loop counts them")
     )]
-    pub(crate) accept_errors: Counter,
+    pub(crate) accept_errors: IntCounter,
     #[cfg_attr(
         not(feature = "server"),
         expect(dead_code, reason = "the accept loop counts them")
     )]
-    pub(crate) malformed_requests: Counter,
-    replies: Vec<Counter>,
+    pub(crate) malformed_requests: IntCounter,
+    replies: Vec<IntCounter>,
     /// Replies to a user who opted out while the handler ran.
-    pub(crate) suppressed: Counter,
+    pub(crate) suppressed: IntCounter,
     /// Replies to messages that already had one.
-    pub(crate) replies_superseded: Counter,
-    pub(crate) replies_truncated: Counter,
-    pub(crate) backlog_processed: Counter,
+    pub(crate) replies_superseded: IntCounter,
+    pub(crate) replies_truncated: IntCounter,
+    pub(crate) backlog_processed: IntCounter,
     /// Handlers that failed when no request waited any more.
-    pub(crate) late_failures: Counter,
+    pub(crate) late_failures: IntCounter,
     messages: [Gauge; 3],
     messages_oldest: Gauge,
     outbox: [Gauge; 3],
     outbox_oldest: Gauge,
     unflushed_fallback_replies: Gauge,
     pub(crate) store_up: Gauge,
-    pub(crate) invalid_xml_chars: Counter,
+    pub(crate) invalid_xml_chars: IntCounter,
+    // These are looked up by label at each event, which takes a lock: the events are rare, or the label has many values.
+    messages_blocked: IntCounterVec,
+    background_failures: IntCounterVec,
+    dead_messages: IntCounterVec,
+    status_updates: IntCounterVec,
+    fallbacks: IntCounterVec,
+    reply_errors: IntCounterVec,
+    store_errors: IntCounterVec,
+    consent_changes: IntCounterVec,
 }
 
 const REPLY_OUTCOMES: [&str; 5] = ["sent", "retry", "failed", "unknown", "held"];
@@ -255,7 +262,6 @@ const BACKGROUND_TASKS: [&str; 8] = [
     "rules_reload",
 ];
 const BLOCK_REASONS: [&str; 4] = ["own_number", "loop", "muted", "rate"];
-const METADATA: Metadata<'static> = Metadata::new("replyhook", Level::INFO, None);
 // Up to the 15 seconds after which Twilio abandons a webhook.
 const BUCKETS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0,
@@ -265,92 +271,100 @@ impl Metrics {
     /// Creates a registry. Series with fixed labels start at zero, so that `rate` and `increase` see their first
     /// change.
     pub fn new() -> Self {
-        // The same buckets for all histograms; the suffix also matches gauges, which ignore them.
-        let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), BUCKETS)
-            .expect("the buckets are not empty")
-            .build_recorder();
-        for metric in TABLE {
-            let (name, help) = (
-                KeyName::from_const_str(metric.name),
-                SharedString::const_str(metric.help),
-            );
-            // The recorder stores descriptions by name, whatever the kind of the metric.
-            recorder.describe_gauge(name, None, help);
-        }
-        let counter = |metric: Metric, values: &[&'static str]| {
-            recorder.register_counter(&key(metric, values), &METADATA)
-        };
-        let gauge = |metric| recorder.register_gauge(&key(metric, &[]), &METADATA);
-        let histogram = |metric: Metric, values: &[&'static str]| {
-            recorder.register_histogram(&key(metric, values), &METADATA)
-        };
-        let version = key(BUILD_INFO, &[env!("CARGO_PKG_VERSION")]);
-        recorder.register_gauge(&version, &METADATA).set(1.0);
-        // These are counted rarely, so `count` looks them up by name. Registered here to start at zero.
+        let registry = Registry::new();
+        let counter = |metric| register(&registry, IntCounter::with_opts(opts(metric)));
+        let counters =
+            |metric: Metric| register(&registry, IntCounterVec::new(opts(metric), metric.labels));
+        let int_gauge = |metric| register(&registry, IntGauge::with_opts(opts(metric)));
+        let gauge = |metric| register(&registry, Gauge::with_opts(opts(metric)));
+        let gauges =
+            |metric: Metric| register(&registry, GaugeVec::new(opts(metric), metric.labels));
+        let buckets = |metric| HistogramOpts::from(opts(metric)).buckets(BUCKETS.to_vec());
+
+        gauges(BUILD_INFO)
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1.0);
+        // A lookup creates the series, so these start at zero.
+        let messages_blocked = counters(MESSAGES_BLOCKED);
         for reason in BLOCK_REASONS {
-            counter(MESSAGES_BLOCKED, &[reason]).increment(0);
+            messages_blocked.with_label_values(&[reason]);
         }
+        let background_failures = counters(BACKGROUND_FAILURES);
         for task in BACKGROUND_TASKS {
-            counter(BACKGROUND_FAILURES, &[task]).increment(0);
+            background_failures.with_label_values(&[task]);
         }
+        let dead_messages = counters(DEAD_MESSAGES);
         for reason in DeadReason::ALL {
-            counter(DEAD_MESSAGES, &[reason.as_str()]).increment(0);
+            dead_messages.with_label_values(&[reason.as_str()]);
         }
+        let webhooks = counters(WEBHOOKS);
         let webhooks = Endpoint::ALL.iter().flat_map(|endpoint| {
             Outcome::ALL
                 .iter()
-                .map(|outcome| counter(WEBHOOKS, &[endpoint.as_str(), outcome.as_str()]))
+                .map(|outcome| webhooks.with_label_values(&[endpoint.as_str(), outcome.as_str()]))
         });
+        let webhook_duration = register(
+            &registry,
+            HistogramVec::new(buckets(WEBHOOK_SECONDS), WEBHOOK_SECONDS.labels),
+        );
+        let verified_requests = counters(VERIFIED_REQUESTS);
+        let replies = counters(REPLIES);
+        let (messages, outbox) = (gauges(MESSAGES), gauges(OUTBOX));
         Self {
             webhooks: webhooks.collect(),
             webhook_duration: Endpoint::ALL
                 .iter()
-                .map(|endpoint| histogram(WEBHOOK_SECONDS, &[endpoint.as_str()]))
+                .map(|endpoint| webhook_duration.with_label_values(&[endpoint.as_str()]))
                 .collect(),
             verified_requests: [
                 AuthTokenKind::Primary,
                 AuthTokenKind::Secondary,
                 AuthTokenKind::Subaccount,
             ]
-            .map(|token| counter(VERIFIED_REQUESTS, &[token_name(token)])),
-            handler_duration: histogram(HANDLER_SECONDS, &[]),
-            handlers_running: gauge(HANDLERS_RUNNING),
-            requests_in_flight: gauge(REQUESTS_IN_FLIGHT),
+            .map(|token| verified_requests.with_label_values(&[token_name(token)])),
+            handler_duration: register(&registry, Histogram::with_opts(buckets(HANDLER_SECONDS))),
+            handlers_running: int_gauge(HANDLERS_RUNNING),
+            requests_in_flight: int_gauge(REQUESTS_IN_FLIGHT),
             connections: gauge(CONNECTIONS),
             connections_limit: gauge(CONNECTIONS_LIMIT),
-            connections_evicted: counter(CONNECTIONS_EVICTED, &[]),
-            unverified_dropped: counter(UNVERIFIED_DROPPED, &[]),
-            accept_errors: counter(ACCEPT_ERRORS, &[]),
-            malformed_requests: counter(MALFORMED_REQUESTS, &[]),
-            unrouted: counter(UNROUTED, &[]),
+            connections_evicted: counter(CONNECTIONS_EVICTED),
+            unverified_dropped: counter(UNVERIFIED_DROPPED),
+            accept_errors: counter(ACCEPT_ERRORS),
+            malformed_requests: counter(MALFORMED_REQUESTS),
+            unrouted: counter(UNROUTED),
             replies: REPLY_OUTCOMES
                 .iter()
-                .map(|outcome| counter(REPLIES, &[outcome]))
+                .map(|outcome| replies.with_label_values(&[outcome]))
                 .collect(),
-            suppressed: counter(REPLIES_SUPPRESSED, &[]),
-            replies_superseded: counter(REPLIES_SUPERSEDED, &[]),
-            replies_truncated: counter(REPLIES_TRUNCATED, &[]),
-            backlog_processed: counter(BACKLOG_PROCESSED, &[]),
-            late_failures: counter(LATE_FAILURES, &[]),
+            suppressed: counter(REPLIES_SUPPRESSED),
+            replies_superseded: counter(REPLIES_SUPERSEDED),
+            replies_truncated: counter(REPLIES_TRUNCATED),
+            backlog_processed: counter(BACKLOG_PROCESSED),
+            late_failures: counter(LATE_FAILURES),
             messages: ["received", "processing", "deferred"]
-                .map(|state| recorder.register_gauge(&key(MESSAGES, &[state]), &METADATA)),
+                .map(|state| messages.with_label_values(&[state])),
             messages_oldest: gauge(MESSAGES_OLDEST),
-            outbox: ["pending", "unknown", "held"]
-                .map(|state| recorder.register_gauge(&key(OUTBOX, &[state]), &METADATA)),
+            outbox: ["pending", "unknown", "held"].map(|state| outbox.with_label_values(&[state])),
             outbox_oldest: gauge(OUTBOX_OLDEST),
             unflushed_fallback_replies: gauge(UNFLUSHED_FALLBACK_REPLIES),
             store_up: gauge(STORE_UP),
-            invalid_xml_chars: counter(INVALID_XML_CHARS, &[]),
-            handle: recorder.handle(),
-            recorder,
+            invalid_xml_chars: counter(INVALID_XML_CHARS),
+            messages_blocked,
+            background_failures,
+            dead_messages,
+            status_updates: counters(STATUS_UPDATES),
+            fallbacks: counters(FALLBACKS),
+            reply_errors: counters(REPLY_ERRORS),
+            store_errors: counters(STORE_ERRORS),
+            consent_changes: counters(CONSENT_CHANGES),
+            registry,
         }
     }
 
     // `webhooks` has one row per endpoint. The indices match because both `ALL` lists are in the order of their enum.
     pub(crate) fn webhook(&self, endpoint: Endpoint, outcome: Outcome, seconds: f64) {
-        self.webhooks[endpoint as usize * Outcome::ALL.len() + outcome as usize].increment(1);
-        self.webhook_duration[endpoint as usize].record(seconds);
+        self.webhooks[endpoint as usize * Outcome::ALL.len() + outcome as usize].inc();
+        self.webhook_duration[endpoint as usize].observe(seconds);
     }
 
     // The indices are those of the array in `new`.
@@ -360,35 +374,26 @@ impl Metrics {
             AuthTokenKind::Secondary => 1,
             AuthTokenKind::Subaccount => 2,
         }]
-        .increment(1);
+        .inc();
     }
 
     /// Counts a status callback.
     // An unknown status counts as `other`: each label value is a series of its own, so their number must stay limited.
     pub(crate) fn status_update(&self, status: &MessageStatus) {
         let status = match status {
-            MessageStatus::Other(_) => "other".to_owned(),
-            known => known.as_str().to_owned(),
+            MessageStatus::Other(_) => "other",
+            known => known.as_str(),
         };
-        self.count(STATUS_UPDATES, status);
-    }
-
-    /// Counts by Twilio's error code. A missing or unknown code counts as `other`, to limit the number of series.
-    fn count_by_code(&self, metric: Metric, code: Option<ErrorCode>) {
-        let code = code.filter(|code| code.meaning().is_some());
-        self.count(
-            metric,
-            code.map_or_else(|| "other".to_owned(), |code| code.to_string()),
-        );
+        self.status_updates.with_label_values(&[status]).inc();
     }
 
     pub(crate) fn fallback_call(&self, code: Option<ErrorCode>) {
-        self.count_by_code(FALLBACKS, code);
+        count_by_code(&self.fallbacks, code);
     }
 
     /// Counts a message that Twilio accepted and did not deliver.
     pub(crate) fn undelivered(&self, code: Option<ErrorCode>) {
-        self.count_by_code(REPLY_ERRORS, code);
+        count_by_code(&self.reply_errors, code);
     }
 
     /// Counts the result of sending a message.
@@ -406,9 +411,9 @@ impl Metrics {
             } => 3,
             SendOutcome::Held => 4,
         };
-        self.replies[index].increment(1);
+        self.replies[index].inc();
         if let SendOutcome::Failed { code, .. } = outcome {
-            self.count_by_code(REPLY_ERRORS, *code);
+            count_by_code(&self.reply_errors, *code);
         }
     }
 
@@ -437,46 +442,39 @@ impl Metrics {
 
     /// Counts a failed store operation.
     pub(crate) fn store_error(&self, operation: &'static str) {
-        self.count(STORE_ERRORS, operation.to_owned());
+        self.store_errors.with_label_values(&[operation]).inc();
     }
 
     /// Counts an opt-out, opt-in or help keyword.
     pub(crate) fn consent(&self, kind: &'static str) {
-        self.count(CONSENT_CHANGES, kind.to_owned());
+        self.consent_changes.with_label_values(&[kind]).inc();
     }
 
     /// Counts a dead message.
     pub(crate) fn dead_message(&self, reason: DeadReason) {
-        self.count(DEAD_MESSAGES, reason.as_str().to_owned());
+        self.dead_messages
+            .with_label_values(&[reason.as_str()])
+            .inc();
     }
 
     /// Counts a message that was not passed to the handler.
     pub(crate) fn message_blocked(&self, reason: &'static str) {
         // A reason that is not in the list would not start at zero.
         debug_assert!(BLOCK_REASONS.contains(&reason));
-        self.count(MESSAGES_BLOCKED, reason.to_owned());
+        self.messages_blocked.with_label_values(&[reason]).inc();
     }
 
     /// Counts a background task that ended, or a unit of its work that panicked.
     pub(crate) fn background_failure(&self, task: &'static str) {
         debug_assert!(BACKGROUND_TASKS.contains(&task));
-        self.count(BACKGROUND_FAILURES, task.to_owned());
-    }
-
-    // Looks the counter up by name, which is slower than a handle: for labels with many values, and for rare events.
-    fn count(&self, metric: Metric, value: String) {
-        let key = Key::from_parts(metric.name, vec![Label::new(metric.labels[0], value)]);
-        self.recorder.register_counter(&key, &METADATA).increment(1);
+        self.background_failures.with_label_values(&[task]).inc();
     }
 
     /// Renders all metrics in Prometheus' text format.
     pub fn render(&self) -> String {
-        self.handle.render()
-    }
-
-    /// Folds the samples of histograms into their buckets. Without it they accumulate until the next scrape.
-    pub(crate) fn upkeep(&self) {
-        self.handle.run_upkeep();
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .expect("the registry leaves out metrics without series")
     }
 }
 
@@ -506,14 +504,27 @@ fn age_seconds(oldest: Option<Timestamp>, now: Timestamp) -> f64 {
     age.unwrap_or_default().max(0.0)
 }
 
-fn key(metric: Metric, values: &[&'static str]) -> Key {
-    debug_assert_eq!(metric.labels.len(), values.len());
-    let labels = metric
-        .labels
-        .iter()
-        .zip(values)
-        .map(|(name, value)| Label::from_static_parts(name, value));
-    Key::from_parts(metric.name, labels.collect::<Vec<_>>())
+/// Counts by Twilio's error code. A missing or unknown code counts as `other`, to limit the number of series.
+fn count_by_code(counters: &IntCounterVec, code: Option<ErrorCode>) {
+    let code = code.filter(|code| code.meaning().is_some());
+    let label = code.map_or_else(|| "other".to_owned(), |code| code.to_string());
+    counters.with_label_values(&[label]).inc();
+}
+
+fn opts(metric: Metric) -> Opts {
+    Opts::new(metric.name, metric.help)
+}
+
+/// Adds a new collector to the registry and returns it.
+fn register<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    created: prometheus::Result<C>,
+) -> C {
+    let collector = created.expect("the table has valid names and help texts");
+    registry
+        .register(Box::new(collector.clone()))
+        .expect("each metric is registered once");
+    collector
 }
 
 fn token_name(token: AuthTokenKind) -> &'static str {
@@ -532,7 +543,7 @@ mod tests {
     fn metrics_table_entries_are_rendered_with_help() {
         let metrics = Metrics::new();
         metrics.webhook(Endpoint::Status, Outcome::Ok, 0.1);
-        metrics.handler_duration.record(0.1);
+        metrics.handler_duration.observe(0.1);
         metrics.status_update(&MessageStatus::Other("x".into()));
         metrics.fallback_call(None);
         metrics.undelivered(None);

@@ -161,7 +161,7 @@ struct RequestGuard {
 
 impl RequestGuard {
     fn begin(state: Arc<EndpointState>, endpoint: Endpoint) -> Self {
-        state.metrics.requests_in_flight.increment(1.0);
+        state.metrics.requests_in_flight.inc();
         let unavailable_reason = state.unavailable_reason(endpoint);
         let id = state.ids.next();
         if let Some(reason) = unavailable_reason
@@ -208,7 +208,7 @@ impl RequestGuard {
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.state.metrics.requests_in_flight.decrement(1.0);
+        self.state.metrics.requests_in_flight.dec();
         self.state.metrics.webhook(
             self.endpoint,
             self.outcome,

@@ -164,7 +164,7 @@ impl Webhooks {
 // A warning only for requests with a signature header, which a wrong URL in the Twilio console causes. Other requests
 // for unknown paths are mostly scanners, and only counted.
 async fn unrouted(State(webhooks): State<Arc<Webhooks>>, headers: HeaderMap) -> impl IntoResponse {
-    webhooks.metrics.unrouted.increment(1);
+    webhooks.metrics.unrouted.inc();
     if headers.contains_key(SIGNATURE_HEADER)
         && let Some(suppressed) = webhooks.warnings.unrouted.try_log()
     {
