@@ -1,8 +1,9 @@
-//! Test message of [`Store::check`](super::Store::check), which is accepted and then rolled back.
+//! Test message of [`Store::check`](super::store_trait::Store::check), which is accepted and then rolled back.
 
 use jiff::Timestamp;
 
-use super::{NewInbound, StoreError, StoreErrorKind};
+use super::error::{StoreError, StoreErrorKind};
+use super::new_inbound::NewInbound;
 use crate::signature::AuthTokenKind;
 
 /// Builds a message of an account and a user that do not exist at Twilio. `number` is part of its SID and address.

@@ -4,7 +4,8 @@ use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{RedactedParams, StoreFuture};
+use super::future::StoreFuture;
+use super::redacted_params::RedactedParams;
 use crate::address::{Address, Channel};
 use crate::sid::{MessageSid, MessagingServiceSid};
 
@@ -302,7 +303,7 @@ pub struct ConsentState {
 /// Conversations with their windows, consents and dialogues. See [`Conversation`] and [`ConsentRecord`] for examples.
 ///
 /// # Errors
-/// Every method: [`StoreError`](super::StoreError).
+/// Every method: [`StoreError`](super::error::StoreError).
 pub trait Conversations: Send + Sync {
     /// Returns the conversation of a sender and a user, if the user has ever written.
     fn conversation(

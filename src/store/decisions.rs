@@ -4,13 +4,13 @@
 
 use jiff::Timestamp;
 
-use super::new_inbound::ConsentEffect;
+use super::conversations::{ConsentRecord, OpenWindow};
+use super::error::StoreError;
+use super::journal::{AcceptOutcome, Claim, FailOutcome, ReplyDecision, SavedResponse, TurnStatus};
+use super::new_inbound::{ConsentEffect, NewInbound};
+use super::outbox::StatusEvent;
 use super::packing::time;
 use super::states::inbound;
-use super::{
-    AcceptOutcome, Claim, ConsentRecord, FailOutcome, NewInbound, OpenWindow, ReplyDecision,
-    SavedResponse, StatusEvent, StoreError, TurnStatus,
-};
 use crate::address::Address;
 use crate::sid::MessagingServiceSid;
 

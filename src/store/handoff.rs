@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::StoreFuture;
+use super::future::StoreFuture;
 use crate::address::Address;
 
 /// Change of a conversation's handoff, committed together with the reply to a message.
@@ -37,7 +37,7 @@ impl HandoffChange {
     }
 }
 
-/// Handoffs of conversations. A reply starts one with [`Completion::handoff`](super::Completion::handoff).
+/// Handoffs of conversations. A reply starts one with [`Completion::handoff`](super::journal::Completion::handoff).
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")]
@@ -54,7 +54,7 @@ impl HandoffChange {
 /// ```
 ///
 /// # Errors
-/// Every method: [`StoreError`](super::StoreError).
+/// Every method: [`StoreError`](super::error::StoreError).
 pub trait Handoffs: Send + Sync {
     /// Returns the URL that a conversation's messages are redirected to, if the conversation is handed off.
     fn handoff_url(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<String>>;

@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{HandoffChange, NewInbound, NewOutbound, StoreFuture};
+use super::future::StoreFuture;
+use super::handoff::HandoffChange;
+use super::new_inbound::NewInbound;
+use super::outbound_message::NewOutbound;
+use super::redacted_params::RedactedParams;
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid};
 use crate::signature::AuthTokenKind;
@@ -265,26 +269,6 @@ impl DeadReason {
     }
 }
 
-/// Form-encoded parameters that `Debug` does not show.
-///
-/// ```
-/// use replyhook::FormParams;
-/// use replyhook::store::RedactedParams;
-///
-/// let params = RedactedParams("Body=two+words".to_owned());
-/// assert_eq!(format!("{params:?}"), "RedactedParams(14 bytes)");
-/// assert_eq!(FormParams::parse(params.0.as_bytes(), 512)?.get("Body"), Some("two words"));
-/// # Ok::<(), replyhook::form::FormError>(())
-/// ```
-#[derive(Clone)]
-pub struct RedactedParams(pub String);
-
-impl fmt::Debug for RedactedParams {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RedactedParams({} bytes)", self.0.len())
-    }
-}
-
 /// Journal of inbound messages.
 ///
 /// A message is *received*, then *processing*, then *answered* with TwiML. If its reply takes the REST API, it is
@@ -329,8 +313,8 @@ impl fmt::Debug for RedactedParams {
 /// ```
 ///
 /// # Errors
-/// Every method: [`StoreError`](super::StoreError). After
-/// [`Unavailable`](super::StoreErrorKind::Unavailable) the operation may still have taken effect.
+/// Every method: [`StoreError`](super::error::StoreError). After
+/// [`Unavailable`](super::error::StoreErrorKind::Unavailable) the operation may still have taken effect.
 pub trait Journal: Send + Sync {
     /// Stores a message, or finds it already stored, and claims it if no older message of its conversation is open.
     ///

@@ -2,12 +2,12 @@
 
 use sha2::{Digest, Sha256};
 
+use super::error::{StoreError, StoreErrorKind};
+use super::media::{
+    FileHash, LinkSigningKey, LinkSource, LinkTarget, NewLink, ResolvedLink, TwilioMedia,
+};
 use super::packing::{
     account_sid, auth_token, auth_token_number, message_sid, sid_bytes, unreadable,
-};
-use super::{
-    FileHash, LinkSigningKey, LinkSource, LinkTarget, NewLink, ResolvedLink, StoreError,
-    StoreErrorKind, TwilioMedia,
 };
 
 /// Columns of `media_link` that identify the file behind a link.

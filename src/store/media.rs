@@ -9,7 +9,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use sha2::Sha256;
 
-use super::{StoreError, StoreFuture};
+use super::error::StoreError;
+use super::future::StoreFuture;
 use crate::sid::{AccountSid, MediaSid, MessageSid};
 use crate::signature::AuthTokenKind;
 
@@ -176,7 +177,7 @@ pub trait MediaLinks: Send + Sync {
     /// The key is read when the store is opened, so that a token is checked without a query.
     ///
     /// # Errors
-    /// [`StoreErrorKind::NotOpen`](super::StoreErrorKind::NotOpen) before the store is open.
+    /// [`StoreErrorKind::NotOpen`](super::error::StoreErrorKind::NotOpen) before the store is open.
     fn link_signing_key(&self) -> Result<&LinkSigningKey, StoreError>;
 
     /// Stores a link until it expires, and its file if it is not stored yet.

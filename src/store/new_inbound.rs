@@ -4,18 +4,18 @@ use std::fmt;
 
 use jiff::Timestamp;
 
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "rules"))]
+use super::conversations::ConsentAction;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use super::conversations::ConsentRecord;
+use super::conversations::{ConsentScope, ConsentSource};
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::AuthTokenKind;
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "rules"))]
-use crate::store::ConsentAction;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-use crate::store::ConsentRecord;
-use crate::store::{ConsentScope, ConsentSource};
 
 /// Inbound message as a webhook delivers it. The journal stores it once, however often Twilio delivers it.
 ///
-/// See [`Journal`](super::Journal) for an example.
+/// See [`Journal`](super::journal::Journal) for an example.
 #[derive(Clone)]
 pub struct NewInbound {
     /// Account that received the message: half of the key for deduplication.

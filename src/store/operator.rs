@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{NewInbound, OutboundMessage, OutboundState, StoreFuture};
+use super::future::StoreFuture;
+use super::new_inbound::NewInbound;
+use super::outbound_message::{OutboundMessage, OutboundRow, OutboundState};
+use super::redacted_params::RedactedParams;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use super::states::{self, inbound};
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid};
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-use crate::store::states::{self, inbound};
 
 /// Filter of listed messages. See [`Operator`] for an example.
 #[derive(Debug, Clone, Default)]
@@ -51,29 +54,9 @@ pub struct MessageRow {
     /// Replies via the REST API, in order.
     pub replies: Vec<OutboundRow>,
     /// Parameters of the webhook, form-encoded. They contain message content.
-    pub params: Option<super::RedactedParams>,
+    pub params: Option<RedactedParams>,
     /// Saved TwiML response. It contains message content.
-    pub response: Option<super::RedactedParams>,
-}
-
-/// Message of the outbox as shown to operators. See [`Outbox`](super::Outbox) for an example.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct OutboundRow {
-    /// ID of the message.
-    pub id: i64,
-    /// State of the message.
-    pub state: OutboundState,
-    /// SID of the message, once Twilio has accepted it.
-    pub sid: Option<MessageSid>,
-    /// Last status from Twilio.
-    pub status: Option<String>,
-    /// Twilio's error code.
-    pub error_code: Option<u32>,
-    /// Reason for the state.
-    pub reason: Option<String>,
-    /// Parameters of `POST Messages`, form-encoded. They contain message content.
-    pub params: Option<super::RedactedParams>,
+    pub response: Option<RedactedParams>,
 }
 
 /// Outbound message that is not a reply, as shown to operators. See [`Operator::outbound_messages`].
@@ -276,7 +259,7 @@ impl ExpiryReport {
 /// ```
 ///
 /// # Errors
-/// Every method: [`StoreError`](super::StoreError).
+/// Every method: [`StoreError`](super::error::StoreError).
 pub trait Operator: Send + Sync {
     /// Lists inbound messages, newest first.
     fn messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<MessageRow>>;

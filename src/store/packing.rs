@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{StoreError, StoreErrorKind};
+use super::error::{StoreError, StoreErrorKind};
 use crate::sid::{AccountSid, MessageSid};
 use crate::signature::AuthTokenKind;
 

@@ -4,26 +4,28 @@
 //! comment at each statement has the names. `state < 3` is an open inbound message, and `state < 4` an open outbound
 //! message.
 
+use super::error::StoreError;
+use super::journal::DeadReason;
+use super::outbound_message::OutboundState;
 use super::packing::unreadable;
-use super::{DeadReason, OutboundState, StoreError};
 use crate::message::MessageStatus;
 
 /// States of `inbound`. Those below [`ANSWERED`](inbound::ANSWERED) are open.
 pub(super) mod inbound {
     /// Stored; an older message of the conversation is still open.
-    pub(in crate::store) const RECEIVED: i64 = 0;
+    pub(crate) const RECEIVED: i64 = 0;
     /// A handler runs, and the reply path is undecided.
-    pub(in crate::store) const PROCESSING: i64 = 1;
+    pub(crate) const PROCESSING: i64 = 1;
     /// The reply takes the REST API. A handler runs if the message has an owner.
-    pub(in crate::store) const DEFERRED: i64 = 2;
+    pub(crate) const DEFERRED: i64 = 2;
     /// The response is saved: TwiML, or the empty response.
-    pub(in crate::store) const ANSWERED: i64 = 3;
+    pub(crate) const ANSWERED: i64 = 3;
     /// The replies, if any, are in the outbox.
-    pub(in crate::store) const DONE: i64 = 4;
+    pub(crate) const DONE: i64 = 4;
     /// The handler failed. A redelivery starts another attempt.
-    pub(in crate::store) const FAILED: i64 = 5;
+    pub(crate) const FAILED: i64 = 5;
     /// Neither a redelivery nor a process retries the message. An operator can.
-    pub(in crate::store) const DEAD: i64 = 6;
+    pub(crate) const DEAD: i64 = 6;
 }
 
 // The store records these texts, and stored reasons are compared with `MERGED`, `EXPIRED` and `PURGED`. After a change
@@ -49,7 +51,7 @@ pub(super) const PURGED: &str = "purged";
 pub(super) const NOT_REDIRECTED: &str =
     "it was not redirected to the handoff URL: its reply went via the REST API";
 
-/// Returns the public reason for a message that [`claim_backlog`](super::Journal::claim_backlog) made dead.
+/// Returns the public reason for a message that [`claim_backlog`](super::journal::Journal::claim_backlog) made dead.
 pub(super) fn dead_reason(reason: &str) -> DeadReason {
     if reason == EXPIRED {
         DeadReason::Expired
@@ -66,13 +68,13 @@ pub(super) fn is_left_out(wanted: Option<&str>, shown: &str, reason: Option<&str
 
 /// States of `outbound`. Those below [`SENT`](outbound::SENT) are open.
 pub(super) mod outbound {
-    pub(in crate::store) const PENDING: i64 = 0;
-    pub(in crate::store) const SENDING: i64 = 1;
-    pub(in crate::store) const UNKNOWN: i64 = 2;
-    pub(in crate::store) const HELD: i64 = 3;
-    pub(in crate::store) const SENT: i64 = 4;
-    pub(in crate::store) const FAILED: i64 = 5;
-    pub(in crate::store) const SUPPRESSED: i64 = 6;
+    pub(crate) const PENDING: i64 = 0;
+    pub(crate) const SENDING: i64 = 1;
+    pub(crate) const UNKNOWN: i64 = 2;
+    pub(crate) const HELD: i64 = 3;
+    pub(crate) const SENT: i64 = 4;
+    pub(crate) const FAILED: i64 = 5;
+    pub(crate) const SUPPRESSED: i64 = 6;
 }
 
 pub(super) fn outbound_state(state: i64) -> Result<OutboundState, StoreError> {

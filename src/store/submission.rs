@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::NewOutbound;
+use super::outbound_message::NewOutbound;
 
 /// Name that a caller gives to an outbound message, so that the message is sent once however often it is submitted.
 ///

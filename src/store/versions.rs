@@ -2,9 +2,19 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{StoreError, StoreErrorKind};
+use super::error::{StoreError, StoreErrorKind};
 
-/// Name in `meta` of the [`MIN_READER`](super::MIN_READER) of the newest program that migrated the schema.
+/// Number of the newest schema, the same for SQLite and PostgreSQL.
+pub const SCHEMA: usize = 1;
+
+/// Lowest schema number whose programs may work on the newest schema. The store records it, so that older programs can
+/// read it.
+///
+/// A migration that only adds an index or a nullable column leaves it unchanged. A migration without which older
+/// programs would write incomplete rows sets it to its own number.
+pub(super) const MIN_READER: usize = 1;
+
+/// Name in `meta` of the [`MIN_READER`] of the newest program that migrated the schema.
 pub(super) const MIN_READER_NAME: &str = "min_reader";
 
 /// Name in `meta` of the [`fingerprint`] of the initial schema that the store was made with.

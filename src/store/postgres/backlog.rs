@@ -1,15 +1,15 @@
-//! [`Journal::claim_backlog`](crate::store::Journal::claim_backlog) in PostgreSQL.
+//! [`Journal::claim_backlog`](crate::store::journal::Journal::claim_backlog) in PostgreSQL.
 
 use jiff::Timestamp;
 use sqlx::{PgConnection, Row};
 
+use super::conditions::{is_blocked, is_owned};
 use super::error::CallError;
-use super::journal::number;
+use super::reading::number;
 use super::text::unpack;
-use crate::store::{
-    BacklogMessage, Claim, ClaimedBacklog, CrashPolicy, DeadMessage, RedactedParams, packing,
-    states,
-};
+use crate::store::journal::{BacklogMessage, Claim, ClaimedBacklog, CrashPolicy, DeadMessage};
+use crate::store::redacted_params::RedactedParams;
+use crate::store::{packing, states};
 
 /// Open messages (below 3) that may be claimed: not owned by a live process, and first in their conversation.
 // Locks the conversations. SKIP LOCKED, since a locked one belongs to a transaction that is claiming or accepting: the

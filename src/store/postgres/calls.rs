@@ -9,11 +9,13 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres};
 
 use super::error::{CallError, store_error};
 use crate::lock::IgnorePoison;
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::error::{StoreError, StoreErrorKind};
 
 /// SQL that begins a transaction. Each of its statements sees everything committed before that statement began.
 // The level is named, since a database can have another default, and the locking of this module relies on it.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+/// Minimum timeout for acquiring a connection from the pool.
+pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of attempts at a transaction that conflicts with others.
 const MAX_ATTEMPTS: usize = 8;
 /// Time for which calls fail immediately after a failure of the connection.
@@ -238,7 +240,7 @@ impl Breaker {
     fn has_answered_lately(&self) -> bool {
         let answered = self.lock().answered;
         // Within the time that a call waits for a connection: so the response came while this call waited.
-        answered.is_some_and(|at| at.elapsed() < super::ACQUIRE_TIMEOUT)
+        answered.is_some_and(|at| at.elapsed() < ACQUIRE_TIMEOUT)
     }
 
     fn failed(&self) {

@@ -1,10 +1,12 @@
-//! [`Store::check`](crate::store::Store::check) in PostgreSQL.
+//! [`Store::check`](crate::store::store_trait::Store::check) in PostgreSQL.
 
 use sqlx::{Connection, PgConnection};
 
 use super::error::CallError;
 use super::{accept, journal};
-use crate::store::{AcceptOutcome, ReplyPath, StoreError, StoreErrorKind, check};
+use crate::store::check;
+use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::journal::{AcceptOutcome, ReplyPath};
 
 /// Accepts and answers a message within a savepoint, and rolls the savepoint back.
 ///

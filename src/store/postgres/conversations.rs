@@ -1,160 +1,143 @@
-//! [`Conversations`] in PostgreSQL.
-
-use std::sync::Arc;
+//! Conversations in PostgreSQL: windows, consents, dialogues and history.
 
 use jiff::Timestamp;
-use sqlx::postgres::PgArguments;
-use sqlx::query::QueryAs;
-use sqlx::{PgConnection, Postgres, Row};
+use sqlx::{PgConnection, Row};
 
 use super::error::CallError;
+use super::handoff;
 use super::text::{pack, packed, unpack};
-use super::{PostgresStore, handoff};
 use crate::address::Address;
-use crate::store::conversations::Dialogue;
-use crate::store::{
+use crate::store::conversations::{
     ConsentAction, ConsentEntry, ConsentRecord, ConsentScope, ConsentSource, ConsentState,
-    Conversation, Conversations, DialogueChange, EarlierMessage, RedactedParams, StoreFuture,
-    packing, states,
+    Conversation, Dialogue, EarlierMessage,
 };
+use crate::store::redacted_params::RedactedParams;
+use crate::store::{packing, states};
 
-impl Conversations for PostgresStore {
-    fn conversation(
-        &self,
-        sender: &Address,
-        user: &Address,
-    ) -> StoreFuture<'_, Option<Conversation>> {
-        let (sender, user) = (sender.clone(), user.clone());
-        self.run(move |db| {
-            let (sender, user) = (sender.clone(), user.clone());
-            Box::pin(async move {
-                let found: Option<(i64, i64)> = sqlx::query_as(
-                    "SELECT c.id, c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
-                     WHERE a.sender = $1 AND a.address = $2",
-                )
-                .bind(pack(sender.as_str()))
-                .bind(pack(user.as_str()))
-                .fetch_optional(db)
-                .await?;
-                let Some((id, last)) = found else {
-                    return Ok(None);
-                };
-                let last = packing::time(last)?;
-                Ok(Some(Conversation::new(id, sender, user, Some(last))))
-            })
-        })
-    }
+/// Returns the conversation of a sender and a user.
+pub(super) async fn conversation(
+    db: &mut PgConnection,
+    sender: Address,
+    user: Address,
+) -> Result<Option<Conversation>, CallError> {
+    let found: Option<(i64, i64)> = sqlx::query_as(
+        "SELECT c.id, c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
+         WHERE a.sender = $1 AND a.address = $2",
+    )
+    .bind(pack(sender.as_str()))
+    .bind(pack(user.as_str()))
+    .fetch_optional(db)
+    .await?;
+    let Some((id, last)) = found else {
+        return Ok(None);
+    };
+    let last = packing::time(last)?;
+    Ok(Some(Conversation::new(id, sender, user, Some(last))))
+}
 
-    fn consent(&self, scopes: Vec<ConsentScope>, user: &Address) -> StoreFuture<'_, ConsentState> {
-        let scopes: Arc<[String]> = packed(scopes.iter().map(ConsentScope::as_str)).into();
-        let user = pack(user.as_str()).into_owned();
-        self.run(move |db| {
-            let (scopes, user) = (scopes.clone(), user.clone());
-            Box::pin(async move {
-                // All addresses of the user count: one that opted out by phone number has also opted out by its BSUID.
-                // Of several times, the one of the first address, in the first of the scopes.
-                let (opted_out, opted_in): (Option<i64>, Option<i64>) = sqlx::query_as(
-                    "SELECT (array_agg(opted_out ORDER BY address, at) FILTER (WHERE opted_out IS NOT NULL))[1], \
-                     (array_agg(opted_in ORDER BY address, at) FILTER (WHERE opted_in IS NOT NULL))[1] \
-                     FROM (SELECT address, opted_out, opted_in, array_position($1, scope::text) AS at FROM consent \
-                       WHERE scope = ANY ($1) AND address IN (SELECT $2 UNION SELECT b.address FROM conversation_address a \
-                         JOIN conversation_address b ON b.conversation = a.conversation \
-                         WHERE a.sender = ANY ($1) AND a.address = $2)) found",
-                )
-                .bind(&scopes[..])
-                .bind(user)
-                .fetch_one(db)
-                .await?;
-                Ok(ConsentState {
-                    opted_out: opted_out.map(packing::time).transpose()?,
-                    opted_in: opted_in.map(packing::time).transpose()?,
-                })
-            })
-        })
-    }
+/// Returns the current consent of a user, under any of their addresses. `scopes` and `user` are escaped for storage.
+pub(super) async fn consent(
+    db: &mut PgConnection,
+    scopes: &[String],
+    user: &str,
+) -> Result<ConsentState, CallError> {
+    // All addresses of the user count: one that opted out by phone number has also opted out by its BSUID. Of several
+    // times, the one of the first address, in the first of the scopes.
+    let (opted_out, opted_in): (Option<i64>, Option<i64>) = sqlx::query_as(
+        "SELECT (array_agg(opted_out ORDER BY address, at) FILTER (WHERE opted_out IS NOT NULL))[1], \
+         (array_agg(opted_in ORDER BY address, at) FILTER (WHERE opted_in IS NOT NULL))[1] \
+         FROM (SELECT address, opted_out, opted_in, array_position($1, scope::text) AS at FROM consent \
+           WHERE scope = ANY ($1) AND address IN (SELECT $2 UNION SELECT b.address FROM conversation_address a \
+             JOIN conversation_address b ON b.conversation = a.conversation \
+             WHERE a.sender = ANY ($1) AND a.address = $2)) found",
+    )
+    .bind(scopes)
+    .bind(user)
+    .fetch_one(db)
+    .await?;
+    Ok(ConsentState {
+        opted_out: opted_out.map(packing::time).transpose()?,
+        opted_in: opted_in.map(packing::time).transpose()?,
+    })
+}
 
-    fn record_consent(&self, record: ConsentRecord) -> StoreFuture<'_, ()> {
-        let record = Arc::new(record);
-        self.write(move |db| {
-            let record = record.clone();
-            Box::pin(async move { record_consent(db, &record).await })
+/// Lists entries of the consent ledger, oldest first.
+pub(super) async fn consent_ledger(
+    db: &mut PgConnection,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<ConsentEntry>, CallError> {
+    let found = sqlx::query(
+        "SELECT id, scope, address, action, source, evidence, note, at FROM consent_ledger WHERE id > $1 ORDER BY id LIMIT $2",
+    )
+    .bind(after)
+    .bind(i64::from(limit))
+    .fetch_all(db)
+    .await?;
+    let entries = found.into_iter().map(|row| {
+        let evidence: Option<Vec<u8>> = row.try_get(5)?;
+        let note: Option<String> = row.try_get(6)?;
+        let (action, source) = (row.try_get(3)?, row.try_get(4)?);
+        Ok(ConsentEntry {
+            id: row.try_get(0)?,
+            record: ConsentRecord {
+                scope: ConsentScope::parse(&unpack(row.try_get(1)?)),
+                user: unpack(row.try_get(2)?).into(),
+                action: ConsentAction::parse(action).ok_or_else(packing::unreadable)?,
+                source: ConsentSource::parse(source).ok_or_else(packing::unreadable)?,
+                evidence: evidence.map(|sid| packing::message_sid(&sid)).transpose()?,
+                note: note.map(unpack),
+                at: packing::time(row.try_get(7)?)?,
+            },
         })
-    }
+    });
+    entries.collect()
+}
 
-    fn consent_ledger(&self, after: i64, limit: u32) -> StoreFuture<'_, Vec<ConsentEntry>> {
-        self.run(move |db| {
-            Box::pin(async move {
-                let found = sqlx::query(
-                    "SELECT id, scope, address, action, source, evidence, note, at FROM consent_ledger WHERE id > $1 ORDER BY id LIMIT $2",
-                )
-                .bind(after)
-                .bind(i64::from(limit))
-                .fetch_all(db)
-                .await?;
-                let entries = found.into_iter().map(|row| {
-                    let evidence: Option<Vec<u8>> = row.try_get(5)?;
-                    let note: Option<String> = row.try_get(6)?;
-                    Ok(ConsentEntry {
-                        id: row.try_get(0)?,
-                        record: ConsentRecord {
-                            scope: ConsentScope::parse(&unpack(row.try_get(1)?)),
-                            user: unpack(row.try_get(2)?).into(),
-                            action: ConsentAction::parse(row.try_get(3)?).ok_or_else(packing::unreadable)?,
-                            source: ConsentSource::parse(row.try_get(4)?).ok_or_else(packing::unreadable)?,
-                            evidence: evidence.map(|sid| packing::message_sid(&sid)).transpose()?,
-                            note: note.map(unpack),
-                            at: packing::time(row.try_get(7)?)?,
-                        },
-                    })
-                });
-                entries.collect()
-            })
-        })
-    }
+/// Returns the dialogue state of a conversation, unless it has expired.
+pub(super) async fn dialogue(
+    db: &mut PgConnection,
+    conversation: i64,
+    now: Timestamp,
+) -> Result<Option<Dialogue>, CallError> {
+    let found: Option<String> = sqlx::query_scalar(
+        "SELECT data FROM dialogue WHERE conversation = $1 AND (expires_at IS NULL OR expires_at > $2)",
+    )
+    .bind(conversation)
+    .bind(now.as_microsecond())
+    .fetch_optional(db)
+    .await?;
+    Ok(found.map(|data| Dialogue(unpack(data))))
+}
 
-    fn dialogue(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<Dialogue>> {
-        self.run(move |db| {
-            Box::pin(async move {
-                let found: Option<String> = sqlx::query_scalar(
-                    "SELECT data FROM dialogue WHERE conversation = $1 AND (expires_at IS NULL OR expires_at > $2)",
-                )
-                .bind(conversation)
-                .bind(now.as_microsecond())
-                .fetch_optional(db)
-                .await?;
-                Ok(found.map(|data| Dialogue(unpack(data))))
-            })
+/// Lists the last messages of the same user and sender before a message, oldest first.
+pub(super) async fn earlier(
+    db: &mut PgConnection,
+    message: i64,
+    limit: u32,
+) -> Result<Vec<EarlierMessage>, CallError> {
+    let mut found = sqlx::query(EARLIER)
+        .bind(message)
+        .bind(i64::from(limit))
+        .bind(states::MERGED)
+        .fetch_all(db)
+        .await?;
+    found.reverse();
+    let redact = |text: String| RedactedParams(unpack(text));
+    let earlier = found.into_iter().map(|row| {
+        let (params, response): (Option<String>, Option<String>) =
+            (row.try_get(1)?, row.try_get(2)?);
+        let replies: Vec<String> = row.try_get(3)?;
+        Ok(EarlierMessage {
+            received_at: packing::time(row.try_get(0)?)?,
+            params: params.map(redact),
+            response: response.map(redact),
+            replies: replies.into_iter().map(redact).collect(),
+            answered_at: packing::time(row.try_get(4)?)?,
+            is_merged: row.try_get(5)?,
         })
-    }
-
-    fn earlier(&self, message: i64, limit: u32) -> StoreFuture<'_, Vec<EarlierMessage>> {
-        self.run(move |db| {
-            Box::pin(async move {
-                let mut found = sqlx::query(EARLIER)
-                    .bind(message)
-                    .bind(i64::from(limit))
-                    .bind(states::MERGED)
-                    .fetch_all(db)
-                    .await?;
-                found.reverse();
-                let redact = |text: String| RedactedParams(unpack(text));
-                let earlier = found.into_iter().map(|row| {
-                    let (params, response): (Option<String>, Option<String>) =
-                        (row.try_get(1)?, row.try_get(2)?);
-                    let replies: Vec<String> = row.try_get(3)?;
-                    Ok(EarlierMessage {
-                        received_at: packing::time(row.try_get(0)?)?,
-                        params: params.map(redact),
-                        response: response.map(redact),
-                        replies: replies.into_iter().map(redact).collect(),
-                        answered_at: packing::time(row.try_get(4)?)?,
-                        is_merged: row.try_get(5)?,
-                    })
-                });
-                earlier.collect()
-            })
-        })
-    }
+    });
+    earlier.collect()
 }
 
 /// Last `$2` messages before message `$1` with the same user, newest first.
@@ -177,44 +160,6 @@ const EARLIER: &str = "WITH RECURSIVE current_message AS (SELECT i.previous, coa
        coalesce(i.reason = $3, false) \
      FROM (SELECT DISTINCT id FROM previous_message WHERE id < $1 ORDER BY id DESC LIMIT $2) AS last JOIN inbound i ON i.id = last.id \
      ORDER BY i.id DESC";
-
-/// [`DialogueChange`] as the parameters of `change_dialogue!`.
-#[derive(Clone, Default)]
-pub(super) struct DialogueParams {
-    data: Option<Arc<str>>,
-    ends: bool,
-    expires_at: Option<i64>,
-}
-
-impl DialogueParams {
-    pub(super) fn of(change: Option<DialogueChange>) -> Self {
-        match change {
-            None => Self::default(),
-            Some(DialogueChange::End) => Self {
-                ends: true,
-                ..Self::default()
-            },
-            Some(DialogueChange::Set { data, expires_at }) => Self {
-                data: Some(pack(&data).into()),
-                ends: false,
-                expires_at: expires_at.map(Timestamp::as_microsecond),
-            },
-        }
-    }
-
-    /// Binds the parameters of `change_dialogue!`.
-    pub(super) fn bind<'q, O>(
-        &self,
-        query: QueryAs<'q, Postgres, O, PgArguments>,
-        now: Timestamp,
-    ) -> QueryAs<'q, Postgres, O, PgArguments> {
-        query
-            .bind(self.data.as_deref().map(str::to_owned))
-            .bind(self.ends)
-            .bind(self.expires_at)
-            .bind(now.as_microsecond())
-    }
-}
 
 /// Finds or creates the conversation of a sender and a user, locks it and opens its window.
 ///
@@ -434,5 +379,24 @@ pub(super) async fn record_consent(
     .bind(at)
     .execute(db)
     .await?;
+    Ok(())
+}
+
+/// Deletes conversations. The caller has locked them.
+pub(super) async fn delete_conversations(
+    db: &mut PgConnection,
+    conversations: &[i64],
+) -> Result<(), CallError> {
+    for sql in [
+        "DELETE FROM conversation_address WHERE conversation = ANY ($1)",
+        "DELETE FROM dialogue WHERE conversation = ANY ($1)",
+        "DELETE FROM handoff WHERE conversation = ANY ($1)",
+        "DELETE FROM conversation WHERE id = ANY ($1)",
+    ] {
+        sqlx::query(sql)
+            .bind(conversations)
+            .execute(&mut *db)
+            .await?;
+    }
     Ok(())
 }

@@ -2,7 +2,8 @@
 
 use sqlx::Error;
 
-use crate::store::{StoreError, StoreErrorKind, packing};
+use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::packing;
 
 /// Error of the statements of a call.
 #[derive(Debug)]

@@ -1,91 +1,75 @@
-//! [`Handoffs`] in PostgreSQL.
+//! Handoffs in PostgreSQL.
 
 use jiff::Timestamp;
 use sqlx::PgConnection;
 
-use super::PostgresStore;
 use super::error::CallError;
-use super::text::{pack, unpack};
-use crate::address::Address;
-use crate::store::{HandoffChange, HandoffRow, Handoffs, StoreFuture, packing};
+use super::text::unpack;
+use crate::store::handoff::HandoffRow;
+use crate::store::packing;
 
-impl Handoffs for PostgresStore {
-    fn handoff_url(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<String>> {
-        self.run(move |db| {
-            Box::pin(async move {
-                let url: Option<String> = sqlx::query_scalar(
-                    "SELECT url FROM handoff WHERE conversation = $1 AND until > $2",
-                )
-                .bind(conversation)
-                .bind(now.as_microsecond())
-                .fetch_optional(db)
-                .await?;
-                Ok(url.map(unpack))
-            })
-        })
-    }
-
-    fn end_handoff(
-        &self,
-        sender: Option<&Address>,
-        user: &Address,
-        now: Timestamp,
-    ) -> StoreFuture<'_, u64> {
-        let sender = sender.map(|sender| pack(sender.as_str()).into_owned());
-        let user = pack(user.as_str()).into_owned();
-        self.run(move |db| {
-            let (sender, user) = (sender.clone(), user.clone());
-            Box::pin(async move {
-                // An expired handoff is over already, so it is not counted.
-                let ended = sqlx::query(
-                    "DELETE FROM handoff WHERE until > $3 AND conversation IN (\
-                       SELECT conversation FROM conversation_address WHERE address = $2 AND ($1::text IS NULL OR sender = $1))",
-                )
-                .bind(sender)
-                .bind(user)
-                .bind(now.as_microsecond())
-                .execute(db)
-                .await?;
-                Ok(ended.rows_affected())
-            })
-        })
-    }
-
-    fn active_handoffs(&self, limit: u32, now: Timestamp) -> StoreFuture<'_, Vec<HandoffRow>> {
-        self.run(move |db| {
-            Box::pin(async move {
-                let rows: Vec<(i64, String, String, String, i64)> = sqlx::query_as(
-                    "SELECT h.conversation, a.sender, a.address, h.url, h.until \
-                     FROM (SELECT conversation, url, until FROM handoff WHERE until > $1 ORDER BY until, conversation LIMIT $2) h \
-                     JOIN conversation_address a ON a.conversation = h.conversation \
-                     ORDER BY h.until, h.conversation, a.address",
-                )
-                .bind(now.as_microsecond())
-                .bind(i64::from(limit))
-                .fetch_all(db)
-                .await?;
-                let mut found = Vec::new();
-                for (conversation, sender, user, url, until) in rows {
-                    let handoff = HandoffRow {
-                        sender: unpack(sender).into(),
-                        user: vec![unpack(user).into()],
-                        url: unpack(url),
-                        until: packing::time(until)?,
-                    };
-                    HandoffRow::collect(&mut found, conversation, handoff);
-                }
-                Ok(found.into_iter().map(|(_, handoff)| handoff).collect())
-            })
-        })
-    }
+/// Returns the URL of a conversation's handoff, if one is active.
+pub(super) async fn handoff_url(
+    db: &mut PgConnection,
+    conversation: i64,
+    now: Timestamp,
+) -> Result<Option<String>, CallError> {
+    let url: Option<String> =
+        sqlx::query_scalar("SELECT url FROM handoff WHERE conversation = $1 AND until > $2")
+            .bind(conversation)
+            .bind(now.as_microsecond())
+            .fetch_optional(db)
+            .await?;
+    Ok(url.map(unpack))
 }
 
-/// [`HandoffChange`] as the parameters of `change_handoff!`: the URL if a handoff begins, and its end.
-pub(super) fn columns(change: Option<&HandoffChange>) -> (Option<String>, Option<i64>) {
-    change.map_or((None, None), |change| {
-        let (url, until) = change.columns();
-        (url.map(|url| pack(url).into_owned()), Some(until))
-    })
+/// Ends the handoffs of a user, and returns their number. `sender` and `user` are escaped for storage.
+pub(super) async fn end_handoff(
+    db: &mut PgConnection,
+    sender: Option<&str>,
+    user: &str,
+    now: Timestamp,
+) -> Result<u64, CallError> {
+    // An expired handoff is over already, so it is not counted.
+    let ended = sqlx::query(
+        "DELETE FROM handoff WHERE until > $3 AND conversation IN (\
+           SELECT conversation FROM conversation_address WHERE address = $2 AND ($1::text IS NULL OR sender = $1))",
+    )
+    .bind(sender)
+    .bind(user)
+    .bind(now.as_microsecond())
+    .execute(db)
+    .await?;
+    Ok(ended.rows_affected())
+}
+
+/// Lists active handoffs, those that end first before the others.
+pub(super) async fn active_handoffs(
+    db: &mut PgConnection,
+    limit: u32,
+    now: Timestamp,
+) -> Result<Vec<HandoffRow>, CallError> {
+    let rows: Vec<(i64, String, String, String, i64)> = sqlx::query_as(
+        "SELECT h.conversation, a.sender, a.address, h.url, h.until \
+         FROM (SELECT conversation, url, until FROM handoff WHERE until > $1 ORDER BY until, conversation LIMIT $2) h \
+         JOIN conversation_address a ON a.conversation = h.conversation \
+         ORDER BY h.until, h.conversation, a.address",
+    )
+    .bind(now.as_microsecond())
+    .bind(i64::from(limit))
+    .fetch_all(db)
+    .await?;
+    let mut found = Vec::new();
+    for (conversation, sender, user, url, until) in rows {
+        let handoff = HandoffRow {
+            sender: unpack(sender).into(),
+            user: vec![unpack(user).into()],
+            url: unpack(url),
+            until: packing::time(until)?,
+        };
+        HandoffRow::collect(&mut found, conversation, handoff);
+    }
+    Ok(found.into_iter().map(|(_, handoff)| handoff).collect())
 }
 
 /// Merges the handoff of conversation `source` into that of `target`: the one that lasts longer stays.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use sqlx::AssertSqlSafe;
 use tokio::task::AbortHandle;
 
-use super::calls::{CallConnection, Calls};
+use super::calls::{BEGIN, CallConnection, Calls};
 
 /// Interval of heartbeats, a third of the lease.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
@@ -35,7 +35,7 @@ fn extend_lease(owner: i64, min_seconds: u32) -> String {
 // Other processes would immediately take over what a process claims under an expired lease, for example after a pause.
 // While more than five seconds remain, which is usual, this writes nothing and locks no row.
 pub(super) fn begin_claiming(owner: i64) -> String {
-    format!("{}; {}", super::calls::BEGIN, extend_lease(owner, 5))
+    format!("{}; {}", BEGIN, extend_lease(owner, 5))
 }
 
 /// Task that renews a lease until this value is dropped.

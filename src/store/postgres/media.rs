@@ -1,106 +1,80 @@
-//! [`MediaLinks`] in PostgreSQL: every server serves the links that any server has created.
-
-use std::sync::Arc;
+//! Links to media, and stored files, in PostgreSQL: every server serves the links that any server has created.
 
 use jiff::Timestamp;
 use sqlx::{PgConnection, Row};
 
-use super::PostgresStore;
 use super::error::{CallError, store_error};
 use super::text::{pack, unpack};
+use crate::store::error::StoreError;
 use crate::store::link_rows::{self, LinkColumns};
-use crate::store::{
-    CHUNK_BYTES, FileHash, LinkSigningKey, LinkSource, LinkTokenHash, MediaLinks, NewLink,
-    ResolvedLink, StoreError, StoreFuture,
+use crate::store::media::{
+    CHUNK_BYTES, FileHash, LinkSigningKey, LinkSource, LinkTokenHash, NewLink, ResolvedLink,
 };
 
-/// Maximum number of rows that one statement of [`MediaLinks::expire_links`] deletes.
+/// Maximum number of rows that one statement of [`expire_links`] deletes.
 const STEP: i64 = 100;
 
-impl MediaLinks for PostgresStore {
-    fn link_signing_key(&self) -> Result<&LinkSigningKey, StoreError> {
-        Ok(&self.opened()?.link_signing_key)
-    }
+/// Returns the file behind a link that has not expired.
+pub(super) async fn resolve_link(
+    db: &mut PgConnection,
+    token_hash: LinkTokenHash,
+    now: Timestamp,
+) -> Result<Option<ResolvedLink>, CallError> {
+    let found = sqlx::query(
+        "SELECT l.content_type, l.account, l.auth_token, l.media_message, l.media, l.file, f.length FROM media_link l \
+         LEFT JOIN media_file f ON f.hash = l.file WHERE l.token_hash = $1 AND l.expires_at > $2",
+    )
+    .bind(&token_hash.0[..])
+    .bind(now.as_microsecond())
+    .fetch_optional(db)
+    .await?;
+    let Some(row) = found else { return Ok(None) };
+    let columns = LinkColumns {
+        account: row.try_get(1)?,
+        auth_token: row.try_get(2)?,
+        media_message: row.try_get(3)?,
+        media: row.try_get(4)?,
+        file: row.try_get(5)?,
+        ..LinkColumns::default()
+    };
+    let content_type: Option<String> = row.try_get(0)?;
+    let linked = link_rows::resolved_link(content_type.map(unpack), &columns, row.try_get(6)?);
+    Ok(Some(linked?))
+}
 
-    fn create_link(&self, link: NewLink) -> StoreFuture<'_, ()> {
-        let columns = LinkColumns::of(&link);
-        let link = Arc::new((link, columns));
-        self.run_maintenance(move |db| {
-            let link = link.clone();
-            Box::pin(async move { insert_link(db, &link.0, &link.1).await })
-        })
-    }
+/// Returns a chunk of a stored file.
+pub(super) async fn read_chunk(
+    db: &mut PgConnection,
+    file: FileHash,
+    number: u32,
+) -> Result<Option<Vec<u8>>, CallError> {
+    let found = sqlx::query_scalar("SELECT bytes FROM media_chunk WHERE file = $1 AND number = $2")
+        .bind(&file.0[..])
+        .bind(i64::from(number))
+        .fetch_optional(db)
+        .await?;
+    Ok(found)
+}
 
-    fn resolve_link(
-        &self,
-        token_hash: LinkTokenHash,
-        now: Timestamp,
-    ) -> StoreFuture<'_, Option<ResolvedLink>> {
-        self.run_media(move |db| {
-            Box::pin(async move {
-                let found = sqlx::query(
-                    "SELECT l.content_type, l.account, l.auth_token, l.media_message, l.media, l.file, f.length FROM media_link l \
-                     LEFT JOIN media_file f ON f.hash = l.file WHERE l.token_hash = $1 AND l.expires_at > $2",
-                )
-                .bind(&token_hash.0[..])
-                .bind(now.as_microsecond())
-                .fetch_optional(db)
-                .await?;
-                let Some(row) = found else { return Ok(None) };
-                let columns = LinkColumns {
-                    account: row.try_get(1)?,
-                    auth_token: row.try_get(2)?,
-                    media_message: row.try_get(3)?,
-                    media: row.try_get(4)?,
-                    file: row.try_get(5)?,
-                    ..LinkColumns::default()
-                };
-                let content_type: Option<String> = row.try_get(0)?;
-                let linked = link_rows::resolved_link(content_type.map(unpack), &columns, row.try_get(6)?);
-                Ok(Some(linked?))
-            })
-        })
+/// Deletes some expired links and files. Returns true if there were any.
+pub(super) async fn expire_links(db: &mut PgConnection, now: Timestamp) -> Result<bool, CallError> {
+    let mut any = false;
+    // `expires_at <= $1` is repeated outside of the subquery. If `insert_link` extends a row while this waits for its
+    // lock, PostgreSQL checks the outer condition again and keeps the row. Chunks are deleted by the foreign key.
+    for sql in [
+        "DELETE FROM media_link WHERE expires_at <= $1 AND token_hash IN (\
+           SELECT token_hash FROM media_link WHERE expires_at <= $1 LIMIT $2)",
+        "DELETE FROM media_file WHERE expires_at <= $1 AND hash IN (\
+           SELECT hash FROM media_file WHERE expires_at <= $1 LIMIT $2)",
+    ] {
+        let deleted = sqlx::query(sql)
+            .bind(now.as_microsecond())
+            .bind(STEP)
+            .execute(&mut *db)
+            .await?;
+        any |= deleted.rows_affected() > 0;
     }
-
-    fn read_chunk(&self, file: FileHash, number: u32) -> StoreFuture<'_, Option<Vec<u8>>> {
-        self.run_media(move |db| {
-            Box::pin(async move {
-                let found = sqlx::query_scalar(
-                    "SELECT bytes FROM media_chunk WHERE file = $1 AND number = $2",
-                )
-                .bind(&file.0[..])
-                .bind(i64::from(number))
-                .fetch_optional(db)
-                .await?;
-                Ok(found)
-            })
-        })
-    }
-
-    fn expire_links(&self, now: Timestamp) -> StoreFuture<'_, bool> {
-        self.run_maintenance(move |db| {
-            Box::pin(async move {
-                let mut any = false;
-                // `expires_at <= $1` is repeated outside of the subquery. If `insert_link` extends a row while this
-                // waits for its lock, PostgreSQL checks the outer condition again and keeps the row. Chunks are deleted
-                // by the foreign key.
-                for sql in [
-                    "DELETE FROM media_link WHERE expires_at <= $1 AND token_hash IN (\
-                       SELECT token_hash FROM media_link WHERE expires_at <= $1 LIMIT $2)",
-                    "DELETE FROM media_file WHERE expires_at <= $1 AND hash IN (\
-                       SELECT hash FROM media_file WHERE expires_at <= $1 LIMIT $2)",
-                ] {
-                    let deleted = sqlx::query(sql)
-                        .bind(now.as_microsecond())
-                        .bind(STEP)
-                        .execute(&mut *db)
-                        .await?;
-                    any |= deleted.rows_affected() > 0;
-                }
-                Ok(any)
-            })
-        })
-    }
+    Ok(any)
 }
 
 /// Reads the key of this database's links, and creates it if there is none.
@@ -125,7 +99,7 @@ async fn stored_key(db: &mut PgConnection) -> Result<Option<Vec<u8>>, StoreError
 }
 
 /// Stores a link, and its file unless an equal one is stored.
-async fn insert_link(
+pub(super) async fn insert_link(
     db: &mut PgConnection,
     link: &NewLink,
     columns: &LinkColumns,

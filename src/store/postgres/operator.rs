@@ -1,192 +1,164 @@
-//! [`Operator`] in PostgreSQL.
+//! Operations of commands in PostgreSQL.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use jiff::Timestamp;
-use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
+use super::conversations::delete_conversations;
 use super::error::CallError;
 use super::media::delete_links;
+use super::reading::{message, number, read_message, read_outbound, redacted};
+use super::retention;
 use super::text::{pack, unpack};
-use super::{PostgresStore, accept, outbox, retention};
-use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid};
-use crate::store::{
-    BacklogStats, ExpiryReport, MessageFilter, MessageRow, NewInbound, Operator, OutboundDetails,
-    OutboundMessage, OutboundRow, OutboundState, PurgeReport, RedactedParams, Retention,
-    StoreFuture, expiry, packing, states,
+use crate::store::operator::{
+    BacklogStats, MessageFilter, MessageRow, OutboundDetails, PurgeReport,
 };
+use crate::store::outbound_message::{OutboundMessage, OutboundRow, OutboundState};
+use crate::store::{expiry, packing, states};
 
-impl Operator for PostgresStore {
-    fn messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<MessageRow>> {
-        let filter = Arc::new(filter);
-        self.run(move |db| {
-            let filter = filter.clone();
-            Box::pin(async move { messages(db, &filter).await })
-        })
+/// Returns the numbers of messages without a reply.
+pub(super) async fn backlog_stats(db: &mut PgConnection) -> Result<BacklogStats, CallError> {
+    // Open messages (below 3), and below those in DEAD (6). Each condition is that of a partial index.
+    let found: Vec<(i64, i64, i64)> = sqlx::query_as(
+        "SELECT state, count(*), min(received_at) FROM inbound WHERE state < 3 GROUP BY state",
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    let mut open = BacklogStats::default();
+    for (state, number, oldest) in found {
+        open.add(state, number, packing::time(oldest)?);
     }
+    let found: Vec<(Option<String>, i64)> =
+        sqlx::query_as("SELECT reason, count(*) FROM inbound WHERE state = 6 GROUP BY reason")
+            .fetch_all(db)
+            .await?;
+    for (reason, number) in found {
+        open.add_dead(reason.as_deref(), number);
+    }
+    Ok(open)
+}
 
-    fn outbound_messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<OutboundDetails>> {
-        let filter = Arc::new(filter);
-        self.run(move |db| {
-            let filter = filter.clone();
-            Box::pin(async move { outbound_messages(db, &filter).await })
-        })
-    }
+/// Puts a failed or dead message into the backlog.
+pub(super) async fn retry(
+    db: &mut PgConnection,
+    sid: MessageSid,
+    now: Timestamp,
+) -> Result<bool, CallError> {
+    // From FAILED or DEAD (5, 6) to DEFERRED (2), without an owner, so that the backlog handles it. Its conversation may
+    // have been merged into another since, or deleted by retention: `retried` follows a merge, `restored` restores a
+    // deleted one. `unordered`, so that replies to newer messages do not wait for a reply that is this late.
+    let changed: i64 = sqlx::query_scalar(
+        "WITH retried AS (UPDATE inbound i SET state = 2, owner = NULL, claimed_at = $2, unordered = true, \
+           conversation = coalesce((SELECT merged_into FROM conversation c WHERE c.id = i.conversation), i.conversation) \
+         WHERE i.sid = $1 AND i.state IN (5, 6) AND i.params IS NOT NULL RETURNING i.conversation, i.received_at), \
+         restored AS (INSERT INTO conversation (id, last_inbound) SELECT conversation, received_at FROM retried \
+         ON CONFLICT (id) DO NOTHING) SELECT count(*) FROM retried",
+    )
+    .bind(packing::sid_bytes(sid.as_str()))
+    .bind(now.as_microsecond())
+    .fetch_one(db)
+    .await?;
+    Ok(changed > 0)
+}
 
-    fn backlog_stats(&self) -> StoreFuture<'_, BacklogStats> {
-        self.run(|db| {
-            Box::pin(async {
-                // Open messages (below 3), and below those in DEAD (6). Each condition is that of a partial index.
-                let found: Vec<(i64, i64, i64)> = sqlx::query_as(
-                    "SELECT state, count(*), min(received_at) FROM inbound WHERE state < 3 GROUP BY state",
-                )
-                .fetch_all(&mut *db)
-                .await?;
-                let mut open = BacklogStats::default();
-                for (state, number, oldest) in found {
-                    open.add(state, number, packing::time(oldest)?);
-                }
-                let found: Vec<(Option<String>, i64)> = sqlx::query_as(
-                    "SELECT reason, count(*) FROM inbound WHERE state = 6 GROUP BY reason",
-                )
-                .fetch_all(db)
-                .await?;
-                for (reason, number) in found {
-                    open.add_dead(reason.as_deref(), number);
-                }
-                Ok(open)
-            })
-        })
-    }
+/// Releases the held and failed replies to a message, and returns their number.
+pub(super) async fn release(
+    db: &mut PgConnection,
+    sid: MessageSid,
+    now: Timestamp,
+) -> Result<u64, CallError> {
+    // From HELD or FAILED (3, 5) to PENDING (0). `attempt = 0`: a released message gets a call whatever its age. Without
+    // `params` there is nothing to send.
+    let released = sqlx::query(
+        "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $2, reason = NULL, error_code = NULL, \
+         unordered = true WHERE inbound IN (SELECT id FROM inbound WHERE sid = $1) AND state IN (3, 5) AND params IS NOT NULL",
+    )
+    .bind(packing::sid_bytes(sid.as_str()))
+    .bind(now.as_microsecond())
+    .execute(db)
+    .await?;
+    Ok(released.rows_affected())
+}
 
-    fn retry(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, bool> {
-        self.run(move |db| {
-            Box::pin(async move {
-                // From FAILED or DEAD (5, 6) to DEFERRED (2), without an owner, so that the backlog handles it. Its
-                // conversation may have been merged into another since, or deleted by retention: `retried` follows a
-                // merge, `restored` restores a deleted one. `unordered`, so that replies to newer messages do not wait
-                // for a reply that is this late.
-                let changed: i64 = sqlx::query_scalar(
-                    "WITH retried AS (UPDATE inbound i SET state = 2, owner = NULL, claimed_at = $2, unordered = true, \
-                       conversation = coalesce((SELECT merged_into FROM conversation c WHERE c.id = i.conversation), i.conversation) \
-                     WHERE i.sid = $1 AND i.state IN (5, 6) AND i.params IS NOT NULL RETURNING i.conversation, i.received_at), \
-                     restored AS (INSERT INTO conversation (id, last_inbound) SELECT conversation, received_at FROM retried \
-                     ON CONFLICT (id) DO NOTHING) SELECT count(*) FROM retried",
-                )
-                .bind(packing::sid_bytes(sid.as_str()))
-                .bind(now.as_microsecond())
-                .fetch_one(db)
-                .await?;
-                Ok(changed > 0)
-            })
-        })
-    }
+/// Releases outbound messages that are not replies, and returns their number.
+pub(super) async fn release_outbound(
+    db: &mut PgConnection,
+    id: Option<i64>,
+    now: Timestamp,
+) -> Result<u64, CallError> {
+    // Without an id only messages in HELD (3): one in FAILED (5) is released by its id.
+    let released = sqlx::query(
+        "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $2, reason = NULL, error_code = NULL \
+         WHERE inbound IS NULL AND params IS NOT NULL \
+         AND (($1::bigint IS NULL AND state = 3) OR (id = $1 AND state IN (3, 5)))",
+    )
+    .bind(id)
+    .bind(now.as_microsecond())
+    .execute(db)
+    .await?;
+    Ok(released.rows_affected())
+}
 
-    fn release(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, u64> {
-        self.run(move |db| {
-            Box::pin(async move {
-                // From HELD or FAILED (3, 5) to PENDING (0). `attempt = 0`: a released message gets a call whatever its
-                // age. Without `params` there is nothing to send.
-                let released = sqlx::query(
-                    "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $2, reason = NULL, error_code = NULL, \
-                     unordered = true WHERE inbound IN (SELECT id FROM inbound WHERE sid = $1) AND state IN (3, 5) AND params IS NOT NULL",
-                )
-                .bind(packing::sid_bytes(sid.as_str()))
-                .bind(now.as_microsecond())
-                .execute(db)
-                .await?;
-                Ok(released.rows_affected())
-            })
-        })
-    }
+/// Marks an open message as answered.
+pub(super) async fn mark_answered(
+    db: &mut PgConnection,
+    account: AccountSid,
+    sid: MessageSid,
+) -> Result<bool, CallError> {
+    // Only open messages (0, 1, 2), to ANSWERED (3): the responses of others are saved or queued. The owner is a process
+    // that ended with the lost journal.
+    let changed = sqlx::query(
+        "UPDATE inbound SET state = 3, owner = NULL, reason = $3 \
+         WHERE sid = $1 AND account = $2 AND state IN (0, 1, 2)",
+    )
+    .bind(packing::sid_bytes(sid.as_str()))
+    .bind(packing::sid_bytes(account.as_str()))
+    .bind(states::ANSWERED_BEFORE)
+    .execute(db)
+    .await?
+    .rows_affected();
+    Ok(changed > 0)
+}
 
-    fn release_outbound(&self, id: Option<i64>, now: Timestamp) -> StoreFuture<'_, u64> {
-        self.run(move |db| {
-            Box::pin(async move {
-                // Without an id only messages in HELD (3): one in FAILED (5) is released by its id.
-                let released = sqlx::query(
-                    "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $2, reason = NULL, error_code = NULL \
-                     WHERE inbound IS NULL AND params IS NOT NULL \
-                     AND (($1::bigint IS NULL AND state = 3) OR (id = $1 AND state IN (3, 5)))",
-                )
-                .bind(id)
-                .bind(now.as_microsecond())
-                .execute(db)
-                .await?;
-                Ok(released.rows_affected())
-            })
-        })
-    }
+/// Messages in an open state, without claiming them.
+// `state < 4` is the condition of the partial index `outbound_open`; it does not follow from a parameter.
+const LIST_OPEN: &str = concat!(
+    "SELECT ",
+    message!(),
+    " FROM outbound m WHERE m.state = $1 AND m.state < 4 AND m.id > $2 ORDER BY m.id LIMIT $3"
+);
 
-    fn backfill_answered(&self, inbound: Arc<NewInbound>) -> StoreFuture<'_, ()> {
-        let me = self.owner;
-        self.run_claiming(move |db| {
-            let inbound = inbound.clone();
-            Box::pin(async move { accept::backfill_answered(db, me, &inbound).await })
-        })
-    }
+/// Lists messages in an open state, in the order of their ids.
+pub(super) async fn list_open_outbound(
+    db: &mut PgConnection,
+    state: OutboundState,
+    after: i64,
+    limit: u32,
+    now: Timestamp,
+) -> Result<Vec<OutboundMessage>, CallError> {
+    let found = sqlx::query(LIST_OPEN)
+        .bind(states::outbound_state_number(state))
+        .bind(after)
+        .bind(i64::from(limit))
+        .fetch_all(db)
+        .await?;
+    found.iter().map(|row| read_message(row, now)).collect()
+}
 
-    fn mark_answered(&self, account: AccountSid, sid: MessageSid) -> StoreFuture<'_, bool> {
-        self.run(move |db| {
-            Box::pin(async move {
-                // Only open messages (0, 1, 2), to ANSWERED (3): the responses of others are saved or queued. The owner
-                // is a process that ended with the lost journal.
-                let changed = sqlx::query(
-                    "UPDATE inbound SET state = 3, owner = NULL, reason = $3 \
-                     WHERE sid = $1 AND account = $2 AND state IN (0, 1, 2)",
-                )
-                .bind(packing::sid_bytes(sid.as_str()))
-                .bind(packing::sid_bytes(account.as_str()))
-                .bind(states::ANSWERED_BEFORE)
-                .execute(db)
-                .await?
-                .rows_affected();
-                Ok(changed > 0)
-            })
-        })
+/// Deletes the content of the store.
+pub(super) async fn delete_everything(db: &mut PgConnection) -> Result<(), CallError> {
+    // In the order of `CONTENT_TABLES`: a table before those that it refers to.
+    for table in expiry::CONTENT_TABLES {
+        let statement = sqlx::AssertSqlSafe(format!("DELETE FROM {table}"));
+        sqlx::query(statement).execute(&mut *db).await?;
     }
-
-    fn list_open_outbound(
-        &self,
-        state: OutboundState,
-        after: i64,
-        limit: u32,
-        now: Timestamp,
-    ) -> StoreFuture<'_, Vec<OutboundMessage>> {
-        self.run(move |db| Box::pin(outbox::list_open(db, state, after, limit, now)))
-    }
-
-    fn purge_user(&self, user: &Address, forget_opt_out: bool) -> StoreFuture<'_, PurgeReport> {
-        let user = pack(user.as_str()).into_owned();
-        self.run_maintenance(move |db| {
-            let user = user.clone();
-            Box::pin(async move { purge_user(db, user, forget_opt_out).await })
-        })
-    }
-
-    fn delete_everything(&self) -> StoreFuture<'_, ()> {
-        self.run_maintenance(|db| {
-            Box::pin(async move {
-                // In the order of `CONTENT_TABLES`: a table before those that it refers to.
-                for table in expiry::CONTENT_TABLES {
-                    let statement = sqlx::AssertSqlSafe(format!("DELETE FROM {table}"));
-                    sqlx::query(statement).execute(&mut *db).await?;
-                }
-                retention::reset_marks(db).await
-            })
-        })
-    }
-
-    fn expire(&self, retention: Retention) -> StoreFuture<'_, ExpiryReport> {
-        self.run_maintenance(move |db| Box::pin(retention::expire(db, retention)))
-    }
+    retention::reset_marks(db).await
 }
 
 /// Lists inbound messages with their replies, newest first.
-async fn messages(
+pub(super) async fn messages(
     db: &mut PgConnection,
     filter: &MessageFilter,
 ) -> Result<Vec<MessageRow>, CallError> {
@@ -239,14 +211,14 @@ async fn messages(
                 sid: packing::message_sid(row.try_get(1)?)?,
                 account: packing::account_sid(row.try_get(2)?)?,
                 state,
-                attempt: u32::try_from(row.try_get::<i64, _>(4)?).unwrap_or(u32::MAX),
+                attempt: number(row.try_get(4)?),
                 user: user.map(|user| unpack(user).into()),
                 handed_off_until: until.map(packing::time).transpose()?,
                 received_at: packing::time(row.try_get(5)?)?,
                 reason,
                 replies: replies.into_iter().map(|(reply, _)| reply).collect(),
-                params: text(row.try_get(7)?),
-                response: text(row.try_get(8)?),
+                params: redacted(row.try_get(7)?),
+                response: redacted(row.try_get(8)?),
             });
             if shown.len() == wanted {
                 return Ok(shown);
@@ -256,7 +228,7 @@ async fn messages(
 }
 
 /// Lists outbound messages that are not replies, newest first.
-async fn outbound_messages(
+pub(super) async fn outbound_messages(
     db: &mut PgConnection,
     filter: &MessageFilter,
 ) -> Result<Vec<OutboundDetails>, CallError> {
@@ -289,16 +261,12 @@ async fn outbound_messages(
             sender: unpack(row.try_get(10)?).into(),
             user: unpack(row.try_get(11)?).into(),
             state: states::shown_outbound_state(message.state, row.try_get(8)?),
-            attempt: u32::try_from(row.try_get::<i64, _>(12)?).unwrap_or(u32::MAX),
+            attempt: number(row.try_get(12)?),
             created_at: packing::time(row.try_get(13)?)?,
             message,
         })
     });
     listed.collect()
-}
-
-fn text(stored: Option<String>) -> Option<RedactedParams> {
-    stored.map(|stored| RedactedParams(unpack(stored)))
 }
 
 /// Replies to these messages, in order, each with the rank of its status.
@@ -321,35 +289,6 @@ async fn replies(
     Ok(replies)
 }
 
-/// Message of the outbox with this id.
-pub(super) async fn find_outbound(
-    db: &mut PgConnection,
-    id: i64,
-) -> Result<Option<OutboundRow>, CallError> {
-    let found = sqlx::query(
-        "SELECT inbound, id, state, sid, status, error_code, reason, params FROM outbound WHERE id = $1",
-    )
-    .bind(id)
-    .fetch_optional(db)
-    .await?;
-    found.as_ref().map(read_outbound).transpose()
-}
-
-fn read_outbound(row: &PgRow) -> Result<OutboundRow, CallError> {
-    let sid: Option<Vec<u8>> = row.try_get(3)?;
-    let status: Option<String> = row.try_get(4)?;
-    let code: Option<i64> = row.try_get(5)?;
-    Ok(OutboundRow {
-        id: row.try_get(1)?,
-        state: states::outbound_state(row.try_get(2)?)?,
-        sid: sid.map(|sid| packing::message_sid(&sid)).transpose()?,
-        status: status.map(unpack),
-        error_code: code.and_then(|code| u32::try_from(code).ok()),
-        reason: row.try_get(6)?,
-        params: text(row.try_get(7)?),
-    })
-}
-
 /// All conversations of the user with this address, including merged ones.
 async fn conversations_of(db: &mut PgConnection, user: &str) -> Result<Vec<i64>, CallError> {
     let found = sqlx::query_scalar(
@@ -363,7 +302,7 @@ async fn conversations_of(db: &mut PgConnection, user: &str) -> Result<Vec<i64>,
 }
 
 /// Deletes the content of a user's messages, their addresses and consents. Opt-outs stay unless `forget_opt_out`.
-async fn purge_user(
+pub(super) async fn purge_user(
     db: &mut PgConnection,
     user: String,
     forget_opt_out: bool,
@@ -441,23 +380,4 @@ async fn purge_user(
         outbound: replies.rows_affected(),
         consents: consents.rows_affected(),
     })
-}
-
-/// Deletes conversations. The caller has locked them.
-pub(super) async fn delete_conversations(
-    db: &mut PgConnection,
-    conversations: &[i64],
-) -> Result<(), CallError> {
-    for sql in [
-        "DELETE FROM conversation_address WHERE conversation = ANY ($1)",
-        "DELETE FROM dialogue WHERE conversation = ANY ($1)",
-        "DELETE FROM handoff WHERE conversation = ANY ($1)",
-        "DELETE FROM conversation WHERE id = ANY ($1)",
-    ] {
-        sqlx::query(sql)
-            .bind(conversations)
-            .execute(&mut *db)
-            .await?;
-    }
-    Ok(())
 }

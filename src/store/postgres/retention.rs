@@ -1,17 +1,18 @@
-//! [`Operator::expire`](crate::store::Operator::expire) in PostgreSQL.
+//! [`Operator::expire`](crate::store::operator::Operator::expire) in PostgreSQL.
 //!
 //! [`expiry`] selects the rows of a step and explains marks and `expire_later`. Of a range of messages, the texts are
 //! deleted first, then replies and conversations, and the deduplication keys last.
 
 use sqlx::PgConnection;
 
+use super::conversations::delete_conversations;
 use super::error::CallError;
-use super::operator::delete_conversations;
 use crate::store::expiry::{
     self, CONTENT, IdRange, KEYS, LATER, MESSAGE, MESSAGE_MARKS, OUTBOUND, OUTBOUND_CONTENT,
     OUTBOUND_TEXTS, ROWS_PER_STEP, TEXTS,
 };
-use crate::store::{ExpiryReport, Retention, packing, states};
+use crate::store::operator::{ExpiryReport, Retention};
+use crate::store::{packing, states};
 
 /// Key of the advisory lock under which one server at a time deletes: "rply" and 2.
 const EXPIRY: i64 = 0x7270_6c79_0002;

@@ -10,9 +10,10 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::error::store_error;
 use super::media;
-use crate::store::{
-    Access, LinkSigningKey, MIN_READER, SCHEMA, StoreError, StoreErrorKind, versions,
-};
+use crate::store::access::Access;
+use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::media::LinkSigningKey;
+use crate::store::versions::{self, MIN_READER, SCHEMA};
 use replyhook_core::Secret;
 
 /// Migrations, oldest first, with the same numbers as SQLite's.

@@ -5,7 +5,9 @@ use sqlx::PgConnection;
 use super::conversations;
 use super::error::CallError;
 use super::text::pack;
-use crate::store::{ConsentRecord, StatusEffect, StatusEvent, decisions, outbox, packing, states};
+use crate::store::conversations::ConsentRecord;
+use crate::store::outbox::{StatusEffect, StatusEvent};
+use crate::store::{decisions, outbound_message, packing, states};
 
 /// Opts out a user that Twilio does not deliver to.
 pub(super) async fn record_rejection(
@@ -61,7 +63,10 @@ pub(super) async fn apply_status(
             .fetch_optional(&mut *db)
             .await?;
     if found.is_none()
-        && let Some((id, created_at)) = event.outbound.as_deref().and_then(outbox::parse_name)
+        && let Some((id, created_at)) = event
+            .outbound
+            .as_deref()
+            .and_then(outbound_message::parse_name)
     {
         // The call's response was lost, or has not been recorded yet. The callback proves that Twilio processed the
         // call, so the message becomes SENT (4), also if its result was unknown. A SID that is known already stays.

@@ -4,11 +4,13 @@ use jiff::Timestamp;
 use sqlx::PgConnection;
 
 use super::error::CallError;
-use super::outbox::{self, Columns};
+use super::new_outbound::Columns;
+use super::outbox;
 use super::text::pack;
 use crate::address::Address;
 use crate::sid::MessagingServiceSid;
-use crate::store::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome, decisions};
+use crate::store::decisions;
+use crate::store::submission::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome};
 
 /// Queues a message, if its idempotency key is free and its user may receive it.
 pub(super) async fn submit(

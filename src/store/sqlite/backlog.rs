@@ -1,13 +1,15 @@
-//! [`Journal::claim_backlog`](crate::store::Journal::claim_backlog) in SQLite.
+//! [`Journal::claim_backlog`](crate::store::journal::Journal::claim_backlog) in SQLite.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::journal::{BLOCKED, HANDOFF_END, STATE_COLUMNS, claim, read_state};
+use super::claims::claim;
+use super::reading::{BLOCKED, HANDOFF_END, STATE_COLUMNS, read_state};
+use crate::store::error::StoreError;
+use crate::store::journal::{BacklogMessage, ClaimedBacklog, CrashPolicy, DeadMessage};
+use crate::store::packing;
+use crate::store::redacted_params::RedactedParams;
 use crate::store::states::{self, inbound};
-use crate::store::{
-    BacklogMessage, ClaimedBacklog, CrashPolicy, DeadMessage, RedactedParams, StoreError, packing,
-};
 
 pub(super) fn claim_backlog(
     db: &Connection,

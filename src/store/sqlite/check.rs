@@ -1,9 +1,11 @@
-//! [`Store::check`](crate::store::Store::check) in SQLite.
+//! [`Store::check`](crate::store::store_trait::Store::check) in SQLite.
 
 use rusqlite::Connection;
 
-use super::journal;
-use crate::store::{AcceptOutcome, ReplyPath, StoreError, StoreErrorKind, check, owner};
+use super::{accept, journal};
+use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::journal::{AcceptOutcome, ReplyPath};
+use crate::store::{check, owner};
 
 /// Accepts and replies to a message, writes the changed pages, rolls them back, and commits a small change.
 pub(super) fn check(db: &Connection, me: i64) -> Result<(), StoreError> {
@@ -13,7 +15,7 @@ pub(super) fn check(db: &Connection, me: i64) -> Result<(), StoreError> {
     let inbound = check::new_inbound(owner::new_owner())?;
     // After an error the writer rolls back the whole transaction, savepoint included.
     run("SAVEPOINT checked")?;
-    let id = match journal::accept(db, me, &inbound)? {
+    let id = match accept::accept(db, me, &inbound)? {
         AcceptOutcome::Claimed(claim) => claim.id,
         _ => return Err(StoreError::new(StoreErrorKind::Internal)),
     };

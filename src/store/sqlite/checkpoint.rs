@@ -17,7 +17,7 @@ use rusqlite::{Connection, DEFAULT_NAME, ErrorCode};
 
 use super::error::store_error;
 use super::schema::DatabaseFile;
-use crate::store::StoreError;
+use crate::store::error::StoreError;
 
 /// Number of new frames in the log after which the thread copies them. A frame is a page of 4 KiB.
 // Few, so that the disk never gets a long burst of writes. The sync of a commit would wait behind all of it.

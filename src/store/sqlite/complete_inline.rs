@@ -1,11 +1,13 @@
-//! [`Journal::complete_inline`](crate::store::Journal::complete_inline) in SQLite.
+//! [`Journal::complete_inline`](crate::store::journal::Journal::complete_inline) in SQLite.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::journal::{message_state, save_completion};
+use super::completion::save_completion;
+use super::reading::message_state;
+use crate::store::error::StoreError;
+use crate::store::journal::{Claim, Completion, ReplyDecision, SavedResponse};
 use crate::store::outbox::MAX_ORDER_WAIT;
-use crate::store::{Claim, Completion, ReplyDecision, SavedResponse, StoreError};
 
 /// Reads a claimed message whose reply path is undecided: its conversation, whether its author has opted out, and the
 /// time of creation of the oldest open reply in the queue from `?4` to `?5`.

@@ -1,124 +1,133 @@
-//! [`Conversations`] in SQLite.
+//! Conversations in SQLite: windows, consents, dialogues and history.
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{SqliteStore, handoff};
+use super::handoff;
 use crate::address::Address;
-use crate::store::conversations::Dialogue;
-use crate::store::{
+use crate::store::conversations::{
     ConsentAction, ConsentEntry, ConsentRecord, ConsentScope, ConsentSource, ConsentState,
-    Conversation, Conversations, DialogueChange, EarlierMessage, RedactedParams, StoreError,
-    StoreFuture, packing, states,
+    Conversation, Dialogue, EarlierMessage,
 };
+use crate::store::error::StoreError;
+use crate::store::journal::DialogueChange;
+use crate::store::redacted_params::RedactedParams;
+use crate::store::{packing, states};
 
-impl Conversations for SqliteStore {
-    fn conversation(
-        &self,
-        sender: &Address,
-        user: &Address,
-    ) -> StoreFuture<'_, Option<Conversation>> {
-        let (sender, user) = (sender.clone(), user.clone());
-        self.read(move |db| {
-            let found: Option<(i64, i64)> = db
+/// Returns the conversation of a sender and a user.
+pub(super) fn conversation(
+    db: &Connection,
+    sender: &Address,
+    user: &Address,
+) -> Result<Option<Conversation>, StoreError> {
+    let found: Option<(i64, i64)> = db
+        .prepare_cached(
+            "SELECT c.id, c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
+             WHERE a.sender = ?1 AND a.address = ?2",
+        )?
+        .query_row(params![sender.as_str(), user.as_str()], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    found
+        .map(|(id, last)| {
+            Ok(Conversation::new(
+                id,
+                sender.clone(),
+                user.clone(),
+                Some(packing::time(last)?),
+            ))
+        })
+        .transpose()
+}
+
+/// Returns the current consent of a user, under any of their addresses.
+pub(super) fn consent(
+    db: &Connection,
+    scopes: &[ConsentScope],
+    user: &Address,
+) -> Result<ConsentState, StoreError> {
+    let mut state = ConsentState::default();
+    for address in addresses_of(db, scopes, user)? {
+        for scope in scopes {
+            let found: Option<(Option<i64>, Option<i64>)> = db
                 .prepare_cached(
-                    "SELECT c.id, c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
-                     WHERE a.sender = ?1 AND a.address = ?2",
+                    "SELECT opted_out, opted_in FROM consent WHERE address = ?1 AND scope = ?2",
                 )?
-                .query_row(params![sender.as_str(), user.as_str()], |row| {
+                .query_row(params![address, scope.as_str()], |row| {
                     Ok((row.get(0)?, row.get(1)?))
                 })
                 .optional()?;
-            found
-                .map(|(id, last)| {
-                    Ok(Conversation::new(
-                        id,
-                        sender.clone(),
-                        user.clone(),
-                        Some(packing::time(last)?),
-                    ))
-                })
-                .transpose()
+            let Some((opted_out, opted_in)) = found else {
+                continue;
+            };
+            // One opt-out in any scope, under any address, suffices.
+            state.opted_out = state
+                .opted_out
+                .or(opted_out.map(packing::time).transpose()?);
+            state.opted_in = state.opted_in.or(opted_in.map(packing::time).transpose()?);
+        }
+    }
+    Ok(state)
+}
+
+/// Lists entries of the consent ledger, oldest first.
+pub(super) fn consent_ledger(
+    db: &Connection,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<ConsentEntry>, StoreError> {
+    // By ID, so that a caller can read the ledger in pages while entries are added.
+    let mut statement = db.prepare_cached(
+        "SELECT id, scope, address, action, source, evidence, note, at FROM consent_ledger WHERE id > ?1 ORDER BY id LIMIT ?2",
+    )?;
+    let mut found = statement.query(params![after, limit])?;
+    let mut entries = Vec::new();
+    while let Some(row) = found.next()? {
+        let evidence: Option<Vec<u8>> = row.get(5)?;
+        let (action, source): (String, String) = (row.get(3)?, row.get(4)?);
+        entries.push(ConsentEntry {
+            id: row.get(0)?,
+            record: ConsentRecord {
+                scope: ConsentScope::parse(&row.get::<_, String>(1)?),
+                user: row.get::<_, String>(2)?.into(),
+                action: ConsentAction::parse(&action).ok_or_else(packing::unreadable)?,
+                source: ConsentSource::parse(&source).ok_or_else(packing::unreadable)?,
+                evidence: evidence.map(|sid| packing::message_sid(&sid)).transpose()?,
+                note: row.get(6)?,
+                at: packing::time(row.get(7)?)?,
+            },
+        });
+    }
+    Ok(entries)
+}
+
+/// Returns the dialogue state of a conversation, unless it has expired.
+pub(super) fn dialogue(
+    db: &Connection,
+    conversation: i64,
+    now: Timestamp,
+) -> Result<Option<Dialogue>, StoreError> {
+    // An expired dialogue stays in the table until its conversation is deleted or it is replaced.
+    let found = db
+        .prepare_cached(
+            "SELECT data FROM dialogue WHERE conversation = ?1 AND (expires_at IS NULL OR expires_at > ?2)",
+        )?
+        .query_row(params![conversation, now.as_microsecond()], |row| {
+            Ok(Dialogue(row.get(0)?))
         })
-    }
-
-    fn consent(&self, scopes: Vec<ConsentScope>, user: &Address) -> StoreFuture<'_, ConsentState> {
-        let user = user.clone();
-        self.read(move |db| {
-            let mut state = ConsentState::default();
-            for address in addresses_of(db, &scopes, &user)? {
-                for scope in &scopes {
-                    let found: Option<(Option<i64>, Option<i64>)> = db
-                        .prepare_cached("SELECT opted_out, opted_in FROM consent WHERE address = ?1 AND scope = ?2")?
-                        .query_row(params![address, scope.as_str()], |row| {
-                            Ok((row.get(0)?, row.get(1)?))
-                        })
-                        .optional()?;
-                    let Some((opted_out, opted_in)) = found else { continue };
-                    // One opt-out in any scope, under any address, suffices.
-                    state.opted_out = state.opted_out.or(opted_out.map(packing::time).transpose()?);
-                    state.opted_in = state.opted_in.or(opted_in.map(packing::time).transpose()?);
-                }
-            }
-            Ok(state)
-        })
-    }
-
-    fn record_consent(&self, record: ConsentRecord) -> StoreFuture<'_, ()> {
-        self.write(move |db| record_consent(db, &record))
-    }
-
-    fn consent_ledger(&self, after: i64, limit: u32) -> StoreFuture<'_, Vec<ConsentEntry>> {
-        self.read(move |db| {
-            // By ID, so that a caller can read the ledger in pages while entries are added.
-            let mut statement = db.prepare_cached(
-                "SELECT id, scope, address, action, source, evidence, note, at FROM consent_ledger WHERE id > ?1 ORDER BY id LIMIT ?2",
-            )?;
-            let mut found = statement.query(params![after, limit])?;
-            let mut entries = Vec::new();
-            while let Some(row) = found.next()? {
-                let evidence: Option<Vec<u8>> = row.get(5)?;
-                entries.push(ConsentEntry {
-                    id: row.get(0)?,
-                    record: ConsentRecord {
-                        scope: ConsentScope::parse(&row.get::<_, String>(1)?),
-                        user: row.get::<_, String>(2)?.into(),
-                        action: ConsentAction::parse(&row.get::<_, String>(3)?).ok_or_else(packing::unreadable)?,
-                        source: ConsentSource::parse(&row.get::<_, String>(4)?).ok_or_else(packing::unreadable)?,
-                        evidence: evidence.map(|sid| packing::message_sid(&sid)).transpose()?,
-                        note: row.get(6)?,
-                        at: packing::time(row.get(7)?)?,
-                    },
-                });
-            }
-            Ok(entries)
-        })
-    }
-
-    fn dialogue(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<Dialogue>> {
-        self.read(move |db| {
-            // An expired dialogue stays in the table until its conversation is deleted or it is replaced.
-            let found = db
-                .prepare_cached(
-                    "SELECT data FROM dialogue WHERE conversation = ?1 AND (expires_at IS NULL OR expires_at > ?2)",
-                )?
-                .query_row(params![conversation, now.as_microsecond()], |row| {
-                    Ok(Dialogue(row.get(0)?))
-                })
-                .optional()?;
-            Ok(found)
-        })
-    }
-
-    fn earlier(&self, message: i64, limit: u32) -> StoreFuture<'_, Vec<EarlierMessage>> {
-        self.read(move |db| earlier(db, message, limit))
-    }
+        .optional()?;
+    Ok(found)
 }
 
 /// Lists earlier messages, newest first by following the `previous` links, and then reverses the list.
-fn earlier(db: &Connection, message: i64, limit: u32) -> Result<Vec<EarlierMessage>, StoreError> {
+pub(super) fn earlier(
+    db: &Connection,
+    message: i64,
+    limit: u32,
+) -> Result<Vec<EarlierMessage>, StoreError> {
     // Each conversation has its own list of messages, and so has each conversation that was merged into this one. The
     // lists are followed together, always from the highest ID. This statement finds the ends of all lists.
     let mut next: BTreeSet<i64> = db

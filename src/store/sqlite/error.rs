@@ -2,7 +2,7 @@
 
 use rusqlite::ErrorCode;
 
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::error::{StoreError, StoreErrorKind};
 
 /// Converts an error of SQLite into a store error with the same text.
 pub(super) fn store_error(error: rusqlite::Error) -> StoreError {

@@ -1,70 +1,59 @@
-//! [`MediaLinks`] in SQLite.
+//! Links to media, and stored files, in SQLite.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::SqliteStore;
+use crate::store::error::StoreError;
 use crate::store::link_rows::{self, LinkColumns};
-use crate::store::{
-    CHUNK_BYTES, FileHash, LinkSigningKey, LinkSource, LinkTokenHash, MediaLinks, NewLink,
-    ResolvedLink, StoreError, StoreFuture,
+use crate::store::media::{
+    CHUNK_BYTES, FileHash, LinkSigningKey, LinkSource, LinkTokenHash, NewLink, ResolvedLink,
 };
 
-/// Maximum number of links and of files that one step of [`MediaLinks::expire_links`] deletes.
+/// Maximum number of links and of files that one step of [`expire_links`] deletes.
 // Messages wait for the writer while a step runs.
 const STEP: i64 = 100;
 
-impl MediaLinks for SqliteStore {
-    fn link_signing_key(&self) -> Result<&LinkSigningKey, StoreError> {
-        Ok(&self.opened()?.link_signing_key)
-    }
+/// Returns the file behind a link that has not expired.
+pub(super) fn resolve_link(
+    db: &Connection,
+    token_hash: LinkTokenHash,
+    now: Timestamp,
+) -> Result<Option<ResolvedLink>, StoreError> {
+    let found = db
+        .prepare_cached(
+            "SELECT l.content_type, l.account, l.auth_token, l.media_message, l.media, l.file, f.length FROM media_link l \
+             LEFT JOIN media_file f ON f.hash = l.file WHERE l.token_hash = ?1 AND l.expires_at > ?2",
+        )?
+        .query_row(params![token_hash.0, now.as_microsecond()], |row| Ok(read_link(row)))
+        .optional()?;
+    found.transpose()
+}
 
-    fn create_link(&self, link: NewLink) -> StoreFuture<'_, ()> {
-        let columns = LinkColumns::of(&link);
-        self.write(move |db| insert_link(db, &link, &columns))
-    }
+/// Returns a chunk of a stored file.
+pub(super) fn read_chunk(
+    db: &Connection,
+    file: FileHash,
+    number: u32,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let found = db
+        .prepare_cached("SELECT bytes FROM media_chunk WHERE file = ?1 AND number = ?2")?
+        .query_row(params![file.0, number], |row| row.get(0))
+        .optional()?;
+    Ok(found)
+}
 
-    fn resolve_link(
-        &self,
-        token_hash: LinkTokenHash,
-        now: Timestamp,
-    ) -> StoreFuture<'_, Option<ResolvedLink>> {
-        self.read_media(move |db| {
-            let found = db
-                .prepare_cached(
-                    "SELECT l.content_type, l.account, l.auth_token, l.media_message, l.media, l.file, f.length FROM media_link l \
-                     LEFT JOIN media_file f ON f.hash = l.file WHERE l.token_hash = ?1 AND l.expires_at > ?2",
-                )?
-                .query_row(params![token_hash.0, now.as_microsecond()], |row| Ok(read_link(row)))
-                .optional()?;
-            found.transpose()
-        })
+/// Deletes some expired links and files. Returns true if there were any.
+pub(super) fn expire_links(db: &Connection, now: Timestamp) -> Result<bool, StoreError> {
+    let mut any = false;
+    // `insert_link` keeps a file at least as long as its longest link, so neither needs to know of the other. A trigger
+    // deletes the chunks of a file.
+    for sql in [
+        "DELETE FROM media_link WHERE token_hash IN (SELECT token_hash FROM media_link WHERE expires_at <= ?1 LIMIT ?2)",
+        "DELETE FROM media_file WHERE hash IN (SELECT hash FROM media_file WHERE expires_at <= ?1 LIMIT ?2)",
+    ] {
+        any |= db.execute(sql, params![now.as_microsecond(), STEP])? > 0;
     }
-
-    fn read_chunk(&self, file: FileHash, number: u32) -> StoreFuture<'_, Option<Vec<u8>>> {
-        self.read_media(move |db| {
-            let found = db
-                .prepare_cached("SELECT bytes FROM media_chunk WHERE file = ?1 AND number = ?2")?
-                .query_row(params![file.0, number], |row| row.get(0))
-                .optional()?;
-            Ok(found)
-        })
-    }
-
-    fn expire_links(&self, now: Timestamp) -> StoreFuture<'_, bool> {
-        self.write(move |db| {
-            let mut any = false;
-            // `create_link` keeps a file at least as long as its longest link, so neither needs to know of the other. A
-            // trigger deletes the chunks of a file.
-            for sql in [
-                "DELETE FROM media_link WHERE token_hash IN (SELECT token_hash FROM media_link WHERE expires_at <= ?1 LIMIT ?2)",
-                "DELETE FROM media_file WHERE hash IN (SELECT hash FROM media_file WHERE expires_at <= ?1 LIMIT ?2)",
-            ] {
-                any |= db.execute(sql, params![now.as_microsecond(), STEP])? > 0;
-            }
-            Ok(any)
-        })
-    }
+    Ok(any)
 }
 
 /// Reads the link signing key of this database, and creates it if there is none.
@@ -86,7 +75,12 @@ pub(super) fn link_signing_key(db: &Connection) -> Result<LinkSigningKey, StoreE
     link_rows::link_signing_key(&stored()?.unwrap_or_default())
 }
 
-fn insert_link(db: &Connection, link: &NewLink, columns: &LinkColumns) -> Result<(), StoreError> {
+/// Stores a link, and its file unless an equal one is stored.
+pub(super) fn insert_link(
+    db: &Connection,
+    link: &NewLink,
+    columns: &LinkColumns,
+) -> Result<(), StoreError> {
     let expires_at = link.expires_at.as_microsecond();
     if let LinkSource::Stored(bytes) = &link.file {
         // Equal files are stored once, until their longest link expires.

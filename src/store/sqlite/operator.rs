@@ -1,166 +1,138 @@
-//! [`Operator`] in SQLite.
-
-use std::sync::Arc;
+//! Operations of commands in SQLite.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::media::delete_links;
-use super::{SqliteStore, handoff, journal, outbox, retention};
+use super::reading::{OUTBOUND_COLUMNS, message, read_outbound};
+use super::{handoff, retention};
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid};
-use crate::store::{
-    BacklogStats, ExpiryReport, MessageFilter, MessageRow, NewInbound, Operator, OutboundDetails,
-    OutboundMessage, OutboundRow, OutboundState, PurgeReport, RedactedParams, Retention,
-    StoreError, StoreFuture, expiry, packing, states,
+use crate::store::error::StoreError;
+use crate::store::operator::{
+    BacklogStats, MessageFilter, MessageRow, OutboundDetails, PurgeReport,
 };
+use crate::store::outbound_message::{OutboundMessage, OutboundRow, OutboundState};
+use crate::store::redacted_params::RedactedParams;
+use crate::store::{expiry, packing, states};
 
-impl Operator for SqliteStore {
-    fn messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<MessageRow>> {
-        self.read(move |db| messages(db, &filter))
+/// Returns the numbers of messages without a reply.
+pub(super) fn backlog_stats(db: &Connection) -> Result<BacklogStats, StoreError> {
+    let mut stats = BacklogStats::default();
+    // Open messages (below 3), and those in DEAD (6). Both statements read a partial index only, so that their time does
+    // not grow with the number of messages.
+    let mut statement = db.prepare_cached(
+        "SELECT state, count(*), min(received_at) FROM inbound INDEXED BY inbound_open WHERE state < 3 GROUP BY state",
+    )?;
+    let mut found = statement.query([])?;
+    while let Some(row) = found.next()? {
+        stats.add(row.get(0)?, row.get(1)?, packing::time(row.get(2)?)?);
     }
-
-    fn outbound_messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<OutboundDetails>> {
-        self.read(move |db| outbound_messages(db, &filter))
+    let mut statement = db.prepare_cached(
+        "SELECT reason, count(*) FROM inbound INDEXED BY inbound_dead WHERE state = 6 GROUP BY reason",
+    )?;
+    let mut found = statement.query([])?;
+    while let Some(row) = found.next()? {
+        let reason: Option<String> = row.get(0)?;
+        stats.add_dead(reason.as_deref(), row.get(1)?);
     }
-
-    fn backlog_stats(&self) -> StoreFuture<'_, BacklogStats> {
-        self.read(|db| {
-            let mut stats = BacklogStats::default();
-            // Open messages (below 3), and those in DEAD (6). Both statements read a partial index only, so that their
-            // time does not grow with the number of messages.
-            let mut statement = db.prepare_cached(
-                "SELECT state, count(*), min(received_at) FROM inbound INDEXED BY inbound_open WHERE state < 3 GROUP BY state",
-            )?;
-            let mut found = statement.query([])?;
-            while let Some(row) = found.next()? {
-                stats.add(row.get(0)?, row.get(1)?, packing::time(row.get(2)?)?);
-            }
-            let mut statement = db.prepare_cached(
-                "SELECT reason, count(*) FROM inbound INDEXED BY inbound_dead WHERE state = 6 GROUP BY reason",
-            )?;
-            let mut found = statement.query([])?;
-            while let Some(row) = found.next()? {
-                let reason: Option<String> = row.get(0)?;
-                stats.add_dead(reason.as_deref(), row.get(1)?);
-            }
-            Ok(stats)
-        })
-    }
-
-    fn retry(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, bool> {
-        self.write(move |db| {
-            // From FAILED or DEAD (5, 6) to DEFERRED (2). `unordered`: the reply is late, so later replies must not
-            // wait for it. The message moves to the conversation that its own was merged into, because order applies
-            // there. Without content no handler can run.
-            let changed = db.execute(
-                "UPDATE inbound SET state = 2, owner = NULL, claimed_at = ?2, unordered = 1, conversation = coalesce(\
-                   (SELECT merged_into FROM conversation c WHERE c.id = inbound.conversation), conversation) \
-                 WHERE sid = ?1 AND state IN (5, 6) AND params IS NOT NULL",
-                params![packing::sid_bytes(sid.as_str()), now.as_microsecond()],
-            )?;
-            Ok(changed > 0)
-        })
-    }
-
-    fn release(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, u64> {
-        self.write(move |db| {
-            // From HELD or FAILED (3, 5) to PENDING (0). Parts behind a held or failed one are still pending, and
-            // follow by themselves.
-            let released = db.execute(
-                "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = ?2, reason = NULL, error_code = NULL, \
-                 unordered = 1 WHERE inbound IN (SELECT id FROM inbound WHERE sid = ?1) AND state IN (3, 5) AND params IS NOT NULL",
-                params![packing::sid_bytes(sid.as_str()), now.as_microsecond()],
-            )?;
-            Ok(released as u64)
-        })
-    }
-
-    fn release_outbound(&self, id: Option<i64>, now: Timestamp) -> StoreFuture<'_, u64> {
-        self.write(move |db| {
-            // Without an ID only messages in HELD (3): one in FAILED (5) is sent again only if the operator names it.
-            let released = db.execute(
-                "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = ?2, reason = NULL, error_code = NULL \
-                 WHERE inbound IS NULL AND params IS NOT NULL AND ((?1 IS NULL AND state = 3) OR (id = ?1 AND state IN (3, 5)))",
-                params![id, now.as_microsecond()],
-            )?;
-            Ok(released as u64)
-        })
-    }
-
-    fn backfill_answered(&self, inbound: Arc<NewInbound>) -> StoreFuture<'_, ()> {
-        let me = self.owner;
-        self.write(move |db| journal::backfill_answered(db, me, &inbound))
-    }
-
-    fn mark_answered(&self, account: AccountSid, sid: MessageSid) -> StoreFuture<'_, bool> {
-        self.write(move |db| {
-            // Only open messages (0, 1, 2), to ANSWERED (3): the responses of others are saved or queued. The owner is
-            // the process that ended with the lost journal.
-            let changed = db.execute(
-                "UPDATE inbound SET state = 3, owner = NULL, reason = ?3 \
-                 WHERE sid = ?1 AND account = ?2 AND state IN (0, 1, 2)",
-                params![
-                    packing::sid_bytes(sid.as_str()),
-                    packing::sid_bytes(account.as_str()),
-                    states::ANSWERED_BEFORE
-                ],
-            )?;
-            Ok(changed > 0)
-        })
-    }
-
-    fn list_open_outbound(
-        &self,
-        state: OutboundState,
-        after: i64,
-        limit: u32,
-        now: Timestamp,
-    ) -> StoreFuture<'_, Vec<OutboundMessage>> {
-        self.read(move |db| {
-            // `state < 4` is the condition of the partial index `outbound_open`; it does not follow from a parameter.
-            let ids: Vec<i64> = db
-                .prepare_cached(
-                    "SELECT id FROM outbound WHERE state = ?1 AND state < 4 AND id > ?2 ORDER BY id LIMIT ?3",
-                )?
-                .query_map(params![states::outbound_state_number(state), after, limit], |row| {
-                    row.get(0)
-                })?
-                .collect::<Result<_, _>>()?;
-            ids.into_iter()
-                .map(|id| outbox::message(db, id, now))
-                .collect()
-        })
-    }
-
-    fn purge_user(&self, user: &Address, forget_opt_out: bool) -> StoreFuture<'_, PurgeReport> {
-        let user = user.clone();
-        Box::pin(async move {
-            let purged = self
-                .write(move |db| purge_user(db, &user, forget_opt_out))
-                .await?;
-            // The write-ahead log still contains the old pages until a checkpoint truncates it.
-            self.opened()?.truncate_log().await?;
-            Ok(purged)
-        })
-    }
-
-    fn delete_everything(&self) -> StoreFuture<'_, ()> {
-        self.write(|db| {
-            // The link signing key and the schema's version are not content, and stay.
-            for table in expiry::CONTENT_TABLES {
-                db.execute(&format!("DELETE FROM {table}"), [])?;
-            }
-            retention::reset_marks(db)
-        })
-    }
-
-    fn expire(&self, retention: Retention) -> StoreFuture<'_, ExpiryReport> {
-        self.write(move |db| retention::expire(db, &retention))
-    }
+    Ok(stats)
 }
 
-fn messages(db: &Connection, filter: &MessageFilter) -> Result<Vec<MessageRow>, StoreError> {
+/// Puts a failed or dead message into the backlog.
+pub(super) fn retry(db: &Connection, sid: MessageSid, now: Timestamp) -> Result<bool, StoreError> {
+    // From FAILED or DEAD (5, 6) to DEFERRED (2). `unordered`: the reply is late, so later replies must not wait for it.
+    // The message moves to the conversation that its own was merged into, because order applies there. Without content
+    // no handler can run.
+    let changed = db.execute(
+        "UPDATE inbound SET state = 2, owner = NULL, claimed_at = ?2, unordered = 1, conversation = coalesce(\
+           (SELECT merged_into FROM conversation c WHERE c.id = inbound.conversation), conversation) \
+         WHERE sid = ?1 AND state IN (5, 6) AND params IS NOT NULL",
+        params![packing::sid_bytes(sid.as_str()), now.as_microsecond()],
+    )?;
+    Ok(changed > 0)
+}
+
+/// Releases the held and failed replies to a message, and returns their number.
+pub(super) fn release(db: &Connection, sid: MessageSid, now: Timestamp) -> Result<u64, StoreError> {
+    // From HELD or FAILED (3, 5) to PENDING (0). Parts behind a held or failed one are still pending, and follow by
+    // themselves.
+    let released = db.execute(
+        "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = ?2, reason = NULL, error_code = NULL, \
+         unordered = 1 WHERE inbound IN (SELECT id FROM inbound WHERE sid = ?1) AND state IN (3, 5) AND params IS NOT NULL",
+        params![packing::sid_bytes(sid.as_str()), now.as_microsecond()],
+    )?;
+    Ok(released as u64)
+}
+
+/// Releases outbound messages that are not replies, and returns their number.
+pub(super) fn release_outbound(
+    db: &Connection,
+    id: Option<i64>,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    // Without an ID only messages in HELD (3): one in FAILED (5) is sent again only if the operator names it.
+    let released = db.execute(
+        "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = ?2, reason = NULL, error_code = NULL \
+         WHERE inbound IS NULL AND params IS NOT NULL AND ((?1 IS NULL AND state = 3) OR (id = ?1 AND state IN (3, 5)))",
+        params![id, now.as_microsecond()],
+    )?;
+    Ok(released as u64)
+}
+
+/// Marks an open message as answered.
+pub(super) fn mark_answered(
+    db: &Connection,
+    account: AccountSid,
+    sid: MessageSid,
+) -> Result<bool, StoreError> {
+    // Only open messages (0, 1, 2), to ANSWERED (3): the responses of others are saved or queued. The owner is the
+    // process that ended with the lost journal.
+    let changed = db.execute(
+        "UPDATE inbound SET state = 3, owner = NULL, reason = ?3 \
+         WHERE sid = ?1 AND account = ?2 AND state IN (0, 1, 2)",
+        params![
+            packing::sid_bytes(sid.as_str()),
+            packing::sid_bytes(account.as_str()),
+            states::ANSWERED_BEFORE
+        ],
+    )?;
+    Ok(changed > 0)
+}
+
+/// Lists messages of the outbox in an open state, without claiming them.
+pub(super) fn list_open_outbound(
+    db: &Connection,
+    state: OutboundState,
+    after: i64,
+    limit: u32,
+    now: Timestamp,
+) -> Result<Vec<OutboundMessage>, StoreError> {
+    // `state < 4` is the condition of the partial index `outbound_open`; it does not follow from a parameter.
+    let ids: Vec<i64> = db
+        .prepare_cached(
+            "SELECT id FROM outbound WHERE state = ?1 AND state < 4 AND id > ?2 ORDER BY id LIMIT ?3",
+        )?
+        .query_map(params![states::outbound_state_number(state), after, limit], |row| {
+            row.get(0)
+        })?
+        .collect::<Result<_, _>>()?;
+    ids.into_iter().map(|id| message(db, id, now)).collect()
+}
+
+/// Deletes the content of the store. The link signing key and the schema's version are not content, and stay.
+pub(super) fn delete_everything(db: &Connection) -> Result<(), StoreError> {
+    for table in expiry::CONTENT_TABLES {
+        db.execute(&format!("DELETE FROM {table}"), [])?;
+    }
+    retention::reset_marks(db)
+}
+
+/// Lists inbound messages with their replies, newest first.
+pub(super) fn messages(
+    db: &Connection,
+    filter: &MessageFilter,
+) -> Result<Vec<MessageRow>, StoreError> {
     let conversations = match &filter.user {
         None => None,
         Some(user) => Some(conversations_of(db, user)?),
@@ -228,7 +200,8 @@ fn messages(db: &Connection, filter: &MessageFilter) -> Result<Vec<MessageRow>, 
     }
 }
 
-fn outbound_messages(
+/// Lists outbound messages that are not replies, newest first.
+pub(super) fn outbound_messages(
     db: &Connection,
     filter: &MessageFilter,
 ) -> Result<Vec<OutboundDetails>, StoreError> {
@@ -270,10 +243,6 @@ fn outbound_messages(
     Ok(listed)
 }
 
-/// Columns that [`read_outbound`] expects.
-const OUTBOUND_COLUMNS: &str =
-    "id, state, sid, status, error_code, reason, params, rank FROM outbound";
-
 fn replies(db: &Connection, inbound: i64) -> Result<Vec<(OutboundRow, i64)>, StoreError> {
     let mut statement = db.prepare_cached(&format!(
         "SELECT {OUTBOUND_COLUMNS} WHERE inbound = ?1 ORDER BY ordinal"
@@ -284,26 +253,6 @@ fn replies(db: &Connection, inbound: i64) -> Result<Vec<(OutboundRow, i64)>, Sto
         replies.push((read_outbound(row)?, row.get(7)?));
     }
     Ok(replies)
-}
-
-/// Returns a message of the outbox by its ID.
-pub(super) fn find_outbound(db: &Connection, id: i64) -> Result<Option<OutboundRow>, StoreError> {
-    let mut statement = db.prepare_cached(&format!("SELECT {OUTBOUND_COLUMNS} WHERE id = ?1"))?;
-    let mut found = statement.query([id])?;
-    found.next()?.map(read_outbound).transpose()
-}
-
-fn read_outbound(row: &Row<'_>) -> Result<OutboundRow, StoreError> {
-    let sid: Option<Vec<u8>> = row.get(2)?;
-    Ok(OutboundRow {
-        id: row.get(0)?,
-        state: states::outbound_state(row.get(1)?)?,
-        sid: sid.map(|sid| packing::message_sid(&sid)).transpose()?,
-        status: row.get(3)?,
-        error_code: row.get(4)?,
-        reason: row.get(5)?,
-        params: row.get::<_, Option<String>>(6)?.map(RedactedParams),
-    })
 }
 
 /// Returns an address of a conversation's user, the same one each time.
@@ -343,7 +292,8 @@ fn conversations_of(db: &Connection, user: &Address) -> Result<Vec<i64>, StoreEr
     Ok(found)
 }
 
-fn purge_user(
+/// Deletes the content of a user's messages, their addresses and consents.
+pub(super) fn purge_user(
     db: &Connection,
     user: &Address,
     forget_opt_out: bool,

@@ -3,18 +3,15 @@
 //! The lock belongs to the inode. It holds whatever name another server opens the file by: a hard link, a symbolic link
 //! or a bind mount.
 
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
-use super::presence::with_suffix;
+use super::file_path::{FileIdentity, identity, with_suffix};
 use crate::lock::IgnorePoison;
-use crate::store::{StoreError, StoreErrorKind};
-
-/// Device and inode of a file.
-pub(super) type FileIdentity = (u64, u64);
+use crate::store::error::{StoreError, StoreErrorKind};
 
 /// Every file that this process has locked, with its descriptor.
 ///
@@ -146,10 +143,6 @@ fn owned(path: &Path) -> StoreError {
             path.display()
         ),
     )
-}
-
-pub(super) fn identity(metadata: &Metadata) -> FileIdentity {
-    (metadata.dev(), metadata.ino())
 }
 
 /// Fails if a server has the database open by another name.

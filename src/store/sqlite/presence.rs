@@ -2,12 +2,11 @@
 //!
 //! SQLite continues to write to a file that was deleted or moved away. After a restart that data would be missing.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::ownership::{self, FileIdentity};
+use super::file_path::{self, FileIdentity, with_suffix};
 use super::schema::DatabaseFile;
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::error::{StoreError, StoreErrorKind};
 
 /// Paths and identities of the database and its write-ahead log when they were opened.
 pub(super) struct Presence {
@@ -43,27 +42,8 @@ impl Presence {
     }
 }
 
-/// Returns the path of a file next to the database: the database's path with `end` appended.
-pub(super) fn with_suffix(path: &Path, end: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(end);
-    name.into()
-}
-
-/// Resolves symbolic links. SQLite names the write-ahead log after the database's path, so all processes must use one
-/// path.
-pub(super) fn followed(path: &Path) -> PathBuf {
-    let mut path = path.to_owned();
-    // Not `canonicalize`, which fails if the file does not exist yet. The kernel follows 40 links too.
-    for _ in 0..40 {
-        let Ok(target) = path.read_link() else { break };
-        path = path.parent().unwrap_or(Path::new("")).join(target);
-    }
-    path
-}
-
 fn identity(name: &Path) -> std::io::Result<FileIdentity> {
-    Ok(ownership::identity(&name.metadata()?))
+    Ok(file_path::identity(&name.metadata()?))
 }
 
 fn file_replaced(name: &Path, why: &str) -> StoreError {

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::schema::DatabaseFile;
 use crate::lock::IgnorePoison;
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::error::{StoreError, StoreErrorKind};
 
 /// Pool of read-only connections.
 pub(super) struct Readers {

@@ -1,14 +1,16 @@
-//! [`Operator::expire`](crate::store::Operator::expire) in SQLite. The module [`expiry`] selects the rows of a step.
+//! [`Operator::expire`](crate::store::operator::Operator::expire) in SQLite. The module [`expiry`] selects the rows of a step.
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::handoff;
 use crate::sid::MessageSid;
+use crate::store::error::StoreError;
 use crate::store::expiry::{
     self, CONTENT, IdRange, KEYS, LATER, MESSAGE, MESSAGE_MARKS, OUTBOUND, OUTBOUND_CONTENT,
     OUTBOUND_TEXTS, ROWS_PER_STEP, TEXTS,
 };
-use crate::store::{ExpiryReport, Retention, StoreError, packing, states};
+use crate::store::operator::{ExpiryReport, Retention};
+use crate::store::{packing, states};
 
 // Every statement finds its rows by an index or by ID, so that a step reads few rows however many there are.
 

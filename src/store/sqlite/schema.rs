@@ -7,7 +7,9 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::error::store_error;
 use super::ownership::{file_warnings, reject_second_name};
-use crate::store::{Access, MIN_READER, SCHEMA, StoreError, StoreErrorKind, versions};
+use crate::store::access::Access;
+use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::versions::{self, MIN_READER, SCHEMA};
 
 /// All migrations, oldest first. Their numbers are the same as PostgreSQL's.
 const MIGRATIONS: [&str; SCHEMA] = [include_str!("migrations/0001_initial.sql")];

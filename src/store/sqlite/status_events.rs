@@ -3,9 +3,10 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::conversations;
-use crate::store::{
-    ConsentRecord, StatusEffect, StatusEvent, StoreError, decisions, outbox, packing, states,
-};
+use crate::store::conversations::ConsentRecord;
+use crate::store::error::StoreError;
+use crate::store::outbox::{StatusEffect, StatusEvent};
+use crate::store::{decisions, outbound_message, packing, states};
 
 /// Records the opt-out of a user to whom Twilio does not deliver.
 pub(super) fn record_rejection(db: &Connection, record: &ConsentRecord) -> Result<(), StoreError> {
@@ -53,7 +54,10 @@ pub(super) fn apply_status(
         .query_row(params![sid, account], |row| row.get(0))
         .optional()?;
     if found.is_none()
-        && let Some((id, created_at)) = event.outbound.as_deref().and_then(outbox::parse_name)
+        && let Some((id, created_at)) = event
+            .outbound
+            .as_deref()
+            .and_then(outbound_message::parse_name)
     {
         // The callback's URL names the message, which proves that Twilio has accepted it, even if the REST call has not
         // returned or broke off: it becomes SENT (4). The time and the account keep a callback from matching a message

@@ -6,9 +6,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::outbox;
 use crate::address::Address;
 use crate::sid::MessagingServiceSid;
-use crate::store::{
-    IdempotencyKey, SendEligibility, StoreError, Submission, SubmitOutcome, decisions,
-};
+use crate::store::decisions;
+use crate::store::error::StoreError;
+use crate::store::submission::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome};
 
 pub(super) fn submit(
     db: &Connection,

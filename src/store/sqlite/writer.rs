@@ -15,7 +15,7 @@ use super::checkpoint::Checkpointer;
 use super::error::store_error;
 use super::presence::Presence;
 use super::schema::DatabaseFile;
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::error::{StoreError, StoreErrorKind};
 
 /// Maximum number of queued writes. A further one fails immediately.
 const QUEUE_CAPACITY: usize = 4096;

@@ -1,0 +1,218 @@
+//! Messages of the outbox, their states, and the outcomes of their REST calls.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use super::conversations::OpenWindow;
+use super::redacted_params::RedactedParams;
+use crate::address::Address;
+use crate::error_code::ErrorCode;
+use crate::form::FormParams;
+use crate::message::MessageStatus;
+use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
+use crate::signature::AuthTokenKind;
+
+/// Message to add to the outbox. See [`Outbox`](super::outbox::Outbox) for an example.
+#[derive(Clone)]
+pub struct NewOutbound {
+    /// Account that sends the message.
+    pub account: AccountSid,
+    /// Auth token of the REST call, unless the account has its own API credentials.
+    pub auth_token: AuthTokenKind,
+    /// Sender of the message.
+    pub sender: Address,
+    /// Recipient of the message.
+    pub user: Address,
+    /// Messaging Service whose consents apply in addition to the sender's.
+    pub service: Option<MessagingServiceSid>,
+    /// Parameters of `POST Messages`, without `StatusCallback` unless the bot has set its own.
+    pub params: FormParams,
+    /// True for a template, which may be sent while the customer service window is closed.
+    pub template: bool,
+}
+
+/// Message of the outbox, claimed for a REST call or for a lookup. See [`Outbox`](super::outbox::Outbox) for an example.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct OutboundMessage {
+    /// ID of the message.
+    pub id: i64,
+    /// Time when the message was queued, in whole microseconds. With `id` it forms the [`name`](Self::name).
+    pub created_at: Timestamp,
+    /// Account that sends the message.
+    pub account: AccountSid,
+    /// Auth token of the REST call, unless the account has its own API credentials.
+    pub auth_token: AuthTokenKind,
+    /// Sender of the message.
+    pub sender: Address,
+    /// Recipient of the message.
+    pub user: Address,
+    /// Messaging Service whose consents apply in addition to the sender's.
+    pub service: Option<MessagingServiceSid>,
+    /// Parameters of `POST Messages`.
+    pub params: FormParams,
+    /// True for a template.
+    pub template: bool,
+    /// Number of attempts to send the message, including the current one.
+    pub attempt: u32,
+    /// Number of searches for the message in Twilio's list.
+    pub lookups: u32,
+    /// Start of the last REST call.
+    pub sent_at: Option<Timestamp>,
+    /// Customer service window, if it was open at the claim. Without it only a template may be sent.
+    pub window: Option<OpenWindow>,
+    /// True if an opt-in of the user is recorded.
+    pub opted_in: bool,
+}
+
+/// Message that Twilio has accepted and holds until its send time. See [`Outbox::scheduled_to_cancel`](super::outbox::Outbox::scheduled_to_cancel).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ScheduledMessage {
+    /// ID of the message.
+    pub id: i64,
+    /// Account that sends the message.
+    pub account: AccountSid,
+    /// Auth token of the REST call, unless the account has its own API credentials.
+    pub auth_token: AuthTokenKind,
+    /// SID of the message.
+    pub sid: MessageSid,
+}
+
+/// State of a message in the outbox.
+///
+/// ```
+/// use replyhook::store::OutboundState;
+///
+/// assert_eq!(OutboundState::Suppressed.as_str(), "suppressed");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OutboundState {
+    /// Waiting to be sent.
+    Pending,
+    /// A REST call is in flight.
+    Sending,
+    /// A REST call ended without a result, so that Twilio may have accepted the message.
+    Unknown,
+    /// Twilio's list does not have the message after such a call. An operator decides.
+    Held,
+    /// Twilio has accepted the message.
+    Sent,
+    /// Not sent, and not retried unless an operator releases it.
+    Failed,
+    /// The message is not sent, because the user has opted out.
+    Suppressed,
+}
+
+impl OutboundState {
+    /// Returns the name of the state, as shown to operators.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Sending => "sending",
+            Self::Unknown => "unknown",
+            Self::Held => "held",
+            Self::Sent => "sent",
+            Self::Failed => "failed",
+            Self::Suppressed => "suppressed",
+        }
+    }
+}
+
+/// Message of the outbox as shown to operators. See [`Outbox`](super::outbox::Outbox) for an example.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct OutboundRow {
+    /// ID of the message.
+    pub id: i64,
+    /// State of the message.
+    pub state: OutboundState,
+    /// SID of the message, once Twilio has accepted it.
+    pub sid: Option<MessageSid>,
+    /// Last status from Twilio.
+    pub status: Option<String>,
+    /// Twilio's error code.
+    pub error_code: Option<u32>,
+    /// Reason for the state.
+    pub reason: Option<String>,
+    /// Parameters of `POST Messages`, form-encoded. They contain message content.
+    pub params: Option<RedactedParams>,
+}
+
+/// Outcome of a REST call or of a lookup. See [`Outbox`](super::outbox::Outbox) for an example.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SendOutcome {
+    /// Twilio has accepted the message.
+    Sent {
+        /// SID of the message.
+        sid: MessageSid,
+        /// Status that Twilio returned.
+        status: MessageStatus,
+    },
+    /// Twilio has not accepted the message, and the call may be repeated.
+    Retry {
+        /// Earliest time of the next call.
+        not_before: Timestamp,
+    },
+    /// Not sent and not retried: rejected by Twilio, over 24 hours old, or not allowed outside the customer service
+    /// window.
+    Failed {
+        /// Twilio's error code.
+        code: Option<ErrorCode>,
+        /// Reason, without message content.
+        reason: &'static str,
+    },
+    /// The result of the call is unknown, so that Twilio's list must be searched.
+    Unknown {
+        /// Earliest time of the search.
+        lookup_at: Timestamp,
+        /// True if the list was searched and does not have the message.
+        looked_up: bool,
+    },
+    /// Twilio's list does not have the message, which waits for an operator.
+    Held,
+}
+
+impl OutboundMessage {
+    /// Returns the name of the message in the URL of its status callback.
+    pub fn name(&self) -> String {
+        name(self.id, self.created_at.as_microsecond())
+    }
+}
+
+pub(super) fn name(id: i64, created_at: i64) -> String {
+    // An ID alone is not unique: after a database was replaced, the callback for a message of the old one could match a
+    // message of the new one.
+    format!("{id}-{created_at:x}")
+}
+
+/// Returns the ID and the time of creation that a name consists of.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) fn parse_name(name: &str) -> Option<(i64, i64)> {
+    let (id, created_at) = name.split_once('-')?;
+    Some((id.parse().ok()?, i64::from_str_radix(created_at, 16).ok()?))
+}
+
+impl fmt::Debug for NewOutbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewOutbound")
+            .field("sender", &self.sender)
+            .field("user", &self.user)
+            .field("params", &self.params)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for OutboundMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OutboundMessage")
+            .field("id", &self.id)
+            .field("sender", &self.sender)
+            .field("user", &self.user)
+            .field("attempt", &self.attempt)
+            .field("params", &self.params)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,101 @@
+//! [`Journal::accept`](crate::store::journal::Journal::accept) of a usual message in PostgreSQL, in one statement.
+
+use sqlx::{PgConnection, Row};
+
+use super::conditions::is_owned;
+use super::error::CallError;
+use super::text::{pack, packed, unpack};
+use crate::sid::MessagingServiceSid;
+use crate::store::conversations::ConsentScope;
+use crate::store::journal::AcceptOutcome;
+use crate::store::new_inbound::{ConsentEffect, NewInbound};
+use crate::store::states::inbound;
+use crate::store::{decisions, packing};
+
+/// Accepts a usual message, or reads the outcome of a stored one, in one statement.
+///
+/// A usual message is new, has no consent keyword and one user address, and belongs to a known conversation whose user
+/// has not opted out. For a stored message the statement returns its known ID. For any other message it inserts nothing
+/// and returns no ID; the caller then runs [`accept`](super::accept::accept).
+// `conversation_locked` reads the row as it is after any wait for its lock. `unchanged` reads it as of the statement's
+// snapshot. If `claims` differs, another transaction accepted or claimed a message while this one waited.
+// The snapshot then misses that message, so `ahead` cannot be trusted, and `unchanged` has no row.
+//
+// `conversation_locked` requires a lease for five more seconds. A message claimed under a lease that is about to end
+// could be taken over while its handler starts. The transaction of `accept` renews the lease instead.
+//
+// The new message is in PROCESSING (1) if no open message (below 3) is ahead, else in RECEIVED (0).
+//
+// ON CONFLICT: a webhook for the same message may have been committed after the snapshot. Then `inserted` has no row,
+// and `accept` finds the stored message.
+const ACCEPT_USUAL: &str = concat!(
+    "WITH known_message AS (SELECT i.id, i.state, i.response, ",
+    is_owned!("$5"),
+    " AS is_owned FROM inbound i WHERE i.sid = $1 AND i.account = $2), \
+     conversation_locked AS (SELECT c.id, c.claims, c.newest FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
+       WHERE a.sender = $3 AND a.address = $4 AND $10 AND c.merged_into IS NULL AND NOT EXISTS (SELECT 1 FROM known_message) \
+       AND EXISTS (SELECT 1 FROM owner o WHERE o.id = $5 AND o.alive_until > statement_timestamp() + interval '5 s') \
+       AND NOT EXISTS (SELECT 1 FROM conversation_address b JOIN consent n ON n.address = b.address \
+         WHERE b.conversation = a.conversation AND n.scope = ANY ($11) AND n.opted_out IS NOT NULL) \
+       FOR UPDATE OF c), \
+     unchanged AS (SELECT c.id, conversation_locked.newest FROM conversation_locked JOIN conversation c ON c.id = conversation_locked.id AND c.claims = conversation_locked.claims), \
+     ahead AS (SELECT count(*) AS n FROM inbound p WHERE p.conversation IN (SELECT id FROM unchanged) AND p.state < 3), \
+     inserted AS (INSERT INTO inbound (account, sid, conversation, state, attempt, owner, claimed_at, received_at, auth_token, service, \
+       params, previous) SELECT $2, $1, unchanged.id, CASE WHEN ahead.n = 0 THEN 1 ELSE 0 END, \
+       CASE WHEN ahead.n = 0 THEN 1 ELSE 0 END, $5, $6, $6, $7, $8, $9, unchanged.newest FROM unchanged, ahead \
+       ON CONFLICT (sid, account) DO NOTHING RETURNING id, conversation), \
+     conversation_updated AS (UPDATE conversation c SET last_inbound = greatest(c.last_inbound, $6), claims = c.claims + 1, newest = inserted.id \
+       FROM inserted WHERE c.id = inserted.conversation) \
+     SELECT inserted.id, inserted.conversation, ahead.n, known_message.id, known_message.state, known_message.response, known_message.is_owned, \
+       EXISTS (SELECT 1 FROM handoff h WHERE h.conversation = inserted.conversation AND h.until > $6) \
+     FROM ahead LEFT JOIN inserted ON true LEFT JOIN known_message ON true"
+);
+
+/// Runs [`ACCEPT_USUAL`]. Returns `None` if the message needs [`accept`](super::accept::accept).
+pub(super) async fn accept_usual(
+    db: &mut PgConnection,
+    me: i64,
+    inbound: &NewInbound,
+) -> Result<Option<AcceptOutcome>, CallError> {
+    let is_usual = inbound.consent.is_none() && inbound.user.len() == 1;
+    let address = inbound.user.first().map(|user| pack(user.as_str()));
+    let service = inbound.service.as_ref().map(MessagingServiceSid::as_str);
+    let row = sqlx::query(ACCEPT_USUAL)
+        .bind(packing::sid_bytes(inbound.sid.as_str()))
+        .bind(packing::sid_bytes(inbound.account.as_str()))
+        .bind(pack(inbound.sender.as_str()))
+        .bind(address)
+        .bind(me)
+        .bind(inbound.received_at.as_microsecond())
+        .bind(packing::auth_token_number(inbound.auth_token))
+        .bind(service)
+        .bind(pack(&inbound.params))
+        .bind(is_usual)
+        .bind(packed(inbound.scopes().iter().map(ConsentScope::as_str)))
+        .fetch_one(db)
+        .await?;
+    if let Some(id) = row.try_get::<Option<i64>, _>(0)? {
+        let conversation = row.try_get(1)?;
+        let ahead: i64 = row.try_get(2)?;
+        let handed_off = row.try_get(7)?;
+        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
+        return Ok(Some(decisions::outcome_of_new(
+            ConsentEffect::Ordinary,
+            id,
+            conversation,
+            ahead,
+            handed_off,
+        )));
+    }
+    let Some(id) = row.try_get::<Option<i64>, _>(3)? else {
+        return Ok(None);
+    };
+    let (state, is_owned): (i64, bool) = (row.try_get(4)?, row.try_get(6)?);
+    let response = row.try_get::<Option<String>, _>(5)?.map(unpack);
+    if let Some(response) = decisions::settled_response(state, response) {
+        return Ok(Some(AcceptOutcome::AlreadyAnswered(response)));
+    }
+    // Any other redelivery may start another attempt, for which `accept` takes the locks.
+    let is_in_progress = is_owned && state != inbound::FAILED;
+    Ok(is_in_progress.then_some(AcceptOutcome::InProgress { id }))
+}

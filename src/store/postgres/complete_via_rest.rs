@@ -1,0 +1,36 @@
+//! [`Journal::complete_via_rest`](crate::store::journal::Journal::complete_via_rest) in PostgreSQL, in one statement.
+
+use sqlx::PgConnection;
+
+use super::completion::{CompletionParams, save_completion};
+use super::error::CallError;
+use super::new_outbound::{Columns, new_outbound_rows};
+
+/// Completes a message and puts its reply into the outbox.
+// To DONE (4) from PROCESSING or DEFERRED (1, 2), fenced by owner and attempt. The outbound messages are PENDING (0).
+//
+// One statement: a crash leaves either the claim or the complete reply, never some of its parts. `queued` reads
+// from `completed`, so a lost claim queues nothing. `ORDER BY r.ordinal` makes ids rise with the parts, since the
+// outbox sends by id.
+const COMPLETE_VIA_REST: &str = concat!(
+    "WITH completed AS (UPDATE inbound SET state = 4, reason = $19 \
+     WHERE id = $1 AND state IN (1, 2) AND owner = $2 AND attempt = $3 RETURNING id, conversation, unordered), ",
+    save_completion!(),
+    ", queued AS (INSERT INTO outbound (inbound, ordinal, account, auth_token, sender, address, service, template, state, not_before, \
+       created_at, params, unordered) SELECT completed.id, r.ordinal - 1, r.account, r.auth_token, r.sender, r.address, r.service, \
+       r.template, 0, $7, $7, r.params, completed.unordered FROM completed, ",
+    new_outbound_rows!("$12", "$13", "$14", "$15", "$16", "$17", "$18"),
+    " ORDER BY r.ordinal) SELECT id FROM completed"
+);
+
+/// Runs [`COMPLETE_VIA_REST`]. Returns false if the claim is lost.
+pub(super) async fn complete_via_rest(
+    db: &mut PgConnection,
+    replies: &Columns,
+    reason: Option<&'static str>,
+    params: &CompletionParams,
+) -> Result<bool, CallError> {
+    let query = replies.bind(params.query(COMPLETE_VIA_REST)).bind(reason);
+    let completed: Option<(i64,)> = query.fetch_optional(db).await?;
+    Ok(completed.is_some())
+}

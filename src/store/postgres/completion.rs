@@ -1,0 +1,110 @@
+//! State changes that are committed with a reply, for both ways to reply: their SQL and its parameters.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sqlx::Postgres;
+use sqlx::postgres::PgArguments;
+use sqlx::query::QueryAs;
+
+use super::text::pack;
+use crate::store::handoff::HandoffChange;
+use crate::store::journal::{Claim, Completion, DialogueChange};
+use crate::store::states;
+
+/// SQL that saves the state changes of the message in `completed`, which has its `conversation`.
+///
+/// [`CompletionParams::query`] binds its parameters: 1 to 3 are message, owner and attempt, 4 to 7 the dialogue and the
+/// time, 8 and 9 the merged messages and their reason, 10 and 11 the handoff. The statement continues with 12.
+// All of them read from `completed`, which has no row if the claim was lost: the state changes only together with the
+// reply.
+//
+// `dialogue_saved`: a conversation has at most one dialogue, and the newest change replaces it.
+//
+// `merged`: messages that were debounced into this one. A message whose request waits for its turn (0, RECEIVED) becomes
+// ANSWERED (3), with the empty response. A deferred one (2) has its response already and becomes DONE (4). One that a
+// process has claimed in the meantime gets a reply of its own.
+//
+// `handoff_saved`: $10 is the URL of a handoff that begins, which replaces an earlier one. $11 is its end, or NULL if the
+// handoff does not change. `handoff_extended` is an UPDATE and not an upsert: an operator may have ended the handoff
+// since the message was claimed.
+macro_rules! save_completion {
+    () => {
+        concat!(
+            "dialogue_deleted AS (DELETE FROM dialogue d USING completed WHERE d.conversation = completed.conversation AND $5), \
+             dialogue_saved AS (INSERT INTO dialogue (conversation, data, expires_at, changed_at) \
+               SELECT completed.conversation, $4::text, $6::bigint, $7::bigint FROM completed WHERE $4::text IS NOT NULL \
+               ON CONFLICT (conversation) DO UPDATE SET data = excluded.data, expires_at = excluded.expires_at, \
+               changed_at = excluded.changed_at), \
+             merged AS (UPDATE inbound i SET state = CASE WHEN i.state = 0 THEN 3 ELSE 4 END, owner = NULL, reason = $9, \
+               claimed_at = $7 FROM completed WHERE i.id = ANY ($8::bigint[]) AND i.conversation = completed.conversation \
+               AND (i.state = 0 OR (i.state = 2 AND NOT ",
+            $crate::store::postgres::conditions::is_owned!("$2"),
+            "))), \
+             handoff_saved AS (INSERT INTO handoff (conversation, url, until) \
+               SELECT completed.conversation, $10::text, $11::bigint FROM completed WHERE $10::text IS NOT NULL \
+               ON CONFLICT (conversation) DO UPDATE SET url = excluded.url, until = excluded.until), \
+             handoff_extended AS (UPDATE handoff h SET until = $11::bigint FROM completed \
+               WHERE h.conversation = completed.conversation AND $10::text IS NULL AND $11::bigint IS NOT NULL)"
+        )
+    };
+}
+pub(super) use save_completion;
+
+/// Parameters 1 to 11 of a statement with `save_completion!`.
+#[derive(Clone)]
+pub(super) struct CompletionParams {
+    claim: Claim,
+    me: i64,
+    dialogue: Option<Arc<str>>,
+    ends_dialogue: bool,
+    dialogue_expires_at: Option<i64>,
+    now: i64,
+    merged: Arc<[i64]>,
+    handoff_url: Option<Arc<str>>,
+    handoff_until: Option<i64>,
+}
+
+impl CompletionParams {
+    pub(super) fn of(me: i64, claim: Claim, completion: &Completion, now: Timestamp) -> Self {
+        let (dialogue, expires_at) = match &completion.dialogue {
+            Some(DialogueChange::Set { data, expires_at }) => (
+                Some(pack(data).into()),
+                expires_at.map(Timestamp::as_microsecond),
+            ),
+            Some(DialogueChange::End) | None => (None, None),
+        };
+        let handoff = completion.handoff.as_ref().map(HandoffChange::columns);
+        let (url, until) = handoff.map_or((None, None), |(url, until)| (url, Some(until)));
+        Self {
+            claim,
+            me,
+            dialogue,
+            ends_dialogue: completion.dialogue == Some(DialogueChange::End),
+            dialogue_expires_at: expires_at,
+            now: now.as_microsecond(),
+            merged: completion.merged.as_slice().into(),
+            handoff_url: url.map(|url| pack(url).into()),
+            handoff_until: until,
+        }
+    }
+
+    /// Begins a query for a statement with `save_completion!`, and binds its parameters 1 to 11.
+    pub(super) fn query<'q, O>(&'q self, sql: &'static str) -> QueryAs<'q, Postgres, O, PgArguments>
+    where
+        O: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>,
+    {
+        sqlx::query_as(sql)
+            .bind(self.claim.id)
+            .bind(self.me)
+            .bind(i64::from(self.claim.attempt))
+            .bind(self.dialogue.as_deref())
+            .bind(self.ends_dialogue)
+            .bind(self.dialogue_expires_at)
+            .bind(self.now)
+            .bind(&self.merged[..])
+            .bind(states::MERGED)
+            .bind(self.handoff_url.as_deref())
+            .bind(self.handoff_until)
+    }
+}

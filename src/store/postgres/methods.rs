@@ -1,0 +1,444 @@
+//! The methods of [`PostgresStore`], each with its kind of transaction.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::calls::BEGIN;
+use super::completion::CompletionParams;
+use super::new_outbound::Columns;
+use super::store::PostgresStore;
+use super::text::{pack, packed};
+use super::{
+    accept, accept_usual, backfill, backlog, claims, complete_inline, complete_via_rest,
+    conversations, handoff, journal, media, operator, outbox, outbox_claim, reading, retention,
+    status_events, submission,
+};
+use crate::address::Address;
+use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
+use crate::store::conversations::{
+    ConsentEntry, ConsentRecord, ConsentScope, ConsentState, Conversation, Conversations, Dialogue,
+    EarlierMessage,
+};
+use crate::store::error::StoreError;
+use crate::store::future::StoreFuture;
+use crate::store::handoff::{HandoffRow, Handoffs};
+use crate::store::journal::{
+    AcceptOutcome, Claim, ClaimedBacklog, Completion, CrashPolicy, FailOutcome, Journal,
+    QueuedMessage, ReplyDecision, ReplyPath, TurnStatus,
+};
+use crate::store::link_rows::LinkColumns;
+use crate::store::media::{
+    FileHash, LinkSigningKey, LinkTokenHash, MediaLinks, NewLink, ResolvedLink,
+};
+use crate::store::new_inbound::NewInbound;
+use crate::store::operator::{
+    BacklogStats, ExpiryReport, MessageFilter, MessageRow, Operator, OutboundDetails, PurgeReport,
+    Retention,
+};
+use crate::store::outbound_message::{
+    NewOutbound, OutboundMessage, OutboundRow, OutboundState, ScheduledMessage, SendOutcome,
+};
+use crate::store::outbox::{Outbox, OutboxStats, StatusEffect, StatusEvent};
+use crate::store::states;
+use crate::store::submission::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome};
+
+impl Journal for PostgresStore {
+    fn accept(&self, inbound: Arc<NewInbound>) -> StoreFuture<'_, AcceptOutcome> {
+        let me = self.owner;
+        Box::pin(async move {
+            let shared = inbound.clone();
+            let fast_path = self.run(move |db| {
+                let inbound = shared.clone();
+                Box::pin(async move { accept_usual::accept_usual(db, me, &inbound).await })
+            });
+            if let Some(outcome) = fast_path.await? {
+                return Ok(outcome);
+            }
+            let full_accept = self.run_claiming(move |db| {
+                let inbound = inbound.clone();
+                Box::pin(async move { accept::accept(db, me, &inbound).await })
+            });
+            full_accept.await
+        })
+    }
+
+    fn try_claim(&self, id: i64, now: Timestamp) -> StoreFuture<'_, TurnStatus> {
+        let me = self.owner;
+        Box::pin(async move {
+            // Most polls find that an older message is still open, which needs no lock. A message that seems free is
+            // checked again under the lock.
+            let unlocked = self.run(move |db| {
+                Box::pin(async move { Ok(reading::read_state(db, me, id).await?.turn(me)) })
+            });
+            if let Some(turn) = unlocked.await? {
+                return Ok(turn);
+            }
+            self.run_claiming(move |db| Box::pin(claims::try_claim(db, me, id, now)))
+                .await
+        })
+    }
+
+    fn queued_behind(&self, claim: Claim, limit: u32) -> StoreFuture<'_, Vec<QueuedMessage>> {
+        let me = self.owner;
+        self.run(move |db| Box::pin(journal::queued_behind(db, me, claim.id, limit)))
+    }
+
+    fn decide(&self, id: i64, path: ReplyPath, now: Timestamp) -> StoreFuture<'_, ReplyDecision> {
+        let me = self.owner;
+        self.run(move |db| Box::pin(journal::decide(db, me, id, path.clone(), now)))
+    }
+
+    fn complete_inline(
+        &self,
+        claim: Claim,
+        twiml: Option<String>,
+        completion: Completion,
+        now: Timestamp,
+    ) -> StoreFuture<'_, ReplyDecision> {
+        let me = self.owner;
+        let params = CompletionParams::of(me, claim, &completion, now);
+        let reply = Arc::new((twiml, completion.queue));
+        self.run(move |db| {
+            let (params, reply) = (params.clone(), reply.clone());
+            Box::pin(async move {
+                let (twiml, queue) = &*reply;
+                let (twiml, queue) = (twiml.as_deref(), queue.as_ref());
+                complete_inline::complete_inline(db, me, claim, twiml, queue, &params).await
+            })
+        })
+    }
+
+    fn complete_via_rest(
+        &self,
+        claim: Claim,
+        replies: Vec<NewOutbound>,
+        completion: Completion,
+        now: Timestamp,
+    ) -> StoreFuture<'_, bool> {
+        let params = CompletionParams::of(self.owner, claim, &completion, now);
+        // Only a TwiML response can redirect, so the handoff begins without this message.
+        let reason = completion
+            .handoff
+            .is_some()
+            .then_some(states::NOT_REDIRECTED);
+        let replies = Arc::new(Columns::of(&replies));
+        self.run(move |db| {
+            let (replies, params) = (replies.clone(), params.clone());
+            Box::pin(async move {
+                complete_via_rest::complete_via_rest(db, &replies, reason, &params).await
+            })
+        })
+    }
+
+    fn record_failure(
+        &self,
+        claim: Claim,
+        reason: &'static str,
+        last_attempt: bool,
+    ) -> StoreFuture<'_, FailOutcome> {
+        let me = self.owner;
+        self.run(move |db| Box::pin(journal::record_failure(db, me, claim, reason, last_attempt)))
+    }
+
+    fn claim_backlog(
+        &self,
+        limit: usize,
+        policy: CrashPolicy,
+        now: Timestamp,
+    ) -> StoreFuture<'_, ClaimedBacklog> {
+        let me = self.owner;
+        self.run_claiming(move |db| Box::pin(backlog::claim_backlog(db, me, limit, policy, now)))
+    }
+
+    fn release_stale_claims(&self, running: Vec<i64>, before: Timestamp) -> StoreFuture<'_, u64> {
+        let me = self.owner;
+        self.run(move |db| {
+            Box::pin(claims::release_stale_claims(
+                db,
+                me,
+                running.clone(),
+                before,
+            ))
+        })
+    }
+
+    fn backfill(&self, inbound: Arc<NewInbound>, twiml: Option<String>) -> StoreFuture<'_, ()> {
+        let (me, unflushed) = (self.owner, Arc::new((inbound, twiml)));
+        self.run_claiming(move |db| {
+            let unflushed = unflushed.clone();
+            Box::pin(async move {
+                backfill::backfill(db, me, &unflushed.0, unflushed.1.as_deref()).await
+            })
+        })
+    }
+}
+
+impl Conversations for PostgresStore {
+    fn conversation(
+        &self,
+        sender: &Address,
+        user: &Address,
+    ) -> StoreFuture<'_, Option<Conversation>> {
+        let (sender, user) = (sender.clone(), user.clone());
+        self.run(move |db| {
+            Box::pin(conversations::conversation(
+                db,
+                sender.clone(),
+                user.clone(),
+            ))
+        })
+    }
+
+    fn consent(&self, scopes: Vec<ConsentScope>, user: &Address) -> StoreFuture<'_, ConsentState> {
+        let scopes: Arc<[String]> = packed(scopes.iter().map(ConsentScope::as_str)).into();
+        let user = pack(user.as_str()).into_owned();
+        self.run(move |db| {
+            let (scopes, user) = (scopes.clone(), user.clone());
+            Box::pin(async move { conversations::consent(db, &scopes, &user).await })
+        })
+    }
+
+    fn record_consent(&self, record: ConsentRecord) -> StoreFuture<'_, ()> {
+        let record = Arc::new(record);
+        self.write(move |db| {
+            let record = record.clone();
+            Box::pin(async move { conversations::record_consent(db, &record).await })
+        })
+    }
+
+    fn consent_ledger(&self, after: i64, limit: u32) -> StoreFuture<'_, Vec<ConsentEntry>> {
+        self.run(move |db| Box::pin(conversations::consent_ledger(db, after, limit)))
+    }
+
+    fn dialogue(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<Dialogue>> {
+        self.run(move |db| Box::pin(conversations::dialogue(db, conversation, now)))
+    }
+
+    fn earlier(&self, message: i64, limit: u32) -> StoreFuture<'_, Vec<EarlierMessage>> {
+        self.run(move |db| Box::pin(conversations::earlier(db, message, limit)))
+    }
+}
+
+impl Handoffs for PostgresStore {
+    fn handoff_url(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<String>> {
+        self.run(move |db| Box::pin(handoff::handoff_url(db, conversation, now)))
+    }
+
+    fn end_handoff(
+        &self,
+        sender: Option<&Address>,
+        user: &Address,
+        now: Timestamp,
+    ) -> StoreFuture<'_, u64> {
+        let sender = sender.map(|sender| pack(sender.as_str()).into_owned());
+        let user = pack(user.as_str()).into_owned();
+        self.run(move |db| {
+            let (sender, user) = (sender.clone(), user.clone());
+            Box::pin(async move { handoff::end_handoff(db, sender.as_deref(), &user, now).await })
+        })
+    }
+
+    fn active_handoffs(&self, limit: u32, now: Timestamp) -> StoreFuture<'_, Vec<HandoffRow>> {
+        self.run(move |db| Box::pin(handoff::active_handoffs(db, limit, now)))
+    }
+}
+
+impl Outbox for PostgresStore {
+    fn claim(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
+        let me = self.owner;
+        self.run_claiming(move |db| Box::pin(outbox_claim::claim(db, me, limit, now)))
+    }
+
+    fn record_outcome(&self, id: i64, outcome: SendOutcome, now: Timestamp) -> StoreFuture<'_, ()> {
+        let (me, outcome) = (self.owner, Arc::new(outcome));
+        // Only this outcome stores a SID, so only it can race with a status callback of the same message.
+        let begin = match &*outcome {
+            SendOutcome::Sent { sid, .. } => outbox::begin_with_sid_lock(*sid),
+            _ => BEGIN.to_owned(),
+        };
+        self.call(Some(begin.into()), move |db| {
+            let outcome = outcome.clone();
+            Box::pin(async move { outbox::record_outcome(db, me, id, &outcome, now).await })
+        })
+    }
+
+    fn claim_lookups(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
+        self.run(move |db| Box::pin(outbox::claim_lookups(db, limit, now)))
+    }
+
+    fn scheduled_to_cancel(
+        &self,
+        after: i64,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<ScheduledMessage>> {
+        self.run(move |db| Box::pin(outbox::scheduled_to_cancel(db, after, limit)))
+    }
+
+    fn unmatched_sids(
+        &self,
+        account: AccountSid,
+        sids: Vec<MessageSid>,
+    ) -> StoreFuture<'_, Vec<MessageSid>> {
+        let sids: Arc<[MessageSid]> = sids.into();
+        self.run(move |db| {
+            let sids = sids.clone();
+            Box::pin(async move { outbox::unmatched_sids(db, account, &sids).await })
+        })
+    }
+
+    fn enqueue(&self, replies: Vec<NewOutbound>, now: Timestamp) -> StoreFuture<'_, Vec<i64>> {
+        let replies = Arc::new(Columns::of(&replies));
+        self.run(move |db| {
+            let replies = replies.clone();
+            Box::pin(async move { outbox::insert(db, &replies, now).await })
+        })
+    }
+
+    fn submit(&self, submission: Submission, now: Timestamp) -> StoreFuture<'_, SubmitOutcome> {
+        let submission = Arc::new(submission);
+        self.write(move |db| {
+            let submission = submission.clone();
+            Box::pin(async move { submission::submit(db, &submission, now).await })
+        })
+    }
+
+    fn eligibility(
+        &self,
+        sender: &Address,
+        service: Option<MessagingServiceSid>,
+        user: &Address,
+        at: Timestamp,
+    ) -> StoreFuture<'_, SendEligibility> {
+        let pair = Arc::new((sender.clone(), user.clone()));
+        self.run(move |db| {
+            let pair = pair.clone();
+            Box::pin(
+                async move { submission::eligibility(db, &pair.0, service, &pair.1, at).await },
+            )
+        })
+    }
+
+    fn find_by_key(&self, key: IdempotencyKey) -> StoreFuture<'_, Option<i64>> {
+        self.run(move |db| Box::pin(async move { submission::find_by_key(db, &key).await }))
+    }
+
+    fn outbound(&self, id: i64) -> StoreFuture<'_, Option<OutboundRow>> {
+        self.run(move |db| Box::pin(reading::find_outbound(db, id)))
+    }
+
+    fn apply_status(&self, event: StatusEvent) -> StoreFuture<'_, StatusEffect> {
+        let begin = outbox::begin_with_sid_lock(event.sid);
+        let event = Arc::new(event);
+        self.call(Some(begin.into()), move |db| {
+            let event = event.clone();
+            Box::pin(async move { status_events::apply_status(db, &event).await })
+        })
+    }
+
+    fn outbox_stats(&self) -> StoreFuture<'_, OutboxStats> {
+        self.run(|db| Box::pin(outbox::outbox_stats(db)))
+    }
+}
+
+impl MediaLinks for PostgresStore {
+    fn link_signing_key(&self) -> Result<&LinkSigningKey, StoreError> {
+        Ok(&self.opened()?.link_signing_key)
+    }
+
+    fn create_link(&self, link: NewLink) -> StoreFuture<'_, ()> {
+        let columns = LinkColumns::of(&link);
+        let link = Arc::new((link, columns));
+        self.run_maintenance(move |db| {
+            let link = link.clone();
+            Box::pin(async move { media::insert_link(db, &link.0, &link.1).await })
+        })
+    }
+
+    fn resolve_link(
+        &self,
+        token_hash: LinkTokenHash,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Option<ResolvedLink>> {
+        self.run_media(move |db| Box::pin(media::resolve_link(db, token_hash, now)))
+    }
+
+    fn read_chunk(&self, file: FileHash, number: u32) -> StoreFuture<'_, Option<Vec<u8>>> {
+        self.run_media(move |db| Box::pin(media::read_chunk(db, file, number)))
+    }
+
+    fn expire_links(&self, now: Timestamp) -> StoreFuture<'_, bool> {
+        self.run_maintenance(move |db| Box::pin(media::expire_links(db, now)))
+    }
+}
+
+impl Operator for PostgresStore {
+    fn messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<MessageRow>> {
+        let filter = Arc::new(filter);
+        self.run(move |db| {
+            let filter = filter.clone();
+            Box::pin(async move { operator::messages(db, &filter).await })
+        })
+    }
+
+    fn outbound_messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<OutboundDetails>> {
+        let filter = Arc::new(filter);
+        self.run(move |db| {
+            let filter = filter.clone();
+            Box::pin(async move { operator::outbound_messages(db, &filter).await })
+        })
+    }
+
+    fn backlog_stats(&self) -> StoreFuture<'_, BacklogStats> {
+        self.run(|db| Box::pin(operator::backlog_stats(db)))
+    }
+
+    fn retry(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, bool> {
+        self.run(move |db| Box::pin(operator::retry(db, sid, now)))
+    }
+
+    fn release(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, u64> {
+        self.run(move |db| Box::pin(operator::release(db, sid, now)))
+    }
+
+    fn release_outbound(&self, id: Option<i64>, now: Timestamp) -> StoreFuture<'_, u64> {
+        self.run(move |db| Box::pin(operator::release_outbound(db, id, now)))
+    }
+
+    fn backfill_answered(&self, inbound: Arc<NewInbound>) -> StoreFuture<'_, ()> {
+        let me = self.owner;
+        self.run_claiming(move |db| {
+            let inbound = inbound.clone();
+            Box::pin(async move { backfill::backfill_answered(db, me, &inbound).await })
+        })
+    }
+
+    fn mark_answered(&self, account: AccountSid, sid: MessageSid) -> StoreFuture<'_, bool> {
+        self.run(move |db| Box::pin(operator::mark_answered(db, account, sid)))
+    }
+
+    fn list_open_outbound(
+        &self,
+        state: OutboundState,
+        after: i64,
+        limit: u32,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Vec<OutboundMessage>> {
+        self.run(move |db| Box::pin(operator::list_open_outbound(db, state, after, limit, now)))
+    }
+
+    fn purge_user(&self, user: &Address, forget_opt_out: bool) -> StoreFuture<'_, PurgeReport> {
+        let user = pack(user.as_str()).into_owned();
+        self.run_maintenance(move |db| {
+            Box::pin(operator::purge_user(db, user.clone(), forget_opt_out))
+        })
+    }
+
+    fn delete_everything(&self) -> StoreFuture<'_, ()> {
+        self.run_maintenance(|db| Box::pin(operator::delete_everything(db)))
+    }
+
+    fn expire(&self, retention: Retention) -> StoreFuture<'_, ExpiryReport> {
+        self.run_maintenance(move |db| Box::pin(retention::expire(db, retention)))
+    }
+}

@@ -1,0 +1,89 @@
+//! [`Outbox::claim`](crate::store::outbox::Outbox::claim) in PostgreSQL.
+
+use jiff::Timestamp;
+use sqlx::PgConnection;
+
+use super::conditions::{has_valid_lease, opted_out};
+use super::error::CallError;
+use super::reading::{message, read_message};
+use crate::clock::after;
+use crate::store::outbound_message::OutboundMessage;
+use crate::store::outbox::{LOOKUP_GRACE, MAX_PAUSE};
+
+/// Makes messages unknown that a dead process was sending.
+// SENDING (1) becomes UNKNOWN (2). The process may have died after its call reached Twilio, so the call must not be
+// repeated on a guess.
+const MARK_ORPHANS_UNKNOWN: &str = concat!(
+    "UPDATE outbound r SET state = 2, owner = NULL, not_before = $2 WHERE r.state = 1 AND r.owner <> $1 AND NOT ",
+    has_valid_lease!("r.owner"),
+);
+
+/// Ends pauses that would last too long, because they were written before the clock was set back.
+// PENDING and UNKNOWN (0, 2) only: in other states `not_before` has no effect. `due` is the send time of a rate-limited
+// message, which may be far ahead. `state < 4` repeats the condition of the partial index `outbound_open`, so that
+// PostgreSQL can use it.
+const END_LONG_PAUSES: &str = "UPDATE outbound SET not_before = $1 \
+     WHERE state IN (0, 2) AND state < 4 AND not_before > $2 AND due IS NULL";
+
+/// Claims due messages, or suppresses them if their user has opted out.
+// From PENDING (0) to SENDING (1), or to SUPPRESSED (6).
+//
+// Order: `due` takes a message only if it is the oldest of its queue (sender, user, account) that is due, in flight (1,
+// 2: SENDING, UNKNOWN) or was tried before. A message with a time ahead that was never tried does not block others. The
+// second subquery is the order within a reply: a part waits until all parts before it are SENT or SUPPRESSED (4, 6).
+//
+// A part behind a HELD or FAILED part (3, 5) will not be sent without an operator, so it blocks no other message.
+//
+// SKIP LOCKED: a locked row belongs to a transaction that is claiming it or recording its outcome. Two messages of one
+// queue are not claimed concurrently, because the younger one's subquery still counts the older one while it is open.
+//
+// The statement that claims also checks the opt-out, so an opt-out that was committed before the claim always counts.
+const CLAIM: &str = concat!(
+    "WITH due AS (SELECT r.id, r.sender, r.address, r.service FROM outbound r WHERE r.state = 0 AND r.not_before <= $2 \
+       AND r.id = (SELECT q.id FROM outbound q WHERE q.sender = r.sender AND q.address = r.address AND q.account = r.account \
+         AND q.state < 3 AND (q.state > 0 OR q.not_before <= $2 OR q.attempt > 0) \
+         AND (q.inbound IS NULL OR NOT EXISTS (\
+           SELECT 1 FROM outbound p WHERE p.inbound = q.inbound AND p.ordinal < q.ordinal AND p.state IN (3, 5))) \
+         ORDER BY q.id LIMIT 1) \
+       AND (r.inbound IS NULL OR NOT EXISTS (\
+         SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state NOT IN (4, 6))) \
+       ORDER BY r.not_before, r.id LIMIT $3 FOR UPDATE SKIP LOCKED), \
+     checked AS (SELECT due.id, ",
+    opted_out!("due"),
+    " AS opted_out FROM due), \
+     m AS (UPDATE outbound r SET state = CASE WHEN c.opted_out THEN 6 ELSE 1 END, \
+       reason = CASE WHEN c.opted_out THEN 'the user has opted out' ELSE r.reason END, \
+       owner = CASE WHEN c.opted_out THEN r.owner ELSE $1 END, \
+       attempt = r.attempt + CASE WHEN c.opted_out THEN 0 ELSE 1 END, \
+       sent_at = CASE WHEN c.opted_out THEN r.sent_at ELSE $2 END FROM checked c WHERE r.id = c.id RETURNING r.*) \
+     SELECT ",
+    message!(),
+    " FROM m WHERE m.state = 1 ORDER BY m.id"
+);
+
+/// Runs [`CLAIM`], after the messages of dead processes and of a clock that was set back are corrected.
+pub(super) async fn claim(
+    db: &mut PgConnection,
+    me: i64,
+    limit: usize,
+    now: Timestamp,
+) -> Result<Vec<OutboundMessage>, CallError> {
+    // Twilio's status callback may still prove that the call was processed, so the look-up waits for it.
+    sqlx::query(MARK_ORPHANS_UNKNOWN)
+        .bind(me)
+        .bind(after(now, LOOKUP_GRACE).as_microsecond())
+        .execute(&mut *db)
+        .await?;
+    sqlx::query(END_LONG_PAUSES)
+        .bind(now.as_microsecond())
+        .bind(after(now, MAX_PAUSE).as_microsecond())
+        .execute(&mut *db)
+        .await?;
+    let claimed = sqlx::query(CLAIM)
+        .bind(me)
+        .bind(now.as_microsecond())
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(db)
+        .await?;
+    claimed.iter().map(|row| read_message(row, now)).collect()
+}

@@ -1,0 +1,163 @@
+//! [`Journal::accept`](crate::store::journal::Journal::accept) in SQLite.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::claims::claim;
+use super::conversations;
+use super::reading::message_state;
+use crate::sid::MessagingServiceSid;
+use crate::store::decisions::{self, MessageState, Redelivery};
+use crate::store::error::StoreError;
+use crate::store::journal::{AcceptOutcome, SavedResponse};
+use crate::store::new_inbound::{ConsentEffect, NewInbound};
+use crate::store::packing;
+use crate::store::states::inbound;
+
+/// Stores a new message, or returns the outcome of a stored one.
+pub(super) fn accept(
+    db: &Connection,
+    me: i64,
+    inbound: &NewInbound,
+) -> Result<AcceptOutcome, StoreError> {
+    let key = MessageKey::of(inbound);
+    if let Some(id) = key.find_id(db)? {
+        // Move the message to the conversation that its own was merged into, before `message_state` checks the order
+        // there.
+        conversations::move_to_merged(db, id)?;
+        return accept_redelivery(db, me, &message_state(db, me, id)?, inbound);
+    }
+    let now = inbound.received_at.as_microsecond();
+    let found =
+        conversations::find_or_create(db, &inbound.sender, &inbound.user, &inbound.scopes(), now)?;
+    let conversation = found.id;
+    let effect = inbound.apply_keyword(found.opted_out);
+    // In the transaction that accepts the message, so that an acknowledged STOP is always in force.
+    if let ConsentEffect::Keyword {
+        change: Some(action),
+        ..
+    } = effect
+    {
+        for record in inbound.ledger_records(&found.addresses, action) {
+            conversations::record_consent(db, &record)?;
+        }
+    }
+    let response = decisions::initial_response(&effect);
+    let (ahead, handed_off_until) = match effect {
+        ConsentEffect::Ordinary => conversation_state(db, conversation)?,
+        // No handler runs, so neither the order nor the handoff applies.
+        ConsentEffect::Keyword { .. } | ConsentEffect::OptedOut => (0, None),
+    };
+    let state = decisions::initial_state(&effect, ahead);
+    let attempt = u32::from(state == inbound::PROCESSING);
+    // `previous` links the message to the last one of its conversation. A queued message has an owner too: its request
+    // waits for it in this process, so the backlog must not claim it. Without ON CONFLICT: under the write lock,
+    // `find_id` has found no message with this key.
+    db.prepare_cached(
+        "INSERT INTO inbound (account, sid, conversation, state, attempt, owner, claimed_at, received_at, auth_token, service, \
+         response, params, previous) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11, \
+         (SELECT newest FROM conversation WHERE id = ?3))",
+    )?
+    .execute(params![
+        key.account,
+        key.sid,
+        conversation,
+        state,
+        attempt,
+        (state != inbound::ANSWERED).then_some(me),
+        now,
+        packing::auth_token_number(inbound.auth_token),
+        inbound.service.as_ref().map(MessagingServiceSid::as_str),
+        response,
+        inbound.params,
+    ])?;
+    let id = db.last_insert_rowid();
+    conversations::record_newest(db, conversation, id, now)?;
+    let handed_off = decisions::is_handoff_active(handed_off_until, inbound.received_at);
+    Ok(decisions::outcome_of_new(
+        effect,
+        id,
+        conversation,
+        ahead,
+        handed_off,
+    ))
+}
+
+/// Returns the number of open messages of a conversation, and the end of its handoff, which may have passed.
+fn conversation_state(
+    db: &Connection,
+    conversation: i64,
+) -> Result<(u32, Option<i64>), StoreError> {
+    let found = db
+        .prepare_cached(
+            // Open messages are below 3, ANSWERED.
+            "SELECT (SELECT count(*) FROM inbound WHERE conversation = ?1 AND state < 3), \
+             (SELECT until FROM handoff WHERE conversation = ?1)",
+        )?
+        .query_row([conversation], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(found)
+}
+
+/// Key for deduplication, as stored.
+pub(super) struct MessageKey {
+    pub(super) account: Vec<u8>,
+    pub(super) sid: Vec<u8>,
+}
+
+impl MessageKey {
+    pub(super) fn of(inbound: &NewInbound) -> Self {
+        Self {
+            account: packing::sid_bytes(inbound.account.as_str()),
+            sid: packing::sid_bytes(inbound.sid.as_str()),
+        }
+    }
+
+    /// Returns the ID of the stored message with this key.
+    pub(super) fn find_id(&self, db: &Connection) -> Result<Option<i64>, StoreError> {
+        let id = db
+            .prepare_cached("SELECT id FROM inbound WHERE sid = ?1 AND account = ?2")?
+            .query_row(params![self.sid, self.account], |row| row.get(0))
+            .optional()?;
+        Ok(id)
+    }
+}
+
+/// Returns the outcome of a redelivery, which changes neither the customer service window nor consent.
+fn accept_redelivery(
+    db: &Connection,
+    me: i64,
+    message: &MessageState,
+    inbound: &NewInbound,
+) -> Result<AcceptOutcome, StoreError> {
+    let id = message.id;
+    match message.redelivery(inbound) {
+        Redelivery::Answered(response) => return Ok(AcceptOutcome::AlreadyAnswered(response)),
+        Redelivery::InProgress => return Ok(AcceptOutcome::InProgress { id }),
+        Redelivery::Exhausted => {
+            let twiml = decisions::stored_response(inbound.final_response.clone());
+            // To ANSWERED (3), so that further redeliveries get the same response.
+            db.prepare_cached("UPDATE inbound SET state = 3, response = ?2 WHERE id = ?1")?
+                .execute(params![id, twiml])?;
+            return Ok(AcceptOutcome::AlreadyAnswered(SavedResponse { twiml }));
+        }
+        Redelivery::Retry => {}
+    }
+    if message.is_blocked {
+        // Queued again, in RECEIVED (0), now for the request of this redelivery.
+        db.prepare_cached(
+            "UPDATE inbound SET state = 0, owner = ?2, claimed_at = ?3 WHERE id = ?1",
+        )?
+        .execute(params![id, me, inbound.received_at.as_microsecond()])?;
+        return Ok(AcceptOutcome::Queued {
+            id,
+            conversation: message.conversation,
+            ahead: 1,
+        });
+    }
+    Ok(AcceptOutcome::Claimed(claim(
+        db,
+        me,
+        message,
+        inbound::PROCESSING,
+        inbound.received_at,
+    )?))
+}

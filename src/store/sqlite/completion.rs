@@ -1,0 +1,32 @@
+//! State changes that are committed with a reply, for both ways to reply.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, params};
+
+use super::{conversations, handoff};
+use crate::store::error::StoreError;
+use crate::store::journal::Completion;
+use crate::store::states;
+
+/// Saves the state changes that are committed with a reply. `conversation` comes from the message's row and not from
+/// its claim, because the conversation may have been merged into another one since.
+pub(super) fn save_completion(
+    db: &Connection,
+    me: i64,
+    conversation: i64,
+    completion: &Completion,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    conversations::change_dialogue(db, conversation, completion.dialogue.as_ref(), now)?;
+    handoff::change_handoff(db, conversation, completion.handoff.as_ref())?;
+    for id in &completion.merged {
+        // RECEIVED (0) becomes ANSWERED (3) with the empty response, and DEFERRED (2) becomes DONE (4) without replies.
+        // The conditions of `queued_behind` are repeated, because a message may have been claimed or decided since.
+        db.prepare_cached(
+            "UPDATE inbound SET state = CASE WHEN state = 0 THEN 3 ELSE 4 END, owner = NULL, reason = ?2, claimed_at = ?3 \
+             WHERE id = ?1 AND conversation = ?4 AND (state = 0 OR (state = 2 AND (owner IS NULL OR owner <> ?5)))",
+        )?
+        .execute(params![id, states::MERGED, now.as_microsecond(), conversation, me])?;
+    }
+    Ok(())
+}

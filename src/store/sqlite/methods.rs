@@ -1,0 +1,327 @@
+//! The methods of [`SqliteStore`], each with the connection that it runs on.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::store::SqliteStore;
+use super::{
+    accept, backfill, backlog, claims, complete_inline, complete_via_rest, conversations, handoff,
+    journal, media, operator, outbox, outbox_claim, reading, retention, status_events, submission,
+};
+use crate::address::Address;
+use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
+use crate::store::conversations::{
+    ConsentEntry, ConsentRecord, ConsentScope, ConsentState, Conversation, Conversations, Dialogue,
+    EarlierMessage,
+};
+use crate::store::error::StoreError;
+use crate::store::future::StoreFuture;
+use crate::store::handoff::{HandoffRow, Handoffs};
+use crate::store::journal::{
+    AcceptOutcome, Claim, ClaimedBacklog, Completion, CrashPolicy, FailOutcome, Journal,
+    QueuedMessage, ReplyDecision, ReplyPath, TurnStatus,
+};
+use crate::store::link_rows::LinkColumns;
+use crate::store::media::{
+    FileHash, LinkSigningKey, LinkTokenHash, MediaLinks, NewLink, ResolvedLink,
+};
+use crate::store::new_inbound::NewInbound;
+use crate::store::operator::{
+    BacklogStats, ExpiryReport, MessageFilter, MessageRow, Operator, OutboundDetails, PurgeReport,
+    Retention,
+};
+use crate::store::outbound_message::{
+    NewOutbound, OutboundMessage, OutboundRow, OutboundState, ScheduledMessage, SendOutcome,
+};
+use crate::store::outbox::{Outbox, OutboxStats, StatusEffect, StatusEvent};
+use crate::store::submission::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome};
+
+impl Journal for SqliteStore {
+    fn accept(&self, inbound: Arc<NewInbound>) -> StoreFuture<'_, AcceptOutcome> {
+        let me = self.owner;
+        self.write(move |db| accept::accept(db, me, &inbound))
+    }
+
+    fn try_claim(&self, id: i64, now: Timestamp) -> StoreFuture<'_, TurnStatus> {
+        let me = self.owner;
+        self.write(move |db| claims::try_claim(db, me, id, now))
+    }
+
+    fn queued_behind(&self, claim: Claim, limit: u32) -> StoreFuture<'_, Vec<QueuedMessage>> {
+        let me = self.owner;
+        self.read(move |db| journal::queued_behind(db, me, claim.id, limit))
+    }
+
+    fn decide(&self, id: i64, path: ReplyPath, now: Timestamp) -> StoreFuture<'_, ReplyDecision> {
+        let me = self.owner;
+        self.write(move |db| journal::decide(db, me, id, &path, now))
+    }
+
+    fn complete_inline(
+        &self,
+        claim: Claim,
+        twiml: Option<String>,
+        completion: Completion,
+        now: Timestamp,
+    ) -> StoreFuture<'_, ReplyDecision> {
+        let me = self.owner;
+        self.write(move |db| {
+            complete_inline::complete_inline(db, me, claim, twiml.as_deref(), &completion, now)
+        })
+    }
+
+    fn complete_via_rest(
+        &self,
+        claim: Claim,
+        replies: Vec<NewOutbound>,
+        completion: Completion,
+        now: Timestamp,
+    ) -> StoreFuture<'_, bool> {
+        let me = self.owner;
+        self.write(move |db| {
+            complete_via_rest::complete_via_rest(db, me, claim, &replies, &completion, now)
+        })
+    }
+
+    fn record_failure(
+        &self,
+        claim: Claim,
+        reason: &'static str,
+        last_attempt: bool,
+    ) -> StoreFuture<'_, FailOutcome> {
+        let me = self.owner;
+        self.write(move |db| journal::record_failure(db, me, claim, reason, last_attempt))
+    }
+
+    fn claim_backlog(
+        &self,
+        limit: usize,
+        policy: CrashPolicy,
+        now: Timestamp,
+    ) -> StoreFuture<'_, ClaimedBacklog> {
+        let me = self.owner;
+        self.write(move |db| backlog::claim_backlog(db, me, limit, policy, now))
+    }
+
+    fn release_stale_claims(&self, running: Vec<i64>, before: Timestamp) -> StoreFuture<'_, u64> {
+        let me = self.owner;
+        self.write(move |db| claims::release_stale_claims(db, me, &running, before))
+    }
+
+    fn backfill(&self, inbound: Arc<NewInbound>, twiml: Option<String>) -> StoreFuture<'_, ()> {
+        let me = self.owner;
+        self.write(move |db| backfill::backfill(db, me, &inbound, twiml.as_deref()))
+    }
+}
+
+impl Conversations for SqliteStore {
+    fn conversation(
+        &self,
+        sender: &Address,
+        user: &Address,
+    ) -> StoreFuture<'_, Option<Conversation>> {
+        let (sender, user) = (sender.clone(), user.clone());
+        self.read(move |db| conversations::conversation(db, &sender, &user))
+    }
+
+    fn consent(&self, scopes: Vec<ConsentScope>, user: &Address) -> StoreFuture<'_, ConsentState> {
+        let user = user.clone();
+        self.read(move |db| conversations::consent(db, &scopes, &user))
+    }
+
+    fn record_consent(&self, record: ConsentRecord) -> StoreFuture<'_, ()> {
+        self.write(move |db| conversations::record_consent(db, &record))
+    }
+
+    fn consent_ledger(&self, after: i64, limit: u32) -> StoreFuture<'_, Vec<ConsentEntry>> {
+        self.read(move |db| conversations::consent_ledger(db, after, limit))
+    }
+
+    fn dialogue(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<Dialogue>> {
+        self.read(move |db| conversations::dialogue(db, conversation, now))
+    }
+
+    fn earlier(&self, message: i64, limit: u32) -> StoreFuture<'_, Vec<EarlierMessage>> {
+        self.read(move |db| conversations::earlier(db, message, limit))
+    }
+}
+
+impl Handoffs for SqliteStore {
+    fn handoff_url(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<String>> {
+        self.read(move |db| handoff::handoff_url(db, conversation, now))
+    }
+
+    fn end_handoff(
+        &self,
+        sender: Option<&Address>,
+        user: &Address,
+        now: Timestamp,
+    ) -> StoreFuture<'_, u64> {
+        let (sender, user) = (sender.cloned(), user.clone());
+        self.write(move |db| handoff::end_handoff(db, sender.as_ref(), &user, now))
+    }
+
+    fn active_handoffs(&self, limit: u32, now: Timestamp) -> StoreFuture<'_, Vec<HandoffRow>> {
+        self.read(move |db| handoff::active_handoffs(db, limit, now))
+    }
+}
+
+impl Outbox for SqliteStore {
+    fn claim(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
+        let me = self.owner;
+        self.write(move |db| outbox_claim::claim(db, me, limit, now))
+    }
+
+    fn record_outcome(&self, id: i64, outcome: SendOutcome, now: Timestamp) -> StoreFuture<'_, ()> {
+        self.write(move |db| outbox::record_outcome(db, id, &outcome, now))
+    }
+
+    fn claim_lookups(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
+        let me = self.owner;
+        self.write(move |db| outbox::claim_lookups(db, me, limit, now))
+    }
+
+    fn scheduled_to_cancel(
+        &self,
+        after: i64,
+        limit: usize,
+    ) -> StoreFuture<'_, Vec<ScheduledMessage>> {
+        self.read(move |db| outbox::scheduled_to_cancel(db, after, limit))
+    }
+
+    fn unmatched_sids(
+        &self,
+        account: AccountSid,
+        sids: Vec<MessageSid>,
+    ) -> StoreFuture<'_, Vec<MessageSid>> {
+        self.read(move |db| outbox::unmatched_sids(db, account, &sids))
+    }
+
+    fn enqueue(&self, replies: Vec<NewOutbound>, now: Timestamp) -> StoreFuture<'_, Vec<i64>> {
+        self.write(move |db| outbox::insert(db, None, &replies, now))
+    }
+
+    fn submit(&self, submission: Submission, now: Timestamp) -> StoreFuture<'_, SubmitOutcome> {
+        self.write(move |db| submission::submit(db, &submission, now))
+    }
+
+    fn eligibility(
+        &self,
+        sender: &Address,
+        service: Option<MessagingServiceSid>,
+        user: &Address,
+        at: Timestamp,
+    ) -> StoreFuture<'_, SendEligibility> {
+        let (sender, user) = (sender.clone(), user.clone());
+        self.read(move |db| submission::eligibility(db, &sender, service, &user, at))
+    }
+
+    fn find_by_key(&self, key: IdempotencyKey) -> StoreFuture<'_, Option<i64>> {
+        self.read(move |db| submission::find_by_key(db, &key))
+    }
+
+    fn outbound(&self, id: i64) -> StoreFuture<'_, Option<OutboundRow>> {
+        self.read(move |db| reading::find_outbound(db, id))
+    }
+
+    fn apply_status(&self, event: StatusEvent) -> StoreFuture<'_, StatusEffect> {
+        self.write(move |db| status_events::apply_status(db, &event))
+    }
+
+    fn outbox_stats(&self) -> StoreFuture<'_, OutboxStats> {
+        self.read(outbox::outbox_stats)
+    }
+}
+
+impl MediaLinks for SqliteStore {
+    fn link_signing_key(&self) -> Result<&LinkSigningKey, StoreError> {
+        Ok(&self.opened()?.link_signing_key)
+    }
+
+    fn create_link(&self, link: NewLink) -> StoreFuture<'_, ()> {
+        let columns = LinkColumns::of(&link);
+        self.write(move |db| media::insert_link(db, &link, &columns))
+    }
+
+    fn resolve_link(
+        &self,
+        token_hash: LinkTokenHash,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Option<ResolvedLink>> {
+        self.read_media(move |db| media::resolve_link(db, token_hash, now))
+    }
+
+    fn read_chunk(&self, file: FileHash, number: u32) -> StoreFuture<'_, Option<Vec<u8>>> {
+        self.read_media(move |db| media::read_chunk(db, file, number))
+    }
+
+    fn expire_links(&self, now: Timestamp) -> StoreFuture<'_, bool> {
+        self.write(move |db| media::expire_links(db, now))
+    }
+}
+
+impl Operator for SqliteStore {
+    fn messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<MessageRow>> {
+        self.read(move |db| operator::messages(db, &filter))
+    }
+
+    fn outbound_messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<OutboundDetails>> {
+        self.read(move |db| operator::outbound_messages(db, &filter))
+    }
+
+    fn backlog_stats(&self) -> StoreFuture<'_, BacklogStats> {
+        self.read(operator::backlog_stats)
+    }
+
+    fn retry(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, bool> {
+        self.write(move |db| operator::retry(db, sid, now))
+    }
+
+    fn release(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, u64> {
+        self.write(move |db| operator::release(db, sid, now))
+    }
+
+    fn release_outbound(&self, id: Option<i64>, now: Timestamp) -> StoreFuture<'_, u64> {
+        self.write(move |db| operator::release_outbound(db, id, now))
+    }
+
+    fn backfill_answered(&self, inbound: Arc<NewInbound>) -> StoreFuture<'_, ()> {
+        let me = self.owner;
+        self.write(move |db| backfill::backfill_answered(db, me, &inbound))
+    }
+
+    fn mark_answered(&self, account: AccountSid, sid: MessageSid) -> StoreFuture<'_, bool> {
+        self.write(move |db| operator::mark_answered(db, account, sid))
+    }
+
+    fn list_open_outbound(
+        &self,
+        state: OutboundState,
+        after: i64,
+        limit: u32,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Vec<OutboundMessage>> {
+        self.read(move |db| operator::list_open_outbound(db, state, after, limit, now))
+    }
+
+    fn purge_user(&self, user: &Address, forget_opt_out: bool) -> StoreFuture<'_, PurgeReport> {
+        let user = user.clone();
+        Box::pin(async move {
+            let purged = self
+                .write(move |db| operator::purge_user(db, &user, forget_opt_out))
+                .await?;
+            // The write-ahead log still contains the old pages until a checkpoint truncates it.
+            self.opened()?.truncate_log().await?;
+            Ok(purged)
+        })
+    }
+
+    fn delete_everything(&self) -> StoreFuture<'_, ()> {
+        self.write(operator::delete_everything)
+    }
+
+    fn expire(&self, retention: Retention) -> StoreFuture<'_, ExpiryReport> {
+        self.write(move |db| retention::expire(db, &retention))
+    }
+}
