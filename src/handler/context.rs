@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::HandlerError;
 use super::history::{ConversationAccess, HistoryEntry};
 use super::media::{Attachments, IncomingMedia};
 use super::state::{State, StateStore};
 use crate::address::Address;
+use replyhook_core::HandlerError;
 use crate::message::FallbackCause;
 
 // Part of the stored record: with another name, saved states are not found.

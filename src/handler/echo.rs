@@ -2,7 +2,9 @@
 
 use futures_util::future::BoxFuture;
 
-use super::{Context, Handler, HandlerError};
+use super::context::Context;
+use super::handler_trait::Handler;
+use replyhook_core::HandlerError;
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 

@@ -5,8 +5,8 @@ use std::fmt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
-use super::HandlerError;
 use crate::address::Address;
+use replyhook_core::HandlerError;
 
 /// A stored conversation, as a handler's context uses it.
 // A trait, because this module knows neither the store nor the REST client: the dispatcher implements it with both, and

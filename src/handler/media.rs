@@ -15,8 +15,9 @@ use std::task::{Context as TaskContext, Poll};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, Stream, StreamExt};
 
-use super::HandlerError;
 use crate::address::Channel;
+use replyhook_core::BoxError;
+use replyhook_core::HandlerError;
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 use crate::sid::{AccountSid, MessageSid};

@@ -15,10 +15,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::HandlerError;
 use super::history::ConversationAccess;
 use crate::clock::after;
 use crate::lock::IgnorePoison;
+use replyhook_core::HandlerError;
 
 /// Maximum size of a conversation's record, in bytes of JSON.
 // The whole record is read and written for each message that uses a state, so it has to stay small.
