@@ -6,7 +6,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::publish::FORWARD_LINK_LIFETIME;
-use super::{Inner, storage};
+use super::service::Inner;
+use super::storage;
 use crate::handler::{Attachments, MediaError, MediaErrorKind, MediaStream, SavedMedia};
 use crate::message::InboundMessage;
 use crate::sid::{AccountSid, MediaSid, MessageSid};

@@ -9,7 +9,8 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use super::attachment::MessageAttachments;
-use super::{AutoSave, Inner};
+use super::service::AutoSave;
+use super::service::Inner;
 use crate::handler::{FileType, MediaError, SaveGuard};
 use crate::message::InboundMessage;
 use crate::reply::kinds::is_media;

@@ -2,7 +2,8 @@
 
 use super::fetched::{FetchedFile, READ_TIMEOUT};
 use super::limits::LinkPermit;
-use super::{MediaService, token};
+use super::service::MediaService;
+use super::token;
 use crate::handler::MediaError;
 use crate::store::{CHUNK_BYTES, FileHash, LinkTarget, StoreError, TwilioMedia};
 use crate::twilio::media::MediaAddress;

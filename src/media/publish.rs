@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Inner, token};
+use super::service::Inner;
+use super::token;
 use crate::address::Channel;
 use crate::reply::{Media as ReplyMedia, MediaRejection, MediaSource, Reply, kinds};
 use crate::sid::{AccountSid, MessageSid};
