@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::OutboxWorker;
+use super::outbox_worker::OutboxWorker;
 use crate::message::MessageStatus;
 use crate::store::{ScheduledMessage, StatusEvent};
 use crate::twilio::{RestError, RetryAdvice};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::outbox_worker::{OnUnknown, OutboxWorker};
 use super::send::retry_delay;
-use super::{OnUnknown, OutboxWorker};
 use crate::clock::after;
 use crate::sid::MessagingServiceSid;
 use crate::store::{OutboundMessage, SendOutcome};

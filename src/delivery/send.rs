@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use backon::BackoffBuilder;
 
-use super::{CALLBACK_GRACE, MAX_RETRY_AGE, OutboxWorker};
+use super::outbox_worker::{CALLBACK_GRACE, MAX_RETRY_AGE, OutboxWorker};
+
 use crate::address::Channel;
 use crate::clock::after;
 use crate::error_code::ErrorCode;

@@ -1,0 +1,181 @@
+//! [`OutboxWorker`]: claims the messages of the outbox and starts their calls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::task::TaskTracker;
+
+use super::credentials::Keyring;
+use super::health::RestHealth;
+use super::route::ApiRoutes;
+use crate::clock::{Clock, after};
+use crate::store::{OutboundMessage, SendOutcome, Store, StoreError};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{StoreReport, Throttle, catch_panic};
+
+/// Maximum number of concurrent calls.
+const MAX_CONCURRENT_SENDS: usize = 16;
+/// Interval of polling the store without a notification: another process may have queued a message.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Age after which a message is not retried: its user does not expect it any more.
+pub(super) const MAX_RETRY_AGE: SignedDuration = SignedDuration::from_hours(24);
+/// Time for the status callback of an unknown call to arrive, before Twilio's list is searched.
+pub(super) const CALLBACK_GRACE: Duration = Duration::from_secs(2);
+
+/// Worker that sends the messages of the outbox.
+pub(crate) struct OutboxWorker {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) routes: ApiRoutes,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) policy: DeliveryPolicy,
+    pub(crate) tasks: TaskTracker,
+    /// Notified when a message was queued.
+    pub(crate) outbox: Arc<Notify>,
+    /// Notified when a user has opted out.
+    pub(crate) opted_out: Arc<Notify>,
+    pub(crate) health: Arc<RestHealth>,
+    pub(crate) store_report: StoreReport,
+    pub(crate) warnings: Throttle,
+}
+
+/// Settings for messages that cannot be sent as they are.
+#[derive(Debug, Clone)]
+pub(crate) struct DeliveryPolicy {
+    pub(crate) on_unknown: OnUnknown,
+    /// Content SID of the template that replaces a message after the customer service window has closed.
+    pub(crate) window_closed_template: Option<String>,
+    /// True if a template needs a recorded opt-in.
+    pub(crate) consent_required: bool,
+}
+
+/// Handling of a message of unknown result that Twilio's list does not have.
+///
+/// Part of [`Settings`](crate::config::Settings), which documents how it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnUnknown {
+    /// The message waits for the operator: at-most-once.
+    Hold,
+    /// The message is sent again: at-least-once.
+    Resend,
+}
+
+impl OutboxWorker {
+    /// Sends messages until it is dropped.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_SENDS));
+        loop {
+            // Wait until a call can start. A message claimed before that would wait here, although another
+            // server could send it.
+            let Ok(permit) = permits.clone().acquire_owned().await else {
+                return;
+            };
+            // Release it before the poll: each claimed message acquires its own permit.
+            drop(permit);
+            // In a task of its own, so that a shutdown does not cancel it: a claim that is committed after its future was
+            // dropped would have no task, and its messages would count as unknown.
+            let (worker, task_permits) = (self.clone(), permits.clone());
+            let poll = self
+                .tasks
+                .spawn(async move { worker.poll_once(&task_permits).await });
+            let has_more = match poll.await {
+                Ok(polled) => polled.unwrap_or(false),
+                Err(error) => match error.try_into_panic() {
+                    // For the supervisor, which restarts this task.
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => return,
+                },
+            };
+            if !has_more {
+                let _ = tokio::time::timeout(POLL_INTERVAL, self.outbox.notified()).await;
+            }
+        }
+    }
+
+    /// Claims and sends due messages, and looks up unknown ones. Returns whether there may be more to send.
+    async fn poll_once(self: &Arc<Self>, permits: &Arc<Semaphore>) -> Result<bool, ()> {
+        let now = self.clock.now();
+        crate::panic_point!("outbox.poll");
+        let free_permits = permits.available_permits();
+        let claimed = self.log_store_error("claim", self.store.claim(free_permits, now).await)?;
+        let has_claimed = !claimed.is_empty();
+        // Before the lookups: if claiming those fails, these must not be left without a task, since no other process
+        // takes over what this one has claimed.
+        for message in claimed {
+            let (worker, permits) = (self.clone(), permits.clone());
+            // Tracked, so that a shutdown waits for the call and its outcome.
+            self.tasks.spawn(async move {
+                let _permit = permits.acquire_owned().await;
+                worker.send_or_set_aside(message).await;
+                worker.outbox.notify_one();
+            });
+        }
+        let unknown = self.log_store_error(
+            "claim_lookups",
+            self.store.claim_lookups(MAX_CONCURRENT_SENDS, now).await,
+        )?;
+        if !unknown.is_empty() {
+            let worker = self.clone();
+            // One after the other: of two messages with the same text, the second must not find the list's entry that
+            // the first has just been matched with.
+            self.tasks.spawn(async move {
+                for message in unknown {
+                    worker.look_up_or_set_aside(message).await;
+                }
+            });
+        }
+        Ok(has_claimed)
+    }
+
+    /// Sends a message. A panic makes its result unknown, because Twilio may have accepted it; otherwise it would stay
+    /// `sending` and block the later messages to its user.
+    async fn send_or_set_aside(&self, message: OutboundMessage) {
+        let id = message.id;
+        let sent = catch_panic(&self.metrics, "outbox", self.send(message));
+        if sent.await.is_none() {
+            let unknown = SendOutcome::Unknown {
+                lookup_at: after(self.clock.now(), CALLBACK_GRACE),
+                looked_up: false,
+            };
+            self.record_outcome(id, unknown).await;
+        }
+    }
+
+    /// Looks a message of unknown result up. After a panic it waits for the operator, because every further search
+    /// would panic as well.
+    async fn look_up_or_set_aside(&self, message: OutboundMessage) {
+        let id = message.id;
+        let looked_up = catch_panic(&self.metrics, "outbox", self.look_up(message));
+        if looked_up.await.is_none() {
+            self.record_outcome(id, SendOutcome::Held).await;
+        }
+    }
+
+    /// Records the outcome of a call, and retries while the store is unavailable.
+    pub(super) async fn record_outcome(&self, id: i64, outcome: SendOutcome) {
+        // Only this process knows the outcome. If it ends before the store is back, the message becomes unknown.
+        loop {
+            let result = self
+                .store
+                .record_outcome(id, outcome.clone(), self.clock.now())
+                .await;
+            if self.log_store_error("record_outcome", result).is_ok() {
+                self.metrics.reply(&outcome);
+                return;
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Reports an error of the store.
+    pub(super) fn log_store_error<T>(
+        &self,
+        operation: &'static str,
+        result: Result<T, StoreError>,
+    ) -> Result<T, ()> {
+        result.map_err(|error| self.store_report.record_failure(operation, &error))
+    }
+}
