@@ -15,9 +15,7 @@ use http::{HeaderValue, Request, StatusCode, Version};
 use hyper::body::{Frame, Incoming, SizeHint};
 use tower::Service;
 
-use super::ListenerState;
-use replyhook_core::signature::layer::ConnectionHooks;
-
+use super::listener_state::ListenerState;
 use crate::connection::{ConnectionState, Phase};
 
 // A body of known length up to this size counts as written in one piece with its head. TwiML has at most 64 kB.

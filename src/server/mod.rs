@@ -10,6 +10,7 @@
 mod aborting_stream;
 mod exchange;
 mod limits;
+mod listener_state;
 mod memory;
 mod stream;
 mod table;
@@ -24,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::limits::ConnectionLimits;
+use self::listener_state::ListenerState;
 pub(crate) use self::memory::default_unverified_bytes;
 use self::table::ConnectionTable;
 use crate::telemetry::Throttle;
@@ -32,16 +34,6 @@ use crate::telemetry::metrics::Metrics;
 // Delay after a failed accept. When file descriptors run out, the pending connection stays in the backlog, so an
 // immediate `accept` fails again and would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// State shared by all connections of a listener.
-struct ListenerState {
-    router: Router,
-    builder: http1::Builder,
-    limits: ConnectionLimits,
-    metrics: Arc<Metrics>,
-    /// Limits log lines about malformed requests, which any client can cause.
-    malformed_warnings: Throttle,
-}
 
 /// Serves connections until `stop`, then waits for requests in flight. The caller limits that wait.
 pub(crate) async fn serve(

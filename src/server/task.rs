@@ -13,9 +13,11 @@ use tokio::time::Sleep;
 
 #[cfg(feature = "failpoints")]
 use super::aborting_stream::AbortingStream;
+use super::exchange;
+use super::limits::ConnectionLimits;
+use super::listener_state::ListenerState;
 use super::stream::TrackedStream;
 use super::table::ConnectionPermit;
-use super::{ConnectionLimits, ListenerState, exchange};
 use crate::connection::{ConnectionState, Phase};
 
 // After a rejected request the peer may still be sending. It gets this time to read the response and close.
