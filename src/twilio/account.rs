@@ -7,8 +7,10 @@ use http::header::DATE;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::client::{Client, Credentials};
+use super::error::RestError;
 use super::response::send_and_parse_with_headers;
-use super::{Client, Credentials, RestError};
+use replyhook_core::Secret;
 use crate::sid::AccountSid;
 use replyhook_core::Secret;
 

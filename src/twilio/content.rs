@@ -11,8 +11,9 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::client::{Client, Credentials};
+use super::error::RestError;
 use super::response::{Meta, PagedList, send_and_parse};
-use super::{Client, Credentials, RestError};
 
 // 50 pages bound the time and memory that a large account can take.
 const LIST: PagedList<'_> = PagedList {

@@ -8,8 +8,9 @@
 use http::Method;
 use serde::Deserialize;
 
+use super::client::{Client, Credentials};
+use super::error::RestError;
 use super::response::{send_and_parse, with_form};
-use super::{Client, Credentials, RestError};
 use crate::form::FormParams;
 use crate::sid::MessageSid;
 

@@ -8,8 +8,10 @@ use http::{Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
+use super::client::{Client, Credentials};
+use super::error::RestError;
+use super::new_message::NewMessage;
 use super::response::{check_next_page, send_and_parse, with_form};
-use super::{Client, Credentials, NewMessage, RestError};
 use crate::address::Address;
 use crate::error_code::ErrorCode;
 use crate::form::FormParams;
@@ -162,6 +164,17 @@ impl Message {
             && self
                 .created_at()
                 .is_none_or(|created_at| created_at >= earliest)
+    }
+}
+
+impl Client {
+    /// Returns the `Messages` resource of an account.
+    pub fn messages<'a>(
+        &'a self,
+        account: AccountSid,
+        credentials: &'a Credentials,
+    ) -> Messages<'a> {
+        Messages::new(self, account, credentials)
     }
 }
 

@@ -4,8 +4,10 @@
 
 use serde::Deserialize;
 
+use super::client::{Client, Credentials};
+use super::error::RestError;
 use super::response::PagedList;
-use super::{Client, ConfiguredWebhooks, Credentials, RestError};
+use super::webhooks::ConfiguredWebhooks;
 use crate::address::Address;
 use crate::sid::AccountSid;
 

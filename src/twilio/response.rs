@@ -7,7 +7,8 @@ use http::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Client, Credentials, RestError};
+use super::client::{Client, Credentials};
+use super::error::RestError;
 use crate::form::FormParams;
 
 // Limits the memory that one response can take. A page of messages has some hundred kilobytes.

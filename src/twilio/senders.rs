@@ -10,8 +10,10 @@ use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::client::{Client, Credentials};
+use super::error::RestError;
 use super::response::{Meta, PagedList, send_and_parse};
-use super::{Client, ConfiguredWebhooks, Credentials, RestError};
+use super::webhooks::ConfiguredWebhooks;
 use crate::address::Address;
 
 // 25 pages bound the time and memory that a large account can take.

@@ -2,7 +2,7 @@
 
 use reqwest::Url;
 
-use crate::twilio::ApiUrl;
+use crate::twilio::api_url::ApiUrl;
 
 /// Twilio's hosts, and the storage host that it uses.
 const TWILIO_HOSTS: [&str; 3] = [

@@ -25,7 +25,8 @@ pub(crate) use hosts::{HostPattern, MediaHosts};
 use sniffing::SNIFF_BYTES;
 pub(crate) use sniffing::sniff;
 
-use super::{CONNECT_TIMEOUT, Client, Credentials};
+use super::client::{CONNECT_TIMEOUT, Client, Credentials};
+use super::error::RestError;
 use crate::clock::Clock;
 use crate::handler::{MediaError, MediaErrorKind, MediaStream};
 use crate::sid::{AccountSid, MediaSid, MessageSid};
@@ -251,7 +252,7 @@ impl MediaClient {
     }
 }
 
-fn retryable(error: impl Into<super::RestError>) -> FetchFailure {
+fn retryable(error: impl Into<RestError>) -> FetchFailure {
     FetchFailure::Retry(unreachable(error))
 }
 
@@ -275,7 +276,7 @@ fn rejected(status: StatusCode) -> MediaError {
 
 // Converting to `RestError` removes the URL from the source: a signed link gives access to the file without
 // credentials.
-fn unreachable(error: impl Into<super::RestError>) -> MediaError {
+fn unreachable(error: impl Into<RestError>) -> MediaError {
     MediaError::with_source(MediaErrorKind::Unreachable, error.into())
 }
 
