@@ -1,7 +1,8 @@
 //! Kinds of requests that arrive at a webhook.
 
+use super::probe;
 use super::response::ErrorResponse;
-use super::{Webhooks, probe};
+use super::webhooks::Webhooks;
 use crate::form::FormParams;
 use crate::message::ConversationEvent;
 use crate::signature::SignedForm;

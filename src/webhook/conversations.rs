@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::Webhooks;
 use super::response::WebhookResult;
+use super::webhooks::Webhooks;
 use crate::form::FormParams;
 use crate::message::ConversationEvent;
 use crate::telemetry::metrics::{Endpoint, Outcome};

@@ -8,8 +8,9 @@ use axum::extract::State;
 use axum::response::Response;
 use http::Method;
 
+use super::probe;
 use super::response::{self, WebhookResult};
-use super::{Webhooks, probe};
+use super::webhooks::Webhooks;
 use crate::dispatch::{DispatchOutcome, WebhookKind};
 use crate::form::FormParams;
 use crate::message::{FallbackCause, InboundMessage};

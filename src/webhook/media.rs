@@ -15,9 +15,10 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
-use super::Webhooks;
 use super::file_body::file_body;
 use super::range::{RequestedRange, parse_range};
+use super::webhooks::Webhooks;
+use replyhook_core::BoxError;
 use crate::media::{FetchedFile, LinkContent, LinkError, LinkPermit, StoredFile};
 use crate::reply::kinds::is_media;
 use crate::telemetry::metrics::Outcome;

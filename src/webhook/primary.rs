@@ -8,7 +8,8 @@ use http::Method;
 
 use super::classify::WebhookEvent;
 use super::response::{self, ErrorResponse, WebhookResult};
-use super::{Webhooks, conversations, probe, status};
+use super::webhooks::Webhooks;
+use super::{conversations, probe, status};
 use crate::dispatch::{DispatchOutcome, WebhookKind};
 use crate::form::FormParams;
 use crate::message::InboundMessage;

@@ -5,8 +5,8 @@
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, Method};
 
-use super::Webhooks;
 use super::response as webhook_response;
+use super::webhooks::Webhooks;
 use crate::form::FormParams;
 use crate::probe::{ENDPOINT_HEADER, INSTANCE_HEADER, PARAMETER};
 use crate::telemetry::metrics::{Endpoint, Outcome};

@@ -9,8 +9,9 @@ use axum::extract::{OriginalUri, State};
 use axum::response::Response;
 use http::Method;
 
+use super::probe;
 use super::response::{self, ErrorResponse, WebhookResult};
-use super::{Webhooks, probe};
+use super::webhooks::Webhooks;
 use crate::error_code::ErrorCode;
 use crate::form::FormParams;
 use crate::message::StatusUpdate;
