@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::Readiness;
+use super::readiness::Readiness;
 use crate::probe::{INSTANCE_HEADER, Instance};
 
 // Limits the memory if the listener is not a replyhook server. A response of `/readyz` is much smaller.
