@@ -6,8 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::deadlines::Deadlines;
+use super::dispatcher::Dispatcher;
+use super::message_task::MessageTask;
 use super::pending::Responder;
-use super::{Deadlines, Dispatcher, HandlerPermit, MessageTask, WebhookKind};
+use super::permit::HandlerPermit;
+use super::webhook_kind::WebhookKind;
 use crate::form::FormParams;
 use crate::message::InboundMessage;
 use crate::sid::MessageSid;

@@ -2,7 +2,7 @@
 //!
 //! Each is logged and counted once, by the process that changed its row.
 
-use super::Dispatcher;
+use super::dispatcher::Dispatcher;
 use crate::sid::MessageSid;
 use crate::store::{DeadMessage, DeadReason};
 

@@ -14,7 +14,8 @@ use futures_util::future::{BoxFuture, poll_fn};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{DispatchLimits, WebhookKind};
+use super::limits::DispatchLimits;
+use super::webhook_kind::WebhookKind;
 use crate::clock::{Clock, after};
 
 /// Deadlines of one message.

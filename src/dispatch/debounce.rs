@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Deadlines, Dispatcher};
+use super::deadlines::Deadlines;
+use super::dispatcher::Dispatcher;
 use crate::clock::after;
 use crate::form::FormParams;
 use crate::message::InboundMessage;

@@ -16,7 +16,6 @@ use std::sync::Mutex;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Dispatcher;
 use super::repetition::{HashBase, Repetition};
 use crate::address::Address;
 use crate::lock::IgnorePoison;
@@ -58,13 +57,13 @@ pub(crate) struct Guard {
     per_minute: u32,
     hash_base: HashBase,
     seen: Mutex<Seen>,
-    rate_warnings: Throttle,
-    own_number_warnings: Throttle,
+    pub(super) rate_warnings: Throttle,
+    pub(super) own_number_warnings: Throttle,
 }
 
 /// Reason for which a message is blocked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum BlockReason {
+pub(super) enum BlockReason {
     OwnNumber,
     /// The message that completes a loop.
     Loop,
@@ -75,7 +74,7 @@ enum BlockReason {
 
 impl BlockReason {
     /// Value of the metric's label.
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::OwnNumber => "own_number",
             Self::Loop => "loop",
@@ -136,7 +135,11 @@ impl Guard {
     }
 
     /// Counts a message at its first attempt, and returns the reason to block it, if any.
-    fn count_message(&self, claim: Claim, message: &InboundMessage) -> Option<BlockReason> {
+    pub(super) fn count_message(
+        &self,
+        claim: Claim,
+        message: &InboundMessage,
+    ) -> Option<BlockReason> {
         let at = message.received_at;
         // Only text can repeat. Media and locations have none, and a button is tapped by a person.
         let text = message.text().filter(|_| message.button.is_none());
@@ -279,37 +282,6 @@ fn is_in(at: Timestamp, since: Timestamp, time: SignedDuration) -> bool {
     let passed = at.duration_since(since);
     // Negative after the clock was set back. Otherwise a conversation could stay muted until the clock has caught up.
     !passed.is_negative() && passed < time
-}
-
-impl Dispatcher {
-    /// Counts a message, and returns whether the guard blocks it. Logs a blocked one.
-    pub(super) fn apply_guard(&self, claim: Claim, message: &InboundMessage) -> bool {
-        let Some(reason) = self.guard.count_message(claim, message) else {
-            return false;
-        };
-        self.metrics.message_blocked(reason.as_str());
-        let (message_sid, user) = (message.message_sid, &message.from);
-        match reason {
-            BlockReason::Loop => {
-                tracing::error!(%message_sid, ?user, "a reply loop: the user seems to be a bot that replies to ours; the conversation is muted for a minute");
-            }
-            BlockReason::Muted => {
-                // Not throttled, since it is a debug line.
-                tracing::debug!(%message_sid, ?user, "blocked a message: the conversation is muted after a reply loop");
-            }
-            BlockReason::Rate => {
-                if let Some(suppressed) = self.guard.rate_warnings.try_log() {
-                    tracing::warn!(%message_sid, ?user, suppressed, "blocked a message: its user has sent more than guard.messages_per_user_per_minute");
-                }
-            }
-            BlockReason::OwnNumber => {
-                if let Some(suppressed) = self.guard.own_number_warnings.try_log() {
-                    tracing::warn!(%message_sid, ?user, suppressed, "blocked a message: its author is one of your own senders");
-                }
-            }
-        }
-        true
-    }
 }
 
 #[cfg(test)]

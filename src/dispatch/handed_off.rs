@@ -3,7 +3,8 @@
 //! A claim says whether its conversation is handed off, so other messages cost no query. The URL is read for those that
 //! are. Each redirected message extends the handoff when its reply is saved, unless it has ended since.
 
-use super::{Dispatcher, HandlerFailure};
+use super::dispatcher::Dispatcher;
+use super::outcome::HandlerFailure;
 use crate::clock::after;
 use crate::reply::Reply;
 use crate::store::{Claim, Completion, HandoffChange};

@@ -8,7 +8,9 @@ use futures_util::FutureExt;
 
 use super::conversation_store::{ConversationStore, Inbound, state_change};
 use super::deadlines::{Deadlines, handler_stopped_at, within};
-use super::{Dispatcher, HandlerFailure, WebhookKind};
+use super::dispatcher::Dispatcher;
+use super::outcome::HandlerFailure;
+use super::webhook_kind::WebhookKind;
 use crate::address::Channel;
 use crate::handler::Context;
 use crate::message::InboundMessage;

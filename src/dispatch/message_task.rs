@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use super::consent_change::{self, ConsentChange};
+use super::consent_change::{self, ConsentChange, ConsentKind};
+use super::deadlines::Deadlines;
+use super::dispatcher::Dispatcher;
 use super::handler_call::call_handler;
 use super::origin::Origin;
+use super::outcome::{DispatchOutcome, HandlerFailure};
 use super::pending::{AcceptedMessage, Responder};
+use super::permit::HandlerPermit;
 use super::save_reply::ReplySaver;
 use super::waiting::Wakeup;
-use super::{
-    ConsentKind, Deadlines, DispatchOutcome, Dispatcher, HandlerFailure, HandlerPermit, WebhookKind,
-};
+use super::webhook_kind::WebhookKind;
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 use crate::signature::AuthTokenKind;

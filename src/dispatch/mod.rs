@@ -6,19 +6,23 @@
 //! If both happen at the same time, the store decides which was first.
 
 mod backlog;
+mod blocked_messages;
 mod consent_change;
 mod conversation_store;
 mod dead_messages;
 mod deadlines;
 mod debounce;
+mod dispatcher;
 mod guard;
 mod handed_off;
 mod handler_call;
 mod held_messages;
+mod limits;
 mod message_task;
 mod new_inbound;
 mod origin;
 mod outage;
+mod outcome;
 mod pending;
 mod permit;
 mod repetition;
@@ -29,139 +33,22 @@ mod waiting;
 mod webhook_kind;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
-
-use tokio::sync::Notify;
-use tokio_util::task::TaskTracker;
 
 pub(crate) use self::consent_change::ConsentHook;
 pub use self::consent_change::{ConsentChange, ConsentKind};
 pub(crate) use self::conversation_store::{Inbound, TypingHook};
 use self::deadlines::Deadlines;
+pub(crate) use self::dispatcher::{DispatchState, Dispatcher};
 pub(crate) use self::guard::{Guard, GuardRules};
-use self::held_messages::HeldMessages;
+pub(crate) use self::limits::DispatchLimits;
 use self::message_task::MessageTask;
-use self::outage::Outage;
+pub(crate) use self::outcome::{DispatchOutcome, HandlerFailure};
 use self::pending::{Acceptance, AcceptedMessage, PendingResponse};
-use self::permit::HandlerPermit;
-use self::waiting::{Deferred, Waiting};
 pub(crate) use self::webhook_kind::WebhookKind;
-use crate::clock::Clock;
-use crate::consent::ConsentRules;
-use crate::handler::{Files, Handler};
 use crate::message::InboundMessage;
-use crate::signature::{AuthTokenKind, PublicUrl};
-use crate::store::{CrashPolicy, ReplyDecision, ReplyPath, Store, StoreError};
-use crate::telemetry::metrics::Metrics;
-use crate::telemetry::{StoreFailure, StoreReport};
+use crate::signature::AuthTokenKind;
+use crate::store::{ReplyDecision, ReplyPath};
 use crate::twiml::Document;
-
-/// Everything that the processing of a message needs.
-pub(crate) struct Dispatcher {
-    pub(crate) handler: Arc<dyn Handler>,
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) store_report: StoreReport,
-    pub(crate) public_url: PublicUrl,
-    pub(crate) limits: DispatchLimits,
-    pub(crate) consent: ConsentRules,
-    /// Loop detection and rate limit.
-    pub(crate) guard: Guard,
-    /// Fallback text as TwiML; empty if none is configured.
-    pub(crate) fallback_text: Document,
-    pub(crate) on_consent: Option<ConsentHook>,
-    /// Media of messages and replies.
-    pub(crate) files: Arc<dyn Files>,
-    pub(crate) typing: TypingHook,
-    pub(crate) tasks: TaskTracker,
-    /// Wakes the outbox worker.
-    pub(crate) outbox: Arc<Notify>,
-    /// Wakes the worker that cancels scheduled messages after an opt-out.
-    pub(crate) opted_out: Arc<Notify>,
-    pub(crate) state: DispatchState,
-}
-
-/// Timeouts and limits.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct DispatchLimits {
-    /// Time from receiving a message to the response.
-    pub(crate) deadline: Duration,
-    /// Time from receiving a fallback call to the response.
-    pub(crate) fallback_deadline: Duration,
-    /// Pause that separates messages of a burst from the next one. Zero: no messages are merged.
-    pub(crate) debounce: Duration,
-    /// True if the parts of a long text are numbered.
-    pub(crate) numbered: bool,
-    /// Maximum number of messages of a reply, after splitting for the channel.
-    pub(crate) max_messages: usize,
-    /// Time from the last message of a handoff to its end.
-    pub(crate) handoff_ttl: Duration,
-    /// Maximum run time of a handler, late ones included.
-    pub(crate) handler: Duration,
-    /// Maximum number of concurrent handlers, late ones included.
-    pub(crate) running: usize,
-    /// Maximum number of attempts, and whether an attempt may follow a crash.
-    pub(crate) crashes: CrashPolicy,
-}
-
-/// Mutable state shared by all message tasks.
-pub(crate) struct DispatchState {
-    /// Number of running handlers.
-    running: Arc<AtomicUsize>,
-    waiting: Waiting,
-    deferred: Deferred,
-    held: HeldMessages,
-    outage: Outage,
-    /// Wakes the backlog.
-    backlog: Notify,
-    /// True if a store operation has failed since the backlog last released stale claims.
-    store_failed: AtomicBool,
-}
-
-impl DispatchState {
-    pub(crate) fn new(clock: &dyn Clock) -> Self {
-        Self {
-            running: Arc::default(),
-            waiting: Waiting::default(),
-            deferred: Deferred::default(),
-            held: HeldMessages::default(),
-            outage: Outage::new(clock.monotonic()),
-            backlog: Notify::new(),
-            store_failed: AtomicBool::new(false),
-        }
-    }
-}
-
-/// Outcome of a message for its request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum DispatchOutcome {
-    Reply(Document),
-    /// A redelivery, with the saved response.
-    Duplicate(Document),
-    /// The user has opted out, and gets nothing.
-    OptedOut,
-    /// A consent keyword, with its confirmation.
-    ConsentConfirmation(Document),
-    /// The reply is not ready and goes via the REST API.
-    Late,
-    /// The reply is ready and goes via the REST API: TwiML cannot carry it, or an older reply has to be sent first.
-    ByRest,
-    /// The handler failed. The failure is logged.
-    Failed(HandlerFailure),
-    /// No handler was started, since too many are running.
-    Overloaded,
-    /// The store is unavailable.
-    Unavailable,
-}
-
-/// Kind of a handler's failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HandlerFailure {
-    Error,
-    Panic,
-}
 
 impl Dispatcher {
     /// Spawns the task of a message and waits for its outcome, at most until the deadline.
@@ -241,69 +128,5 @@ impl Dispatcher {
                 .await
                 .unwrap_or(DispatchOutcome::Failed(HandlerFailure::Error)),
         }
-    }
-
-    /// Acquires the permit of a handler, unless too many are running.
-    fn try_acquire_permit(&self) -> Option<HandlerPermit> {
-        HandlerPermit::try_acquire(&self.state.running, self.limits.running, &self.metrics)
-    }
-
-    /// Runs a store operation with the store's timeout, and reports a failure.
-    async fn timed<T>(
-        &self,
-        step: &'static str,
-        operation: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, ()> {
-        match tokio::time::timeout(self.store.operation_timeout(), operation).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => {
-                self.store_failed(step, &error);
-                Err(())
-            }
-            Err(_) => {
-                self.store_failed(step, &"timed out");
-                Err(())
-            }
-        }
-    }
-
-    /// Reports a failed store operation, and makes the backlog check for what it left behind.
-    fn store_failed(&self, step: &'static str, failure: &dyn StoreFailure) {
-        // Relaxed: the flag publishes no other data, and a run of the backlog that misses it is followed by another.
-        self.state.store_failed.store(true, Ordering::Relaxed);
-        self.state.outage.store_failed(self.clock.monotonic());
-        self.store_report.record_failure(step, failure);
-    }
-
-    /// Returns the fallback text as saved TwiML, or an empty text if there is none.
-    fn fallback_twiml(&self) -> String {
-        self.fallback_text.to_stored().unwrap_or_default()
-    }
-
-    /// Returns until when nothing may go via the REST API in reply to a message that was received at a time of
-    /// [`Clock::monotonic`]; `None` if it may now.
-    // Only with peers and a fallback text: otherwise no other server can have sent one that this server does not know.
-    fn rest_held_until(&self, received: Duration) -> Option<Duration> {
-        if !self.store.has_peers() || self.fallback_text == Document::empty() {
-            return None;
-        }
-        let until = self.state.outage.held_until(received)?;
-        (self.clock.monotonic() < until).then_some(until)
-    }
-
-    /// Responds to a fallback call that the store could not accept, and buffers the reply until the store is back.
-    pub(crate) fn reply_during_outage(
-        &self,
-        message: &InboundMessage,
-        auth_token: AuthTokenKind,
-    ) -> Document {
-        let outage = &self.state.outage;
-        let inbound = self.new_inbound(message, auth_token);
-        if !outage.add_reply(inbound, self.fallback_text.to_stored()) {
-            tracing::error!(message_sid = %message.message_sid, "the buffer for fallback replies is full, so this one will not be in the journal; run `replyhook reconcile` after the outage");
-        }
-        self.metrics.set_outage_replies(outage.reply_count());
-        self.state.backlog.notify_one();
-        self.fallback_text.clone()
     }
 }

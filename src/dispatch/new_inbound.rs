@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Dispatcher;
+use super::dispatcher::Dispatcher;
 use crate::message::InboundMessage;
 use crate::signature::AuthTokenKind;
 use crate::store::NewInbound;

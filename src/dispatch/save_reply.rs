@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::dispatcher::Dispatcher;
 use super::origin::Origin;
+use super::outcome::{DispatchOutcome, HandlerFailure};
 use super::pending::Responder;
 use super::reply_plan::{ReplyPlan, reply_plan};
-use super::{DispatchOutcome, Dispatcher, HandlerFailure};
 use crate::reply::{Reply, WireMessage};
 use crate::store::{
     Claim, Completion, DeadMessage, DeadReason, FailOutcome, NewOutbound, ReplyDecision, ReplyPath,

@@ -1,6 +1,6 @@
 //! Periodic check of the store.
 
-use super::Dispatcher;
+use super::dispatcher::Dispatcher;
 
 impl Dispatcher {
     /// Checks the store with the timeout of a message, and records the outcome in its health.

@@ -1,0 +1,28 @@
+//! Timeouts and limits of a message.
+
+use std::time::Duration;
+
+use crate::store::CrashPolicy;
+
+/// Timeouts and limits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DispatchLimits {
+    /// Time from receiving a message to the response.
+    pub(crate) deadline: Duration,
+    /// Time from receiving a fallback call to the response.
+    pub(crate) fallback_deadline: Duration,
+    /// Pause that separates messages of a burst from the next one. Zero: no messages are merged.
+    pub(crate) debounce: Duration,
+    /// True if the parts of a long text are numbered.
+    pub(crate) numbered: bool,
+    /// Maximum number of messages of a reply, after splitting for the channel.
+    pub(crate) max_messages: usize,
+    /// Time from the last message of a handoff to its end.
+    pub(crate) handoff_ttl: Duration,
+    /// Maximum run time of a handler, late ones included.
+    pub(crate) handler: Duration,
+    /// Maximum number of concurrent handlers, late ones included.
+    pub(crate) running: usize,
+    /// Maximum number of attempts, and whether an attempt may follow a crash.
+    pub(crate) crashes: CrashPolicy,
+}
