@@ -4,7 +4,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::SendError;
+use super::error::SendError;
 use crate::address::{Address, Channel, Identity};
 use crate::reply::{MAX_TEXT_UNITS, is_web_url};
 use crate::twilio::{NewMessage, NewMessageContent, PinnedLocation};

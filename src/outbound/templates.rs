@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{SendError, SendErrorKind};
+use super::error::{SendError, SendErrorKind};
 use crate::clock::after;
 use crate::lock::IgnorePoison;
 use crate::twilio::{
