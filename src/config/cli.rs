@@ -3,8 +3,12 @@
 //! They do not need `PUBLIC_URL`, nor an auth token if there is an API key.
 
 use super::layers::Layers;
+use super::problem::Problems;
 use super::reader::SettingsReader;
-use super::{ConsentSettings, Problems, RestSettings, Sources, StoreSettings, sections, store};
+use super::sections::RestSettings;
+use super::sources::Sources;
+use super::store::{ConsentSettings, StoreSettings};
+use super::{sections, store};
 use crate::sid::AccountSid;
 use crate::twilio::{ApiUrl, Credentials};
 

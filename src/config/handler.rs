@@ -217,7 +217,7 @@ fn rules(
             RULES,
             format!(
                 "names {}, which has problems:\n    {lines}",
-                super::display_path(&path)
+                super::sources::display_path(&path)
             ),
         );
         AlreadyReported
@@ -227,7 +227,7 @@ fn rules(
             FORWARD_URL,
             format!(
                 "is missing: {}, line {line}, column {column}, forwards to it",
-                super::display_path(&path)
+                super::sources::display_path(&path)
             ),
         );
         if reader.secret(FORWARD_SECRET).is_none() {

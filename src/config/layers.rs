@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::problem::Problems;
-use super::{DEFAULT_FILE, DEFAULT_TOML, Sources, display_path};
-use crate::spelling::nearest;
+use super::sources::{DEFAULT_FILE, DEFAULT_TOML, Sources, display_path};
+
 use replyhook_core::redact::{is_url, redacted_url};
 
 /// Short environment names of keys, in addition to their `REPLYHOOK__` names.
@@ -377,13 +377,20 @@ impl Layers {
     }
 }
 
-/// Returns a key without its section.
-fn last_part(key: &str) -> &str {
-    key.rsplit('.').next().unwrap_or(key)
+impl Sources {
+    /// Returns the names of environment variables that are set but match [`Sources::ignored`].
+    pub fn ignored_env(&self) -> Vec<&str> {
+        // An empty value means "not set".
+        let names = self.env.iter().filter(|(_, value)| !value.is_empty());
+        names
+            .map(|(name, _)| name.as_str())
+            .filter(|name| key_of_env_var(name).is_some_and(|key| self.ignores(&key)))
+            .collect()
+    }
 }
 
 /// Returns the key of an environment variable's short or `REPLYHOOK__` name.
-pub(super) fn key_of_env_var(name: &str) -> Option<String> {
+fn key_of_env_var(name: &str) -> Option<String> {
     let known = SHORT_NAMES.iter().find(|(known, _)| *known == name);
     let prefixed = || {
         Some(

@@ -4,8 +4,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use super::layers::{Layers, quoted};
+use super::problem::Problems;
 use super::reader::SettingsReader;
-use super::{Problems, Sources};
+use super::sources::Sources;
 use crate::twilio::media::HostPattern;
 
 /// The settings of the `[media]` section.
@@ -55,7 +56,7 @@ pub(super) fn media(reader: &mut SettingsReader<'_>) -> Option<MediaSettings> {
         .as_ref()
         .filter(|folder| folder.exists() && !folder.is_dir())
     {
-        let path = super::display_path(folder);
+        let path = super::sources::display_path(folder);
         reader.problem(
             "media.save_dir",
             format!("names {path}, which is not a folder"),
@@ -67,7 +68,10 @@ pub(super) fn media(reader: &mut SettingsReader<'_>) -> Option<MediaSettings> {
         && metadata.mode() & 0o077 != 0
     {
         // Users' files: a folder with permissions for group or others is suspicious, but may be intended.
-        let (mode, path) = (metadata.mode() & 0o777, super::display_path(folder));
+        let (mode, path) = (
+            metadata.mode() & 0o777,
+            super::sources::display_path(folder),
+        );
         reader.warn(
             "media.save_dir",
             format!("names {path}, which other users of this machine may enter (mode {mode:o}): chmod 700 {path}"),

@@ -12,11 +12,8 @@ mod media;
 mod problem;
 mod reader;
 mod sections;
+mod sources;
 mod store;
-
-use std::collections::BTreeMap;
-use std::fmt;
-use std::path::{Path, PathBuf};
 
 pub use cli::{
     OnUnknown, OutboundSettings, ReconcileSettings, SendSettings, SenderWebhookSettings,
@@ -29,116 +26,13 @@ pub use sections::{
     AccountSettings, AdminSettings, LogFormat, LogSettings, ReplySettings, RestSettings,
     ServerSettings, SignatureMode, SignatureSettings, TelemetrySettings, TwilioSettings,
 };
+pub use sources::{DEFAULT_TOML, Sources};
 pub use store::{ConsentSettings, StoreSettings};
 
 use layers::Layers;
 use reader::SettingsReader;
 
 use crate::signature::PublicUrl;
-
-/// The defaults with their documentation, as `replyhook config default` prints them.
-pub const DEFAULT_TOML: &str = include_str!("default.toml");
-
-/// The file to read if no other is named. It is optional.
-const DEFAULT_FILE: &str = "replyhook.toml";
-
-/// The sources of settings: a file, environment variables, and values of the program.
-///
-/// ```
-/// use replyhook::config::{Settings, Sources};
-///
-/// let sources = Sources::default().with_env([
-///     ("TWILIO_AUTH_TOKEN", "0123456789abcdef0123456789abcdef"),
-///     ("PUBLIC_URL", "https://bot.example.com"),
-///     ("REPLYHOOK__SERVER__SHUTDOWN_TIMEOUT_S", "5"),
-/// ]);
-/// let settings = Settings::load(&sources)?.settings;
-/// assert_eq!(settings.server.shutdown_timeout.as_secs(), 5);
-/// // Tokens are never shown.
-/// assert!(!format!("{sources:?}").contains("0123456789abcdef"));
-/// # Ok::<(), replyhook::config::Problems>(())
-/// ```
-#[derive(Clone, Default)]
-pub struct Sources {
-    /// A settings file, which must exist; `None` reads `replyhook.toml` if it exists.
-    pub file: Option<PathBuf>,
-    /// Environment variables.
-    pub env: BTreeMap<String, String>,
-    /// Allows `signature.mode = "report"` on a listener that is not on loopback.
-    pub allow_public_diagnostics: bool,
-    /// Values by key that replace the documented defaults; the file and the environment override them.
-    pub defaults: BTreeMap<&'static str, String>,
-    /// Values by key that override all other sources, such as those of a command's options.
-    pub fixed: BTreeMap<&'static str, String>,
-    /// Prefixes of keys that are ignored in the file and in the environment.
-    pub ignored: Vec<&'static str>,
-}
-
-/// Shows names only, because values may be secrets.
-impl fmt::Debug for Sources {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sources")
-            .field("file", &self.file)
-            .field("env", &self.env.keys())
-            .field("defaults", &self.defaults.keys())
-            .field("fixed", &self.fixed.keys())
-            .field("ignored", &self.ignored)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Sources {
-    /// Returns the process's environment, and `replyhook.toml` of the working directory if it exists.
-    pub fn from_env() -> Self {
-        // `vars_os`: `vars` panics if any variable is not UTF-8. Such variables are skipped.
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the only place that reads the environment"
-        )]
-        let env = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        Self {
-            file: None,
-            env,
-            ..Self::default()
-        }
-    }
-
-    /// Adds environment variables, replacing those of the same name.
-    #[must_use]
-    pub fn with_env<N: Into<String>, V: Into<String>>(
-        mut self,
-        env: impl IntoIterator<Item = (N, V)>,
-    ) -> Self {
-        self.env.extend(
-            env.into_iter()
-                .map(|(name, value)| (name.into(), value.into())),
-        );
-        self
-    }
-
-    /// Returns the names of environment variables that are set but match [`Sources::ignored`].
-    pub fn ignored_env(&self) -> Vec<&str> {
-        // An empty value means "not set".
-        let names = self.env.iter().filter(|(_, value)| !value.is_empty());
-        names
-            .map(|(name, _)| name.as_str())
-            .filter(|name| layers::key_of_env_var(name).is_some_and(|key| self.ignores(&key)))
-            .collect()
-    }
-
-    fn ignores(&self, key: &str) -> bool {
-        self.ignored.iter().any(|start| key.starts_with(start))
-    }
-
-    /// Sets the settings file, which must exist.
-    #[must_use]
-    pub fn with_file(mut self, file: impl Into<PathBuf>) -> Self {
-        self.file = Some(file.into());
-        self
-    }
-}
 
 /// All settings, validated.
 ///
@@ -213,7 +107,7 @@ impl Settings {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
         let mut reader = SettingsReader::new(&layers, problems);
-        let settings = sections::read(&mut reader, sources.allow_public_diagnostics);
+        let settings = read_sections(&mut reader, sources.allow_public_diagnostics);
         let (problems, warnings) = reader.finish();
         match settings {
             Some(settings) if problems.is_empty() => Ok(Loaded {
@@ -299,6 +193,42 @@ impl StoreSettings {
     }
 }
 
-fn display_path(path: &Path) -> String {
-    path.display().to_string()
+/// Reads all sections, or records their problems and returns `None`.
+fn read_sections(
+    reader: &mut SettingsReader<'_>,
+    allow_public_diagnostics: bool,
+) -> Option<Settings> {
+    // Read every section before the first `?`: an early return would hide the problems of later sections.
+    let twilio = sections::twilio(reader);
+    let server = sections::server(reader);
+    let admin = sections::admin(reader, server.as_ref());
+    let signature = sections::signature(reader, server.as_ref(), allow_public_diagnostics);
+    let handler = handler::handler(reader);
+    let reply = sections::reply(reader);
+    let handoff = handler::handoff(reader);
+    let rest = sections::rest(reader);
+    let store = store::store(reader);
+    let media = media::media(reader);
+    let consent = store::consent(reader);
+    let guard = guard::guard(reader);
+    let outbound = cli::outbound(reader);
+    let log = sections::log(reader);
+    let telemetry = sections::telemetry(reader);
+    Some(Settings {
+        twilio: twilio?,
+        server: server?,
+        admin: admin?,
+        signature: signature?,
+        handler: handler?,
+        reply: reply?,
+        handoff: handoff?,
+        rest: rest?,
+        store: store?,
+        media: media?,
+        consent: consent?,
+        guard: guard?,
+        outbound: outbound?,
+        log: log?,
+        telemetry: telemetry?,
+    })
 }

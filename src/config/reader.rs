@@ -5,9 +5,9 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use super::display_path;
 use super::layers::{self, Layers, SettingEntry, quoted};
 use super::problem::{Problem, Problems, Warning};
+use super::sources::display_path;
 use replyhook_core::Secret;
 
 /// Reads values, and collects problems and warnings.

@@ -4,10 +4,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::Settings;
 use super::layers::{ACCOUNTS_PREFIX, quoted};
 use super::reader::SettingsReader;
-use super::{cli, guard, handler, media, store};
+use replyhook_core::redact::redacted_url;
+use replyhook_core::Secret;
 use crate::sid::AccountSid;
 use crate::signature::PublicUrl;
 use crate::twilio::ApiUrl;
@@ -30,7 +30,7 @@ pub struct TwilioSettings {
     pub accounts: Vec<AccountSettings>,
 }
 
-/// The settings of a section `[twilio.accounts.<AccountSid>]`; part of [`Settings`].
+/// The settings of a section `[twilio.accounts.<AccountSid>]`; part of [`Settings`](super::Settings).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct AccountSettings {
@@ -40,7 +40,7 @@ pub struct AccountSettings {
     pub auth_token: Secret,
 }
 
-/// The settings of the `[server]` section; part of [`Settings`].
+/// The settings of the `[server]` section; part of [`Settings`](super::Settings).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ServerSettings {
@@ -89,7 +89,7 @@ pub struct AdminSettings {
     pub listen: Option<SocketAddr>,
 }
 
-/// The settings of the `[signature]` section; part of [`Settings`].
+/// The settings of the `[signature]` section; part of [`Settings`](super::Settings).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SignatureSettings {
@@ -106,7 +106,7 @@ pub enum SignatureMode {
     Report,
 }
 
-/// The settings of the `[reply]` section; part of [`Settings`].
+/// The settings of the `[reply]` section; part of [`Settings`](super::Settings).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ReplySettings {
@@ -124,7 +124,7 @@ pub struct ReplySettings {
     pub window_closed_template: Option<String>,
 }
 
-/// The settings of the `[twilio]` section for the REST API; part of [`Settings`].
+/// The settings of the `[twilio]` section for the REST API; part of [`Settings`](super::Settings).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RestSettings {
@@ -138,7 +138,7 @@ pub struct RestSettings {
     pub api_key: Option<(String, Secret)>,
 }
 
-/// The settings of the `[log]` section; part of [`Settings`].
+/// The settings of the `[log]` section; part of [`Settings`](super::Settings).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LogSettings {
@@ -159,7 +159,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// The settings of the `[telemetry]` section; part of [`Settings`].
+/// The settings of the `[telemetry]` section; part of [`Settings`](super::Settings).
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct TelemetrySettings {
@@ -174,46 +174,6 @@ impl fmt::Debug for TelemetrySettings {
             .field("otlp_endpoint", &endpoint)
             .finish()
     }
-}
-
-/// Reads all sections, or records their problems and returns `None`.
-pub(super) fn read(
-    reader: &mut SettingsReader<'_>,
-    allow_public_diagnostics: bool,
-) -> Option<Settings> {
-    // Read every section before the first `?`: an early return would hide the problems of later sections.
-    let twilio = twilio(reader);
-    let server = server(reader);
-    let admin = admin(reader, server.as_ref());
-    let signature = signature(reader, server.as_ref(), allow_public_diagnostics);
-    let handler = handler::handler(reader);
-    let reply = reply(reader);
-    let handoff = handler::handoff(reader);
-    let rest = rest(reader);
-    let store = store::store(reader);
-    let media = media::media(reader);
-    let consent = store::consent(reader);
-    let guard = guard::guard(reader);
-    let outbound = cli::outbound(reader);
-    let log = log(reader);
-    let telemetry = telemetry(reader);
-    Some(Settings {
-        twilio: twilio?,
-        server: server?,
-        admin: admin?,
-        signature: signature?,
-        handler: handler?,
-        reply: reply?,
-        handoff: handoff?,
-        rest: rest?,
-        store: store?,
-        media: media?,
-        consent: consent?,
-        guard: guard?,
-        outbound: outbound?,
-        log: log?,
-        telemetry: telemetry?,
-    })
 }
 
 pub(super) fn twilio(reader: &mut SettingsReader<'_>) -> Option<TwilioSettings> {
@@ -292,7 +252,7 @@ pub(super) fn token(reader: &mut SettingsReader<'_>, key: &str) -> Option<Secret
     Some(token)
 }
 
-fn server(reader: &mut SettingsReader<'_>) -> Option<ServerSettings> {
+pub(super) fn server(reader: &mut SettingsReader<'_>) -> Option<ServerSettings> {
     let public_url = public_url(reader);
     let listen = listen(reader);
     let shutdown_timeout = reader.number("server.shutdown_timeout_s", 0..=3600);
@@ -413,7 +373,7 @@ pub(super) fn admin(
     })
 }
 
-fn signature(
+pub(super) fn signature(
     reader: &mut SettingsReader<'_>,
     server: Option<&ServerSettings>,
     allow_public_diagnostics: bool,
@@ -437,7 +397,7 @@ fn signature(
     Some(SignatureSettings { mode })
 }
 
-fn reply(reader: &mut SettingsReader<'_>) -> Option<ReplySettings> {
+pub(super) fn reply(reader: &mut SettingsReader<'_>) -> Option<ReplySettings> {
     // Twilio's timeout of 15 s includes sending the request's body and the way of the response back.
     let deadline = reader.millis("reply.deadline_ms", 1..=13_000);
     let debounce = reader.millis("reply.debounce_ms", 0..=10_000);
@@ -532,7 +492,7 @@ fn rest_url(reader: &mut SettingsReader<'_>, key: &str) -> Option<ApiUrl> {
     url.map_err(|error| reader.problem(key, error)).ok()
 }
 
-fn log(reader: &mut SettingsReader<'_>) -> Option<LogSettings> {
+pub(super) fn log(reader: &mut SettingsReader<'_>) -> Option<LogSettings> {
     let formats = [
         ("auto", LogFormat::Auto),
         ("pretty", LogFormat::Pretty),
@@ -554,7 +514,7 @@ fn log(reader: &mut SettingsReader<'_>) -> Option<LogSettings> {
     })
 }
 
-fn telemetry(reader: &mut SettingsReader<'_>) -> Option<TelemetrySettings> {
+pub(super) fn telemetry(reader: &mut SettingsReader<'_>) -> Option<TelemetrySettings> {
     const KEY: &str = "telemetry.otlp_endpoint";
     let text = reader.text(KEY);
     if text.is_empty() {
