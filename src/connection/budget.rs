@@ -10,11 +10,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use super::ConnectionState;
 use crate::lock::IgnorePoison;
-
 /// Number of bytes of a request that are not charged. A usual message of Twilio's has fewer, including its head.
 pub(super) const FREE_BYTES: usize = 8192;
+
+/// A connection whose request the budget can drop.
+pub(super) trait ChargedConnection: Send + Sync {
+    fn id(&self) -> u64;
+    /// Adds bytes to those that are charged for its request.
+    fn add_charge(&self, bytes: usize);
+    /// Returns the received bytes per second since the request began.
+    fn bytes_per_second(&self, now: Instant) -> u64;
+    /// Drops the request if it is not verified, and returns the bytes that were charged for it.
+    fn drop_request(&self) -> Option<usize>;
+}
 
 /// The budget of a listener, shared by its connections.
 pub(crate) struct Budget {
@@ -22,7 +31,7 @@ pub(crate) struct Budget {
     used: AtomicUsize,
     /// Connections with more than the free bytes.
     // No other lock of this crate is acquired while this one is held. `on_drop` is called after its release.
-    charged: Mutex<HashMap<u64, Arc<ConnectionState>>>,
+    charged: Mutex<HashMap<u64, Arc<dyn ChargedConnection>>>,
     on_drop: Box<dyn Fn(usize) + Send + Sync>,
 }
 
@@ -37,18 +46,23 @@ impl Budget {
         }
     }
 
-    fn charged(&self) -> MutexGuard<'_, HashMap<u64, Arc<ConnectionState>>> {
-        self.charged.lock().ignore_poison()
+    fn charged(&self) -> MutexGuard<'_, HashMap<u64, Arc<dyn ChargedConnection>>> {
+        self.charged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Charges bytes of a connection, and drops the slowest requests if the budget is exceeded.
-    pub(super) fn add(&self, connection: &Arc<ConnectionState>, bytes: usize, is_first: bool) {
+    pub(super) fn add(
+        &self,
+        connection: &Arc<impl ChargedConnection + 'static>,
+        bytes: usize,
+        is_first: bool,
+    ) {
         // `used` first. With the opposite order, another thread could drop the request in between, and subtract the
         // bytes from `used` before they are added, which would underflow.
         let used = self.used.fetch_add(bytes, Ordering::AcqRel) + bytes;
-        connection.charged.fetch_add(bytes, Ordering::AcqRel);
+        connection.add_charge(bytes);
         if is_first {
-            self.charged().insert(connection.id, connection.clone());
+            self.charged().insert(connection.id(), connection.clone());
         }
         if used > self.limit {
             self.drop_slowest();
@@ -60,8 +74,8 @@ impl Budget {
         self.used.fetch_sub(bytes, Ordering::AcqRel);
     }
 
-    pub(super) fn remove(&self, connection: &ConnectionState) {
-        self.charged().remove(&connection.id);
+    pub(super) fn remove(&self, connection: u64) {
+        self.charged().remove(&connection);
     }
 
     /// Drops the requests with the lowest rates until the budget has free bytes again.
@@ -112,8 +126,7 @@ impl fmt::Debug for Budget {
 
 #[cfg(test)]
 mod tests {
-    use replyhook_core::signature::layer::ConnectionHooks;
-
+    use super::super::ConnectionState;
     use super::*;
 
     fn connections(limit: usize, number: usize) -> Vec<Arc<ConnectionState>> {

@@ -18,7 +18,7 @@ use futures_util::task::AtomicWaker;
 use replyhook_core::signature::layer::ConnectionHooks;
 
 pub(crate) use self::budget::Budget;
-use self::budget::FREE_BYTES;
+use self::budget::{ChargedConnection, FREE_BYTES};
 
 /// Time for which a newly begun request protects a connection that has never carried a verified request.
 // Long enough for a request to arrive and be verified, too short to hold a connection by sending slowly.
@@ -236,32 +236,12 @@ impl ConnectionState {
             && self.is_listed.swap(false, Ordering::AcqRel)
         {
             budget.subtract(self.charged.swap(0, Ordering::AcqRel));
-            budget.remove(self);
+            budget.remove(self.id);
         }
     }
 
-    /// Returns the received bytes per second since the request began.
-    fn bytes_per_second(&self, now: Instant) -> u64 {
-        let time = now.duration_since(self.since()).as_micros().max(1);
-        // 128 bits: the product with a million may exceed 64.
-        let received = self.received.load(Ordering::Relaxed) as u128;
-        u64::try_from(received * 1_000_000 / time).unwrap_or(u64::MAX)
-    }
-
-    /// Drops the request if it is not verified, and returns the bytes that were charged for it.
-    fn drop_request(&self) -> Option<usize> {
-        let change = |bits| match Phase::from_bits(bits) {
-            Phase::Head | Phase::Unverified => Some(bits | DROPPED),
-            _ => None,
-        };
-        // If the request is verified between the caller's choice and this line, the compare-and-swap sees the new
-        // phase.
-        self.bits
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, change)
-            .ok()?;
-        // The task may be waiting for the peer's next bytes. It reads the flag in `TrackedStream::poll_read`.
-        self.waker.wake();
-        Some(self.charged.swap(0, Ordering::AcqRel))
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.bits.load(Ordering::Acquire) & DROPPED != 0
     }
 
     /// Records that a head is complete; false if the connection was evicted before.
@@ -420,41 +400,35 @@ impl ConnectionState {
     }
 }
 
-// The signature layer belongs to another package, which knows a connection by this trait only.
-impl ConnectionHooks for ConnectionState {
-    fn record_verified(&self) -> bool {
-        // One swap decides between this request and a concurrent eviction or drop: a request that is not recorded here
-        // must not reach its handler.
-        let verified = Phase::Verified as u8 | EVER_VERIFIED;
-        let change = |bits| {
-            let is_open = Phase::from_bits(bits) != Phase::Evicted && bits & DROPPED == 0;
-            is_open.then_some(verified)
+impl ChargedConnection for ConnectionState {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn add_charge(&self, bytes: usize) {
+        self.charged.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    fn bytes_per_second(&self, now: Instant) -> u64 {
+        let time = now.duration_since(self.since()).as_micros().max(1);
+        // 128 bits: the product with a million may exceed 64.
+        let received = self.received.load(Ordering::Relaxed) as u128;
+        u64::try_from(received * 1_000_000 / time).unwrap_or(u64::MAX)
+    }
+
+    fn drop_request(&self) -> Option<usize> {
+        let change = |bits| match Phase::from_bits(bits) {
+            Phase::Head | Phase::Unverified => Some(bits | DROPPED),
+            _ => None,
         };
-        let result = self
-            .bits
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
-        self.release_charge();
-        result.is_ok()
-    }
-
-    fn discard(&self, bytes: usize) {
-        // Saturating: the first bytes were free, so fewer may be charged than are discarded, and another thread may
-        // have dropped the request and set `charged` to 0.
-        let subtract = |count: usize| Some(count.saturating_sub(bytes));
-        let _ = self
-            .received
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, subtract);
-        let charged = self
-            .charged
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, subtract);
-        // `fetch_update` returns the value before: what was charged of these bytes is subtracted.
-        if let (Some(budget), Ok(charged)) = (&self.budget, charged) {
-            budget.subtract(charged.min(bytes));
-        }
-    }
-
-    fn is_dropped(&self) -> bool {
-        self.bits.load(Ordering::Acquire) & DROPPED != 0
+        // If the request is verified between the caller's choice and this line, the compare-and-swap sees the new
+        // phase.
+        self.bits
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, change)
+            .ok()?;
+        // The task may be waiting for the peer's next bytes. It reads the flag in `TrackedStream::poll_read`.
+        self.waker.wake();
+        Some(self.charged.swap(0, Ordering::AcqRel))
     }
 }
 
