@@ -33,6 +33,7 @@
 //! ```
 
 mod outbox;
+mod reconciler;
 mod sent;
 
 use std::collections::HashSet;
@@ -42,6 +43,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use self::outbox::AlreadySent;
+pub use self::reconciler::Reconciler;
+use self::reconciler::{ROWS_PER_QUERY, same_account};
 use self::sent::{LastOutbound, Replies, is_inbound, is_sent_outbound};
 use crate::address::Address;
 use crate::consent::{ConsentReplies, ConsentRules, Keywords};
@@ -60,8 +63,6 @@ use crate::twiml::Document;
 
 /// Messages per page. A page of the longest texts must fit the limit of the REST client for one response.
 const PAGE_SIZE: u16 = 200;
-/// Rows per query of the store.
-const ROWS_PER_QUERY: u32 = 500;
 
 /// Lists an account's messages in both directions since a time, newest first.
 ///
@@ -95,32 +96,6 @@ pub async fn list_messages(
     // Keep a message without a readable date: it may be missing, or the proof of a reply.
     listed.retain(|message| message.created_at().is_none_or(|at| at >= since));
     Ok(listed)
-}
-
-/// Compares Twilio's message list with the journal and the outbox.
-///
-/// ```
-/// # #[cfg(feature = "sqlite")]
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// use std::sync::Arc;
-/// use replyhook::Timestamp;
-/// use replyhook::reconcile::Reconciler;
-/// use replyhook::store::{Access, Store, sqlite::SqliteStore};
-///
-/// let store = Arc::new(SqliteStore::memory());
-/// store.open(Access::Owner).await?;
-/// let reconciler = Reconciler::new(store, &["STOP"], &["START"]);
-/// let account = "AC00000000000000000000000000000001".parse()?;
-/// // Nothing is missing from an empty list; `list_messages` reads a real one from Twilio.
-/// let inbound = reconciler.missing(account, &[], Timestamp::UNIX_EPOCH).await?;
-/// assert!(inbound.messages.is_empty());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// # }).unwrap();
-/// ```
-#[derive(Clone)]
-pub struct Reconciler {
-    store: Arc<dyn Store>,
-    rules: Arc<ConsentRules>,
 }
 
 /// The difference between Twilio's inbound messages and the journal.
@@ -575,16 +550,6 @@ fn same_conversation(one: &InboundMessage, other: &InboundMessage) -> bool {
     let same_service = one.messaging_service_sid.is_some()
         && one.messaging_service_sid == other.messaging_service_sid;
     one.from == other.from && (one.to == other.to || same_service)
-}
-
-fn same_account(one: AccountSid, other: AccountSid) -> bool {
-    one.to_lowercase() == other.to_lowercase()
-}
-
-impl fmt::Debug for Reconciler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reconciler").finish_non_exhaustive()
-    }
 }
 
 impl fmt::Debug for MissingMessage {

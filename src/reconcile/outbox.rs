@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use jiff::Timestamp;
 
+use super::reconciler::{ROWS_PER_QUERY, Reconciler, same_account};
 use super::sent::is_sent_outbound;
-use super::{ROWS_PER_QUERY, Reconciler, same_account};
 use crate::address::Address;
 use crate::message::MessageStatus;
 use crate::sid::{AccountSid, MessageSid};
