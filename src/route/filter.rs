@@ -5,8 +5,8 @@ use std::fmt;
 use std::ops::{BitAnd, BitOr, Not};
 use std::sync::Arc;
 
-use super::captures::Extracted;
 use super::country;
+use super::extracted::Extracted;
 use super::hours::Hours;
 use super::pattern::{Effort, Pattern};
 use crate::address::Channel;

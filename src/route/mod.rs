@@ -35,6 +35,7 @@
 
 mod captures;
 mod country;
+mod extracted;
 mod filter;
 mod filters;
 mod hours;
@@ -48,9 +49,9 @@ use std::sync::Arc;
 pub use crate::folding::IntoTexts;
 pub use captures::Captures;
 #[cfg(feature = "rules")]
-pub(crate) use captures::Extracted;
-#[cfg(feature = "rules")]
 pub(crate) use country::country as country_of;
+#[cfg(feature = "rules")]
+pub(crate) use extracted::Extracted;
 pub use filter::Filter;
 use filter::Subject;
 pub use filters::{

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::captures::Extracted;
+use super::extracted::Extracted;
 use crate::handler::{Context, HandlerError};
 use crate::message::InboundMessage;
 use crate::reply::{IntoReply, Reply, ReplyMessage};
