@@ -4,9 +4,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{DeliveryExchange, TestBot};
+use super::exchange::{DeliveryExchange, SendResult};
+use super::test_bot::{FINAL_STATUSES, TestBot, expect_ok};
 use crate::address::Address;
+use crate::clock::{Clock, SystemClock};
 use crate::emulator::sender_for;
+use crate::store::OpenWindow;
+use crate::twilio::{ApiUrl, Client, Credentials, NewMessage};
 
 /// Simulated user. Its methods send a message, and return when the bot has processed it.
 ///
@@ -27,6 +31,62 @@ pub struct User<'a> {
     bot: &'a TestBot,
     address: String,
     name: Option<String>,
+}
+
+impl TestBot {
+    /// Returns a WhatsApp user with this phone number.
+    pub fn whatsapp(&self, phone: &str) -> User<'_> {
+        self.user(&format!("whatsapp:{phone}"))
+    }
+
+    /// Returns an SMS user with this phone number.
+    pub fn sms(&self, phone: &str) -> User<'_> {
+        self.user(phone)
+    }
+
+    /// Returns a user with this address, as in `whatsapp:US.13491208655302741918`.
+    pub fn user(&self, address: &str) -> User<'_> {
+        User::new(self, address)
+    }
+
+    /// Sends a free-form message via the REST API, and waits for its final status.
+    ///
+    /// The emulator accepts or rejects it as Twilio would. The message does not pass the app's outbox, unlike those of
+    /// [`TestBot::outbound`].
+    pub async fn send_to(&self, user: &User<'_>, text: &str) -> SendResult {
+        let api = ApiUrl::parse(self.emulator_client.url()).expect("the emulator has a URL");
+        let client = Client::new(api);
+        let (account, token) = &self.account;
+        let credentials = Credentials::auth_token(*account, token.clone());
+        let message = NewMessage::text(user.address(), text).from(user.sender());
+        // `create` requires a proof of an open window. Claim one, so that the emulator's own check decides.
+        let now = SystemClock.now();
+        let window = OpenWindow::of(&message.to, Some(now), now)
+            .expect("the window is open right after a message");
+        let created = client
+            .messages(*account, &credentials)
+            .create(&message, &window)
+            .await;
+        let created = match created {
+            Ok(created) => created,
+            Err(error) => return SendResult::rejected(error.code()),
+        };
+        let sid = created.sid.to_string();
+        let path = ["conversations", user.address()];
+        self.wait_until("the message has a final status", || async {
+            let conversation = expect_ok(self.emulator_client.get(&path)).await;
+            let mut conversation = conversation
+                .as_array()
+                .cloned()
+                .unwrap_or_default()
+                .into_iter();
+            let message = conversation.find(|message| message["sid"] == sid.as_str())?;
+            let status = message["status"].as_str()?.to_owned();
+            let is_final = FINAL_STATUSES.contains(&&*status);
+            is_final.then(|| SendResult::new(status, message["error_code"].as_u64()))
+        })
+        .await
+    }
 }
 
 impl<'a> User<'a> {
