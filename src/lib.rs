@@ -63,7 +63,7 @@
 //! | `twilio` (feature `client`) | client of Twilio's REST API |
 //! | `outbound` (feature `app`) | outbound messages, which do not reply to a user |
 //! | `reconcile` (feature `app`) | comparison of Twilio's message list with the journal |
-//! | `config`, `telemetry`, `admin` (feature `app`) | settings; metrics and logs; health checks |
+//! | `config`, `telemetry`, `admin` (feature `app`) | settings; metrics; health checks |
 //! | `emulator`, `testing` (features of that name) | a local stand-in for Twilio; the test kit for your bot |
 //! | [`probe`] | signed test requests that show which server a URL leads to |
 //! | [`clock`] | the time, which tests can advance |
@@ -136,7 +136,8 @@ pub mod forward;
 pub mod handler;
 #[cfg(feature = "app")]
 mod lifecycle;
-mod lock;
+#[cfg(feature = "server")]
+mod logs;
 #[cfg(feature = "app")]
 mod media;
 #[cfg(feature = "app")]

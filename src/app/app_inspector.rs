@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::AppBuilder;
+use super::builder::AppBuilder;
 use crate::address::{Address, Channel};
 use crate::clock::{Advance, Clock};
 use crate::emulator::AppInspector;

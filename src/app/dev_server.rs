@@ -11,22 +11,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::app_inspector::FaultInjector;
 use super::bot::ReloadHook;
+use super::builder::{App, AppBuilder};
+use super::run;
 use super::running_app::{RunningApp, admin_listen_address, base_url, task_error};
-use super::{App, AppBuilder, Tunnel, run};
+use super::tunnel::Tunnel;
 #[cfg(feature = "testing")]
 use crate::address::Address;
 use crate::app_error::AppError;
 use crate::clock::{Advance, ShiftedClock};
 use crate::config::{SigningSettings, Sources};
 use crate::emulator::{Emulator, EmulatorOptions};
+use crate::logs;
 use crate::outbound::OutboundClient;
 use crate::sid::AccountSid;
 #[cfg(feature = "testing")]
 use crate::sid::MessageSid;
 use crate::signature::PublicUrl;
 use crate::store::Store;
-use crate::telemetry::logs;
-use replyhook_core::redact::redacted_url;
 
 /// Default port of the emulator.
 const EMULATOR_PORT: u16 = 8081;

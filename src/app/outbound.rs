@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Tunnel;
+use super::tunnel::Tunnel;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::delivery::Keyring;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Tunnel;
+use super::tunnel::Tunnel;
 use crate::app_error::AppError;
 use crate::config::{OnCrash, Settings, SignatureMode, TwilioSettings};
 use crate::delivery::{ApiRoute, ApiRoutes, DeliveryPolicy, Keyring};

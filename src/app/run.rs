@@ -8,16 +8,33 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use super::bot::ECHO;
-use super::{App, admin};
+use super::builder::App;
+use crate::admin;
 use crate::app_error::AppError;
 use crate::config::ServerSettings;
 use crate::core_dumps;
 use crate::descriptors;
 use crate::lifecycle::Stage;
+use crate::logs;
 use crate::server::{self, ConnectionLimits};
-use crate::telemetry::logs;
 
-pub(super) async fn run(app: App) -> Result<(), AppError> {
+impl App {
+    /// Serves until SIGTERM or SIGINT, then shuts down gracefully. Installs logging if the process has no subscriber.
+    ///
+    /// A second signal, or a shutdown longer than `server.shutdown_timeout_s`, aborts work in progress. Dropping a tokio
+    /// runtime waits for code that blocks a thread, so a program whose handlers may block ends its runtime with
+    /// `Runtime::shutdown_background` after an error, as `replyhook serve` does.
+    ///
+    /// # Errors
+    /// [`AppError`] if the store cannot be opened or an address cannot be listened on, if the disk of the store fails, if
+    /// a background task has failed three times within a minute, or if a shutdown aborted work in progress. A `main` that
+    /// returns the error ends with exit code 1; [`AppError::exit_code`] distinguishes them.
+    pub async fn run(self) -> Result<(), AppError> {
+        run(self).await
+    }
+}
+
+async fn run(app: App) -> Result<(), AppError> {
     let mut app = app;
     // Dropped at the end, which sends waiting traces.
     let _telemetry_guard = logs::install(&app.settings);

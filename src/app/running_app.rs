@@ -9,7 +9,8 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::app_inspector::{AppState, FaultInjector};
-use super::{App, run};
+use super::builder::App;
+use super::run;
 use crate::admin;
 use crate::app_error::AppError;
 use crate::emulator::Emulator;

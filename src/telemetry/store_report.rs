@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::metrics::Metrics;
-use super::{StoreFailure, StoreHealth, Throttle};
+use super::store_health::{StoreFailure, StoreHealth};
+use super::throttle::Throttle;
 
 /// Records failed store operations in metrics, health and log.
 pub(crate) struct StoreReport {

@@ -2,6 +2,10 @@
 //!
 //! A panic is logged with its location but without its text, which may quote a user's message.
 
+mod boxed_layer;
+#[cfg(feature = "otel")]
+mod otel;
+
 use std::io::IsTerminal;
 
 use tracing_subscriber::Layer;
@@ -9,7 +13,7 @@ use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::BoxedLayer;
+use self::boxed_layer::BoxedLayer;
 use crate::config::{LogFormat, LogSettings, Settings};
 
 /// Installs logs, traces and the panic hook, unless the process already has a tracing subscriber.
@@ -18,7 +22,7 @@ use crate::config::{LogFormat, LogSettings, Settings};
 pub(crate) fn install(settings: &Settings) -> TelemetryGuard {
     let logs = log_layer(&settings.log);
     #[cfg(feature = "otel")]
-    let (spans, traces) = super::otel::layer(&settings.telemetry).unzip();
+    let (spans, traces) = otel::layer(&settings.telemetry).unzip();
     #[cfg(not(feature = "otel"))]
     let spans = None;
     let layers: Vec<BoxedLayer> = std::iter::once(logs).chain(spans).collect();
@@ -64,7 +68,7 @@ fn log_layer(settings: &LogSettings) -> BoxedLayer {
 #[derive(Debug)]
 pub(crate) struct TelemetryGuard {
     #[cfg(feature = "otel")]
-    traces: Option<super::otel::Traces>,
+    traces: Option<otel::Traces>,
 }
 
 // Without the feature `otel` the guard is empty, but callers drop it all the same.

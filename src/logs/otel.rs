@@ -9,7 +9,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 
-use super::BoxedLayer;
+use super::boxed_layer::BoxedLayer;
 use crate::config::TelemetrySettings;
 
 /// Guard that exports the remaining spans when it is dropped.

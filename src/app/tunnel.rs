@@ -1,0 +1,13 @@
+//! A real Twilio account next to the emulated one.
+
+use replyhook_core::Secret;
+use crate::sid::AccountSid;
+use crate::signature::PublicUrl;
+
+/// A real Twilio account whose webhooks arrive through a tunnel, in addition to the emulator's account.
+#[derive(Clone)]
+pub(super) struct Tunnel {
+    pub(super) public_url: PublicUrl,
+    pub(super) account: AccountSid,
+    pub(super) tokens: Vec<Secret>,
+}
