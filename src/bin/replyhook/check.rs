@@ -5,7 +5,10 @@ use replyhook::config::Settings;
 use replyhook::store::StoreUrl;
 use replyhook::store::sqlite::file_warnings;
 
-use crate::{ExitStatus, SettingsArgs, print, rules};
+use crate::exit::ExitStatus;
+use crate::print::print;
+use crate::rules;
+use crate::settings_args::SettingsArgs;
 
 #[derive(clap::Args)]
 #[command(after_help = "\

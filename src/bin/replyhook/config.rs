@@ -1,6 +1,7 @@
 use replyhook::config::DEFAULT_TOML;
 
-use crate::{ExitStatus, print};
+use crate::exit::ExitStatus;
+use crate::print::print;
 
 #[derive(clap::Args)]
 pub(crate) struct Config {

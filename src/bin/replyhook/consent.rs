@@ -6,8 +6,10 @@ use replyhook::store::{
 use replyhook::{Address, MessageSid, MessagingServiceSid};
 use serde_json::json;
 
+use crate::exit::ExitStatus;
 use crate::operator::{OpenedStore, now, parse_address};
-use crate::{ExitStatus, SettingsArgs, print, printable, try_print};
+use crate::print::{print, printable, try_print};
+use crate::settings_args::SettingsArgs;
 
 /// Ledger entries per query of the store.
 const PAGE_SIZE: u32 = 500;

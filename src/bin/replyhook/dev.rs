@@ -11,9 +11,12 @@ use replyhook::emulator::SENDERS;
 use replyhook::{App, DevServer, DevServerOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::exit::{ExitStatus, Failed};
+use crate::print::print;
+use crate::runtime::runtime;
 use crate::sender::SenderId;
+use crate::settings_args::SettingsArgs;
 use crate::tunnel_webhooks::TunnelWebhooks;
-use crate::{ExitStatus, Failed, SettingsArgs, print, runtime};
 
 /// Interval between two checks of the settings file for changes.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);

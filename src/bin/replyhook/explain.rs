@@ -5,8 +5,10 @@ use anyhow::{Context, bail};
 use replyhook::config::SigningSettings;
 use replyhook::signature::{CapturedRequest, Explanation, PublicUrl};
 
+use crate::exit::ExitStatus;
+use crate::print::print;
 use crate::request::RequestArgs;
-use crate::{ExitStatus, SettingsArgs, print};
+use crate::settings_args::SettingsArgs;
 
 #[derive(clap::Args)]
 #[command(after_help = "\

@@ -4,8 +4,10 @@ use replyhook::Address;
 use replyhook::store::{Access, HandoffRow};
 use serde_json::json;
 
+use crate::exit::ExitStatus;
 use crate::operator::{OpenedStore, format_count, format_user, now, parse_address};
-use crate::{ExitStatus, SettingsArgs, print};
+use crate::print::print;
+use crate::settings_args::SettingsArgs;
 
 #[derive(clap::Args)]
 #[command(after_help = "\

@@ -4,7 +4,9 @@ use anyhow::bail;
 use replyhook::admin::health_check;
 use replyhook::config::AdminSettings;
 
-use crate::{ExitStatus, SettingsArgs, print};
+use crate::exit::ExitStatus;
+use crate::print::print;
+use crate::settings_args::SettingsArgs;
 
 #[derive(clap::Args)]
 #[command(after_help = "\

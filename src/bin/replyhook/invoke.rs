@@ -10,8 +10,10 @@ use replyhook::config::SigningSettings;
 use replyhook::emulator::{SignedRequest, SimulatedMessage, send_signed, sender_for};
 use replyhook::{AccountSid, Address};
 
+use crate::exit::ExitStatus;
+use crate::print::{print, printable};
 use crate::request::RequestArgs;
-use crate::{ExitStatus, SettingsArgs, print, printable};
+use crate::settings_args::SettingsArgs;
 
 #[derive(clap::Args)]
 #[command(after_help = "\

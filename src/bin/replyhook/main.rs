@@ -8,6 +8,7 @@ mod config;
 mod consent;
 mod dev;
 mod doctor;
+mod exit;
 mod explain;
 mod handoff;
 mod health;
@@ -15,13 +16,16 @@ mod invoke;
 mod messages;
 mod migrate;
 mod operator;
+mod print;
 mod purge;
 mod reconcile;
 mod request;
 mod rules;
+mod runtime;
 mod send;
 mod sender;
 mod serve;
+mod settings_args;
 mod shell;
 mod sign;
 mod templates;
@@ -29,11 +33,11 @@ mod tunnel_webhooks;
 mod webhook_backup;
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-use replyhook::config::Sources;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use self::exit::{ExitStatus, exit_code};
 
 /// Receive WhatsApp and SMS messages through Twilio, and reply to them.
 #[derive(Parser)]
@@ -110,38 +114,6 @@ enum Command {
     Man(shell::Man),
 }
 
-/// The option for the settings file.
-#[derive(Args)]
-struct SettingsArgs {
-    /// Settings file [default: replyhook.toml, if it exists]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-impl SettingsArgs {
-    /// Returns the path of the settings file, which need not exist.
-    #[cfg(feature = "emulator")]
-    fn file(&self) -> PathBuf {
-        let file = self.config.as_deref();
-        file.unwrap_or(std::path::Path::new("replyhook.toml"))
-            .to_owned()
-    }
-
-    fn sources(&self) -> Sources {
-        let sources = Sources::from_env();
-        match &self.config {
-            Some(file) => sources.with_file(file),
-            None => sources,
-        }
-    }
-}
-
-/// The result of a command that worked: exit code 0 or 1.
-enum ExitStatus {
-    Yes,
-    No,
-}
-
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         #[cfg(feature = "emulator")]
@@ -168,8 +140,8 @@ fn main() -> ExitCode {
         Command::Templates(templates) => templates.run(),
         Command::Migrate(migrate) => migrate.run(),
         Command::Config(config) => config.run(),
-        Command::Completions(completions) => completions.run(),
-        Command::Man(man) => man.run(),
+        Command::Completions(completions) => completions.run(Cli::command()),
+        Command::Man(man) => man.run(Cli::command()),
     };
     match result {
         Ok(ExitStatus::Yes) => ExitCode::SUCCESS,
@@ -180,64 +152,4 @@ fn main() -> ExitCode {
             ExitCode::from(exit_code(&error))
         }
     }
-}
-
-/// Returns the exit code of a command that failed.
-// `is` and `downcast_ref` look through `anyhow` contexts, so adding one keeps the exit code.
-fn exit_code(error: &anyhow::Error) -> u8 {
-    if let Some(error) = error.downcast_ref::<replyhook::AppError>() {
-        return error.exit_code();
-    }
-    if error.is::<Failed>() { 1 } else { 2 }
-}
-
-/// A failure of a command that was used correctly: exit code 1. Other errors exit with 2.
-#[derive(Debug)]
-struct Failed(String);
-
-impl std::fmt::Display for Failed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Failed {}
-
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    // At least two workers: a handler that blocks one must not delay the timer of `reply.deadline_ms`.
-    let workers = std::thread::available_parallelism()
-        .map_or(2, usize::from)
-        .max(2);
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
-        .enable_all()
-        .build()
-}
-
-/// Writes to standard output. A closed pipe, as with `| head`, is not an error.
-fn print(text: &str) -> anyhow::Result<()> {
-    try_print(text).map(|_| ())
-}
-
-/// Writes to standard output, and returns false if the pipe is closed.
-fn try_print(text: &str) -> anyhow::Result<bool> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-        written => Ok(written.map(|()| true)?),
-    }
-}
-
-/// Returns a text of a third party with control characters replaced.
-fn printable(text: &str) -> String {
-    // Escape sequences could change the terminal's state, or hide other output.
-    text.trim_end()
-        .chars()
-        .map(|c| {
-            if c.is_control() && c != '\n' && c != '\t' {
-                '\u{FFFD}'
-            } else {
-                c
-            }
-        })
-        .collect()
 }

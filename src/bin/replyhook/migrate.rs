@@ -1,7 +1,9 @@
 use replyhook::store::{Access, SCHEMA};
 
+use crate::exit::ExitStatus;
 use crate::operator::OpenedStore;
-use crate::{ExitStatus, SettingsArgs, print};
+use crate::print::print;
+use crate::settings_args::SettingsArgs;
 
 #[derive(clap::Args)]
 #[command(after_help = "\

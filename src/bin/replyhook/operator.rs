@@ -10,7 +10,7 @@ use replyhook::twilio::RestError;
 use replyhook::{Address, Channel, Clock, SystemClock, Timestamp};
 use tokio::runtime::Runtime;
 
-use crate::Failed;
+use crate::exit::Failed;
 
 /// The opened store, which a running server may use at the same time.
 pub(crate) struct OpenedStore {

@@ -6,9 +6,11 @@ use replyhook::Address;
 use replyhook::config::{MediaSettings, Sources};
 use replyhook::store::{Access, ExpiryReport, MessageFilter, Retention};
 
+use crate::exit::ExitStatus;
 use crate::messages::list_saved_files;
 use crate::operator::{OpenedStore, format_count, now};
-use crate::{ExitStatus, SettingsArgs, print};
+use crate::print::print;
+use crate::settings_args::SettingsArgs;
 
 /// Messages per query of the store.
 const PAGE_SIZE: u32 = 500;

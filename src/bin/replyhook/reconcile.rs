@@ -10,8 +10,10 @@ use replyhook::twilio::{Client, Credentials};
 use replyhook::{AccountSid, Timestamp};
 use serde_json::json;
 
+use crate::exit::ExitStatus;
 use crate::operator::{OpenedStore, format_age, format_count, format_user, now};
-use crate::{ExitStatus, SettingsArgs, print};
+use crate::print::print;
+use crate::settings_args::SettingsArgs;
 
 /// Seconds that Twilio gets to send a TwiML reply and add it to its list, before the reply counts as unsent.
 const IN_FLIGHT_MARGIN: i64 = 60;

@@ -3,7 +3,8 @@ use std::path::{Path, PathBuf};
 
 use replyhook::rules::{ExampleResult, RulesFile};
 
-use crate::{ExitStatus, print};
+use crate::exit::ExitStatus;
+use crate::print::print;
 
 #[derive(clap::Args)]
 #[command(after_help = "\

@@ -8,8 +8,11 @@ use replyhook::config::{SenderWebhookSettings, SigningSettings};
 use replyhook::twilio::{self, Client, ConfiguredWebhooks, Credentials, WebhookMethods};
 use serde_json::json;
 
+use crate::exit::{ExitStatus, Failed};
 use crate::operator::parse_address;
-use crate::{ExitStatus, Failed, SettingsArgs, print, printable, runtime};
+use crate::print::{print, printable};
+use crate::runtime::runtime;
+use crate::settings_args::SettingsArgs;
 
 /// Connection overrides for the primary URL: two retries after a failed connection or a 5xx response.
 const CONNECTION_OVERRIDES: &str = "#rc=2&rp=ct,5xx";

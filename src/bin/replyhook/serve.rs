@@ -1,6 +1,8 @@
 use replyhook::App;
 
-use crate::{ExitStatus, SettingsArgs, runtime};
+use crate::exit::ExitStatus;
+use crate::runtime::runtime;
+use crate::settings_args::SettingsArgs;
 
 #[derive(clap::Args)]
 #[command(after_help = "\

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::CommandFactory;
 
-use crate::{Cli, ExitStatus, print};
+use crate::exit::ExitStatus;
+use crate::print::print;
 
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  replyhook completions bash > /etc/bash_completion.d/replyhook")]
@@ -15,9 +15,9 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
+    pub(crate) fn run(self, mut command: clap::Command) -> anyhow::Result<ExitStatus> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "replyhook", &mut script);
+        clap_complete::generate(self.shell, &mut command, "replyhook", &mut script);
         print(&String::from_utf8(script)?)?;
         Ok(ExitStatus::Yes)
     }
@@ -34,14 +34,13 @@ pub(crate) struct Man {
 }
 
 impl Man {
-    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
+    pub(crate) fn run(self, command: clap::Command) -> anyhow::Result<ExitStatus> {
         if let Some(dir) = self.dir {
-            clap_mangen::generate_to(Cli::command(), &dir)
-                .with_context(|| dir.display().to_string())?;
+            clap_mangen::generate_to(command, &dir).with_context(|| dir.display().to_string())?;
             return Ok(ExitStatus::Yes);
         }
         let mut page = Vec::new();
-        clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+        clap_mangen::Man::new(command).render(&mut page)?;
         print(&String::from_utf8(page)?)?;
         Ok(ExitStatus::Yes)
     }

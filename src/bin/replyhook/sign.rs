@@ -3,8 +3,10 @@ use http::Method;
 use replyhook::config::SigningSettings;
 use replyhook::signature::sign;
 
+use crate::exit::ExitStatus;
+use crate::print::print;
 use crate::request::RequestArgs;
-use crate::{ExitStatus, SettingsArgs, print};
+use crate::settings_args::SettingsArgs;
 
 #[derive(clap::Args)]
 #[command(after_help = "\

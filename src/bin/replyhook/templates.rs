@@ -5,7 +5,10 @@ use replyhook::config::SendSettings;
 use replyhook::twilio::{Client, Template};
 use serde_json::json;
 
-use crate::{ExitStatus, Failed, SettingsArgs, print, printable, runtime};
+use crate::exit::{ExitStatus, Failed};
+use crate::print::{print, printable};
+use crate::runtime::runtime;
+use crate::settings_args::SettingsArgs;
 
 #[derive(clap::Args)]
 #[command(after_help = "\

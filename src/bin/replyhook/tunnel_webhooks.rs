@@ -6,7 +6,7 @@ use std::fmt::Write;
 use replyhook::config::SenderWebhookSettings;
 use replyhook::twilio::{ConfiguredWebhooks, WebhookMethods, WhatsAppSender};
 
-use crate::Failed;
+use crate::exit::Failed;
 use crate::sender::{SenderId, SendersClient};
 use crate::webhook_backup::WebhookBackup;
 

@@ -16,7 +16,9 @@ use tokio::sync::mpsc;
 use self::command::Line;
 use self::screen::Screen;
 use self::session::ChatSession;
-use crate::{ExitStatus, SettingsArgs, runtime};
+use crate::exit::ExitStatus;
+use crate::runtime::runtime;
+use crate::settings_args::SettingsArgs;
 
 #[derive(clap::Args)]
 #[command(after_help = "\

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use rustyline::ExternalPrinter;
 
 use super::session::{Bubble, MessageOutcome};
-use crate::{print, printable};
+use crate::print::{print, printable};
 
 const DIM: &str = "2";
 const GREEN: &str = "32";

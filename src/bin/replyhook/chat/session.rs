@@ -16,7 +16,8 @@ use tokio::task::JoinSet;
 
 use super::command::{ChatCommand, HELP};
 use super::delivery::{ChatDelivery, deliver, failure_reason, restore_faults};
-use crate::{Failed, printable};
+use crate::exit::Failed;
+use crate::print::printable;
 
 pub(super) const WHATSAPP_USER: &str = "whatsapp:+15550001111";
 const SMS_USER: &str = "+15550004444";

@@ -4,7 +4,7 @@ use replyhook::config::Settings;
 use replyhook::twilio::{Account, Client, ListMessages, RestError, RestErrorKind};
 use replyhook::{AccountSid, Clock, SystemClock, Timestamp};
 
-use super::AcceptedAccount;
+use super::accepted_account::AcceptedAccount;
 use super::finding::{Finding, Report};
 
 const CHECK: &str = "credentials";

@@ -5,7 +5,7 @@ use replyhook::config::Settings;
 use replyhook::signature::PublicUrl;
 use replyhook::twilio::{Client, ConfiguredWebhooks, PhoneNumber, RestError, WhatsAppSender};
 
-use super::AcceptedAccount;
+use super::accepted_account::AcceptedAccount;
 use super::finding::{Finding, Report, Severity};
 use super::webhook_url::{EndpointKind, UrlMismatch, UrlTarget, without_secrets};
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::{print, printable};
+use crate::print::{print, printable};
 
 /// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

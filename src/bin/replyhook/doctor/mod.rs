@@ -4,6 +4,7 @@
 //! and clock), [`console_config`] (the webhooks configured at Twilio).
 #![cfg(feature = "emulator")]
 
+mod accepted_account;
 mod account;
 mod console_config;
 mod finding;
@@ -15,10 +16,10 @@ mod webhook_url;
 use std::time::Duration;
 
 use replyhook::config::{Loaded, Settings};
-use replyhook::twilio::Credentials;
-use replyhook::{AccountSid, Secret};
 
-use crate::{ExitStatus, SettingsArgs};
+use self::accepted_account::accepted_accounts;
+use crate::exit::ExitStatus;
+use crate::settings_args::SettingsArgs;
 use finding::{Finding, Report};
 
 #[derive(clap::Args)]
@@ -82,57 +83,4 @@ impl Doctor {
             ExitStatus::Yes
         })
     }
-}
-
-/// An account whose webhooks the server accepts.
-struct AcceptedAccount {
-    account: AccountSid,
-    /// Auth token that signs its webhooks.
-    token: Secret,
-    /// API key that REST calls use in place of the token.
-    api_key: Option<Credentials>,
-}
-
-impl AcceptedAccount {
-    /// Returns the credentials with the auth token, which can read the account even if a standard API key cannot.
-    fn token_credentials(&self) -> Credentials {
-        Credentials::auth_token(self.account, self.token.clone())
-    }
-
-    /// Returns the credentials that the server uses for REST calls.
-    fn rest_credentials(&self) -> Credentials {
-        self.api_key
-            .clone()
-            .unwrap_or_else(|| self.token_credentials())
-    }
-}
-
-/// Returns the account of the default token, if it is configured, and the accounts with their own tokens.
-fn accepted_accounts(settings: &Settings) -> Vec<AcceptedAccount> {
-    let twilio = &settings.twilio;
-    let mut accepted_accounts: Vec<_> = twilio
-        .accounts
-        .iter()
-        .map(|account| AcceptedAccount {
-            account: account.sid,
-            token: account.auth_token.clone(),
-            api_key: None,
-        })
-        .collect();
-    let Some(main_account) = twilio.account_sid else {
-        return accepted_accounts;
-    };
-    // An entry below `twilio.accounts` wins over the default token and the API key, as in the server.
-    let is_own =
-        |accepted: &AcceptedAccount| accepted.account.to_lowercase() == main_account.to_lowercase();
-    if !accepted_accounts.iter().any(is_own) {
-        let key = settings.rest.api_key.clone();
-        let accepted = AcceptedAccount {
-            account: main_account,
-            token: twilio.auth_token.clone(),
-            api_key: key.map(|(sid, secret)| Credentials::api_key(sid, secret)),
-        };
-        accepted_accounts.insert(0, accepted);
-    }
-    accepted_accounts
 }

@@ -15,14 +15,7 @@ use replyhook::{FormParams, Secret};
 use super::finding::{Finding, Report, Severity};
 use super::remedy;
 use super::server::LocalServer;
-use super::webhook_url::without_secrets;
-
-/// Names and paths of the endpoints, in the order of [`EndpointKind`](super::webhook_url::EndpointKind).
-pub(super) const ENDPOINTS: [(&str, &str); 3] = [
-    ("primary", "/webhook"),
-    ("fallback", "/webhook/fallback"),
-    ("status", "/webhook/status"),
-];
+use super::webhook_url::{ENDPOINTS, without_secrets};
 const CHECK: &str = "url";
 
 /// The result for one endpoint. Endpoints with equal verdicts share a line.

@@ -4,7 +4,12 @@
 
 use replyhook::signature::PublicUrl;
 
-use super::public_url::ENDPOINTS;
+/// Names and paths of the endpoints, in the order of [`EndpointKind`](super::webhook_url::EndpointKind).
+pub(super) const ENDPOINTS: [(&str, &str); 3] = [
+    ("primary", "/webhook"),
+    ("fallback", "/webhook/fallback"),
+    ("status", "/webhook/status"),
+];
 
 /// An endpoint, in the order of [`ENDPOINTS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,9 +6,11 @@ use replyhook::store::{MessageFilter, OutboundDetails, OutboundState};
 use replyhook::{ErrorCode, MessageSid, Timestamp};
 use serde_json::{Value, json};
 
-use super::{PAGE_SIZE, failure_reason, format_text, meaning, reply_body};
+use super::format::{failure_reason, format_text, meaning, reply_body};
+use super::query::PAGE_SIZE;
+use crate::exit::ExitStatus;
 use crate::operator::{OpenedStore, format_age, format_user, now};
-use crate::{ExitStatus, print, printable, try_print};
+use crate::print::{print, printable, try_print};
 
 /// Calls `show` with each page of the filtered messages, until it returns false or `remaining` are shown.
 fn for_each_page(

@@ -4,9 +4,12 @@ use replyhook::MessageSid;
 use replyhook::clock::{SignedDuration, Timestamp};
 use replyhook::store::{Access, MessageFilter, MessageRow};
 
-use super::{PAGE_SIZE, find_inbound, outbound, print_unknown};
+use super::outbound;
+use super::query::{PAGE_SIZE, find_inbound, print_unknown};
+use crate::exit::ExitStatus;
 use crate::operator::{OpenedStore, format_count, now};
-use crate::{ExitStatus, SettingsArgs, print};
+use crate::print::print;
+use crate::settings_args::SettingsArgs;
 
 #[derive(clap::Args)]
 pub(super) struct Retry {

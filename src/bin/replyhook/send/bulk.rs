@@ -13,11 +13,13 @@ use replyhook::twilio::NewMessage;
 use replyhook::{Address, Timestamp};
 use serde_json::json;
 
+use super::command::Send;
+use super::command::{failure_reason, has_failed, open_outbox, to_exit_error};
 use super::row::Draft;
 use super::rows::{Column, CsvRows};
-use super::{Send, failure_reason, has_failed, open_outbox, to_exit_error};
+use crate::exit::ExitStatus;
 use crate::operator::{OpenedStore, format_count, parse_address};
-use crate::{ExitStatus, print};
+use crate::print::print;
 
 /// The result of one row.
 enum RowOutcome {
