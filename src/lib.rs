@@ -136,6 +136,7 @@ pub mod forward;
 pub mod handler;
 #[cfg(feature = "app")]
 mod lifecycle;
+mod lock;
 #[cfg(feature = "server")]
 mod logs;
 #[cfg(feature = "app")]

@@ -1,8 +1,8 @@
 //! A real Twilio account next to the emulated one.
 
-use replyhook_core::Secret;
 use crate::sid::AccountSid;
 use crate::signature::PublicUrl;
+use replyhook_core::Secret;
 
 /// A real Twilio account whose webhooks arrive through a tunnel, in addition to the emulator's account.
 #[derive(Clone)]

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::problem::Problems;
 use super::sources::{DEFAULT_FILE, DEFAULT_TOML, Sources, display_path};
-
+use crate::spelling::nearest;
 use replyhook_core::redact::{is_url, redacted_url};
 
 /// Short environment names of keys, in addition to their `REPLYHOOK__` names.
@@ -387,6 +387,11 @@ impl Sources {
             .filter(|name| key_of_env_var(name).is_some_and(|key| self.ignores(&key)))
             .collect()
     }
+}
+
+/// Returns a key without its section.
+fn last_part(key: &str) -> &str {
+    key.rsplit('.').next().unwrap_or(key)
 }
 
 /// Returns the key of an environment variable's short or `REPLYHOOK__` name.

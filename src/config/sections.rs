@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use super::layers::{ACCOUNTS_PREFIX, quoted};
 use super::reader::SettingsReader;
-use replyhook_core::redact::redacted_url;
-use replyhook_core::Secret;
 use crate::sid::AccountSid;
 use crate::signature::PublicUrl;
 use crate::twilio::ApiUrl;

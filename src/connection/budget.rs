@@ -47,7 +47,7 @@ impl Budget {
     }
 
     fn charged(&self) -> MutexGuard<'_, HashMap<u64, Arc<dyn ChargedConnection>>> {
-        self.charged.lock().unwrap_or_else(PoisonError::into_inner)
+        self.charged.lock().ignore_poison()
     }
 
     /// Charges bytes of a connection, and drops the slowest requests if the budget is exceeded.
@@ -126,6 +126,8 @@ impl fmt::Debug for Budget {
 
 #[cfg(test)]
 mod tests {
+    use replyhook_core::signature::layer::ConnectionHooks;
+
     use super::super::ConnectionState;
     use super::*;
 

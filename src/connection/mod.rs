@@ -240,10 +240,6 @@ impl ConnectionState {
         }
     }
 
-    pub(crate) fn is_dropped(&self) -> bool {
-        self.bits.load(Ordering::Acquire) & DROPPED != 0
-    }
-
     /// Records that a head is complete; false if the connection was evicted before.
     #[must_use]
     pub(crate) fn begin_request(&self) -> bool {
@@ -397,6 +393,44 @@ impl ConnectionState {
     /// Sets the waker for changes by other tasks. Call it before reading the state, so that no change is missed.
     pub(crate) fn set_waker(&self, waker: &Waker) {
         self.waker.register(waker);
+    }
+}
+
+// The signature layer belongs to another package, which knows a connection by this trait only.
+impl ConnectionHooks for ConnectionState {
+    fn record_verified(&self) -> bool {
+        // One swap decides between this request and a concurrent eviction or drop: a request that is not recorded here
+        // must not reach its handler.
+        let verified = Phase::Verified as u8 | EVER_VERIFIED;
+        let change = |bits| {
+            let is_open = Phase::from_bits(bits) != Phase::Evicted && bits & DROPPED == 0;
+            is_open.then_some(verified)
+        };
+        let result = self
+            .bits
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
+        self.release_charge();
+        result.is_ok()
+    }
+
+    fn discard(&self, bytes: usize) {
+        // Saturating: the first bytes were free, so fewer may be charged than are discarded, and another thread may
+        // have dropped the request and set `charged` to 0.
+        let subtract = |count: usize| Some(count.saturating_sub(bytes));
+        let _ = self
+            .received
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, subtract);
+        let charged = self
+            .charged
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, subtract);
+        // `fetch_update` returns the value before: what was charged of these bytes is subtracted.
+        if let (Some(budget), Ok(charged)) = (&self.budget, charged) {
+            budget.subtract(charged.min(bytes));
+        }
+    }
+
+    fn is_dropped(&self) -> bool {
+        self.bits.load(Ordering::Acquire) & DROPPED != 0
     }
 }
 

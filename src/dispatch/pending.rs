@@ -16,8 +16,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::deadlines::within;
-use crate::lock::IgnorePoison;
 use super::outcome::{DispatchOutcome, HandlerFailure};
+use crate::lock::IgnorePoison;
 
 /// Stage of the handshake.
 enum HandshakeStage {

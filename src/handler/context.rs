@@ -11,8 +11,8 @@ use super::history::{ConversationAccess, HistoryEntry};
 use super::media::{Attachments, IncomingMedia};
 use super::state::{State, StateStore};
 use crate::address::Address;
-use replyhook_core::HandlerError;
 use crate::message::FallbackCause;
+use replyhook_core::HandlerError;
 
 // Part of the stored record: with another name, saved states are not found.
 const STATE: &str = "state";

@@ -4,9 +4,9 @@ use futures_util::future::BoxFuture;
 
 use super::context::Context;
 use super::handler_trait::Handler;
-use replyhook_core::HandlerError;
 use crate::message::InboundMessage;
 use crate::reply::Reply;
+use replyhook_core::HandlerError;
 
 /// The echo handler.
 ///

@@ -3,9 +3,9 @@
 use futures_util::future::BoxFuture;
 
 use super::context::Context;
-use replyhook_core::HandlerError;
 use crate::message::InboundMessage;
 use crate::reply::{IntoReply, Reply};
+use replyhook_core::HandlerError;
 
 /// Produces the reply to each inbound message.
 ///

@@ -16,13 +16,12 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, Stream, StreamExt};
 
 use crate::address::Channel;
-use replyhook_core::BoxError;
-use replyhook_core::HandlerError;
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 use crate::sid::{AccountSid, MessageSid};
 use crate::signature::AuthTokenKind;
 use replyhook_core::BoxError;
+use replyhook_core::HandlerError;
 
 /// The files of one message, as a context uses them.
 // A trait, because the module `media` is only compiled with the feature `app`, and handlers also without it.

@@ -15,6 +15,8 @@ use http::{HeaderValue, Request, StatusCode, Version};
 use hyper::body::{Frame, Incoming, SizeHint};
 use tower::Service;
 
+use replyhook_core::signature::layer::ConnectionHooks;
+
 use super::listener_state::ListenerState;
 use crate::connection::{ConnectionState, Phase};
 

@@ -43,4 +43,3 @@ mod user;
 pub use self::exchange::{DeliveryExchange, ReceivedMessage, SendResult};
 pub use self::test_bot::TestBot;
 pub use self::user::User;
-use crate::lock::IgnorePoison;

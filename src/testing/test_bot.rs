@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -15,10 +15,11 @@ use crate::clock::ManualClock;
 use crate::config::Sources;
 use crate::emulator::EmulatorClient;
 use crate::emulator::recording::{self, Recorded};
+use crate::lock::IgnorePoison;
 use crate::outbound::{OutboundClient, SendReceipt};
-use replyhook_core::Secret;
 use crate::sid::{AccountSid, MessageSid};
 use crate::store::OutboundState;
+use replyhook_core::Secret;
 
 /// Real time after which waiting for the bot or the emulator fails the test.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -443,7 +444,7 @@ impl TestBot {
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, BotState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().ignore_poison()
     }
 }
 

@@ -10,7 +10,6 @@ use serde::Deserialize;
 use super::client::{Client, Credentials};
 use super::error::RestError;
 use super::response::send_and_parse_with_headers;
-use replyhook_core::Secret;
 use crate::sid::AccountSid;
 use replyhook_core::Secret;
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::api_url::ApiUrl;
 use super::error::RestError;
-use replyhook_core::Secret;
 use crate::sid::AccountSid;
 use crate::tls;
+use replyhook_core::Secret;
 
 // A connect timeout means that no request was sent, so `RestError::transport` reports it as safe to repeat.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -18,7 +18,6 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use super::file_body::file_body;
 use super::range::{RequestedRange, parse_range};
 use super::webhooks::Webhooks;
-use replyhook_core::BoxError;
 use crate::media::{FetchedFile, LinkContent, LinkError, LinkPermit, StoredFile};
 use crate::reply::kinds::is_media;
 use crate::telemetry::metrics::Outcome;
