@@ -4,7 +4,7 @@ use super::imports::{ImportGraph, Source};
 use super::tokens::tokens;
 use super::{package_sources, sources};
 
-/// The crates of this repository. One that does not exist yet has no files.
+/// The crates of this repository.
 const CRATES: [Source; 4] = [
     Source {
         name: "replyhook",
@@ -30,20 +30,10 @@ const CRATES: [Source; 4] = [
 
 /// The level of each module of the package replyhook. A module may import modules of lower levels, and its own files.
 /// Modules of level 0 may import each other.
-const LEVELS: [(&str, u8); 49] = [
-    ("address", 0),
-    ("clock", 0),
-    ("error", 0),
-    ("error_code", 0),
-    ("form", 0),
-    ("message", 0),
+const LEVELS: [(&str, u8); 36] = [
     ("probe", 0),
-    ("redact", 0),
-    ("reply", 0),
-    ("secret", 0),
-    ("sid", 0),
-    ("signature", 0),
-    ("twiml", 0),
+    ("lock", 0),
+    ("spelling", 0),
     ("handler", 1),
     ("folding", 0),
     ("dialogue", 2),
@@ -56,7 +46,6 @@ const LEVELS: [(&str, u8); 49] = [
     ("core_dumps", 1),
     ("app_error", 2),
     ("supervisor", 3),
-    ("tls", 1),
     ("telemetry", 2),
     ("twilio", 2),
     ("consent", 2),
@@ -70,7 +59,6 @@ const LEVELS: [(&str, u8); 49] = [
     ("reconcile", 3),
     ("outbound", 3),
     ("admin", 4),
-    ("emulator", 4),
     ("webhook", 4),
     ("config", 5),
     ("app", 7),
@@ -80,8 +68,6 @@ const LEVELS: [(&str, u8); 49] = [
     ("worker", 6),
     ("testing", 8),
     ("lib", 9),
-    // The layer speaks axum, and reports through a callback.
-    ("signature/layer", 2),
 ];
 
 /// The level of each module of the package replyhook-core.
@@ -92,12 +78,12 @@ const CORE_LEVELS: [(&str, u8); 14] = [
     ("error_code", 0),
     ("form", 0),
     ("message", 0),
-    ("probe", 0),
     ("redact", 0),
     ("reply", 0),
     ("secret", 0),
     ("sid", 0),
     ("signature", 0),
+    ("tls", 0),
     ("twiml", 0),
     // The layer speaks axum, and reports through a callback.
     ("signature/layer", 1),
