@@ -446,9 +446,9 @@ fn documents_reference_each_other_and_all_modules() {
             "ARCHITECTURE.md",
             &[
                 "src/webhook",
-                "src/signature",
+                "core/signature",
                 "src/dispatch/",
-                "tests/it/architecture.rs",
+                "tests/it/architecture/levels.rs",
             ],
         ),
         (
@@ -469,6 +469,28 @@ fn documents_reference_each_other_and_all_modules() {
         let name = place.split('/').nth(1).unwrap();
         assert!(plan.contains(name), "ARCHITECTURE.md does not show {name}");
     }
+}
+
+/// The path of one message through the code stays short enough to read in one go.
+#[test]
+fn walkthrough_of_a_message_has_at_most_20_files() {
+    let plan = read("ARCHITECTURE.md");
+    let (_, walk) = plan
+        .split_once("## Walkthrough: an inbound message")
+        .expect("the walkthrough");
+    let (walk, _) = walk.split_once("\n\n`Journal").expect("its end");
+    let files: BTreeSet<_> = walk
+        .split('`')
+        .filter(|part| part.ends_with(".rs"))
+        .map(|file| match file.strip_prefix("core/") {
+            Some(file) => format!("crates/core/src/{file}"),
+            None => file.to_owned(),
+        })
+        .collect();
+    for file in &files {
+        assert!(root().join(file).is_file(), "{file} does not exist");
+    }
+    assert!((10..=20).contains(&files.len()), "{}", files.len());
 }
 
 /// Lines of a file that people read: comments and string literals of code, and all of a page.
