@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use figures::{Figures, Run, median};
 use journal::{arrival, now};
+use replyhook::internals::{CrashPolicy, Journal, NewOutbound, Outbox};
 use replyhook::store::sqlite::SqliteStore;
-use replyhook::store::{CrashPolicy, Journal, NewOutbound, Outbox};
 
 /// Limit: processor time of a message in the large journal, divided by that in the small one.
 const MAX_GROWTH: f64 = 2.0;

@@ -59,7 +59,7 @@
 //! | `forward` (feature `client`), `rules` (feature `rules`) | handlers: an HTTP service in any language; a TOML file |
 //! | `route`, `dialogue` (feature `route`) | routes and filters; forms that ask one question after the other |
 //! | [`reply`], [`twiml`] | replies, and their TwiML |
-//! | [`store`] | journal, conversations and outbox; the SQLite and PostgreSQL stores |
+//! | [`store`] | the SQLite and PostgreSQL stores; consents and customer service windows |
 //! | `twilio` (feature `client`) | client of Twilio's REST API |
 //! | `outbound` (feature `app`) | outbound messages, which do not reply to a user |
 //! | `reconcile` (feature `app`) | comparison of Twilio's message list with the journal |
@@ -71,15 +71,15 @@
 //! # Features
 //!
 //! Features are additive. `default = ["cli", "sqlite", "postgres", "emulator"]`. Without any feature the crate has
-//! messages, forms, TwiML, the signature verifier with its explanations, [`Handler`] and the traits of [`store`]. It
-//! then needs neither tokio nor axum.
+//! messages, forms, TwiML, the signature verifier with its explanations, and [`Handler`]. It then needs neither tokio
+//! nor axum.
 //!
 //! | feature | adds |
 //! |---|---|
 //! | `axum` | [`SignatureLayer`] and [`SignedForm`] |
 //! | `client` | the client of Twilio's REST API, and `forward::Forward` |
 //! | `route` | `route::Router` and `dialogue::Form` |
-//! | `app` | the webhook router, settings and [`App::into_parts`]; needs a store: `sqlite`, `postgres` or your own |
+//! | `app` | the webhook router, settings and [`App::into_parts`]; needs a store: `sqlite` or `postgres` |
 //! | `sqlite` | `app`, with the store in an SQLite file, for one machine |
 //! | `postgres` | `app`, with the store in PostgreSQL, for several machines |
 //! | `rules` | `rules::Rules`: a bot in a TOML file |
@@ -134,6 +134,12 @@ mod folding;
 #[cfg(feature = "client")]
 pub mod forward;
 pub mod handler;
+/// The parts of the store that are not public, for the commands, tests and benchmarks of this package.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::store::internals::*;
+}
 #[cfg(feature = "app")]
 mod lifecycle;
 mod lock;
@@ -154,6 +160,14 @@ pub mod rules;
 mod server;
 #[cfg(feature = "app")]
 mod spelling;
+#[cfg_attr(
+    not(feature = "internals"),
+    expect(
+        dead_code,
+        unreachable_pub,
+        reason = "only the commands, tests and benchmarks of this package use the whole store"
+    )
+)]
 pub mod store;
 #[cfg(feature = "app")]
 mod supervisor;

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use replyhook::internals::{AcceptOutcome, Completion, Journal, NewInbound, Store};
 use replyhook::signature::AuthTokenKind;
+use replyhook::store::Access;
 use replyhook::store::sqlite::SqliteStore;
-use replyhook::store::{AcceptOutcome, Access, Completion, Journal, NewInbound, Store};
 
 use crate::webhook;
 

@@ -25,7 +25,7 @@ use crate::message::{ConversationEvent, FallbackCause, InboundMessage, StatusUpd
 use crate::outbound::OutboundClient;
 use crate::probe::Instance;
 use crate::sid::AccountSid;
-use crate::store::Store;
+use crate::store::StoreHandle;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{StoreHealth, StoreReport, Throttle};
 use crate::webhook::{
@@ -102,7 +102,7 @@ pub struct AppBuilder {
     on_fallback: Option<FallbackHook>,
     on_conversation_event: Option<ConversationEventHook>,
     on_consent: Option<ConsentHook>,
-    pub(super) store: Option<Arc<dyn Store>>,
+    pub(super) store: Option<StoreHandle>,
     /// Wraps the custom or built-in handler; `DevServer` injects faults with it.
     pub(super) wrap_handler: Option<HandlerWrapper>,
     pub(super) tunnel: Option<Tunnel>,
@@ -190,9 +190,12 @@ impl AppBuilder {
     }
 
     /// Persists everything in `store` instead of the store at `DATABASE_URL`.
+    ///
+    /// `store` is an [`SqliteStore`](crate::store::sqlite::SqliteStore), a
+    /// [`PostgresStore`](crate::store::postgres::PostgresStore), or what [`store_from_url`] returns.
     #[must_use]
-    pub fn store(mut self, store: impl Store) -> Self {
-        self.store = Some(Arc::new(store));
+    pub fn store(mut self, store: impl Into<StoreHandle>) -> Self {
+        self.store = Some(store.into());
         self
     }
 
@@ -211,7 +214,7 @@ impl AppBuilder {
             None => Bot::built_in(&settings, &clock)?,
         };
         let handler = wrap_handler(bot.handler.clone(), self.wrap_handler);
-        let store = self
+        let StoreHandle(store) = self
             .store
             .map_or_else(|| store_from_url(&settings.store.url), Ok)?;
         // Dispatcher, outbox worker and media share `tasks`: `Worker` waits for all of them on shutdown.
@@ -327,7 +330,7 @@ impl App {
         &self.settings
     }
 
-    /// Returns the store, for example to query customer service windows or to record an opt-in.
+    /// Returns the store, for example to read a customer service window or to record an opt-in.
     ///
     /// [`Worker::open`] opens the store. Before that, every method fails with
     /// [`NotOpen`](crate::store::StoreErrorKind::NotOpen).
@@ -353,8 +356,8 @@ impl App {
     /// store.record_consent(agreed).await?;
     /// # Ok(()) }
     /// ```
-    pub fn store(&self) -> Arc<dyn Store> {
-        self.admin.store.clone()
+    pub fn store(&self) -> StoreHandle {
+        StoreHandle(self.admin.store.clone())
     }
 
     /// Returns a client that queues outbound messages, within the limits of consent and the customer service window.

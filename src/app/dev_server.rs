@@ -29,7 +29,7 @@ use crate::sid::AccountSid;
 #[cfg(feature = "testing")]
 use crate::sid::MessageSid;
 use crate::signature::PublicUrl;
-use crate::store::Store;
+use crate::store::{Store, StoreHandle};
 
 /// Default port of the emulator.
 const EMULATOR_PORT: u16 = 8081;
@@ -138,7 +138,7 @@ impl AppFactory {
         let mut builder = builder
             .sources(self.sources.clone())
             .clock(self.clock.clone());
-        builder.store = store.or(builder.store);
+        builder.store = store.map(StoreHandle).or(builder.store);
         builder.tunnel.clone_from(&self.tunnel);
         // A store of `DATABASE_URL` may hold outbound messages of real accounts: send none of them to the emulator.
         builder.restrict_to = Some(self.account);

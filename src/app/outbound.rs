@@ -9,7 +9,7 @@ use crate::delivery::Keyring;
 use crate::dispatch::{Inbound, TypingHook};
 use crate::outbound::{OutboundClient, OutboundConfig};
 use crate::signature::AuthTokenKind;
-use crate::store::Store;
+use crate::store::{Store, StoreHandle};
 use crate::twilio::{ApiUrl, Client};
 
 /// Builds the client that queues outbound messages.
@@ -29,7 +29,7 @@ pub(super) fn client(
         let client = Client::new(settings.rest.content_url.clone());
         (client, keyring.credentials(account, AuthTokenKind::Primary))
     });
-    OutboundClient::new(store.clone(), clock.clone(), config, templates)
+    OutboundClient::new(StoreHandle(store.clone()), clock.clone(), config, templates)
 }
 
 /// Builds the hook that sends typing indicators via the REST API.

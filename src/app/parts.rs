@@ -10,7 +10,7 @@ use crate::delivery::{ApiRoute, ApiRoutes, DeliveryPolicy, Keyring};
 use crate::dispatch::{DispatchLimits, Guard, GuardRules};
 use crate::sid::AccountSid;
 use crate::signature::{PublicUrl, RequestLimits, SignatureLayer, SignatureVerifier};
-use crate::store::{CrashPolicy, Store, StoreUrl};
+use crate::store::{CrashPolicy, StoreHandle, StoreUrl};
 use crate::twilio::{ApiUrl, Client};
 use crate::webhook::RejectionLog;
 
@@ -111,23 +111,22 @@ pub(super) fn keyring(settings: &Settings, tunnel: Option<&Tunnel>) -> Keyring {
 ///
 /// let store = replyhook::store_from_url(&"sqlite::memory:".parse()?)?;
 /// store.open(Access::Owner).await?;
-/// store.check().await?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # }).unwrap();
 /// ```
 ///
 /// # Errors
 /// [`AppError`] if this build does not support that kind of store.
-pub fn store_from_url(url: &StoreUrl) -> Result<Arc<dyn Store>, AppError> {
+pub fn store_from_url(url: &StoreUrl) -> Result<StoreHandle, AppError> {
     match url {
         #[cfg(feature = "sqlite")]
-        StoreUrl::Sqlite(path) => Ok(Arc::new(crate::store::sqlite::SqliteStore::file(path))),
+        StoreUrl::Sqlite(path) => Ok(crate::store::sqlite::SqliteStore::file(path).into()),
         #[cfg(feature = "sqlite")]
-        StoreUrl::Memory => Ok(Arc::new(crate::store::sqlite::SqliteStore::memory())),
+        StoreUrl::Memory => Ok(crate::store::sqlite::SqliteStore::memory().into()),
         #[cfg(feature = "postgres")]
-        StoreUrl::Postgres(url) => Ok(Arc::new(crate::store::postgres::PostgresStore::new(
-            url.clone(),
-        ))),
+        StoreUrl::Postgres(url) => {
+            Ok(crate::store::postgres::PostgresStore::new(url.clone()).into())
+        }
         // `allow`, not `expect`: the lint fires only with both store features enabled.
         #[expect(
             clippy::allow_attributes,

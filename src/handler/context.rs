@@ -270,7 +270,7 @@ impl Context {
     /// # is_handler(bot);
     /// ```
     ///
-    /// Outside of handlers, call [`Handoffs::end_handoff`](crate::store::Handoffs::end_handoff) on `App::store`. A
+    /// Outside of handlers, call [`StoreHandle::end_handoff`](crate::store::StoreHandle::end_handoff) on `App::store`. A
     /// context from [`Context::new`] ends nothing and returns `false`.
     ///
     /// # Errors

@@ -37,7 +37,8 @@ use crate::clock::Clock;
 use crate::sid::{AccountSid, MessageSid};
 use crate::signature::AuthTokenKind;
 use crate::store::{
-    IdempotencyKey, NewOutbound, OutboundRow, OutboundState, Store, Submission, SubmitOutcome,
+    IdempotencyKey, NewOutbound, OutboundRow, OutboundState, Store, StoreHandle, Submission,
+    SubmitOutcome,
 };
 use crate::twilio::{Client, Credentials, NewMessage, NewMessageContent};
 pub use error::{SendError, SendErrorKind};
@@ -49,10 +50,10 @@ pub use error::{SendError, SendErrorKind};
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// use std::sync::Arc;
 /// use replyhook::outbound::{OutboundClient, OutboundConfig, SendErrorKind};
-/// use replyhook::store::{Access, Store, sqlite::SqliteStore};
+/// use replyhook::store::{Access, StoreHandle, sqlite::SqliteStore};
 /// use replyhook::{SystemClock, twilio::NewMessage};
 ///
-/// let store = Arc::new(SqliteStore::memory());
+/// let store = StoreHandle::from(SqliteStore::memory());
 /// store.open(Access::Owner).await?;
 /// let account = Some("AC00000000000000000000000000000001".parse()?);
 /// let config = OutboundConfig { account, consent_required: true, rate_per_second: 10 };
@@ -140,13 +141,13 @@ impl OutboundClient {
     /// `https://content.twilio.com` with its credentials, to check approval and variables of templates. Without it,
     /// templates are not checked, and Twilio decides when they are sent.
     pub fn new(
-        store: Arc<dyn Store>,
+        store: impl Into<StoreHandle>,
         clock: Arc<dyn Clock>,
         config: OutboundConfig,
         templates: Option<(Client, Credentials)>,
     ) -> Self {
         Self {
-            store,
+            store: store.into().0,
             clock,
             config,
             templates: Arc::new(TemplateCache::new(templates)),

@@ -12,14 +12,12 @@
 //! before the server starts.
 //!
 //! ```no_run
-//! use std::sync::Arc;
-//!
 //! use replyhook::reconcile::{Reconciler, list_messages};
-//! use replyhook::store::{Access, Store};
+//! use replyhook::store::{Access, StoreHandle};
 //! use replyhook::twilio::{ApiUrl, Client, Credentials};
 //! use replyhook::{Clock, Secret, SystemClock};
 //!
-//! # async fn run(store: Arc<dyn Store>) -> Result<(), Box<dyn std::error::Error>> {
+//! # async fn run(store: StoreHandle) -> Result<(), Box<dyn std::error::Error>> {
 //! store.open(Access::Operator).await?;
 //! let account = "AC00000000000000000000000000000001".parse()?;
 //! let (client, credentials) = (Client::new(ApiUrl::default()), Credentials::auth_token(account, Secret::new("…")));
@@ -54,7 +52,7 @@ use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::AuthTokenKind;
 use crate::store::{
     ConsentAction, ConsentKeyword, ConsentRecord, ConsentSource, MessageFilter, MessageRow,
-    NewInbound, Store, StoreError,
+    NewInbound, StoreError, StoreHandle,
 };
 use crate::twilio::{
     CLOCK_SKEW, Client, Credentials, ListMessages, Message, RedactedText, RestError,
@@ -196,7 +194,11 @@ pub struct UnsentReply {
 
 impl Reconciler {
     /// Creates a reconciler with the opt-out and opt-in keywords for channels where Twilio has none of its own.
-    pub fn new<S: AsRef<str>>(store: Arc<dyn Store>, stop_words: &[S], start_words: &[S]) -> Self {
+    pub fn new<S: AsRef<str>>(
+        store: impl Into<StoreHandle>,
+        stop_words: &[S],
+        start_words: &[S],
+    ) -> Self {
         // Backfilling sends no confirmation, so the journal must not record one.
         let replies = ConsentReplies {
             stop: Document::empty(),
@@ -204,7 +206,7 @@ impl Reconciler {
         };
         let rules = ConsentRules::new(Keywords::new(stop_words, start_words), replies);
         Self {
-            store,
+            store: store.into().0,
             rules: Arc::new(rules),
         }
     }

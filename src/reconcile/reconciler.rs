@@ -15,12 +15,11 @@ pub(super) const ROWS_PER_QUERY: u32 = 500;
 /// ```
 /// # #[cfg(feature = "sqlite")]
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// use std::sync::Arc;
 /// use replyhook::Timestamp;
 /// use replyhook::reconcile::Reconciler;
-/// use replyhook::store::{Access, Store, sqlite::SqliteStore};
+/// use replyhook::store::{Access, StoreHandle, sqlite::SqliteStore};
 ///
-/// let store = Arc::new(SqliteStore::memory());
+/// let store = StoreHandle::from(SqliteStore::memory());
 /// store.open(Access::Owner).await?;
 /// let reconciler = Reconciler::new(store, &["STOP"], &["START"]);
 /// let account = "AC00000000000000000000000000000001".parse()?;

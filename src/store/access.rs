@@ -1,6 +1,6 @@
 //! Purpose for which a store is opened.
 
-/// Purpose for which a store is opened. See [`Store`](super::store_trait::Store) for an example.
+/// Purpose for which a store is opened. See [`StoreHandle`](super::handle::StoreHandle) for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Handle messages: the store is owned if only one server can own it, and its schema is updated.

@@ -9,13 +9,11 @@ use replyhook_core::BoxError;
 /// ```
 /// use replyhook::store::{StoreError, StoreErrorKind};
 ///
-/// /// Returned by a custom store whose database does not respond.
-/// fn unavailable(error: std::io::Error) -> StoreError {
-///     StoreError::with_source(StoreErrorKind::Unavailable, error)
+/// /// Returns true if the operation may succeed without a restart of the server.
+/// fn is_temporary(error: &StoreError) -> bool {
+///     matches!(error.kind(), StoreErrorKind::Busy | StoreErrorKind::Unavailable)
 /// }
-/// let error = unavailable(std::io::ErrorKind::TimedOut.into());
-/// assert_eq!(error.kind(), StoreErrorKind::Unavailable);
-/// assert_eq!(error.to_string(), "the store is not available: timed out");
+/// # let _ = is_temporary;
 /// ```
 pub struct StoreError {
     kind: StoreErrorKind,
@@ -48,12 +46,12 @@ pub enum StoreErrorKind {
 
 impl StoreError {
     /// Creates an error without a cause.
-    pub fn new(kind: StoreErrorKind) -> Self {
+    pub(crate) fn new(kind: StoreErrorKind) -> Self {
         Self { kind, source: None }
     }
 
     /// Creates an error with a cause. The text of the cause must not contain message content, because it is logged.
-    pub fn with_source(kind: StoreErrorKind, source: impl Into<BoxError>) -> Self {
+    pub(crate) fn with_source(kind: StoreErrorKind, source: impl Into<BoxError>) -> Self {
         Self {
             kind,
             source: Some(source.into()),

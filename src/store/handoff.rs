@@ -39,20 +39,6 @@ impl HandoffChange {
 
 /// Handoffs of conversations. A reply starts one with [`Completion::handoff`](super::journal::Completion::handoff).
 ///
-/// ```
-/// # #[cfg(feature = "sqlite")]
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// use replyhook::store::{Access, Handoffs, Store, sqlite::SqliteStore};
-/// use replyhook::{Clock, SystemClock};
-///
-/// let store = SqliteStore::memory();
-/// store.open(Access::Owner).await?;
-/// let ended = store.end_handoff(None, &"whatsapp:+15550001111".into(), SystemClock.now()).await?;
-/// assert_eq!(ended, 0, "this user was not handed off");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// # }).unwrap();
-/// ```
-///
 /// # Errors
 /// Every method: [`StoreError`](super::error::StoreError).
 pub trait Handoffs: Send + Sync {

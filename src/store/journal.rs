@@ -14,7 +14,7 @@ use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid};
 use crate::signature::AuthTokenKind;
 
-/// Outcome of [`Journal::accept`]. See [`Journal`] for an example.
+/// Outcome of [`Journal::accept`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AcceptOutcome {
     /// This process has claimed the message.
@@ -46,14 +46,14 @@ pub enum AcceptOutcome {
     },
 }
 
-/// Saved response of a message, which every redelivery gets. See [`Journal`] for an example.
+/// Saved response of a message, which every redelivery gets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SavedResponse {
     /// TwiML; `None` is the empty response.
     pub twiml: Option<String>,
 }
 
-/// Right of one process to handle a message and to record the outcome. See [`Journal`] for an example.
+/// Right of one process to handle a message and to record the outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     /// ID of the message.
@@ -79,7 +79,7 @@ pub enum TurnStatus {
     Resolved(ReplyDecision),
 }
 
-/// Reply path to choose for an undecided message. See [`Journal`] for an example.
+/// Reply path to choose for an undecided message.
 #[derive(Clone, PartialEq, Eq)]
 pub enum ReplyPath {
     /// This TwiML, as the response of the webhook. It is saved, and every redelivery gets it.
@@ -88,7 +88,7 @@ pub enum ReplyPath {
     Rest,
 }
 
-/// Decided reply path of a message. It is decided once. See [`Journal`] for an example.
+/// Decided reply path of a message. It is decided once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplyDecision {
     /// The response of the webhook has the reply.
@@ -100,8 +100,6 @@ pub enum ReplyDecision {
 }
 
 /// Result of [`Journal::record_failure`].
-///
-/// See [`Journal`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FailOutcome {
     /// Recorded. Twilio's next request for this message starts another attempt.
@@ -115,13 +113,6 @@ pub enum FailOutcome {
 }
 
 /// Change of a conversation's dialogue, committed together with the reply.
-///
-/// ```
-/// use replyhook::store::{Completion, DialogueChange};
-///
-/// let completion = Completion::from(DialogueChange::End);
-/// assert_eq!((completion.dialogue, completion.handoff), (Some(DialogueChange::End), None));
-/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub enum DialogueChange {
     /// Sets the state of the dialogue.
@@ -135,7 +126,7 @@ pub enum DialogueChange {
     End,
 }
 
-/// State changes that are committed together with the reply to a message. See [`DialogueChange`] for an example.
+/// State changes that are committed together with the reply to a message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Completion {
     /// Change of the conversation's dialogue.
@@ -201,7 +192,7 @@ pub struct BacklogMessage {
     pub received_at: Timestamp,
 }
 
-/// Outcome of [`Journal::claim_backlog`]. See [`Journal`] for an example.
+/// Outcome of [`Journal::claim_backlog`].
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ClaimedBacklog {
@@ -212,17 +203,6 @@ pub struct ClaimedBacklog {
 }
 
 /// Dead message: no redelivery and no process retries it, only an operator with `messages retry`.
-///
-/// ```
-/// use replyhook::store::{DeadMessage, DeadReason};
-///
-/// fn report(message: &DeadMessage) -> String {
-///     format!("{} is dead: {}", message.sid, message.reason.as_str())
-/// }
-/// let sid = "SM00000000000000000000000000000001".parse()?;
-/// assert!(report(&DeadMessage { sid, reason: DeadReason::Crashed }).ends_with("dead: crashed"));
-/// # Ok::<(), replyhook::sid::SidError>(())
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeadMessage {
     /// SID of the message.
@@ -231,7 +211,7 @@ pub struct DeadMessage {
     pub reason: DeadReason,
 }
 
-/// Reason why a message is dead, and the label of its metric. See [`DeadMessage`] for an example.
+/// Reason why a message is dead, and the label of its metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeadReason {
@@ -275,42 +255,6 @@ impl DeadReason {
 /// *deferred* while its replies are not ready or pending, and then shown with their state, such as *sent* or *held*. A
 /// failed attempt leaves it *failed*, and the next redelivery starts another attempt. A message that no redelivery and
 /// no process retries is *dead*.
-///
-/// ```
-/// # #[cfg(feature = "sqlite")]
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// use std::sync::Arc;
-/// use replyhook::Timestamp;
-/// use replyhook::signature::AuthTokenKind;
-/// use replyhook::store::sqlite::SqliteStore;
-/// use replyhook::store::{AcceptOutcome, Access, Completion, CrashPolicy, Journal, NewInbound};
-/// use replyhook::store::{ReplyDecision, ReplyPath, SavedResponse, Store};
-///
-/// let (store, now) = (SqliteStore::memory(), Timestamp::UNIX_EPOCH);
-/// store.open(Access::Owner).await?;
-/// let message = Arc::new(NewInbound {
-///     account: "AC00000000000000000000000000000001".parse()?,
-///     sid: "SM00000000000000000000000000000001".parse()?,
-///     sender: "whatsapp:+15550002222".into(),
-///     user: vec!["whatsapp:+15550001111".into()],
-///     params: "Body=hi".to_owned(),
-///     # service: None, auth_token: AuthTokenKind::Primary, consent: None, max_attempts: 2, retry_after_crash: true,
-///     # final_response: String::new(),
-///     received_at: now,
-/// });
-/// let AcceptOutcome::Claimed(claim) = store.accept(message.clone()).await? else { panic!("a redelivery") };
-/// let response = SavedResponse { twiml: Some("<Response><Message>hello</Message></Response>".to_owned()) };
-/// let decision = store.complete_inline(claim, response.twiml.clone(), Completion::default(), now).await?;
-/// assert_eq!(decision, ReplyDecision::Inline(response.clone()));
-/// // The decision stands: a later one has no effect, and a redelivery gets the saved response.
-/// assert_eq!(store.decide(claim.id, ReplyPath::Rest, now).await?, ReplyDecision::Inline(response.clone()));
-/// assert_eq!(store.accept(message).await?, AcceptOutcome::AlreadyAnswered(response));
-/// let policy = CrashPolicy { retry: true, max_attempts: 2 };
-/// let backlog = store.claim_backlog(10, policy, now).await?;
-/// assert!(backlog.messages.is_empty() && backlog.dead.is_empty(), "the message is answered");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// # }).unwrap();
-/// ```
 ///
 /// # Errors
 /// Every method: [`StoreError`](super::error::StoreError). After
@@ -395,7 +339,7 @@ pub trait Journal: Send + Sync {
     fn backfill(&self, message: Arc<NewInbound>, twiml: Option<String>) -> StoreFuture<'_, ()>;
 }
 
-/// Policy for messages whose process died during an attempt. See [`Journal`] for an example.
+/// Policy for messages whose process died during an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CrashPolicy {
     /// True if the handler runs again.

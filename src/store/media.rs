@@ -14,7 +14,7 @@ use super::future::StoreFuture;
 use crate::sid::{AccountSid, MediaSid, MessageSid};
 use crate::signature::AuthTokenKind;
 
-/// Key of a link: the SHA-256 of the secret in its token. See [`MediaLinks`] for an example.
+/// Key of a link: the SHA-256 of the secret in its token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct LinkTokenHash(pub [u8; 32]);
 
@@ -30,17 +30,6 @@ const TAG_DOMAIN: &[u8] = b"replyhook media link tag 1\0";
 /// Key that tags the tokens of a store's links, so that a forged token is rejected without a look-up.
 ///
 /// Each store generates one at random and persists it. All servers on a store use the same key.
-///
-/// ```
-/// use replyhook::store::LinkSigningKey;
-///
-/// let (key, other) = (LinkSigningKey::new(&[1; 32]), LinkSigningKey::new(&[2; 32]));
-/// let secret = [7; 32];
-/// let tag = key.tag(&secret);
-/// assert!(key.verifies(&secret, &tag));
-/// assert!(!other.verifies(&secret, &tag));
-/// assert_eq!(format!("{key:?}"), "LinkSigningKey(…)");
-/// ```
 #[derive(Clone)]
 pub struct LinkSigningKey(Hmac<Sha256>);
 
@@ -74,14 +63,14 @@ impl fmt::Debug for LinkSigningKey {
     }
 }
 
-/// Key of a stored file: the SHA-256 of its bytes. See [`MediaLinks`] for an example.
+/// Key of a stored file: the SHA-256 of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileHash(pub [u8; 32]);
 
 /// Length of the chunks that [`MediaLinks::read_chunk`] returns, in bytes. The last one may be shorter.
 pub const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Link to create. See [`MediaLinks`] for an example.
+/// Link to create.
 #[derive(Clone)]
 pub struct NewLink {
     /// Hash of the link's token.
@@ -96,7 +85,7 @@ pub struct NewLink {
     pub expires_at: Timestamp,
 }
 
-/// File for a new link. See [`MediaLinks`] for an example.
+/// File for a new link.
 #[derive(Clone, PartialEq, Eq)]
 pub enum LinkSource {
     /// Bytes to store. Equal files are stored once.
@@ -105,7 +94,7 @@ pub enum LinkSource {
     Twilio(TwilioMedia),
 }
 
-/// File behind a resolved link. See [`MediaLinks`] for an example.
+/// File behind a resolved link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkTarget {
     /// Stored file, to be read in chunks.
@@ -134,7 +123,7 @@ pub struct TwilioMedia {
     pub media: MediaSid,
 }
 
-/// Resolved link. See [`MediaLinks`] for an example.
+/// Resolved link.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ResolvedLink {
     /// File behind the link.
@@ -144,30 +133,6 @@ pub struct ResolvedLink {
 }
 
 /// Media links and the files behind them.
-///
-/// ```
-/// # #[cfg(feature = "sqlite")]
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// use replyhook::Timestamp;
-/// use replyhook::store::sqlite::SqliteStore;
-/// use replyhook::store::{Access, LinkSource, LinkTarget, LinkTokenHash, MediaLinks, NewLink, Store};
-///
-/// let (store, now) = (SqliteStore::memory(), Timestamp::UNIX_EPOCH);
-/// store.open(Access::Owner).await?;
-/// let link = NewLink {
-///     token_hash: LinkTokenHash([7; 32]),
-///     file: LinkSource::Stored((*b"BEGIN:VCARD").into()),
-///     content_type: Some("text/vcard".to_owned()),
-///     message: None,
-///     expires_at: Timestamp::MAX,
-/// };
-/// store.create_link(link).await?;
-/// let link = store.resolve_link(LinkTokenHash([7; 32]), now).await?.expect("the link exists");
-/// let LinkTarget::Stored { hash, length } = link.file else { panic!("the file is stored") };
-/// assert_eq!((length, store.read_chunk(hash, 0).await?), (11, Some(b"BEGIN:VCARD".to_vec())));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// # }).unwrap();
-/// ```
 ///
 /// # Errors
 /// Every method: [`StoreError`].
@@ -237,5 +202,20 @@ impl fmt::Debug for ResolvedLink {
             .field("file", &self.file)
             .field("content_type", &self.content_type)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_key_that_made_tag_verifies_it() {
+        let (key, other) = (LinkSigningKey::new(&[1; 32]), LinkSigningKey::new(&[2; 32]));
+        let secret = [7; 32];
+        let tag = key.tag(&secret);
+        assert!(key.verifies(&secret, &tag));
+        assert!(!other.verifies(&secret, &tag));
+        assert_eq!(format!("{key:?}"), "LinkSigningKey(…)");
     }
 }

@@ -1,17 +1,10 @@
-//! The store: the durable record of messages, conversations and REST calls.
+//! The store: the durable record of messages, conversations and REST calls, in SQLite or PostgreSQL.
 //!
-//! It exists so that no acknowledged message is lost and no user receives two replies. [`Store`] combines these traits:
-//!
-//! - [`Journal`]: inbound messages and their responses
-//! - [`Conversations`]: customer service windows, consent and dialogues
-//! - [`Handoffs`]: conversations in which another system replies
-//! - [`Outbox`]: messages to send via the REST API
-//! - [`MediaLinks`]: files behind links
-//! - [`Operator`]: commands and retention
-//!
-//! Each method is one transaction and is named after its use. The current time is an argument. No transaction stays
-//! open while a handler or an HTTP call runs. Instead a process *claims* a message, and each later write checks the
-//! claim. A process that has lost its claim cannot write.
+//! It exists so that no acknowledged message is lost and no user receives two replies. An app gets its store from
+//! `DATABASE_URL`, or from [`AppBuilder::store`](crate::AppBuilder::store): a
+//! [`SqliteStore`](sqlite::SqliteStore), which is a file for one server, or a
+//! [`PostgresStore`](postgres::PostgresStore), which several servers share. [`StoreHandle`] is for your program: it
+//! records consents, ends handoffs, and returns customer service windows.
 //!
 //! ```
 //! use replyhook::store::StoreUrl;
@@ -32,7 +25,15 @@ mod error;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod expiry;
 mod future;
+#[cfg(feature = "app")]
+mod handle;
 mod handoff;
+#[cfg(feature = "app")]
+#[cfg_attr(
+    not(feature = "internals"),
+    expect(unused_imports, reason = "the library itself needs most of the names")
+)]
+pub(crate) mod internals;
 mod journal;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod link_rows;
@@ -61,35 +62,14 @@ pub mod sqlite;
 
 pub use access::Access;
 pub use conversations::{
-    ConsentAction, ConsentEntry, ConsentRecord, ConsentScope, ConsentSource, ConsentState,
-    Conversation, Conversations, Dialogue, EarlierMessage, OpenWindow, WINDOW,
+    ConsentAction, ConsentRecord, ConsentScope, ConsentSource, OpenWindow, WINDOW,
 };
 pub use error::{StoreError, StoreErrorKind};
-pub use future::StoreFuture;
-pub use handoff::{HandoffChange, HandoffRow, Handoffs};
-pub use journal::{
-    AcceptOutcome, BacklogMessage, Claim, ClaimedBacklog, Completion, CrashPolicy, DeadMessage,
-    DeadReason, DialogueChange, FailOutcome, Journal, QueuedMessage, ReplyDecision, ReplyPath,
-    ReplyQueue, SavedResponse, TurnStatus,
-};
-pub use media::{
-    CHUNK_BYTES, FileHash, LINK_SECRET_BYTES, LINK_TAG_BYTES, LinkSigningKey, LinkSource,
-    LinkTarget, LinkTokenHash, MediaLinks, NewLink, ResolvedLink, TwilioMedia,
-};
+#[cfg(feature = "app")]
+pub use handle::StoreHandle;
+#[cfg(feature = "app")]
+pub(crate) use internals::*;
 #[cfg(feature = "rules")]
 pub(crate) use new_inbound::ConsentEffect;
-pub use new_inbound::{ConsentKeyword, NewInbound};
-pub use operator::{
-    BacklogStats, ExpiryReport, MessageFilter, MessageRow, Operator, OutboundDetails, PurgeReport,
-    Retention,
-};
-pub use outbound_message::{
-    NewOutbound, OutboundMessage, OutboundRow, OutboundState, ScheduledMessage, SendOutcome,
-};
-pub use outbox::{Outbox, OutboxStats, StatusEffect, StatusEvent};
-pub use redacted_params::RedactedParams;
-pub use store_trait::Store;
-pub use submission::{IdempotencyKey, Ineligible, SendEligibility, Submission, SubmitOutcome};
+pub use outbound_message::OutboundState;
 pub use url::{StoreUrl, StoreUrlError};
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use versions::SCHEMA;

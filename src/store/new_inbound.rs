@@ -14,8 +14,6 @@ use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::AuthTokenKind;
 
 /// Inbound message as a webhook delivers it. The journal stores it once, however often Twilio delivers it.
-///
-/// See [`Journal`](super::journal::Journal) for an example.
 #[derive(Clone)]
 pub struct NewInbound {
     /// Account that received the message: half of the key for deduplication.

@@ -14,7 +14,7 @@ use super::states::{self, inbound};
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid};
 
-/// Filter of listed messages. See [`Operator`] for an example.
+/// Filter of listed messages.
 #[derive(Debug, Clone, Default)]
 pub struct MessageFilter {
     /// Only the message with this SID.
@@ -29,7 +29,7 @@ pub struct MessageFilter {
     pub limit: u32,
 }
 
-/// Inbound message as shown to operators. See [`Operator`] for an example.
+/// Inbound message as shown to operators.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct MessageRow {
@@ -80,18 +80,6 @@ pub struct OutboundDetails {
 }
 
 /// Age limits of stored data.
-///
-/// ```
-/// use std::time::Duration;
-/// use replyhook::Timestamp;
-/// use replyhook::store::Retention;
-///
-/// let day = Duration::from_hours(24);
-/// let retention = Retention::new(30 * day, 7 * day, "2026-11-30T00:00:00Z".parse()?);
-/// assert_eq!(retention.texts_before, "2026-11-23T00:00:00Z".parse::<Timestamp>()?);
-/// assert_eq!(retention.content_before, "2026-10-31T00:00:00Z".parse::<Timestamp>()?);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
     /// Time of the step. A row with a later time was written while the clock was wrong, and counts as old as the next
@@ -130,7 +118,7 @@ impl Retention {
     }
 }
 
-/// Numbers of messages without a reply. See [`Operator`] for an example.
+/// Numbers of messages without a reply.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BacklogStats {
@@ -173,7 +161,7 @@ impl BacklogStats {
     }
 }
 
-/// Report of a purge. See [`Operator`] for an example.
+/// Report of a purge.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PurgeReport {
@@ -186,26 +174,6 @@ pub struct PurgeReport {
 }
 
 /// Outcome of a step of [`Operator::expire`].
-///
-/// ```
-/// # #[cfg(feature = "sqlite")]
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// use std::time::Duration;
-/// use replyhook::Timestamp;
-/// use replyhook::store::{Access, ExpiryReport, Operator, Retention, Store, sqlite::SqliteStore};
-///
-/// let store = SqliteStore::memory();
-/// store.open(Access::Owner).await?;
-/// let day = Duration::from_hours(24);
-/// let retention = Retention::new(30 * day, 7 * day, Timestamp::UNIX_EPOCH);
-/// let mut begun = std::time::Instant::now();
-/// while store.expire(retention).await?.has_more {
-///     tokio::time::sleep(ExpiryReport::pause_after(begun.elapsed())).await;
-///     begun = std::time::Instant::now();
-/// }
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// # }).unwrap();
-/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ExpiryReport {
@@ -225,38 +193,12 @@ const SHARE: u32 = 20;
 
 impl ExpiryReport {
     /// Returns the pause before the next step, which leaves time for messages, given the duration of the last step.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use replyhook::store::ExpiryReport;
-    ///
-    /// assert_eq!(ExpiryReport::pause_after(Duration::from_millis(2)), Duration::from_millis(100));
-    /// assert_eq!(ExpiryReport::pause_after(Duration::from_millis(100)), Duration::from_millis(1900));
-    /// ```
     pub fn pause_after(took: Duration) -> Duration {
         MIN_PAUSE.max(took * (SHARE - 1))
     }
 }
 
 /// Operations for commands and for retention.
-///
-/// ```
-/// # #[cfg(feature = "sqlite")]
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// use replyhook::store::{Access, MessageFilter, Operator, PurgeReport, Store, sqlite::SqliteStore};
-///
-/// let store = SqliteStore::memory();
-/// store.open(Access::Owner).await?;
-/// let failed = MessageFilter { state: Some("failed".to_owned()), limit: 20, ..MessageFilter::default() };
-/// for row in store.messages(failed).await? {
-///     println!("{} after {} attempts: {}", row.sid, row.attempt, row.reason.unwrap_or_default());
-/// }
-/// let purged = store.purge_user(&"whatsapp:+15550001111".into(), false).await?;
-/// assert_eq!(purged, PurgeReport::default(), "this user has never written");
-/// assert_eq!(store.backlog_stats().await?.oldest, None, "every message has a reply");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// # }).unwrap();
-/// ```
 ///
 /// # Errors
 /// Every method: [`StoreError`](super::error::StoreError).
@@ -320,4 +262,19 @@ pub trait Operator: Send + Sync {
 
     /// Deletes a small number of rows that are older than `retention` allows.
     fn expire(&self, retention: Retention) -> StoreFuture<'_, ExpiryReport>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retention_limits_are_counted_back_from_now() {
+        let day = Duration::from_hours(24);
+        let now: Timestamp = "2026-11-30T00:00:00Z".parse().unwrap();
+        let retention = Retention::new(30 * day, 7 * day, now);
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        assert_eq!(retention.texts_before, at("2026-11-23T00:00:00Z"));
+        assert_eq!(retention.content_before, at("2026-10-31T00:00:00Z"));
+    }
 }

@@ -13,7 +13,7 @@ use crate::message::MessageStatus;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::AuthTokenKind;
 
-/// Message to add to the outbox. See [`Outbox`](super::outbox::Outbox) for an example.
+/// Message to add to the outbox.
 #[derive(Clone)]
 pub struct NewOutbound {
     /// Account that sends the message.
@@ -32,7 +32,7 @@ pub struct NewOutbound {
     pub template: bool,
 }
 
-/// Message of the outbox, claimed for a REST call or for a lookup. See [`Outbox`](super::outbox::Outbox) for an example.
+/// Message of the outbox, claimed for a REST call or for a lookup.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct OutboundMessage {
@@ -121,7 +121,7 @@ impl OutboundState {
     }
 }
 
-/// Message of the outbox as shown to operators. See [`Outbox`](super::outbox::Outbox) for an example.
+/// Message of the outbox as shown to operators.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct OutboundRow {
@@ -141,7 +141,7 @@ pub struct OutboundRow {
     pub params: Option<RedactedParams>,
 }
 
-/// Outcome of a REST call or of a lookup. See [`Outbox`](super::outbox::Outbox) for an example.
+/// Outcome of a REST call or of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SendOutcome {
     /// Twilio has accepted the message.

@@ -19,7 +19,7 @@ use crate::error_code::ErrorCode;
 use crate::message::MessageStatus;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 
-/// Status callback, as the outbox uses it. See [`StatusUpdate`](crate::StatusUpdate) for an example of a callback.
+/// Status callback, as the outbox uses it.
 #[derive(Debug, Clone)]
 pub struct StatusEvent {
     /// Account that sent the message.
@@ -53,7 +53,7 @@ pub enum StatusEffect {
     Unmatched,
 }
 
-/// Number of open messages in the outbox. See [`Outbox`] for an example.
+/// Number of open messages in the outbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OutboxStats {
@@ -68,32 +68,6 @@ pub struct OutboxStats {
 }
 
 /// Outbox of messages that are sent via the REST API.
-///
-/// ```
-/// # #[cfg(feature = "sqlite")]
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// use replyhook::signature::AuthTokenKind;
-/// use replyhook::store::{Access, NewOutbound, Outbox, OutboundState, SendOutcome, Store, sqlite::SqliteStore};
-/// use replyhook::{FormParams, MessageStatus, Timestamp};
-///
-/// let (store, now) = (SqliteStore::memory(), Timestamp::UNIX_EPOCH);
-/// store.open(Access::Owner).await?;
-/// let ready = NewOutbound {
-///     account: "AC00000000000000000000000000000001".parse()?,
-///     sender: "+15550002222".into(),
-///     user: "+15550001111".into(),
-///     params: FormParams::from_iter([("Body", "It is ready.")]),
-///     # auth_token: AuthTokenKind::Primary, service: None, template: false,
-/// };
-/// let ids = store.enqueue(vec![ready], now).await?;
-/// assert_eq!(store.outbox_stats().await?.pending, 1);
-/// let claimed = store.claim(10, now).await?;
-/// let sent = SendOutcome::Sent { sid: "SM00000000000000000000000000000001".parse()?, status: MessageStatus::Queued };
-/// store.record_outcome(claimed[0].id, sent, now).await?;
-/// assert_eq!(store.outbound(ids[0]).await?.map(|row| row.state), Some(OutboundState::Sent));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// # }).unwrap();
-/// ```
 ///
 /// # Errors
 /// Every method: [`StoreError`](super::error::StoreError).

@@ -20,19 +20,9 @@ pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Durable storage. [`SqliteStore`](super::sqlite::SqliteStore) is a file for one server;
 /// [`PostgresStore`](super::postgres::PostgresStore) is shared by several servers.
 ///
-/// ```
-/// # #[cfg(feature = "sqlite")]
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// use replyhook::store::{Access, Store, StoreErrorKind, sqlite::SqliteStore};
-///
-/// let store = SqliteStore::memory();
-/// assert_eq!(store.check().await.unwrap_err().kind(), StoreErrorKind::NotOpen);
-/// store.open(Access::Owner).await?;
-/// store.check().await?;
-/// store.close().await?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// # }).unwrap();
-/// ```
+/// Each method is one transaction and is named after its use. The current time is an argument. No transaction stays open
+/// while a handler or an HTTP call runs. Instead a process *claims* a message, and each later write checks the claim. A
+/// process that has lost its claim cannot write.
 pub trait Store:
     Journal + Conversations + Handoffs + Outbox + MediaLinks + Operator + 'static
 {
@@ -40,7 +30,8 @@ pub trait Store:
     ///
     /// # Errors
     /// - [`Owned`](super::error::StoreErrorKind::Owned): another running server owns the store.
-    /// - [`Schema`](super::error::StoreErrorKind::Schema): another version of replyhook made the schema, and this one cannot use it.
+    /// - [`Schema`](super::error::StoreErrorKind::Schema): another version of replyhook made the schema, and this one
+    ///   cannot use it.
     /// - [`Corrupt`](super::error::StoreErrorKind::Corrupt): the store is damaged, or belongs to another program.
     /// - [`Unavailable`](super::error::StoreErrorKind::Unavailable): the store cannot be reached or opened.
     fn open(&self, access: Access) -> StoreFuture<'_, ()>;

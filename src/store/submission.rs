@@ -11,13 +11,6 @@ use super::outbound_message::NewOutbound;
 /// Name that a caller gives to an outbound message, so that the message is sent once however often it is submitted.
 ///
 /// Only the SHA-256 of the name is stored, because the name may contain a phone number or text.
-///
-/// ```
-/// use replyhook::store::IdempotencyKey;
-///
-/// assert_eq!(IdempotencyKey::new("order-42-ready"), IdempotencyKey::new("order-42-ready"));
-/// assert_eq!(format!("{:?}", IdempotencyKey::new("+15550001111")), "IdempotencyKey(…)");
-/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey([u8; 32]);
 
@@ -34,37 +27,6 @@ impl IdempotencyKey {
 }
 
 /// Outbound message to queue in the outbox, with the conditions under which it may be sent.
-///
-/// ```
-/// # #[cfg(feature = "sqlite")]
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// use std::time::Duration;
-/// use replyhook::signature::AuthTokenKind;
-/// use replyhook::store::sqlite::SqliteStore;
-/// use replyhook::store::{Access, Ineligible, NewOutbound, Outbox, Store, Submission, SubmitOutcome};
-/// use replyhook::{FormParams, Timestamp};
-///
-/// let store = SqliteStore::memory();
-/// store.open(Access::Owner).await?;
-/// let news = Submission {
-///     message: NewOutbound {
-///         account: "AC00000000000000000000000000000001".parse()?,
-///         sender: "whatsapp:+15550002222".into(),
-///         user: "whatsapp:+15550001111".into(),
-///         params: FormParams::from_iter([("Body", "News!")]),
-///         template: false,
-///         # auth_token: AuthTokenKind::Primary, service: None,
-///     },
-///     key: None,
-///     due: Timestamp::UNIX_EPOCH,
-///     min_interval: Duration::ZERO,
-///     consent_required: true,
-/// };
-/// let submitted = store.submit(news, Timestamp::UNIX_EPOCH).await?;
-/// assert_eq!(submitted, SubmitOutcome::Ineligible(Ineligible::WindowClosed));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// # }).unwrap();
-/// ```
 #[derive(Debug, Clone)]
 pub struct Submission {
     /// Message to send. If a Messaging Service chooses the sender, `sender` is the service's SID.
@@ -79,7 +41,7 @@ pub struct Submission {
     pub consent_required: bool,
 }
 
-/// Outcome of a [`Submission`]. See [`Submission`] for an example.
+/// Outcome of a [`Submission`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubmitOutcome {
     /// The message is in the outbox, with this ID.
@@ -90,7 +52,7 @@ pub enum SubmitOutcome {
     Ineligible(Ineligible),
 }
 
-/// Reason why a message may not be sent to a user. See [`SendEligibility`] for an example.
+/// Reason why a message may not be sent to a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ineligible {
@@ -103,14 +65,6 @@ pub enum Ineligible {
 }
 
 /// Consent and customer service window of a user, which decide the messages that the user may receive.
-///
-/// ```
-/// use replyhook::store::{Ineligible, SendEligibility};
-///
-/// let silent = SendEligibility { opted_out: false, opted_in: true, window_open: false };
-/// assert_eq!(silent.ineligible(false, true), Some(Ineligible::WindowClosed));
-/// assert_eq!(silent.ineligible(true, true), None, "a template to a user who has opted in");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SendEligibility {
     /// True if the user has opted out, under any of their addresses.
@@ -158,6 +112,20 @@ impl fmt::Debug for IdempotencyKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_texts_are_one_idempotency_key() {
+        assert_eq!(
+            IdempotencyKey::new("order-42"),
+            IdempotencyKey::new("order-42")
+        );
+        assert_ne!(
+            IdempotencyKey::new("order-42"),
+            IdempotencyKey::new("order-43")
+        );
+        let key = IdempotencyKey::new("+15550001111");
+        assert_eq!(format!("{key:?}"), "IdempotencyKey(…)");
+    }
 
     #[test]
     fn send_eligibility_follows_consent_and_window() {

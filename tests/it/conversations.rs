@@ -89,7 +89,7 @@ async fn threat_07_replay_after_restart_gets_saved_response() {
     let sender = "whatsapp:+15550002222".into();
     let user = "whatsapp:+15550001111".into();
     app.wait_until_ready().await;
-    let window = |conversation: Option<replyhook::store::Conversation>| {
+    let window = |conversation: Option<replyhook::internals::Conversation>| {
         conversation.and_then(|conversation| conversation.last_inbound)
     };
     let before = window(app.store.conversation(&sender, &user).await.unwrap());
@@ -120,7 +120,7 @@ async fn threat_08_replayed_status_callback_changes_nothing() {
     for callback in ["sent", "read", "delivered", "sent", "read"].map(status) {
         assert_eq!(app.send(callback).await.twiml(), EMPTY);
     }
-    let filter = replyhook::store::MessageFilter {
+    let filter = replyhook::internals::MessageFilter {
         limit: 1,
         ..Default::default()
     };

@@ -1,6 +1,6 @@
 //! Dead messages: the log names each one once, a metric counts it, and `/readyz` shows their number.
 
-use replyhook::store::{DeadReason, MessageFilter};
+use replyhook::internals::{DeadReason, MessageFilter};
 use replyhook::{Clock, HandlerError, InboundMessage, ManualClock, SystemClock, Timestamp};
 use serde_json::Value;
 use std::sync::Arc;

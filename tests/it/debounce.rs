@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
+use replyhook::internals::{Journal, MessageFilter, NewInbound, Store};
+use replyhook::store::Access;
 use replyhook::store::sqlite::SqliteStore;
-use replyhook::store::{Access, Journal, MessageFilter, NewInbound, Store};
 use replyhook::{Clock, Context, InboundMessage, ManualClock, SystemClock};
 use tokio::task::JoinHandle;
 

@@ -184,7 +184,7 @@ async fn late_handoff_sends_via_rest_and_redirects_later() {
         ("One moment.", SentVia::Rest)
     );
     assert_eq!(app.says(3, "hi").await, redirect_twiml(""));
-    let filter = replyhook::store::MessageFilter {
+    let filter = replyhook::internals::MessageFilter {
         limit: 9,
         ..Default::default()
     };

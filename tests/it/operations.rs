@@ -3,9 +3,8 @@
 use std::process::Command;
 
 use replyhook::clock::SignedDuration;
-use replyhook::store::{
-    Access, ConsentAction, ConsentRecord, ConsentScope, ConsentSource, ConsentState,
-};
+use replyhook::internals::ConsentState;
+use replyhook::store::{Access, ConsentAction, ConsentRecord, ConsentScope, ConsentSource};
 use replyhook::{
     App, Clock, Context, HandlerError, InboundMessage, ManualClock, SystemClock, Timestamp,
 };
@@ -392,7 +391,7 @@ fn failed_reply_is_shown_with_error_explanation() {
 fn migrate_updates_schema_unless_server_is_running() {
     let store = TempStore::new();
     let migrated = store.run_ok(&["migrate"]);
-    let newest = format!("schema number {},", replyhook::store::SCHEMA);
+    let newest = format!("schema number {},", replyhook::internals::SCHEMA);
     assert!(migrated.contains(&newest), "{migrated}");
     assert_eq!(store.run_ok(&["messages", "list"]), "");
     assert_eq!(store.run_ok(&["migrate"]), migrated);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use replyhook::clock::SignedDuration;
-use replyhook::store::{MessageFilter, MessageRow};
+use replyhook::internals::{MessageFilter, MessageRow};
 use replyhook::{Clock, InboundMessage, ManualClock, Timestamp};
 use rusqlite::Connection;
 use rustix::process::Signal;
@@ -418,7 +418,7 @@ async fn threat_69_status_callbacks_apply_in_any_order() {
     for status in ["delivered", "sent", "delivered", "queued", "teleported"] {
         assert_eq!(app.send(news(status)).await.twiml(), EMPTY, "{status}");
     }
-    let filter = || replyhook::store::MessageFilter {
+    let filter = || replyhook::internals::MessageFilter {
         limit: 1,
         ..Default::default()
     };

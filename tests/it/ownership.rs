@@ -4,8 +4,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use replyhook::internals::Store;
 use replyhook::store::sqlite::SqliteStore;
-use replyhook::store::{Access, Store, StoreErrorKind};
+use replyhook::store::{Access, StoreErrorKind};
 use rustix::process::Signal;
 
 use crate::support::{

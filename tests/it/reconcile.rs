@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use replyhook::clock::SignedDuration;
+use replyhook::internals::{AcceptOutcome, Completion, NewInbound, NewOutbound, Store};
 use replyhook::signature::AuthTokenKind;
+use replyhook::store::Access;
 use replyhook::store::sqlite::SqliteStore;
-use replyhook::store::{AcceptOutcome, Access, Completion, NewInbound, NewOutbound, Store};
 use replyhook::twilio::{ApiUrl, Client, Credentials, NewMessage};
 use replyhook::{
     AccountSid, Clock, Context, InboundMessage, ManualClock, Reply, Secret, SystemClock,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use replyhook::clock::SignedDuration;
-use replyhook::store::{MessageFilter, Store};
+use replyhook::internals::{MessageFilter, Store};
 use replyhook::{Clock, Context, HandlerError, InboundMessage, ManualClock, Reply, SystemClock};
 use tokio::sync::Semaphore;
 

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 
 use http::{HeaderMap, Method};
 use proptest::prelude::*;
+use replyhook::internals::SendEligibility;
 use replyhook::message::ConversationEvent;
 use replyhook::signature::{
     Explanation, PublicUrl, SignatureErrorKind, SignatureVerifier, UnverifiedRequest, sign,
 };
-use replyhook::store::SendEligibility;
 use replyhook::{Clock, FormParams, InboundMessage, Secret, StatusUpdate, SystemClock, Timestamp};
 
 use crate::support::{ACCOUNT, EMPTY, ORIGIN, Server, TOKEN, TestApp, Webhook};

@@ -25,13 +25,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use replyhook::internals::{
+    AcceptOutcome, BacklogMessage, Claim, Completion, ConsentKeyword, CrashPolicy, MessageFilter,
+    MessageRow, NewInbound, NewOutbound, OutboundMessage, ReplyDecision, Retention, SendOutcome,
+    Store,
+};
 use replyhook::signature::AuthTokenKind;
 use replyhook::store::sqlite::SqliteStore;
-use replyhook::store::{
-    AcceptOutcome, Access, BacklogMessage, Claim, Completion, ConsentKeyword, ConsentSource,
-    CrashPolicy, MessageFilter, MessageRow, NewInbound, NewOutbound, OutboundMessage,
-    ReplyDecision, Retention, SendOutcome, Store,
-};
+use replyhook::store::{Access, ConsentSource};
 use replyhook::{
     AccountSid, Address, FormParams, MessageSid, MessageStatus, MessagingServiceSid, Timestamp,
 };

@@ -1,8 +1,7 @@
 use std::fmt::Write;
 
-use replyhook::store::{
-    Access, ConsentAction, ConsentEntry, ConsentRecord, ConsentScope, ConsentSource,
-};
+use replyhook::internals::ConsentEntry;
+use replyhook::store::{Access, ConsentAction, ConsentRecord, ConsentScope, ConsentSource};
 use replyhook::{Address, MessageSid, MessagingServiceSid};
 use serde_json::json;
 

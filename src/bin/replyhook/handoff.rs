@@ -1,7 +1,8 @@
 use std::fmt::Write;
 
 use replyhook::Address;
-use replyhook::store::{Access, HandoffRow};
+use replyhook::internals::HandoffRow;
+use replyhook::store::Access;
 use serde_json::json;
 
 use crate::exit::ExitStatus;

@@ -1,4 +1,5 @@
-use replyhook::store::{Access, SCHEMA};
+use replyhook::internals::SCHEMA;
+use replyhook::store::Access;
 
 use crate::exit::ExitStatus;
 use crate::operator::OpenedStore;

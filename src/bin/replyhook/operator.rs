@@ -1,11 +1,9 @@
 //! Common parts of the operator's commands: access to a running server's store, and formatting of users and times.
 
-use std::sync::Arc;
-
 use anyhow::bail;
 use replyhook::address::Identity;
 use replyhook::config::{Sources, StoreSettings};
-use replyhook::store::{Access, Store, StoreError, StoreErrorKind, StoreUrl};
+use replyhook::store::{Access, StoreError, StoreErrorKind, StoreHandle, StoreUrl};
 use replyhook::twilio::RestError;
 use replyhook::{Address, Channel, Clock, SystemClock, Timestamp};
 use tokio::runtime::Runtime;
@@ -14,7 +12,7 @@ use crate::exit::Failed;
 
 /// The opened store, which a running server may use at the same time.
 pub(crate) struct OpenedStore {
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store: StoreHandle,
     pub(crate) settings: StoreSettings,
     runtime: Runtime,
 }

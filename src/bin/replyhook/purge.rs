@@ -4,7 +4,8 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use replyhook::Address;
 use replyhook::config::{MediaSettings, Sources};
-use replyhook::store::{Access, ExpiryReport, MessageFilter, Retention};
+use replyhook::internals::{ExpiryReport, MessageFilter, Retention};
+use replyhook::store::Access;
 
 use crate::exit::ExitStatus;
 use crate::messages::list_saved_files;

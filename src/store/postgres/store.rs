@@ -15,6 +15,7 @@ use super::{check, claims, lease, outbox, schema};
 use crate::store::access::Access;
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::future::StoreFuture;
+use crate::store::handle::StoreHandle;
 use crate::store::media::LinkSigningKey;
 use crate::store::owner;
 use crate::store::store_trait::{OPERATION_TIMEOUT, Store};
@@ -255,6 +256,12 @@ impl Store for PostgresStore {
 
     fn operation_timeout(&self) -> Duration {
         self.operation_timeout
+    }
+}
+
+impl From<PostgresStore> for StoreHandle {
+    fn from(store: PostgresStore) -> Self {
+        Self(Arc::new(store))
     }
 }
 

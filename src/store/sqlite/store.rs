@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -19,6 +19,7 @@ use super::{busy_handler, check, claims, file_path, media};
 use crate::store::access::Access;
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::future::StoreFuture;
+use crate::store::handle::StoreHandle;
 use crate::store::media::LinkSigningKey;
 use crate::store::owner;
 use crate::store::store_trait::{OPERATION_TIMEOUT, Store};
@@ -259,6 +260,12 @@ impl OpenSqlite {
         truncated
             .await
             .map_err(|error| StoreError::with_source(StoreErrorKind::Internal, error))?
+    }
+}
+
+impl From<SqliteStore> for StoreHandle {
+    fn from(store: SqliteStore) -> Self {
+        Self(Arc::new(store))
     }
 }
 

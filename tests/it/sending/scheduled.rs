@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use replyhook::config::Sources;
+use replyhook::internals::{Conversations, Store};
 use replyhook::outbound::OutboundClient;
 use replyhook::store::sqlite::SqliteStore;
-use replyhook::store::{
-    Access, ConsentAction, ConsentRecord, ConsentScope, ConsentSource, Conversations, Store,
-};
+use replyhook::store::{Access, ConsentAction, ConsentRecord, ConsentScope, ConsentSource};
 use replyhook::testing::{TestBot, User};
 use replyhook::twilio::NewMessage;
 use replyhook::{App, Echo, Timestamp};

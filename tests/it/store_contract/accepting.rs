@@ -2,11 +2,13 @@
 
 use std::task::Poll;
 
+use replyhook::internals::{
+    AcceptOutcome, Claim, DialogueChange, FailOutcome, MessageFilter, NewInbound, ReplyDecision,
+    SavedResponse, Store, TurnStatus,
+};
 use replyhook::store::sqlite::SqliteStore;
 use replyhook::store::{
-    AcceptOutcome, Access, Claim, ConsentAction, ConsentRecord, ConsentScope, ConsentSource,
-    DialogueChange, FailOutcome, MessageFilter, NewInbound, ReplyDecision, SavedResponse, Store,
-    StoreErrorKind, TurnStatus,
+    Access, ConsentAction, ConsentRecord, ConsentScope, ConsentSource, StoreErrorKind,
 };
 use replyhook::{Address, FormParams};
 
@@ -243,7 +245,7 @@ async fn duplicate_of_deferred_message_gets_empty_response(backend: &mut Backend
     let store = backend.store();
     let claim = accept_claimed(store, new_inbound(1)).await;
     let empty = AcceptOutcome::AlreadyAnswered(SavedResponse::EMPTY);
-    let rest = replyhook::store::ReplyPath::Rest;
+    let rest = replyhook::internals::ReplyPath::Rest;
     store.decide(claim.id, rest, at(2)).await.unwrap();
     assert_eq!(accept(store, new_inbound(1)).await, empty);
     assert!(
@@ -319,7 +321,7 @@ async fn stored_text_is_returned_unchanged(backend: &mut Backend) {
     assert_eq!(ledger[0].record.user, user);
     assert_eq!(ledger[0].record.scope, ConsentScope::Sender(sender.clone()));
 
-    let out = replyhook::store::NewOutbound {
+    let out = replyhook::internals::NewOutbound {
         sender: sender.clone(),
         user: user.clone(),
         params: params.clone(),

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use replyhook::Address;
-use replyhook::store::{
-    AcceptOutcome, ConsentAction, ConsentKeyword, ConsentRecord, ConsentScope, ConsentSource,
-    ConsentState, NewInbound, NewOutbound, OutboundState, ReplyDecision, SavedResponse, Store,
+use replyhook::internals::{
+    AcceptOutcome, ConsentKeyword, ConsentState, NewInbound, NewOutbound, ReplyDecision,
+    SavedResponse, Store,
 };
+use replyhook::store::{ConsentAction, ConsentRecord, ConsentScope, ConsentSource, OutboundState};
 use tokio::sync::Barrier;
 
 use super::{

@@ -1,6 +1,6 @@
 //! Handoffs: they start and continue with a reply, end by time or by the operator, and belong to one user.
 
-use replyhook::store::{Claim, Completion, HandoffChange, ReplyPath, Store, TurnStatus};
+use replyhook::internals::{Claim, Completion, HandoffChange, ReplyPath, Store, TurnStatus};
 
 use super::{
     ANA, ANA_ID, BEN, Backend, SENDER, accept, accept_and_answer, accept_claimed, at,

@@ -1,6 +1,6 @@
 //! History of a conversation: the messages before one, and their replies.
 
-use replyhook::store::{EarlierMessage, ReplyPath, Retention, SendOutcome, Store};
+use replyhook::internals::{EarlierMessage, ReplyPath, Retention, SendOutcome, Store};
 use replyhook::{MessageStatus, Timestamp};
 
 use super::{

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use replyhook::internals::{
+    CHUNK_BYTES, LINK_TAG_BYTES, LinkSource, LinkTarget, LinkTokenHash, NewLink, Store, TwilioMedia,
+};
 use replyhook::signature::AuthTokenKind;
 use replyhook::store::sqlite::SqliteStore;
-use replyhook::store::{
-    Access, CHUNK_BYTES, LINK_TAG_BYTES, LinkSource, LinkTarget, LinkTokenHash, NewLink, Store,
-    StoreErrorKind, TwilioMedia,
-};
+use replyhook::store::{Access, StoreErrorKind};
 
 use super::{
     ANA, BEN, Backend, Kind, accept_and_answer, account, at, inbound_from, over_all_stores, sid,

@@ -1,6 +1,6 @@
 //! Merging of queued messages into the message before them: all or none.
 
-use replyhook::store::{
+use replyhook::internals::{
     AcceptOutcome, Claim, Completion, ReplyDecision, ReplyPath, SavedResponse, Store, TurnStatus,
 };
 

@@ -1,10 +1,10 @@
 //! Order in a conversation: one message at a time, in the order of acceptance.
 
 use replyhook::Address;
-use replyhook::store::{
-    AcceptOutcome, ConsentScope, Dialogue, DialogueChange, ReplyDecision, ReplyPath, Store,
-    TurnStatus,
+use replyhook::internals::{
+    AcceptOutcome, Dialogue, DialogueChange, ReplyDecision, ReplyPath, Store, TurnStatus,
 };
+use replyhook::store::ConsentScope;
 
 use super::{
     ANA, ANA_ID, BEN, Backend, Completion, SENDER, accept, accept_and_answer, accept_claimed, at,
@@ -180,7 +180,7 @@ async fn message_with_both_addresses_merges_conversations(backend: &mut Backend)
         with_keyword(stop_keyword(), inbound_from(&["whatsapp:US.x"], 30)),
     )
     .await;
-    let earlier = replyhook::store::NewInbound {
+    let earlier = replyhook::internals::NewInbound {
         received_at: at(10),
         ..inbound_from(&["whatsapp:+1", "whatsapp:US.x"], 31)
     };

@@ -3,8 +3,9 @@
 use std::io::{Seek, SeekFrom, Write};
 use std::time::Duration;
 
+use replyhook::internals::Store;
 use replyhook::store::sqlite::SqliteStore;
-use replyhook::store::{Access, Store, StoreError, StoreErrorKind};
+use replyhook::store::{Access, StoreError, StoreErrorKind};
 
 use super::{
     Backend, Kind, accept_and_answer, accept_claimed, at, message_row, new_inbound, over_all_stores,

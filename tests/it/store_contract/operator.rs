@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use replyhook::store::{
-    AcceptOutcome, ConsentScope, DialogueChange, FailOutcome, MessageFilter, OutboundState,
-    ReplyPath, Retention, SavedResponse, SendOutcome, StatusEvent, Store,
+use replyhook::internals::{
+    AcceptOutcome, DialogueChange, FailOutcome, MessageFilter, ReplyPath, Retention, SavedResponse,
+    SendOutcome, StatusEvent, Store,
 };
+use replyhook::store::{ConsentScope, OutboundState};
 use replyhook::{MessageStatus, Timestamp};
 
 use super::{
@@ -385,11 +386,11 @@ async fn purge_closes_open_messages(backend: &mut Backend) {
             .unwrap()
     );
     let lost = save_twiml(store, claim, "late", at(3)).await;
-    assert_eq!(lost, replyhook::store::ReplyDecision::ClaimLost);
+    assert_eq!(lost, replyhook::internals::ReplyDecision::ClaimLost);
     for (number, id) in [(1, claim.id), (2, second)] {
         assert_eq!(message_row(store, number).await.state, "dead");
         let decided = store.decide(id, ReplyPath::Rest, at(3)).await.unwrap();
-        assert_eq!(decided, replyhook::store::ReplyDecision::ViaRest);
+        assert_eq!(decided, replyhook::internals::ReplyDecision::ViaRest);
         assert!(!store.retry(sid(number), at(4)).await.unwrap());
     }
     assert!(claim_backlog(store, at(5)).await.is_empty());

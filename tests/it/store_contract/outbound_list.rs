@@ -1,6 +1,6 @@
 //! The operator's list of outbound messages.
 
-use replyhook::store::{MessageFilter, NewOutbound, SendOutcome, StatusEvent, Store};
+use replyhook::internals::{MessageFilter, NewOutbound, SendOutcome, StatusEvent, Store};
 use replyhook::{ErrorCode, MessageStatus};
 
 use super::{

@@ -1,9 +1,9 @@
 //! Sending via the REST API: in order, once, and not to users who have opted out.
 
-use replyhook::store::{
-    ConsentAction, ConsentRecord, ConsentScope, ConsentSource, NewInbound, NewOutbound,
-    OutboundMessage, OutboundState, SendOutcome, StatusEvent, Store,
+use replyhook::internals::{
+    NewInbound, NewOutbound, OutboundMessage, SendOutcome, StatusEvent, Store,
 };
+use replyhook::store::{ConsentAction, ConsentRecord, ConsentScope, ConsentSource, OutboundState};
 use replyhook::{Address, ErrorCode, MessageStatus};
 
 use super::{

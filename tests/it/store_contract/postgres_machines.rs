@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use replyhook::Secret;
-use replyhook::store::postgres::PostgresStore;
-use replyhook::store::{
-    AcceptOutcome, Access, Journal, ReplyDecision, ReplyPath, SendOutcome, Store, StoreErrorKind,
-    TurnStatus,
+use replyhook::internals::{
+    AcceptOutcome, Journal, ReplyDecision, ReplyPath, SendOutcome, Store, TurnStatus,
 };
+use replyhook::store::postgres::PostgresStore;
+use replyhook::store::{Access, StoreErrorKind};
 
 use super::{
     ANA, BEN, Backend, Completion, Kind, RETRY, accept, accept_and_answer, accept_claimed, at,
@@ -198,7 +198,7 @@ struct Worker {
 }
 
 impl Worker {
-    async fn handle(&self, claim: replyhook::store::Claim) {
+    async fn handle(&self, claim: replyhook::internals::Claim) {
         {
             let mut messages = self.messages.lock().unwrap();
             let other = messages.current.insert(claim.conversation, claim.id);

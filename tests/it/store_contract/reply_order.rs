@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use replyhook::ErrorCode;
-use replyhook::store::{
+use replyhook::internals::{
     AcceptOutcome, Claim, Completion, NewOutbound, ReplyDecision, ReplyQueue, SavedResponse,
     SendOutcome, Store, Submission,
 };

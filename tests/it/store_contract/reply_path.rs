@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use replyhook::Timestamp;
-use replyhook::store::{
+use replyhook::internals::{
     AcceptOutcome, BacklogMessage, Claim, CrashPolicy, DeadMessage, DeadReason, FailOutcome,
     ReplyDecision, ReplyPath, SavedResponse, SendOutcome, Store, TurnStatus,
 };
@@ -368,7 +368,7 @@ async fn duplicate_after_crash_claims_message(backend: &mut Backend) {
         TurnStatus::Claimed(_)
     ));
     // Without `retry_after_crash`, a redelivery gets the final response.
-    let careful = replyhook::store::NewInbound {
+    let careful = replyhook::internals::NewInbound {
         retry_after_crash: false,
         ..inbound_from(&[BEN], 3)
     };

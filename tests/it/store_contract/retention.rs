@@ -1,7 +1,7 @@
 //! Retention: small steps delete old rows by ID. Reused IDs, a wrong clock or open messages must not stop it.
 
 use replyhook::Timestamp;
-use replyhook::store::{Completion, MessageFilter, NewOutbound, Retention, Store};
+use replyhook::internals::{Completion, MessageFilter, NewOutbound, Retention, Store};
 
 use super::{
     ANA, BEN, Backend, NewInbound, SENDER, accept_and_answer, accept_claimed, at, deliver,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use replyhook::ErrorCode;
-use replyhook::store::{NewOutbound, SendOutcome, Store, Submission, SubmitOutcome};
+use replyhook::internals::{NewOutbound, SendOutcome, Store, Submission, SubmitOutcome};
 
 use super::{
     BEN, Backend, accept_and_answer, at, bodies, deliver, new_inbound, over_all_stores, reply,

@@ -3,10 +3,10 @@
 use proptest::prelude::*;
 use proptest::sample::{Index, subsequence};
 use proptest::test_runner::{Config, TestRunner};
-use replyhook::store::{
-    ConsentScope, ConsentSource, OutboundMessage, OutboundState, Retention, SendOutcome,
-    StatusEffect, StatusEvent, Store,
+use replyhook::internals::{
+    OutboundMessage, Retention, SendOutcome, StatusEffect, StatusEvent, Store,
 };
+use replyhook::store::{ConsentScope, ConsentSource, OutboundState};
 use replyhook::{ErrorCode, MessageStatus, Timestamp};
 
 use super::{

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use replyhook::store::{
-    ConsentAction, ConsentRecord, ConsentScope, ConsentSource, IdempotencyKey, Ineligible,
-    NewOutbound, OutboundState, Retention, SendEligibility, SendOutcome, Store, Submission,
-    SubmitOutcome,
+use replyhook::internals::{
+    IdempotencyKey, Ineligible, NewOutbound, Retention, SendEligibility, SendOutcome, Store,
+    Submission, SubmitOutcome,
 };
+use replyhook::store::{ConsentAction, ConsentRecord, ConsentScope, ConsentSource, OutboundState};
 use replyhook::{Address, MessageStatus};
 
 use super::{

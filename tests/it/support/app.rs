@@ -4,7 +4,8 @@ use std::time::Duration;
 use axum::Router;
 use http_body_util::BodyExt;
 use replyhook::config::Sources;
-use replyhook::store::{MessageFilter, Store, StoreError};
+use replyhook::internals::MessageFilter;
+use replyhook::store::{StoreError, StoreHandle};
 use replyhook::{App, AppBuilder, Echo, Handler, OutboundClient};
 use tokio::sync::Notify;
 use tower::ServiceExt;
@@ -16,7 +17,7 @@ pub struct TestApp {
     pub router: Router,
     pub admin: Router,
     /// Store of the app.
-    pub store: Arc<dyn Store>,
+    pub store: StoreHandle,
     pub outbound: OutboundClient,
     stop: Arc<Notify>,
     worker: tokio::task::JoinHandle<Result<bool, replyhook::AppError>>,

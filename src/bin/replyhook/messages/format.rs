@@ -3,7 +3,8 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use replyhook::store::{MessageRow, OutboundRow, OutboundState, RedactedParams};
+use replyhook::internals::{MessageRow, OutboundRow, RedactedParams};
+use replyhook::store::OutboundState;
 use replyhook::{ErrorCode, FormParams, MessageSid};
 use serde_json::{Value, json};
 

@@ -10,8 +10,9 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use replyhook::config::{MediaSettings, Sources};
+use replyhook::internals::{MessageFilter, OutboundDetails};
 use replyhook::saved_files;
-use replyhook::store::{Access, MessageFilter, OutboundDetails};
+use replyhook::store::Access;
 use replyhook::{Address, MessageSid};
 use serde_json::json;
 

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use replyhook::store::{MessageFilter, OutboundDetails, OutboundState};
+use replyhook::internals::{MessageFilter, OutboundDetails};
+use replyhook::store::OutboundState;
 use replyhook::{ErrorCode, MessageSid, Timestamp};
 use serde_json::{Value, json};
 

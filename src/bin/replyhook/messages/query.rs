@@ -1,7 +1,7 @@
 //! Queries of inbound messages.
 
 use replyhook::MessageSid;
-use replyhook::store::{MessageFilter, MessageRow};
+use replyhook::internals::{MessageFilter, MessageRow};
 
 use crate::exit::ExitStatus;
 use crate::operator::OpenedStore;

@@ -2,7 +2,8 @@
 
 use replyhook::MessageSid;
 use replyhook::clock::{SignedDuration, Timestamp};
-use replyhook::store::{Access, MessageFilter, MessageRow};
+use replyhook::internals::{MessageFilter, MessageRow};
+use replyhook::store::Access;
 
 use super::outbound;
 use super::query::{PAGE_SIZE, find_inbound, print_unknown};

@@ -1,0 +1,34 @@
+//! Names for the rest of the crate, and for its commands, tests and benchmarks by the hidden feature `internals`.
+//!
+//! The traits have two implementations and no others, so they can change with them.
+
+pub use super::conversations::{
+    ConsentEntry, ConsentState, Conversation, Conversations, Dialogue, EarlierMessage,
+};
+pub use super::future::StoreFuture;
+pub use super::handoff::{HandoffChange, HandoffRow, Handoffs};
+pub use super::journal::{
+    AcceptOutcome, BacklogMessage, Claim, ClaimedBacklog, Completion, CrashPolicy, DeadMessage,
+    DeadReason, DialogueChange, FailOutcome, Journal, QueuedMessage, ReplyDecision, ReplyPath,
+    ReplyQueue, SavedResponse, TurnStatus,
+};
+pub use super::media::{
+    CHUNK_BYTES, FileHash, LINK_SECRET_BYTES, LINK_TAG_BYTES, LinkSigningKey, LinkSource,
+    LinkTarget, LinkTokenHash, MediaLinks, NewLink, ResolvedLink, TwilioMedia,
+};
+pub use super::new_inbound::{ConsentKeyword, NewInbound};
+pub use super::operator::{
+    BacklogStats, ExpiryReport, MessageFilter, MessageRow, Operator, OutboundDetails, PurgeReport,
+    Retention,
+};
+pub use super::outbound_message::{
+    NewOutbound, OutboundMessage, OutboundRow, ScheduledMessage, SendOutcome,
+};
+pub use super::outbox::{Outbox, OutboxStats, StatusEffect, StatusEvent};
+pub use super::redacted_params::RedactedParams;
+pub use super::store_trait::Store;
+pub use super::submission::{
+    IdempotencyKey, Ineligible, SendEligibility, Submission, SubmitOutcome,
+};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use super::versions::SCHEMA;
