@@ -1,4 +1,5 @@
-//! Selection of the rows that a step of [`Operator::expire`](super::operator::Operator::expire) deletes, for both databases.
+//! Selection of the rows that a step of [`Operator::expire`](super::operator::Operator::expire) deletes, for both
+//! databases.
 //!
 //! The age of a row follows from its ID. So each kind of deletion has a *mark*, the ID up to which it has come. No
 //! index on time has to be written for every message. Two kinds of rows are exceptions:

@@ -66,7 +66,8 @@ pub struct OutboundMessage {
     pub opted_in: bool,
 }
 
-/// Message that Twilio has accepted and holds until its send time. See [`Outbox::scheduled_to_cancel`](super::outbox::Outbox::scheduled_to_cancel).
+/// Message that Twilio has accepted and holds until its send time. See
+/// [`Outbox::scheduled_to_cancel`](super::outbox::Outbox::scheduled_to_cancel).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ScheduledMessage {

@@ -58,7 +58,8 @@ pub trait Store:
     /// Releases everything that this process has claimed, so that another process can claim it immediately.
     ///
     /// # Errors
-    /// [`StoreError`](super::error::StoreError); the claims then end with the lease (PostgreSQL) or when a server opens the file again (SQLite).
+    /// [`StoreError`](super::error::StoreError); the claims then end with the lease (PostgreSQL) or when a server opens the
+    /// file again (SQLite).
     fn close(&self) -> StoreFuture<'_, ()>;
 
     /// Time limit of one operation, after which the store counts as unavailable. By default 1.5 s, so that Twilio gets

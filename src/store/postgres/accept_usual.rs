@@ -17,37 +17,46 @@ use crate::store::{decisions, packing};
 /// A usual message is new, has no consent keyword and one user address, and belongs to a known conversation whose user
 /// has not opted out. For a stored message the statement returns its known ID. For any other message it inserts nothing
 /// and returns no ID; the caller then runs [`accept`](super::accept::accept).
-// `conversation_locked` reads the row as it is after any wait for its lock. `unchanged` reads it as of the statement's
-// snapshot. If `claims` differs, another transaction accepted or claimed a message while this one waited.
-// The snapshot then misses that message, so `ahead` cannot be trusted, and `unchanged` has no row.
 //
-// `conversation_locked` requires a lease for five more seconds. A message claimed under a lease that is about to end
-// could be taken over while its handler starts. The transaction of `accept` renews the lease instead.
-//
-// The new message is in PROCESSING (1) if no open message (below 3) is ahead, else in RECEIVED (0).
-//
-// ON CONFLICT: a webhook for the same message may have been committed after the snapshot. Then `inserted` has no row,
-// and `accept` finds the stored message.
+// Parameters: 1 and 2 are the key, 3 and 4 sender and user, 5 this process, 6 the time, 7 to 9 columns of the message, 10
+// whether it can be a usual one, and 11 its consent scopes.
 const ACCEPT_USUAL: &str = concat!(
+    // A redelivery: nothing below inserts a message then.
     "WITH known_message AS (SELECT i.id, i.state, i.response, ",
     is_owned!("$5"),
-    " AS is_owned FROM inbound i WHERE i.sid = $1 AND i.account = $2), \
-     conversation_locked AS (SELECT c.id, c.claims, c.newest FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
+    " AS is_owned FROM inbound i WHERE i.sid = $1 AND i.account = $2), ",
+    // The lock makes messages of one conversation wait for each other. The row is read as it is after that wait.
+    //
+    // The lease must last for five more seconds: a message claimed under a lease that is about to end could be taken over
+    // while its handler starts. The transaction of `accept` renews the lease instead.
+    //
+    // An opt-out under any address of the user, in any of the scopes, leaves the message to `accept`.
+    "conversation_locked AS (SELECT c.id, c.claims, c.newest FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
        WHERE a.sender = $3 AND a.address = $4 AND $10 AND c.merged_into IS NULL AND NOT EXISTS (SELECT 1 FROM known_message) \
        AND EXISTS (SELECT 1 FROM owner o WHERE o.id = $5 AND o.alive_until > statement_timestamp() + interval '5 s') \
        AND NOT EXISTS (SELECT 1 FROM conversation_address b JOIN consent n ON n.address = b.address \
          WHERE b.conversation = a.conversation AND n.scope = ANY ($11) AND n.opted_out IS NOT NULL) \
-       FOR UPDATE OF c), \
-     unchanged AS (SELECT c.id, conversation_locked.newest FROM conversation_locked JOIN conversation c ON c.id = conversation_locked.id AND c.claims = conversation_locked.claims), \
-     ahead AS (SELECT count(*) AS n FROM inbound p WHERE p.conversation IN (SELECT id FROM unchanged) AND p.state < 3), \
-     inserted AS (INSERT INTO inbound (account, sid, conversation, state, attempt, owner, claimed_at, received_at, auth_token, service, \
+       FOR UPDATE OF c), ",
+    // Reads the row as of the statement's snapshot. If `claims` differs, another transaction has accepted or claimed a
+    // message while this one waited for the lock. The snapshot misses that message, so `ahead` could not be trusted.
+    "unchanged AS (SELECT c.id, conversation_locked.newest FROM conversation_locked JOIN conversation c ON c.id = conversation_locked.id AND c.claims = conversation_locked.claims), ",
+    // Open messages (below 3). Always one row, which the result needs.
+    "ahead AS (SELECT count(*) AS n FROM inbound p WHERE p.conversation IN (SELECT id FROM unchanged) AND p.state < 3), ",
+    // In PROCESSING (1) if no message is ahead, else in RECEIVED (0). `previous` continues the conversation's list.
+    //
+    // DO NOTHING: a webhook for the same message may have been committed after the snapshot. Then this has no row, and
+    // `accept` finds the stored message.
+    "inserted AS (INSERT INTO inbound (account, sid, conversation, state, attempt, owner, claimed_at, received_at, auth_token, service, \
        params, previous) SELECT $2, $1, unchanged.id, CASE WHEN ahead.n = 0 THEN 1 ELSE 0 END, \
        CASE WHEN ahead.n = 0 THEN 1 ELSE 0 END, $5, $6, $6, $7, $8, $9, unchanged.newest FROM unchanged, ahead \
-       ON CONFLICT (sid, account) DO NOTHING RETURNING id, conversation), \
-     conversation_updated AS (UPDATE conversation c SET last_inbound = greatest(c.last_inbound, $6), claims = c.claims + 1, newest = inserted.id \
-       FROM inserted WHERE c.id = inserted.conversation) \
-     SELECT inserted.id, inserted.conversation, ahead.n, known_message.id, known_message.state, known_message.response, known_message.is_owned, \
-       EXISTS (SELECT 1 FROM handoff h WHERE h.conversation = inserted.conversation AND h.until > $6) \
+       ON CONFLICT (sid, account) DO NOTHING RETURNING id, conversation), ",
+    // `greatest`: a clock that was set back must not shorten the window. `claims` tells the statements that wait for the
+    // lock that their snapshot is too old.
+    "conversation_updated AS (UPDATE conversation c SET last_inbound = greatest(c.last_inbound, $6), claims = c.claims + 1, newest = inserted.id \
+       FROM inserted WHERE c.id = inserted.conversation) ",
+    "SELECT inserted.id AS new_id, inserted.conversation, ahead.n AS ahead, known_message.id AS known_id, known_message.state, \
+       known_message.response, known_message.is_owned, \
+       EXISTS (SELECT 1 FROM handoff h WHERE h.conversation = inserted.conversation AND h.until > $6) AS handed_off \
      FROM ahead LEFT JOIN inserted ON true LEFT JOIN known_message ON true"
 );
 
@@ -74,10 +83,10 @@ pub(super) async fn accept_usual(
         .bind(packed(inbound.scopes().iter().map(ConsentScope::as_str)))
         .fetch_one(db)
         .await?;
-    if let Some(id) = row.try_get::<Option<i64>, _>(0)? {
-        let conversation = row.try_get(1)?;
-        let ahead: i64 = row.try_get(2)?;
-        let handed_off = row.try_get(7)?;
+    if let Some(id) = row.try_get::<Option<i64>, _>("new_id")? {
+        let conversation = row.try_get("conversation")?;
+        let ahead: i64 = row.try_get("ahead")?;
+        let handed_off = row.try_get("handed_off")?;
         let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
         return Ok(Some(decisions::outcome_of_new(
             ConsentEffect::Ordinary,
@@ -87,11 +96,11 @@ pub(super) async fn accept_usual(
             handed_off,
         )));
     }
-    let Some(id) = row.try_get::<Option<i64>, _>(3)? else {
+    let Some(id) = row.try_get::<Option<i64>, _>("known_id")? else {
         return Ok(None);
     };
-    let (state, is_owned): (i64, bool) = (row.try_get(4)?, row.try_get(6)?);
-    let response = row.try_get::<Option<String>, _>(5)?.map(unpack);
+    let (state, is_owned): (i64, bool) = (row.try_get("state")?, row.try_get("is_owned")?);
+    let response = row.try_get::<Option<String>, _>("response")?.map(unpack);
     if let Some(response) = decisions::settled_response(state, response) {
         return Ok(Some(AcceptOutcome::AlreadyAnswered(response)));
     }

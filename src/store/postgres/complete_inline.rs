@@ -14,34 +14,29 @@ use crate::store::states::inbound;
 // One statement: either this reply or the `decide` of the request's deadline wins. Only a reply that wins changes the
 // dialogue state and the handoff.
 //
-// `oldest_reply` is the oldest reply to the same user that is PENDING, SENDING or UNKNOWN (below 3). A part behind a
-// HELD or FAILED part (3, 5) of its reply will not be sent without an operator, so nothing waits for it. `unordered`
-// marks what an operator has released or retried.
-//
-// `must_wait` limits the wait to MAX_ORDER_WAIT after that reply was created. `abs`: a time in the future was written
-// before the clock was set back, and must not extend the wait.
-//
-// `message_deferred` moves the message from PROCESSING (1) to DEFERRED (2), and `completed` to ANSWERED (3). Both are
-// fenced by owner and attempt.
-//
-// `completed` checks the opt-out in the statement that completes the message. The reply of a user who opted out after
-// the claim becomes NULL, the empty response.
+// Parameters: 1 to 11 as in `save_completion!`, 12 the TwiML, 13 and 14 sender and user of the queue, 15 the longest wait.
 const COMPLETE_INLINE: &str = concat!(
-    "WITH oldest_reply AS (SELECT r.created_at FROM outbound r WHERE r.sender = $13 AND r.address = $14 \
-       AND r.account = (SELECT account FROM inbound WHERE id = $1) AND r.state < 3 AND r.inbound IS NOT NULL \
-       AND r.unordered IS NULL AND NOT EXISTS (\
-         SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state IN (3, 5)) \
-       ORDER BY r.id LIMIT 1), \
-     must_wait AS (SELECT FROM oldest_reply WHERE abs($7 - created_at) < $15), \
-     message_deferred AS (UPDATE inbound SET state = 2, claimed_at = $7 \
-       WHERE id = $1 AND state = 1 AND owner = $2 AND attempt = $3 AND EXISTS (SELECT FROM must_wait) RETURNING state), \
-     completed AS (UPDATE inbound i SET state = 3, reason = NULL, response = CASE WHEN EXISTS (\
+    // The oldest reply to the same user that is still to be sent. None that an operator has released or retried, which is
+    // late already.
+    "WITH oldest_reply AS (SELECT q.created_at FROM outbound_in_queue q WHERE q.sender = $13 AND q.address = $14 \
+       AND q.account = (SELECT account FROM inbound WHERE id = $1) AND q.inbound IS NOT NULL AND q.unordered IS NULL \
+       ORDER BY q.id LIMIT 1), ",
+    // `abs`: a time in the future was written before the clock was set back, and must not extend the wait.
+    "must_wait AS (SELECT FROM oldest_reply WHERE abs($7 - created_at) < $15), ",
+    // From PROCESSING (1) to DEFERRED (2), fenced by owner and attempt. The claim stays valid, and the reply is queued
+    // behind the older one with it.
+    "message_deferred AS (UPDATE inbound SET state = 2, claimed_at = $7 \
+       WHERE id = $1 AND state = 1 AND owner = $2 AND attempt = $3 AND EXISTS (SELECT FROM must_wait) RETURNING state), ",
+    // From PROCESSING (1) to ANSWERED (3), fenced by owner and attempt. The opt-out is checked in the same statement: the
+    // reply of a user who opted out after the claim becomes NULL, the empty response.
+    "completed AS (UPDATE inbound i SET state = 3, reason = NULL, response = CASE WHEN EXISTS (\
        SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
        WHERE a.conversation = i.conversation AND c.opted_out IS NOT NULL AND (c.scope = a.sender OR c.scope = i.service)) \
        THEN NULL ELSE $12 END, claimed_at = $7 \
      WHERE i.id = $1 AND i.state = 1 AND i.owner = $2 AND i.attempt = $3 AND NOT EXISTS (SELECT FROM must_wait) \
      RETURNING i.state, i.response, i.conversation), ",
     save_completion!(),
+    // No row: the path was decided before, or the claim is lost.
     " SELECT state, response FROM completed UNION ALL SELECT state, NULL FROM message_deferred"
 );
 

@@ -7,19 +7,21 @@ use super::error::CallError;
 use super::new_outbound::{Columns, new_outbound_rows};
 
 /// Completes a message and puts its reply into the outbox.
-// To DONE (4) from PROCESSING or DEFERRED (1, 2), fenced by owner and attempt. The outbound messages are PENDING (0).
+// One statement: a crash leaves either the claim or the complete reply, never some of its parts.
 //
-// One statement: a crash leaves either the claim or the complete reply, never some of its parts. `queued` reads
-// from `completed`, so a lost claim queues nothing. `ORDER BY r.ordinal` makes ids rise with the parts, since the
-// outbox sends by id.
+// Parameters: 1 to 11 as in `save_completion!`, 12 to 18 the new messages, 19 the reason.
 const COMPLETE_VIA_REST: &str = concat!(
+    // To DONE (4) from PROCESSING or DEFERRED (1, 2), fenced by owner and attempt.
     "WITH completed AS (UPDATE inbound SET state = 4, reason = $19 \
      WHERE id = $1 AND state IN (1, 2) AND owner = $2 AND attempt = $3 RETURNING id, conversation, unordered), ",
     save_completion!(),
+    // In PENDING (0). Reads from `completed`, so a lost claim queues nothing. A retried message hands `unordered` on: its
+    // reply is late, and later replies do not wait for it.
     ", queued AS (INSERT INTO outbound (inbound, ordinal, account, auth_token, sender, address, service, template, state, not_before, \
        created_at, params, unordered) SELECT completed.id, r.ordinal - 1, r.account, r.auth_token, r.sender, r.address, r.service, \
        r.template, 0, $7, $7, r.params, completed.unordered FROM completed, ",
     new_outbound_rows!("$12", "$13", "$14", "$15", "$16", "$17", "$18"),
+    // Ids rise with the parts, since the outbox sends by id.
     " ORDER BY r.ordinal) SELECT id FROM completed"
 );
 

@@ -18,33 +18,30 @@ use crate::store::states;
 /// time, 8 and 9 the merged messages and their reason, 10 and 11 the handoff. The statement continues with 12.
 // All of them read from `completed`, which has no row if the claim was lost: the state changes only together with the
 // reply.
-//
-// `dialogue_saved`: a conversation has at most one dialogue, and the newest change replaces it.
-//
-// `merged`: messages that were debounced into this one. A message whose request waits for its turn (0, RECEIVED) becomes
-// ANSWERED (3), with the empty response. A deferred one (2) has its response already and becomes DONE (4). One that a
-// process has claimed in the meantime gets a reply of its own.
-//
-// `handoff_saved`: $10 is the URL of a handoff that begins, which replaces an earlier one. $11 is its end, or NULL if the
-// handoff does not change. `handoff_extended` is an UPDATE and not an upsert: an operator may have ended the handoff
-// since the message was claimed.
 macro_rules! save_completion {
     () => {
         concat!(
-            "dialogue_deleted AS (DELETE FROM dialogue d USING completed WHERE d.conversation = completed.conversation AND $5), \
-             dialogue_saved AS (INSERT INTO dialogue (conversation, data, expires_at, changed_at) \
+            "dialogue_deleted AS (DELETE FROM dialogue d USING completed WHERE d.conversation = completed.conversation AND $5), ",
+            // A conversation has at most one dialogue, and the newest change replaces it.
+            "dialogue_saved AS (INSERT INTO dialogue (conversation, data, expires_at, changed_at) \
                SELECT completed.conversation, $4::text, $6::bigint, $7::bigint FROM completed WHERE $4::text IS NOT NULL \
                ON CONFLICT (conversation) DO UPDATE SET data = excluded.data, expires_at = excluded.expires_at, \
-               changed_at = excluded.changed_at), \
-             merged AS (UPDATE inbound i SET state = CASE WHEN i.state = 0 THEN 3 ELSE 4 END, owner = NULL, reason = $9, \
+               changed_at = excluded.changed_at), ",
+            // Messages that were debounced into this one. A message whose request waits for its turn (0, RECEIVED)
+            // becomes ANSWERED (3), with the empty response. A deferred one (2) has its response already and becomes DONE
+            // (4). One that a process has claimed in the meantime gets a reply of its own.
+            "merged AS (UPDATE inbound i SET state = CASE WHEN i.state = 0 THEN 3 ELSE 4 END, owner = NULL, reason = $9, \
                claimed_at = $7 FROM completed WHERE i.id = ANY ($8::bigint[]) AND i.conversation = completed.conversation \
                AND (i.state = 0 OR (i.state = 2 AND NOT ",
             $crate::store::postgres::conditions::is_owned!("$2"),
-            "))), \
-             handoff_saved AS (INSERT INTO handoff (conversation, url, until) \
+            "))), ",
+            // $10 is the URL of a handoff that begins, which replaces an earlier one.
+            "handoff_saved AS (INSERT INTO handoff (conversation, url, until) \
                SELECT completed.conversation, $10::text, $11::bigint FROM completed WHERE $10::text IS NOT NULL \
-               ON CONFLICT (conversation) DO UPDATE SET url = excluded.url, until = excluded.until), \
-             handoff_extended AS (UPDATE handoff h SET until = $11::bigint FROM completed \
+               ON CONFLICT (conversation) DO UPDATE SET url = excluded.url, until = excluded.until), ",
+            // $11 is NULL if the handoff does not change. An UPDATE and not an upsert: an operator may have ended the
+            // handoff since the message was claimed.
+            "handoff_extended AS (UPDATE handoff h SET until = $11::bigint FROM completed \
                WHERE h.conversation = completed.conversation AND $10::text IS NULL AND $11::bigint IS NOT NULL)"
         )
     };

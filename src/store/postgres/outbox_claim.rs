@@ -28,35 +28,30 @@ const END_LONG_PAUSES: &str = "UPDATE outbound SET not_before = $1 \
 /// Claims due messages, or suppresses them if their user has opted out.
 // From PENDING (0) to SENDING (1), or to SUPPRESSED (6).
 //
-// Order: `due` takes a message only if it is the oldest of its queue (sender, user, account) that is due, in flight (1,
-// 2: SENDING, UNKNOWN) or was tried before. A message with a time ahead that was never tried does not block others. The
-// second subquery is the order within a reply: a part waits until all parts before it are SENT or SUPPRESSED (4, 6).
-//
-// A part behind a HELD or FAILED part (3, 5) will not be sent without an operator, so it blocks no other message.
-//
-// SKIP LOCKED: a locked row belongs to a transaction that is claiming it or recording its outcome. Two messages of one
-// queue are not claimed concurrently, because the younger one's subquery still counts the older one while it is open.
-//
-// The statement that claims also checks the opt-out, so an opt-out that was committed before the claim always counts.
+// Parameters: 1 is this process, 2 the time, 3 the maximum number.
 const CLAIM: &str = concat!(
-    "WITH due AS (SELECT r.id, r.sender, r.address, r.service FROM outbound r WHERE r.state = 0 AND r.not_before <= $2 \
-       AND r.id = (SELECT q.id FROM outbound q WHERE q.sender = r.sender AND q.address = r.address AND q.account = r.account \
-         AND q.state < 3 AND (q.state > 0 OR q.not_before <= $2 OR q.attempt > 0) \
-         AND (q.inbound IS NULL OR NOT EXISTS (\
-           SELECT 1 FROM outbound p WHERE p.inbound = q.inbound AND p.ordinal < q.ordinal AND p.state IN (3, 5))) \
-         ORDER BY q.id LIMIT 1) \
-       AND (r.inbound IS NULL OR NOT EXISTS (\
-         SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state NOT IN (4, 6))) \
-       ORDER BY r.not_before, r.id LIMIT $3 FOR UPDATE SKIP LOCKED), \
-     checked AS (SELECT due.id, ",
+    "WITH due AS (SELECT r.id, r.sender, r.address, r.service FROM outbound r WHERE r.state = 0 AND r.not_before <= $2 AND ",
+    // Only the first of its queue, so that a user gets messages in their order.
+    "r.id = (SELECT q.id FROM outbound_in_queue q WHERE q.sender = r.sender AND q.address = r.address AND q.account = r.account \
+       AND (q.keeps_place OR q.not_before <= $2) ORDER BY q.id LIMIT 1) AND ",
+    // A part of a reply only once every part before it is SENT or SUPPRESSED (4, 6).
+    "(r.inbound IS NULL OR NOT EXISTS (\
+       SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state NOT IN (4, 6))) ",
+    // SKIP LOCKED: a locked row belongs to a transaction that is claiming it or recording its outcome. Two messages of one
+    // queue are not claimed concurrently, because the subquery of the younger one still counts the older one while it is
+    // open.
+    "ORDER BY r.not_before, r.id LIMIT $3 FOR UPDATE SKIP LOCKED), ",
+    // In the statement that claims, so that an opt-out that was committed before the claim always counts.
+    "checked AS (SELECT due.id, ",
     opted_out!("due"),
-    " AS opted_out FROM due), \
-     m AS (UPDATE outbound r SET state = CASE WHEN c.opted_out THEN 6 ELSE 1 END, \
+    " AS opted_out FROM due), ",
+    // A suppressed message gets no owner and counts no attempt.
+    "m AS (UPDATE outbound r SET state = CASE WHEN c.opted_out THEN 6 ELSE 1 END, \
        reason = CASE WHEN c.opted_out THEN 'the user has opted out' ELSE r.reason END, \
        owner = CASE WHEN c.opted_out THEN r.owner ELSE $1 END, \
        attempt = r.attempt + CASE WHEN c.opted_out THEN 0 ELSE 1 END, \
-       sent_at = CASE WHEN c.opted_out THEN r.sent_at ELSE $2 END FROM checked c WHERE r.id = c.id RETURNING r.*) \
-     SELECT ",
+       sent_at = CASE WHEN c.opted_out THEN r.sent_at ELSE $2 END FROM checked c WHERE r.id = c.id RETURNING r.*) ",
+    "SELECT ",
     message!(),
     " FROM m WHERE m.state = 1 ORDER BY m.id"
 );

@@ -11,20 +11,18 @@ use crate::store::outbox::MAX_ORDER_WAIT;
 
 /// Reads a claimed message whose reply path is undecided: its conversation, whether its author has opted out, and the
 /// time of creation of the oldest open reply in the queue from `?4` to `?5`.
-// PROCESSING (1) only: a deferred message replies via the REST API. Fenced by the claim. The second subquery finds
-// replies that are PENDING, SENDING or UNKNOWN (below 3, which is the condition of the index `outbound_queue`). It
-// leaves out outbound messages that are not replies, and replies that an operator has released. It also leaves out
-// parts behind a HELD or FAILED part (3, 5): they are not sent until that one is released. Unary `+` limits the index
-// search of consents to the address.
-const UNDECIDED_MESSAGE: &str = "SELECT i.conversation, EXISTS (\
-       SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
+const UNDECIDED_MESSAGE: &str = concat!(
+    "SELECT i.conversation, ",
+    // Under any address of the author. Unary `+` limits the index search to the address.
+    "EXISTS (SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
        WHERE a.conversation = i.conversation AND c.opted_out IS NOT NULL \
-       AND (+c.scope = a.sender OR +c.scope = i.service)), \
-     (SELECT r.created_at FROM outbound r WHERE r.sender = ?4 AND r.address = ?5 AND r.account = i.account AND r.state < 3 \
-       AND r.inbound IS NOT NULL AND r.unordered IS NULL AND NOT EXISTS (\
-         SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state IN (3, 5)) \
-       ORDER BY r.id LIMIT 1) \
-     FROM inbound i WHERE i.id = ?1 AND i.state = 1 AND i.owner = ?2 AND i.attempt = ?3";
+       AND (+c.scope = a.sender OR +c.scope = i.service)), ",
+    // Replies only, and none that an operator has released or retried: those are late already.
+    "(SELECT q.created_at FROM outbound_in_queue q WHERE q.sender = ?4 AND q.address = ?5 AND q.account = i.account \
+       AND q.inbound IS NOT NULL AND q.unordered IS NULL ORDER BY q.id LIMIT 1) ",
+    // PROCESSING (1) only: a deferred message replies via the REST API. Fenced by the claim.
+    "FROM inbound i WHERE i.id = ?1 AND i.state = 1 AND i.owner = ?2 AND i.attempt = ?3"
+);
 
 pub(super) fn complete_inline(
     db: &Connection,

@@ -25,20 +25,17 @@ const MARK_ORPHANS_UNKNOWN: &str = "UPDATE outbound SET state = 2, owner = NULL,
 const END_LONG_PAUSES: &str = "UPDATE outbound SET not_before = ?1 \
      WHERE state IN (0, 2) AND state < 4 AND not_before > ?2 AND due IS NULL";
 
-/// Finds the messages that may be sent now.
-// Two invariants. First, of one sender to one user only the oldest may go: the first subquery is the head of that
-// queue. It counts messages that are PENDING (0) and due, SENDING or UNKNOWN (1, 2), and those that were tried before
-// and so keep their position. A part that waits behind a HELD or FAILED part (3, 5) blocks no other message. Second, a
-// part of a reply goes only once every part before it is SENT or SUPPRESSED (4, 6).
-const DUE_MESSAGES: &str = "SELECT r.id FROM outbound r WHERE r.state = 0 AND r.state < 4 AND r.not_before <= ?1 \
-     AND r.id = (SELECT q.id FROM outbound q WHERE q.sender = r.sender AND q.address = r.address AND q.account = r.account \
-       AND q.state < 3 AND (q.state > 0 OR q.not_before <= ?1 OR q.attempt > 0) \
-       AND (q.inbound IS NULL OR NOT EXISTS (\
-         SELECT 1 FROM outbound p WHERE p.inbound = q.inbound AND p.ordinal < q.ordinal AND p.state IN (3, 5))) \
-       ORDER BY q.id LIMIT 1) \
-     AND (r.inbound IS NULL OR NOT EXISTS (\
-       SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state NOT IN (4, 6))) \
-     ORDER BY r.not_before, r.id LIMIT ?2";
+/// Finds the messages that may be sent now: PENDING (0) and due.
+const DUE_MESSAGES: &str = concat!(
+    "SELECT r.id FROM outbound r WHERE r.state = 0 AND r.state < 4 AND r.not_before <= ?1 AND ",
+    // Only the first of its queue, so that a user gets messages in their order.
+    "r.id = (SELECT q.id FROM outbound_in_queue q WHERE q.sender = r.sender AND q.address = r.address AND q.account = r.account \
+       AND (q.keeps_place OR q.not_before <= ?1) ORDER BY q.id LIMIT 1) AND ",
+    // A part of a reply only once every part before it is SENT or SUPPRESSED (4, 6).
+    "(r.inbound IS NULL OR NOT EXISTS (\
+       SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state NOT IN (4, 6))) ",
+    "ORDER BY r.not_before, r.id LIMIT ?2"
+);
 
 /// Claims the messages that may be sent now, or suppresses them if their user has opted out.
 pub(super) fn claim(

@@ -102,6 +102,19 @@ CREATE INDEX outbound_queue ON outbound (sender, address, id) WHERE state < 3;
 -- Messages that Twilio holds until their time; they are canceled when the user opts out.
 CREATE INDEX outbound_scheduled ON outbound (id) WHERE status = 'scheduled';
 
+-- The order of the outbox: messages of one account, from one sender to one user, are a queue, and only its first message is
+-- sent. This view has the messages with a place in a queue. Left out is a part of a reply behind a HELD or FAILED part (3,
+-- 5): it is not sent without an operator, so no other message waits for it.
+-- `keeps_place`: the message is SENDING or UNKNOWN (1, 2), or was tried before. Any other message has a place only once its
+-- time, `not_before`, has come.
+-- `state < 3`, below HELD, is the condition of the index `outbound_queue`.
+CREATE VIEW outbound_in_queue AS
+SELECT r.id, r.inbound, r.account, r.sender, r.address, r.not_before, r.created_at, r.unordered,
+  (r.state > 0 OR r.attempt > 0) AS keeps_place
+FROM outbound r
+WHERE r.state < 3 AND (r.inbound IS NULL OR NOT EXISTS (
+  SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state IN (3, 5)));
+
 -- Status callbacks of messages whose SID is not in the outbox yet, or never will be.
 CREATE TABLE unmatched_status (
   sid BYTEA NOT NULL,
