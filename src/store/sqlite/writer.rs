@@ -220,9 +220,11 @@ impl Thread {
         if *self.disk_failed.borrow() {
             return Err(StoreError::new(StoreErrorKind::Disk));
         }
-        let outcome = begin_and_commit(&self.db, work)
-            // Only after the commit, because the file may be moved away at any time before it. The commit is then in a
-            // file that the next start does not open, so it must not be acknowledged.
+        let outcome = self
+            .is_present()
+            .and_then(|()| begin_and_commit(&self.db, work))
+            // The file may be moved away between the first check and the commit. The commit is then in a file that the
+            // next start does not open, so it must not be acknowledged.
             .and_then(|()| self.is_present());
         match &outcome {
             Ok(()) => self.io_failed = false,
