@@ -220,6 +220,8 @@ impl Thread {
         if *self.disk_failed.borrow() {
             return Err(StoreError::new(StoreErrorKind::Disk));
         }
+        // Check before too, although the check after the commit finds the same. A write that commits and still fails stays in
+        // a file that is later moved back: a message would be claimed, but no task would handle or send it.
         let outcome = self
             .is_present()
             .and_then(|()| begin_and_commit(&self.db, work))
