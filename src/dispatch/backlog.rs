@@ -11,6 +11,7 @@ use super::dispatcher::Dispatcher;
 use super::message_task::MessageTask;
 use super::pending::Responder;
 use super::permit::HandlerPermit;
+use super::stale_claims::STALE_CLAIM_AGE;
 use super::webhook_kind::WebhookKind;
 use crate::form::FormParams;
 use crate::message::InboundMessage;
@@ -21,9 +22,6 @@ use crate::store::{BacklogMessage, DeadMessage, DeadReason, FailOutcome};
 const BACKLOG_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of messages claimed in one poll.
 const MAX_CLAIMED: usize = 64;
-/// Age after which a claim of this process that none of its tasks holds is stale.
-// Longer than a claiming operation may take, so that a claim whose response is still on its way is not released.
-const STALE_CLAIM_AGE: Duration = Duration::from_secs(20);
 
 impl Dispatcher {
     /// Processes the backlog until it is dropped.
@@ -46,16 +44,16 @@ impl Dispatcher {
         if self.rest_held_until(Duration::ZERO).is_some() {
             return Ok(false);
         }
-        // A claim may have been committed although its response was lost. Such a message is owned by this process, so
-        // no other process claims it. Relaxed: the flag publishes no other data.
-        if self.state.store_failed.swap(false, Ordering::Relaxed) {
+        let checked_at = self.clock.monotonic();
+        if self.state.stale_claims.is_due(checked_at) {
             let before = now.checked_sub(STALE_CLAIM_AGE).unwrap_or(now);
             let held = self.state.held.ids();
             if let Err(error) = self.store.release_stale_claims(held, before).await {
-                // Sets the flag again, so that the next poll repeats this.
+                // It stays due, so the next poll repeats this.
                 self.store_failed("release_stale_claims", &error);
                 return Err(());
             }
+            self.state.stale_claims.record_release(checked_at);
         }
         // Relaxed: an estimate. Requests may take or release permits until the messages are claimed.
         let free = self

@@ -1,7 +1,7 @@
 //! [`Dispatcher`]: the parts and steps that the processing of a message shares.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -14,6 +14,7 @@ use super::held_messages::HeldMessages;
 use super::limits::DispatchLimits;
 use super::outage::Outage;
 use super::permit::HandlerPermit;
+use super::stale_claims::StaleClaims;
 use super::waiting::{Deferred, Waiting};
 use crate::clock::Clock;
 use crate::consent::ConsentRules;
@@ -61,8 +62,7 @@ pub(crate) struct DispatchState {
     pub(super) outage: Outage,
     /// Wakes the backlog.
     pub(super) backlog: Notify,
-    /// True if a store operation has failed since the backlog last released stale claims.
-    pub(super) store_failed: AtomicBool,
+    pub(super) stale_claims: StaleClaims,
 }
 
 impl DispatchState {
@@ -74,7 +74,7 @@ impl DispatchState {
             held: HeldMessages::default(),
             outage: Outage::new(clock.monotonic()),
             backlog: Notify::new(),
-            store_failed: AtomicBool::new(false),
+            stale_claims: StaleClaims::default(),
         }
     }
 }
@@ -106,9 +106,9 @@ impl Dispatcher {
 
     /// Reports a failed store operation, and makes the backlog check for what it left behind.
     pub(super) fn store_failed(&self, step: &'static str, failure: &dyn StoreFailure) {
-        // Relaxed: the flag publishes no other data, and a run of the backlog that misses it is followed by another.
-        self.state.store_failed.store(true, Ordering::Relaxed);
-        self.state.outage.store_failed(self.clock.monotonic());
+        let now = self.clock.monotonic();
+        self.state.stale_claims.record_failure(now);
+        self.state.outage.store_failed(now);
         self.store_report.record_failure(step, failure);
     }
 

@@ -92,6 +92,7 @@ struct OpenTag {
     end: &'static str,
     tokens: usize,
     brackets: usize,
+    has_object: bool,
 }
 
 /// Checks the limits of a template, or of an expression, and that its tags have an end. Returns its statements.
@@ -101,6 +102,7 @@ fn check_tokens(source: &str, is_expression: bool) -> Result<Scan<'_>, TemplateP
         end,
         tokens: 0,
         brackets: 0,
+        has_object: false,
     };
     let mut open = is_expression.then(|| open_tag(0, ""));
     let mut statements = Vec::new();
@@ -126,6 +128,12 @@ fn check_tokens(source: &str, is_expression: bool) -> Result<Scan<'_>, TemplateP
                 return Err(problem(at, ONLY_EXPRESSION));
             }
             (Token::VariableEnd | Token::BlockEnd, _) => open = None,
+            // The parser stops here, where no `{` is open. To the lexer all the rest may be one tag.
+            (Token::BraceClose, Some(tag)) if !tag.has_object => {
+                is_complete = false;
+                open = None;
+                break;
+            }
             (_, Some(tag)) => {
                 if let (Token::Ident(name), "%}", 0) = (&token, tag.end, tag.tokens) {
                     statements.push((at, *name));
@@ -159,6 +167,7 @@ fn check_tokens(source: &str, is_expression: bool) -> Result<Scan<'_>, TemplateP
 /// Counts a token of a tag.
 fn check_limits(tag: &mut OpenTag, token: &Token<'_>, span: &Span) -> Result<(), TemplateProblem> {
     tag.tokens += 1;
+    tag.has_object |= matches!(token, Token::BraceOpen);
     match token {
         Token::ParenOpen | Token::BracketOpen | Token::BraceOpen => tag.brackets += 1,
         Token::ParenClose | Token::BracketClose | Token::BraceClose => {
@@ -364,6 +373,13 @@ mod tests {
             .map(|wrong| (wrong.at, wrong.message))
     }
 
+    #[track_caller]
+    fn assert_rejected(source: &str, at: usize, message: &str) {
+        let (found, text) = wrong(source).unwrap_or_else(|| panic!("{source} is accepted"));
+        assert!(text.contains(message), "{source}: {text}");
+        assert_eq!(found, at, "{source}: {text}");
+    }
+
     #[test]
     fn common_template_is_accepted() {
         for source in [
@@ -391,7 +407,6 @@ mod tests {
 
     // Constructs that could run or grow without limit are rejected with their position and a fix.
     #[test]
-    #[expect(clippy::too_many_lines, reason = "one table of cases")]
     fn unsupported_template_is_rejected_with_position() {
         for (source, at, message) in [
             ("a {% set x = 1 %}", 5, "unknown statement set"),
@@ -473,6 +488,14 @@ mod tests {
                 28,
                 "loop has no foo",
             ),
+        ] {
+            assert_rejected(source, at, message);
+        }
+    }
+
+    #[test]
+    fn tag_without_end_and_foreign_operator_are_rejected() {
+        for (source, at, message) in [
             ("a {% if x %}b", 5, "this if has no end: write {% endif %}"),
             (
                 "{% for f in media %}a{% endif %}",
@@ -486,20 +509,25 @@ mod tests {
             ("{{ a || b }}", 5, "write or"),
             ("{{ !a }}", 3, "write not"),
             ("{{ a ? b : c }}", 5, "write a if b else c"),
-            ("{{ name }", 0, "write }}"),
+            ("{{ name }", 8, "write }}"),
+            ("{{ name } and {{ text }}", 8, "write }}"),
             ("{{ name", 0, "this tag has no end: write }}"),
             ("{# name", 0, "this comment has no end"),
         ] {
-            let (found, text) = wrong(source).unwrap_or_else(|| panic!("{source} is accepted"));
-            assert!(text.contains(message), "{source}: {text}");
-            assert_eq!(found, at, "{source}: {text}");
+            assert_rejected(source, at, message);
         }
-        // Expressions that would end the tag around them.
+    }
+
+    #[test]
+    fn expression_that_ends_its_tag_is_rejected() {
         for source in ["1 %}{% endif %}{% if 1", "x }}{{ x", "{{ x }}"] {
             let problems = check_expression(source).unwrap_err();
             assert_eq!(problems[0].message, ONLY_EXPRESSION, "{source}");
         }
-        // The limits: 200 tokens in a tag, 20 nested brackets, 200 tags.
+    }
+
+    #[test]
+    fn template_over_a_limit_is_rejected() {
         let long = |part: &str, times| format!("{{{{ x {} }}}}", part.repeat(times));
         assert!(wrong(&long("| upper ", 90)).is_none());
         assert!(wrong(&long("| upper ", 110)).is_some());

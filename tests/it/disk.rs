@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use rustix::process::Signal;
 
 use crate::support::{
-    FakeTwilio, JournalFile, Policy, Server, StopOnDrop, Wait, Webhook, report_missing,
-    report_skipped, twiml_message,
+    EMPTY, FakeTwilio, JournalFile, Policy, SentVia, Server, StopOnDrop, Wait, Webhook,
+    report_missing, report_skipped, twiml_message,
 };
 
 const USER: &str = "whatsapp:+15550001111";
@@ -172,6 +173,47 @@ fn moved_database_file_rejects_messages_until_moved_back() {
         server.send(&Webhook::message(1, "hi")).twiml(),
         twiml_message("hi")
     );
+    drop(server);
+    JournalFile::read(&disk.database()).assert_intact();
+}
+
+// The message is committed, but the server cannot know that its file will be there at the next start, so it rejects it.
+// It then has a claim, and no task that handles it.
+#[test]
+fn message_committed_while_file_is_moved_is_handled_once() {
+    let (disk, twilio) = (Disk::plain(), FakeTwilio::start());
+    let server = disk.serve(NO_WRAPPER, &twilio);
+    server.send(&Webhook::message(1, "hi")).twiml();
+    let away = disk.folder.path().join("away");
+    std::fs::create_dir(&away).unwrap();
+    let names = ["", "-wal", "-shm"].map(|end| format!("replyhook.db{end}"));
+    let rename = |from: &Path, to: &Path| {
+        for name in &names {
+            std::fs::rename(from.join(name), to.join(name)).unwrap();
+        }
+    };
+    // Moves the file between the check before the commit and the one after it: the lock stops the writer in between.
+    let lock = Connection::open(disk.database()).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    std::thread::scope(|scope| {
+        let rejected = scope.spawn(|| server.send(&Webhook::message(2, "hi")));
+        server.wait_until("replyhook_requests_in_flight", 1.0);
+        // The request is in the writer's queue a moment after it is counted.
+        std::thread::sleep(Duration::from_millis(300));
+        rename(disk.folder.path(), &away);
+        drop(lock);
+        rejected.join().unwrap().assert_rejected(503);
+    });
+    rename(&away, disk.folder.path());
+    server.wait_for_readiness(200);
+    // It is in the journal. Twenty seconds after the failure the server knows that no task of its own handles it.
+    assert_eq!(server.send(&Webhook::message(2, "hi")).twiml(), EMPTY);
+    let phone = twilio.wait_for_phone(USER, 1);
+    assert_eq!(
+        (phone[0].body.as_str(), phone[0].via),
+        ("hi", SentVia::Rest)
+    );
+    assert_eq!(server.metric(HANDLER_RUNS), 2.0);
     drop(server);
     JournalFile::read(&disk.database()).assert_intact();
 }
