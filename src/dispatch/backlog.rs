@@ -11,7 +11,6 @@ use super::dispatcher::Dispatcher;
 use super::message_task::MessageTask;
 use super::pending::Responder;
 use super::permit::HandlerPermit;
-use super::stale_claims::STALE_CLAIM_AGE;
 use super::webhook_kind::WebhookKind;
 use crate::form::FormParams;
 use crate::message::InboundMessage;
@@ -22,12 +21,20 @@ use crate::store::{BacklogMessage, DeadMessage, DeadReason, FailOutcome};
 const BACKLOG_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of messages claimed in one poll.
 const MAX_CLAIMED: usize = 64;
+/// Interval of releasing stale claims, and the age from which on a claim of this process that none of its tasks holds is
+/// stale.
+// Longer than a claiming operation may take, so that a claim whose response is still on its way is not released.
+const STALE_CLAIM_AGE: Duration = Duration::from_secs(20);
 
 impl Dispatcher {
     /// Processes the backlog until it is dropped.
     pub(crate) async fn process_backlog(self: Arc<Self>) {
+        let mut stale_claims_checked = Duration::ZERO;
         loop {
-            let more = self.claim_backlog().await.unwrap_or(false);
+            let more = self
+                .claim_backlog(&mut stale_claims_checked)
+                .await
+                .unwrap_or(false);
             if !more {
                 let _ = tokio::time::timeout(BACKLOG_INTERVAL, self.state.backlog.notified()).await;
             }
@@ -35,7 +42,10 @@ impl Dispatcher {
     }
 
     /// Claims messages and spawns their tasks. Returns whether there may be more.
-    async fn claim_backlog(self: &Arc<Self>) -> Result<bool, ()> {
+    async fn claim_backlog(
+        self: &Arc<Self>,
+        stale_claims_checked: &mut Duration,
+    ) -> Result<bool, ()> {
         let now = self.clock.now();
         // Unflushed replies first, here and then on all peers: a message that already got the fallback text must not be
         // handled and get a second reply. `ZERO`: a message of the backlog counts as older than any failure, because the
@@ -44,16 +54,19 @@ impl Dispatcher {
         if self.rest_held_until(Duration::ZERO).is_some() {
             return Ok(false);
         }
+        // An operation can be committed although it failed here: its response was lost, or the check after the commit
+        // failed. Such a message is owned by this process, so no other process claims it, and none of its tasks does. At
+        // intervals and not after failures: a redelivery changes the time of the claim, which is stale only later.
         let checked_at = self.clock.monotonic();
-        if self.state.stale_claims.is_due(checked_at) {
+        if checked_at.saturating_sub(*stale_claims_checked) >= STALE_CLAIM_AGE {
             let before = now.checked_sub(STALE_CLAIM_AGE).unwrap_or(now);
             let held = self.state.held.ids();
             if let Err(error) = self.store.release_stale_claims(held, before).await {
-                // It stays due, so the next poll repeats this.
+                // The next poll repeats this.
                 self.store_failed("release_stale_claims", &error);
                 return Err(());
             }
-            self.state.stale_claims.record_release(checked_at);
+            *stale_claims_checked = checked_at;
         }
         // Relaxed: an estimate. Requests may take or release permits until the messages are claimed.
         let free = self

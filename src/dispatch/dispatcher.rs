@@ -14,7 +14,6 @@ use super::held_messages::HeldMessages;
 use super::limits::DispatchLimits;
 use super::outage::Outage;
 use super::permit::HandlerPermit;
-use super::stale_claims::StaleClaims;
 use super::waiting::{Deferred, Waiting};
 use crate::clock::Clock;
 use crate::consent::ConsentRules;
@@ -62,7 +61,6 @@ pub(crate) struct DispatchState {
     pub(super) outage: Outage,
     /// Wakes the backlog.
     pub(super) backlog: Notify,
-    pub(super) stale_claims: StaleClaims,
 }
 
 impl DispatchState {
@@ -74,7 +72,6 @@ impl DispatchState {
             held: HeldMessages::default(),
             outage: Outage::new(clock.monotonic()),
             backlog: Notify::new(),
-            stale_claims: StaleClaims::default(),
         }
     }
 }
@@ -104,11 +101,9 @@ impl Dispatcher {
         }
     }
 
-    /// Reports a failed store operation, and makes the backlog check for what it left behind.
+    /// Reports a failed store operation.
     pub(super) fn store_failed(&self, step: &'static str, failure: &dyn StoreFailure) {
-        let now = self.clock.monotonic();
-        self.state.stale_claims.record_failure(now);
-        self.state.outage.store_failed(now);
+        self.state.outage.store_failed(self.clock.monotonic());
         self.store_report.record_failure(step, failure);
     }
 

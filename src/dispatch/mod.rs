@@ -28,7 +28,6 @@ mod permit;
 mod repetition;
 mod reply_plan;
 mod save_reply;
-mod stale_claims;
 mod store_check;
 mod waiting;
 mod webhook_kind;

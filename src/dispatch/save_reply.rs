@@ -250,7 +250,7 @@ impl ReplySaver<'_> {
                 self.decide_fallback_text(fallback_text, failure).await
             }
             Ok(_) => DispatchOutcome::Failed(failure),
-            // The claim may remain in the store. `store_failed` makes the backlog release it as stale.
+            // The claim may remain in the store. The backlog releases it as stale.
             Err(error) => {
                 dispatcher.store_failed("record_failure", &error);
                 DispatchOutcome::Failed(failure)

@@ -206,7 +206,7 @@ fn message_committed_while_file_is_moved_is_handled_once() {
     });
     rename(&away, disk.folder.path());
     server.wait_for_readiness(200);
-    // It is in the journal. Twenty seconds after the failure the server knows that no task of its own handles it.
+    // It is in the journal. Twenty seconds later the server knows that no task of its own handles it.
     assert_eq!(server.send(&Webhook::message(2, "hi")).twiml(), EMPTY);
     let phone = twilio.wait_for_phone(USER, 1);
     assert_eq!(
