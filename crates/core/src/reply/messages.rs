@@ -103,7 +103,7 @@ impl Reply {
     /// one.
     ///
     /// Twilio is redirected to the URL for this message *and every later one* of the conversation, and your handler is
-    /// not called. The handoff ends with [`end_handoff`](crate::Context::end_handoff), with `replyhook handoff end`, or
+    /// not called. The handoff ends with `Context::end_handoff`, with `replyhook handoff end`, or
     /// after a time without a message from the user (`handoff.ttl`). Messages added with [`and`](Self::and) are sent
     /// before the redirect.
     ///

@@ -52,7 +52,7 @@ pub struct Verified {
 
 /// Kind of the configured token that verified a request.
 ///
-/// See [`SignedForm`](crate::SignedForm) for an example.
+/// See `SignedForm` for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AuthTokenKind {
     /// The first default token.
