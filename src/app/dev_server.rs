@@ -15,9 +15,9 @@ use super::builder::{App, AppBuilder};
 use super::run;
 use super::running_app::{RunningApp, admin_listen_address, base_url, task_error};
 use super::tunnel::Tunnel;
-#[cfg(feature = "testing")]
 use replyhook_core::redact::redacted_url;
 
+#[cfg(feature = "testing")]
 use crate::address::Address;
 use crate::app_error::AppError;
 use crate::clock::{Advance, ShiftedClock};
