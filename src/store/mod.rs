@@ -48,6 +48,8 @@ mod owner;
 mod packing;
 mod redacted_params;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod shared;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod states;
 mod store_trait;
 mod submission;

@@ -13,6 +13,7 @@ use crate::store::decisions::{self, Redelivery};
 use crate::store::journal::{AcceptOutcome, SavedResponse};
 use crate::store::new_inbound::{ConsentEffect, NewInbound};
 use crate::store::packing;
+use crate::store::shared::consent;
 use crate::store::states::inbound;
 
 /// Id of the message, if it is stored.
@@ -52,7 +53,7 @@ pub(super) async fn accept(
     } = effect
     {
         for record in inbound.ledger_records(&conversation_row.user, action) {
-            conversations::record_consent(db, &record).await?;
+            consent::record_consent(db, &record).await?;
         }
     }
     let ahead = u32::try_from(conversation_row.open).unwrap_or(u32::MAX);

@@ -7,10 +7,7 @@ use super::error::CallError;
 use super::handoff;
 use super::text::{pack, packed, unpack};
 use crate::address::Address;
-use crate::store::conversations::{
-    ConsentAction, ConsentEntry, ConsentRecord, ConsentScope, ConsentSource, ConsentState,
-    Conversation, Dialogue, EarlierMessage,
-};
+use crate::store::conversations::{ConsentState, Conversation, Dialogue, EarlierMessage};
 use crate::store::redacted_params::RedactedParams;
 use crate::store::{packing, states};
 
@@ -59,39 +56,6 @@ pub(super) async fn consent(
         opted_out: opted_out.map(packing::time).transpose()?,
         opted_in: opted_in.map(packing::time).transpose()?,
     })
-}
-
-/// Lists entries of the consent ledger, oldest first.
-pub(super) async fn consent_ledger(
-    db: &mut PgConnection,
-    after: i64,
-    limit: u32,
-) -> Result<Vec<ConsentEntry>, CallError> {
-    let found = sqlx::query(
-        "SELECT id, scope, address, action, source, evidence, note, at FROM consent_ledger WHERE id > $1 ORDER BY id LIMIT $2",
-    )
-    .bind(after)
-    .bind(i64::from(limit))
-    .fetch_all(db)
-    .await?;
-    let entries = found.into_iter().map(|row| {
-        let evidence: Option<Vec<u8>> = row.try_get(5)?;
-        let note: Option<String> = row.try_get(6)?;
-        let (action, source) = (row.try_get(3)?, row.try_get(4)?);
-        Ok(ConsentEntry {
-            id: row.try_get(0)?,
-            record: ConsentRecord {
-                scope: ConsentScope::parse(&unpack(row.try_get(1)?)),
-                user: unpack(row.try_get(2)?).into(),
-                action: ConsentAction::parse(action).ok_or_else(packing::unreadable)?,
-                source: ConsentSource::parse(source).ok_or_else(packing::unreadable)?,
-                evidence: evidence.map(|sid| packing::message_sid(&sid)).transpose()?,
-                note: note.map(unpack),
-                at: packing::time(row.try_get(7)?)?,
-            },
-        })
-    });
-    entries.collect()
 }
 
 /// Returns the dialogue state of a conversation, unless it has expired.
@@ -315,71 +279,6 @@ pub(super) async fn read_conversation(
         open,
         handed_off,
     })
-}
-
-/// Returns true if this address has opted out in this scope.
-pub(super) async fn has_opted_out(
-    db: &mut PgConnection,
-    user: &Address,
-    scope: &ConsentScope,
-) -> Result<bool, CallError> {
-    let opted_out = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM consent WHERE address = $1 AND scope = $2 AND opted_out IS NOT NULL)",
-    )
-    .bind(pack(user.as_str()))
-    .bind(pack(scope.as_str()))
-    .fetch_one(db)
-    .await?;
-    Ok(opted_out)
-}
-
-/// Changes a consent and adds its evidence to the ledger.
-// The caller has begun a transaction, so neither is stored without the other.
-pub(super) async fn record_consent(
-    db: &mut PgConnection,
-    record: &ConsentRecord,
-) -> Result<(), CallError> {
-    let (address, scope, at) = (
-        pack(record.user.as_str()),
-        pack(record.scope.as_str()),
-        record.at.as_microsecond(),
-    );
-    let sql = match record.action {
-        // The first time stays: a repeated opt-out is not a later one. The ledger has both.
-        ConsentAction::OptOut => {
-            "INSERT INTO consent AS c (address, scope, opted_out) VALUES ($1, $2, $3) \
-             ON CONFLICT (address, scope) DO UPDATE SET opted_out = coalesce(c.opted_out, $3)"
-        }
-        // `nullif($3, $3)` is a NULL that uses the third parameter, which the other statements need.
-        ConsentAction::Resume => {
-            "INSERT INTO consent AS c (address, scope, opted_out) VALUES ($1, $2, nullif($3, $3)) \
-             ON CONFLICT (address, scope) DO UPDATE SET opted_out = NULL"
-        }
-        // An opt-in also ends an opt-out.
-        ConsentAction::OptIn => {
-            "INSERT INTO consent AS c (address, scope, opted_in) VALUES ($1, $2, $3) \
-             ON CONFLICT (address, scope) DO UPDATE SET opted_in = coalesce(c.opted_in, $3), opted_out = NULL"
-        }
-    };
-    sqlx::query(sql)
-        .bind(&address)
-        .bind(&scope)
-        .bind(at)
-        .execute(&mut *db)
-        .await?;
-    sqlx::query(
-        "INSERT INTO consent_ledger (scope, address, action, source, evidence, note, at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-    )
-    .bind(&scope)
-    .bind(&address)
-    .bind(record.action.as_str())
-    .bind(record.source.as_str())
-    .bind(record.evidence.map(|sid| packing::sid_bytes(sid.as_str())))
-    .bind(record.note.as_deref().map(pack))
-    .bind(at)
-    .execute(db)
-    .await?;
-    Ok(())
 }
 
 /// Deletes conversations. The caller has locked them.

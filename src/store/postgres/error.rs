@@ -7,7 +7,7 @@ use crate::store::packing;
 
 /// Error of the statements of a call.
 #[derive(Debug)]
-pub(super) enum CallError {
+pub(in crate::store) enum CallError {
     /// A concurrent transaction changed the same rows. The call is likely to succeed when it is run again from the
     /// beginning.
     Conflict,

@@ -12,7 +12,7 @@ use super::text::{pack, packed};
 use super::{
     accept, accept_usual, backfill, backlog, claims, complete_inline, complete_via_rest,
     conversations, handoff, journal, media, operator, outbox, outbox_claim, reading, retention,
-    status_events, submission,
+    submission,
 };
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
@@ -40,6 +40,7 @@ use crate::store::outbound_message::{
     NewOutbound, OutboundMessage, OutboundRow, OutboundState, ScheduledMessage, SendOutcome,
 };
 use crate::store::outbox::{Outbox, OutboxStats, StatusEffect, StatusEvent};
+use crate::store::shared::{consent, status_events};
 use crate::store::states;
 use crate::store::submission::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome};
 
@@ -203,12 +204,12 @@ impl Conversations for PostgresStore {
         let record = Arc::new(record);
         self.write(move |db| {
             let record = record.clone();
-            Box::pin(async move { conversations::record_consent(db, &record).await })
+            Box::pin(async move { consent::record_consent(db, &record).await })
         })
     }
 
     fn consent_ledger(&self, after: i64, limit: u32) -> StoreFuture<'_, Vec<ConsentEntry>> {
-        self.run(move |db| Box::pin(conversations::consent_ledger(db, after, limit)))
+        self.run(move |db| Box::pin(consent::consent_ledger(db, after, limit)))
     }
 
     fn dialogue(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<Dialogue>> {

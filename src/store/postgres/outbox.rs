@@ -8,13 +8,13 @@ use super::conditions::opted_out;
 use super::error::CallError;
 use super::new_outbound::{Columns, new_outbound_rows};
 use super::reading::{message, read_message};
-use super::status_events;
 use super::text::{pack, unpack};
 use crate::clock::after;
 use crate::sid::{AccountSid, MessageSid};
 use crate::store::conversations::ConsentRecord;
 use crate::store::outbound_message::{OutboundMessage, ScheduledMessage, SendOutcome};
 use crate::store::outbox::{LOOKUP_TIMEOUT, OutboxStats};
+use crate::store::shared::status_events;
 use crate::store::{decisions, packing, states};
 
 /// SQL that begins a transaction under an advisory lock on a message SID.
@@ -171,17 +171,7 @@ pub(super) async fn record_outcome(
             .execute(&mut *db)
             .await?;
             // A callback may have arrived before the call's response, when no message had this SID.
-            let early: Option<(String, i64, Option<i64>)> = sqlx::query_as(
-                "DELETE FROM unmatched_status WHERE sid = $2 AND account = (SELECT account FROM outbound WHERE id = $1) \
-                 RETURNING status, rank, error_code",
-            )
-            .bind(id)
-            .bind(&bytes)
-            .fetch_optional(&mut *db)
-            .await?;
-            if let Some((status, rank, code)) = early {
-                status_events::raise_status(db, id, &status, rank, code).await?;
-            }
+            status_events::apply_unmatched(db, id, *sid).await?;
         }
         // Back to PENDING (0).
         SendOutcome::Retry { not_before } => {

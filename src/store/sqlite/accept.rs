@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::claims::claim;
 use super::conversations;
+use super::database::ready;
 use super::reading::message_state;
 use crate::sid::MessagingServiceSid;
 use crate::store::decisions::{self, MessageState, Redelivery};
@@ -11,6 +12,7 @@ use crate::store::error::StoreError;
 use crate::store::journal::{AcceptOutcome, SavedResponse};
 use crate::store::new_inbound::{ConsentEffect, NewInbound};
 use crate::store::packing;
+use crate::store::shared::consent;
 use crate::store::states::inbound;
 
 /// Stores a new message, or returns the outcome of a stored one.
@@ -38,7 +40,7 @@ pub(super) fn accept(
     } = effect
     {
         for record in inbound.ledger_records(&found.addresses, action) {
-            conversations::record_consent(db, &record)?;
+            ready(consent::record_consent(&mut &*db, &record))?;
         }
     }
     let response = decisions::initial_response(&effect);

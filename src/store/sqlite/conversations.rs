@@ -8,8 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::handoff;
 use crate::address::Address;
 use crate::store::conversations::{
-    ConsentAction, ConsentEntry, ConsentRecord, ConsentScope, ConsentSource, ConsentState,
-    Conversation, Dialogue, EarlierMessage,
+    ConsentScope, ConsentState, Conversation, Dialogue, EarlierMessage,
 };
 use crate::store::error::StoreError;
 use crate::store::journal::DialogueChange;
@@ -71,37 +70,6 @@ pub(super) fn consent(
         }
     }
     Ok(state)
-}
-
-/// Lists entries of the consent ledger, oldest first.
-pub(super) fn consent_ledger(
-    db: &Connection,
-    after: i64,
-    limit: u32,
-) -> Result<Vec<ConsentEntry>, StoreError> {
-    // By ID, so that a caller can read the ledger in pages while entries are added.
-    let mut statement = db.prepare_cached(
-        "SELECT id, scope, address, action, source, evidence, note, at FROM consent_ledger WHERE id > ?1 ORDER BY id LIMIT ?2",
-    )?;
-    let mut found = statement.query(params![after, limit])?;
-    let mut entries = Vec::new();
-    while let Some(row) = found.next()? {
-        let evidence: Option<Vec<u8>> = row.get(5)?;
-        let (action, source): (String, String) = (row.get(3)?, row.get(4)?);
-        entries.push(ConsentEntry {
-            id: row.get(0)?,
-            record: ConsentRecord {
-                scope: ConsentScope::parse(&row.get::<_, String>(1)?),
-                user: row.get::<_, String>(2)?.into(),
-                action: ConsentAction::parse(&action).ok_or_else(packing::unreadable)?,
-                source: ConsentSource::parse(&source).ok_or_else(packing::unreadable)?,
-                evidence: evidence.map(|sid| packing::message_sid(&sid)).transpose()?,
-                note: row.get(6)?,
-                at: packing::time(row.get(7)?)?,
-            },
-        });
-    }
-    Ok(entries)
 }
 
 /// Returns the dialogue state of a conversation, unless it has expired.
@@ -404,7 +372,7 @@ fn list_addresses(db: &Connection, conversation: i64) -> Result<Vec<Address>, St
 }
 
 /// Returns true if a user has opted out in one of up to two scopes, under one of these addresses.
-pub(super) fn has_opted_out(
+fn has_opted_out(
     db: &Connection,
     user: &[Address],
     scopes: &[ConsentScope],
@@ -424,47 +392,6 @@ pub(super) fn has_opted_out(
         }
     }
     Ok(false)
-}
-
-pub(super) fn record_consent(db: &Connection, record: &ConsentRecord) -> Result<(), StoreError> {
-    let (address, scope, at) = (
-        record.user.as_str(),
-        record.scope.as_str(),
-        record.at.as_microsecond(),
-    );
-    // `coalesce` keeps the time of the first opt-out and of the first opt-in.
-    let sql = match record.action {
-        ConsentAction::OptOut => {
-            "INSERT INTO consent (address, scope, opted_out) VALUES (?1, ?2, ?3) \
-             ON CONFLICT (address, scope) DO UPDATE SET opted_out = coalesce(opted_out, ?3)"
-        }
-        // Only the opt-out ends. `nullif(?3, ?3)` is NULL; it uses the parameter, which every statement gets.
-        ConsentAction::Resume => {
-            "INSERT INTO consent (address, scope, opted_out) VALUES (?1, ?2, nullif(?3, ?3)) \
-             ON CONFLICT (address, scope) DO UPDATE SET opted_out = NULL"
-        }
-        // A later opt-in ends an earlier opt-out.
-        ConsentAction::OptIn => {
-            "INSERT INTO consent (address, scope, opted_in) VALUES (?1, ?2, ?3) \
-             ON CONFLICT (address, scope) DO UPDATE SET opted_in = coalesce(opted_in, ?3), opted_out = NULL"
-        }
-    };
-    db.prepare_cached(sql)?
-        .execute(params![address, scope, at])?;
-    // In the same transaction: each consent has its evidence.
-    db.prepare_cached(
-        "INSERT INTO consent_ledger (scope, address, action, source, evidence, note, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-    )?
-    .execute(params![
-        scope,
-        address,
-        record.action.as_str(),
-        record.source.as_str(),
-        record.evidence.map(|sid| packing::sid_bytes(sid.as_str())),
-        record.note,
-        at,
-    ])?;
-    Ok(())
 }
 
 pub(super) fn change_dialogue(

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::database::ready;
 use super::store::SqliteStore;
 use super::{
     accept, backfill, backlog, claims, complete_inline, complete_via_rest, conversations, handoff,
-    journal, media, operator, outbox, outbox_claim, reading, retention, status_events, submission,
+    journal, media, operator, outbox, outbox_claim, reading, retention, submission,
 };
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
@@ -35,6 +36,7 @@ use crate::store::outbound_message::{
     NewOutbound, OutboundMessage, OutboundRow, OutboundState, ScheduledMessage, SendOutcome,
 };
 use crate::store::outbox::{Outbox, OutboxStats, StatusEffect, StatusEvent};
+use crate::store::shared::{consent, status_events};
 use crate::store::submission::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome};
 
 impl Journal for SqliteStore {
@@ -131,11 +133,11 @@ impl Conversations for SqliteStore {
     }
 
     fn record_consent(&self, record: ConsentRecord) -> StoreFuture<'_, ()> {
-        self.write(move |db| conversations::record_consent(db, &record))
+        self.write(move |mut db| ready(consent::record_consent(&mut db, &record)))
     }
 
     fn consent_ledger(&self, after: i64, limit: u32) -> StoreFuture<'_, Vec<ConsentEntry>> {
-        self.read(move |db| conversations::consent_ledger(db, after, limit))
+        self.read(move |mut db| ready(consent::consent_ledger(&mut db, after, limit)))
     }
 
     fn dialogue(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<Dialogue>> {
@@ -226,7 +228,7 @@ impl Outbox for SqliteStore {
     }
 
     fn apply_status(&self, event: StatusEvent) -> StoreFuture<'_, StatusEffect> {
-        self.write(move |db| status_events::apply_status(db, &event))
+        self.write(move |mut db| ready(status_events::apply_status(&mut db, &event)))
     }
 
     fn outbox_stats(&self) -> StoreFuture<'_, OutboxStats> {

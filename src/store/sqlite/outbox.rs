@@ -4,14 +4,15 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::conditions::opted_out;
+use super::database::ready;
 use super::reading::message;
-use super::status_events;
 use crate::clock::after;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::store::conversations::ConsentRecord;
 use crate::store::error::StoreError;
 use crate::store::outbound_message::{NewOutbound, OutboundMessage, ScheduledMessage, SendOutcome};
 use crate::store::outbox::{LOOKUP_TIMEOUT, OutboxStats};
+use crate::store::shared::status_events;
 use crate::store::{decisions, packing, states};
 
 fn to_i64(number: usize) -> i64 {
@@ -162,26 +163,12 @@ pub(super) fn record_outcome(
             // has recorded a failure. A SID that is known already stays.
             db.prepare_cached("UPDATE outbound SET state = 4, owner = NULL, sid = coalesce(sid, ?2), reason = NULL WHERE id = ?1")?
                 .execute(params![id, bytes])?;
-            status_events::raise_status(
-                db,
-                id,
-                status.as_str(),
-                states::status_rank(status),
-                None,
-            )?;
+            let (status, rank) = (status.as_str(), states::status_rank(status));
+            ready(status_events::raise_status(
+                &mut &*db, id, status, rank, None,
+            ))?;
             // A status callback may arrive before the response to the REST call.
-            let early: Option<(String, i64, Option<u32>)> = db
-                .prepare_cached(
-                    "DELETE FROM unmatched_status WHERE sid = ?2 AND account = (SELECT account FROM outbound WHERE id = ?1) \
-                     RETURNING status, rank, error_code",
-                )?
-                .query_row(params![id, bytes], |row| {
-                    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-                })
-                .optional()?;
-            if let Some((status, rank, code)) = early {
-                status_events::raise_status(db, id, &status, rank, code)?;
-            }
+            ready(status_events::apply_unmatched(&mut &*db, id, *sid))?;
         }
         // The other outcomes change a message only while it is SENDING or UNKNOWN (1, 2): nothing takes back that it
         // was sent. Back to PENDING (0).
@@ -208,10 +195,8 @@ pub(super) fn record_outcome(
             if let Some((sender, user, service)) = failed
                 && let Some(scope) = decisions::opt_out_scope(code, &sender, service.as_deref())
             {
-                status_events::record_rejection(
-                    db,
-                    &ConsentRecord::refusal(scope, user, None, now),
-                )?;
+                let record = ConsentRecord::refusal(scope, user, None, now);
+                ready(status_events::record_rejection(&mut &*db, &record))?;
             }
         }
         // To UNKNOWN (2), or its next lookup.

@@ -1,0 +1,8 @@
+//! Operations with the same statements in SQLite and PostgreSQL.
+//!
+//! Operations of each message, those that need locks, and those that one database does faster in another way, are
+//! written for each database.
+
+pub(super) mod consent;
+pub(super) mod database;
+pub(super) mod status_events;

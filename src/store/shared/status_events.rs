@@ -1,0 +1,118 @@
+//! Status callbacks.
+
+use super::consent;
+use super::database::{Database, params};
+use crate::sid::MessageSid;
+use crate::store::conversations::ConsentRecord;
+use crate::store::outbox::{StatusEffect, StatusEvent};
+use crate::store::{decisions, outbound_message, packing, states};
+
+/// Records the opt-out of a user to whom Twilio does not deliver.
+pub(in crate::store) async fn record_rejection<D: Database>(
+    db: &mut D,
+    record: &ConsentRecord,
+) -> Result<(), D::Error> {
+    // Twilio reports the error for every message to the user. The ledger gets one record.
+    if consent::has_opted_out(db, &record.user, &record.scope).await? {
+        return Ok(());
+    }
+    consent::record_consent(db, record).await
+}
+
+/// Raises the status of a message. Returns false if the message already has this rank or a higher one.
+pub(in crate::store) async fn raise_status<D: Database>(
+    db: &mut D,
+    id: i64,
+    status: &str,
+    rank: i64,
+    code: Option<i64>,
+) -> Result<bool, D::Error> {
+    // Callbacks arrive in any order and more than once. With `rank < $3` every order ends in the same state.
+    let changed = db
+        .execute(
+            "UPDATE outbound SET status = $2, rank = $3, error_code = coalesce($4, error_code) WHERE id = $1 AND rank < $3",
+            params![id, status, rank, code],
+        )
+        .await?;
+    Ok(changed > 0)
+}
+
+/// Applies a status event.
+// In PostgreSQL the caller's transaction has the advisory lock on the SID.
+pub(in crate::store) async fn apply_status<D: Database>(
+    db: &mut D,
+    event: &StatusEvent,
+) -> Result<StatusEffect, D::Error> {
+    let (account, sid) = (
+        packing::sid_bytes(event.account.as_str()),
+        packing::sid_bytes(event.sid.as_str()),
+    );
+    // Independent of the message: the opt-out counts even if the outbox does not know the SID.
+    if let Some(record) = decisions::opt_out_of_event(event) {
+        record_rejection(db, &record).await?;
+    }
+    let mut found = db
+        .row(
+            "SELECT id FROM outbound WHERE sid = $1 AND account = $2",
+            params![&sid, &account],
+        )
+        .await?;
+    if found.is_none()
+        && let Some((id, created_at)) = event
+            .outbound
+            .as_deref()
+            .and_then(outbound_message::parse_name)
+    {
+        // The callback's URL names the message, which proves that Twilio has accepted it, even if the REST call has not
+        // returned or broke off, or its result was unknown: it becomes SENT (4). The time and the account keep a
+        // callback from matching a message of another database or account, and a SID that is known already stays.
+        found = db
+            .row(
+                "UPDATE outbound SET sid = $4, state = 4, owner = NULL, reason = NULL \
+                 WHERE id = $1 AND created_at = $2 AND account = $3 AND sid IS NULL RETURNING id",
+                params![id, created_at, &account, &sid],
+            )
+            .await?;
+    }
+    let rank = states::status_rank(&event.status);
+    let status = event.status.as_str();
+    let code = event.error_code.map(|code| i64::from(code.0));
+    if let Some(mut row) = found {
+        let changed = raise_status(db, row.take(0)?, status, rank, code).await?;
+        return Ok(if changed {
+            StatusEffect::Applied
+        } else {
+            StatusEffect::Stale
+        });
+    }
+    // The REST call may end after its first callback: `apply_unmatched` applies the event then. ON CONFLICT: of several
+    // events the one with the highest rank stays.
+    db.execute(
+        "INSERT INTO unmatched_status AS n (sid, account, status, rank, error_code, at) VALUES ($1, $2, $3, $4, $5, $6) \
+         ON CONFLICT (sid, account) DO UPDATE SET status = excluded.status, rank = excluded.rank, \
+         error_code = coalesce(excluded.error_code, n.error_code) WHERE excluded.rank > n.rank",
+        params![&sid, &account, status, rank, code, event.at],
+    )
+    .await?;
+    Ok(StatusEffect::Unmatched)
+}
+
+/// Applies the status event that has arrived before the response to the message's REST call, which has this SID.
+pub(in crate::store) async fn apply_unmatched<D: Database>(
+    db: &mut D,
+    id: i64,
+    sid: MessageSid,
+) -> Result<(), D::Error> {
+    let early = db
+        .row(
+            "DELETE FROM unmatched_status WHERE sid = $2 AND account = (SELECT account FROM outbound WHERE id = $1) \
+             RETURNING status, rank, error_code",
+            params![id, &packing::sid_bytes(sid.as_str())],
+        )
+        .await?;
+    if let Some(mut row) = early {
+        let status: String = row.take(0)?;
+        raise_status(db, id, &status, row.take(1)?, row.take(2)?).await?;
+    }
+    Ok(())
+}
