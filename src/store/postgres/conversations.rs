@@ -1,36 +1,13 @@
 //! Conversations in PostgreSQL: windows, consents, dialogues and history.
 
-use jiff::Timestamp;
 use sqlx::{PgConnection, Row};
 
 use super::error::CallError;
-use super::handoff;
 use super::text::{pack, packed, unpack};
 use crate::address::Address;
-use crate::store::conversations::{ConsentState, Conversation, Dialogue, EarlierMessage};
+use crate::store::conversations::{ConsentState, EarlierMessage};
 use crate::store::redacted_params::RedactedParams;
 use crate::store::{packing, states};
-
-/// Returns the conversation of a sender and a user.
-pub(super) async fn conversation(
-    db: &mut PgConnection,
-    sender: Address,
-    user: Address,
-) -> Result<Option<Conversation>, CallError> {
-    let found: Option<(i64, i64)> = sqlx::query_as(
-        "SELECT c.id, c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
-         WHERE a.sender = $1 AND a.address = $2",
-    )
-    .bind(pack(sender.as_str()))
-    .bind(pack(user.as_str()))
-    .fetch_optional(db)
-    .await?;
-    let Some((id, last)) = found else {
-        return Ok(None);
-    };
-    let last = packing::time(last)?;
-    Ok(Some(Conversation::new(id, sender, user, Some(last))))
-}
 
 /// Returns the current consent of a user, under any of their addresses. `scopes` and `user` are escaped for storage.
 pub(super) async fn consent(
@@ -56,22 +33,6 @@ pub(super) async fn consent(
         opted_out: opted_out.map(packing::time).transpose()?,
         opted_in: opted_in.map(packing::time).transpose()?,
     })
-}
-
-/// Returns the dialogue state of a conversation, unless it has expired.
-pub(super) async fn dialogue(
-    db: &mut PgConnection,
-    conversation: i64,
-    now: Timestamp,
-) -> Result<Option<Dialogue>, CallError> {
-    let found: Option<String> = sqlx::query_scalar(
-        "SELECT data FROM dialogue WHERE conversation = $1 AND (expires_at IS NULL OR expires_at > $2)",
-    )
-    .bind(conversation)
-    .bind(now.as_microsecond())
-    .fetch_optional(db)
-    .await?;
-    Ok(found.map(|data| Dialogue(unpack(data))))
 }
 
 /// Lists the last messages of the same user and sender before a message, oldest first.
@@ -236,7 +197,22 @@ async fn merge_conversations(
             .execute(&mut *db)
             .await?;
     }
-    handoff::merge_handoffs(db, target, source).await
+    merge_handoffs(db, target, source).await
+}
+
+/// Merges the handoff of conversation `source` into that of `target`: the one that lasts longer stays.
+// Data-modifying parts of one statement share a snapshot, so the INSERT reads the deleted row from RETURNING.
+async fn merge_handoffs(db: &mut PgConnection, target: i64, source: i64) -> Result<(), CallError> {
+    sqlx::query(
+        "WITH deleted AS (DELETE FROM handoff WHERE conversation = $2 RETURNING url, until) \
+         INSERT INTO handoff AS h (conversation, url, until) SELECT $1, url, until FROM deleted \
+         ON CONFLICT (conversation) DO UPDATE SET url = excluded.url, until = excluded.until WHERE excluded.until > h.until",
+    )
+    .bind(target)
+    .bind(source)
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// State of a conversation that decides about its next message.

@@ -11,8 +11,7 @@ use super::store::PostgresStore;
 use super::text::{pack, packed};
 use super::{
     accept, accept_usual, backfill, backlog, claims, complete_inline, complete_via_rest,
-    conversations, handoff, journal, media, operator, outbox, outbox_claim, reading, retention,
-    submission,
+    conversations, journal, media, operator, outbox, outbox_claim, reading, retention, submission,
 };
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
@@ -40,7 +39,7 @@ use crate::store::outbound_message::{
     NewOutbound, OutboundMessage, OutboundRow, OutboundState, ScheduledMessage, SendOutcome,
 };
 use crate::store::outbox::{Outbox, OutboxStats, StatusEffect, StatusEvent};
-use crate::store::shared::{consent, status_events};
+use crate::store::shared::{self, consent, handoff, status_events};
 use crate::store::states;
 use crate::store::submission::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome};
 
@@ -181,13 +180,10 @@ impl Conversations for PostgresStore {
         sender: &Address,
         user: &Address,
     ) -> StoreFuture<'_, Option<Conversation>> {
-        let (sender, user) = (sender.clone(), user.clone());
+        let pair = Arc::new((sender.clone(), user.clone()));
         self.run(move |db| {
-            Box::pin(conversations::conversation(
-                db,
-                sender.clone(),
-                user.clone(),
-            ))
+            let pair = pair.clone();
+            Box::pin(async move { shared::conversations::conversation(db, &pair.0, &pair.1).await })
         })
     }
 
@@ -213,7 +209,7 @@ impl Conversations for PostgresStore {
     }
 
     fn dialogue(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<Dialogue>> {
-        self.run(move |db| Box::pin(conversations::dialogue(db, conversation, now)))
+        self.run(move |db| Box::pin(shared::conversations::dialogue(db, conversation, now)))
     }
 
     fn earlier(&self, message: i64, limit: u32) -> StoreFuture<'_, Vec<EarlierMessage>> {
@@ -232,11 +228,10 @@ impl Handoffs for PostgresStore {
         user: &Address,
         now: Timestamp,
     ) -> StoreFuture<'_, u64> {
-        let sender = sender.map(|sender| pack(sender.as_str()).into_owned());
-        let user = pack(user.as_str()).into_owned();
+        let pair = Arc::new((sender.cloned(), user.clone()));
         self.run(move |db| {
-            let (sender, user) = (sender.clone(), user.clone());
-            Box::pin(async move { handoff::end_handoff(db, sender.as_deref(), &user, now).await })
+            let pair = pair.clone();
+            Box::pin(async move { handoff::end_handoff(db, pair.0.as_ref(), &pair.1, now).await })
         })
     }
 

@@ -27,7 +27,6 @@ mod conditions;
 mod conversations;
 mod database;
 mod error;
-mod handoff;
 mod journal;
 mod lease;
 mod media;

@@ -4,5 +4,7 @@
 //! written for each database.
 
 pub(super) mod consent;
+pub(super) mod conversations;
 pub(super) mod database;
+pub(super) mod handoff;
 pub(super) mod status_events;

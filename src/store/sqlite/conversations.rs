@@ -7,40 +7,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::handoff;
 use crate::address::Address;
-use crate::store::conversations::{
-    ConsentScope, ConsentState, Conversation, Dialogue, EarlierMessage,
-};
+use crate::store::conversations::{ConsentScope, ConsentState, EarlierMessage};
 use crate::store::error::StoreError;
 use crate::store::journal::DialogueChange;
 use crate::store::redacted_params::RedactedParams;
 use crate::store::{packing, states};
-
-/// Returns the conversation of a sender and a user.
-pub(super) fn conversation(
-    db: &Connection,
-    sender: &Address,
-    user: &Address,
-) -> Result<Option<Conversation>, StoreError> {
-    let found: Option<(i64, i64)> = db
-        .prepare_cached(
-            "SELECT c.id, c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
-             WHERE a.sender = ?1 AND a.address = ?2",
-        )?
-        .query_row(params![sender.as_str(), user.as_str()], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
-        .optional()?;
-    found
-        .map(|(id, last)| {
-            Ok(Conversation::new(
-                id,
-                sender.clone(),
-                user.clone(),
-                Some(packing::time(last)?),
-            ))
-        })
-        .transpose()
-}
 
 /// Returns the current consent of a user, under any of their addresses.
 pub(super) fn consent(
@@ -70,24 +41,6 @@ pub(super) fn consent(
         }
     }
     Ok(state)
-}
-
-/// Returns the dialogue state of a conversation, unless it has expired.
-pub(super) fn dialogue(
-    db: &Connection,
-    conversation: i64,
-    now: Timestamp,
-) -> Result<Option<Dialogue>, StoreError> {
-    // An expired dialogue stays in the table until its conversation is deleted or it is replaced.
-    let found = db
-        .prepare_cached(
-            "SELECT data FROM dialogue WHERE conversation = ?1 AND (expires_at IS NULL OR expires_at > ?2)",
-        )?
-        .query_row(params![conversation, now.as_microsecond()], |row| {
-            Ok(Dialogue(row.get(0)?))
-        })
-        .optional()?;
-    Ok(found)
 }
 
 /// Lists earlier messages, newest first by following the `previous` links, and then reverses the list.

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::database::ready;
 use super::store::SqliteStore;
 use super::{
-    accept, backfill, backlog, claims, complete_inline, complete_via_rest, conversations, handoff,
-    journal, media, operator, outbox, outbox_claim, reading, retention, submission,
+    accept, backfill, backlog, claims, complete_inline, complete_via_rest, conversations, journal,
+    media, operator, outbox, outbox_claim, reading, retention, submission,
 };
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
@@ -36,7 +36,7 @@ use crate::store::outbound_message::{
     NewOutbound, OutboundMessage, OutboundRow, OutboundState, ScheduledMessage, SendOutcome,
 };
 use crate::store::outbox::{Outbox, OutboxStats, StatusEffect, StatusEvent};
-use crate::store::shared::{consent, status_events};
+use crate::store::shared::{self, consent, handoff, status_events};
 use crate::store::submission::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome};
 
 impl Journal for SqliteStore {
@@ -124,7 +124,7 @@ impl Conversations for SqliteStore {
         user: &Address,
     ) -> StoreFuture<'_, Option<Conversation>> {
         let (sender, user) = (sender.clone(), user.clone());
-        self.read(move |db| conversations::conversation(db, &sender, &user))
+        self.read(move |mut db| ready(shared::conversations::conversation(&mut db, &sender, &user)))
     }
 
     fn consent(&self, scopes: Vec<ConsentScope>, user: &Address) -> StoreFuture<'_, ConsentState> {
@@ -141,7 +141,7 @@ impl Conversations for SqliteStore {
     }
 
     fn dialogue(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<Dialogue>> {
-        self.read(move |db| conversations::dialogue(db, conversation, now))
+        self.read(move |mut db| ready(shared::conversations::dialogue(&mut db, conversation, now)))
     }
 
     fn earlier(&self, message: i64, limit: u32) -> StoreFuture<'_, Vec<EarlierMessage>> {
@@ -151,7 +151,7 @@ impl Conversations for SqliteStore {
 
 impl Handoffs for SqliteStore {
     fn handoff_url(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<String>> {
-        self.read(move |db| handoff::handoff_url(db, conversation, now))
+        self.read(move |mut db| ready(handoff::handoff_url(&mut db, conversation, now)))
     }
 
     fn end_handoff(
@@ -161,11 +161,11 @@ impl Handoffs for SqliteStore {
         now: Timestamp,
     ) -> StoreFuture<'_, u64> {
         let (sender, user) = (sender.cloned(), user.clone());
-        self.write(move |db| handoff::end_handoff(db, sender.as_ref(), &user, now))
+        self.write(move |mut db| ready(handoff::end_handoff(&mut db, sender.as_ref(), &user, now)))
     }
 
     fn active_handoffs(&self, limit: u32, now: Timestamp) -> StoreFuture<'_, Vec<HandoffRow>> {
-        self.read(move |db| handoff::active_handoffs(db, limit, now))
+        self.read(move |mut db| ready(handoff::active_handoffs(&mut db, limit, now)))
     }
 }
 

@@ -1,0 +1,45 @@
+//! Conversations and their dialogues.
+
+use jiff::Timestamp;
+
+use super::database::{Database, params};
+use crate::address::Address;
+use crate::store::conversations::{Conversation, Dialogue};
+use crate::store::packing;
+
+/// Returns the conversation of a sender and a user.
+pub(in crate::store) async fn conversation<D: Database>(
+    db: &mut D,
+    sender: &Address,
+    user: &Address,
+) -> Result<Option<Conversation>, D::Error> {
+    let found = db
+        .row(
+            "SELECT c.id, c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
+             WHERE a.sender = $1 AND a.address = $2",
+            params![sender.as_str(), user.as_str()],
+        )
+        .await?;
+    let Some(mut row) = found else {
+        return Ok(None);
+    };
+    let last = packing::time(row.take(1)?)?;
+    let conversation = Conversation::new(row.take(0)?, sender.clone(), user.clone(), Some(last));
+    Ok(Some(conversation))
+}
+
+/// Returns the dialogue state of a conversation, unless it has expired.
+pub(in crate::store) async fn dialogue<D: Database>(
+    db: &mut D,
+    conversation: i64,
+    now: Timestamp,
+) -> Result<Option<Dialogue>, D::Error> {
+    // An expired dialogue stays in the table until its conversation is deleted or it is replaced.
+    let found = db
+        .row(
+            "SELECT data FROM dialogue WHERE conversation = $1 AND (expires_at IS NULL OR expires_at > $2)",
+            params![conversation, now],
+        )
+        .await?;
+    Ok(found.map(|mut row| row.take(0).map(Dialogue)).transpose()?)
+}
