@@ -13,6 +13,10 @@ use crate::store::shared::database::{Database, Param, StoredRow, StoredValue};
 impl Database for PgConnection {
     type Error = CallError;
 
+    fn choose(_sqlite: &'static str, postgres: &'static str) -> &'static str {
+        postgres
+    }
+
     fn rows<'a>(
         &'a mut self,
         sql: &'static str,
@@ -39,6 +43,7 @@ fn bound<'q>(sql: &'static str, params: &'q [Param<'q>]) -> Query<'q, Postgres, 
         .fold(sqlx::query(sql), |query, param| match *param {
             Param::Boolean(value) => query.bind(value),
             Param::Integer(value) => query.bind(value),
+            Param::Integers(value) => query.bind(value),
             Param::Text(value) => query.bind(value.map(pack)),
             Param::Bytes(value) => query.bind(value),
         })

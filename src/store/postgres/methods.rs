@@ -320,7 +320,7 @@ impl Outbox for PostgresStore {
     }
 
     fn outbound(&self, id: i64) -> StoreFuture<'_, Option<OutboundRow>> {
-        self.run(move |db| Box::pin(reading::find_outbound(db, id)))
+        self.run(move |db| Box::pin(shared::outbox::find_outbound(db, id)))
     }
 
     fn apply_status(&self, event: StatusEvent) -> StoreFuture<'_, StatusEffect> {
@@ -333,7 +333,7 @@ impl Outbox for PostgresStore {
     }
 
     fn outbox_stats(&self) -> StoreFuture<'_, OutboxStats> {
-        self.run(|db| Box::pin(outbox::outbox_stats(db)))
+        self.run(|db| Box::pin(shared::outbox::outbox_stats(db)))
     }
 }
 
@@ -373,7 +373,7 @@ impl Operator for PostgresStore {
         let filter = Arc::new(filter);
         self.run(move |db| {
             let filter = filter.clone();
-            Box::pin(async move { operator::messages(db, &filter).await })
+            Box::pin(async move { shared::operator::messages(db, &filter).await })
         })
     }
 
@@ -381,12 +381,12 @@ impl Operator for PostgresStore {
         let filter = Arc::new(filter);
         self.run(move |db| {
             let filter = filter.clone();
-            Box::pin(async move { operator::outbound_messages(db, &filter).await })
+            Box::pin(async move { shared::operator::outbound_messages(db, &filter).await })
         })
     }
 
     fn backlog_stats(&self) -> StoreFuture<'_, BacklogStats> {
-        self.run(|db| Box::pin(operator::backlog_stats(db)))
+        self.run(|db| Box::pin(shared::operator::backlog_stats(db)))
     }
 
     fn retry(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, bool> {
@@ -394,11 +394,11 @@ impl Operator for PostgresStore {
     }
 
     fn release(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, u64> {
-        self.run(move |db| Box::pin(operator::release(db, sid, now)))
+        self.run(move |db| Box::pin(shared::operator::release(db, sid, now)))
     }
 
     fn release_outbound(&self, id: Option<i64>, now: Timestamp) -> StoreFuture<'_, u64> {
-        self.run(move |db| Box::pin(operator::release_outbound(db, id, now)))
+        self.run(move |db| Box::pin(shared::operator::release_outbound(db, id, now)))
     }
 
     fn backfill_answered(&self, inbound: Arc<NewInbound>) -> StoreFuture<'_, ()> {
@@ -410,7 +410,7 @@ impl Operator for PostgresStore {
     }
 
     fn mark_answered(&self, account: AccountSid, sid: MessageSid) -> StoreFuture<'_, bool> {
-        self.run(move |db| Box::pin(operator::mark_answered(db, account, sid)))
+        self.run(move |db| Box::pin(shared::operator::mark_answered(db, account, sid)))
     }
 
     fn list_open_outbound(
@@ -424,9 +424,10 @@ impl Operator for PostgresStore {
     }
 
     fn purge_user(&self, user: &Address, forget_opt_out: bool) -> StoreFuture<'_, PurgeReport> {
-        let user = pack(user.as_str()).into_owned();
+        let user = Arc::new(user.clone());
         self.run_maintenance(move |db| {
-            Box::pin(operator::purge_user(db, user.clone(), forget_opt_out))
+            let user = user.clone();
+            Box::pin(async move { operator::purge_user(db, &user, forget_opt_out).await })
         })
     }
 

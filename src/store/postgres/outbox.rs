@@ -13,7 +13,7 @@ use crate::clock::after;
 use crate::sid::{AccountSid, MessageSid};
 use crate::store::conversations::ConsentRecord;
 use crate::store::outbound_message::{OutboundMessage, ScheduledMessage, SendOutcome};
-use crate::store::outbox::{LOOKUP_TIMEOUT, OutboxStats};
+use crate::store::outbox::LOOKUP_TIMEOUT;
 use crate::store::shared::status_events;
 use crate::store::{decisions, packing, states};
 
@@ -128,21 +128,6 @@ pub(super) async fn unmatched_sids(
             .await?;
     let is_unmatched = |sid: &&MessageSid| !known.contains(&packing::sid_bytes(sid.as_str()));
     Ok(sids.iter().filter(is_unmatched).copied().collect())
-}
-
-/// Returns the numbers of open messages.
-pub(super) async fn outbox_stats(db: &mut PgConnection) -> Result<OutboxStats, CallError> {
-    // Open messages (below 4). `due` is the send time from the rate limit: a message is not late before that.
-    let found: Vec<(i64, i64, i64)> = sqlx::query_as(
-        "SELECT state, count(*), min(coalesce(due, created_at)) FROM outbound WHERE state < 4 GROUP BY state",
-    )
-    .fetch_all(db)
-    .await?;
-    let mut stats = OutboxStats::default();
-    for (state, number, oldest) in found {
-        stats.add(state, number, packing::time(oldest)?);
-    }
-    Ok(stats)
 }
 
 /// Records the outcome of a call.

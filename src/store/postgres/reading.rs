@@ -10,9 +10,8 @@ use super::text::unpack;
 use crate::address::Address;
 use crate::form::FormParams;
 use crate::store::decisions::{self, MessageState};
-use crate::store::outbound_message::{OutboundMessage, OutboundRow};
-use crate::store::redacted_params::RedactedParams;
-use crate::store::{packing, states};
+use crate::store::outbound_message::OutboundMessage;
+use crate::store::packing;
 
 /// SQL that reads a [`MessageState`]. `$more` follows the condition on the id.
 macro_rules! message_state {
@@ -110,40 +109,5 @@ pub(super) fn read_message(row: &PgRow, now: Timestamp) -> Result<OutboundMessag
         sent_at: sent_at.map(packing::time).transpose()?,
         params: FormParams::parse(params.as_bytes(), usize::MAX).unwrap_or_default(),
         opted_in: row.try_get(13)?,
-    })
-}
-
-/// Unpacks a text that logs must not show.
-pub(super) fn redacted(stored: Option<String>) -> Option<RedactedParams> {
-    stored.map(|stored| RedactedParams(unpack(stored)))
-}
-
-/// Message of the outbox with this id.
-pub(super) async fn find_outbound(
-    db: &mut PgConnection,
-    id: i64,
-) -> Result<Option<OutboundRow>, CallError> {
-    let found = sqlx::query(
-        "SELECT inbound, id, state, sid, status, error_code, reason, params FROM outbound WHERE id = $1",
-    )
-    .bind(id)
-    .fetch_optional(db)
-    .await?;
-    found.as_ref().map(read_outbound).transpose()
-}
-
-/// Reads a row of the outbox, whose first column is the message that it replies to.
-pub(super) fn read_outbound(row: &PgRow) -> Result<OutboundRow, CallError> {
-    let sid: Option<Vec<u8>> = row.try_get(3)?;
-    let status: Option<String> = row.try_get(4)?;
-    let code: Option<i64> = row.try_get(5)?;
-    Ok(OutboundRow {
-        id: row.try_get(1)?,
-        state: states::outbound_state(row.try_get(2)?)?,
-        sid: sid.map(|sid| packing::message_sid(&sid)).transpose()?,
-        status: status.map(unpack),
-        error_code: code.and_then(|code| u32::try_from(code).ok()),
-        reason: row.try_get(6)?,
-        params: redacted(row.try_get(7)?),
     })
 }

@@ -8,12 +8,16 @@ use crate::store::packing;
 
 /// Connection to SQLite or PostgreSQL.
 ///
-/// A statement names its parameters `$1`, `$2` and so on, as PostgreSQL does. SQLite takes these for names too.
+/// A statement names its parameters `$1`, `$2` and so on, as PostgreSQL does. SQLite takes these for names too. A list is
+/// compared by `= ANY ($1)`.
 // Without a cast like `$1::text`, which SQLite takes for a longer name. PostgreSQL gets the type of a parameter, also
 // of NULL, from the variant of `Param`.
 pub(in crate::store) trait Database {
     /// Error of a statement.
     type Error: From<StoreError> + 'static;
+
+    /// Returns the statement for this database, where the two need different ones.
+    fn choose(sqlite: &'static str, postgres: &'static str) -> &'static str;
 
     /// Runs a statement, and returns its rows.
     fn rows<'a>(
@@ -45,6 +49,7 @@ pub(in crate::store) trait Database {
 pub(in crate::store) enum Param<'a> {
     Boolean(bool),
     Integer(Option<i64>),
+    Integers(Option<&'a [i64]>),
     Text(Option<&'a str>),
     Bytes(Option<&'a [u8]>),
 }
@@ -72,6 +77,18 @@ impl From<i64> for Param<'_> {
 impl From<Option<i64>> for Param<'_> {
     fn from(value: Option<i64>) -> Self {
         Self::Integer(value)
+    }
+}
+
+impl<'a> From<&'a [i64]> for Param<'a> {
+    fn from(value: &'a [i64]) -> Self {
+        Self::Integers(Some(value))
+    }
+}
+
+impl<'a> From<Option<&'a [i64]>> for Param<'a> {
+    fn from(value: Option<&'a [i64]>) -> Self {
+        Self::Integers(value)
     }
 }
 
@@ -119,6 +136,7 @@ impl<'a> From<Option<&'a Vec<u8>>> for Param<'a> {
 }
 
 /// Row that a statement returned.
+#[derive(Default)]
 pub(in crate::store) struct StoredRow(pub(in crate::store) Vec<StoredValue>);
 
 impl StoredRow {

@@ -7,4 +7,6 @@ pub(super) mod consent;
 pub(super) mod conversations;
 pub(super) mod database;
 pub(super) mod handoff;
+pub(super) mod operator;
+pub(super) mod outbox;
 pub(super) mod status_events;

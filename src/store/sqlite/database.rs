@@ -1,5 +1,6 @@
 //! Shared operations on SQLite.
 
+use std::borrow::Cow;
 use std::future;
 
 use futures_util::FutureExt;
@@ -22,6 +23,10 @@ pub(super) fn ready<T>(
 
 impl Database for &Connection {
     type Error = StoreError;
+
+    fn choose(sqlite: &'static str, _postgres: &'static str) -> &'static str {
+        sqlite
+    }
 
     fn rows<'a>(
         &'a mut self,
@@ -63,17 +68,35 @@ fn bound<'db>(
     sql: &str,
     params: &[Param<'_>],
 ) -> Result<CachedStatement<'db>, StoreError> {
-    let mut statement = db.prepare_cached(sql)?;
+    let mut statement = db.prepare_cached(&with_json_lists(sql))?;
     for (number, param) in (1..).zip(params) {
         let name = &*format!("${number}");
         match *param {
             Param::Boolean(value) => statement.raw_bind_parameter(name, value)?,
             Param::Integer(value) => statement.raw_bind_parameter(name, value)?,
+            // The debug format of integers is JSON.
+            Param::Integers(value) => {
+                statement.raw_bind_parameter(name, value.map(|list| format!("{list:?}")))?;
+            }
             Param::Text(value) => statement.raw_bind_parameter(name, value)?,
             Param::Bytes(value) => statement.raw_bind_parameter(name, value)?,
         }
     }
     Ok(statement)
+}
+
+/// Replaces `= ANY ($1)` by a comparison with a list in JSON, since SQLite has no parameters that are lists.
+fn with_json_lists(sql: &str) -> Cow<'_, str> {
+    let mut parts = sql.split("= ANY (");
+    let first = parts.next().unwrap_or_default();
+    if first.len() == sql.len() {
+        return Cow::Borrowed(sql);
+    }
+    let replaced = parts.map(|part| {
+        let closed = part.replacen(')', "))", 1);
+        format!("IN (SELECT value FROM json_each({closed}")
+    });
+    Cow::Owned(std::iter::once(first.to_owned()).chain(replaced).collect())
 }
 
 fn stored_value(value: ValueRef<'_>) -> Result<StoredValue, StoreError> {

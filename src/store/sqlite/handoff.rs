@@ -1,18 +1,9 @@
 //! Changes of handoffs in SQLite.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use crate::store::error::StoreError;
 use crate::store::handoff::HandoffChange;
-
-/// Returns the end of a conversation's handoff, which may have passed.
-pub(super) fn handoff_end(db: &Connection, conversation: i64) -> Result<Option<i64>, StoreError> {
-    let until = db
-        .prepare_cached("SELECT until FROM handoff WHERE conversation = ?1")?
-        .query_row([conversation], |row| row.get(0))
-        .optional()?;
-    Ok(until)
-}
 
 pub(super) fn change_handoff(
     db: &Connection,

@@ -8,7 +8,7 @@ use super::database::ready;
 use super::store::SqliteStore;
 use super::{
     accept, backfill, backlog, claims, complete_inline, complete_via_rest, conversations, journal,
-    media, operator, outbox, outbox_claim, reading, retention, submission,
+    media, operator, outbox, outbox_claim, retention, submission,
 };
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
@@ -224,7 +224,7 @@ impl Outbox for SqliteStore {
     }
 
     fn outbound(&self, id: i64) -> StoreFuture<'_, Option<OutboundRow>> {
-        self.read(move |db| reading::find_outbound(db, id))
+        self.read(move |mut db| ready(shared::outbox::find_outbound(&mut db, id)))
     }
 
     fn apply_status(&self, event: StatusEvent) -> StoreFuture<'_, StatusEffect> {
@@ -232,7 +232,7 @@ impl Outbox for SqliteStore {
     }
 
     fn outbox_stats(&self) -> StoreFuture<'_, OutboxStats> {
-        self.read(outbox::outbox_stats)
+        self.read(|mut db| ready(shared::outbox::outbox_stats(&mut db)))
     }
 }
 
@@ -265,15 +265,15 @@ impl MediaLinks for SqliteStore {
 
 impl Operator for SqliteStore {
     fn messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<MessageRow>> {
-        self.read(move |db| operator::messages(db, &filter))
+        self.read(move |mut db| ready(shared::operator::messages(&mut db, &filter)))
     }
 
     fn outbound_messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<OutboundDetails>> {
-        self.read(move |db| operator::outbound_messages(db, &filter))
+        self.read(move |mut db| ready(shared::operator::outbound_messages(&mut db, &filter)))
     }
 
     fn backlog_stats(&self) -> StoreFuture<'_, BacklogStats> {
-        self.read(operator::backlog_stats)
+        self.read(|mut db| ready(shared::operator::backlog_stats(&mut db)))
     }
 
     fn retry(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, bool> {
@@ -281,11 +281,11 @@ impl Operator for SqliteStore {
     }
 
     fn release(&self, sid: MessageSid, now: Timestamp) -> StoreFuture<'_, u64> {
-        self.write(move |db| operator::release(db, sid, now))
+        self.write(move |mut db| ready(shared::operator::release(&mut db, sid, now)))
     }
 
     fn release_outbound(&self, id: Option<i64>, now: Timestamp) -> StoreFuture<'_, u64> {
-        self.write(move |db| operator::release_outbound(db, id, now))
+        self.write(move |mut db| ready(shared::operator::release_outbound(&mut db, id, now)))
     }
 
     fn backfill_answered(&self, inbound: Arc<NewInbound>) -> StoreFuture<'_, ()> {
@@ -294,7 +294,7 @@ impl Operator for SqliteStore {
     }
 
     fn mark_answered(&self, account: AccountSid, sid: MessageSid) -> StoreFuture<'_, bool> {
-        self.write(move |db| operator::mark_answered(db, account, sid))
+        self.write(move |mut db| ready(shared::operator::mark_answered(&mut db, account, sid)))
     }
 
     fn list_open_outbound(

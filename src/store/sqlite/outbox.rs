@@ -11,7 +11,7 @@ use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::store::conversations::ConsentRecord;
 use crate::store::error::StoreError;
 use crate::store::outbound_message::{NewOutbound, OutboundMessage, ScheduledMessage, SendOutcome};
-use crate::store::outbox::{LOOKUP_TIMEOUT, OutboxStats};
+use crate::store::outbox::LOOKUP_TIMEOUT;
 use crate::store::shared::status_events;
 use crate::store::{decisions, packing, states};
 
@@ -133,20 +133,6 @@ pub(super) fn unmatched_sids(
         }
     }
     Ok(unmatched)
-}
-
-/// Returns the numbers of open messages.
-pub(super) fn outbox_stats(db: &Connection) -> Result<OutboxStats, StoreError> {
-    let mut stats = OutboxStats::default();
-    // Open messages (below 4). `due` is the send time from the rate limit. A paced message is not late before that.
-    let mut statement = db.prepare_cached(
-        "SELECT state, count(*), min(coalesce(due, created_at)) FROM outbound WHERE state < 4 GROUP BY state",
-    )?;
-    let mut found = statement.query([])?;
-    while let Some(row) = found.next()? {
-        stats.add(row.get(0)?, row.get(1)?, packing::time(row.get(2)?)?);
-    }
-    Ok(stats)
 }
 
 /// Records the outcome of a call or a lookup.

@@ -7,9 +7,8 @@ use crate::address::Address;
 use crate::form::FormParams;
 use crate::store::decisions::{self, MessageState};
 use crate::store::error::StoreError;
-use crate::store::outbound_message::{OutboundMessage, OutboundRow};
-use crate::store::redacted_params::RedactedParams;
-use crate::store::{packing, states};
+use crate::store::outbound_message::OutboundMessage;
+use crate::store::packing;
 
 /// Condition: another open message of the conversation comes before the message `i`. `?1` is this process.
 // Open: below 3, ANSWERED. Older messages come first, and so does a newer one in PROCESSING (1) or DEFERRED (2) that
@@ -100,29 +99,4 @@ fn read_message(row: &Row<'_>, now: Timestamp) -> Result<OutboundMessage, StoreE
             .unwrap_or_default(),
         opted_in: row.get(13)?,
     })
-}
-
-/// Columns that [`read_outbound`] expects.
-pub(super) const OUTBOUND_COLUMNS: &str =
-    "id, state, sid, status, error_code, reason, params, rank FROM outbound";
-
-/// Reads [`OUTBOUND_COLUMNS`].
-pub(super) fn read_outbound(row: &Row<'_>) -> Result<OutboundRow, StoreError> {
-    let sid: Option<Vec<u8>> = row.get(2)?;
-    Ok(OutboundRow {
-        id: row.get(0)?,
-        state: states::outbound_state(row.get(1)?)?,
-        sid: sid.map(|sid| packing::message_sid(&sid)).transpose()?,
-        status: row.get(3)?,
-        error_code: row.get(4)?,
-        reason: row.get(5)?,
-        params: row.get::<_, Option<String>>(6)?.map(RedactedParams),
-    })
-}
-
-/// Returns a message of the outbox by its ID.
-pub(super) fn find_outbound(db: &Connection, id: i64) -> Result<Option<OutboundRow>, StoreError> {
-    let mut statement = db.prepare_cached(&format!("SELECT {OUTBOUND_COLUMNS} WHERE id = ?1"))?;
-    let mut found = statement.query([id])?;
-    found.next()?.map(read_outbound).transpose()
 }

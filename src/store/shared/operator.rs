@@ -1,0 +1,275 @@
+//! Operations of commands.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use super::database::{Database, params};
+use super::outbox::read_outbound;
+use crate::address::Address;
+use crate::sid::{AccountSid, MessageSid};
+use crate::store::operator::{BacklogStats, MessageFilter, MessageRow, OutboundDetails};
+use crate::store::outbound_message::OutboundRow;
+use crate::store::redacted_params::RedactedParams;
+use crate::store::{packing, states};
+
+/// Returns the numbers of messages without a reply.
+pub(in crate::store) async fn backlog_stats<D: Database>(
+    db: &mut D,
+) -> Result<BacklogStats, D::Error> {
+    let mut stats = BacklogStats::default();
+    // Open messages (below 3), and those in DEAD (6). Both statements read a partial index only, so that their time
+    // does not grow with the number of messages. SQLite would scan the table without INDEXED BY.
+    let open = D::choose(
+        "SELECT state, count(*), min(received_at) FROM inbound INDEXED BY inbound_open WHERE state < 3 GROUP BY state",
+        "SELECT state, count(*), min(received_at) FROM inbound WHERE state < 3 GROUP BY state",
+    );
+    for mut row in db.rows(open, params![]).await? {
+        stats.add(row.take(0)?, row.take(1)?, packing::time(row.take(2)?)?);
+    }
+    let dead = D::choose(
+        "SELECT reason, count(*) FROM inbound INDEXED BY inbound_dead WHERE state = 6 GROUP BY reason",
+        "SELECT reason, count(*) FROM inbound WHERE state = 6 GROUP BY reason",
+    );
+    for mut row in db.rows(dead, params![]).await? {
+        let reason: Option<String> = row.take(0)?;
+        stats.add_dead(reason.as_deref(), row.take(1)?);
+    }
+    Ok(stats)
+}
+
+/// Releases the held and failed replies to a message, and returns their number.
+pub(in crate::store) async fn release<D: Database>(
+    db: &mut D,
+    sid: MessageSid,
+    now: Timestamp,
+) -> Result<u64, D::Error> {
+    // From HELD or FAILED (3, 5) to PENDING (0). Parts behind a held or failed one are still pending, and follow by
+    // themselves. `attempt = 0`: a released message gets a call whatever its age. Without `params` there is nothing to
+    // send.
+    db.execute(
+        "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $2, reason = NULL, error_code = NULL, \
+         unordered = true WHERE inbound IN (SELECT id FROM inbound WHERE sid = $1) AND state IN (3, 5) AND params IS NOT NULL",
+        params![&packing::sid_bytes(sid.as_str()), now],
+    )
+    .await
+}
+
+/// Releases outbound messages that are not replies, and returns their number.
+pub(in crate::store) async fn release_outbound<D: Database>(
+    db: &mut D,
+    id: Option<i64>,
+    now: Timestamp,
+) -> Result<u64, D::Error> {
+    // Without an ID only messages in HELD (3): one in FAILED (5) is sent again only if the operator names it.
+    db.execute(
+        "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $2, reason = NULL, error_code = NULL \
+         WHERE inbound IS NULL AND params IS NOT NULL AND (($1 IS NULL AND state = 3) OR (id = $1 AND state IN (3, 5)))",
+        params![id, now],
+    )
+    .await
+}
+
+/// Marks an open message as answered.
+pub(in crate::store) async fn mark_answered<D: Database>(
+    db: &mut D,
+    account: AccountSid,
+    sid: MessageSid,
+) -> Result<bool, D::Error> {
+    // Only open messages (0, 1, 2), to ANSWERED (3): the responses of others are saved or queued. The owner is a process
+    // that ended with the lost journal.
+    let changed = db
+        .execute(
+            "UPDATE inbound SET state = 3, owner = NULL, reason = $3 \
+             WHERE sid = $1 AND account = $2 AND state IN (0, 1, 2)",
+            params![
+                &packing::sid_bytes(sid.as_str()),
+                &packing::sid_bytes(account.as_str()),
+                states::ANSWERED_BEFORE,
+            ],
+        )
+        .await?;
+    Ok(changed > 0)
+}
+
+/// SQL that lists outbound messages that are not replies. `$inbound` is the column of that name.
+// Rank 6, FAILURE_RANK: Twilio accepted the message (4, SENT) and could not deliver it, which is shown as FAILED (5).
+macro_rules! outbound_messages {
+    ($inbound:literal) => {
+        concat!(
+            "SELECT id, state, sid, status, error_code, reason, params, rank, account, sender, address, attempt, created_at \
+             FROM outbound WHERE ",
+            $inbound,
+            " IS NULL AND id < $1 AND ($2 IS NULL OR sid = $2) \
+             AND ($3 IS NULL OR $3 = CASE WHEN state = 4 AND rank = 6 THEN 5 ELSE state END) \
+             AND ($4 IS NULL OR address = $4 OR address IN (SELECT b.address FROM conversation_address a \
+               JOIN conversation_address b ON b.conversation = a.conversation WHERE a.address = $4)) \
+             ORDER BY id DESC LIMIT $5"
+        )
+    };
+}
+
+/// Lists outbound messages that are not replies, newest first.
+pub(in crate::store) async fn outbound_messages<D: Database>(
+    db: &mut D,
+    filter: &MessageFilter,
+) -> Result<Vec<OutboundDetails>, D::Error> {
+    let state = filter.state.as_deref().map(states::outbound_number_by_name);
+    // An unknown state matches nothing.
+    if state == Some(None) {
+        return Ok(Vec::new());
+    }
+    // Unary `+` makes SQLite read the table from the newest row down. By the index of replies it would have to find and
+    // sort all messages that are not replies.
+    let sql = D::choose(
+        outbound_messages!("+inbound"),
+        outbound_messages!("inbound"),
+    );
+    let sid = filter.sid.map(|sid| packing::sid_bytes(sid.as_str()));
+    let found = db
+        .rows(
+            sql,
+            params![
+                filter.before_id.unwrap_or(i64::MAX),
+                sid.as_ref(),
+                state.flatten(),
+                filter.user.as_ref().map(Address::as_str),
+                filter.limit.max(1),
+            ],
+        )
+        .await?;
+    let listed = found.into_iter().map(|mut row| {
+        let message = read_outbound(&mut row)?;
+        let account: Vec<u8> = row.take(8)?;
+        let (sender, user): (String, String) = (row.take(9)?, row.take(10)?);
+        Ok(OutboundDetails {
+            account: packing::account_sid(&account)?,
+            sender: sender.into(),
+            user: user.into(),
+            state: states::shown_outbound_state(message.state, row.take(7)?),
+            attempt: row.take(11)?,
+            created_at: packing::time(row.take(12)?)?,
+            message,
+        })
+    });
+    listed.collect()
+}
+
+/// SQL that lists a page of messages with an ID below $1, newest first. $3 has the conversations of one user, or is NULL.
+macro_rules! messages {
+    ($condition:literal) => {
+        concat!(
+            "SELECT i.id, i.sid, i.account, i.state, i.attempt, i.received_at, i.reason, i.params, i.response, \
+             (SELECT min(a.address) FROM conversation_address a WHERE a.conversation = coalesce(c.merged_into, c.id)), h.until \
+             FROM inbound i LEFT JOIN conversation c ON c.id = i.conversation \
+             LEFT JOIN handoff h ON h.conversation = coalesce(c.merged_into, c.id) WHERE ",
+            $condition,
+            " AND ($3 IS NULL OR i.conversation = ANY ($3)) ORDER BY i.id DESC LIMIT 500"
+        )
+    };
+}
+
+/// Lists inbound messages with their replies, newest first.
+pub(in crate::store) async fn messages<D: Database>(
+    db: &mut D,
+    filter: &MessageFilter,
+) -> Result<Vec<MessageRow>, D::Error> {
+    let conversations = match &filter.user {
+        None => None,
+        Some(user) => Some(conversations_of(db, user).await?),
+    };
+    let sid = filter.sid.map(|sid| packing::sid_bytes(sid.as_str()));
+    // Two conditions: with one for both cases SQLite would scan the whole table for a single SID. So would it with the
+    // ID in place of the SID's index, from which unary `+` keeps it.
+    let sql = match &sid {
+        Some(_) => messages!("+i.id < $1 AND i.sid = $2"),
+        None => messages!("i.id < $1 AND $2 IS NULL"),
+    };
+    let wanted = filter.limit.max(1) as usize;
+    let mut before = filter.before_id.unwrap_or(i64::MAX);
+    let mut listed = Vec::new();
+    // In pages: the state is compared here and not in SQL, because the shown state follows from the replies.
+    loop {
+        let mut page = Vec::new();
+        for mut row in db
+            .rows(sql, params![before, sid.as_ref(), conversations.as_deref()])
+            .await?
+        {
+            page.push((row.take::<i64>(0)?, row));
+        }
+        let ids: Vec<i64> = page.iter().map(|(id, _)| *id).collect();
+        let Some(last) = ids.last() else {
+            return Ok(listed);
+        };
+        before = *last;
+        let mut replies = replies(db, &ids).await?;
+        for (id, mut row) in page {
+            let replies = replies.remove(&id).unwrap_or_default();
+            let states: Vec<_> = replies
+                .iter()
+                .map(|(reply, rank)| (reply.state, *rank == states::FAILURE_RANK))
+                .collect();
+            let state = states::shown_inbound_state(row.take(3)?, &states);
+            let reason: Option<String> = row.take(6)?;
+            if states::is_left_out(filter.state.as_deref(), state, reason.as_deref()) {
+                continue;
+            }
+            let (sid, account): (Vec<u8>, Vec<u8>) = (row.take(1)?, row.take(2)?);
+            let (params, response): (Option<String>, Option<String>) = (row.take(7)?, row.take(8)?);
+            let (user, until): (Option<String>, Option<i64>) = (row.take(9)?, row.take(10)?);
+            listed.push(MessageRow {
+                id,
+                sid: packing::message_sid(&sid)?,
+                account: packing::account_sid(&account)?,
+                state,
+                attempt: row.take(4)?,
+                user: user.map(Address::from),
+                handed_off_until: until.map(packing::time).transpose()?,
+                received_at: packing::time(row.take(5)?)?,
+                reason,
+                replies: replies.into_iter().map(|(reply, _)| reply).collect(),
+                params: params.map(RedactedParams),
+                response: response.map(RedactedParams),
+            });
+            if listed.len() == wanted {
+                return Ok(listed);
+            }
+        }
+    }
+}
+
+/// Returns the replies to these messages, in order, each with the rank of its status.
+async fn replies<D: Database>(
+    db: &mut D,
+    inbound: &[i64],
+) -> Result<HashMap<i64, Vec<(OutboundRow, i64)>>, D::Error> {
+    let found = db
+        .rows(
+            "SELECT id, state, sid, status, error_code, reason, params, rank, inbound FROM outbound WHERE inbound = ANY ($1) \
+             ORDER BY inbound, ordinal",
+            params![inbound],
+        )
+        .await?;
+    let mut replies: HashMap<i64, Vec<_>> = HashMap::new();
+    for mut row in found {
+        let reply = (read_outbound(&mut row)?, row.take(7)?);
+        replies.entry(row.take(8)?).or_default().push(reply);
+    }
+    Ok(replies)
+}
+
+/// Returns all conversations of a user, including those that were merged into others.
+pub(in crate::store) async fn conversations_of<D: Database>(
+    db: &mut D,
+    user: &Address,
+) -> Result<Vec<i64>, D::Error> {
+    let found = db
+        .rows(
+            "WITH own AS (SELECT DISTINCT conversation AS id FROM conversation_address WHERE address = $1) \
+             SELECT id FROM own UNION SELECT id FROM conversation WHERE merged_into IN (SELECT id FROM own)",
+            params![user.as_str()],
+        )
+        .await?;
+    let ids = found.into_iter().map(|mut row| row.take(0));
+    Ok(ids.collect::<Result<_, _>>()?)
+}

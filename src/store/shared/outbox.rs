@@ -1,0 +1,55 @@
+//! Reads of the outbox.
+
+use super::database::{Database, StoredRow, params};
+use crate::store::error::StoreError;
+use crate::store::outbound_message::OutboundRow;
+use crate::store::outbox::OutboxStats;
+use crate::store::redacted_params::RedactedParams;
+use crate::store::{packing, states};
+
+/// Reads the columns `id, state, sid, status, error_code, reason, params`, which come first.
+pub(in crate::store) fn read_outbound(row: &mut StoredRow) -> Result<OutboundRow, StoreError> {
+    let sid: Option<Vec<u8>> = row.take(2)?;
+    let params: Option<String> = row.take(6)?;
+    Ok(OutboundRow {
+        id: row.take(0)?,
+        state: states::outbound_state(row.take(1)?)?,
+        sid: sid.map(|sid| packing::message_sid(&sid)).transpose()?,
+        status: row.take(3)?,
+        error_code: row.take(4)?,
+        reason: row.take(5)?,
+        params: params.map(RedactedParams),
+    })
+}
+
+/// Returns a message of the outbox by its ID.
+pub(in crate::store) async fn find_outbound<D: Database>(
+    db: &mut D,
+    id: i64,
+) -> Result<Option<OutboundRow>, D::Error> {
+    let found = db
+        .row(
+            "SELECT id, state, sid, status, error_code, reason, params FROM outbound WHERE id = $1",
+            params![id],
+        )
+        .await?;
+    Ok(found.map(|mut row| read_outbound(&mut row)).transpose()?)
+}
+
+/// Returns the numbers of open messages.
+pub(in crate::store) async fn outbox_stats<D: Database>(
+    db: &mut D,
+) -> Result<OutboxStats, D::Error> {
+    // Open messages (below 4). `due` is the send time from the rate limit. A paced message is not late before that.
+    let found = db
+        .rows(
+            "SELECT state, count(*), min(coalesce(due, created_at)) FROM outbound WHERE state < 4 GROUP BY state",
+            params![],
+        )
+        .await?;
+    let mut stats = OutboxStats::default();
+    for mut row in found {
+        stats.add(row.take(0)?, row.take(1)?, packing::time(row.take(2)?)?);
+    }
+    Ok(stats)
+}
