@@ -11,7 +11,7 @@ use super::store::PostgresStore;
 use super::text::{pack, packed};
 use super::{
     accept, accept_usual, backfill, backlog, claims, complete_inline, complete_via_rest,
-    conversations, journal, media, operator, outbox, outbox_claim, reading, retention, submission,
+    conversations, journal, operator, outbox, outbox_claim, reading, retention, submission,
 };
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
@@ -39,7 +39,7 @@ use crate::store::outbound_message::{
     NewOutbound, OutboundMessage, OutboundRow, OutboundState, ScheduledMessage, SendOutcome,
 };
 use crate::store::outbox::{Outbox, OutboxStats, StatusEffect, StatusEvent};
-use crate::store::shared::{self, consent, handoff, status_events};
+use crate::store::shared::{self, consent, handoff, media, status_events};
 use crate::store::states;
 use crate::store::submission::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome};
 

@@ -29,7 +29,6 @@ mod database;
 mod error;
 mod journal;
 mod lease;
-mod media;
 mod methods;
 mod new_outbound;
 mod operator;

@@ -5,7 +5,6 @@ use sqlx::PgConnection;
 
 use super::conversations::delete_conversations;
 use super::error::CallError;
-use super::media::delete_links;
 use super::reading::{message, read_message};
 use super::retention;
 use super::text::pack;
@@ -154,4 +153,30 @@ pub(super) async fn purge_user(
         outbound: replies.rows_affected(),
         consents: consents.rows_affected(),
     })
+}
+
+/// Deletes the links made for messages of these conversations, and the files that no other link leads to.
+async fn delete_links(db: &mut PgConnection, conversations: &[i64]) -> Result<(), CallError> {
+    let files: Vec<Vec<u8>> = sqlx::query_scalar(
+        "WITH deleted AS (DELETE FROM media_link WHERE message IN (\
+           SELECT sid FROM inbound WHERE conversation = ANY ($1)) RETURNING file) \
+         SELECT DISTINCT file FROM deleted WHERE file IS NOT NULL",
+    )
+    .bind(conversations)
+    .fetch_all(&mut *db)
+    .await?;
+    // Lock the files in a statement of its own. A concurrent `insert_link` has then either committed its link, which
+    // the next statement sees, or waits and stores the file again. In the order of hashes, so that two purges do not
+    // deadlock.
+    sqlx::query("SELECT hash FROM media_file WHERE hash = ANY ($1) ORDER BY hash FOR UPDATE")
+        .bind(&files)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query(
+        "DELETE FROM media_file f WHERE f.hash = ANY ($1) AND NOT EXISTS (SELECT 1 FROM media_link l WHERE l.file = f.hash)",
+    )
+    .bind(&files)
+    .execute(db)
+    .await?;
+    Ok(())
 }

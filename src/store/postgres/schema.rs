@@ -9,10 +9,10 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::error::store_error;
-use super::media;
 use crate::store::access::Access;
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::media::LinkSigningKey;
+use crate::store::shared::media;
 use crate::store::versions::{self, MIN_READER, SCHEMA};
 use replyhook_core::Secret;
 

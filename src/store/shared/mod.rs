@@ -7,6 +7,7 @@ pub(super) mod consent;
 pub(super) mod conversations;
 pub(super) mod database;
 pub(super) mod handoff;
+pub(super) mod media;
 pub(super) mod operator;
 pub(super) mod outbox;
 pub(super) mod status_events;

@@ -8,7 +8,7 @@ use super::database::ready;
 use super::store::SqliteStore;
 use super::{
     accept, backfill, backlog, claims, complete_inline, complete_via_rest, conversations, journal,
-    media, operator, outbox, outbox_claim, retention, submission,
+    operator, outbox, outbox_claim, retention, submission,
 };
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
@@ -36,7 +36,7 @@ use crate::store::outbound_message::{
     NewOutbound, OutboundMessage, OutboundRow, OutboundState, ScheduledMessage, SendOutcome,
 };
 use crate::store::outbox::{Outbox, OutboxStats, StatusEffect, StatusEvent};
-use crate::store::shared::{self, consent, handoff, status_events};
+use crate::store::shared::{self, consent, handoff, media, status_events};
 use crate::store::submission::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome};
 
 impl Journal for SqliteStore {
@@ -243,7 +243,7 @@ impl MediaLinks for SqliteStore {
 
     fn create_link(&self, link: NewLink) -> StoreFuture<'_, ()> {
         let columns = LinkColumns::of(&link);
-        self.write(move |db| media::insert_link(db, &link, &columns))
+        self.write(move |mut db| ready(media::insert_link(&mut db, &link, &columns)))
     }
 
     fn resolve_link(
@@ -251,15 +251,15 @@ impl MediaLinks for SqliteStore {
         token_hash: LinkTokenHash,
         now: Timestamp,
     ) -> StoreFuture<'_, Option<ResolvedLink>> {
-        self.read_media(move |db| media::resolve_link(db, token_hash, now))
+        self.read_media(move |mut db| ready(media::resolve_link(&mut db, token_hash, now)))
     }
 
     fn read_chunk(&self, file: FileHash, number: u32) -> StoreFuture<'_, Option<Vec<u8>>> {
-        self.read_media(move |db| media::read_chunk(db, file, number))
+        self.read_media(move |mut db| ready(media::read_chunk(&mut db, file, number)))
     }
 
     fn expire_links(&self, now: Timestamp) -> StoreFuture<'_, bool> {
-        self.write(move |db| media::expire_links(db, now))
+        self.write(move |mut db| ready(media::expire_links(&mut db, now)))
     }
 }
 

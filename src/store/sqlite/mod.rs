@@ -21,7 +21,6 @@ mod error;
 mod file_path;
 mod handoff;
 mod journal;
-mod media;
 mod methods;
 mod operator;
 mod outbox;

@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::database::ready;
-use super::media::delete_links;
 use super::reading::message;
 use super::{handoff, retention};
 use crate::address::Address;
@@ -129,4 +128,17 @@ pub(super) fn purge_user(
         }
     }
     Ok(purged)
+}
+
+/// Deletes the links of a conversation's messages, and the files that have no other link.
+fn delete_links(db: &Connection, conversation: i64) -> Result<(), StoreError> {
+    db.execute(
+        "DELETE FROM media_link WHERE message IN (SELECT sid FROM inbound WHERE conversation = ?1)",
+        [conversation],
+    )?;
+    db.execute(
+        "DELETE FROM media_file WHERE NOT EXISTS (SELECT 1 FROM media_link l WHERE l.file = media_file.hash)",
+        [],
+    )?;
+    Ok(())
 }

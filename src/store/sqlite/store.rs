@@ -10,18 +10,20 @@ use rusqlite::Connection;
 use tokio::runtime::Handle;
 
 use super::checkpoint::Checkpointer;
+use super::database::ready;
 use super::ownership::Ownership;
 use super::presence::Presence;
 use super::readers::Readers;
 use super::schema::DatabaseFile;
 use super::writer::Writer;
-use super::{busy_handler, check, claims, file_path, media};
+use super::{busy_handler, check, claims, file_path};
 use crate::store::access::Access;
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::future::StoreFuture;
 use crate::store::handle::StoreHandle;
 use crate::store::media::LinkSigningKey;
 use crate::store::owner;
+use crate::store::shared::media;
 use crate::store::store_trait::{OPERATION_TIMEOUT, Store};
 
 /// Time limit of an operation in memory.
@@ -154,7 +156,7 @@ impl Store for SqliteStore {
                     _ => None,
                 };
                 let mut db = database.open(access)?;
-                let link_signing_key = media::link_signing_key(&db)?;
+                let link_signing_key = ready(media::link_signing_key(&mut &db))?;
                 // After `open`: only then the write-ahead log exists, whose identity is checked as well.
                 let presence = match ownership {
                     Some(_) => Presence::of(&database)?,
