@@ -309,14 +309,14 @@ impl Outbox for PostgresStore {
         let pair = Arc::new((sender.clone(), user.clone()));
         self.run(move |db| {
             let pair = pair.clone();
-            Box::pin(
-                async move { submission::eligibility(db, &pair.0, service, &pair.1, at).await },
-            )
+            Box::pin(async move {
+                shared::submission::eligibility(db, &pair.0, service, &pair.1, at).await
+            })
         })
     }
 
     fn find_by_key(&self, key: IdempotencyKey) -> StoreFuture<'_, Option<i64>> {
-        self.run(move |db| Box::pin(async move { submission::find_by_key(db, &key).await }))
+        self.run(move |db| Box::pin(async move { shared::submission::find_by_key(db, &key).await }))
     }
 
     fn outbound(&self, id: i64) -> StoreFuture<'_, Option<OutboundRow>> {

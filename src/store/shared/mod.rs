@@ -11,3 +11,4 @@ pub(super) mod media;
 pub(super) mod operator;
 pub(super) mod outbox;
 pub(super) mod status_events;
+pub(super) mod submission;

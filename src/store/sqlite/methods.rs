@@ -216,11 +216,15 @@ impl Outbox for SqliteStore {
         at: Timestamp,
     ) -> StoreFuture<'_, SendEligibility> {
         let (sender, user) = (sender.clone(), user.clone());
-        self.read(move |db| submission::eligibility(db, &sender, service, &user, at))
+        self.read(move |mut db| {
+            ready(shared::submission::eligibility(
+                &mut db, &sender, service, &user, at,
+            ))
+        })
     }
 
     fn find_by_key(&self, key: IdempotencyKey) -> StoreFuture<'_, Option<i64>> {
-        self.read(move |db| submission::find_by_key(db, &key))
+        self.read(move |mut db| ready(shared::submission::find_by_key(&mut db, &key)))
     }
 
     fn outbound(&self, id: i64) -> StoreFuture<'_, Option<OutboundRow>> {
