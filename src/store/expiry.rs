@@ -9,21 +9,21 @@
 //!   `expire_later` with its time, and is deleted by that time later. The same applies to a row from the future that
 //!   has no next row.
 
-/// Tables with messages and consents, each before the tables that it refers to.
-pub(super) const CONTENT_TABLES: [&str; 13] = [
-    "media_link",
-    "media_file",
-    "idempotency_key",
-    "send_rate",
-    "dialogue",
-    "handoff",
-    "unmatched_status",
-    "outbound",
-    "inbound",
-    "consent",
-    "consent_ledger",
-    "conversation_address",
-    "conversation",
+/// Deletions of messages and consents, each before those of the tables that its table refers to.
+pub(super) const DELETE_CONTENT: [&str; 13] = [
+    "DELETE FROM media_link",
+    "DELETE FROM media_file",
+    "DELETE FROM idempotency_key",
+    "DELETE FROM send_rate",
+    "DELETE FROM dialogue",
+    "DELETE FROM handoff",
+    "DELETE FROM unmatched_status",
+    "DELETE FROM outbound",
+    "DELETE FROM inbound",
+    "DELETE FROM consent",
+    "DELETE FROM consent_ledger",
+    "DELETE FROM conversation_address",
+    "DELETE FROM conversation",
 ];
 
 /// Rows that one step reads, of each kind.

@@ -256,22 +256,3 @@ pub(super) async fn read_conversation(
         handed_off,
     })
 }
-
-/// Deletes conversations. The caller has locked them.
-pub(super) async fn delete_conversations(
-    db: &mut PgConnection,
-    conversations: &[i64],
-) -> Result<(), CallError> {
-    for sql in [
-        "DELETE FROM conversation_address WHERE conversation = ANY ($1)",
-        "DELETE FROM dialogue WHERE conversation = ANY ($1)",
-        "DELETE FROM handoff WHERE conversation = ANY ($1)",
-        "DELETE FROM conversation WHERE id = ANY ($1)",
-    ] {
-        sqlx::query(sql)
-            .bind(conversations)
-            .execute(&mut *db)
-            .await?;
-    }
-    Ok(())
-}

@@ -432,7 +432,7 @@ impl Operator for PostgresStore {
     }
 
     fn delete_everything(&self) -> StoreFuture<'_, ()> {
-        self.run_maintenance(|db| Box::pin(operator::delete_everything(db)))
+        self.run_maintenance(|db| Box::pin(shared::retention::delete_everything(db)))
     }
 
     fn expire(&self, retention: Retention) -> StoreFuture<'_, ExpiryReport> {

@@ -3,17 +3,16 @@
 use jiff::Timestamp;
 use sqlx::PgConnection;
 
-use super::conversations::delete_conversations;
 use super::error::CallError;
 use super::reading::{message, read_message};
-use super::retention;
 use super::text::pack;
 use crate::address::Address;
 use crate::sid::MessageSid;
 use crate::store::operator::PurgeReport;
 use crate::store::outbound_message::{OutboundMessage, OutboundState};
+use crate::store::shared::conversations::delete_conversations;
 use crate::store::shared::operator::conversations_of;
-use crate::store::{expiry, packing, states};
+use crate::store::{packing, states};
 
 /// Puts a failed or dead message into the backlog.
 pub(super) async fn retry(
@@ -61,16 +60,6 @@ pub(super) async fn list_open_outbound(
         .fetch_all(db)
         .await?;
     found.iter().map(|row| read_message(row, now)).collect()
-}
-
-/// Deletes the content of the store.
-pub(super) async fn delete_everything(db: &mut PgConnection) -> Result<(), CallError> {
-    // In the order of `CONTENT_TABLES`: a table before those that it refers to.
-    for table in expiry::CONTENT_TABLES {
-        let statement = sqlx::AssertSqlSafe(format!("DELETE FROM {table}"));
-        sqlx::query(statement).execute(&mut *db).await?;
-    }
-    retention::reset_marks(db).await
 }
 
 /// Deletes the content of a user's messages, their addresses and consents. Opt-outs stay unless `forget_opt_out`.

@@ -43,3 +43,19 @@ pub(in crate::store) async fn dialogue<D: Database>(
         .await?;
     Ok(found.map(|mut row| row.take(0).map(Dialogue)).transpose()?)
 }
+
+/// Deletes conversations. In PostgreSQL the caller has locked them.
+pub(in crate::store) async fn delete_conversations<D: Database>(
+    db: &mut D,
+    conversations: &[i64],
+) -> Result<(), D::Error> {
+    for sql in [
+        "DELETE FROM conversation_address WHERE conversation = ANY ($1)",
+        "DELETE FROM dialogue WHERE conversation = ANY ($1)",
+        "DELETE FROM handoff WHERE conversation = ANY ($1)",
+        "DELETE FROM conversation WHERE id = ANY ($1)",
+    ] {
+        db.execute(sql, params![conversations]).await?;
+    }
+    Ok(())
+}

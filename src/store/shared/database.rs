@@ -149,6 +149,11 @@ impl StoredRow {
     }
 }
 
+/// Reads IDs, which are the first column of these rows.
+pub(in crate::store) fn ids(rows: Vec<StoredRow>) -> Result<Vec<i64>, StoreError> {
+    rows.into_iter().map(|mut row| row.take(0)).collect()
+}
+
 /// Value of a column.
 #[derive(Default)]
 pub(in crate::store) enum StoredValue {

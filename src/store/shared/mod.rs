@@ -10,5 +10,6 @@ pub(super) mod handoff;
 pub(super) mod media;
 pub(super) mod operator;
 pub(super) mod outbox;
+pub(super) mod retention;
 pub(super) mod status_events;
 pub(super) mod submission;

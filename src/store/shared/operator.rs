@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::database::{Database, params};
+use super::database::{Database, ids, params};
 use super::outbox::read_outbound;
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid};
@@ -270,6 +270,5 @@ pub(in crate::store) async fn conversations_of<D: Database>(
             params![user.as_str()],
         )
         .await?;
-    let ids = found.into_iter().map(|mut row| row.take(0));
-    Ok(ids.collect::<Result<_, _>>()?)
+    Ok(ids(found)?)
 }

@@ -34,13 +34,6 @@ pub(super) fn merge_handoffs(db: &Connection, target: i64, source: i64) -> Resul
          ON CONFLICT (conversation) DO UPDATE SET url = excluded.url, until = excluded.until WHERE excluded.until > until",
         [target, source],
     )?;
-    delete_handoff(db, source)
-}
-
-pub(super) fn delete_handoff(db: &Connection, conversation: i64) -> Result<(), StoreError> {
-    db.execute(
-        "DELETE FROM handoff WHERE conversation = ?1",
-        [conversation],
-    )?;
+    db.execute("DELETE FROM handoff WHERE conversation = ?1", [source])?;
     Ok(())
 }

@@ -324,7 +324,7 @@ impl Operator for SqliteStore {
     }
 
     fn delete_everything(&self) -> StoreFuture<'_, ()> {
-        self.write(operator::delete_everything)
+        self.write(|mut db| ready(shared::retention::delete_everything(&mut db)))
     }
 
     fn expire(&self, retention: Retention) -> StoreFuture<'_, ExpiryReport> {

@@ -5,14 +5,14 @@ use rusqlite::{Connection, params};
 
 use super::database::ready;
 use super::reading::message;
-use super::{handoff, retention};
 use crate::address::Address;
 use crate::sid::MessageSid;
 use crate::store::error::StoreError;
 use crate::store::operator::PurgeReport;
 use crate::store::outbound_message::{OutboundMessage, OutboundState};
+use crate::store::shared::conversations::delete_conversations;
 use crate::store::shared::operator::conversations_of;
-use crate::store::{expiry, packing, states};
+use crate::store::{packing, states};
 
 /// Puts a failed or dead message into the backlog.
 pub(super) fn retry(db: &Connection, sid: MessageSid, now: Timestamp) -> Result<bool, StoreError> {
@@ -48,14 +48,6 @@ pub(super) fn list_open_outbound(
     ids.into_iter().map(|id| message(db, id, now)).collect()
 }
 
-/// Deletes the content of the store. The link signing key and the schema's version are not content, and stay.
-pub(super) fn delete_everything(db: &Connection) -> Result<(), StoreError> {
-    for table in expiry::CONTENT_TABLES {
-        db.execute(&format!("DELETE FROM {table}"), [])?;
-    }
-    retention::reset_marks(db)
-}
-
 /// Deletes the content of a user's messages, their addresses and consents.
 pub(super) fn purge_user(
     db: &Connection,
@@ -69,7 +61,7 @@ pub(super) fn purge_user(
     // The address itself too: an outbound message or a consent may exist without a conversation.
     let mut addresses = vec![user.as_str().to_owned()];
     let mut purged = PurgeReport::default();
-    for conversation in conversations {
+    for &conversation in &conversations {
         let found = db
             .prepare("SELECT address FROM conversation_address WHERE conversation = ?1")?
             .query_map([conversation], |row| row.get(0))?
@@ -87,17 +79,8 @@ pub(super) fn purge_user(
             "DELETE FROM outbound WHERE inbound IN (SELECT id FROM inbound WHERE conversation = ?1)",
             [conversation],
         )? as u64;
-        db.execute(
-            "DELETE FROM dialogue WHERE conversation = ?1",
-            [conversation],
-        )?;
-        handoff::delete_handoff(db, conversation)?;
-        db.execute(
-            "DELETE FROM conversation_address WHERE conversation = ?1",
-            [conversation],
-        )?;
-        db.execute("DELETE FROM conversation WHERE id = ?1", [conversation])?;
     }
+    ready(delete_conversations(&mut &*db, &conversations))?;
     // Two conversations may have the same address, with different senders.
     addresses.sort_unstable();
     addresses.dedup();
