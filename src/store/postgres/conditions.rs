@@ -44,32 +44,3 @@ macro_rules! is_blocked {
     };
 }
 pub(super) use is_blocked;
-
-/// SQL condition: the user of a row has opted out, with any address.
-// If the sender is the service's SID, the service chooses the sender, so an opt-out from any sender counts.
-macro_rules! opted_out {
-    ($row:literal) => {
-        concat!(
-            "EXISTS (SELECT 1 FROM consent c WHERE c.opted_out IS NOT NULL \
-               AND (c.scope = ",
-            $row,
-            ".sender OR c.scope = ",
-            $row,
-            ".service OR ",
-            $row,
-            ".sender = ",
-            $row,
-            ".service) \
-               AND (c.address = ",
-            $row,
-            ".address OR c.address IN (SELECT b.address FROM conversation_address a \
-                 JOIN conversation_address b ON b.conversation = a.conversation \
-                 WHERE a.sender = ",
-            $row,
-            ".sender AND a.address = ",
-            $row,
-            ".address)))"
-        )
-    };
-}
-pub(super) use opted_out;

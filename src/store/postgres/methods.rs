@@ -268,7 +268,7 @@ impl Outbox for PostgresStore {
         after: i64,
         limit: usize,
     ) -> StoreFuture<'_, Vec<ScheduledMessage>> {
-        self.run(move |db| Box::pin(outbox::scheduled_to_cancel(db, after, limit)))
+        self.run(move |db| Box::pin(shared::outbox::scheduled_to_cancel(db, after, limit)))
     }
 
     fn unmatched_sids(

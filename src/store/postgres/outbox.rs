@@ -1,10 +1,9 @@
 //! Messages of the outbox in PostgreSQL: queueing, lookups and outcomes.
 
 use jiff::Timestamp;
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 
 use super::calls;
-use super::conditions::opted_out;
 use super::error::CallError;
 use super::new_outbound::{Columns, new_outbound_rows};
 use super::reading::{message, read_message};
@@ -12,7 +11,7 @@ use super::text::{pack, unpack};
 use crate::clock::after;
 use crate::sid::{AccountSid, MessageSid};
 use crate::store::conversations::ConsentRecord;
-use crate::store::outbound_message::{OutboundMessage, ScheduledMessage, SendOutcome};
+use crate::store::outbound_message::{OutboundMessage, SendOutcome};
 use crate::store::outbox::LOOKUP_TIMEOUT;
 use crate::store::shared::status_events;
 use crate::store::{decisions, packing, states};
@@ -55,14 +54,6 @@ const ENQUEUE: &str = concat!(
     " ORDER BY r.ordinal RETURNING ordinal, id"
 );
 
-/// Messages that Twilio has scheduled and whose user has opted out since.
-const SCHEDULED_TO_CANCEL: &str = concat!(
-    "SELECT r.id, r.account, r.auth_token, r.sid FROM outbound r \
-     WHERE r.status = 'scheduled' AND r.sid IS NOT NULL AND r.id > $1 AND ",
-    opted_out!("r"),
-    " ORDER BY r.id LIMIT $2",
-);
-
 /// Due messages of unknown result (2, UNKNOWN), to be looked up in Twilio's list.
 // Moves `not_before` past the time that a look-up may take, so that no other server looks up the same message. If this
 // process dies, the look-up is due again after that time.
@@ -86,28 +77,6 @@ pub(super) async fn claim_lookups(
         .fetch_all(db)
         .await?;
     found.iter().map(|row| read_message(row, now)).collect()
-}
-
-/// Lists messages that Twilio holds although their user has opted out.
-pub(super) async fn scheduled_to_cancel(
-    db: &mut PgConnection,
-    after: i64,
-    limit: usize,
-) -> Result<Vec<ScheduledMessage>, CallError> {
-    let found = sqlx::query(SCHEDULED_TO_CANCEL)
-        .bind(after)
-        .bind(to_i64(limit))
-        .fetch_all(db)
-        .await?;
-    let scheduled = found.iter().map(|row| {
-        Ok(ScheduledMessage {
-            id: row.try_get(0)?,
-            account: packing::account_sid(row.try_get(1)?)?,
-            auth_token: packing::auth_token(row.try_get(2)?),
-            sid: packing::message_sid(row.try_get(3)?)?,
-        })
-    });
-    scheduled.collect()
 }
 
 /// Returns those of the SIDs that belong to no message in the outbox.

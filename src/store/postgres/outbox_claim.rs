@@ -3,12 +3,13 @@
 use jiff::Timestamp;
 use sqlx::PgConnection;
 
-use super::conditions::{has_valid_lease, opted_out};
+use super::conditions::has_valid_lease;
 use super::error::CallError;
 use super::reading::{message, read_message};
 use crate::clock::after;
 use crate::store::outbound_message::OutboundMessage;
 use crate::store::outbox::{LOOKUP_GRACE, MAX_PAUSE};
+use crate::store::shared::conditions::opted_out;
 
 /// Makes messages unknown that a dead process was sending.
 // SENDING (1) becomes UNKNOWN (2). The process may have died after its call reached Twilio, so the call must not be

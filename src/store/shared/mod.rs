@@ -3,6 +3,7 @@
 //! Operations of each message, those that need locks, and those that one database does faster in another way, are
 //! written for each database.
 
+pub(super) mod conditions;
 pub(super) mod consent;
 pub(super) mod conversations;
 pub(super) mod database;

@@ -1,8 +1,9 @@
 //! Reads of the outbox.
 
+use super::conditions::opted_out;
 use super::database::{Database, StoredRow, params};
 use crate::store::error::StoreError;
-use crate::store::outbound_message::OutboundRow;
+use crate::store::outbound_message::{OutboundRow, ScheduledMessage};
 use crate::store::outbox::OutboxStats;
 use crate::store::redacted_params::RedactedParams;
 use crate::store::{packing, states};
@@ -52,4 +53,32 @@ pub(in crate::store) async fn outbox_stats<D: Database>(
         stats.add(row.take(0)?, row.take(1)?, packing::time(row.take(2)?)?);
     }
     Ok(stats)
+}
+
+/// Finds messages that Twilio holds until their send time although the user has opted out.
+pub(in crate::store) const SCHEDULED_TO_CANCEL: &str = concat!(
+    "SELECT r.id, r.account, r.auth_token, r.sid FROM outbound r \
+     WHERE r.status = 'scheduled' AND r.sid IS NOT NULL AND r.id > $1 AND ",
+    opted_out!("r"),
+    " ORDER BY r.id LIMIT $2",
+);
+
+/// Lists messages that Twilio holds although their user has opted out.
+pub(in crate::store) async fn scheduled_to_cancel<D: Database>(
+    db: &mut D,
+    after: i64,
+    limit: usize,
+) -> Result<Vec<ScheduledMessage>, D::Error> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let found = db.rows(SCHEDULED_TO_CANCEL, params![after, limit]).await?;
+    let scheduled = found.into_iter().map(|mut row| {
+        let (account, sid): (Vec<u8>, Vec<u8>) = (row.take(1)?, row.take(3)?);
+        Ok(ScheduledMessage {
+            id: row.take(0)?,
+            account: packing::account_sid(&account)?,
+            auth_token: packing::auth_token(row.take(2)?),
+            sid: packing::message_sid(&sid)?,
+        })
+    });
+    scheduled.collect()
 }

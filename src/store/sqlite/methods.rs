@@ -189,7 +189,7 @@ impl Outbox for SqliteStore {
         after: i64,
         limit: usize,
     ) -> StoreFuture<'_, Vec<ScheduledMessage>> {
-        self.read(move |db| outbox::scheduled_to_cancel(db, after, limit))
+        self.read(move |mut db| ready(shared::outbox::scheduled_to_cancel(&mut db, after, limit)))
     }
 
     fn unmatched_sids(

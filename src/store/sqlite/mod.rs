@@ -14,7 +14,6 @@ mod claims;
 mod complete_inline;
 mod complete_via_rest;
 mod completion;
-mod conditions;
 mod conversations;
 mod database;
 mod error;

@@ -3,14 +3,13 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::conditions::opted_out;
 use super::database::ready;
 use super::reading::message;
 use crate::clock::after;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::store::conversations::ConsentRecord;
 use crate::store::error::StoreError;
-use crate::store::outbound_message::{NewOutbound, OutboundMessage, ScheduledMessage, SendOutcome};
+use crate::store::outbound_message::{NewOutbound, OutboundMessage, SendOutcome};
 use crate::store::outbox::LOOKUP_TIMEOUT;
 use crate::store::shared::status_events;
 use crate::store::{decisions, packing, states};
@@ -59,13 +58,6 @@ pub(super) fn insert(
 const DUE_LOOKUPS: &str = "SELECT id FROM outbound WHERE state = 2 AND state < 4 AND (not_before <= ?1 OR owner <> ?3) \
      ORDER BY not_before LIMIT ?2";
 
-/// Finds messages that Twilio holds until their send time although the user has opted out.
-const SCHEDULED_TO_CANCEL: &str = concat!(
-    "SELECT id, account, auth_token, sid FROM outbound WHERE status = 'scheduled' AND sid IS NOT NULL AND id > ?1 AND ",
-    opted_out!(),
-    " ORDER BY id LIMIT ?2",
-);
-
 /// Claims the messages whose lookup is due.
 pub(super) fn claim_lookups(
     db: &Connection,
@@ -87,26 +79,6 @@ pub(super) fn claim_lookups(
             message(db, id, now)
         })
         .collect()
-}
-
-/// Lists messages that Twilio holds although their user has opted out.
-pub(super) fn scheduled_to_cancel(
-    db: &Connection,
-    after: i64,
-    limit: usize,
-) -> Result<Vec<ScheduledMessage>, StoreError> {
-    let mut statement = db.prepare_cached(SCHEDULED_TO_CANCEL)?;
-    let mut found = statement.query([after, to_i64(limit)])?;
-    let mut scheduled = Vec::new();
-    while let Some(row) = found.next()? {
-        scheduled.push(ScheduledMessage {
-            id: row.get(0)?,
-            account: packing::account_sid(&row.get::<_, Vec<u8>>(1)?)?,
-            auth_token: packing::auth_token(row.get(2)?),
-            sid: packing::message_sid(&row.get::<_, Vec<u8>>(3)?)?,
-        });
-    }
-    Ok(scheduled)
 }
 
 /// Returns those of the SIDs that belong to no message in the outbox.
@@ -229,6 +201,7 @@ fn delay_queue(
 mod tests {
     use super::*;
     use crate::store::Access;
+    use crate::store::shared::outbox::SCHEDULED_TO_CANCEL;
     use crate::store::sqlite::schema::DatabaseFile;
 
     // The time of these statements must not grow with the number of completed messages.

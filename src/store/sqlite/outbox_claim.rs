@@ -3,12 +3,12 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::conditions::opted_out;
 use super::reading::message;
 use crate::clock::after;
 use crate::store::error::StoreError;
 use crate::store::outbound_message::OutboundMessage;
 use crate::store::outbox::{LOOKUP_GRACE, MAX_PAUSE};
+use crate::store::shared::conditions::opted_out;
 
 // These statements run every second on a table of everything that was ever sent. SQLite uses the partial index of open
 // messages only if the condition contains the index's own condition, `state < 4` (below SENT).
@@ -85,7 +85,7 @@ pub(super) fn claim(
 /// Suppresses a message whose user has opted out: it becomes SUPPRESSED (6).
 const SUPPRESS_OPTED_OUT: &str = concat!(
     "UPDATE outbound SET state = 6, reason = 'the user has opted out' WHERE id = ?1 AND ",
-    opted_out!(),
+    opted_out!("outbound"),
 );
 
 fn suppress(db: &Connection, id: i64) -> Result<bool, StoreError> {
