@@ -130,12 +130,19 @@ impl OutboxWorker {
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let variables = serde_json::json!({ "1": text }).to_string();
         let pairs = [
-            ("To", message.user.as_str()),
-            ("From", message.sender.as_str()),
-            ("ContentSid", template),
-            ("ContentVariables", variables.as_str()),
+            ("To", Some(message.user.as_str())),
+            ("From", Some(message.sender.as_str())),
+            (
+                "MessagingServiceSid",
+                message.params.get("MessagingServiceSid"),
+            ),
+            ("ContentSid", Some(template)),
+            ("ContentVariables", Some(variables.as_str())),
         ];
-        Ok(pairs.into_iter().collect())
+        let pairs = pairs.into_iter();
+        Ok(pairs
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect())
     }
 
     /// Returns an error if a template needs an opt-in that its user has not given.

@@ -54,9 +54,14 @@ impl Origin {
         );
         // A message with media alone has no `Body`.
         let text = Some(&*wire.text).filter(|text| !text.is_empty());
+        // With the service as well, its settings apply: opt-outs, Smart Encoding, validity, shortened links. Twilio rejects
+        // a `From` outside of the service's senders, which a sender that the bot has chosen may be.
+        let service = self.service.as_ref().filter(|_| sender == self.sender);
+        let service = service.map(MessagingServiceSid::as_str);
         let single = [
             ("To", Some(user.as_str())),
             ("From", Some(sender.as_str())),
+            ("MessagingServiceSid", service),
             ("Body", text),
             ("StatusCallback", wire.status_callback),
         ];
@@ -73,7 +78,7 @@ impl Origin {
             auth_token: self.auth_token,
             sender,
             user,
-            // For consent only: `From` names the sender, so the service is not a parameter of the call.
+            // For consent, whatever the sender is.
             service: self.service,
             params,
             // A free-form message: the outbox checks the window.

@@ -78,6 +78,35 @@ async fn rest_reply_uses_credentials_of_its_account() {
     assert!(users[11..].iter().all(|user| user == sub), "{users:?}");
 }
 
+// With `From` alone, the service's opt-outs and settings would not apply.
+#[tokio::test(flavor = "multi_thread")]
+async fn rest_reply_names_messaging_service_of_its_message() {
+    let service = "MG00000000000000000000000000000001";
+    let twilio = FakeTwilio::start();
+    let app = TestApp::with_twilio(&twilio, &[], |app| {
+        app.handler(async |_, _| {
+            (0..11)
+                .map(|number| match number {
+                    10 => ReplyMessage::text("by another").from("whatsapp:+15550004444"),
+                    _ => ReplyMessage::text(number.to_string()),
+                })
+                .collect::<Reply>()
+        })
+    });
+    let message = Webhook::message(1, "hi").with("MessagingServiceSid", service);
+    assert_eq!(app.send(message).await.twiml(), EMPTY);
+    twilio.wait_for_phone(USER, 11);
+    let posts = twilio.posts();
+    let (by_another, others) = posts.split_last().unwrap();
+    for post in others {
+        assert_eq!(post.form.get("From"), Some("whatsapp:+15550002222"));
+        assert_eq!(post.form.get("MessagingServiceSid"), Some(service));
+    }
+    // A sender that the bot has chosen may be outside of the service.
+    assert_eq!(by_another.form.get("From"), Some("whatsapp:+15550004444"));
+    assert_eq!(by_another.form.get("MessagingServiceSid"), None);
+}
+
 // A reply that does not fit one TwiML document goes entirely via the REST API.
 #[tokio::test(flavor = "multi_thread")]
 async fn oversized_reply_is_sent_via_rest_in_order() {
