@@ -22,6 +22,10 @@ const MAX_RETRY_AFTER: Duration = Duration::from_mins(15);
 const UNKNOWN_ACCOUNT_RETRY: Duration = Duration::from_mins(1);
 /// Twilio's code for a free-form message outside of the customer service window.
 const WINDOW_CLOSED: ErrorCode = ErrorCode(63016);
+/// Twilio's code for a resource that does not exist.
+const NOT_FOUND: ErrorCode = ErrorCode(20404);
+/// Pause after such an error, which Twilio sometimes returns for an account that exists.
+const NOT_FOUND_RETRY_DELAY: Duration = Duration::from_secs(2);
 /// Twilio's code for invalid credentials.
 const UNAUTHENTICATED: ErrorCode = ErrorCode(20003);
 
@@ -189,6 +193,14 @@ impl OutboxWorker {
                     looked_up: false,
                 }
             }
+            RetryAdvice::Never if is_not_found(error) && message.resent_after.is_none() => {
+                self.health.set_ok(true);
+                self.log_failed_call(id, "a message was not sent and will be retried once", error);
+                SendOutcome::RetryOnce {
+                    not_before: after(now, NOT_FOUND_RETRY_DELAY),
+                    code: NOT_FOUND,
+                }
+            }
             RetryAdvice::Never => {
                 // Invalid credentials affect all messages of the account. Any other error is treated as specific to
                 // this message.
@@ -210,6 +222,11 @@ impl OutboxWorker {
             tracing::warn!(outbound_id = id, suppressed, %error, "{problem}");
         }
     }
+}
+
+fn is_not_found(error: &RestError) -> bool {
+    error.code() == Some(NOT_FOUND)
+        || matches!(error.kind(), RestErrorKind::Rejected { status: 404, .. })
 }
 
 fn failed(code: Option<ErrorCode>, reason: &'static str) -> SendOutcome {

@@ -56,6 +56,8 @@ pub struct OutboundMessage {
     pub template: bool,
     /// Number of attempts to send the message, including the current one.
     pub attempt: u32,
+    /// Error code after which the message is sent a second time without an operator, which happens once.
+    pub resent_after: Option<ErrorCode>,
     /// Number of searches for the message in Twilio's list.
     pub lookups: u32,
     /// Start of the last REST call.
@@ -156,6 +158,14 @@ pub enum SendOutcome {
     Retry {
         /// Earliest time of the next call.
         not_before: Timestamp,
+    },
+    /// As [`Retry`](Self::Retry), after an error that allows one other call. It is recorded in
+    /// [`OutboundMessage::resent_after`].
+    RetryOnce {
+        /// Earliest time of the next call.
+        not_before: Timestamp,
+        /// Twilio's error code.
+        code: ErrorCode,
     },
     /// Not sent and not retried: rejected by Twilio, over 24 hours old, or not allowed outside the customer service
     /// window.

@@ -8,6 +8,9 @@ use http::StatusCode;
 use crate::error_code::ErrorCode;
 use replyhook_core::BoxError;
 
+/// Twilio's code for a sender whose queue of outbound messages is full.
+const QUEUE_FULL: ErrorCode = ErrorCode(21611);
+
 /// The error of a failed REST call. It contains neither credentials nor message content.
 ///
 /// ```no_run
@@ -40,10 +43,13 @@ pub enum RestErrorKind {
         /// Twilio's error code, if the response has one.
         code: Option<ErrorCode>,
     },
-    /// Too many calls. Twilio documents such a call as not processed.
+    /// Too many calls (HTTP 429), or too many queued messages of the sender (21611). Twilio documents such a call as not
+    /// processed.
     RateLimited {
         /// The delay from the header `Retry-After`.
         retry_after: Option<Duration>,
+        /// Twilio's error code, if the response has one.
+        code: Option<ErrorCode>,
     },
     /// The call never reached Twilio: name resolution, connection or TLS handshake failed.
     Connect,
@@ -76,7 +82,7 @@ impl RestError {
     /// Returns Twilio's error code, if the response has one.
     pub fn code(&self) -> Option<ErrorCode> {
         match self.kind {
-            RestErrorKind::Rejected { code, .. } => code,
+            RestErrorKind::Rejected { code, .. } | RestErrorKind::RateLimited { code, .. } => code,
             _ => None,
         }
     }
@@ -85,7 +91,7 @@ impl RestError {
     pub fn retry_advice(&self) -> RetryAdvice {
         match self.kind {
             RestErrorKind::Rejected { .. } | RestErrorKind::TemplateRequired => RetryAdvice::Never,
-            RestErrorKind::RateLimited { retry_after } => {
+            RestErrorKind::RateLimited { retry_after, .. } => {
                 RetryAdvice::Safe(retry_after.unwrap_or_default())
             }
             RestErrorKind::Connect => RetryAdvice::Safe(Duration::ZERO),
@@ -106,11 +112,16 @@ impl RestError {
         retry_after: Option<Duration>,
         body: &[u8],
     ) -> Self {
+        let code = parse_code(body);
         let kind = match status {
-            StatusCode::TOO_MANY_REQUESTS => RestErrorKind::RateLimited { retry_after },
+            StatusCode::TOO_MANY_REQUESTS => RestErrorKind::RateLimited { retry_after, code },
+            // A full queue drains by itself, although Twilio reports it with 400.
+            status if status.is_client_error() && code == Some(QUEUE_FULL) => {
+                RestErrorKind::RateLimited { retry_after, code }
+            }
             status if status.is_client_error() => RestErrorKind::Rejected {
                 status: status.as_u16(),
-                code: parse_code(body),
+                code,
             },
             // A 5xx may come after Twilio has processed the call. A 3xx is not followed, so its effect is unknown too.
             status => RestErrorKind::Unknown {
@@ -182,6 +193,10 @@ impl fmt::Display for RestError {
             RestErrorKind::Rejected { status, code: None } => {
                 write!(f, "Twilio rejected the call (HTTP {status})")
             }
+            RestErrorKind::RateLimited {
+                code: Some(QUEUE_FULL),
+                ..
+            } => f.write_str("the sender's queue at Twilio is full (21611)"),
             RestErrorKind::RateLimited { .. } => {
                 f.write_str("Twilio's rate limit is exceeded (HTTP 429)")
             }

@@ -215,6 +215,47 @@ async fn threat_65_send_after_429_waits_for_retry_after() {
     assert_eq!(twilio.wait_for_phone(USER, 11).len(), 11);
 }
 
+// Twilio answers 400, and the queue drains by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn send_to_full_queue_is_retried_like_429() {
+    let twilio = FakeTwilio::start();
+    twilio.fault(rejection(400, 21611), 1);
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let app = build_overflowing_app(&twilio, &clock, &[]);
+    wait_for_outcome(&app, "retry").await;
+    assert_eq!(app.readiness().await["checks"]["rest"], "ok");
+    // The account is paused, so its other messages wait too.
+    let other = Webhook::message(2, "hi").with("From", "whatsapp:+15550009999");
+    app.send(other).await.twiml();
+    app.wait_for_worker_rounds(2).await;
+    assert_eq!(twilio.posts().len(), 1);
+    clock.advance(Duration::from_secs(4).try_into().unwrap());
+    assert_eq!(twilio.wait_for_phone(USER, 11).len(), 11);
+    twilio.wait_for_phone("whatsapp:+15550009999", 11);
+}
+
+// The second 404 is final.
+#[tokio::test(flavor = "multi_thread")]
+async fn not_found_send_is_retried_once_after_2_seconds() {
+    for (faults, posts, outcome) in [(1, 12, "sent"), (2, 2, "failed")] {
+        let twilio = FakeTwilio::start();
+        twilio.fault(rejection(404, 20404), faults);
+        let clock = Arc::new(ManualClock::new(SystemClock.now()));
+        let app = build_overflowing_app(&twilio, &clock, &[]);
+        wait_for_outcome(&app, "retry").await;
+        clock.advance(Duration::from_millis(1_900).try_into().unwrap());
+        app.wait_for_worker_rounds(2).await;
+        assert_eq!(twilio.posts().len(), 1);
+        clock.advance(Duration::from_millis(100).try_into().unwrap());
+        twilio.wait_for_posts(posts);
+        let series = format!(r#"replyhook_replies_total{{outcome="{outcome}"}}"#);
+        app.wait_for(&series, if faults == 1 { 11.0 } else { 1.0 })
+            .await;
+        app.wait_for_worker_rounds(2).await;
+        assert_eq!(twilio.posts().len(), posts);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn excessive_retry_after_is_capped_at_15_minutes() {
     let twilio = FakeTwilio::start();
@@ -232,6 +273,14 @@ async fn excessive_retry_after_is_capped_at_15_minutes() {
     assert_eq!(twilio.posts().len(), 1);
     clock.advance(Duration::from_mins(2).try_into().unwrap());
     assert_eq!(twilio.wait_for_phone(USER, 11).len(), 11);
+}
+
+fn rejection(status: u16, code: u32) -> Fault {
+    Fault::Status {
+        status,
+        code: Some(code),
+        retry_after: None,
+    }
 }
 
 /// Creates an app with a manual clock, whose replies have too many messages for TwiML.

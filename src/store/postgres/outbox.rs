@@ -140,6 +140,19 @@ pub(super) async fn record_outcome(
             .await?;
             delay_queue(db, id, *not_before, now).await?;
         }
+        SendOutcome::RetryOnce { not_before, code } => {
+            sqlx::query(
+                "UPDATE outbound SET state = 0, owner = NULL, not_before = $2, resent_after = $4 \
+                 WHERE id = $1 AND (state = 2 OR (state = 1 AND owner = $3))",
+            )
+            .bind(id)
+            .bind(not_before.as_microsecond())
+            .bind(me)
+            .bind(i64::from(code.0))
+            .execute(&mut *db)
+            .await?;
+            delay_queue(db, id, *not_before, now).await?;
+        }
         // To FAILED (5).
         SendOutcome::Failed { code, reason } => {
             let code = code.map(|code| code.0);

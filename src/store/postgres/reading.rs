@@ -8,6 +8,7 @@ use super::conditions::{is_blocked, is_owned};
 use super::error::CallError;
 use super::text::unpack;
 use crate::address::Address;
+use crate::error_code::ErrorCode;
 use crate::form::FormParams;
 use crate::store::decisions::{self, MessageState};
 use crate::store::outbound_message::OutboundMessage;
@@ -80,7 +81,8 @@ macro_rules! message {
            WHERE a.sender = m.sender AND a.address = m.address), \
          EXISTS (SELECT 1 FROM consent c WHERE c.opted_in IS NOT NULL AND c.scope IN (m.sender, m.service) \
            AND (c.address = m.address OR c.address IN (SELECT b.address FROM conversation_address a \
-             JOIN conversation_address b ON b.conversation = a.conversation WHERE a.sender = m.sender AND a.address = m.address)))"
+             JOIN conversation_address b ON b.conversation = a.conversation WHERE a.sender = m.sender AND a.address = m.address))), \
+         m.resent_after"
     };
 }
 pub(super) use message;
@@ -94,6 +96,7 @@ pub(super) fn read_message(row: &PgRow, now: Timestamp) -> Result<OutboundMessag
     let params: Option<String> = row.try_get(11)?;
     let params = params.map(unpack).unwrap_or_default();
     let last_inbound: Option<i64> = row.try_get(12)?;
+    let resent_after: Option<i64> = row.try_get(14)?;
     Ok(OutboundMessage {
         id: row.try_get(0)?,
         created_at: packing::time(row.try_get(1)?)?,
@@ -105,6 +108,7 @@ pub(super) fn read_message(row: &PgRow, now: Timestamp) -> Result<OutboundMessag
         user,
         service: service.and_then(|service| service.parse().ok()),
         attempt: number(row.try_get(8)?),
+        resent_after: resent_after.map(|code| ErrorCode(number(code))),
         lookups: number(row.try_get(9)?),
         sent_at: sent_at.map(packing::time).transpose()?,
         params: FormParams::parse(params.as_bytes(), usize::MAX).unwrap_or_default(),

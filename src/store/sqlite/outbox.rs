@@ -137,6 +137,13 @@ pub(super) fn record_outcome(
             .execute(params![id, not_before.as_microsecond()])?;
             delay_queue(db, id, *not_before, now)?;
         }
+        SendOutcome::RetryOnce { not_before, code } => {
+            db.prepare_cached(
+                "UPDATE outbound SET state = 0, owner = NULL, not_before = ?2, resent_after = ?3 WHERE id = ?1 AND state IN (1, 2)",
+            )?
+            .execute(params![id, not_before.as_microsecond(), code.0])?;
+            delay_queue(db, id, *not_before, now)?;
+        }
         // To FAILED (5).
         SendOutcome::Failed { code, reason } => {
             let code = code.map(|code| code.0);

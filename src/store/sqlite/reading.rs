@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, Row};
 
 use crate::address::Address;
+use crate::error_code::ErrorCode;
 use crate::form::FormParams;
 use crate::store::decisions::{self, MessageState};
 use crate::store::error::StoreError;
@@ -63,8 +64,8 @@ pub(super) fn message(
            WHERE a.sender = r.sender AND a.address = r.address), \
          EXISTS (SELECT 1 FROM consent c WHERE c.opted_in IS NOT NULL AND c.scope IN (r.sender, r.service) \
            AND (c.address = r.address OR c.address IN (SELECT b.address FROM conversation_address a \
-             JOIN conversation_address b ON b.conversation = a.conversation WHERE a.sender = r.sender AND a.address = r.address))) \
-         FROM outbound r WHERE r.id = ?1",
+             JOIN conversation_address b ON b.conversation = a.conversation WHERE a.sender = r.sender AND a.address = r.address))), \
+         r.resent_after FROM outbound r WHERE r.id = ?1",
     )?;
     let mut found = statement.query([id])?;
     let row = found.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
@@ -89,6 +90,7 @@ fn read_message(row: &Row<'_>, now: Timestamp) -> Result<OutboundMessage, StoreE
             .get::<_, Option<String>>(6)?
             .and_then(|service| service.parse().ok()),
         attempt: row.get(8)?,
+        resent_after: row.get::<_, Option<u32>>(14)?.map(ErrorCode),
         lookups: row.get(9)?,
         sent_at: row
             .get::<_, Option<i64>>(10)?

@@ -58,6 +58,7 @@ CREATE INDEX inbound_dead ON inbound (reason) WHERE state = 6;
 -- The outbox: replies that are sent via the REST API, and outbound messages.
 -- `due` is the time that the sender's rate limit assigned to a message; NULL means when it was queued.
 -- `unordered` marks a reply that an operator has released, or that belongs to a message with that mark.
+-- `resent_after` is the error code after which the message is sent a second time without an operator. It happens once.
 CREATE TABLE outbound (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   inbound INTEGER,
@@ -82,7 +83,8 @@ CREATE TABLE outbound (
   reason TEXT,
   params TEXT,
   due INTEGER,
-  unordered INTEGER
+  unordered INTEGER,
+  resent_after INTEGER
 );
 CREATE INDEX outbound_open ON outbound (state, not_before) WHERE state < 4;
 CREATE INDEX outbound_inbound ON outbound (inbound, ordinal);
