@@ -160,10 +160,10 @@ fn scenarios() -> Vec<Scenario> {
             max_memory_kib: Some(MACHINE_KIB),
         },
         Scenario {
-            // 32 KiB is the default of `server.max_header_bytes`; the head of 64 KiB exceeds it.
+            // 64 KiB is the default of `server.max_header_bytes`; the head of 128 KiB exceeds it.
             name: "heads",
             clients: 3_000,
-            manner: trickled([32, 64].map(unfinished_head).into()),
+            manner: trickled([64, 128].map(unfinished_head).into()),
             growth_time: Duration::from_secs(5),
             max_memory_kib: Some(MACHINE_KIB),
         },

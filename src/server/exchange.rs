@@ -155,4 +155,13 @@ impl ListenerState {
             tracing::warn!(%reason, suppressed, "rejected: the request is malformed");
         }
     }
+
+    /// Counts and logs a request whose head exceeds a limit.
+    // Logged as malformed as well, with the remedy: a GET of Twilio's with a long message looks like this.
+    pub(super) fn report_too_large(&self, reason: &dyn Display) {
+        self.report_malformed(&format_args!(
+            "{reason}: choose POST for the webhook in Twilio's console, or raise server.max_header_bytes, \
+             server.max_headers or server.max_uri_bytes"
+        ));
+    }
 }

@@ -85,7 +85,9 @@ pub(super) async fn run(stream: TcpStream, permit: ConnectionPermit, listener: A
     // Usually the client's fault: it closed the connection, sent invalid HTTP or exceeded a limit, or a response body
     // failed while streaming. Only malformed requests are counted and logged as such.
     if let Err(error) = finished.await {
-        if error.is_parse() {
+        if error.is_parse_too_large() {
+            listener.report_too_large(&error);
+        } else if error.is_parse() {
             listener.report_malformed(&error);
         } else {
             tracing::debug!(%error, "connection ended with an error");

@@ -27,6 +27,17 @@ pub(super) fn metrics_outcome(reason: RejectionReason) -> Outcome {
     }
 }
 
+/// Describes a rejection without an explanation of its signature, with the remedy if there is one.
+fn describe(reason: RejectionReason) -> String {
+    match reason {
+        RejectionReason::UriTooLong => format!(
+            "{reason}: path and query exceed server.max_uri_bytes; choose POST for this webhook in Twilio's console, or \
+             raise the setting"
+        ),
+        _ => reason.to_string(),
+    }
+}
+
 /// The log of rejections.
 // An explanation costs up to some thousand HMACs. So only rejections that are logged are explained, one at a time, and
 // each kind has a throttle of its own: a flood of forged requests stays cheap, and does not suppress the explanation of
@@ -88,7 +99,7 @@ impl RejectionLog {
             _ => rejection.explain(),
         };
         let explanation =
-            explanation.map_or_else(|| reason.to_string(), |explanation| explanation.to_string());
+            explanation.map_or_else(|| describe(reason), |explanation| explanation.to_string());
         if let Some(suppressed) = suppressed {
             let id = rejection
                 .head

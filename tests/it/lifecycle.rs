@@ -96,7 +96,7 @@ fn threat_64_killed_server_restarts_and_memory_is_bounded() {
         })
         .collect();
     server.wait_until("replyhook_requests_in_flight", 60.0);
-    // Each connection holds at most its head buffer (32 KiB) and its body (128 KiB, twice while its parts are joined).
+    // Each connection holds at most its head buffer (32 KiB, as its head is short) and its body (128 KiB, twice while its parts are joined).
     let ceiling = 64 * (32 + 2 * 128);
     let growth = server.resident().saturating_sub(before);
     assert!(growth < ceiling + 4096, "{growth} kB more than before");

@@ -224,9 +224,12 @@ fn threat_19_oversized_headers_get_431_and_uri_414() {
         ),
         Some(431)
     );
+    server.wait_for(
+        "choose POST for the webhook in Twilio's console, or raise server.max_header_bytes",
+    );
     let long = format!(
         "POST /webhook?{} HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
-        "a".repeat(4096)
+        "a".repeat(48 * 1024)
     );
     assert_eq!(send_raw(&server, &long), Some(414));
     assert_eq!(
@@ -234,12 +237,42 @@ fn threat_19_oversized_headers_get_431_and_uri_414() {
             &server,
             &format!(
                 "GET /webhook?{} HTTP/1.1\r\nHost: h\r\n\r\n",
-                "a".repeat(30_000)
+                "a".repeat(60_000)
             )
         ),
         Some(414)
     );
+    server
+        .wait_for("exceed server.max_uri_bytes; choose POST for this webhook in Twilio's console");
     assert_serving(&server);
+}
+
+// Percent-encoding triples the bytes of a text, and a referral has further URLs and texts.
+#[test]
+fn long_message_by_get_is_answered() {
+    let server = start_server();
+    let text = "😀".repeat(1600);
+    let answer = server.send(&Webhook::message(1, &text).get());
+    assert!(answer.twiml().contains("😀"));
+    let text = "नमस्ते ".repeat(230);
+    let referral = Webhook::message(2, &text)
+        .with("ReferralSourceType", "ad")
+        .with("ReferralSourceId", "120225000000000000")
+        .with(
+            "ReferralSourceUrl",
+            &format!("https://fb.me/{}", "x".repeat(2000)),
+        )
+        .with(
+            "ReferralMediaUrl",
+            &format!("https://scontent.example/{}", "%C3".repeat(1500)),
+        )
+        .with("ReferralHeadline", &"\u{6f22}".repeat(500))
+        .with("ReferralBody", &"\u{6f22}".repeat(1000));
+    let request = referral.get();
+    assert!(request.target.len() > 32 * 1024, "{}", request.target.len());
+    assert!(server.send(&request).twiml().contains("नमस्ते"));
+    let log = server.log();
+    assert!(!log.contains("rejected"), "{log}");
 }
 
 // A proxy and this server could read such a request differently (request smuggling).
@@ -363,7 +396,7 @@ fn request_head_over_exact_limit_gets_431() {
         let filling = "a".repeat(bytes - begin.len() - end.len());
         format!("{begin}{filling}{end}")
     };
-    for (bytes, status) in [(32_768, 404), (32_769, 431), (49_152, 431), (200_000, 431)] {
+    for (bytes, status) in [(65_536, 404), (65_537, 431), (81_920, 431), (200_000, 431)] {
         assert_eq!(send_raw(&server, &head(bytes)), Some(status), "{bytes}");
         // The same head in pieces: each of them could be the last that fits.
         let mut stream = wire::connect(server.public);

@@ -21,7 +21,7 @@ import { parseArgs } from "node:util"; // Node 18.3
 const ACCOUNT = "AC00000000000000000000000000000001";
 const FORM = "application/x-www-form-urlencoded";
 const OTHER_TOKEN = "fedcba9876543210fedcba9876543210";
-const [MOST_TARGET, MOST_BODY, MOST_PAIRS, MOST_UNITS] = [4096, 128 * 1024, 512, 1600];
+const [MOST_TARGET, MOST_BODY, MOST_PAIRS, MOST_UNITS] = [48 * 1024, 128 * 1024, 512, 1600];
 
 // Unicode's White_Space. `trim()` would treat U+FEFF as a blank, and U+0085 not.
 const BLANK = "[\\t-\\r \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]";

@@ -37,7 +37,7 @@ except ImportError as error:
 ACCOUNT = "AC00000000000000000000000000000001"
 FORM = "application/x-www-form-urlencoded"
 OTHER_TOKEN = "fedcba9876543210fedcba9876543210"
-MOST_TARGET, MOST_BODY, MOST_PAIRS, MOST_UNITS = 4096, 128 * 1024, 512, 1600
+MOST_TARGET, MOST_BODY, MOST_PAIRS, MOST_UNITS = 48 * 1024, 128 * 1024, 512, 1600
 
 # Unicode's White_Space. `str.strip()` would treat U+001C to U+001F as blanks too.
 BLANKS = "\t\n\x0b\x0c\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"

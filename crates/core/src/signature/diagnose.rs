@@ -88,8 +88,10 @@ impl SignatureVerifier {
 const MAX_HASHED_BYTES: usize = 16 * 1024 * 1024;
 /// Fixed cost of an HMAC, in bytes of the budget.
 const HMAC_OVERHEAD_BYTES: usize = 256;
-/// Maximum length of a header value or target that is used for guesses.
+/// Maximum length of a header value that is used for guesses.
 const MAX_GUESS_BYTES: usize = 4096;
+/// Maximum length of a target that is used for guesses: the default limit of the signature layer.
+const MAX_TARGET_BYTES: usize = 48 * 1024;
 
 /// The test of one rejected request for mistakes.
 struct Diagnosis<'a> {
@@ -233,7 +235,7 @@ impl<'a> Diagnosis<'a> {
             .request
             .target
             .split_once('?')
-            .filter(|_| self.request.target.len() <= MAX_GUESS_BYTES)?;
+            .filter(|_| self.request.target.len() <= MAX_TARGET_BYTES)?;
         let params = self.params();
         let fits = |query: &str| {
             let target = if query.is_empty() {
@@ -252,7 +254,7 @@ impl<'a> Diagnosis<'a> {
     }
 
     fn find_other_url(&self, verified_url: &str) -> Option<Explanation> {
-        if self.request.target.len() > MAX_GUESS_BYTES {
+        if self.request.target.len() > MAX_TARGET_BYTES {
             return None;
         }
         let params = self.params();

@@ -61,7 +61,7 @@ pub struct RequestLimits {
     pub max_body_bytes: usize,
     /// Maximum time until the whole body is received.
     pub body_timeout: Duration,
-    /// Maximum length of path and query.
+    /// Maximum length of path and query. With GET they contain all parameters, percent-encoded.
     pub max_uri_bytes: usize,
 }
 
@@ -70,7 +70,7 @@ impl Default for RequestLimits {
         Self {
             max_body_bytes: 128 * 1024,
             body_timeout: Duration::from_secs(5),
-            max_uri_bytes: 4096,
+            max_uri_bytes: 48 * 1024,
         }
     }
 }
