@@ -16,7 +16,7 @@ use super::{files, outbound};
 use crate::admin::{self, Admin};
 use crate::app_error::AppError;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Settings, Sources, Warning};
+use crate::config::{ServerSettings, Settings, Sources, Warning};
 use crate::delivery::OutboxWorker;
 use crate::dispatch::{ConsentChange, ConsentHook, DispatchState, Dispatcher};
 use crate::handler::Handler;
@@ -25,6 +25,7 @@ use crate::message::{ConversationEvent, FallbackCause, InboundMessage, StatusUpd
 use crate::outbound::OutboundClient;
 use crate::probe::Instance;
 use crate::sid::AccountSid;
+use crate::signature::SignatureLayer;
 use crate::store::StoreHandle;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{StoreHealth, StoreReport, Throttle};
@@ -277,8 +278,7 @@ impl AppBuilder {
         };
         let endpoints = Arc::new(EndpointState::new(metrics.clone(), lifecycle.clone()));
         let signature = signature_layer(&settings, self.tunnel)?;
-        let prefix = settings.server.public_url.prefix();
-        let router = webhook::router(Arc::new(webhooks), &endpoints, &signature, prefix);
+        let router = public_router(&settings.server, webhooks, &endpoints, &signature);
         let admin = Admin {
             lifecycle: lifecycle.clone(),
             metrics: metrics.clone(),
@@ -310,6 +310,16 @@ impl AppBuilder {
             handler: bot.name,
         })
     }
+}
+
+fn public_router(
+    server: &ServerSettings,
+    webhooks: Webhooks,
+    endpoints: &Arc<EndpointState>,
+    signature: &SignatureLayer,
+) -> Router {
+    let (url, health_path) = (&server.public_url, server.health_path.as_ref());
+    webhook::router(Arc::new(webhooks), endpoints, signature, url, health_path)
 }
 
 fn wrap_handler(handler: Arc<dyn Handler>, wrapper: Option<HandlerWrapper>) -> Arc<dyn Handler> {

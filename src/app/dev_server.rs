@@ -21,14 +21,14 @@ use replyhook_core::redact::redacted_url;
 use crate::address::Address;
 use crate::app_error::AppError;
 use crate::clock::{Advance, ShiftedClock};
-use crate::config::{SigningSettings, Sources};
+use crate::config::{self, SigningSettings, Sources};
 use crate::emulator::{Emulator, EmulatorOptions};
 use crate::logs;
 use crate::outbound::OutboundClient;
 use crate::sid::AccountSid;
 #[cfg(feature = "testing")]
 use crate::sid::MessageSid;
-use crate::signature::PublicUrl;
+use crate::signature::{PublicUrl, WebhookPaths};
 use crate::store::{Store, StoreHandle};
 
 /// Default port of the emulator.
@@ -173,14 +173,26 @@ impl DevServer {
             None => Some(bind_loopback("--port", options.port, SERVER_PORT).await?),
         };
         // Both listeners are bound by now: the emulator and the app need each other's URL.
-        let emulator_options = emulator_options(&options, app_listener.as_ref());
+        let configured_paths = config::load_webhook_paths(&sources);
+        let paths = configured_paths.clone().unwrap_or_default();
+        let emulator_options = emulator_options(&options, app_listener.as_ref(), &paths);
         let emulator = Emulator::new(emulator_options, clock.clone(), &emulator_listener)
             .map_err(|error| AppError::config(&error))?;
         let tunnel = match &options.tunnel_url {
-            Some(url) => Some(load_tunnel(url, &sources)?),
+            Some(url) => Some(load_tunnel(url, &sources, paths)?),
             None => None,
         };
         let (mut sources, mut ignored) = dev_settings(sources, &emulator, app_listener.as_ref());
+        // The emulator calls these URLs until the end, so a changed file must not give a restarted app others.
+        if let Some(paths) = configured_paths {
+            let keys = [
+                "server.paths.primary",
+                "server.paths.fallback",
+                "server.paths.status",
+            ];
+            let paths = paths.named().map(|(_, path)| path.to_owned());
+            sources.fixed.extend(keys.into_iter().zip(paths));
+        }
         if !options.admin_listener {
             sources.fixed.insert("admin.listen", String::new());
         }
@@ -237,7 +249,12 @@ impl DevServer {
     /// Returns the primary, fallback and status callback URL to configure at Twilio, if there is a tunnel.
     pub fn tunnel_webhook_urls(&self) -> Option<[String; 3]> {
         let url = &self.app_factory.tunnel.as_ref()?.public_url;
-        Some(["/webhook", "/webhook/fallback", "/webhook/status"].map(|path| url.endpoint(path)))
+        Some(url.paths().named().map(|(_, path)| url.endpoint(path)))
+    }
+
+    /// Returns the URL of the app's primary webhook, if the app runs.
+    pub fn webhook_url(&self) -> Option<&str> {
+        self.app.as_ref().map(|app| app.webhook_url.as_str())
     }
 
     /// Returns the name of the app's handler: the kind of a built-in one, or `your handler`.
@@ -404,20 +421,21 @@ async fn bind_loopback(
 fn emulator_options(
     options: &DevServerOptions,
     app_listener: Option<&TcpListener>,
+    paths: &WebhookPaths,
 ) -> EmulatorOptions {
     // `None` without an app: then only the URLs of `options` are called.
     let app_url =
         |path| app_listener.map(|app_listener| format!("{}{path}", base_url(app_listener)));
-    let webhook = options.webhook.clone().or_else(|| app_url("/webhook"));
+    let webhook = options.webhook.clone().or_else(|| app_url(paths.primary()));
     let mut emulator_options = EmulatorOptions::new(webhook.unwrap_or_default());
     emulator_options.fallback = options
         .fallback
         .clone()
-        .or_else(|| app_url("/webhook/fallback"));
+        .or_else(|| app_url(paths.fallback()));
     emulator_options.status_callback = options
         .status_callback
         .clone()
-        .or_else(|| app_url("/webhook/status"));
+        .or_else(|| app_url(paths.status()));
     emulator_options.record_dir.clone_from(&options.record_dir);
     emulator_options.media_dir.clone_from(&options.media_dir);
     emulator_options.protect = options.protect;
@@ -434,8 +452,8 @@ const TUNNEL_ENV_VARS: [&str; 6] = [
     "PUBLIC_URL",
 ];
 
-fn load_tunnel(url: &str, sources: &Sources) -> Result<Tunnel, AppError> {
-    let (public_url, _) = PublicUrl::parse(url)
+fn load_tunnel(url: &str, sources: &Sources, paths: WebhookPaths) -> Result<Tunnel, AppError> {
+    let (public_url, _) = PublicUrl::parse_with_paths(url, paths)
         .map_err(|error| AppError::config(&format!("--tunnel-url: {error}")))?;
     let signing = SigningSettings::load(sources).map_err(|error| AppError::config(&error))?;
     let account = signing.twilio.account_sid.ok_or_else(|| {

@@ -200,9 +200,9 @@ fn announce(app: &App, public: &TcpListener) {
         .unwrap_or_default();
     tracing::info!(
         listen,
-        primary = url.endpoint("/webhook"),
-        fallback = url.endpoint("/webhook/fallback"),
-        status = url.endpoint("/webhook/status"),
+        primary = url.endpoint(url.paths().primary()),
+        fallback = url.endpoint(url.paths().fallback()),
+        status = url.endpoint(url.paths().status()),
         "ready: enter these URLs in Twilio's console"
     );
 }

@@ -22,6 +22,7 @@ use crate::telemetry::metrics::Metrics;
 /// The app while it is running.
 pub(super) struct RunningApp {
     pub(super) url: String,
+    pub(super) webhook_url: String,
     pub(super) address: SocketAddr,
     pub(super) store: Arc<dyn Store>,
     pub(super) outbound: OutboundClient,
@@ -41,6 +42,8 @@ impl RunningApp {
         store_is_open: bool,
     ) -> Result<Self, AppError> {
         let url = base_url(&app_listener);
+        let public_url = &app.settings.server.public_url;
+        let webhook_url = public_url.endpoint(public_url.paths().primary());
         let address = app_listener
             .local_addr()
             .map_err(|error| AppError::listen("--port", &url, &error))?;
@@ -84,6 +87,7 @@ impl RunningApp {
         listeners.push(tokio::spawn(serve));
         Ok(Self {
             url,
+            webhook_url,
             address,
             store,
             outbound,

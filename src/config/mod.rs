@@ -9,6 +9,7 @@ mod guard;
 mod handler;
 mod layers;
 mod media;
+mod paths;
 mod problem;
 mod reader;
 mod sections;
@@ -21,6 +22,7 @@ pub use cli::{
 pub use guard::GuardSettings;
 pub use handler::{HandlerKind, HandlerSettings, HandoffSettings, OnCrash};
 pub use media::MediaSettings;
+pub(crate) use paths::load_webhook_paths;
 pub use problem::{Problem, Problems, Warning};
 pub use sections::{
     AccountSettings, AdminSettings, LogFormat, LogSettings, ReplySettings, RestSettings,

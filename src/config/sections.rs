@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::layers::{ACCOUNTS_PREFIX, quoted};
+use super::paths;
 use super::reader::SettingsReader;
 use crate::sid::AccountSid;
-use crate::signature::PublicUrl;
+use crate::signature::{PublicUrl, RoutePath};
 use crate::twilio::ApiUrl;
 use replyhook_core::Secret;
 use replyhook_core::redact::redacted_url;
@@ -42,8 +43,10 @@ pub struct AccountSettings {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ServerSettings {
-    /// The URL that Twilio calls.
+    /// The URL that Twilio calls, with the paths of the webhooks.
     pub public_url: PublicUrl,
+    /// Path of the health check on the public listener, if there is one.
+    pub health_path: Option<RoutePath>,
     /// Address of the public listener.
     pub listen: SocketAddr,
     /// Time that requests and handlers in progress get after SIGTERM or SIGINT.
@@ -252,6 +255,10 @@ pub(super) fn token(reader: &mut SettingsReader<'_>, key: &str) -> Option<Secret
 
 pub(super) fn server(reader: &mut SettingsReader<'_>) -> Option<ServerSettings> {
     let public_url = public_url(reader);
+    let health_path = paths::health_path(reader);
+    if let Some(public_url) = &public_url {
+        paths::check_routes(reader, public_url, health_path.as_ref());
+    }
     let listen = listen(reader);
     let shutdown_timeout = reader.number("server.shutdown_timeout_s", 0..=3600);
     let max_connections = reader.count("server.max_connections", 1..=1_000_000);
@@ -271,6 +278,7 @@ pub(super) fn server(reader: &mut SettingsReader<'_>) -> Option<ServerSettings> 
     let core_dumps = reader.flag("server.core_dumps");
     Some(ServerSettings {
         public_url: public_url?,
+        health_path,
         listen: listen?,
         shutdown_timeout: Duration::from_secs(u64::try_from(shutdown_timeout?).ok()?),
         max_connections: max_connections?,
@@ -306,6 +314,7 @@ fn is_filter(level: &str) -> bool {
 
 pub(super) fn public_url(reader: &mut SettingsReader<'_>) -> Option<PublicUrl> {
     const KEY: &str = "server.public_url";
+    let paths = paths::webhook_paths(reader);
     let text = reader.text(KEY);
     if text.trim().is_empty() {
         reader.problem(
@@ -315,12 +324,14 @@ pub(super) fn public_url(reader: &mut SettingsReader<'_>) -> Option<PublicUrl> {
         );
         return None;
     }
-    match PublicUrl::parse(text) {
+    // With invalid paths the URL is still checked, so that its problems are reported too.
+    let valid_paths = paths.is_some();
+    match PublicUrl::parse_with_paths(text, paths.unwrap_or_default()) {
         Ok((url, warnings)) => {
             for warning in &warnings {
                 reader.warn(KEY, warning);
             }
-            Some(url)
+            valid_paths.then_some(url)
         }
         Err(error) => {
             reader.problem(KEY, error);

@@ -106,7 +106,8 @@ impl OutboxWorker {
         if let Some(url) = route.and_then(|route| route.status_callback.as_ref())
             && params.get("StatusCallback").is_none()
         {
-            let url = format!("{}?r={}", url.endpoint("/webhook/status"), message.name());
+            let url = url.endpoint(url.paths().status());
+            let url = format!("{url}?r={}", message.name());
             params = params
                 .iter()
                 .chain([("StatusCallback", url.as_str())])

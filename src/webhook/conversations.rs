@@ -28,7 +28,7 @@ pub(super) async fn handle(webhooks: &Webhooks, params: FormParams) -> WebhookRe
     } else if let Some(suppressed) = webhooks.warnings.unhandled.try_log() {
         tracing::warn!(
             suppressed,
-            "ignored a Twilio Conversations event at /webhook: no on_conversation_event hook is set, and the bot does not get such messages"
+            "ignored a Twilio Conversations event at the primary webhook: no on_conversation_event hook is set, and the bot does not get such messages"
         );
     }
     Ok((Document::empty(), Outcome::ConversationEvent))

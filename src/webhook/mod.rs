@@ -3,7 +3,7 @@
 //! Each webhook has two layers: [`endpoint_layer`], which rejects requests while the server is not running and adds
 //! request IDs, metrics and panic handling, and inside of it the signature layer. All accept GET, POST and PUT, with
 //! and without a trailing slash, and with and without the prefix of `PUBLIC_URL`. Nothing redirects. `/media` has the
-//! endpoint layer only, because Twilio does not sign its requests.
+//! endpoint layer only, because Twilio does not sign its requests. `server.health_path` has no layer.
 
 mod classify;
 mod conversations;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::response::IntoResponse;
-use axum::routing::any;
+use axum::routing::{any, get};
 use http::{HeaderMap, StatusCode};
 
 pub(crate) use endpoint_layer::{EndpointLayer, EndpointState};
@@ -34,7 +34,7 @@ pub(crate) use in_flight::InFlightLimit;
 pub(crate) use rejection::RejectionLog;
 pub(crate) use webhooks::{ConversationEventHook, FallbackHook, StatusHook, Warnings, Webhooks};
 
-use crate::signature::{SIGNATURE_HEADER, SignatureLayer};
+use crate::signature::{PublicUrl, RoutePath, SIGNATURE_HEADER, SignatureLayer};
 use crate::telemetry::metrics::Endpoint;
 
 /// Responds with 404 to unknown paths.
@@ -48,18 +48,19 @@ async fn unrouted(State(webhooks): State<Arc<Webhooks>>, headers: HeaderMap) -> 
         tracing::warn!(
             suppressed,
             "responded with 404 to a signed request for an unknown path; set the URL in the Twilio console to one that \
-             `replyhook check` shows"
+             `replyhook check` shows, or server.paths to the path of that URL"
         );
     }
     (StatusCode::NOT_FOUND, "not found\n")
 }
 
-/// Creates the router of the public listener. `prefix` is the path of `PUBLIC_URL`.
+/// Creates the router of the public listener.
 pub(crate) fn router(
     webhooks: Arc<Webhooks>,
     state: &Arc<EndpointState>,
     signature: &SignatureLayer,
-    prefix: &str,
+    url: &PublicUrl,
+    health_path: Option<&RoutePath>,
 ) -> Router {
     // The first layer is the outermost: it also counts the requests that the signature layer rejects.
     let layers = |endpoint| {
@@ -74,21 +75,20 @@ pub(crate) fn router(
     let fallback = any(fallback::fallback).layer(layers(Endpoint::Fallback));
     let status = any(status::status).layer(layers(Endpoint::Status));
     let media = any(media::media).layer(EndpointLayer::new(state.clone(), Endpoint::Media));
+    let paths = url.paths();
+    let mut endpoints = vec![
+        (paths.primary(), primary),
+        (paths.fallback(), fallback),
+        (paths.status(), status),
+        ("/media/{token}", media),
+    ];
+    // Without a layer: it responds as long as the process lives, also while the server drains.
+    endpoints.extend(health_path.map(|path| (path.as_str(), get(async || "ok"))));
     let mut router = Router::new();
-    // With and without the prefix, because a proxy may keep or strip it. Without a configured prefix both are "", and
-    // axum panics on a route that is added twice.
-    let mut prefixes = vec![prefix, ""];
-    prefixes.dedup();
-    for prefix in prefixes {
-        for slash in ["", "/"] {
-            router = router
-                .route(&format!("{prefix}/webhook{slash}"), primary.clone())
-                .route(
-                    &format!("{prefix}/webhook/fallback{slash}"),
-                    fallback.clone(),
-                )
-                .route(&format!("{prefix}/webhook/status{slash}"), status.clone())
-                .route(&format!("{prefix}/media/{{token}}{slash}"), media.clone());
+    for (path, handlers) in endpoints {
+        // The settings exclude paths with a route in common, on which axum would panic.
+        for route in url.routes(path) {
+            router = router.route(&route, handlers.clone());
         }
     }
     router.fallback(unrouted).with_state(webhooks)

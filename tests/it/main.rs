@@ -113,3 +113,4 @@ mod test_kit;
 mod traces;
 mod unverified_bytes;
 mod wall_clock;
+mod webhook_paths;

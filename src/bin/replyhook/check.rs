@@ -51,11 +51,7 @@ impl Check {
         }
         let url = &loaded.settings.server.public_url;
         writeln!(text, "\nno problem. Enter in Twilio's console:")?;
-        for (name, path) in [
-            ("primary", "/webhook"),
-            ("fallback", "/webhook/fallback"),
-            ("status", "/webhook/status"),
-        ] {
+        for (name, path) in url.paths().named() {
             writeln!(text, "  {name:9} {}", url.endpoint(path))?;
         }
         print(&text)?;

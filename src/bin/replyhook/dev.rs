@@ -252,8 +252,8 @@ fn welcome_text(
     let emulator = dev_server.emulator();
     let mut text = String::new();
     writeln!(text, "\n  Chat with your bot:  {}\n", emulator.page_url())?;
-    if let (Some(url), Some(handler)) = (dev_server.server_url(), dev_server.handler_name()) {
-        writeln!(text, "  webhook      {url}/webhook (handler: {handler})")?;
+    if let (Some(url), Some(handler)) = (dev_server.webhook_url(), dev_server.handler_name()) {
+        writeln!(text, "  webhook      {url} (handler: {handler})")?;
         writeln!(
             text,
             "  store        {}",

@@ -237,11 +237,12 @@ impl SetSenderArgs {
             let Some(public_url) = SigningSettings::load(&sources)?.public_url else {
                 bail!("--from-config needs PUBLIC_URL; set it to the same value as for the server");
             };
+            let paths = public_url.paths();
             let endpoint = |path| Some(public_url.endpoint(path));
             Some([
-                endpoint(&format!("/webhook{CONNECTION_OVERRIDES}")),
-                endpoint("/webhook/fallback"),
-                endpoint("/webhook/status"),
+                endpoint(&format!("{}{CONNECTION_OVERRIDES}", paths.primary())),
+                endpoint(paths.fallback()),
+                endpoint(paths.status()),
             ])
         } else {
             None

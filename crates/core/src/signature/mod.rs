@@ -37,6 +37,7 @@ mod reshaped;
 mod shell;
 mod token;
 mod verifier;
+mod webhook_paths;
 
 pub use captured::{CapturedError, CapturedRequest};
 pub use explain::{BodyChange, Explanation, QueryChange};
@@ -51,3 +52,4 @@ pub use verifier::{
     AuthTokenKind, SIGNATURE_HEADER, SignatureError, SignatureErrorKind, SignatureVerifier,
     UnverifiedRequest, Verified,
 };
+pub use webhook_paths::{EqualPaths, RoutePath, RoutePathError, WebhookPaths};

@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::webhook_paths::WebhookPaths;
 
 /// A public URL, such as `https://example.com` or `https://example.com/bots/a`, without a slash at its end.
 ///
@@ -23,6 +26,9 @@ pub struct PublicUrl {
     authority: String,
     /// Path prefix: empty, or with a slash at its start and none at its end.
     prefix: String,
+    /// Paths of the webhooks, below the prefix.
+    // Shared, so that the URL stays small within `PublicUrlError`.
+    paths: Arc<WebhookPaths>,
 }
 
 /// Error of a text that is not a public URL. `Display` includes the fix.
@@ -97,9 +103,6 @@ pub enum PublicUrlWarning {
     Underscore,
 }
 
-/// Paths that the server adds to the public URL.
-const ENDPOINTS: [&str; 3] = ["/webhook", "/webhook/fallback", "/webhook/status"];
-
 impl PublicUrl {
     /// Parses a configured URL. The warnings name the parts that were removed.
     ///
@@ -115,6 +118,17 @@ impl PublicUrl {
     /// # Errors
     /// [`PublicUrlError`], whose text includes the fix.
     pub fn parse(text: &str) -> Result<(Self, Vec<PublicUrlWarning>), PublicUrlError> {
+        Self::parse_with_paths(text, WebhookPaths::default())
+    }
+
+    /// Parses a configured URL of a server whose webhooks have these paths. See [`PublicUrl::parse`].
+    ///
+    /// # Errors
+    /// [`PublicUrlError`], whose text includes the fix.
+    pub fn parse_with_paths(
+        text: &str,
+        paths: WebhookPaths,
+    ) -> Result<(Self, Vec<PublicUrlWarning>), PublicUrlError> {
         // The order of the cuts matters: a fragment may contain `?`, and a query may contain `/` and `@`.
         let mut warnings = Vec::new();
         let (scheme, rest) = text
@@ -157,11 +171,13 @@ impl PublicUrl {
             is_https,
             authority: authority.to_owned(),
             prefix: prefix.to_owned(),
+            paths: Arc::new(paths),
         };
         url.check_authority(&mut warnings)?;
-        let endpoint = ENDPOINTS
+        let endpoints = url.paths.named();
+        let endpoint = endpoints
             .iter()
-            .find_map(|endpoint| prefix.strip_suffix(endpoint));
+            .find_map(|(_, endpoint)| prefix.strip_suffix(endpoint));
         // Errors carry the cleaned URL, so that their text shows exactly what to write.
         if let Some(prefix) = endpoint {
             prefix.clone_into(&mut url.prefix);
@@ -201,6 +217,34 @@ impl PublicUrl {
     /// Returns the path prefix: empty, or with a slash at its start and none at its end.
     pub fn prefix(&self) -> &str {
         &self.prefix
+    }
+
+    /// Returns the paths of the webhooks, which [`endpoint`](Self::endpoint) takes.
+    pub fn paths(&self) -> &WebhookPaths {
+        &self.paths
+    }
+
+    /// Returns the paths at which requests for an endpoint arrive: with and without the prefix, which a proxy may keep or
+    /// strip, and with and without a slash at the end.
+    ///
+    /// ```
+    /// use replyhook::signature::PublicUrl;
+    ///
+    /// let (url, _) = PublicUrl::parse("https://example.com/a")?;
+    /// assert_eq!(url.routes("/webhook"), ["/a/webhook", "/a/webhook/", "/webhook", "/webhook/"]);
+    /// assert_eq!(url.routes("/"), ["/a", "/a/", "/"]);
+    /// # Ok::<(), replyhook::signature::PublicUrlError>(())
+    /// ```
+    pub fn routes(&self, path: &str) -> Vec<String> {
+        let path = path.trim_end_matches('/');
+        // Without a prefix both are equal.
+        let mut prefixes = vec![self.prefix.as_str(), ""];
+        prefixes.dedup();
+        let routes = prefixes
+            .into_iter()
+            .flat_map(|prefix| ["", "/"].map(|slash| format!("{prefix}{path}{slash}")));
+        // The root has no spelling without its slash.
+        routes.filter(|route| !route.is_empty()).collect()
     }
 
     /// Returns `https` or `http`.

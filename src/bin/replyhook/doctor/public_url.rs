@@ -15,7 +15,7 @@ use replyhook::{FormParams, Secret};
 use super::finding::{Finding, Report, Severity};
 use super::remedy;
 use super::server::LocalServer;
-use super::webhook_url::{ENDPOINTS, without_secrets};
+use super::webhook_url::without_secrets;
 const CHECK: &str = "url";
 
 /// The result for one endpoint. Endpoints with equal verdicts share a line.
@@ -52,10 +52,11 @@ pub(super) async fn check(
         ))?;
     }
     let probe = Probe::new(settings);
-    let [primary, fallback, status] = ENDPOINTS.map(|(_, path)| probe.send(public_url, path));
+    let endpoints = public_url.paths().named();
+    let [primary, fallback, status] = endpoints.map(|(_, path)| probe.send(public_url, path));
     let (primary, fallback, status) = tokio::join!(primary, fallback, status);
     let mut verdicts = Vec::new();
-    for ((name, path), result) in ENDPOINTS.into_iter().zip([primary, fallback, status]) {
+    for ((name, path), result) in endpoints.into_iter().zip([primary, fallback, status]) {
         let verdict = match result {
             Ok(result) if result.status == 403 && request_id(&result.headers).is_some() => {
                 // Repeat it alone: a server explains one rejection at a time, and the three probes were concurrent.
@@ -251,8 +252,10 @@ fn response_verdict(
     if endpoint != name {
         return Verdict::fail(
             format!("leads to the endpoint `{endpoint}` and not to `{name}`"),
-            "a proxy maps the paths of PUBLIC_URL onto each other: let /webhook, /webhook/fallback and /webhook/status be \
-             three paths on the server too",
+            format!(
+                "a proxy maps the paths of PUBLIC_URL onto each other: let {} be three paths on the server too",
+                path_list(settings)
+            ),
         );
     }
     match local_server {
@@ -300,12 +303,18 @@ fn foreign_response_verdict(settings: &Settings, result: &SignedResponse) -> Ver
         ),
         403 => Verdict::fail(
             "responds with 403, and that is not replyhook",
-            "a firewall or a proxy rejects the request: let it pass POST requests without cookies, from any address (Twilio's \
-             are not fixed), to /webhook and below",
+            format!(
+                "a firewall or a proxy rejects the request: let it pass POST requests without cookies, from any address \
+                 (Twilio's are not fixed), to {}",
+                path_list(settings)
+            ),
         ),
         401 | 407 => Verdict::fail(
             format!("responds with {status}: it requires a password"),
-            "exempt /webhook and the paths below it: the signature authenticates Twilio",
+            format!(
+                "exempt {}: the signature authenticates Twilio",
+                path_list(settings)
+            ),
         ),
         503 if is_from_replyhook => Verdict::fail(
             format!("responds with 503: {}", result.body.trim()),
@@ -336,17 +345,24 @@ fn foreign_response_verdict(settings: &Settings, result: &SignedResponse) -> Ver
     }
 }
 
+/// Lists the paths of the webhooks.
+fn path_list(settings: &Settings) -> String {
+    let [(_, primary), (_, fallback), (_, status)] = settings.server.public_url.paths().named();
+    format!("{primary}, {fallback} and {status}")
+}
+
 /// Returns the verdict for a redirect, with the `PUBLIC_URL` that would avoid it.
 fn redirect_verdict(settings: &Settings, result: &SignedResponse) -> Verdict {
     // Not followed: Twilio follows with a GET without parameters, which cannot deliver a message.
     let location = result.headers.get(LOCATION);
     let location = location.and_then(|value| value.to_str().ok());
     let location = without_secrets(location.unwrap_or("nowhere"));
-    let mut endpoints = ENDPOINTS.iter().rev();
+    let paths = settings.server.public_url.paths();
+    let mut endpoints = paths.named().into_iter().rev();
     let trimmed = location.trim_end_matches('/');
     let corrected_url = endpoints
-        .find_map(|(_, path)| trimmed.strip_suffix(path))
-        .and_then(|url| PublicUrl::parse(url).ok())
+        .find_map(|(_, path)| trimmed.strip_suffix(path.trim_end_matches('/')))
+        .and_then(|url| PublicUrl::parse_with_paths(url, paths.clone()).ok())
         .map(|(url, _)| url)
         .filter(|url| *url != settings.server.public_url);
     let remedy = corrected_url.map_or_else(

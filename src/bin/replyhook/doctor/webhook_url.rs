@@ -4,14 +4,7 @@
 
 use replyhook::signature::PublicUrl;
 
-/// Names and paths of the endpoints, in the order of [`EndpointKind`](super::webhook_url::EndpointKind).
-pub(super) const ENDPOINTS: [(&str, &str); 3] = [
-    ("primary", "/webhook"),
-    ("fallback", "/webhook/fallback"),
-    ("status", "/webhook/status"),
-];
-
-/// An endpoint, in the order of [`ENDPOINTS`].
+/// An endpoint, in the order of [`WebhookPaths::named`](replyhook::signature::WebhookPaths::named).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EndpointKind {
     Primary,
@@ -23,16 +16,20 @@ impl EndpointKind {
     const ALL: [Self; 3] = [Self::Primary, Self::Fallback, Self::Status];
 
     pub(super) fn name(self) -> &'static str {
-        ENDPOINTS[self as usize].0
+        match self {
+            Self::Primary => "primary",
+            Self::Fallback => "fallback",
+            Self::Status => "status",
+        }
     }
 
     /// Returns the URL to configure for this endpoint.
     pub(super) fn url(self, public_url: &PublicUrl) -> String {
-        public_url.endpoint(self.path())
+        public_url.endpoint(self.path(public_url))
     }
 
-    fn path(self) -> &'static str {
-        ENDPOINTS[self as usize].1
+    fn path(self, public_url: &PublicUrl) -> &str {
+        public_url.paths().named()[self as usize].1
     }
 }
 
@@ -100,7 +97,7 @@ impl UrlTarget {
         let find = |path: &str| {
             EndpointKind::ALL
                 .into_iter()
-                .find(|kind| kind.path() == path)
+                .find(|kind| kind.path(public_url).trim_end_matches('/') == path)
         };
         let exact = path.strip_prefix(prefix).and_then(find);
         // Also match without the prefix: such a URL may reach the server, but its signature does not verify.
@@ -118,7 +115,11 @@ impl UrlTarget {
         let mismatch = origin
             .or_else(|| exact.is_none().then_some(UrlMismatch::Prefix))
             .or_else(|| (expected.host != configured.host).then_some(UrlMismatch::Capitals))
-            .or_else(|| configured.path.ends_with('/').then_some(UrlMismatch::Slash));
+            .or_else(|| {
+                // The root has the slash.
+                let has_slash = configured.path.ends_with('/') && endpoint.path(public_url) != "/";
+                has_slash.then_some(UrlMismatch::Slash)
+            });
         mismatch.map_or(Self::Endpoint(endpoint), |mismatch| {
             Self::Mismatch(endpoint, mismatch)
         })
