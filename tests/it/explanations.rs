@@ -44,6 +44,13 @@ fn signed_for(url: &str, public_url: &str) -> String {
     )
 }
 
+fn mapped(path: &str, webhook: &str, verified_url: &str) -> String {
+    format!(
+        "signed for https://bot.example.com/a{path} and verified for {verified_url}: a proxy maps the path; let it pass the path \
+         as it is and set server.paths.{webhook} = \"{path}\", or enter {verified_url} in Twilio's console"
+    )
+}
+
 #[test]
 fn wrong_signature_explanation_names_exact_fix() {
     let message = message;
@@ -86,6 +93,50 @@ fn wrong_signature_explanation_names_exact_fix() {
             "a slash too many in the console",
             message().signed_for("https://bot.example.com/a/webhook/"),
             format!("signed for {VERIFIED_URL}/ and verified for {VERIFIED_URL}: enter {VERIFIED_URL} in Twilio's console"),
+        ),
+        (
+            "a host in capitals",
+            message().signed_for("https://BOT.EXAMPLE.COM/a/webhook"),
+            signed_for("https://BOT.EXAMPLE.COM/a/webhook", "https://BOT.EXAMPLE.COM/a"),
+        ),
+        (
+            "a host with a capital letter",
+            message().signed_for("https://Bot.example.com/a/webhook"),
+            signed_for("https://Bot.example.com/a/webhook", "https://Bot.example.com/a"),
+        ),
+        (
+            "a host with capital letters and a port",
+            message().header("X-Forwarded-Port", "8443").signed_for("https://Bot.Example.Com/a/webhook"),
+            signed_for("https://Bot.Example.Com/a/webhook", "https://Bot.Example.Com/a"),
+        ),
+        (
+            "a common path that a proxy maps",
+            message().signed_for("https://bot.example.com/a/sms"),
+            mapped("/sms", "primary", VERIFIED_URL),
+        ),
+        (
+            "a common path with a slash, mapped by a proxy that strips the prefix too",
+            message().to("/webhook/status?x=1").signed_for("https://bot.example.com/a/twilio/status/?x=1"),
+            mapped("/twilio/status", "status", &format!("{VERIFIED_URL}/status"))
+                .replacen("/twilio/status and", "/twilio/status/ and", 1),
+        ),
+        (
+            "the path of another webhook",
+            message().to("/a/webhook/fallback").signed_for(VERIFIED_URL),
+            format!(
+                "signed for {VERIFIED_URL} and verified for {VERIFIED_URL}/fallback: a proxy maps the path of one webhook to \
+                 another; let it pass the path as it is"
+            ),
+        ),
+        (
+            "another path, from X-Original-URI",
+            message().header("X-Original-URI", "/a/our/own/path").signed_for("https://bot.example.com/a/our/own/path"),
+            mapped("/our/own/path", "primary", VERIFIED_URL),
+        ),
+        (
+            "a common path without the prefix",
+            message().signed_for("https://bot.example.com/sms"),
+            format!("signed for https://bot.example.com/sms and verified for {VERIFIED_URL}: enter {VERIFIED_URL} in Twilio's console"),
         ),
         (
             "the default token where the account has its own",

@@ -8,11 +8,12 @@ use std::cell::Cell;
 
 use http::HeaderMap;
 
-use super::explain::{BodyChange, Explanation, QueryChange};
+use super::explain::{BodyChange, Explanation, MappedPath, QueryChange};
 use super::public_url::{PublicUrl, is_host, split_port};
 use super::readings;
 use super::token::HmacKey;
 use super::verifier::{SignatureErrorKind, SignatureVerifier, UnverifiedRequest, signature_of};
+use super::webhook_paths::RoutePath;
 use crate::form::{FormParams, SortOrder};
 use crate::sid::AccountSid;
 
@@ -47,7 +48,8 @@ impl SignatureVerifier {
             .find_other_token(self)
             .or_else(|| diagnosis.find_body_change().map(Explanation::BodyAltered))
             .or_else(|| diagnosis.find_query_change().map(Explanation::QueryAltered))
-            .or_else(|| diagnosis.find_other_url(&verified_url));
+            .or_else(|| diagnosis.find_other_url(&verified_url))
+            .or_else(|| diagnosis.find_common_path(&verified_url));
         if let Some(found) = found {
             return found;
         }
@@ -269,19 +271,82 @@ impl<'a> Diagnosis<'a> {
                     }
                     let url = format!("{scheme}://{authority}{target}");
                     if self.matches_signature(&url, &params) {
-                        let path = target.split('?').next().unwrap_or_default();
-                        let public_url = self.public_url_for(scheme, &authority, path);
-                        let url = format!("{scheme}://{authority}{path}");
-                        return Some(Explanation::SignedFor {
-                            url,
-                            ours: verified_url.to_owned(),
-                            public_url,
-                        });
+                        return Some(self.signed_for(scheme, &authority, target, verified_url));
                     }
                 }
             }
         }
         None
+    }
+
+    /// Tests paths that the request does not name: those of the other webhooks, and those that are common.
+    fn find_common_path(&self, verified_url: &str) -> Option<Explanation> {
+        let target = self.request.target;
+        if target.len() > MAX_TARGET_BYTES {
+            return None;
+        }
+        let (scheme, prefix) = (self.public_url.scheme(), self.public_url.prefix());
+        let query = target.find('?').map_or("", |at| &target[at..]);
+        let params = self.params();
+        let webhooks = self.public_url.paths().named().map(|(_, path)| path);
+        let origins = self.public_url.origins();
+        let paths = webhooks.into_iter().chain(readings::COMMON_PATHS);
+        for path in paths.map(|path| path.trim_end_matches('/')) {
+            for (prefix, slash) in [(prefix, ""), (prefix, "/"), ("", ""), ("", "/")] {
+                let target = format!("{prefix}{path}{slash}{query}");
+                for origin in &origins {
+                    if self.matches_signature(&format!("{origin}{target}"), &params) {
+                        let authority = origin.split_once("://")?.1;
+                        return Some(self.signed_for(scheme, authority, &target, verified_url));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Returns the explanation for a request that was signed for another URL.
+    fn signed_for(
+        &self,
+        scheme: &str,
+        authority: &str,
+        target: &str,
+        verified_url: &str,
+    ) -> Explanation {
+        let path = target.split('?').next().unwrap_or_default();
+        let public_url = self.public_url_for(scheme, authority, path);
+        let origin = format!("{scheme}://{authority}");
+        let is_own_origin = self.public_url.origins().contains(&origin);
+        Explanation::SignedFor {
+            url: format!("{origin}{path}"),
+            ours: verified_url.to_owned(),
+            mapped: (is_own_origin && public_url.is_none())
+                .then(|| self.mapped_path(path))
+                .flatten(),
+            public_url,
+        }
+    }
+
+    /// Returns the webhook that was called, and the signed path that leads to it.
+    fn mapped_path(&self, signed: &str) -> Option<MappedPath> {
+        let received = self.request.target.split('?').next().unwrap_or_default();
+        let prefix = self.public_url.prefix();
+        let received = received.strip_prefix(prefix).unwrap_or(received);
+        let received = received.trim_end_matches('/');
+        let webhooks = self.public_url.paths().named();
+        let (webhook, _) = webhooks
+            .into_iter()
+            .find(|(_, path)| path.trim_end_matches('/') == received)?;
+        // Only a path that the setting can have, and not one that differs by a slash at its end.
+        let path = RoutePath::parse(signed.strip_prefix(prefix)?).ok()?;
+        if path.as_str().trim_end_matches('/') == received {
+            return None;
+        }
+        let is_taken = webhooks.iter().any(|(_, other)| *other == path.as_str());
+        Some(MappedPath {
+            webhook: (!is_taken).then_some(webhook),
+            path: path.to_string(),
+        })
     }
 
     /// Returns the value of `PUBLIC_URL` with which the received path would be verified as the signed one.
@@ -325,13 +390,17 @@ impl<'a> Diagnosis<'a> {
         // A matching host is quoted in the explanation and in a URL, so only host characters are allowed.
         hosts.retain(|host| is_host(split_port(host).0));
         let mut authorities = Vec::new();
-        for host in hosts {
+        for (index, host) in hosts.into_iter().enumerate() {
             let bare = split_port(&host).0.to_owned();
             let lower = bare.to_ascii_lowercase();
             authorities.push(host);
             for host in [bare, lower] {
                 authorities.extend(ports.iter().map(|port| format!("{host}:{port}")));
                 authorities.push(host);
+            }
+            // Only for the configured host, which is the first: the list has a limit.
+            if index == 0 {
+                authorities.extend(readings::capitalized(self.public_url.authority()));
             }
         }
         remove_duplicates(&mut authorities);

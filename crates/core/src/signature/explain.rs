@@ -61,6 +61,8 @@ pub enum Explanation {
         ours: String,
         /// The value of `PUBLIC_URL` that would match, if there is one.
         public_url: Option<String>,
+        /// The path that a proxy maps to the received one, if the URLs differ in nothing else.
+        mapped: Option<MappedPath>,
     },
     /// The request was signed with a configured token that is not the token of its account.
     OtherToken {
@@ -83,6 +85,19 @@ pub enum Explanation {
         /// The verified URL without its query.
         ours: String,
     },
+}
+
+/// The path of a signed URL that a proxy maps to the path of a webhook.
+///
+/// See [`Explanation`] for an example.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MappedPath {
+    /// Name of the webhook whose setting can have this path: `primary`, `fallback` or `status`. `None` if it is the path
+    /// of another one.
+    pub webhook: Option<&'static str>,
+    /// The signed path, without the prefix of `PUBLIC_URL`.
+    pub path: String,
 }
 
 /// Difference between a received body and the signed one.
@@ -165,12 +180,22 @@ impl fmt::Display for Explanation {
                  parameters say: a captured request was cut into other names and values, or a user's text holds such a \
                  pair; the two cannot be told apart, so the request is rejected",
             ),
-            Self::SignedFor { url, ours, public_url: Some(public_url) } => write!(
+            Self::SignedFor { url, ours, mapped: Some(MappedPath { webhook: Some(webhook), path }), .. } => write!(
+                f,
+                "signed for {url} and verified for {ours}: a proxy maps the path; let it pass the path as it is and set \
+                 server.paths.{webhook} = \"{path}\", or enter {ours} in Twilio's console"
+            ),
+            Self::SignedFor { url, ours, mapped: Some(_), .. } => write!(
+                f,
+                "signed for {url} and verified for {ours}: a proxy maps the path of one webhook to another; let it pass \
+                 the path as it is"
+            ),
+            Self::SignedFor { url, ours, public_url: Some(public_url), .. } => write!(
                 f,
                 "signed for {url} and verified for {ours}: set PUBLIC_URL={public_url}, or enter {ours} in Twilio's \
                  console"
             ),
-            Self::SignedFor { url, ours, public_url: None } => {
+            Self::SignedFor { url, ours, .. } => {
                 write!(f, "signed for {url} and verified for {ours}: enter {ours} in Twilio's console")
             }
             Self::OtherToken { fits: None, tried: Some(tried) } => write!(

@@ -40,7 +40,7 @@ mod verifier;
 mod webhook_paths;
 
 pub use captured::{CapturedError, CapturedRequest};
-pub use explain::{BodyChange, Explanation, QueryChange};
+pub use explain::{BodyChange, Explanation, MappedPath, QueryChange};
 #[cfg(feature = "axum")]
 pub use layer::{
     Rejection, RejectionReason, RequestLimits, SignatureLayer, SignedForm, SignedFormRejection,

@@ -1,4 +1,4 @@
-//! Candidates for the original body or query, before a proxy or gateway changed it.
+//! Candidates for the original body, query, path or host, before a proxy or gateway changed it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,6 +17,50 @@ const OFTEN_EMPTY: [&str; 9] = [
     "ToCountry",
     "ToState",
     "ToZip",
+];
+
+/// Paths at which other programs often receive Twilio's webhooks, for a proxy that maps one of them to ours.
+pub(super) const COMMON_PATHS: [&str; 40] = [
+    "",
+    "/sms",
+    "/message",
+    "/messages",
+    "/incoming",
+    "/inbound",
+    "/receive",
+    "/reply",
+    "/bot",
+    "/chat",
+    "/twilio",
+    "/whatsapp",
+    "/hook",
+    "/callback",
+    "/webhooks",
+    "/status",
+    "/fallback",
+    "/sms/incoming",
+    "/sms/inbound",
+    "/sms/receive",
+    "/sms/reply",
+    "/sms/webhook",
+    "/sms/status",
+    "/sms/fallback",
+    "/twilio/sms",
+    "/twilio/whatsapp",
+    "/twilio/webhook",
+    "/twilio/incoming",
+    "/twilio/inbound",
+    "/twilio/status",
+    "/twilio/fallback",
+    "/whatsapp/webhook",
+    "/webhook/sms",
+    "/webhook/twilio",
+    "/webhook/whatsapp",
+    "/webhooks/sms",
+    "/webhooks/twilio",
+    "/webhooks/whatsapp",
+    "/api/sms",
+    "/api/twilio",
 ];
 
 /// Returns forms that may have been posted originally, each with the change that leads to the received one.
@@ -106,6 +150,29 @@ pub(super) fn query_candidates(query: &str) -> Vec<(QueryChange, String)> {
             .map(|query| (QueryChange::Reencoded, query)),
     );
     candidates
+}
+
+/// Returns an authority with its host in capitals, with a capital first letter, and with one in each of its labels.
+pub(super) fn capitalized(authority: &str) -> [String; 3] {
+    let lower = authority.to_ascii_lowercase();
+    let capitals = |is_first: &dyn Fn(Option<char>) -> bool| {
+        let mut before = None;
+        lower
+            .chars()
+            .map(|c| {
+                if is_first(before.replace(c)) {
+                    c.to_ascii_uppercase()
+                } else {
+                    c
+                }
+            })
+            .collect()
+    };
+    [
+        lower.to_ascii_uppercase(),
+        capitals(&|before| before.is_none()),
+        capitals(&|before| before.is_none_or(|c| matches!(c, '.' | '-'))),
+    ]
 }
 
 fn decode_again(value: &str) -> String {
