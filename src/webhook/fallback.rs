@@ -24,7 +24,7 @@ pub(super) async fn fallback(
     form: SignedForm,
 ) -> Response {
     let auth_token = form.token();
-    match webhooks.read_params(form) {
+    match webhooks.read_params(Endpoint::Fallback, form) {
         Ok(None) => probe::respond(&webhooks, Endpoint::Fallback, &method),
         Ok(Some(params)) => response::respond(handle(&webhooks, auth_token, params).await, &method),
         Err(error) => response::respond(Err(error), &method),

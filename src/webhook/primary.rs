@@ -23,7 +23,7 @@ pub(super) async fn primary(
     form: SignedForm,
 ) -> Response {
     let auth_token = form.token();
-    match webhooks.read_params(form) {
+    match webhooks.read_params(Endpoint::Primary, form) {
         Ok(None) => probe::respond(&webhooks, Endpoint::Primary, &method),
         Ok(Some(params)) => response::respond(handle(&webhooks, auth_token, params).await, &method),
         Err(error) => response::respond(Err(error), &method),

@@ -30,7 +30,7 @@ pub(super) async fn status(
     OriginalUri(uri): OriginalUri,
     form: SignedForm,
 ) -> Response {
-    match webhooks.read_params(form) {
+    match webhooks.read_params(Endpoint::Status, form) {
         Ok(None) => probe::respond(&webhooks, Endpoint::Status, &method),
         Ok(Some(params)) => {
             let outbound = uri.query().and_then(outbound_ref);

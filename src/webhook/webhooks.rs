@@ -46,6 +46,7 @@ pub(crate) struct Webhooks {
 /// Throttles of the log lines that requests can cause, one per kind, so that one kind cannot suppress another.
 pub(crate) struct Warnings {
     pub(super) malformed: Throttle,
+    pub(super) other_webhook: Throttle,
     pub(super) overloaded: Throttle,
     pub(super) fallback: Throttle,
     pub(super) undelivered: Throttle,
@@ -59,6 +60,7 @@ impl Warnings {
         let throttle = || Throttle::new(10);
         Self {
             malformed: throttle(),
+            other_webhook: throttle(),
             overloaded: throttle(),
             fallback: throttle(),
             undelivered: throttle(),

@@ -257,11 +257,68 @@ fn health_path_responds_without_signature_while_process_lives() {
         .unwrap();
     assert_eq!(answer.status, 405);
     let log = server.log();
-    assert!(!log.contains("rejected") && !log.contains("404"), "{log}");
+    assert!(!log.contains("rejected"), "{log}");
     // Off by default.
     let server = Server::start(&[]);
     let answer = server
         .exchange(request("GET", "/healthz").as_bytes())
         .unwrap();
     assert_eq!(answer.status, 404);
+}
+
+// chatwoot #15011, yap #150: the URL of the bot, entered for calls or for the debugger.
+#[test]
+fn webhook_of_another_product_is_named_in_log() {
+    let server = Server::start(&[]);
+    let call = Webhook::form(
+        "/webhook",
+        &[
+            ("CallSid", "CA00000000000000000000000000000001"),
+            ("AccountSid", ACCOUNT),
+            ("From", "+15550001111"),
+            ("To", "+15550002222"),
+            ("CallStatus", "ringing"),
+            ("Direction", "inbound"),
+        ],
+    );
+    assert_eq!(
+        server.send(&call).assert_rejected(400),
+        "malformed message\n"
+    );
+    let line = server.wait_for("rejected a voice call (CallSid)");
+    assert!(
+        line.contains("WARN") && line.contains("Voice section"),
+        "{line}"
+    );
+    for target in ["/webhook/fallback", "/webhook/status"] {
+        assert_eq!(
+            server.send(&call.clone().to(target)).status,
+            400,
+            "{target}"
+        );
+    }
+    let event = Webhook::form(
+        "/webhook",
+        &[
+            ("Sid", "NO00000000000000000000000000000001"),
+            ("AccountSid", ACCOUNT),
+            ("Level", "ERROR"),
+            ("Timestamp", "2026-11-22T09:00:00Z"),
+            ("PayloadType", "application/json"),
+            ("Payload", r#"{"resource_sid":"SM1","error_code":"11200"}"#),
+        ],
+    );
+    assert_eq!(server.send(&event).status, 400);
+    let line = server.wait_for("rejected an event of Twilio's debugger");
+    assert!(line.contains("WARN"), "{line}");
+    // A message that has such a parameter as well is a message.
+    let message = Webhook::message(1, "hi").with("CallSid", "CA00000000000000000000000000000001");
+    assert_eq!(server.send(&message).twiml(), twiml_message("hi"));
+    let log = server.log();
+    assert!(!log.contains("cannot be read"), "{log}");
+    for _ in 0..30 {
+        assert_eq!(server.send(&call).status, 400);
+    }
+    let lines = server.log().matches("rejected a voice call").count();
+    assert!(lines < 20, "{lines}");
 }
