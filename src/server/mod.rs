@@ -9,6 +9,7 @@
 #[cfg(feature = "failpoints")]
 mod aborting_stream;
 mod exchange;
+mod head_scanner;
 mod limits;
 mod listener_state;
 mod memory;

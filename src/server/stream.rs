@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 
 use replyhook_core::signature::layer::ConnectionHooks;
 
-use crate::connection::ConnectionState;
+use super::head_scanner::HeadScanner;
+use crate::connection::{ConnectionState, Phase};
 
 // Maximum size of one read. hyper's read buffer begins with 8 KiB and doubles after a read that fills it. One byte less
 // never fills it, so no client can make the buffers of its connection grow this way.
@@ -23,6 +24,7 @@ const MAX_LINGERING_BYTES: usize = 1024 * 1024;
 pub(super) struct TrackedStream {
     stream: Take<TcpStream>,
     lingering_bytes: usize,
+    scanner: HeadScanner,
     state: Arc<ConnectionState>,
 }
 
@@ -34,6 +36,7 @@ impl TrackedStream {
         Self {
             stream: stream.take(MAX_READ),
             lingering_bytes: MAX_LINGERING_BYTES,
+            scanner: HeadScanner::new(),
             state,
         }
     }
@@ -66,8 +69,13 @@ impl AsyncRead for TrackedStream {
         // Bytes of an evicted connection or a dropped request must not reach hyper. Zero bytes mean the end of the
         // stream.
         let bytes = buf.filled().len() - before;
-        if bytes > 0 && !self.state.record_read(bytes) {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        if bytes > 0 {
+            // Before `record_read`, which ends the idle phase.
+            let is_idle = matches!(self.state.phase(), Phase::Accepted | Phase::Idle);
+            if !self.state.record_read(bytes) {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+            self.scanner.scan(&mut buf.filled_mut()[before..], is_idle);
         }
         outcome
     }

@@ -94,6 +94,7 @@ mod reconcile;
 mod replies;
 mod reply_length;
 mod reply_order;
+mod request_heads;
 mod reshaped_requests;
 mod rest;
 mod restoring;

@@ -1,0 +1,348 @@
+//! [`HeadScanner`]: replaces control characters in the values of headers that this server does not interpret.
+//!
+//! hyper rejects a request with such a character in any header. A proxy or Twilio may copy a user's text into a header
+//! that no program reads, and the message would then be lost. The scanner looks at the bytes before hyper does, and
+//! changes single bytes only. So it cannot move the boundaries of a header, a head or a body:
+//!
+//! - It replaces only control characters other than NUL, CR and LF, by spaces, as RFC 9110 (section 5.5) allows.
+//! - It replaces them only in values, after a valid name and its colon. Names, folded lines and the request line stay as
+//!   they are, and hyper rejects invalid ones.
+//! - Headers that decide on framing, on the connection or on the signature stay as they are.
+//! - A body is skipped by its `Content-Length`. If the head has another framing, nothing is changed until the connection
+//!   is idle.
+
+/// Maximum length of a header's name. A header with a longer one stays as it is.
+const MAX_NAME_BYTES: usize = 64;
+
+/// Headers whose values stay as they are, in addition to Twilio's signatures.
+const STRICT_HEADERS: [&[u8]; 7] = [
+    b"host",
+    b"content-length",
+    b"transfer-encoding",
+    b"connection",
+    b"upgrade",
+    b"expect",
+    b"trailer",
+];
+
+/// Part of the stream that the next byte belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Empty lines before a request line.
+    Start,
+    RequestLine,
+    /// The name of a header, or the empty line that ends the head.
+    Name,
+    /// A value in which control characters are replaced.
+    Value,
+    /// The value of `Content-Length`.
+    Length,
+    /// The rest of a line that stays as it is.
+    StrictLine,
+    /// A body with this many bytes left.
+    Body(u64),
+    /// A body of unknown length, and all that follows until the connection is idle.
+    Unknown,
+}
+
+/// Length of the body that follows a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BodyLength {
+    /// No header has named one.
+    Absent,
+    /// The digits so far; none if `Content-Length` is empty until here.
+    Digits(Option<u64>),
+    /// White space has followed the digits.
+    Complete(u64),
+    /// `Transfer-Encoding`, several lengths or an invalid one.
+    Unknown,
+}
+
+/// Scanner of the bytes that one connection receives.
+// All state is inline and of fixed size: a head may arrive in any number of reads, and none of them allocates.
+#[derive(Debug)]
+pub(super) struct HeadScanner {
+    part: Part,
+    body: BodyLength,
+    /// Name of the current header in lower case, as far as it has arrived.
+    name: [u8; MAX_NAME_BYTES],
+    name_len: usize,
+}
+
+impl HeadScanner {
+    pub(super) fn new() -> Self {
+        Self {
+            part: Part::Start,
+            body: BodyLength::Absent,
+            name: [0; MAX_NAME_BYTES],
+            name_len: 0,
+        }
+    }
+
+    /// Scans received bytes, and replaces control characters in place. `is_idle` is true if they begin a request.
+    pub(super) fn scan(&mut self, bytes: &mut [u8], is_idle: bool) {
+        if is_idle && self.part == Part::Unknown {
+            self.part = Part::Start;
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let used = self.scan_part(rest);
+            rest = &mut rest[used..];
+        }
+    }
+
+    /// Scans bytes up to the end of the current part at most, and returns their number, which is not 0.
+    fn scan_part(&mut self, bytes: &mut [u8]) -> usize {
+        match self.part {
+            Part::Start => {
+                if matches!(bytes[0], b'\r' | b'\n') {
+                    return 1;
+                }
+                self.part = Part::RequestLine;
+                self.body = BodyLength::Absent;
+                self.end_of_line(bytes)
+            }
+            Part::RequestLine | Part::StrictLine => self.end_of_line(bytes),
+            Part::Name => self.scan_name(bytes),
+            Part::Value => {
+                let end = self.end_of_line(bytes);
+                let value = &mut bytes[..end];
+                // Two passes: the first, which nearly always finds nothing, compares many bytes at once.
+                if value
+                    .iter()
+                    .fold(false, |any, byte| any | is_replaced(*byte))
+                {
+                    for byte in value.iter_mut().filter(|byte| is_replaced(**byte)) {
+                        *byte = b' ';
+                    }
+                }
+                end
+            }
+            Part::Length => {
+                let end = self.end_of_line(bytes);
+                let value = bytes[..end].iter().filter(|byte| **byte != b'\n');
+                self.body = value.fold(self.body, |body, byte| body.with(*byte));
+                end
+            }
+            Part::Body(left) => {
+                let used = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                self.begin_body(left - used as u64);
+                used
+            }
+            Part::Unknown => bytes.len(),
+        }
+    }
+
+    /// Returns the number of bytes up to the end of the line. If it is complete, a header or the end of the head follows.
+    // As in hyper, a line ends at its LF, with or without a CR before it.
+    fn end_of_line(&mut self, bytes: &[u8]) -> usize {
+        let Some(end) = memchr::memchr(b'\n', bytes) else {
+            return bytes.len();
+        };
+        self.part = Part::Name;
+        self.name_len = 0;
+        end + 1
+    }
+
+    /// Scans a name up to its colon, or an empty line.
+    fn scan_name(&mut self, bytes: &[u8]) -> usize {
+        for (index, byte) in bytes.iter().enumerate() {
+            match *byte {
+                b':' if self.name_len > 0 => {
+                    self.begin_value();
+                    return index + 1;
+                }
+                // hyper accepts a CR here only before the LF, and rejects the request otherwise.
+                b'\r' if self.name_len == 0 => {}
+                b'\n' if self.name_len == 0 => {
+                    self.end_head();
+                    return index + 1;
+                }
+                byte if is_name_byte(byte) && self.name_len < MAX_NAME_BYTES => {
+                    self.name[self.name_len] = byte.to_ascii_lowercase();
+                    self.name_len += 1;
+                }
+                // A folded line, or a name that is invalid or too long.
+                _ => {
+                    self.part = Part::StrictLine;
+                    return index + self.end_of_line(&bytes[index..]);
+                }
+            }
+        }
+        bytes.len()
+    }
+
+    fn begin_value(&mut self) {
+        let name = &self.name[..self.name_len];
+        self.part = match name {
+            b"content-length" => {
+                self.body = match self.body {
+                    BodyLength::Absent => BodyLength::Digits(None),
+                    _ => BodyLength::Unknown,
+                };
+                Part::Length
+            }
+            b"transfer-encoding" => {
+                self.body = BodyLength::Unknown;
+                Part::StrictLine
+            }
+            name if is_strict(name) => Part::StrictLine,
+            _ => Part::Value,
+        };
+    }
+
+    fn end_head(&mut self) {
+        match self.body {
+            BodyLength::Absent => self.begin_body(0),
+            BodyLength::Digits(Some(length)) | BodyLength::Complete(length) => {
+                self.begin_body(length);
+            }
+            BodyLength::Digits(None) | BodyLength::Unknown => self.part = Part::Unknown,
+        }
+    }
+
+    fn begin_body(&mut self, length: u64) {
+        self.part = if length == 0 {
+            Part::Start
+        } else {
+            Part::Body(length)
+        };
+    }
+}
+
+impl BodyLength {
+    /// Returns the length after one more byte of `Content-Length`, without its LF.
+    fn with(self, byte: u8) -> Self {
+        match (self, byte) {
+            (Self::Digits(length), b'0'..=b'9') => {
+                let length = length.unwrap_or(0).checked_mul(10);
+                let length = length.and_then(|length| length.checked_add(u64::from(byte - b'0')));
+                length.map_or(Self::Unknown, |length| Self::Digits(Some(length)))
+            }
+            (Self::Digits(None), b' ' | b'\t') => self,
+            (Self::Digits(Some(length)) | Self::Complete(length), b' ' | b'\t' | b'\r') => {
+                Self::Complete(length)
+            }
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// Returns whether a byte in a value is replaced: a control character that neither ends a line nor a text.
+fn is_replaced(byte: u8) -> bool {
+    byte.is_ascii_control() && !matches!(byte, b'\0' | b'\t' | b'\r' | b'\n')
+}
+
+/// Returns whether a byte may be in the name of a header (RFC 9110, section 5.6.2).
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Returns whether the value of a header stays as it is. The name is in lower case.
+fn is_strict(name: &[u8]) -> bool {
+    // `X-Twilio-Signature`, and the names that Twilio has between the two words for other signatures.
+    let is_signature =
+        name.starts_with(b"x-twilio-") && name.windows(9).any(|window| window == b"signature");
+    is_signature || STRICT_HEADERS.contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scans a connection's bytes in reads that end at these offsets.
+    fn scanned(bytes: &[u8], ends: &[usize]) -> Vec<u8> {
+        let mut scanner = HeadScanner::new();
+        let mut bytes = bytes.to_vec();
+        let mut begin = 0;
+        for end in ends.iter().copied().chain([bytes.len()]) {
+            scanner.scan(&mut bytes[begin..end], false);
+            begin = end;
+        }
+        bytes
+    }
+
+    /// Asserts the bytes after the scan, for one read, and for each way to split them into two or into single bytes.
+    #[track_caller]
+    fn assert_scanned(bytes: &[u8], expected: &[u8]) {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let expected = text(expected.to_vec());
+        for end in 0..bytes.len() {
+            assert_eq!(text(scanned(bytes, &[end])), expected, "split at {end}");
+        }
+        let every: Vec<_> = (0..bytes.len()).collect();
+        assert_eq!(text(scanned(bytes, &every)), expected);
+    }
+
+    #[track_caller]
+    fn assert_unchanged(bytes: &[u8]) {
+        assert_scanned(bytes, bytes);
+    }
+
+    #[test]
+    fn control_characters_in_values_become_spaces() {
+        assert_scanned(
+            b"\r\nPOST / HTTP/1.1\r\nHost: h\r\nX-Twilio-Body: Liked \x1cHi\x7f\r\nX-A:\x01\n\r\n",
+            b"\r\nPOST / HTTP/1.1\r\nHost: h\r\nX-Twilio-Body: Liked  Hi \r\nX-A: \n\r\n",
+        );
+        // Each request of a pipeline, and none of the bodies.
+        assert_scanned(
+            b"POST / HTTP/1.1\r\nX-A: \x02\r\nContent-Length: 7 \r\n\r\nX: \x03\r\n\x04GET / HTTP/1.1\r\nX-B: \x05\r\n\r\n",
+            b"POST / HTTP/1.1\r\nX-A:  \r\nContent-Length: 7 \r\n\r\nX: \x03\r\n\x04GET / HTTP/1.1\r\nX-B:  \r\n\r\n",
+        );
+    }
+
+    #[test]
+    fn everything_but_uninterpreted_values_is_unchanged() {
+        assert_unchanged(b"GET /\x01 HTTP/1.1\r\nX-A\x01: b\r\n\r\n");
+        for line in [
+            "Host: h\x01",
+            "host: h\x01",
+            "Content-Length: 1\x01",
+            "TRANSFER-ENCODING: \x0bchunked",
+            "Connection: close\x01",
+            "Upgrade: \x01",
+            "Expect: \x01",
+            "Trailer: \x01",
+            "X-Twilio-Signature: abc\x01",
+            "X-Twilio-Webhooks-Signature: abc\x01",
+            "X-A : \x01",
+            " X-A: \x01",
+            "\tfolded: \x01",
+            ": \x01",
+            "X-A: NUL \0 and CR \r only",
+            "X-\u{e4}: \x01",
+            &format!("{}: \x01", "X".repeat(65)),
+        ] {
+            assert_unchanged(format!("GET / HTTP/1.1\r\n{line}\r\n\r\n").as_bytes());
+        }
+    }
+
+    // After such a head the scanner does not know where the next one begins.
+    #[test]
+    fn body_of_unknown_length_is_unchanged_until_connection_is_idle() {
+        let next = "GET / HTTP/1.1\r\nX-A: \x01\r\n\r\n";
+        for framing in [
+            "Transfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: chunked\r\nContent-Length: 0\r\n",
+            "Content-Length: 0\r\ntransfer-encoding: chunked\r\n",
+            "Content-Length: 0\r\nContent-Length: 0\r\n",
+            "Content-Length: +0\r\n",
+            "Content-Length: 0, 0\r\n",
+            "Content-Length: 0 0\r\n",
+            "Content-Length: \r\n",
+            "Content-Length: 99999999999999999999\r\n",
+        ] {
+            let head = format!("POST / HTTP/1.1\r\n{framing}\r\n");
+            assert_unchanged(format!("{head}{next}").as_bytes());
+            let mut scanner = HeadScanner::new();
+            scanner.scan(&mut head.into_bytes(), true);
+            let mut bytes = next.as_bytes().to_vec();
+            scanner.scan(&mut bytes, true);
+            assert_eq!(bytes, b"GET / HTTP/1.1\r\nX-A:  \r\n\r\n", "{framing}");
+        }
+        assert_unchanged(
+            b"POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\nGET / HTTP/1.1\r\nX-A: \x01\r\n\r\n",
+        );
+    }
+}

@@ -1,0 +1,332 @@
+//! Heads of requests over raw sockets: control characters that are tolerated, and framing that a proxy could read
+//! differently (request smuggling).
+
+use std::io::Write;
+
+use crate::support::{HttpResponse, ORIGIN, Server, Webhook, twiml_message, wire};
+
+/// Returns the lines of a signed message that are the same in every test, and its body.
+fn signed(number: u64, text: &str) -> (String, String) {
+    let webhook = Webhook::message(number, text);
+    let lines = format!(
+        "X-Twilio-Signature: {}\r\nContent-Type: application/x-www-form-urlencoded\r\n",
+        webhook.signature_for(ORIGIN)
+    );
+    (lines, webhook.form.encode())
+}
+
+/// Returns a message with a further header.
+fn with_header(number: u64, text: &str, line: &str) -> Vec<u8> {
+    let (lines, body) = signed(number, text);
+    let length = body.len();
+    format!("POST /webhook HTTP/1.1\r\nHost: h\r\n{lines}{line}\r\nContent-Length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}
+
+fn send(server: &Server, bytes: &[u8]) -> Option<HttpResponse> {
+    server.exchange(bytes)
+}
+
+/// Sends bytes in pieces, and returns the response.
+fn send_in_pieces(server: &Server, bytes: &[u8], size: usize) -> Option<HttpResponse> {
+    let mut stream = wire::connect(server.public);
+    stream.set_nodelay(true).unwrap();
+    for piece in bytes.chunks(size) {
+        let _ = stream.write_all(piece);
+    }
+    wire::read_response(&mut stream)
+}
+
+// Spoke #993: Twilio copied a reaction into a header that no program reads.
+#[test]
+fn control_character_in_uninterpreted_header_is_tolerated() {
+    let server = Server::start(&[]);
+    for (number, line) in (1..).zip([
+        "X-Twilio-Body: Liked \x1cHi",
+        "X-A: \x01\x02\x7f",
+        "x-a:\x0b",
+        "Accept: */*\x1f",
+        "X-Twilio-Idempotency-Token: \x08",
+    ]) {
+        let request = with_header(number, "hi", line);
+        let answer = send(&server, &request).unwrap();
+        assert_eq!(answer.twiml(), twiml_message("hi"), "{line:?}");
+    }
+    // In any number of reads.
+    let request = with_header(20, "hi", "X-A: a\x1cb\x01");
+    for size in [1, 2, 7] {
+        let answer = send_in_pieces(&server, &request, size).unwrap();
+        assert_eq!(answer.twiml(), twiml_message("hi"), "{size}");
+    }
+    // In every request of a pipeline, while bodies stay as they are: a changed one would not verify.
+    let text = "X-A: \x01\r\n\r\nGET / HTTP/1.1\r\nX-B: \x02";
+    let (lines, _) = signed(21, text);
+    let raw: String = {
+        let form = Webhook::message(21, text).form;
+        let pairs = form.iter().map(|(name, value)| {
+            let value = value.replace('+', "%2B").replace(' ', "+");
+            format!("{name}={value}")
+        });
+        pairs.collect::<Vec<_>>().join("&")
+    };
+    let first = format!(
+        "POST /webhook HTTP/1.1\r\nHost: h\r\n{lines}X-A: \x03\r\nContent-Length: {}\r\n\r\n{raw}",
+        raw.len()
+    );
+    let both = [first.into_bytes(), with_header(22, "second", "X-B: \x04")].concat();
+    let mut stream = wire::connect(server.public);
+    stream.write_all(&both).unwrap();
+    let answer = wire::read_response(&mut stream).unwrap();
+    assert!(answer.twiml().contains("GET / HTTP/1.1"), "{}", answer.body);
+    let answer = wire::read_response(&mut stream).unwrap();
+    assert_eq!(answer.twiml(), twiml_message("second"));
+    let log = server.log();
+    assert!(!log.contains("rejected"), "{log}");
+}
+
+#[test]
+fn control_character_elsewhere_in_head_is_rejected() {
+    let server = Server::start(&[]);
+    for line in [
+        "Connection: keep-alive\x01",
+        "Upgrade: \x01",
+        "Expect: \x01",
+        "Trailer: X-A\x01",
+        "X-Twilio-Webhooks-Signature: \x01",
+        "X-A\x01: b",
+        "X-\x01A: b",
+        "\x01X-A: b",
+        "X-A: b\r\n \x01folded",
+        "X-A: b\x01\r\n\tfolded",
+        "X-A : \x01",
+        "X-A: bare\rCR",
+        "X-A: \x01bare\rCR",
+        "X-A: NUL\0",
+        "X-A: \x01NUL\0",
+    ] {
+        let answer = send(&server, &with_header(1, "hi", line));
+        assert_eq!(answer.map(|answer| answer.status), Some(400), "{line:?}");
+    }
+    let (lines, body) = signed(1, "hi");
+    let length = body.len();
+    for head in [
+        format!("POST /webhook\x01 HTTP/1.1\r\nHost: h\r\n{lines}Content-Length: {length}\r\n"),
+        format!("POST /webhook HTTP/1.1\r\nHost: h\x01\r\n{lines}Content-Length: {length}\r\n"),
+        format!("POST /webhook HTTP/1.1\r\nHost: h\r\n{lines}Content-Length: {length}\x01\r\n"),
+        format!("POST /webhook HTTP/1.1\r\nHost: h\r\n{lines}Transfer-Encoding: \x0bchunked\r\n"),
+        format!(
+            "POST /webhook HTTP/1.1\r\nHost: h\r\n{}Content-Length: {length}\r\n",
+            lines.replacen(": ", ": \x01", 1)
+        ),
+    ] {
+        let answer = send(&server, format!("{head}\r\n{body}").as_bytes());
+        assert_eq!(answer.map(|answer| answer.status), Some(400), "{head:?}");
+    }
+}
+
+/// A request that this server and a proxy could separate differently, followed by one that would then be smuggled in.
+struct Variant {
+    name: &'static str,
+    headers: String,
+    body: String,
+}
+
+/// Each variant once as it is, and once with a control character that the server tolerates.
+fn variants() -> Vec<Variant> {
+    let (lines, body) = signed(30, "hi");
+    let length = body.len();
+    let chunked = format!("{length:x}\r\n{body}\r\n0\r\n\r\n");
+    let variant = |name, headers: &str, body: &str| Variant {
+        name,
+        headers: format!("{lines}{headers}"),
+        body: body.to_owned(),
+    };
+    let length_line = format!("Content-Length: {length}\r\n");
+    vec![
+        variant(
+            "TE.TE",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+            &chunked,
+        ),
+        variant(
+            "TE with a prefix",
+            "Transfer-Encoding: xchunked\r\n",
+            &chunked,
+        ),
+        variant(
+            "TE list",
+            "Transfer-Encoding: chunked, identity\r\n",
+            &chunked,
+        ),
+        variant(
+            "TE with a tab",
+            "Transfer-Encoding:\x0bchunked\r\n",
+            &chunked,
+        ),
+        variant(
+            "TE with a space before the colon",
+            "Transfer-Encoding : chunked\r\n",
+            &chunked,
+        ),
+        variant("TE folded", "Transfer-Encoding:\r\n chunked\r\n", &chunked),
+        variant(
+            "TE behind a folded line",
+            "X-A: b\r\n Transfer-Encoding: chunked\r\n",
+            &chunked,
+        ),
+        variant(
+            "TE behind a bare CR",
+            "X-A: b\rTransfer-Encoding: chunked\r\n",
+            &chunked,
+        ),
+        variant(
+            "TE behind NUL",
+            "X-A: b\0Transfer-Encoding: chunked\r\n",
+            &chunked,
+        ),
+        variant(
+            "two lengths",
+            &format!("{length_line}Content-Length: 0\r\n"),
+            &body,
+        ),
+        variant(
+            "length list",
+            &format!("Content-Length: {length}, 0\r\n"),
+            &body,
+        ),
+        variant(
+            "length with a sign",
+            &format!("Content-Length: +{length}\r\n"),
+            &body,
+        ),
+        variant(
+            "length in hexadecimal",
+            &format!("Content-Length: 0x{length:x}\r\n"),
+            &body,
+        ),
+        variant(
+            "length with a fraction",
+            &format!("Content-Length: {length}.0\r\n"),
+            &body,
+        ),
+        variant(
+            "length folded",
+            &format!("Content-Length:\r\n {length}\r\n"),
+            &body,
+        ),
+        variant(
+            "length with a space before the colon",
+            &format!("Content-Length : {length}\r\n"),
+            &body,
+        ),
+        variant(
+            "chunk size with a sign",
+            "Transfer-Encoding: chunked\r\n",
+            &format!("+{chunked}"),
+        ),
+        variant(
+            "chunk size with 0x",
+            "Transfer-Encoding: chunked\r\n",
+            &format!("0x{chunked}"),
+        ),
+        variant(
+            "chunk size empty",
+            "Transfer-Encoding: chunked\r\n",
+            &format!("\r\n{chunked}"),
+        ),
+        variant(
+            "chunk size too large",
+            "Transfer-Encoding: chunked\r\n",
+            &format!("1{}{chunked}", "0".repeat(16)),
+        ),
+        variant(
+            "chunk longer than its size",
+            "Transfer-Encoding: chunked\r\n",
+            &format!("1\r\n{body}\r\n0\r\n\r\n"),
+        ),
+        variant(
+            "chunk extension with a line feed",
+            "Transfer-Encoding: chunked\r\n",
+            &format!("{length:x};\n{body}\r\n0\r\n\r\n"),
+        ),
+    ]
+}
+
+#[test]
+fn smuggling_variants_never_yield_a_second_response() {
+    let server = Server::start(&[]);
+    for Variant {
+        name,
+        headers,
+        body,
+    } in variants()
+    {
+        for extra in ["", "X-Tolerated: \x01\r\n"] {
+            let mut stream = wire::connect(server.public);
+            let request =
+                format!("POST /webhook HTTP/1.1\r\nHost: h\r\n{extra}{headers}\r\n{body}");
+            let smuggled = with_header(31, "smuggled", "X-B: \x01");
+            let _ = stream.write_all(&[request.into_bytes(), smuggled].concat());
+            let answer = wire::read_response(&mut stream);
+            let status = answer.map(|answer| answer.status);
+            assert!(
+                matches!(status, Some(400 | 501) | None),
+                "{name}: {status:?}"
+            );
+            // The connection is closed, and nothing behind the ambiguous request is read as a request.
+            assert!(wire::read_response(&mut stream).is_none(), "{name}");
+        }
+    }
+    let smuggled = server.send(&Webhook::message(31, "smuggled"));
+    assert_eq!(smuggled.twiml(), twiml_message("smuggled"));
+    // Otherwise this was a redelivery.
+    let metrics = server.get("/metrics").body;
+    let duplicates = r#"replyhook_webhooks_total{endpoint="primary",outcome="duplicate"}"#;
+    let mut lines = metrics.lines().filter(|line| line.starts_with(duplicates));
+    assert!(lines.all(|line| line.ends_with(" 0")), "{metrics}");
+}
+
+// CL.TE and TE.CL: the encoding counts, as RFC 9112 (section 6.3) says, and the connection ends with the response.
+#[test]
+fn length_next_to_encoding_is_ignored_and_closes_connection() {
+    let server = Server::start(&[]);
+    let (lines, body) = signed(40, "hi");
+    let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let encoding = "Transfer-Encoding: chunked\r\n";
+    for length in [0, 4, chunked.len(), chunked.len() + 200] {
+        let length = format!("Content-Length: {length}\r\n");
+        for framing in [format!("{length}{encoding}"), format!("{encoding}{length}")] {
+            let mut stream = wire::connect(server.public);
+            let request = format!(
+                "POST /webhook HTTP/1.1\r\nHost: h\r\nX-A: \x01\r\n{lines}{framing}\r\n{chunked}"
+            );
+            let smuggled = with_header(41, "smuggled", "X-B: \x01");
+            stream
+                .write_all(&[request.into_bytes(), smuggled].concat())
+                .unwrap();
+            let answer = wire::read_response(&mut stream).unwrap();
+            assert_eq!(answer.twiml(), twiml_message("hi"), "{framing}");
+            assert!(wire::read_response(&mut stream).is_none(), "{framing}");
+        }
+    }
+}
+
+// RFC 9112 (section 2.2) lets a recipient take a bare LF for the end of a line. All lines are then read that way, those
+// with control characters too, and none of them is joined with another.
+#[test]
+fn bare_line_feed_ends_a_line() {
+    let server = Server::start(&[]);
+    let (lines, body) = signed(50, "hi");
+    let head = format!(
+        "POST /webhook HTTP/1.1\r\nHost: h\r\n{lines}X-A: \x01a\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    for head in [head.clone(), head.replace("\r\n", "\n")] {
+        let answer = send(&server, format!("{head}{body}").as_bytes()).unwrap();
+        assert_eq!(answer.twiml(), twiml_message("hi"), "{head:?}");
+    }
+    // The second length is a line of its own.
+    let twice = head.replace("X-A: \x01a\n", "X-A: \x01a\nContent-Length: 0\n");
+    let answer = send(&server, format!("{twice}{body}").as_bytes());
+    assert_eq!(answer.map(|answer| answer.status), Some(400));
+}
