@@ -4,6 +4,21 @@ use strsim::damerau_levenshtein;
 
 /// Returns the known word that a misspelt word is probably meant to be.
 pub(crate) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    // One mistake in a short word, more in longer ones: beyond that a suggestion would rather confuse.
+    nearest_within(word, known, |length| 1 + length / 4)
+}
+
+/// Returns the known word of which a word is almost certainly a misspelling, with at most one mistake in four letters.
+// For words that are an error only if they are misspelt: with the limits of `nearest`, `code` would be a misspelt `body`.
+pub(crate) fn misspelt<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    nearest_within(word, known, |length| length / 4)
+}
+
+fn nearest_within<'k>(
+    word: &str,
+    known: impl Iterator<Item = &'k str>,
+    max_distance: fn(usize) -> usize,
+) -> Option<&'k str> {
     // Much longer than any key. The distance takes time and memory proportional to the product of both lengths.
     const MAX: usize = 64;
     if word.len() > MAX {
@@ -19,8 +34,7 @@ pub(crate) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> O
             };
             (distance, known)
         })
-        // One mistake in a short word, more in longer ones: beyond that a suggestion would rather confuse.
-        .filter(|(distance, known)| *distance <= 1 + known.len() / 4)
+        .filter(|(distance, known)| *distance <= max_distance(known.len()))
         .min()
         .map(|(_, known)| known)
 }

@@ -28,6 +28,9 @@ pub(super) enum ForwardError {
         "the service responded with JSON of an unknown shape; expected {{\"body\": \"…\"}}, {{\"media\": [\"https://…\"]}} or {{\"messages\": […]}}"
     )]
     Shape,
+    // Both words are known: `given` is at most two letters away from `meant`, so it is not content.
+    #[error("the service responded with JSON that has the key {given}; did you mean {meant}?")]
+    Misspelt { given: String, meant: &'static str },
     #[error(
         "the service responded with messages and also with a body or media; move these into messages"
     )]

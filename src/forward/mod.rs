@@ -7,7 +7,7 @@
 //!
 //! | the service responds | the user gets |
 //! |---|---|
-//! | 204, or 200 with an empty body | nothing |
+//! | 202, 204, or 200 with an empty body, `null`, or an object without our keys | nothing |
 //! | 200 `text/plain` | that text |
 //! | 200 `application/json` | the message `{"body": "…", "media": ["https://…"]}`, in which either key may be missing; or the messages of `{"messages": […]}`, which may be empty |
 //! | anything else | nothing: the handler fails |
@@ -17,6 +17,7 @@
 mod error;
 mod request;
 mod response;
+mod surrogates;
 
 use std::fmt;
 use std::sync::Arc;
@@ -179,8 +180,14 @@ impl Forward {
         let failed = |error: reqwest::Error| ForwardError::from_send_error(&error);
         let mut received = request.send().await.map_err(failed)?;
         let response = response::read(&mut received).await?;
+        let message_sid = message.message_sid;
+        if response.is_foreign {
+            if let Some(keys) = self.unknown_keys.record_new_shape(response.unknown_keys) {
+                tracing::warn!(%message_sid, keys, "the service's response has none of the keys body, media and messages, so the user gets no reply; logged once per set of keys");
+            }
+            return Ok(response.reply);
+        }
         for key in self.unknown_keys.record_new(response.unknown_keys) {
-            let message_sid = message.message_sid;
             tracing::warn!(%message_sid, key, "ignored an unknown key in the service's response; logged once per key");
         }
         Ok(response.reply)

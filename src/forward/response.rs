@@ -9,25 +9,34 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::error::ForwardError;
+use super::surrogates::replace_unpaired_surrogates;
 use crate::lock::IgnorePoison;
 use crate::reply::{Media, Reply, ReplyMessage, is_web_url};
+use crate::spelling::misspelt;
 
 /// Maximum size of a response in bytes.
 // Much more than a reply needs (ten messages of 1600 characters take 64 kB), and little enough to hold in memory.
 const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 /// Maximum number of unknown keys to log. The set of logged keys cannot grow beyond it.
 const MAX_LOGGED_KEYS: usize = 32;
+/// Maximum number of keys of a shape that are logged.
+const MAX_SHAPE_KEYS: usize = 10;
 /// Maximum length in bytes of a key that is logged by its name.
 const MAX_KEY_BYTES: usize = 40;
+
+/// Keys of a response. A key that is nearly one of these is a failure, unless one of these is there too.
+const KEYS: [&str; 3] = ["messages", "body", "media"];
 
 /// A reply, and the keys of the response that were ignored.
 pub(super) struct ServiceResponse {
     pub(super) reply: Reply,
     /// Unknown keys, such as misspelt ones.
     pub(super) unknown_keys: BTreeSet<String>,
+    /// True if the response is an object that has only unknown keys, such as a workflow tool's confirmation.
+    pub(super) is_foreign: bool,
 }
 
-/// The unknown keys that were logged, so that each is logged once.
+/// The unknown keys and shapes that were logged, so that each is logged once.
 #[derive(Default)]
 pub(super) struct UnknownKeyLog(Mutex<BTreeSet<String>>);
 
@@ -39,15 +48,31 @@ impl UnknownKeyLog {
         }
         let mut logged = self.0.lock().ignore_poison();
         let is_new = |key: &String| logged.len() < MAX_LOGGED_KEYS && logged.insert(key.clone());
-        // Log only keys that look like a program's: any other one may be content, such as a phone number.
-        let keys = keys.into_iter().map(|key| {
-            if is_plain_name(&key) {
-                key
-            } else {
-                "(not a plain name)".to_owned()
-            }
-        });
-        keys.filter(is_new).collect()
+        keys.into_iter().map(loggable).filter(is_new).collect()
+    }
+
+    /// Returns the names of a response's keys as one text, unless a response with the same keys was logged before.
+    pub(super) fn record_new_shape(&self, keys: BTreeSet<String>) -> Option<String> {
+        let keys: BTreeSet<_> = keys
+            .into_iter()
+            .take(MAX_SHAPE_KEYS)
+            .map(loggable)
+            .collect();
+        let shape = Vec::from_iter(keys).join(", ");
+        let mut logged = self.0.lock().ignore_poison();
+        // In braces, which no key has here: a shape of one key is not the key itself.
+        let is_new = logged.len() < MAX_LOGGED_KEYS && logged.insert(format!("{{{shape}}}"));
+        is_new.then_some(shape)
+    }
+}
+
+/// Returns a key that looks like a program's, and a text in place of any other one, which may be content, such as a
+/// phone number.
+fn loggable(key: String) -> String {
+    if is_plain_name(&key) {
+        key
+    } else {
+        "(not a plain name)".to_owned()
     }
 }
 
@@ -69,7 +94,8 @@ pub(super) async fn read(
     let status = response.status();
     match status {
         StatusCode::OK => {}
-        StatusCode::NO_CONTENT => return Ok(Reply::none().into()),
+        // 202: the service has taken the message and replies later or not at all. Its body is a note for programs.
+        StatusCode::NO_CONTENT | StatusCode::ACCEPTED => return Ok(Reply::none().into()),
         // Not every 3xx: 304, for example, does not name another URL, and its advice would be wrong.
         StatusCode::MOVED_PERMANENTLY
         | StatusCode::FOUND
@@ -91,7 +117,7 @@ pub(super) async fn read(
         body.extend_from_slice(&chunk);
     }
     // Before the content type: an empty body means that no reply is sent, whatever its type is.
-    if body.is_empty() {
+    if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Reply::none().into());
     }
     let essence = content_type.split(';').next().unwrap_or_default().trim();
@@ -100,18 +126,51 @@ pub(super) async fn read(
             let text = String::from_utf8(body).map_err(|_| ForwardError::NotText)?;
             Ok(Reply::text(text).into())
         }
-        "application/json" => {
-            // In two steps, to tell invalid JSON from JSON of another shape.
-            let json: serde_json::Value =
-                serde_json::from_slice(&body).map_err(|error| ForwardError::Json {
-                    line: error.line(),
-                    column: error.column(),
-                })?;
-            let reply: ServiceReply =
-                serde_json::from_value(json).map_err(|_| ForwardError::Shape)?;
-            reply.into_response()
-        }
+        "application/json" => read_json(body),
         _ => Err(ForwardError::ContentType),
+    }
+}
+
+fn read_json(mut body: Vec<u8>) -> Result<ServiceResponse, ForwardError> {
+    // JavaScript can cut a text inside a character, and writes the rest as an escape that serde_json rejects.
+    replace_unpaired_surrogates(&mut body);
+    // In two steps, to tell invalid JSON from JSON of another shape.
+    let json: serde_json::Value =
+        serde_json::from_slice(&body).map_err(|error| ForwardError::Json {
+            line: error.line(),
+            column: error.column(),
+        })?;
+    match &json {
+        serde_json::Value::Null => return Ok(Reply::none().into()),
+        serde_json::Value::Object(fields) if !KEYS.iter().any(|key| fields.contains_key(*key)) => {
+            return read_foreign(fields.keys().cloned().collect());
+        }
+        _ => {}
+    }
+    let reply: ServiceReply = serde_json::from_value(json).map_err(|_| ForwardError::Shape)?;
+    reply.into_response()
+}
+
+/// Returns the empty reply of an object that has none of our keys, given its keys.
+///
+/// # Errors
+/// [`ForwardError::Misspelt`] if one is probably meant to be one of ours: silence would hide the mistake.
+fn read_foreign(keys: BTreeSet<String>) -> Result<ServiceResponse, ForwardError> {
+    let misspelt_key = keys.iter().find_map(|given| {
+        // Workflow tools respond with `message`, `messageId` and the like.
+        let is_other_word = given.to_ascii_lowercase().starts_with("message")
+            && !given.eq_ignore_ascii_case("messages");
+        let meant = misspelt(given, KEYS.into_iter()).filter(|_| !is_other_word)?;
+        let given = loggable(given.clone());
+        Some(ForwardError::Misspelt { given, meant })
+    });
+    match misspelt_key {
+        Some(error) => Err(error),
+        None => Ok(ServiceResponse {
+            reply: Reply::none(),
+            is_foreign: !keys.is_empty(),
+            unknown_keys: keys,
+        }),
     }
 }
 
@@ -120,6 +179,7 @@ impl From<Reply> for ServiceResponse {
         Self {
             reply,
             unknown_keys: BTreeSet::new(),
+            is_foreign: false,
         }
     }
 }
@@ -160,8 +220,8 @@ impl ServiceReply {
             // An empty body or list next to `messages` is accepted, since it adds nothing to send.
             Some(_) if single.has_content() => return Err(ForwardError::MessagesAndBody),
             Some(messages) => messages,
-            // No known key: probably a misspelt one, so an error is better than silence.
-            None if single.has_no_keys() => return Err(ForwardError::Shape),
+            // All keys of ours are null, which is the same as none of them.
+            None if single.has_no_keys() => Vec::new(),
             None => vec![single],
         };
         let mut reply_messages = Vec::with_capacity(messages.len());
@@ -176,6 +236,7 @@ impl ServiceReply {
         Ok(ServiceResponse {
             reply,
             unknown_keys,
+            is_foreign: false,
         })
     }
 }

@@ -210,6 +210,41 @@ async fn valid_service_response_becomes_reply() {
     for (status, content_type, body, got) in [
         (204, "", "", vec![]),
         (200, "", "", vec![]),
+        (200, "application/json", "\n", vec![]),
+        (202, "", "", vec![]),
+        (202, "text/html", "not read", vec![]),
+        (200, "application/json", "null", vec![]),
+        (200, "application/json", "{}", vec![]),
+        (
+            200,
+            "application/json",
+            r#"{"body":null,"media":null}"#,
+            vec![],
+        ),
+        (
+            200,
+            "application/json",
+            r#"{"message":"Workflow was started"}"#,
+            vec![],
+        ),
+        (
+            200,
+            "application/json",
+            r#"{"text":"hi","code":0,"meta":{},"messageId":1}"#,
+            vec![],
+        ),
+        (
+            200,
+            "application/json",
+            r#"{"body":"x \ud83d y"}"#,
+            vec![text("x \u{FFFD} y")],
+        ),
+        (
+            200,
+            "application/json",
+            r#"{"messages":[{"body":"\ud83d\udc4d \ude00"}]}"#,
+            vec![text("👍 \u{FFFD}")],
+        ),
         (
             200,
             "text/plain; charset=utf-8",
@@ -250,7 +285,10 @@ async fn valid_service_response_becomes_reply() {
     ] {
         bot.service.clear_responses("/message");
         bot.queue_response(status, content_type, body);
-        let answer = bot.says(json!({"body": "hi"})).await;
+        // Another text each time: the guard blocks repetitions.
+        let number = bot.service.requests().len();
+        let text = format!("number {number}");
+        let answer = bot.says(json!({ "body": text })).await;
         assert_eq!(
             outcome(&answer),
             (got, vec![200]),
@@ -269,7 +307,11 @@ async fn invalid_service_response_fails_and_fallback_retries_once() {
         (200, "text/html", "<p>hi</p>"),
         (200, "", "hi"),
         (200, "application/json", "not json"),
-        (200, "application/json", r#"{"text":"hi"}"#),
+        (200, "application/json", r#"{"mesage":"hi"}"#),
+        (200, "application/json", r#"{"ok":true,"medai":[]}"#),
+        (200, "application/json", r#"{"Body":"hi"}"#),
+        (200, "application/json", r#"[{"body":"hi"}]"#),
+        (200, "application/json", "1"),
         (200, "application/json", r#"{"messages":[{"text":"hi"}]}"#),
         (
             200,
@@ -293,7 +335,6 @@ async fn invalid_service_response_fails_and_fallback_retries_once() {
         ),
         (200, "application/json", large),
         (201, "text/plain", "hi"),
-        (202, "", ""),
         (302, "", ""),
         (304, "", ""),
         (400, "text/plain", "hi"),

@@ -1,7 +1,7 @@
 //! Faults of a service behind the handler `forward`: Twilio's response, and the log.
 
 use crate::support::server::reserve_port;
-use crate::support::{RawServer, ResponseEnd, Server, Webhook, twiml_message};
+use crate::support::{EMPTY, RawServer, ResponseEnd, Server, Webhook, twiml_message};
 
 /// Secret of 24 bytes, the minimum length.
 const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
@@ -67,8 +67,16 @@ async fn invalid_response_log_explains_fault_without_content() {
             "invalid JSON (line 2, column 5)",
         ),
         (
-            complete_response(200, json, r#"{"hush":1}"#),
+            complete_response(200, json, r#"["hush"]"#),
             "JSON of an unknown shape",
+        ),
+        (
+            complete_response(200, json, r#"{"mesage":"hush"}"#),
+            "the key mesage; did you mean messages?",
+        ),
+        (
+            complete_response(200, json, r#"{"hush":1,"medai":["hush"]}"#),
+            "the key medai; did you mean media?",
         ),
         (
             complete_response(200, json, r#"{"messages":[{"body":""},{"text":"hush"}]}"#),
@@ -143,6 +151,31 @@ async fn unknown_response_key_is_logged_once_without_value() {
         let count = log.lines().filter(|line| line.contains(key)).count();
         assert_eq!(count, 1, "{key}: {log}");
     }
+    assert!(!log.contains("hush") && !log.contains("1555000"), "{log}");
+}
+
+// A workflow tool that responds before its workflow has run.
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_object_is_logged_once_per_shape() {
+    let service = RawServer::start().await;
+    let started = r#"{"message":"hush","executionId":1}"#;
+    let other = r#"{"status":"hush","+15550001111":1}"#;
+    for answer in [started, started, other, "{}", "null", "end"] {
+        let answer = complete_response(200, "application/json", answer);
+        service.queue_bytes(HANDLER_REQUEST, answer, ResponseEnd::Close);
+    }
+    let server = forwarding_to(service.url(), &[]);
+    for number in 1..=5 {
+        let answer = server.send(&Webhook::message(number, "hush"));
+        assert_eq!(answer.twiml(), EMPTY);
+    }
+    failure_log(&server, 6);
+    let log = server.log();
+    for keys in ["executionId, message", "(not a plain name), status"] {
+        let count = log.lines().filter(|line| line.contains(keys)).count();
+        assert_eq!(count, 1, "{keys}: {log}");
+    }
+    assert_eq!(log.matches("has none of the keys").count(), 2, "{log}");
     assert!(!log.contains("hush") && !log.contains("1555000"), "{log}");
 }
 
