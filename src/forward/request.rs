@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::address::Address;
 use crate::handler::Context;
-use crate::message::{InboundMessage, ReferralSource};
+use crate::message::{InboundMessage, MessageType, ReferralSource};
 use crate::sid::{MessageSid, MessagingServiceSid};
 
 /// Creates a link to each file of the message; `None` for a file to which none can be created.
@@ -33,10 +33,14 @@ pub(super) struct ForwardedMessage<'a> {
     channel: &'a str,
     profile_name: Option<&'a str>,
     external_user_id: Option<&'a str>,
+    parent_external_user_id: Option<&'a str>,
+    message_type: Option<&'a str>,
     body: &'a str,
     media: Vec<ForwardedMedia<'a>>,
     location: Option<ForwardedLocation<'a>>,
     button: Option<ForwardedButton<'a>>,
+    choice: Option<ForwardedChoice<'a>>,
+    flow: Option<serde_json::Map<String, serde_json::Value>>,
     referral: Option<ForwardedReferral<'a>>,
     replied_to: Option<ForwardedQuote<'a>>,
     // Always null: opt-out and opt-in keywords reach no handler.
@@ -73,6 +77,35 @@ struct ForwardedButton<'a> {
     kind: Option<&'a str>,
 }
 
+/// A chosen item of a list, or a tapped button.
+#[derive(Serialize)]
+struct ForwardedChoice<'a> {
+    id: &'a str,
+    title: &'a str,
+    via: &'static str,
+    // Always null and true: a reply cannot ask a question that has a key or ends.
+    key: Option<()>,
+    current: bool,
+}
+
+impl<'a> ForwardedChoice<'a> {
+    fn of(message: &'a InboundMessage) -> Option<Self> {
+        let (via, id, title) = match (&message.list, &message.button) {
+            (Some(list), _) => ("list", list.id.as_deref(), list.title.as_deref()),
+            (None, Some(button)) => ("button", button.payload.as_deref(), button.text.as_deref()),
+            (None, None) => return None,
+        };
+        // Each stands for the other, if it is missing.
+        Some(Self {
+            id: id.or(title)?,
+            title: title.or(id)?,
+            via,
+            key: None,
+            current: true,
+        })
+    }
+}
+
 #[derive(Serialize)]
 struct ForwardedReferral<'a> {
     headline: Option<&'a str>,
@@ -98,6 +131,7 @@ impl<'a> ForwardedMessage<'a> {
     ) -> Self {
         let service = message.messaging_service_sid.as_ref();
         let external = message.external_user_id.as_ref();
+        let parent = message.parent_external_user_id.as_ref();
         Self {
             message_sid: message.message_sid.as_str(),
             account_sid: message.account_sid.as_str(),
@@ -107,6 +141,8 @@ impl<'a> ForwardedMessage<'a> {
             channel: message.channel().as_str(),
             profile_name: message.profile_name.as_deref(),
             external_user_id: external.map(Address::as_str),
+            parent_external_user_id: parent.map(Address::as_str),
+            message_type: message.message_type.as_ref().map(MessageType::as_str),
             body: &message.body,
             media: message
                 .media
@@ -129,6 +165,8 @@ impl<'a> ForwardedMessage<'a> {
                 payload: button.payload.as_deref(),
                 kind: button.kind.as_deref(),
             }),
+            choice: ForwardedChoice::of(message),
+            flow: message.flow_fields(),
             referral: message.referral.as_ref().map(|referral| ForwardedReferral {
                 headline: referral.headline.as_deref(),
                 body: referral.body.as_deref(),

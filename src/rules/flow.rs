@@ -9,15 +9,11 @@ use std::collections::BTreeMap;
 use minijinja::value::Value;
 use serde_json::Value as Json;
 
-use crate::message::{InboundMessage, JsonText};
+use crate::message::InboundMessage;
 
 /// Returns the fields of a message's Flow by name. Without a Flow the value is empty, and false in a condition.
 pub(super) fn value(message: &InboundMessage) -> Value {
-    let data = message.flow_data.as_ref().and_then(JsonText::value);
-    let fields = match data {
-        Some(Json::Object(fields)) => fields,
-        _ => serde_json::Map::new(),
-    };
+    let fields = message.flow_fields().unwrap_or_default();
     let fields = fields.into_iter().map(|(name, field)| {
         let value = match field {
             Json::Array(choices) => {

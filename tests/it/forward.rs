@@ -105,6 +105,7 @@ async fn forward_request_has_full_message_and_signature() {
                 "OriginalRepliedMessageSid": format!("SM{:032}", 7),
                 "OriginalRepliedMessageSender": "whatsapp:+14155238886",
                 "ReferralHeadline": "Buy", "ReferralSourceType": "ad", "ReferralCtwaClid": "click",
+                "ParentExternalUserId": "whatsapp:US.ENT.118157", "MessageType": "location",
             },
         }))
         .await;
@@ -139,10 +140,14 @@ async fn forward_request_has_full_message_and_signature() {
         "channel",
         "profile_name",
         "external_user_id",
+        "parent_external_user_id",
+        "message_type",
         "body",
         "media",
         "location",
         "button",
+        "choice",
+        "flow",
         "referral",
         "replied_to",
         "opt_out",
@@ -161,6 +166,10 @@ async fn forward_request_has_full_message_and_signature() {
         ("body", json!("")),
         ("media", json!([])),
         ("button", Value::Null),
+        ("choice", Value::Null),
+        ("flow", Value::Null),
+        ("parent_external_user_id", json!("whatsapp:US.ENT.118157")),
+        ("message_type", json!("location")),
         ("opt_out", Value::Null),
         ("attempt", json!(1)),
         (
@@ -196,10 +205,44 @@ async fn forward_request_has_full_message_and_signature() {
         body["button"],
         json!({"text": "Yes", "payload": "y", "type": "REPLY"})
     );
+    assert_eq!(
+        body["choice"],
+        json!({"id": "y", "title": "Yes", "via": "button", "key": null, "current": true})
+    );
     assert_eq!(body["media"][0]["content_type"], "text/csv");
     let link = body["media"][0]["link"].as_str().unwrap();
     let begin = format!("{}/media/", bot.dev_server.server_url().unwrap());
     assert!(link.starts_with(&begin), "{link}");
+    bot.dev_server.stop().await;
+}
+
+// Answers to a list and to a WhatsApp Flow; of a list choice Twilio may send only the title.
+#[tokio::test]
+async fn forward_request_has_choice_and_flow_fields() {
+    let bot = Forwarding::new().await;
+    for (params, field, expected) in [
+        (
+            json!({"ListId": "p1", "ListTitle": "Pizza"}),
+            "choice",
+            json!({"id": "p1", "title": "Pizza", "via": "list", "key": null, "current": true}),
+        ),
+        (
+            json!({"ListTitle": "Pizza"}),
+            "choice",
+            json!({"id": "Pizza", "title": "Pizza", "via": "list", "key": null, "current": true}),
+        ),
+        (
+            json!({"FlowData": r#"{"guests":2,"name":"Ana"}"#}),
+            "flow",
+            json!({"guests": 2, "name": "Ana"}),
+        ),
+        (json!({"FlowData": "not JSON"}), "flow", Value::Null),
+    ] {
+        bot.queue_response(204, "", "");
+        bot.says(json!({"body": "x", "params": params})).await;
+        let body: Value = serde_json::from_slice(&bot.last_request().body).unwrap();
+        assert_eq!(body[field], expected, "{params}");
+    }
     bot.dev_server.stop().await;
 }
 

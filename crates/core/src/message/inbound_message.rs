@@ -4,6 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
+use super::flow;
 use super::message_status::MessageStatus;
 use super::parts::{
     Button, GeoInfo, JsonText, ListChoice, Location, MediaItem, MessageType, OptOutType, Referral,
@@ -114,6 +115,22 @@ impl InboundMessage {
     /// Returns the channel of the message.
     pub fn channel(&self) -> &Channel {
         self.from.channel()
+    }
+
+    /// Returns the fields of a WhatsApp Flow's result by name; `None` if the message is not a valid one.
+    ///
+    /// ```
+    /// use replyhook::{InboundMessage, Timestamp};
+    ///
+    /// # let pairs = [("MessageSid", "SM00000000000000000000000000000001"), ("From", "whatsapp:+15550001111"),
+    /// #     ("AccountSid", "AC00000000000000000000000000000001"), ("To", "whatsapp:+15550002222")];
+    /// let result = [("FlowData", r#"{"guests": 2}"#)];
+    /// let message = InboundMessage::parse(pairs.into_iter().chain(result).collect(), Timestamp::UNIX_EPOCH)?;
+    /// assert_eq!(message.flow_fields().expect("a result")["guests"], 2);
+    /// # Ok::<(), replyhook::message::ParseError>(())
+    /// ```
+    pub fn flow_fields(&self) -> Option<serde_json::Map<String, serde_json::Value>> {
+        flow::fields(self.flow_data.as_ref(), self.interactive_data.as_ref())
     }
 
     /// Returns the body, unless it is empty or white space only.

@@ -13,6 +13,7 @@
 
 mod conversation_event;
 mod fallback;
+mod flow;
 mod inbound_message;
 mod merge;
 mod message_status;
