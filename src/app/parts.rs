@@ -40,6 +40,7 @@ pub(super) fn dispatch_limits(settings: &Settings) -> DispatchLimits {
         fallback_deadline: FALLBACK_DEADLINE.min(settings.reply.deadline),
         debounce: settings.reply.debounce,
         numbered: settings.reply.numbered,
+        markdown: settings.reply.markdown,
         max_messages: settings.reply.max_messages,
         handoff_ttl: settings.handoff.ttl,
         handler: settings.handler.timeout,

@@ -117,6 +117,8 @@ pub struct ReplySettings {
     pub debounce: Duration,
     /// Starts each part of a split text with its number.
     pub numbered: bool,
+    /// Converts Markdown in the texts of replies into the marks of the channel.
+    pub markdown: bool,
     /// Maximum number of messages of one reply, after long texts are split.
     pub max_messages: usize,
     /// Response to a fallback call when the handler fails again; empty for none.
@@ -411,6 +413,7 @@ pub(super) fn reply(reader: &mut SettingsReader<'_>) -> Option<ReplySettings> {
     let deadline = reader.millis("reply.deadline_ms", 1..=13_000);
     let debounce = reader.millis("reply.debounce_ms", 0..=10_000);
     let numbered = reader.flag("reply.numbered");
+    let markdown = reader.choice("reply.markdown", &[("keep", false), ("convert", true)]);
     let max_messages = reader.count("reply.max_messages", 1..=1000);
     let fallback_text = reader.text("reply.fallback_text").to_owned();
     let template = reader.text("reply.window_closed_template").trim();
@@ -431,6 +434,7 @@ pub(super) fn reply(reader: &mut SettingsReader<'_>) -> Option<ReplySettings> {
         deadline: deadline?,
         debounce: debounce?,
         numbered: numbered?,
+        markdown: markdown?,
         max_messages: max_messages?,
         fallback_text,
         window_closed_template: (!template.is_empty()).then(|| template.to_owned()),

@@ -15,6 +15,8 @@ pub(crate) struct DispatchLimits {
     pub(crate) debounce: Duration,
     /// True if the parts of a long text are numbered.
     pub(crate) numbered: bool,
+    /// True if the texts of all replies are Markdown.
+    pub(crate) markdown: bool,
     /// Maximum number of messages of a reply, after splitting for the channel.
     pub(crate) max_messages: usize,
     /// Time from the last message of a handoff to its end.

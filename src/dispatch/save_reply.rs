@@ -42,6 +42,11 @@ impl ReplySaver<'_> {
         } else {
             reply
         };
+        let reply = if dispatcher.limits.markdown {
+            reply.markdown()
+        } else {
+            reply
+        };
         let reply = if reply.has_media() {
             let channel = self.origin.user.channel();
             let message = (self.origin.account, self.origin.sid);

@@ -16,7 +16,7 @@ pub(super) type NameUse<'t> = (&'t str, usize);
 
 /// The filters, minijinja's and our own, with their minimum and maximum number of arguments.
 // None of them returns a list, as `list`, `split` or `map` would.
-pub(super) const FILTERS: [(&str, usize, usize); 19] = [
+pub(super) const FILTERS: [(&str, usize, usize); 20] = [
     ("abs", 0, 0),
     ("capitalize", 0, 0),
     ("count", 0, 0),
@@ -29,6 +29,7 @@ pub(super) const FILTERS: [(&str, usize, usize); 19] = [
     ("last", 0, 0),
     ("length", 0, 0),
     ("lower", 0, 0),
+    ("markdown", 0, 0),
     ("replace", 2, 3),
     ("round", 0, 2),
     ("string", 0, 0),
@@ -329,8 +330,9 @@ mod tests {
     #[test]
     fn minijinja_has_every_filter_and_test() {
         let mut env = Environment::new();
-        // The only filter that minijinja does not have.
+        // The only filters that minijinja does not have.
         env.add_filter("escape_markup", |text: &str| text.to_owned());
+        env.add_filter("markdown", |text: &str| text.to_owned());
         let render = |source: &str| env.render_str(source, minijinja::context! { x => "1" });
         for (filter, ..) in FILTERS {
             let error = render(&format!("{{{{ x | {filter} }}}}")).err();

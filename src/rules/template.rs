@@ -9,15 +9,16 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use minijinja::value::{Rest, Serde, Value, ValueKind};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior};
 
 use super::language::Checked;
 use super::reader::{self, Fields, Located, RulesReader, is_name};
 use super::{flow, language};
+use crate::address::Channel;
 use crate::dialogue::Answers;
 use crate::handler::HandlerError;
 use crate::message::InboundMessage;
-use crate::reply::escape_markup;
+use crate::reply::{convert_markdown, escape_markup};
 use crate::route::{Extracted, country_of};
 use crate::spelling::nearest;
 
@@ -113,6 +114,7 @@ impl RulesTemplates {
         env.add_filter("escape_markup", |text: &str| {
             escape_markup(text).into_owned()
         });
+        env.add_filter("markdown", markdown);
         env.add_filter("default", default);
         Self {
             env,
@@ -385,6 +387,19 @@ impl RulesTemplates {
                 .chain(answers),
         )
     }
+}
+
+/// The filter `markdown`: converts Markdown for the channel of the message.
+fn markdown(state: &State<'_, '_>, text: &str) -> String {
+    let channel = state.lookup("channel");
+    let is_whatsapp = channel.is_some_and(|name| name.as_str() == Some(Channel::WhatsApp.as_str()));
+    // All other channels get plain text.
+    let channel = if is_whatsapp {
+        Channel::WhatsApp
+    } else {
+        Channel::Sms
+    };
+    convert_markdown(text, &channel).into_owned()
 }
 
 /// The filter `default`: replaces a missing or empty value. With `true` as second argument, 0 and false too.

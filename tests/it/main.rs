@@ -93,6 +93,7 @@ mod readme;
 mod reconcile;
 mod replies;
 mod reply_length;
+mod reply_markdown;
 mod reply_order;
 mod request_heads;
 mod reshaped_requests;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// Invisible character without width, at which a line is not broken.
-const WORD_JOINER: char = '\u{2060}';
+pub(super) const WORD_JOINER: char = '\u{2060}';
 /// Marks of bold, italic, struck-out and monospaced text.
 const MARKS: [char; 4] = ['*', '_', '~', '`'];
 

@@ -36,6 +36,7 @@ pub struct ReplyMessage {
     pub(crate) status_callback: Option<String>,
     pub(crate) action: Option<(String, CallbackMethod)>,
     pub(crate) numbered: bool,
+    pub(crate) markdown: bool,
 }
 
 /// Redirect of the message to another TwiML document.
@@ -168,6 +169,25 @@ impl Reply {
         self
     }
 
+    /// Converts the Markdown in each message, like [`ReplyMessage::markdown`].
+    ///
+    /// ```
+    /// use replyhook::{Context, InboundMessage, Reply};
+    ///
+    /// async fn bot(_cx: Context, message: InboundMessage) -> Reply {
+    ///     Reply::text(format!("**You wrote:** {}", message.body)).markdown()
+    /// }
+    /// # fn is_handler(_: impl replyhook::Handler) {}
+    /// # is_handler(bot);
+    /// ```
+    #[must_use]
+    pub fn markdown(mut self) -> Self {
+        for message in &mut self.messages {
+            message.markdown = true;
+        }
+        self
+    }
+
     /// Returns true if the reply has neither media, nor a text other than white space, nor a redirect.
     pub fn is_empty(&self) -> bool {
         self.redirect.is_none() && self.messages.iter().all(ReplyMessage::is_empty)
@@ -214,6 +234,16 @@ impl ReplyMessage {
     #[must_use]
     pub fn numbered(mut self) -> Self {
         self.numbered = true;
+        self
+    }
+
+    /// Converts the Markdown in the text: into WhatsApp's marks on WhatsApp, into plain text on other channels.
+    ///
+    /// The text is converted once, when the reply is sent. [`convert_markdown`](super::convert_markdown) has the rules.
+    /// The setting `reply.markdown` converts all replies of a server.
+    #[must_use]
+    pub fn markdown(mut self) -> Self {
+        self.markdown = true;
         self
     }
 

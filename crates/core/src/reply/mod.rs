@@ -9,9 +9,11 @@
 //! assert!(!reply.is_empty());
 //! ```
 
+mod inline_markdown;
 mod into_reply;
 #[doc(hidden)]
 pub mod kinds;
+mod markdown;
 mod markup;
 mod media;
 mod messages;
@@ -22,6 +24,7 @@ mod split;
 
 pub use into_reply::IntoReply;
 pub use kinds::MediaRejection;
+pub use markdown::convert_markdown;
 pub use markup::escape_markup;
 pub use media::Media;
 #[doc(hidden)]

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 
 use unicode_segmentation::UnicodeSegmentation;
 
+use super::markdown::convert_markdown;
 use super::media::Media;
 use super::messages::{CallbackMethod, Reply, ReplyMessage};
 use crate::address::{Address, Channel};
@@ -99,12 +100,12 @@ impl ReplyMessage {
             action: None,
         };
         let remaining = limit - first;
-        let mut texts = if self.numbered {
-            numbered_pieces(&self.text, remaining)
+        let mut texts = if self.markdown {
+            let converted = convert_markdown(&self.text, channel);
+            let pieces = self.pieces(&converted, remaining).into_iter();
+            pieces.map(|piece| Cow::Owned(piece.into_owned())).collect()
         } else {
-            // One more than fits shows that the text is cut.
-            let pieces = first_pieces(&self.text, MAX_TEXT_UNITS, remaining.saturating_add(1));
-            pieces.into_iter().map(Cow::Borrowed).collect()
+            self.pieces(&self.text, remaining)
         };
         let per_message = if *channel == Channel::Sms {
             MAX_MMS_MEDIA
@@ -131,6 +132,16 @@ impl ReplyMessage {
                 .map(|(url, method)| (url.as_str(), *method));
         }
         is_cut
+    }
+
+    /// Returns the pieces of a text for `limit` messages, and one more if it is cut.
+    fn pieces<'t>(&self, text: &'t str, limit: usize) -> Vec<Cow<'t, str>> {
+        if self.numbered {
+            return numbered_pieces(text, limit);
+        }
+        // One more than fits shows that the text is cut.
+        let pieces = first_pieces(text, MAX_TEXT_UNITS, limit.saturating_add(1));
+        pieces.into_iter().map(Cow::Borrowed).collect()
     }
 }
 
