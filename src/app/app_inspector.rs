@@ -52,7 +52,10 @@ impl AppInspector for AppState {
 
     fn state(&self, user: String, sender: String) -> BoxFuture<'_, Value> {
         Box::pin(async move {
-            let state = self.describe(Address::parse(user), Address::parse(sender));
+            let state = self.describe(
+                Address::parse(user).normalized(),
+                Address::parse(sender).normalized(),
+            );
             state
                 .await
                 .unwrap_or_else(|error| json!({"error": error.to_string()}))

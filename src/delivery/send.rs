@@ -6,7 +6,7 @@ use backon::BackoffBuilder;
 
 use super::outbox_worker::{CALLBACK_GRACE, MAX_RETRY_AGE, OutboxWorker};
 
-use crate::address::Channel;
+use crate::address::{Address, Channel};
 use crate::clock::after;
 use crate::error_code::ErrorCode;
 use crate::form::FormParams;
@@ -134,9 +134,11 @@ impl OutboxWorker {
         let text = message.params.get("Body").unwrap_or_default();
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let variables = serde_json::json!({ "1": text }).to_string();
+        // As the replaced message has them: those of the store are normalized.
+        let address = |name, stored| message.params.get(name).unwrap_or(Address::as_str(stored));
         let pairs = [
-            ("To", Some(message.user.as_str())),
-            ("From", Some(message.sender.as_str())),
+            ("To", Some(address("To", &message.user))),
+            ("From", Some(address("From", &message.sender))),
             (
                 "MessagingServiceSid",
                 message.params.get("MessagingServiceSid"),

@@ -84,7 +84,7 @@ impl ConversationAccess for ConversationStore {
         Box::pin(async move {
             let ended = self
                 .store
-                .end_handoff(Some(&self.sender), &user, self.at)
+                .end_handoff(Some(&self.sender.normalized()), &user.normalized(), self.at)
                 .await;
             Ok(ended.map_err(HandlerError::new)? > 0)
         })

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::dispatcher::Dispatcher;
+use crate::address::Address;
 use crate::message::InboundMessage;
 use crate::signature::AuthTokenKind;
 use crate::store::NewInbound;
@@ -14,15 +15,17 @@ impl Dispatcher {
         message: &InboundMessage,
         auth_token: AuthTokenKind,
     ) -> Arc<NewInbound> {
-        let other = message.external_user_id.clone();
+        let other = message.external_user_id.as_ref().map(Address::normalized);
         // The business-scoped user id as a second address, unless it is `From` already: the store merges the
         // conversations of both into one.
         let other = other.filter(|other| *other != message.from);
         Arc::new(NewInbound {
             account: message.account_sid,
             sid: message.message_sid,
-            sender: message.to.clone(),
-            user: std::iter::once(message.from.clone()).chain(other).collect(),
+            sender: message.to.normalized(),
+            user: std::iter::once(message.from.normalized())
+                .chain(other)
+                .collect(),
             service: message.messaging_service_sid,
             auth_token,
             params: message.params.as_received().into_owned(),

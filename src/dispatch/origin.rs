@@ -41,8 +41,8 @@ impl Origin {
     /// Returns the queue of replies to the author.
     pub(super) fn queue(&self) -> ReplyQueue {
         ReplyQueue {
-            sender: self.sender.clone(),
-            user: self.user.clone(),
+            sender: self.sender.normalized(),
+            user: self.user.normalized(),
         }
     }
 
@@ -76,8 +76,9 @@ impl Origin {
         NewOutbound {
             account: self.account,
             auth_token: self.auth_token,
-            sender,
-            user,
+            // The store knows the conversation by these. The call has the addresses as Twilio wrote them.
+            sender: sender.normalized(),
+            user: user.normalized(),
             // For consent, whatever the sender is.
             service: self.service,
             params,

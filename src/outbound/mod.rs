@@ -323,7 +323,7 @@ impl OutboundClient {
         // If the Messaging Service chooses the sender, the service's SID stands for all of its senders: an opt-out
         // from any sender counts.
         let sender = match (&message.from, &service) {
-            (Some(from), _) => from.clone(),
+            (Some(from), _) => from.normalized(),
             (None, service) => Address::parse(service.map_or_else(String::new, |s| s.to_string())),
         };
         Ok(Submission {
@@ -331,7 +331,7 @@ impl OutboundClient {
                 account,
                 auth_token: AuthTokenKind::Primary,
                 sender,
-                user: message.to.clone(),
+                user: message.to.normalized(),
                 service,
                 params: message.form(),
                 template: matches!(message.content, NewMessageContent::Template { .. }),

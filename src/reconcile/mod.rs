@@ -306,8 +306,8 @@ impl Reconciler {
         let mut inbound = NewInbound {
             account: message.account_sid,
             sid: message.message_sid,
-            sender: message.to.clone(),
-            user: vec![message.from.clone()],
+            sender: message.to.normalized(),
+            user: vec![message.from.normalized()],
             service: message.messaging_service_sid,
             // The token that would have verified the webhook is unknown.
             auth_token: AuthTokenKind::Primary,
@@ -340,7 +340,7 @@ impl Reconciler {
                 for scope in scopes {
                     let record = ConsentRecord {
                         scope,
-                        user: message.from.clone(),
+                        user: message.from.normalized(),
                         action: ConsentAction::Resume,
                         source: ConsentSource::Keyword,
                         evidence: Some(sid),

@@ -126,8 +126,10 @@ impl ConsentScope {
 
     /// Parses the text that [`ConsentScope::as_str`] returns.
     pub fn parse(text: &str) -> Self {
-        text.parse()
-            .map_or_else(|_| Self::Sender(text.into()), Self::Service)
+        text.parse().map_or_else(
+            |_| Self::Sender(Address::parse(text).normalized()),
+            Self::Service,
+        )
     }
 }
 

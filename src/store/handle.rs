@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::access::Access;
-use super::conversations::{ConsentRecord, OpenWindow};
+use super::conversations::{ConsentRecord, ConsentScope, OpenWindow};
 use super::error::StoreError;
 use super::store_trait::Store;
 use crate::address::Address;
@@ -72,7 +72,10 @@ impl StoreHandle {
         user: &Address,
         now: Timestamp,
     ) -> Result<Option<OpenWindow>, StoreError> {
-        let conversation = self.0.conversation(sender, user).await?;
+        let conversation = self
+            .0
+            .conversation(&sender.normalized(), &user.normalized())
+            .await?;
         let last_inbound = conversation.and_then(|conversation| conversation.last_inbound);
         Ok(OpenWindow::of(user, last_inbound, now))
     }
@@ -82,7 +85,11 @@ impl StoreHandle {
     /// # Errors
     /// [`StoreError`] if the record was not saved. After
     /// [`Unavailable`](super::error::StoreErrorKind::Unavailable) it may still be saved.
-    pub async fn record_consent(&self, record: ConsentRecord) -> Result<(), StoreError> {
+    pub async fn record_consent(&self, mut record: ConsentRecord) -> Result<(), StoreError> {
+        record.user = record.user.normalized();
+        if let ConsentScope::Sender(sender) = &mut record.scope {
+            *sender = sender.normalized();
+        }
         self.0.record_consent(record).await
     }
 
@@ -97,7 +104,10 @@ impl StoreHandle {
         user: &Address,
         now: Timestamp,
     ) -> Result<u64, StoreError> {
-        self.0.end_handoff(sender, user, now).await
+        let sender = sender.map(Address::normalized);
+        self.0
+            .end_handoff(sender.as_ref(), &user.normalized(), now)
+            .await
     }
 }
 

@@ -12,6 +12,7 @@ use http::Method;
 use super::probe;
 use super::response::{self, ErrorResponse, WebhookResult};
 use super::webhooks::Webhooks;
+use crate::address::Address;
 use crate::error_code::ErrorCode;
 use crate::form::FormParams;
 use crate::message::StatusUpdate;
@@ -70,9 +71,9 @@ pub(super) async fn handle_callback(
         outbound,
         status: update.status.clone(),
         error_code: update.error_code,
-        sender: update.from.clone(),
+        sender: update.from.as_ref().map(Address::normalized),
         service: update.messaging_service_sid,
-        user: update.to.clone(),
+        user: update.to.as_ref().map(Address::normalized),
         at: webhooks.clock.now(),
     };
     crate::crash_point!("P13");

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use replyhook::clock::SignedDuration;
 use replyhook::{
     Clock, ConsentChange, ConsentKind, Context, HandlerError, InboundMessage, ManualClock, Reply,
-    SystemClock,
+    ReplyMessage, SystemClock,
 };
 use tokio::sync::Semaphore;
 
@@ -23,6 +23,38 @@ fn counting_handler(
         let number = counted.fetch_add(1, Ordering::SeqCst) + 1;
         std::future::ready(format!("{} {number}", message.body))
     }
+}
+
+// `WhatsApp:` is another spelling of `whatsapp:`, and Twilio gets the one that it has sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn channel_prefix_in_any_case_is_one_conversation() {
+    let twilio = FakeTwilio::start();
+    let app = TestApp::with_twilio(&twilio, &[], |app| {
+        app.handler(async |cx: Context, message: InboundMessage| {
+            let is_first = cx.is_first_contact().await?;
+            let text = format!("{} {is_first}", message.channel().as_str());
+            let messages = if message.body == "long" { 11 } else { 1 };
+            let reply: Reply = std::iter::repeat_n(ReplyMessage::text(text), messages).collect();
+            Ok::<_, HandlerError>(reply)
+        })
+    });
+    assert_eq!(app.says(1, "hi").await, twiml_message("whatsapp true"));
+    let other = |number, body| {
+        Webhook::message(number, body)
+            .with("From", "WhatsApp:+15550001111")
+            .with("To", "WhatsApp:+15550002222")
+    };
+    assert_eq!(
+        app.send(other(2, "hi")).await.twiml(),
+        twiml_message("whatsapp false")
+    );
+    assert_eq!(app.send(other(3, "long")).await.twiml(), EMPTY);
+    twilio.wait_for_phone("WhatsApp:+15550001111", 11);
+    let form = &twilio.posts()[0].form;
+    assert_eq!(form.get("From"), Some("WhatsApp:+15550002222"));
+    // An opt-out under one spelling holds under the other one.
+    app.send(other(4, "STOP")).await.twiml();
+    assert_eq!(app.says(5, "hi").await, EMPTY);
 }
 
 #[tokio::test]

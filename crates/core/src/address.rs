@@ -10,7 +10,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 /// The address of a sender or recipient, such as `whatsapp:+15550001111`, `whatsapp:US.13491208655302741918`,
-/// `+15550001111` or `12345`.
+/// `+15550001111` or `12345`. Addresses that differ only in the case of their channel's prefix are equal.
 ///
 /// ```
 /// use replyhook::address::{Address, Channel, Identity};
@@ -82,12 +82,8 @@ impl Address {
     /// Parses an address. Never fails, and stores the text unchanged.
     pub fn parse(text: impl Into<String>) -> Self {
         let text = text.into();
-        // Compared exactly: `WhatsApp:` is not a spelling of Twilio's and becomes `Channel::Other` with its text.
         let (channel, rest) = match text.split_once(':') {
-            Some(("whatsapp", rest)) => (Channel::WhatsApp, rest),
-            Some(("rcs", rest)) => (Channel::Rcs, rest),
-            Some(("messenger", rest)) => (Channel::Messenger, rest),
-            Some((other, rest)) => (Channel::Other(other.to_owned()), rest),
+            Some((prefix, rest)) => (Channel::of_prefix(prefix), rest),
             None => (Channel::Sms, text.as_str()),
         };
         let identity = Identity::of(rest);
@@ -108,6 +104,20 @@ impl Address {
         &self.channel
     }
 
+    /// Returns the address with the channel's prefix as Twilio writes it: `RCS:+1555` becomes `rcs:+1555`.
+    ///
+    /// Equal addresses have the same normalized text. The text of others is stored, and sent to Twilio, as received.
+    #[must_use]
+    pub fn normalized(&self) -> Self {
+        let mut address = self.clone();
+        if !matches!(self.channel, Channel::Sms | Channel::Other(_)) {
+            // As many bytes: the prefix differs at most in the case of its ASCII letters.
+            let prefix = self.channel.as_str();
+            address.text.replace_range(..prefix.len(), prefix);
+        }
+        address
+    }
+
     /// Returns the kind of the identity.
     pub fn identity(&self) -> Identity {
         self.identity
@@ -126,6 +136,14 @@ impl Address {
 }
 
 impl Channel {
+    /// Returns the channel of a prefix. Letters in another case are the same channel.
+    fn of_prefix(prefix: &str) -> Self {
+        let known = [Self::WhatsApp, Self::Rcs, Self::Messenger];
+        let mut known = known.into_iter();
+        let channel = known.find(|channel| prefix.eq_ignore_ascii_case(channel.as_str()));
+        channel.unwrap_or_else(|| Self::Other(prefix.to_owned()))
+    }
+
     /// Returns the channel's name: `sms`, `whatsapp`, `rcs`, `messenger`, or the unknown prefix as received.
     pub fn as_str(&self) -> &str {
         match self {
@@ -191,10 +209,10 @@ impl fmt::Debug for Address {
     }
 }
 
-// Equality and hash use the text only: channel and identity are derived from it.
+// Equality and hash use channel and text after it: a prefix in another case is the same channel.
 impl PartialEq for Address {
     fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
+        self.channel == other.channel && self.id() == other.id()
     }
 }
 
@@ -202,7 +220,8 @@ impl Eq for Address {}
 
 impl Hash for Address {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.text.hash(state);
+        self.channel.hash(state);
+        self.id().hash(state);
     }
 }
 
@@ -220,7 +239,32 @@ impl From<String> for Address {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        // The case of the channel's prefix makes no difference, and the text stays as received.
+        #[test]
+        fn prefix_in_any_case_is_the_same_channel(
+            prefix in "(?i)(whatsapp|rcs|messenger|sip|viber|[a-z]{0,9})",
+            id in "(\\+[0-9]{1,15}|[A-Z]{2}\\.[0-9]{1,9}|\\PC{0,9})",
+        ) {
+            let text = format!("{prefix}:{id}");
+            let address = Address::parse(text.as_str());
+            prop_assert_eq!(address.as_str(), text.as_str());
+            prop_assert_eq!(address.id(), id.as_str());
+            let lower = Address::parse(format!("{}:{id}", prefix.to_ascii_lowercase()));
+            let is_known = ["whatsapp", "rcs", "messenger"].contains(&lower.channel().as_str());
+            let is_equal = is_known || prefix == prefix.to_ascii_lowercase();
+            prop_assert_eq!(address == lower, is_equal);
+            prop_assert_eq!(HashSet::from([address.clone()]).contains(&lower), is_equal);
+            prop_assert_eq!(address.normalized().as_str() == lower.as_str(), is_equal);
+            prop_assert_eq!(address.normalized(), address);
+        }
+    }
 
     // Parsing never fails and keeps the text unchanged; channel and identity are derived from it.
     #[test]
@@ -274,6 +318,18 @@ mod tests {
                 Channel::Other("sip".into()),
                 Identity::Other,
                 "bob@example.com",
+            ),
+            (
+                "RCS:+15550001111",
+                Channel::Rcs,
+                Identity::Phone,
+                "+15550001111",
+            ),
+            (
+                "WhatsApp:+15550001111",
+                Channel::WhatsApp,
+                Identity::Phone,
+                "+15550001111",
             ),
             ("", Channel::Sms, Identity::Other, ""),
             ("+", Channel::Sms, Identity::Other, "+"),

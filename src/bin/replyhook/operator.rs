@@ -91,7 +91,7 @@ pub(crate) fn now() -> Timestamp {
 pub(crate) fn parse_address(text: &str) -> Result<Address, &'static str> {
     let text = text.trim();
     // Lists show a phone number on SMS as `sms:…11`, while Twilio writes it without a channel.
-    let address = Address::parse(text.strip_prefix("sms:").unwrap_or(text));
+    let address = Address::parse(text.strip_prefix("sms:").unwrap_or(text)).normalized();
     // `Address::parse` accepts any text, but a phone number without `+` or an empty id matches no user.
     let is_valid = !matches!(address.channel(), Channel::Sms | Channel::WhatsApp)
         || address.identity() != Identity::Other;

@@ -53,7 +53,7 @@ pub(crate) struct Purge {
 impl Purge {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         match &self.user {
-            Some(user) => self.purge_user(&Address::parse(user.trim())),
+            Some(user) => self.purge_user(&Address::parse(user.trim()).normalized()),
             None => self.purge_expired(),
         }
     }
