@@ -7,6 +7,7 @@ use crate::reply::{ReplyMessage, WireMessage};
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::AuthTokenKind;
 use crate::store::{NewOutbound, ReplyQueue};
+use crate::twiml::replace_invalid_chars;
 
 /// Account, sender and user of an inbound message.
 // The message itself is moved into the handler.
@@ -53,7 +54,8 @@ impl Origin {
             wire.to.unwrap_or(&self.user).clone(),
         );
         // A message with media alone has no `Body`.
-        let text = Some(&*wire.text).filter(|text| !text.is_empty());
+        let text = replace_invalid_chars(&wire.text);
+        let text = Some(&*text).filter(|text| !text.is_empty());
         // With the service as well, its settings apply: opt-outs, Smart Encoding, validity, shortened links. Twilio rejects
         // a `From` outside of the service's senders, which a sender that the bot has chosen may be.
         let service = self.service.as_ref().filter(|_| sender == self.sender);

@@ -12,7 +12,7 @@ use crate::store::{
     Claim, Completion, DeadMessage, DeadReason, FailOutcome, NewOutbound, ReplyDecision, ReplyPath,
     SavedResponse,
 };
-use crate::twiml::Document;
+use crate::twiml::{Document, count_invalid_chars};
 
 /// Pauses between attempts to save a reply while the store is unavailable. The last one repeats.
 const RETRY: [Duration; 4] = [
@@ -80,6 +80,7 @@ impl ReplySaver<'_> {
                 }
                 ReplyPlan::Rest(outbound) => {
                     crate::crash_point!("P9.done");
+                    self.count_invalid_chars(&messages);
                     if completion.handoff.is_some() {
                         tracing::warn!(message_sid = %self.origin.sid, "the conversation is handed off, but its reply goes via the REST API, which cannot redirect this message; later messages are redirected");
                     }
@@ -110,6 +111,16 @@ impl ReplySaver<'_> {
         wire.messages
     }
 
+    /// Counts characters that a message via the REST API has replaced. `Document` counts those of a response.
+    fn count_invalid_chars(&self, messages: &[WireMessage<'_>]) {
+        let texts = messages.iter().map(|message| &*message.text);
+        let replaced: usize = texts.map(count_invalid_chars).sum();
+        self.dispatcher
+            .metrics
+            .invalid_xml_chars
+            .inc_by(replaced as u64);
+    }
+
     /// Saves a reply as the response, and sends it. Returns false if the reply has to go via the REST API.
     async fn complete_inline(
         &self,
@@ -119,10 +130,6 @@ impl ReplySaver<'_> {
     ) -> bool {
         let dispatcher = self.dispatcher;
         let is_empty = document == Document::empty();
-        dispatcher
-            .metrics
-            .invalid_xml_chars
-            .inc_by(document.replaced() as u64);
         crate::crash_point!("P5");
         // Without a queue the reply never waits for older ones. An empty reply overtakes none.
         let queue = (keeps_order && !is_empty).then(|| self.origin.queue());
@@ -137,6 +144,9 @@ impl ReplySaver<'_> {
             .await;
         match saved {
             Ok(ReplyDecision::Inline(SavedResponse { twiml })) => {
+                // Only now: a reply that goes via the REST API after all is counted there.
+                let replaced = document.replaced() as u64;
+                dispatcher.metrics.invalid_xml_chars.inc_by(replaced);
                 // The store has saved the empty response, because the user opted out while the handler ran.
                 if twiml.is_none() && !is_empty {
                     dispatcher.metrics.suppressed.inc();

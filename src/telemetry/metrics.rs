@@ -77,7 +77,7 @@ table! {
     UNFLUSHED_FALLBACK_REPLIES = "replyhook_unflushed_fallback_replies", "1", [], "Replies to fallback calls that were sent while the store was unavailable and are not yet in the journal.";
     CONSENT_CHANGES = "replyhook_consent_changes_total", "1", ["kind"], "Opt-out, opt-in and help keywords of users, by kind: opt_out, opt_in, help.";
     MESSAGES_BLOCKED = "replyhook_messages_blocked_total", "1", ["reason"], "Messages not passed to the handler, by reason: own_number, loop (the message that starts a mute), muted, rate.";
-    INVALID_XML_CHARS = "replyhook_invalid_xml_chars_total", "1", [], "Characters of replies that XML cannot contain, replaced by U+FFFD.";
+    INVALID_XML_CHARS = "replyhook_invalid_xml_chars_total", "1", [], "Characters of replies that XML cannot contain, replaced by U+FFFD on both reply paths.";
     BACKGROUND_FAILURES = "replyhook_background_failures_total", "1", ["task"], "Background tasks that ended and were restarted, and units of background work that panicked and were set aside. Each is a bug in replyhook.";
     STATUS_UPDATES = "replyhook_status_updates_total", "1", ["status"], "Status callbacks, by status.";
     FALLBACKS = "replyhook_fallback_calls_total", "1", ["error_code"], "Verified fallback calls, by Twilio's error code.";

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::address::Address;
 use crate::form::FormParams;
 use crate::sid::MessagingServiceSid;
+use crate::twiml::replace_invalid_chars;
 
 /// A message to send.
 ///
@@ -182,9 +183,18 @@ impl NewMessage {
         };
         // A message of media alone has no `Body`.
         let body = body.filter(|body| !body.is_empty());
+        // A text must be the same whichever way it is sent; see `twiml`.
+        let replace = |text: String| replace_invalid_chars(&text).into_owned();
+        let (body, action) = (body.map(replace), action.map(replace));
         let variables = template.filter(|(_, variables)| !variables.is_empty());
+        let variables = variables.map(|(_, variables)| -> BTreeMap<_, _> {
+            let variables = variables.iter();
+            variables
+                .map(|(name, value)| (name, replace_invalid_chars(value)))
+                .collect()
+        });
         // A map of strings always serializes, so `ok()` drops nothing.
-        let variables = variables.and_then(|(_, variables)| serde_json::to_string(variables).ok());
+        let variables = variables.and_then(|variables| serde_json::to_string(&variables).ok());
         // Twilio's format has whole seconds.
         let send_at = self.send_at.map(|at| at.strftime("%FT%TZ").to_string());
         let service = self.messaging_service_sid.as_ref();

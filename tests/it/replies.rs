@@ -2,7 +2,7 @@
 
 use replyhook::{Context, InboundMessage, Media, Reply, ReplyMessage};
 
-use crate::support::{EMPTY, TestApp, Webhook, twiml_message};
+use crate::support::{EMPTY, FakeTwilio, TestApp, Webhook, twiml_message};
 
 #[tokio::test]
 async fn threat_26_invalid_xml_chars_are_replaced_and_counted() {
@@ -16,6 +16,25 @@ async fn threat_26_invalid_xml_chars_are_replaced_and_counted() {
         app.says(2, "a\r\nb\rc\td\u{85}\u{2028}").await,
         twiml_message("a&#13;\nb&#13;c\td\u{85}\u{2028}")
     );
+}
+
+// A text is the same whether it fits into TwiML or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn invalid_xml_chars_are_replaced_via_rest_too() {
+    let twilio = FakeTwilio::start();
+    let app = TestApp::with_twilio(&twilio, &[], |app| {
+        app.handler(async |_, _| {
+            std::iter::repeat_n(ReplyMessage::text("a\0\u{1b}b\u{FFFF}\tc"), 11).collect::<Reply>()
+        })
+    });
+    app.says(1, "hi").await;
+    let phone = twilio.wait_for_phone("whatsapp:+15550001111", 11);
+    let text = "a\u{FFFD}\u{FFFD}b\u{FFFD}\tc";
+    assert!(
+        phone.iter().all(|message| message.body == text),
+        "{phone:?}"
+    );
+    assert_eq!(app.metric("replyhook_invalid_xml_chars_total").await, 33.0);
 }
 
 #[tokio::test]

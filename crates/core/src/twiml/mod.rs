@@ -343,6 +343,29 @@ impl Escaper {
     }
 }
 
+/// Replaces characters that XML cannot contain by U+FFFD, for the REST API: a text must not depend on the way it is
+/// sent.
+#[doc(hidden)]
+pub fn replace_invalid_chars(text: &str) -> Cow<'_, str> {
+    if text.chars().all(is_xml_char) {
+        return Cow::Borrowed(text);
+    }
+    let replace = |c| {
+        if is_xml_char(c) {
+            c
+        } else {
+            char::REPLACEMENT_CHARACTER
+        }
+    };
+    Cow::Owned(text.chars().map(replace).collect())
+}
+
+/// Returns the number of characters of a text that XML cannot contain.
+#[doc(hidden)]
+pub fn count_invalid_chars(text: &str) -> usize {
+    text.chars().filter(|c| !is_xml_char(*c)).count()
+}
+
 /// Returns true for a `Char` of XML 1.0, section 2.2. A Rust `char` is never a surrogate.
 fn is_xml_char(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..)
@@ -483,9 +506,10 @@ mod tests {
         #[test]
         fn rendered_text_parses_back_unchanged(text in any::<String>()) {
             let document = whatsapp(&Reply::text(text.clone())).unwrap();
-            let illegal = text.chars().filter(|c| !is_xml_char(*c)).count();
+            let illegal = count_invalid_chars(&text);
             prop_assert_eq!(document.replaced(), if text.trim().is_empty() { 0 } else { illegal });
             let kept: String = text.chars().map(|c| if is_xml_char(c) { c } else { '\u{FFFD}' }).collect();
+            prop_assert_eq!(replace_invalid_chars(&text), kept.as_str());
             let read = texts(document.as_str()).concat();
             if text.trim().is_empty() {
                 prop_assert_eq!(read, "");
