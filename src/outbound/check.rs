@@ -106,6 +106,10 @@ fn check_content(message: &NewMessage) -> Result<(), SendError> {
                     "invalid template; expected a ContentSid: HX and 32 hexadecimal digits",
                 );
             }
+            // Other channels accept any value.
+            if *message.to.channel() != Channel::WhatsApp {
+                return Ok(());
+            }
             // WhatsApp rejects such values (63013) only after Twilio has accepted the message.
             let invalid_variable = variables.iter().find(|(_, value)| {
                 value.trim().is_empty()
@@ -219,6 +223,13 @@ mod tests {
             service(NewMessage::text("+15550417263", "hi")).send_at(later(5)),
             service(template(&[])).send_at(later(35 * 24 * 60)),
             service(NewMessage::template(ANA, TEMPLATE, [("1", "a")])),
+            service(NewMessage::template(
+                "+15550417263",
+                TEMPLATE,
+                [("1", "a\nb"), ("2", "")],
+            )),
+            NewMessage::template("rcs:+15550417263", TEMPLATE, [("1", "a\n\tb")])
+                .from("rcs:brand_agent"),
             (0..10).fold(sms, |sms, _| sms.media("https://h/a.png")),
         ] {
             let checked = check(&message, now());
