@@ -52,8 +52,11 @@ impl Inner {
                 let permit = self.publish_permits.acquire();
                 let (bytes, _permit) = match media.source() {
                     // A URL is sent as it is. Its size is unknown, and Twilio will check it.
-                    MediaSource::Url(_) => {
-                        check_file(channel, declared_type.as_deref(), None)?;
+                    MediaSource::Url(url) => {
+                        let by_extension = media.type_from_extension();
+                        let content_type = declared_type.as_deref().or(by_extension);
+                        check_file(channel, content_type, None)?;
+                        warn_if_uncertain(channel, content_type, Some(url), inbound.1);
                         continue;
                     }
                     MediaSource::Bytes(bytes) => (bytes.clone(), permit.await.ok()),
@@ -77,6 +80,7 @@ impl Inner {
                     bytes.len()
                 };
                 check_file(channel, Some(&content_type), Some(limited_bytes))?;
+                warn_if_uncertain(channel, Some(&content_type), None, inbound.1);
                 // Only a warning: Twilio's pages name 5 MiB and 16 MiB for WhatsApp.
                 if *channel == Channel::WhatsApp && bytes.len() > kinds::MAX_MMS_BYTES {
                     tracing::warn!(
@@ -149,6 +153,32 @@ fn check_file(
         content_type,
         rejection,
     }))
+}
+
+/// Logs a file that Twilio accepts and WhatsApp may reject. Only a warning: Twilio's pages differ.
+fn warn_if_uncertain(
+    channel: &Channel,
+    content_type: Option<&str>,
+    url: Option<&str>,
+    message_sid: MessageSid,
+) {
+    if *channel != Channel::WhatsApp {
+        return;
+    }
+    let content_type = content_type.unwrap_or_default();
+    if kinds::is_uncertain_on_whatsapp(content_type) {
+        tracing::warn!(
+            %message_sid,
+            content_type,
+            "WhatsApp may reject a file of the reply after Twilio has accepted it (63019, 63021): Twilio does not list its type for WhatsApp"
+        );
+    } else if url.is_some_and(kinds::is_often_mislabeled) {
+        tracing::warn!(
+            %message_sid,
+            content_type,
+            "WhatsApp may reject a file of the reply: Twilio accepts .opus only from a web server that sends it as audio/ogg"
+        );
+    }
 }
 
 fn handler_error(error: PublishError) -> HandlerError {

@@ -6,7 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::error::SendError;
 use crate::address::{Address, Channel, Identity};
-use crate::reply::{MAX_TEXT_UNITS, is_web_url};
+use crate::reply::names::media_type_by_extension;
+use crate::reply::{MAX_TEXT_UNITS, is_web_url, kinds};
 use crate::twilio::{NewMessage, NewMessageContent, PinnedLocation};
 
 // Twilio's limit (21623). WhatsApp allows one file: see `check_media`.
@@ -162,10 +163,26 @@ fn check_media(message: &NewMessage) -> Result<(), SendError> {
             files.len()
         ));
     }
-    match files.iter().find(|url| !is_web_url(url)) {
-        Some(_) => fail("invalid media URL; expected one such as https://cdn.example.com/a.png"),
-        None => Ok(()),
+    if files.iter().any(|url| !is_web_url(url)) {
+        return fail("invalid media URL; expected one such as https://cdn.example.com/a.png");
     }
+    let channel = message.to.channel();
+    // A type that only the web server knows is left to Twilio.
+    for content_type in files.iter().filter_map(|url| media_type_by_extension(url)) {
+        if !kinds::accepts_type(channel, content_type) {
+            return fail(format!(
+                "{} does not accept files of the type {content_type}",
+                channel.as_str()
+            ));
+        }
+        if *channel == Channel::WhatsApp && kinds::is_uncertain_on_whatsapp(content_type) {
+            tracing::warn!(
+                content_type,
+                "WhatsApp may reject a file of an outbound message after Twilio has accepted it (63019, 63021): Twilio does not list its type for WhatsApp"
+            );
+        }
+    }
+    Ok(())
 }
 
 fn check_schedule(message: &NewMessage, now: Timestamp) -> Result<(), SendError> {
@@ -216,6 +233,7 @@ mod tests {
         for message in [
             text("hi"),
             text("hi").media("https://cdn.example.com/a.png"),
+            text("hi").media("https://cdn.example.com/a.webm?x=.txt"),
             text(&"é".repeat(1600)),
             template(&[("1", "Ana"), ("2", "12:00")]),
             NewMessage::location(ANA, 52.52, 13.405, "").from(SENDER),
@@ -292,6 +310,11 @@ mod tests {
                 "2 files",
             ),
             (text("").media("/a.png"), "invalid media URL"),
+            (text("").media("https://h/a.txt"), "type text/plain"),
+            (
+                sms().from("ACME").media("https://h/a.webp"),
+                "sms does not accept",
+            ),
             (text("hi").send_at(later(60)), "Messaging Service"),
             (
                 service(text("hi")).send_at(later(5) - SignedDuration::from_secs(1)),

@@ -253,6 +253,16 @@ async fn unsupported_media_fails_before_reaching_twilio() {
             Media::url("https://h/x").content_type("image/png"),
             true,
         ),
+        // The extension decides as for files, unless the type is set.
+        (WHATSAPP, Media::url("https://h/a.txt?x=.png"), false),
+        (SMS, Media::url("https://h/a.webp"), false),
+        (WHATSAPP, Media::url("https://h/a.webp"), true),
+        (WHATSAPP, Media::url("https://h/a.webm"), true),
+        (
+            SMS,
+            Media::url("https://h/a.webp").content_type("image/png"),
+            true,
+        ),
         (
             WHATSAPP,
             Media::file(folder.path().join("missing.png")),

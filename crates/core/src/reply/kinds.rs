@@ -1,6 +1,6 @@
 //! Media types and sizes that a channel accepts.
 //!
-//! Source: Twilio's "Accepted content types for media", and the pages of errors 63019, 63034 and 11751.
+//! Source: Twilio's "Accepted content types for media", "Guidance on WhatsApp media messages", and the pages of errors 63019, 63034 and 11751.
 
 use crate::address::Channel;
 
@@ -103,6 +103,33 @@ pub fn accepts_type(channel: &Channel, content_type: &str) -> bool {
     accepting_channels(content_type).is_some_and(|channels| channels.contains(letter))
 }
 
+/// Returns true if Twilio accepts the type for WhatsApp, but its guidance on WhatsApp does not list it. WhatsApp may
+/// reject such a file after Twilio has accepted it (63019, 63021).
+pub fn is_uncertain_on_whatsapp(content_type: &str) -> bool {
+    const LISTED: [(&str, &str); 3] = [
+        ("image", "jpeg jpg gif png webp"),
+        ("video", "mp4 mpeg4 3gpp"),
+        ("audio", "ogg amr amr-nb 3gpp mpeg mp3 mp4"),
+    ];
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    let essence = essence.to_ascii_lowercase();
+    let Some((group, subtype)) = essence.split_once('/') else {
+        return false;
+    };
+    // Documents and contact cards are listed as far as Twilio accepts them.
+    let listed = LISTED.iter().find(|(known, _)| *known == group);
+    let is_listed = listed.is_none_or(|(_, list)| list.split(' ').any(|known| known == subtype));
+    accepts_type(&Channel::WhatsApp, content_type) && !is_listed
+}
+
+/// Returns true if the name of a file shows that a web server may send it with a type that no channel accepts: `.opus`
+/// is `audio/ogg` to Twilio, and `audio/opus` to many servers.
+pub fn is_often_mislabeled(name: &str) -> bool {
+    let path = name.split(['?', '#']).next().unwrap_or_default();
+    let extension = path.rsplit_once('.').map(|(_, extension)| extension);
+    extension.is_some_and(|extension| extension.eq_ignore_ascii_case("opus"))
+}
+
 /// Returns the maximum size of a file on a channel, in bytes.
 pub fn max_bytes(channel: &Channel) -> usize {
     // A file on SMS is sent as MMS.
@@ -128,6 +155,31 @@ fn accepting_channels(content_type: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_unlisted_accepted_types_are_uncertain() {
+        for (content_type, is_uncertain) in [
+            ("video/webm", true),
+            ("image/HEIC", true),
+            ("audio/webm; codecs=opus", true),
+            ("video/quicktime", true),
+            ("image/webp", false),
+            ("audio/ogg; codecs=opus", false),
+            ("text/csv", false),
+            ("application/pdf", false),
+            ("image/svg+xml", false),
+            ("", false),
+        ] {
+            assert_eq!(
+                is_uncertain_on_whatsapp(content_type),
+                is_uncertain,
+                "{content_type}"
+            );
+        }
+        assert!(
+            is_often_mislabeled("https://h/a.OPUS?x=1") && !is_often_mislabeled("https://h/opus")
+        );
+    }
 
     #[test]
     fn channel_accepts_only_listed_media_types() {

@@ -40,7 +40,7 @@ pub enum MediaSource {
 
 impl Media {
     /// Creates media from a public http or https URL. Twilio fetches the file, and uses the `Content-Type` of the
-    /// response.
+    /// response. The handler fails if the channel does not accept the type that the URL's extension stands for.
     pub fn url(url: impl Into<String>) -> Self {
         Self {
             source: MediaSource::Url(url.into()),
@@ -97,12 +97,13 @@ impl Media {
         self.content_type.as_deref()
     }
 
-    /// Returns the type for the extension of a file on disk.
+    /// Returns the type for the extension of a file on disk or of a URL.
     #[doc(hidden)]
     pub fn type_from_extension(&self) -> Option<&'static str> {
         match &self.source {
             MediaSource::File(path) => names::media_type_by_extension(path.to_str()?),
-            MediaSource::Url(_) | MediaSource::Bytes(_) => None,
+            MediaSource::Url(url) => names::media_type_by_extension(url),
+            MediaSource::Bytes(_) => None,
         }
     }
 
