@@ -187,7 +187,7 @@ impl fmt::Display for RestError {
                 write!(
                     f,
                     "Twilio rejected the call: {} ({code}, HTTP {status})",
-                    code.meaning().unwrap_or("an unknown code")
+                    code.meaning_or_link()
                 )
             }
             RestErrorKind::Rejected { status, code: None } => {

@@ -82,8 +82,8 @@ fn report_call(webhooks: &Webhooks, cause: &FallbackCause, message: &InboundMess
     };
     let code = cause.error_code.map(|code| code.0);
     let meaning = match cause.error_code {
-        Some(code) => code.meaning().unwrap_or("unknown error code"),
-        None => "no error code",
+        Some(code) => code.meaning_or_link(),
+        None => "no error code".into(),
     };
     tracing::warn!(message_sid = %message.message_sid, error_code = code, suppressed, "Twilio called the fallback URL: {meaning}");
 }

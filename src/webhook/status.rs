@@ -13,7 +13,6 @@ use super::probe;
 use super::response::{self, ErrorResponse, WebhookResult};
 use super::webhooks::Webhooks;
 use crate::address::Address;
-use crate::error_code::ErrorCode;
 use crate::form::FormParams;
 use crate::message::StatusUpdate;
 use crate::signature::SignedForm;
@@ -110,10 +109,10 @@ fn report_status(webhooks: &Webhooks, update: &StatusUpdate) {
         return;
     };
     let code = update.error_code.map(|code| code.0);
-    let meaning = update
-        .error_code
-        .and_then(ErrorCode::meaning)
-        .unwrap_or("unknown reason");
+    let meaning = match update.error_code {
+        Some(code) => code.meaning_or_link(),
+        None => "unknown reason".into(),
+    };
     let status = update.status.as_str();
     tracing::warn!(message_sid = %update.message_sid, status, error_code = code, suppressed, "a message was not delivered: {meaning}");
 }

@@ -51,7 +51,7 @@ async fn fallback_runs_handler_with_cause() {
     let causes = causes.lock().unwrap();
     assert_eq!(
         causes[0].error_code.unwrap().meaning(),
-        Some("the URL could not be fetched: it answered 4xx or 5xx, or sent no content type")
+        Some("the URL could not be fetched, or its answer has no content type")
     );
 }
 

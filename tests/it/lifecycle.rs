@@ -197,6 +197,22 @@ fn explainable_signature_is_logged_despite_noise() {
 }
 
 #[test]
+fn log_of_unknown_error_code_links_to_twilio() {
+    let server = Server::start(&[]);
+    let failed = Webhook::message(1, "")
+        .to("/webhook/status")
+        .with("MessageStatus", "failed")
+        .with("ErrorCode", "30022");
+    server.send(&failed).twiml();
+    server.wait_for("not delivered: see https://www.twilio.com/docs/api/errors/30022");
+    let fallback = Webhook::message(1, "hi")
+        .to("/webhook/fallback")
+        .with("ErrorCode", "13803");
+    server.send(&fallback).twiml();
+    server.wait_for("fallback URL: see https://www.twilio.com/docs/api/errors/13803");
+}
+
+#[test]
 fn warning_of_one_kind_does_not_suppress_another() {
     let server = Server::start(&[]);
     for number in 0..60 {

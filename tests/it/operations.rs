@@ -357,8 +357,15 @@ fn messages_retry_since_reruns_recent_failed_messages() {
     assert_eq!(twilio.wait_for_phone(USER, 3).len(), 3);
 }
 
+// A code that this version does not know links to Twilio's page.
 #[test]
 fn failed_reply_is_shown_with_error_explanation() {
+    assert_failure_is_explained(63016, "use a template (63016)");
+    let link = "see https://www.twilio.com/docs/api/errors/30022 (30022)";
+    assert_failure_is_explained(30022, link);
+}
+
+fn assert_failure_is_explained(code: u32, explanation: &str) {
     let twilio = FakeTwilio::start();
     let store = TempStore::with(&twilio);
     store.app(
@@ -369,7 +376,7 @@ fn failed_reply_is_shown_with_error_explanation() {
     twilio.fault(
         crate::support::Fault::Status {
             status: 400,
-            code: Some(63016),
+            code: Some(code),
             retry_after: None,
         },
         1,
@@ -377,14 +384,14 @@ fn failed_reply_is_shown_with_error_explanation() {
     let _server = store.server();
     twilio.wait_for_posts(1);
     let list = store.wait_for(&["messages", "list", "--state", "failed"]);
-    assert!(list.contains("use a template (63016)"), "{list}");
+    assert!(list.contains(explanation), "{list}");
     let text = store.run_ok(&["messages", "show", &sid(1)]);
     assert!(text.contains("reply 1   failed"), "{text}");
-    assert!(text.contains("use a template (63016)"), "{text}");
+    assert!(text.contains(explanation), "{text}");
     let lines = store.run_json(&["messages", "list", "--json"]);
-    assert_eq!(lines[0]["replies"][0]["error_code"], 63016);
-    let (code, out, _) = store.run(&["messages", "retry", &sid(1)]);
-    assert!(code == 1 && out.contains("messages release"), "{out}");
+    assert_eq!(lines[0]["replies"][0]["error_code"], code);
+    let (exit, out, _) = store.run(&["messages", "retry", &sid(1)]);
+    assert!(exit == 1 && out.contains("messages release"), "{out}");
 }
 
 #[test]

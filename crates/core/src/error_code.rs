@@ -2,6 +2,7 @@
 //!
 //! Source: Twilio's error dictionary, paraphrased.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
@@ -21,10 +22,29 @@ impl ErrorCode {
     /// Returns the meaning in one line; `None` for a code that this version does not know.
     pub fn meaning(self) -> Option<&'static str> {
         // The table must stay sorted by code; the test below checks it.
-        let found = MEANINGS
-            .binary_search_by_key(&self.0, |(code, _)| *code)
-            .ok()?;
-        Some(MEANINGS[found].1)
+        match MEANINGS.binary_search_by_key(&self.0, |(code, _)| *code) {
+            Ok(found) => Some(MEANINGS[found].1),
+            // Twilio's Senders API, about one step of the registration each.
+            Err(_) if (63100..=63118).contains(&self.0) => {
+                Some("the channel sender could not be registered or changed")
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Returns the meaning, or a reference to Twilio's page about a code that this version does not know.
+    ///
+    /// ```
+    /// use replyhook::ErrorCode;
+    ///
+    /// assert_eq!(ErrorCode(21610).meaning_or_link(), "the receiver has opted out");
+    /// assert_eq!(ErrorCode(30022).meaning_or_link(), "see https://www.twilio.com/docs/api/errors/30022");
+    /// ```
+    pub fn meaning_or_link(self) -> Cow<'static, str> {
+        match self.meaning() {
+            Some(meaning) => meaning.into(),
+            None => format!("see {}", self.more_info()).into(),
+        }
     }
 
     /// Returns the URL of Twilio's page about the code.
@@ -52,7 +72,7 @@ const MEANINGS: &[(u32, &str)] = &[
     (11100, "the URL is malformed"),
     (
         11200,
-        "the URL could not be fetched: it answered 4xx or 5xx, or sent no content type",
+        "the URL could not be fetched, or its answer has no content type",
     ),
     (11201, "the connection timed out, twice"),
     (11202, "the connection was refused"),
@@ -64,6 +84,11 @@ const MEANINGS: &[(u32, &str)] = &[
     (11206, "the answer broke the HTTP protocol"),
     (11210, "the host name does not resolve"),
     (11215, "too many redirects"),
+    (
+        11216,
+        "a redirect that Twilio does not follow: only 301, 302, 303 and 307 with a valid Location",
+    ),
+    (11217, "the URL answered 4xx or 5xx"),
     (11220, "the TLS handshake failed"),
     (11235, "the certificate is for another host"),
     (11236, "the certificate has expired"),
@@ -76,6 +101,11 @@ const MEANINGS: &[(u32, &str)] = &[
     (11300, "the URL template is wrong"),
     (11310, "the URL template is wrong"),
     (11320, "the URL template is wrong"),
+    (
+        11321,
+        "the configured URL is malformed, so it was not called",
+    ),
+    (11322, "the configured HTTP method is wrong"),
     (11750, "the answer is longer than 64 kB"),
     (11751, "a media file is too large for the channel"),
     (
@@ -103,7 +133,7 @@ const MEANINGS: &[(u32, &str)] = &[
     (14106, "more than 50 documents were fetched for one message"),
     (
         14107,
-        "a loop of replies: too many between two numbers in a short time",
+        "a loop of replies: more than 30 between two numbers, each within 30 seconds of the last",
     ),
     (14108, "a Message's `from` cannot send messages"),
     (14109, "more than 10 Messages in one answer"),
@@ -135,7 +165,20 @@ const MEANINGS: &[(u32, &str)] = &[
     (21655, "the content SID is invalid"),
     (21656, "the content variables are invalid"),
     (21658, "a parameter is too long"),
+    (21660, "the sender is not in this account"),
+    (21661, "the sender cannot send SMS"),
+    (21662, "this combination is not possible in region IE1"),
+    (21663, "this combination is not possible in region IE1"),
+    (21664, "FallbackFrom cannot be used together with From"),
+    (21665, "FallbackFrom is not a valid sender of this account"),
+    (21666, "FallbackFrom requires a Messaging Service"),
+    (
+        21667,
+        "FallbackFrom requires a Messaging Service with an RCS sender",
+    ),
+    (21668, "this combination is not possible in region IE1"),
     (21701, "the Messaging Service does not exist"),
+    (21702, "the Messaging Service accepts no new messages"),
     (21703, "the Messaging Service has no usable sender"),
     (21705, "the Messaging Service SID is invalid"),
     (21910, "sender and receiver are on different channels"),
@@ -147,9 +190,26 @@ const MEANINGS: &[(u32, &str)] = &[
     (30006, "the receiver is a landline or cannot be reached"),
     (30007, "the carrier filtered the message as spam"),
     (30008, "unknown failure"),
+    (30032, "the toll-free number is not verified"),
+    (30033, "the A2P 10DLC campaign is suspended"),
     (30034, "the number is not registered for US A2P 10DLC"),
     (30036, "the validity period ran out"),
+    (30042, "the sender ID is blocked"),
+    (
+        30043,
+        "an international message was sent by a domestic route",
+    ),
+    (30046, "no device of the receiver was reached by RCS"),
     (30410, "the provider did not answer in time"),
+    (
+        30450,
+        "SMS pumping protection blocks the receiver for some minutes",
+    ),
+    (
+        30453,
+        "SMS pumping protection blocks the receiver for some hours",
+    ),
+    (30454, "the message volume of the trial account is used up"),
     (63001, "the channel rejected the credentials"),
     (63002, "the channel does not know the sender"),
     (
@@ -165,13 +225,19 @@ const MEANINGS: &[(u32, &str)] = &[
     (63011, "the request to the channel was invalid"),
     (63012, "the channel's provider failed inside"),
     (63013, "the content violates the channel's policy"),
-    (63014, "the user has blocked you"),
+    (
+        63014,
+        "the user has blocked you, or opted out at the channel",
+    ),
     (63015, "the receiver has not joined the sandbox"),
     (
         63016,
         "free-form text outside the 24-hour window: use a template",
     ),
-    (63017, "the account sends too fast for the channel"),
+    (
+        63017,
+        "the account and its subaccounts send too fast for the channel",
+    ),
     (63018, "the sender sends too fast for the channel"),
     (63019, "the media file could not be downloaded"),
     (63020, "the Business Manager invitation was not accepted"),
@@ -187,9 +253,9 @@ const MEANINGS: &[(u32, &str)] = &[
     (63030, "a parameter is not supported on this channel"),
     (63031, "sender and receiver are the same"),
     (63032, "WhatsApp limits messages to this user"),
-    (63033, "the user has blocked you"),
+    (63033, "the receiver has opted out"),
     (63034, "the media file is too large"),
-    (63035, "the RCS agent is not launched"),
+    (63035, "the RCS sender may not send to this receiver"),
     (63036, "the number cannot be reached by RCS"),
     (
         63037,
@@ -200,7 +266,39 @@ const MEANINGS: &[(u32, &str)] = &[
     (63040, "the template was rejected"),
     (63041, "the template is paused"),
     (63042, "the template is disabled"),
-    (63051, "the WhatsApp sender is locked"),
+    (
+        63049,
+        "WhatsApp withheld a marketing template from this user",
+    ),
+    (63050, "the user has opted out of marketing messages"),
+    (63051, "the WhatsApp sender or account is locked"),
+    (
+        63052,
+        "the text of a template was sent as a body; use the template's SID",
+    ),
+    (
+        63053,
+        "the template is not synchronized yet; this takes up to 10 minutes",
+    ),
+    (63054, "the template is not available"),
+    (
+        63055,
+        "a message that is not marketing was sent by the Marketing Messages API",
+    ),
+    (63056, "the account's type does not allow this message"),
+    (63057, "too many templates were submitted"),
+    (63058, "the business may not message users in this country"),
+    (
+        63059,
+        "the number has moved to another WhatsApp Business Account",
+    ),
+    (
+        63062,
+        "the terms of the Marketing Messages API are not accepted",
+    ),
+    (63106, "the number cannot be reached by RCS"),
+    (63119, "a limit of Meta for senders is reached"),
+    (63120, "the WhatsApp sender is locked"),
 ];
 
 #[cfg(test)]
@@ -214,5 +312,6 @@ mod tests {
             assert_eq!(ErrorCode(*code).meaning(), Some(*meaning));
         }
         assert_eq!(ErrorCode(1).meaning(), None);
+        assert!(ErrorCode(63100).meaning().is_some() && ErrorCode(63121).meaning().is_none());
     }
 }

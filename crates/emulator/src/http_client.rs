@@ -56,7 +56,7 @@ pub(super) struct HttpResponse {
 
 /// Failed request, with Twilio's error code.
 #[derive(Debug, thiserror::Error)]
-#[error("{meaning} ({code}): {source}", meaning = code.meaning().unwrap_or("no response"))]
+#[error("{meaning} ({code}): {source}", meaning = code.meaning_or_link())]
 pub(super) struct HttpError {
     pub(super) code: ErrorCode,
     /// True if connecting failed. By default, Twilio retries only then.

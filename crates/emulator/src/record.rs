@@ -341,10 +341,10 @@ pub(super) struct DebuggerEntry {
 
 impl DebuggerEntry {
     pub(super) fn new(code: ErrorCode, detail: Option<&str>, at: Timestamp) -> Self {
-        let meaning = code.meaning().unwrap_or("unknown Twilio error");
+        let meaning = code.meaning_or_link();
         let message = match detail {
             Some(detail) => format!("{meaning}: {detail}"),
-            None => meaning.to_owned(),
+            None => meaning.into_owned(),
         };
         Self {
             code: code.0,
@@ -377,7 +377,7 @@ pub(super) fn whole_ms(time: Duration) -> u64 {
 /// Source: Twilio's error dictionary.
 fn debugger_level(code: ErrorCode) -> &'static str {
     match code.0 {
-        12200 | 14101..=14106 | 14108..=14111 | 63037 => "warning",
+        11321 | 11322 | 12200 | 14101..=14106 | 14108..=14111 | 63037 | 63052 => "warning",
         _ => "error",
     }
 }

@@ -117,7 +117,7 @@ impl Invoke {
             writeln!(
                 text,
                 "Twilio could not use this: {} ({code})",
-                code.meaning().unwrap_or_default()
+                code.meaning_or_link()
             )?;
         }
         print(&text)?;

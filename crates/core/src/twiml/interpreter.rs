@@ -167,8 +167,10 @@ struct TwimlParser {
     document: TwimlVerdict,
     open_elements: Vec<OpenElement>,
     has_root: bool,
-    /// True if the open `<Message>` has a `<Body>` or `<Media>`. Text next to them is then not sent.
-    has_nouns: bool,
+    /// Text of the open `<Message>` outside of its `<Body>` and `<Media>`.
+    direct_text: String,
+    /// True if the open `<Message>` has a `<Body>`. Text next to it is then not sent.
+    has_body: bool,
 }
 
 impl TwimlParser {
@@ -177,13 +179,20 @@ impl TwimlParser {
         let element = match (self.open_elements.last(), name.as_str()) {
             (None, "Response") if !self.has_root => {
                 self.has_root = true;
+                for (name, _) in parse_attributes(start)? {
+                    // Namespaces and `xsi:…` belong to XML Schema, not to TwiML.
+                    if !name.contains(':') {
+                        self.warn(12200, format!("<Response> has no attribute `{name}`"));
+                    }
+                }
                 OpenElement::Response
             }
             (None, _) if self.has_root => return Err(ErrorCode(12100)),
             (None, _) => return Err(ErrorCode(12102)),
             (Some(OpenElement::Response), "Message" | "Sms") => {
                 let message = self.parse_message(start)?;
-                self.has_nouns = false;
+                self.direct_text.clear();
+                self.has_body = false;
                 self.document.verbs.push(Verb::Message(message));
                 OpenElement::Message
             }
@@ -193,26 +202,15 @@ impl TwimlParser {
                 self.document.verbs.push(Verb::Redirect { url, is_get });
                 OpenElement::Redirect
             }
-            (Some(OpenElement::Message), "Body" | "Media") => {
-                let mut discards_text = false;
+            (Some(OpenElement::Message), "Body") => {
+                self.has_body = true;
+                OpenElement::Body
+            }
+            (Some(OpenElement::Message), "Media") => {
                 if let Some(Verb::Message(message)) = self.document.verbs.last_mut() {
-                    // The first of them discards the text before it, which until now was the body.
-                    if !std::mem::replace(&mut self.has_nouns, true) {
-                        discards_text = !message.body.trim().is_empty();
-                        message.body.clear();
-                    }
-                    if name == "Media" {
-                        message.media.push(String::new());
-                    }
+                    message.media.push(String::new());
                 }
-                if discards_text {
-                    self.warn(12200, MIXED_CONTENT.to_owned());
-                }
-                if name == "Media" {
-                    OpenElement::Media
-                } else {
-                    OpenElement::Body
-                }
+                OpenElement::Media
             }
             (Some(OpenElement::Response), verb) if VOICE_VERBS.contains(&verb) => {
                 self.warn(14110, format!("<{verb}> is not a messaging verb"));
@@ -230,6 +228,7 @@ impl TwimlParser {
 
     fn close_element(&mut self) {
         match self.open_elements.pop() {
+            Some(OpenElement::Message) => self.take_direct_text(),
             Some(OpenElement::Media) => {
                 if let Some(Verb::Message(message)) = self.document.verbs.last_mut()
                     && let Some(url) = message.media.last_mut()
@@ -246,15 +245,38 @@ impl TwimlParser {
         }
     }
 
+    /// Uses the text directly in the `<Message>` that ends as its body, unless it has a `<Body>`.
+    fn take_direct_text(&mut self) {
+        let text = std::mem::take(&mut self.direct_text);
+        let has_body = self.has_body;
+        let Some(Verb::Message(message)) = self.document.verbs.last_mut() else {
+            return;
+        };
+        if !has_body && message.media.is_empty() {
+            message.body = text;
+            return;
+        }
+        // White space between the elements is not text.
+        let text = text.trim();
+        if text.is_empty() {
+            return;
+        }
+        let warning = if has_body {
+            "text next to <Body> is not sent; put it into the <Body>"
+        } else {
+            text.clone_into(&mut message.body);
+            "text next to <Media>; put it into a <Body>"
+        };
+        self.warn(12200, warning.to_owned());
+    }
+
     fn add_text(&mut self, text: &str) -> Result<(), ErrorCode> {
         let verb = self.document.verbs.last_mut();
         match (self.open_elements.last(), verb) {
             // Text outside the root element.
             (None, _) if !text.trim().is_empty() => return Err(ErrorCode(12100)),
             // Text can come in several events, split at entities and CDATA sections.
-            (Some(OpenElement::Message), Some(Verb::Message(message))) if !self.has_nouns => {
-                message.body += text;
-            }
+            (Some(OpenElement::Message), _) => self.direct_text += text,
             (Some(OpenElement::Body), Some(Verb::Message(message))) => message.body += text,
             (Some(OpenElement::Media), Some(Verb::Message(message))) => {
                 if let Some(url) = message.media.last_mut() {
@@ -262,9 +284,6 @@ impl TwimlParser {
                 }
             }
             (Some(OpenElement::Redirect), Some(Verb::Redirect { url, .. })) => *url += text,
-            (Some(OpenElement::Message), _) if !text.trim().is_empty() => {
-                self.warn(12200, MIXED_CONTENT.to_owned());
-            }
             (Some(OpenElement::Response), _) if !text.trim().is_empty() => {
                 self.warn(12200, "text outside of a verb".to_owned());
             }
@@ -309,8 +328,6 @@ impl TwimlParser {
         self.document.warnings.push((ErrorCode(code), detail));
     }
 }
-
-const MIXED_CONTENT: &str = "text next to <Body> or <Media> is not sent; put it into a <Body>";
 
 /// Verbs of voice TwiML.
 const VOICE_VERBS: [&str; 15] = [
@@ -391,6 +408,39 @@ mod tests {
         let codes: Vec<_> = document.warnings.iter().map(|(code, _)| code.0).collect();
         assert_eq!(codes, [12200, 14110, 12200]);
         assert_eq!(document.verbs.len(), 1);
+    }
+
+    #[test]
+    fn twiml_response_attribute_warns() {
+        let document = read(
+            r#"<Response version="1" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><Message>kept</Message></Response>"#,
+        );
+        let warning = "<Response> has no attribute `version`".to_owned();
+        assert_eq!(document.warnings, [(ErrorCode(12200), warning)]);
+        assert_eq!(document.verbs.len(), 1);
+    }
+
+    // Twilio's tutorials have text next to <Media>.
+    #[test]
+    fn twiml_text_next_to_media_is_sent_and_next_to_body_not() {
+        for (content, body) in [
+            ("\n Look <Media>/a.png</Media>\n", "Look"),
+            ("<Media>/a.png</Media>one &amp; two", "one & two"),
+            ("lost<Body>kept</Body><Media>/a.png</Media>", "kept"),
+            ("<Media>/a.png</Media>lost<Body>kept</Body>", "kept"),
+        ] {
+            let mut document = read(&format!(
+                "<Response><Message>{content}</Message></Response>"
+            ));
+            let expected = TwimlMessage {
+                body: body.to_owned(),
+                media: vec!["/a.png".to_owned()],
+                ..TwimlMessage::default()
+            };
+            assert_eq!(document.verbs.pop(), Some(Verb::Message(expected)));
+            let codes: Vec<_> = document.warnings.iter().map(|(code, _)| code.0).collect();
+            assert_eq!(codes, [12200], "{content}");
+        }
     }
 
     #[test]

@@ -85,15 +85,19 @@ export function curl({ method, url, headers, body }) {
 }
 
 const CODES = {
-  11200: "The webhook did not respond with a success status. Check the status and your server’s log.",
+  11200: "The response of the webhook has no content type. Respond with text/xml.",
   11205: "Twilio could not connect, or got no response within 15 seconds. Is your bot running and fast enough, and is this the right address?",
+  11206: "The response breaks the HTTP protocol, or sets an invalid cookie.",
   11210: "The host name of the webhook does not resolve.",
+  11215: "The webhook redirects too often. Configure its final address.",
+  11216: "Twilio follows only 301, 302, 303 and 307, with a valid Location. Configure the final address.",
+  11217: "The webhook responded with an error status. Check your server’s log.",
   11220: "The TLS handshake with the webhook failed.",
   11237: "The webhook’s certificate is not trusted.",
   11750: "The response is larger than the 64 KB that Twilio allows for TwiML.",
   11751: "A media file is larger than Twilio allows.",
   12100: "The response is not well-formed XML. Is there an unescaped & or < in a text?",
-  12200: "The TwiML does not follow Twilio’s schema. The verb’s spelling counts, upper case too.",
+  12200: "The TwiML does not follow Twilio’s schema. The spelling of verbs and attributes counts, upper case too.",
   12300: "Twilio does not accept this content type. Respond with text/xml.",
   14101: "A message’s To is not valid.",
   14103: "A message holds neither text nor media.",
@@ -114,8 +118,11 @@ const CODES = {
   63024: "WhatsApp cannot deliver to this address.",
 };
 export const explain = (code) => CODES[code] ?? null;
+const pageOf = (code) => `https://www.twilio.com/docs/api/errors/${code}`;
+/** Returns the explanation, or a reference to Twilio's page of the code. */
+export const reasonOf = (code) => (code ? explain(code) ?? `See ${pageOf(code)}` : "");
 // Only an https URL becomes a link: `url` could be a javascript: URL otherwise.
-export const codeLink = (code, url) => h("a", { href: /^https:\/\//.test(url ?? "") ? url : `https://www.twilio.com/docs/api/errors/${code}`, target: "_blank", rel: "noopener noreferrer" }, `Twilio on ${code}`);
+export const codeLink = (code, url) => h("a", { href: /^https:\/\//.test(url ?? "") ? url : pageOf(code), target: "_blank", rel: "noopener noreferrer" }, `Twilio on ${code}`);
 
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const day = new Intl.DateTimeFormat("en-GB", { weekday: "long", day: "numeric", month: "long" });

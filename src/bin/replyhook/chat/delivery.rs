@@ -135,7 +135,7 @@ pub(super) fn failure_reason(delivery: &Value) -> Option<String> {
     let code = last["error_code"].as_u64()?;
     let meaning = u32::try_from(code)
         .ok()
-        .and_then(|code| replyhook::ErrorCode(code).meaning());
+        .map(|code| replyhook::ErrorCode(code).meaning_or_link());
     let status = last["status"].as_u64();
     let status = status.map_or_else(|| "no response".to_owned(), |status| status.to_string());
     Some(format!(

@@ -175,10 +175,7 @@ impl Probe {
 fn failed_request_verdict(error: &SignedRequestError) -> Verdict {
     match error {
         SignedRequestError::Failed { code, .. } => Verdict::fail(
-            format!(
-                "cannot be called: {} ({code})",
-                code.meaning().unwrap_or("no response")
-            ),
+            format!("cannot be called: {} ({code})", code.meaning_or_link()),
             remedy::transport(*code),
         ),
         error => Verdict::fail(

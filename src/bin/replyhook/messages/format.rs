@@ -54,10 +54,7 @@ pub(super) fn failure_reason(reply: &OutboundRow) -> Option<String> {
 
 /// Formats an error code with its meaning.
 pub(super) fn meaning(code: u32) -> String {
-    let meaning = ErrorCode(code)
-        .meaning()
-        .unwrap_or("not known to this version");
-    format!("{meaning} ({code})")
+    format!("{} ({code})", ErrorCode(code).meaning_or_link())
 }
 
 /// Formats a text of a message with its author.

@@ -286,10 +286,7 @@ pub(super) fn has_failed(receipt: &SendReceipt) -> bool {
 /// Formats the reason of a failure, with the meaning of Twilio's error code.
 pub(super) fn failure_reason(receipt: &SendReceipt) -> Option<String> {
     let code = receipt.error_code.map(ErrorCode);
-    let meaning = code.map(|code| match code.meaning() {
-        Some(meaning) => format!("{meaning} ({code})"),
-        None => format!("error {code}"),
-    });
+    let meaning = code.map(|code| format!("{} ({code})", code.meaning_or_link()));
     match (&receipt.reason, meaning) {
         (Some(reason), Some(meaning)) => Some(format!("{reason}: {meaning}")),
         (reason, meaning) => meaning.or_else(|| reason.clone()),
