@@ -405,7 +405,7 @@ fn invoke_sends_signed_webhook_and_checks_response() {
     );
     let (code, out, _) = replyhook(&["invoke", &target], &REQUIRED_ENV, "");
     assert_eq!(code, 1);
-    assert!(out.starts_with("403 ") && out.contains("(11200)"), "{out}");
+    assert!(out.starts_with("403 ") && out.contains("(11217)"), "{out}");
     let forged = [
         "invoke",
         &target,

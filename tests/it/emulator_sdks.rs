@@ -171,18 +171,18 @@ fn check_fallback(bot: &mut Command) {
     assert_eq!(
         shown,
         [
-            (&primary, &json!(500), &json!(11200)),
+            (&primary, &json!(500), &json!(11217)),
             (&fallback, &json!(200), &Value::Null)
         ]
     );
-    assert_eq!(exchange["messages"][0]["body"], "sorry, 11200");
+    assert_eq!(exchange["messages"][0]["body"], "sorry, 11217");
     let form = bot.program.wait_for("fallback", |line| {
         let request: Value = serde_json::from_str(line).ok()?;
         (request["path"] == "/fallback").then(|| request["form"].clone())
     });
     assert_eq!(form["ErrorUrl"], primary);
     assert_eq!(form["MessageSid"], exchange["message_sid"]);
-    assert_eq!(bot.dev.debugger()[0]["code"], 11200);
+    assert_eq!(bot.dev.debugger()[0]["code"], 11217);
 }
 
 fn check_wrong_token(bot: &mut Command) {
@@ -195,14 +195,14 @@ fn check_wrong_token(bot: &mut Command) {
     for attempt in attempts {
         assert_eq!(
             (&attempt["status"], &attempt["error_code"]),
-            (&json!(403), &json!(11200))
+            (&json!(403), &json!(11217))
         );
     }
     assert_eq!(exchange["messages"], json!([]));
     let entries = bot.dev.debugger();
     assert_eq!(entries.len(), 2, "{entries:#?}");
     for entry in &entries {
-        assert_eq!(entry["code"], 11200, "{entry:#}");
+        assert_eq!(entry["code"], 11217, "{entry:#}");
         assert_eq!(entry["message_sid"], exchange["message_sid"]);
     }
     let exchanges = bot.dev.exchanges();
@@ -256,7 +256,7 @@ fn failing_express_app_gets_fallback_call() {
     }
 }
 
-// The debugger shows 11200 for the webhook and for the fallback call.
+// The debugger shows 11217 for the webhook and for the fallback call.
 #[test]
 fn flask_app_with_wrong_token_returns_403() {
     match flask() {
@@ -265,7 +265,7 @@ fn flask_app_with_wrong_token_returns_403() {
     }
 }
 
-// The debugger shows 11200 for the webhook and for the fallback call.
+// The debugger shows 11217 for the webhook and for the fallback call.
 #[test]
 fn express_app_with_wrong_token_returns_403() {
     match express() {

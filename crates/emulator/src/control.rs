@@ -257,11 +257,8 @@ async fn set_faults(State(engine): State<Arc<Engine>>, body: Bytes) -> ApiResult
     if let Some(app) = engine.app() {
         app.inject_faults(faults.handler_ms, faults.handler_fails);
     }
-    let mut state = engine.state();
-    state.faults = faults;
-    // Under the lock, as in `change_faults`: a client that reads the faults after the event must get these.
-    engine.emit("faults", &state.faults);
-    ok(&state.faults)
+    engine.change_faults(|current| *current = faults.clone());
+    ok(&faults)
 }
 
 #[derive(Deserialize)]

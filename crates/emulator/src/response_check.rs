@@ -17,6 +17,16 @@ pub(super) enum CheckedResponse {
     NoReply,
 }
 
+/// Returns the error code of a status that is not a success: a redirect that Twilio does not follow, or an error.
+pub(super) fn status_error_code(status: u16) -> Option<ErrorCode> {
+    match status {
+        200..300 => None,
+        300..400 => Some(ErrorCode(11216)),
+        400..600 => Some(ErrorCode(11217)),
+        _ => Some(ErrorCode(11200)),
+    }
+}
+
 /// Checks a response. `body` may be cut off anywhere above [`MAX_RESPONSE_BYTES`].
 ///
 /// # Errors
@@ -27,8 +37,8 @@ pub(super) fn check_response(
     is_chunked: bool,
     body: &[u8],
 ) -> Result<CheckedResponse, ErrorCode> {
-    if !(200..300).contains(&status) {
-        return Err(ErrorCode(11200));
+    if let Some(code) = status_error_code(status) {
+        return Err(code);
     }
     if status == 204 {
         return Ok(CheckedResponse::NoReply);
@@ -83,7 +93,10 @@ mod tests {
         assert_eq!(error_code(200, Some("text/plain"), "OK"), None);
         assert_eq!(error_code(204, None, ""), None);
         assert_eq!(error_code(200, xml, ""), None);
-        assert_eq!(error_code(403, Some("text/plain"), "no"), Some(11200));
+        assert_eq!(error_code(403, Some("text/plain"), "no"), Some(11217));
+        assert_eq!(error_code(429, None, ""), Some(11217));
+        assert_eq!(error_code(304, None, ""), Some(11216));
+        assert_eq!(error_code(600, xml, "<Response/>"), Some(11200));
         assert_eq!(error_code(200, None, "<Response/>"), Some(11200));
         assert_eq!(error_code(200, Some("application/json"), "{}"), Some(12300));
         assert_eq!(error_code(200, xml, " <Response/>"), Some(12100));

@@ -168,9 +168,9 @@ impl EmulatorState {
 
     /// Counts a reply, and returns whether it is the first one over Twilio's limit for reply loops (14107).
     pub(super) fn count_reply(&mut self, sender: &str, user: &str, now: Timestamp) -> bool {
-        // Twilio: more than 15 replies between two numbers, each less than 30 s after the one before.
+        // Twilio: more than 30 replies between two numbers, each less than 30 s after the one before.
         const MAX_REPLY_GAP: SignedDuration = SignedDuration::from_secs(30);
-        const MAX_STREAK: u32 = 15;
+        const MAX_STREAK: u32 = 30;
         let pair = (sender.to_owned(), user.to_owned());
         let streak = self.streaks.entry(pair).or_insert(Streak {
             count: 0,

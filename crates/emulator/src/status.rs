@@ -10,11 +10,14 @@ use http::header::AUTHORIZATION;
 
 use super::account::random_uuid;
 use super::engine::Engine;
+use super::http_client::HttpResponse;
 use super::links::{split_userinfo, without_fragment};
 use super::overrides::Overrides;
 use super::record::{Author, Exchange, ExchangeKind, Record};
+use super::response_check::{MAX_RESPONSE_BYTES, status_error_code};
 use super::signed_request::SignedRequest;
 use super::webhook_calls::{basic_auth, sign_and_send, webhook_headers};
+use super::webhook_client::{MAX_HOPS, UnusableResponse, redirect_target};
 use super::webhook_params::external_user_id;
 use replyhook_core::address::{Address, Channel};
 use replyhook_core::error_code::ErrorCode;
@@ -108,17 +111,46 @@ pub(super) async fn send_status_callback(
         return;
     };
     let (overrides, _) = Overrides::parse(url);
-    let (plain_url, login) = split_userinfo(&without_fragment(url));
-    let mut request = SignedRequest {
-        headers: webhook_headers(&plain_url, &random_uuid()),
-        url: plain_url,
-        signed_url: None,
-        method: Method::POST,
-        form: status_form(engine, message, status),
-    };
-    let mut login = login.and_then(|login| basic_auth(&login));
+    let form = status_form(engine, message, status);
+    let token = random_uuid();
     let mut retry_count = 0;
+    while let Err(failure) = call_status_url(engine, message, url, &form, &token).await {
+        if failure.may_retry && retry_count < overrides.retries {
+            retry_count += 1;
+            continue;
+        }
+        let detail = format!("status callback for {}", status.as_str());
+        let sid = Some(message.sid.as_str());
+        engine.add_debugger_entry(failure.code, Some(&detail), sid, Some(url));
+        return;
+    }
+}
+
+/// Sends one status callback, and follows its redirects.
+async fn call_status_url(
+    engine: &Engine,
+    message: &Record,
+    url: &str,
+    form: &FormParams,
+    token: &str,
+) -> Result<(), UnusableResponse> {
+    let (overrides, _) = Overrides::parse(url);
+    let mut url = without_fragment(url);
+    let (mut method, mut form) = (Method::POST, form.clone());
+    let mut authorization = None;
+    let mut redirect_count = 0;
     loop {
+        let (plain_url, login) = split_userinfo(&url);
+        let mut headers = webhook_headers(&plain_url, token);
+        let is_authorized = authorization.is_some();
+        headers.extend(authorization.take().map(|login| (AUTHORIZATION, login)));
+        let request = SignedRequest {
+            url: plain_url,
+            signed_url: None,
+            method: method.clone(),
+            form: form.clone(),
+            headers,
+        };
         let (exchange, result) = sign_and_send(
             engine,
             ExchangeKind::Status,
@@ -127,35 +159,41 @@ pub(super) async fn send_status_callback(
             Duration::ZERO,
         )
         .await;
-        let (code, may_retry) = match &result {
-            Ok(response) if (200..300).contains(&response.status) => (None, false),
-            Ok(response) => {
-                let may_retry = overrides.retries_status(response.status);
-                (Some(ErrorCode(11200)), may_retry)
+        let response = result.as_ref().ok();
+        let target = response.and_then(|response| redirect_target(&request.url, response));
+        let failure = match &result {
+            Ok(_) if target.is_some() => {
+                (redirect_count + 1 == MAX_HOPS).then_some((ErrorCode(11215), false))
             }
-            Err(error) => (Some(error.code), overrides.retries_failure(error)),
+            Ok(response) => status_error_code(response.status)
+                .or((response.body.len() > MAX_RESPONSE_BYTES).then_some(ErrorCode(11750)))
+                .map(|code| (code, overrides.retries_status(response.status))),
+            Err(error) => Some((error.code, overrides.retries_failure(error))),
         };
         engine.record_exchange(Exchange {
             message_sid: Some(message.sid.clone()),
             user: Some(message.user.clone()),
-            error_code: code.map(|code| code.0),
+            error_code: failure.map(|(code, _)| code.0),
             ..exchange
         });
-        // Send the password once, when the server asks for it. This repetition is not a retry, so it does not count
-        // as one.
-        let is_challenge = result.is_ok_and(|response| response.is_login_challenge());
-        if let Some(login) = login.take_if(|_| is_challenge) {
-            request.headers.insert(AUTHORIZATION, login);
-            continue;
+        // Send the password once, when the server asks for it. This repetition is not a retry.
+        if !is_authorized && response.is_some_and(HttpResponse::is_login_challenge) {
+            authorization = login.and_then(|login| basic_auth(&login));
+            if authorization.is_some() {
+                continue;
+            }
         }
-        let Some(code) = code else { return };
-        if may_retry && retry_count < overrides.retries {
-            retry_count += 1;
-            continue;
+        if let Some((code, may_retry)) = failure {
+            return Err(UnusableResponse { code, may_retry });
         }
-        let detail = format!("status callback for {}", status.as_str());
-        engine.add_debugger_entry(code, Some(&detail), Some(&message.sid), Some(&request.url));
-        return;
+        let Some(target) = target else { return Ok(()) };
+        url = without_fragment(&target);
+        redirect_count += 1;
+        // 307 keeps method and parameters.
+        if response.is_some_and(|response| response.status != 307) {
+            method = Method::GET;
+            form = FormParams::default();
+        }
     }
 }
 

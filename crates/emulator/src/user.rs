@@ -98,7 +98,10 @@ pub(super) async fn accept_message(
         return Err("from and to: the same address".to_owned());
     }
     let button_text = message.button.as_ref().map(|button| button.text.clone());
-    let body = message.body.or(button_text).unwrap_or_default();
+    // A tap sends the text of the button, unless `params` has another `Body`.
+    let is_tap = button_text.is_some() && !message.params.contains_key("Body");
+    let body = message.body.filter(|body| !(is_tap && body.is_empty()));
+    let body = body.or(button_text).unwrap_or_default();
     let has_media = !message.media.is_empty();
     let sid = match message.params.get("MessageSid") {
         Some(sid) => sid.clone(),

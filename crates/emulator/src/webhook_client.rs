@@ -24,7 +24,7 @@ use replyhook_core::error_code::ErrorCode;
 use replyhook_core::form::FormParams;
 
 // One request and nine redirects; a tenth fails with 11215.
-const MAX_HOPS: usize = 10;
+pub(super) const MAX_HOPS: usize = 10;
 // Twilio drops cookies after four hours without traffic.
 const COOKIE_TTL: SignedDuration = SignedDuration::from_hours(4);
 
@@ -52,7 +52,7 @@ pub(super) struct Attempt {
 /// Failed request or unusable response.
 pub(super) struct UnusableResponse {
     pub(super) code: ErrorCode,
-    may_retry: bool,
+    pub(super) may_retry: bool,
 }
 
 /// Webhook request before redirects.
@@ -66,8 +66,15 @@ struct Target<'a> {
 /// Response to one request.
 struct CallResult {
     response: HttpResponse,
-    /// Result of [`check_response`], or `None` for a redirect.
-    check: Option<Result<CheckedResponse, ErrorCode>>,
+    outcome: CallOutcome,
+}
+
+/// Consequence of a response.
+enum CallOutcome {
+    /// Calls this URL next.
+    Redirect(String),
+    /// Uses the response, or reports the error code.
+    Checked(Result<CheckedResponse, ErrorCode>),
 }
 
 /// Usable response, with the URL after redirects. Relative URLs in the document are resolved against it.
@@ -77,9 +84,22 @@ pub(super) struct FollowedResponse {
     pub(super) text: String,
 }
 
-// A 3xx without Location is not a redirect; `check_response` rejects it with 11200.
-fn is_redirect(response: &HttpResponse) -> bool {
-    (300..400).contains(&response.status) && response.headers.contains_key(LOCATION)
+/// Returns the URL that a response redirects to. Twilio follows no other redirects than these (11216).
+pub(super) fn redirect_target(url: &str, response: &HttpResponse) -> Option<String> {
+    if !matches!(response.status, 301..=303 | 307) {
+        return None;
+    }
+    let location = response.headers.get(LOCATION)?.to_str().ok()?;
+    resolve(url, location)
+}
+
+/// Returns whether a `Set-Cookie` has an empty name or a tab. hyper rejects other control characters.
+fn has_invalid_cookie(headers: &HeaderMap) -> bool {
+    let mut cookies = headers.get_all(SET_COOKIE).iter();
+    cookies.any(|cookie| {
+        let cookie = cookie.as_bytes();
+        cookie.contains(&b'\t') || cookie.trim_ascii_start().starts_with(b"=")
+    })
 }
 
 impl WebhookClient {
@@ -170,21 +190,18 @@ impl WebhookClient {
                 code: error.code,
                 may_retry: overrides.retries_failure(&error),
             })?;
-            let CallResult { response, check } = call;
-            let Some(check) = check else {
-                let location = response.headers.get(LOCATION);
-                let location = location.and_then(|location| location.to_str().ok());
-                let target = location.and_then(|location| resolve(&url, location));
-                url = target.ok_or(UnusableResponse {
-                    code: ErrorCode(11100),
-                    may_retry: false,
-                })?;
-                // Like browsers, Twilio continues with GET and without the parameters. 307 and 308 keep both.
-                if matches!(response.status, 301..=303) {
-                    method = Method::GET;
-                    form = &no_params;
+            let CallResult { response, outcome } = call;
+            let check = match outcome {
+                CallOutcome::Checked(check) => check,
+                CallOutcome::Redirect(target) => {
+                    url = target;
+                    // Like browsers, Twilio continues with GET and without the parameters. 307 keeps both.
+                    if matches!(response.status, 301..=303) {
+                        method = Method::GET;
+                        form = &no_params;
+                    }
+                    continue;
                 }
-                continue;
             };
             return match check {
                 Ok(content) => Ok(FollowedResponse {
@@ -271,20 +288,24 @@ impl WebhookClient {
         };
         let result = result.map(|response| {
             self.store_cookies(url, &response.headers);
-            let check = (!is_redirect(&response)).then(|| {
-                check_response(
+            let outcome = if has_invalid_cookie(&response.headers) {
+                CallOutcome::Checked(Err(ErrorCode(11206)))
+            } else if let Some(target) = redirect_target(url, &response) {
+                CallOutcome::Redirect(target)
+            } else {
+                CallOutcome::Checked(check_response(
                     response.status,
                     response.content_type(),
                     response.is_chunked(),
                     &response.body,
-                )
-            });
-            CallResult { response, check }
+                ))
+            };
+            CallResult { response, outcome }
         });
         let response = result.as_ref().ok().map(|call| &call.response);
         let error_code = match &result {
-            Ok(CallResult { check, .. }) => match check {
-                Some(Err(code)) => Some(code.0),
+            Ok(CallResult { outcome, .. }) => match outcome {
+                CallOutcome::Checked(Err(code)) => Some(code.0),
                 _ => None,
             },
             Err(error) => Some(error.code.0),

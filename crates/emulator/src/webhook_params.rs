@@ -36,7 +36,7 @@ pub struct SimulatedMessage {
     pub from: String,
     /// Address of the sender that the user writes to.
     pub to: String,
-    /// Text. Default: the text of the button.
+    /// Text. Default, also if it is empty: the text of the button.
     pub body: Option<String>,
     /// URL and content type of each media file.
     pub media: Vec<(String, String)>,
@@ -55,6 +55,7 @@ impl SimulatedMessage {
         let at = Timestamp::UNIX_EPOCH;
         let has_media = !self.media.is_empty();
         let button_text = self.button.as_ref().map(|(text, _)| text.clone());
+        let body = self.body.clone().filter(|body| !body.is_empty());
         let media = self.media.iter().map(|(url, content_type)| MediaRecord {
             sid: String::new(),
             url: url.clone(),
@@ -83,7 +84,7 @@ impl SimulatedMessage {
                 random_sid(if has_media { "MM" } else { "SM" }),
                 self.from.clone(),
                 self.to.clone(),
-                self.body.clone().or(button_text).unwrap_or_default(),
+                body.or(button_text).unwrap_or_default(),
                 at,
             )
         };

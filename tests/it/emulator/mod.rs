@@ -1,5 +1,6 @@
 //! The emulator, tested through its control interface, with a scripted webhook server or `DevServer`.
 
+mod codes;
 mod control;
 mod dev_server;
 mod phone;

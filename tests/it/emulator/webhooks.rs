@@ -95,8 +95,8 @@ async fn webhook_parameters_depend_on_channel_and_identity() {
 async fn invalid_webhook_response_calls_fallback_with_error_code() {
     let long = format!("<Response><!--{}--></Response>", "x".repeat(70_000));
     for (status, content_type, body, code) in [
-        (500, "text/plain", "oops", 11200),
-        (404, "text/html", "<html/>", 11200),
+        (500, "text/plain", "oops", 11217),
+        (404, "text/html", "<html/>", 11217),
         (200, "", "<Response/>", 11200),
         (200, "application/json", "{}", 12300),
         (
@@ -220,11 +220,25 @@ async fn late_webhook_response_fails_with_timeout_code() {
 
 #[tokio::test]
 async fn http_redirect_without_target_or_in_loop_fails() {
-    let bench = Bench::new().await;
-    bench.server.script("/sms", (302, Vec::new(), Vec::new()));
-    bench.server.queue_twiml("/fallback", "");
-    let failed = ("sms".to_owned(), Some(302), Some(11200));
-    assert_eq!(attempts(&bench.says("hi").await)[0], failed);
+    for (status, location) in [
+        (302, None),
+        (302, Some("mailto:a@example.com")),
+        (300, Some("/moved")),
+        (304, Some("/moved")),
+        (308, Some("/moved")),
+    ] {
+        let bench = Bench::new().await;
+        let headers = location.map(|location| ("location", location.to_owned()));
+        bench
+            .server
+            .script("/sms", (status, headers.into_iter().collect(), Vec::new()));
+        bench.server.queue_twiml("/fallback", "");
+        let rows = attempts(&bench.says("hi").await);
+        let failed = ("sms".to_owned(), Some(u64::from(status)), Some(11216));
+        assert_eq!(rows[0], failed, "{location:?}");
+        assert_eq!(bench.debugger_codes().await, [11216]);
+        assert_eq!(bench.server.requests_to("/moved").len(), 0);
+    }
 
     let bench = Bench::new().await;
     let round = vec![("location", "/sms".to_owned())];
@@ -426,7 +440,7 @@ async fn debugger_entry_omits_url_password() {
     // Both the URL after the redirect and the fallback URL respond with 404.
     assert_eq!(
         bench.debugger_codes().await,
-        [11243, 12200, 14108, 63019, 11200, 11200]
+        [11243, 12200, 14108, 63019, 11217, 11217]
     );
     let entries = bench.remote.get(&["debugger"]).await.unwrap();
     assert!(!entries.to_string().contains("s3cret"), "{entries:#}");
