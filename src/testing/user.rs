@@ -113,10 +113,10 @@ impl<'a> User<'a> {
     /// Returns the sender that the user writes to: the emulator's default sender on the user's channel.
     ///
     /// # Panics
-    /// If the address is neither a WhatsApp nor an SMS address.
+    /// If the address is of a channel other than WhatsApp, SMS, RCS and Messenger.
     pub fn sender(&self) -> &'static str {
         let sender = sender_for(&Address::parse(self.address.as_str()));
-        sender.expect("the emulator has senders on WhatsApp and SMS")
+        sender.expect("the emulator has a sender on each of these channels")
     }
 
     /// Sends a text.

@@ -5,11 +5,17 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use replyhook_core::Secret;
-use replyhook_core::address::Address;
+use replyhook_core::address::{Address, Channel, Identity};
 use replyhook_core::sid::AccountSid;
 
-/// Default senders: the number of Twilio's WhatsApp sandbox, and the valid `From` of Twilio's test credentials.
-pub const SENDERS: [&str; 2] = ["whatsapp:+14155238886", "+15005550006"];
+/// Default senders: the number of Twilio's WhatsApp sandbox, the valid `From` of Twilio's test credentials, and an
+/// invented sender for each of RCS and Messenger.
+pub const SENDERS: [&str; 4] = [
+    "whatsapp:+14155238886",
+    "+15005550006",
+    "rcs:replyhook_agent",
+    "messenger:104000000000001",
+];
 
 /// Returns the default sender on a user's channel, if there is one.
 ///
@@ -18,14 +24,19 @@ pub const SENDERS: [&str; 2] = ["whatsapp:+14155238886", "+15005550006"];
 /// use replyhook::emulator::{SENDERS, sender_for};
 ///
 /// assert_eq!(sender_for(&Address::parse("whatsapp:+34600000001")), Some(SENDERS[0]));
-/// assert_eq!(sender_for(&Address::parse("messenger:42")), None);
+/// assert_eq!(sender_for(&Address::parse("messenger:42")), Some(SENDERS[3]));
+/// assert_eq!(sender_for(&Address::parse("viber:42")), None);
 /// ```
 pub fn sender_for(user: &Address) -> Option<&'static str> {
+    // An RCS user has a number; any other ID is one of a business.
+    if *user.channel() == Channel::Rcs && user.identity() != Identity::Phone {
+        return None;
+    }
     let mut senders = SENDERS.into_iter();
     senders.find(|sender| Address::parse(*sender).channel() == user.channel())
 }
 
-/// SID and auth token, generated at startup.
+/// SID and auth token.
 #[derive(Debug, Clone)]
 pub(super) struct EmulatedAccount {
     pub(super) sid: AccountSid,

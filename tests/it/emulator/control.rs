@@ -35,7 +35,7 @@ async fn invalid_control_request_is_rejected_with_reason() {
         ),
         (json!([ANA]), "a JSON object"),
         (
-            json!({"from": "messenger:1", "body": "x"}),
+            json!({"from": "viber:1", "body": "x"}),
             "no sender on this channel",
         ),
     ] {

@@ -3,8 +3,8 @@
 
 import { $, fill, fillIfChanged, h, onNextFrame, reportErrors } from "./dom.js";
 import { select, send } from "./conversation.js";
-import { fetchServerState, isWhatsApp, nameOf, on, sendersFor, state } from "./store.js";
-import { explain, time } from "./text.js";
+import { channelOf, fetchServerState, nameOf, on, sendersFor, state } from "./store.js";
+import { reasonOf, time } from "./text.js";
 
 const BATCH_SIZE = 200; // earlier messages are loaded by a button: thousands of bubbles make typing slow
 const log = $("log");
@@ -20,10 +20,10 @@ export function ticks(message) {
     if (!message.sid) return ["◷", "sending", ""];
     const outcome = state.outcomes.get(message.sid);
     if (!outcome) return ["✓", "sent to Twilio", ""];
-    return outcome.ok ? ["✓✓", "delivered to your bot", ""] : [`⚠ ${outcome.code ?? ""}`, `your bot did not accept it. ${explain(outcome.code) ?? ""}`, "bad"];
+    return outcome.ok ? ["✓✓", "delivered to your bot", ""] : [`⚠ ${outcome.code ?? ""}`, `your bot did not accept it. ${reasonOf(outcome.code)}`, "bad"];
   }
   const { status, error_code: code } = message;
-  if (status === "failed" || status === "undelivered") return [`⚠ ${code ?? ""}`, `${status}. ${explain(code) ?? ""}`, "bad"];
+  if (status === "failed" || status === "undelivered") return [`⚠ ${code ?? ""}`, `${status}. ${reasonOf(code)}`, "bad"];
   return { sent: ["✓", "sent", ""], delivered: ["✓✓", "delivered", ""], read: ["✓✓", "read", "read"] }[status] ?? ["◷", status, ""];
 }
 
@@ -158,7 +158,7 @@ $("newest").onclick = () => {
 
 on("opened", () => {
   const senders = sendersFor(state.current);
-  document.body.dataset.channel = isWhatsApp(state.current) ? "whatsapp" : "sms";
+  document.body.dataset.channel = channelOf(state.current);
   $("chat-title").textContent = nameOf(state.current);
   $("chat-address").textContent = state.current;
   $("sender-choice").hidden = senders.length < 2;

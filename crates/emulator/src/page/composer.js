@@ -2,7 +2,7 @@
 
 import { $, fill, h, notice, reportErrors } from "./dom.js";
 import { send } from "./conversation.js";
-import { isWhatsApp, nameOf, on, state } from "./store.js";
+import { channelName, channelOf, nameOf, on, state } from "./store.js";
 import { sizeOf } from "./text.js";
 
 const MAX_BYTES = 16 * 1024 * 1024; // Twilio's limit for a WhatsApp file
@@ -163,11 +163,11 @@ export function edit(content) {
 }
 
 on("opened", () => {
-  const isWhatsAppUser = isWhatsApp(state.current);
+  const channel = channelName(state.current);
   // SMS has neither locations nor buttons.
-  toggles.location.hidden = toggles.tap.hidden = !isWhatsAppUser;
+  toggles.location.hidden = toggles.tap.hidden = channelOf(state.current) === "sms";
   showPanel("location", false);
-  label.textContent = state.sender ? `Message from ${nameOf(state.current)} by ${isWhatsAppUser ? "WhatsApp" : "SMS"}` : `The bot has no ${isWhatsAppUser ? "WhatsApp" : "SMS"} sender, so nothing can be sent to it`;
+  label.textContent = state.sender ? `Message from ${nameOf(state.current)} by ${channel}` : `The bot has no ${channel} sender, so nothing can be sent to it`;
   for (const control of $("composer").querySelectorAll("button, textarea")) control.disabled = !state.sender;
 });
 drawChips();

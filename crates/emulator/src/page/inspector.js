@@ -96,9 +96,10 @@ function drawSelected() {
   const when = `${time.full(message.at)}, ${isInbound ? "to" : "by"} ${message.sender}`;
   const [glyph, words, tone] = ticks(message);
   const size = message.body && sizeOf(message.body) + (isWhatsApp(state.current) && [...message.body].length > 1600 ? "; more than the 1,600 characters that Twilio accepts" : "");
-  fillIfChanged($("about"), [from, when, glyph, words, message.sid, size], () => [
+  const code = message.error_code;
+  fillIfChanged($("about"), [from, when, glyph, words, message.sid, size, code], () => [
     h("p", { class: "line" }, h("strong", {}, `From ${from}`), h("span", { class: "muted" }, when)),
-    h("p", {}, h("span", { class: `ticks ${tone}`, "aria-hidden": "true" }, `${glyph} `), words),
+    h("p", {}, h("span", { class: `ticks ${tone}`, "aria-hidden": "true" }, `${glyph} `), words, code && [" ", codeLink(code)]),
     message.sid && h("p", {}, h("code", { class: "sid" }, message.sid)),
     size && h("p", { class: "muted" }, size)]);
 }

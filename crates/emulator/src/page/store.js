@@ -24,7 +24,12 @@ export const on = (topics, listener) => topics.split(" ").forEach((topic) => (li
 export const emit = (topic, detail) => (listeners[topic] ?? []).forEach((listener) => listener(detail));
 
 export const isWhatsApp = (address) => address.startsWith("whatsapp:");
-export const sendersFor = (address) => (state.config?.senders ?? []).filter((sender) => isWhatsApp(sender) === isWhatsApp(address));
+/** Returns the channel of an address: "whatsapp", "rcs", "messenger", another prefix, or "sms" without one. */
+export const channelOf = (address) => (address.includes(":") ? address.split(":")[0] : "sms");
+const CHANNEL_NAMES = { whatsapp: "WhatsApp", sms: "SMS", rcs: "RCS", messenger: "Messenger" };
+export const channelName = (address) => CHANNEL_NAMES[channelOf(address)] ?? channelOf(address);
+export const withoutChannel = (address) => address.replace(/^(whatsapp|rcs|messenger):/, "");
+export const sendersFor = (address) => (state.config?.senders ?? []).filter((sender) => channelOf(sender) === channelOf(address));
 export const now = () => new Date(Date.now() + state.clockOffset);
 export const setNow = (text) => {
   state.clockOffset = Date.parse(text) - Date.now();
@@ -34,7 +39,7 @@ export function rowOf(address) {
   if (!state.users.has(address)) state.users.set(address, { address, name: "", last: null, unread: 0, added: false });
   return state.users.get(address);
 }
-export const nameOf = (address) => state.users.get(address)?.name || address.replace("whatsapp:", "");
+export const nameOf = (address) => state.users.get(address)?.name || withoutChannel(address);
 
 // Bounds the page's memory. `select` fetches the calls of an older message again.
 const MAX_EXCHANGES = 3000;

@@ -2,7 +2,7 @@
 
 import { $, fillIfChanged, h, onNextFrame, reportErrors, syncChildren } from "./dom.js";
 import { open } from "./conversation.js";
-import { isWhatsApp, nameOf, on, rowOf, sendersFor, state } from "./store.js";
+import { channelName, channelOf, nameOf, on, rowOf, sendersFor, state, withoutChannel } from "./store.js";
 import { time } from "./text.js";
 
 const STORAGE_KEY = "replyhook.users"; // the only key that this page stores in the browser
@@ -35,8 +35,8 @@ function saveUsers() {
   }
 }
 
-// A phone number, a WhatsApp business-scoped user ID, or a short code.
-const isValidAddress = (address) => /^(whatsapp:)?\+\d{5,15}$|^whatsapp:[A-Z]{2}\.[A-Za-z0-9]{1,128}$|^\d{3,8}$/.test(address);
+// A phone number, a WhatsApp business-scoped user ID, a short code, or the ID of a Messenger user.
+const isValidAddress = (address) => /^((whatsapp|rcs):)?\+\d{5,15}$|^whatsapp:[A-Z]{2}\.[A-Za-z0-9]{1,128}$|^\d{3,8}$|^messenger:\d{1,20}$/.test(address);
 
 function parseAddress(input) {
   // People paste numbers with blanks, brackets and hyphens.
@@ -49,9 +49,8 @@ const initialOf = (name) => ([...name.replace(/^\+/, "")][0] ?? "+").toUpperCase
 const summaryOf = (message) => message.body || message.location?.label || (message.location && "Location") || message.button?.text || (message.media?.length && "Attachment") || "…";
 
 function userRow({ address }) {
-  const channel = isWhatsApp(address) ? "whatsapp" : "sms";
   return h("li", {},
-    h("button", { type: "button", class: `user ${channel}`, "data-key": address, title: address, onclick: reportErrors(() => open(address)) }),
+    h("button", { type: "button", class: `user ${channelOf(address)}`, "data-key": address, title: address, onclick: reportErrors(() => open(address)) }),
     h("button", { type: "button", class: "remove", onclick: () => {
       state.users.delete(address);
       saveUsers();
@@ -63,12 +62,12 @@ function userRow({ address }) {
 function drawRow(item, { address, last, unread, added }) {
   const [button, remove] = item.children;
   const name = nameOf(address);
-  const preview = last ? ((last.direction === "in" ? "" : "Bot: ") + summaryOf(last)).slice(0, 120) : address.replace("whatsapp:", "");
+  const preview = last ? ((last.direction === "in" ? "" : "Bot: ") + summaryOf(last)).slice(0, 120) : withoutChannel(address);
   button.ariaCurrent = address === state.current ? "true" : null;
   fillIfChanged(button, [name, preview, last?.at, unread], () => [
     h("span", { class: "avatar", "aria-hidden": "true" }, initialOf(name)),
     h("span", { class: "name" }, h("bdi", {}, name)),
-    h("span", { class: "channel" }, isWhatsApp(address) ? "WhatsApp" : "SMS"),
+    h("span", { class: "channel" }, channelName(address)),
     h("span", { class: "said", dir: "auto" }, preview),
     last && h("span", { class: "when" }, time.clock(last.at)),
     unread > 0 && h("span", { class: "unread" }, String(unread), h("span", { class: "hide" }, " unread"))]);
@@ -94,7 +93,7 @@ $("add").addEventListener("keydown", (event) => event.key === "Escape" && showFo
 $("add").onsubmit = reportErrors(async (event) => {
   event.preventDefault();
   const address = parseAddress($("add-address").value);
-  $("add-problem").textContent = isValidAddress(address) ? "" : "Invalid address; expected a number with its country code, such as +15550002222 or whatsapp:+15550002222.";
+  $("add-problem").textContent = isValidAddress(address) ? "" : "Invalid address; expected a number with its country code, such as +15550002222, whatsapp:+15550002222 or rcs:+15550002222, or messenger: and an ID.";
   if (!isValidAddress(address)) return $("add-address").focus();
   const row = rowOf(address);
   // Default users are always there, and need not be stored.

@@ -199,7 +199,7 @@ fn phone_numbers(engine: &Engine) -> Vec<String> {
 
 /// Returns a SID for a sender. The same sender always has the same SID.
 fn sid_for(prefix: &str, sender: &str) -> String {
-    // Default senders have numbers 1 and 2; others a hash, since they come and go.
+    // Default senders have the numbers from 1; others a hash, since they come and go.
     let position = SENDERS.iter().position(|default| *default == sender);
     let number = position.map_or_else(
         || {

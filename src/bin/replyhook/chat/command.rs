@@ -42,7 +42,7 @@ pub(super) const HELP: &str = "\
   /photo FILE            send a picture or any other file; text after the name is the caption
   /pin LAT,LON [LABEL]   send a location
   /button TEXT [| ID]    tap a button
-  /as ADDRESS            become another user: whatsapp:+15550001111, +15550004444, whatsapp:US.1349…
+  /as ADDRESS            become another user: whatsapp:+15550001111, +15550004444, rcs:+15550006666
   /sms  /whatsapp        become a user of that channel
   /dup                   redeliver the last message
   /late 20s              delay the next reply by this time
