@@ -30,6 +30,7 @@ use crate::sid::AccountSid;
 use crate::sid::MessageSid;
 use crate::signature::{PublicUrl, WebhookPaths};
 use crate::store::{Store, StoreHandle};
+use replyhook_core::Secret;
 
 /// Default port of the emulator.
 const EMULATOR_PORT: u16 = 8081;
@@ -70,6 +71,10 @@ pub struct DevServerOptions {
     pub record_dir: Option<PathBuf>,
     /// Folder with the files that messages may refer to by path; `None` is the working directory.
     pub media_dir: Option<PathBuf>,
+    /// SID and auth token of the emulated account; `None` generates them.
+    ///
+    /// Never those of a real account, which any local page could then have requests signed with.
+    pub account: Option<(AccountSid, Secret)>,
     /// Requires the key of this run for the emulator's control interface and page.
     ///
     /// [`Emulator::page_url`](crate::emulator::Emulator::page_url) contains the key.
@@ -438,6 +443,7 @@ fn emulator_options(
         .or_else(|| app_url(paths.status()));
     emulator_options.record_dir.clone_from(&options.record_dir);
     emulator_options.media_dir.clone_from(&options.media_dir);
+    emulator_options.account.clone_from(&options.account);
     emulator_options.protect = options.protect;
     emulator_options
 }

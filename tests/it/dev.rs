@@ -1,6 +1,8 @@
 //! `replyhook dev` and `replyhook chat`, as a user types them.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use replyhook::emulator::{EmulatorClient, SignedRequest};
 use replyhook::{FormParams, Secret};
@@ -25,6 +27,56 @@ fn replace_file(file: &Path, text: &str) {
 fn wait_for_line(dev: &Dev, part: &str) -> String {
     dev.program
         .wait_for(part, |line| line.contains(part).then(|| line.to_owned()))
+}
+
+// The token of a folder stays valid in the settings of a bot that `dev --webhook` calls.
+#[test]
+fn dev_account_of_folder_stays_until_new_credentials() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = |args: &[&str]| {
+        let dev = Dev::start_in(folder.path(), &[&["--port", "0"], args].concat(), &[]);
+        (dev.account.clone(), dev.token.clone())
+    };
+    let first = start(&[]);
+    assert_eq!(start(&[]), first);
+    let second = start(&["--new-credentials"]);
+    assert!(second.0 != first.0 && second.1 != first.1);
+    assert_eq!(start(&[]), second);
+    let file = folder.path().join("replyhook-dev-account.json");
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn dev_with_unusable_account_file_exits_with_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("replyhook-dev-account.json");
+    let saved = json!({"account_sid": ACCOUNT, "auth_token": TOKEN}).to_string();
+    let target = folder.path().join("other.json");
+    std::fs::write(&target, &saved).unwrap();
+    for (content, part) in [
+        (Some("{}".to_owned()), "account_sid"),
+        (Some(saved.replace(TOKEN, "short")), "auth_token"),
+        (None, "not your file"),
+    ] {
+        match content {
+            Some(content) => std::fs::write(&file, content).unwrap(),
+            None => std::os::unix::fs::symlink(&target, &file).unwrap(),
+        }
+        let output = Command::new(env!("CARGO_BIN_EXE_replyhook"))
+            .args(["dev", "--emulator-port", "0", "--port", "0"])
+            .env_clear()
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{err}");
+        for part in [part, "replyhook-dev-account.json", "--new-credentials"] {
+            assert!(err.contains(part), "{err}");
+        }
+        std::fs::remove_file(&file).unwrap();
+    }
 }
 
 fn reply_to_stop(dev: &Dev, number: u32) -> String {
@@ -104,6 +156,13 @@ fn chat_in_pipe_prints_replies_and_exits() {
         out.starts_with("bot: two\\\\nlines\ntwilio: You have"),
         "{out}"
     );
+    for user in ["rcs:+15550006666", "messenger:4242"] {
+        let (code, out, err) = replyhook(&["chat", "--as", user], &[], "hi\n");
+        assert_eq!((code, out.as_str()), (0, "bot: hi\n"), "{err}");
+    }
+    let (code, _, err) = replyhook(&["chat", "--as", "viber:1"], &[], "hi\n");
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("no sender on this channel"), "{err}");
     let (code, out, _) = replyhook(&["chat"], &[], "/photo /nowhere.png\nstill here\n");
     assert_eq!(code, 1);
     assert!(out.contains("! /photo /nowhere.png"), "{out}");

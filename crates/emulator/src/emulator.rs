@@ -61,7 +61,7 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Creates an emulator with a new account, to be served on `listener`.
+    /// Creates an emulator, to be served on `listener`.
     ///
     /// # Errors
     /// [`EmulatorError`] if a URL is invalid, a folder cannot be opened, or `listener` is not on a loopback address.
@@ -120,7 +120,7 @@ impl Emulator {
         self.engine.account.sid
     }
 
-    /// Returns the auth token that signs webhooks, generated for this run.
+    /// Returns the auth token that signs webhooks.
     pub fn auth_token(&self) -> &Secret {
         &self.engine.account.token
     }

@@ -47,7 +47,7 @@ pub(super) struct StreamEvent {
 }
 
 impl Engine {
-    /// Creates the state of an emulator at `address`, with a new account.
+    /// Creates the state of an emulator at `address`.
     pub(super) fn new(
         options: EmulatorOptions,
         clock: Arc<dyn Advance>,
@@ -55,9 +55,16 @@ impl Engine {
         recording: Option<Recording>,
         media_folder: Option<MediaFolder>,
     ) -> Self {
+        let account = match &options.account {
+            Some((sid, token)) => EmulatedAccount {
+                sid: *sid,
+                token: token.clone(),
+            },
+            None => EmulatedAccount::generate(),
+        };
         let access_key = options.protect.then(|| AccessKey::generate(address.port()));
         Self {
-            account: EmulatedAccount::generate(),
+            account,
             options,
             origin: format!("http://{address}"),
             clock,

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use replyhook_core::Secret;
 use replyhook_core::redact::redacted_url;
+use replyhook_core::sid::AccountSid;
 
 /// Options of an [`Emulator`](super::Emulator): the webhook URLs to call, and folders for media and recordings.
 ///
@@ -26,6 +28,10 @@ pub struct EmulatorOptions {
     pub record_dir: Option<PathBuf>,
     /// Folder of the files that messages may name by path (`media[].path`). Default: the working directory.
     pub media_dir: Option<PathBuf>,
+    /// SID and auth token of the account. Default: new ones.
+    ///
+    /// Never those of a real account, which any local page could then have requests signed with.
+    pub account: Option<(AccountSid, Secret)>,
     /// Requires an access key for the control API and the page. [`Emulator::page_url`](super::Emulator::page_url) contains the key of
     /// this run.
     pub protect: bool,
@@ -40,6 +46,7 @@ impl EmulatorOptions {
             status_callback: None,
             record_dir: None,
             media_dir: None,
+            account: None,
             protect: false,
         }
     }
@@ -55,6 +62,7 @@ impl fmt::Debug for EmulatorOptions {
             .field("status_callback", &redacted(&self.status_callback))
             .field("record_dir", &self.record_dir)
             .field("media_dir", &self.media_dir)
+            .field("account", &self.account)
             .field("protect", &self.protect)
             .finish()
     }

@@ -90,8 +90,8 @@ impl Recording {
 
 /// Returns whether a parameter is recorded.
 fn is_recorded(name: &str) -> bool {
-    // A replay cannot use the account, which is new at every start, or media, whose content is not recorded. The others
-    // identify the user: `ChannelMetadata` repeats name and number, and a location has an address and a label.
+    // A replay has an account of its own, and media whose content is not recorded cannot be used. The others identify
+    // the user: `ChannelMetadata` repeats name and number, and a location has an address and a label.
     let is_excluded = ["AccountSid", "ChannelMetadata", "Address", "Label"].contains(&name);
     !is_excluded && !name.starts_with("MediaUrl") && !name.starts_with("MediaContentType")
 }

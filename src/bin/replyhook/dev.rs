@@ -11,6 +11,7 @@ use replyhook::emulator::SENDERS;
 use replyhook::{App, DevServer, DevServerOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::dev_account::DevAccount;
 use crate::exit::{ExitStatus, Failed};
 use crate::print::print;
 use crate::runtime::runtime;
@@ -24,7 +25,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 #[derive(clap::Args)]
 #[command(after_help = "\
 Needs no account, phone or tunnel. Ignores TWILIO_… and PUBLIC_URL of the environment. Stores messages in memory unless
-DATABASE_URL is set.
+DATABASE_URL is set. The emulated account and token of a folder stay the same, in replyhook-dev-account.json.
 
 Exit codes:
   0  ended by SIGINT or SIGTERM
@@ -70,6 +71,9 @@ pub(crate) struct Dev {
     /// this machine cannot use the emulator
     #[arg(long)]
     protect: bool,
+    /// Make a new emulated account and auth token, in place of those of the last start in this folder
+    #[arg(long)]
+    new_credentials: bool,
     #[command(flatten)]
     settings: SettingsArgs,
 }
@@ -88,6 +92,12 @@ impl Dev {
         options.tunnel_url = self.tunnel_url;
         options.logs = true;
         options.admin_listener = true;
+        let account = DevAccount::new();
+        if !self.new_credentials {
+            options.account = account.load()?;
+        }
+        let is_saved = options.account.is_some();
+        let is_behind_tunnel = options.tunnel_url.is_some();
         let sources = self.settings.sources();
         // Before anything starts: these are the real account's settings, which `DevServer::start` ignores.
         let sender_settings = if self.sender.is_empty() {
@@ -108,12 +118,19 @@ impl Dev {
                 }
                 _ => None,
             };
+            // Behind a tunnel, no other server needs the emulated account.
+            let unsaved = if is_saved || is_behind_tunnel {
+                None
+            } else {
+                account.save(dev_server.emulator())
+            };
             // A block, so that an error of `print` does not skip the restore below either.
             let session = async {
                 print(&welcome_text(
                     &dev_server,
                     self.webhook.as_deref(),
                     tunnel.as_ref(),
+                    unsaved.as_deref(),
                 )?)?;
                 run_until_stopped(&mut dev_server, &mut watcher, &mut signals).await
             };
@@ -248,6 +265,7 @@ fn welcome_text(
     dev_server: &DevServer,
     webhook: Option<&str>,
     tunnel: Option<&TunnelWebhooks>,
+    unsaved: Option<&str>,
 ) -> anyhow::Result<String> {
     let emulator = dev_server.emulator();
     let mut text = String::new();
@@ -263,12 +281,12 @@ fn welcome_text(
     if let Some(admin) = dev_server.admin_addr() {
         writeln!(text, "  private      http://{admin}/readyz and /metrics")?;
     }
-    writeln!(text, "  senders      {}", SENDERS.join(" and "))?;
+    writeln!(text, "  senders      {}", SENDERS.join(", "))?;
     if let Some(webhook) = webhook {
         let (url, account) = (emulator.url(), emulator.account_sid());
         writeln!(
             text,
-            "  webhook      {webhook}\n\n  Start that server with the emulated account of this run:\n\
+            "  webhook      {webhook}\n\n  Start that server with the emulated account:\n\
              \n    TWILIO_ACCOUNT_SID={account} TWILIO_AUTH_TOKEN={}\n\
              \n  and set the base URL of its Twilio client to {url} instead of https://api.twilio.com.",
             emulator.auth_token().expose()
@@ -282,7 +300,7 @@ fn welcome_text(
         let (url, account) = (emulator.url(), emulator.account_sid());
         writeln!(
             text,
-            "\n  To use other commands, such as `replyhook send`, with the emulated account of this run:\n\
+            "\n  To use other commands, such as `replyhook send`, with the emulated account:\n\
              \n    export TWILIO_ACCOUNT_SID={account} TWILIO_AUTH_TOKEN={} REPLYHOOK__TWILIO__API_URL={url} \
              REPLYHOOK__TWILIO__CONTENT_URL={url} REPLYHOOK__TWILIO__MESSAGING_URL={url}",
             emulator.auth_token().expose()
@@ -311,6 +329,9 @@ fn welcome_text(
             text,
             "\n  Ignored, to keep real credentials out of this run: {names}"
         )?;
+    }
+    if let Some(problem) = unsaved {
+        writeln!(text, "\n  Note: {problem}")?;
     }
     writeln!(text, "\n  Ctrl-C ends it.\n")?;
     Ok(text)

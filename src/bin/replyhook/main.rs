@@ -7,6 +7,7 @@ mod check;
 mod config;
 mod consent;
 mod dev;
+mod dev_account;
 mod doctor;
 mod exit;
 mod explain;

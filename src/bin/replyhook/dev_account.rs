@@ -1,0 +1,92 @@
+//! Account SID and auth token of `replyhook dev`, kept in a file so that a bot's settings stay valid.
+#![cfg(feature = "emulator")]
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+use anyhow::{Context, ensure};
+use replyhook::Secret;
+use replyhook::emulator::Emulator;
+use replyhook::sid::AccountSid;
+use serde::{Deserialize, Serialize};
+
+/// The content of the file.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct SavedCredentials {
+    account_sid: String,
+    auth_token: String,
+}
+
+/// The file in the working directory of `dev`.
+pub(crate) struct DevAccount(PathBuf);
+
+impl DevAccount {
+    pub(crate) fn new() -> Self {
+        Self("replyhook-dev-account.json".into())
+    }
+
+    /// Reads the credentials; `None` without a file.
+    ///
+    /// # Errors
+    /// The file is not one that [`save`](Self::save) has written, or belongs to another user.
+    pub(crate) fn load(&self) -> anyhow::Result<Option<(AccountSid, Secret)>> {
+        let advice = || {
+            format!(
+                "{} cannot be used; delete it, or start with --new-credentials",
+                self.0.display()
+            )
+        };
+        let metadata = match fs::symlink_metadata(&self.0) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            metadata => metadata.with_context(advice)?,
+        };
+        // A user who made the file knows the token, and can sign requests to the bot.
+        let is_own = metadata.uid() == rustix::process::geteuid().as_raw();
+        ensure!(metadata.is_file() && is_own, "{}: not your file", advice());
+        let bytes = fs::read(&self.0).with_context(advice)?;
+        let saved: SavedCredentials = serde_json::from_slice(&bytes).with_context(advice)?;
+        let account = AccountSid::parse(&saved.account_sid).with_context(advice)?;
+        let is_token =
+            saved.auth_token.len() == 32 && saved.auth_token.bytes().all(|b| b.is_ascii_hexdigit());
+        ensure!(is_token, "{}: invalid auth_token", advice());
+        Ok(Some((account, Secret::new(saved.auth_token))))
+    }
+
+    /// Saves the emulator's credentials. Returns an explanation if the folder cannot be written to.
+    pub(crate) fn save(&self, emulator: &Emulator) -> Option<String> {
+        let error = self.write(emulator).err()?;
+        Some(format!(
+            "the next start has another account and token: {}: {error}",
+            self.0.display()
+        ))
+    }
+
+    /// Writes the file atomically: another `dev` may read it at the same time.
+    fn write(&self, emulator: &Emulator) -> io::Result<()> {
+        let saved = SavedCredentials {
+            account_sid: emulator.account_sid().to_string(),
+            auth_token: emulator.auth_token().expose().to_owned(),
+        };
+        let temp_file = self
+            .0
+            .with_extension(format!("{}.part", std::process::id()));
+        // Of a process with the same ID that was killed.
+        let _ = fs::remove_file(&temp_file);
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temp_file)?;
+        let renamed = file
+            .write_all(&serde_json::to_vec(&saved)?)
+            .and_then(|()| fs::rename(&temp_file, &self.0));
+        if renamed.is_err() {
+            let _ = fs::remove_file(&temp_file);
+        }
+        renamed
+    }
+}
