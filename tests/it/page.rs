@@ -293,6 +293,25 @@ fn user_named_plus_is_listed() {
     assert_no_console_messages(&browser);
 }
 
+// The bot has a sender on RCS, so the user can write to it.
+#[test]
+fn rcs_user_is_added_and_gets_reply() {
+    let Some((_dev, browser)) = open_page("an RCS user is added") else {
+        return;
+    };
+    browser.click("#add-open");
+    browser.type_into("#add-address", "rcs:+15550006666");
+    browser.type_into("#add-address", ENTER);
+    browser.wait_for("document.querySelector('label[for=body]').textContent.includes('by RCS')");
+    let channel = "document.querySelector('#user-list [data-key=\"rcs:+15550006666\"] .channel')";
+    let shown = browser.wait_for(&format!("{channel} && {channel}.textContent"));
+    assert_eq!(shown, "RCS");
+    browser.type_into("#body", "hi by RCS");
+    browser.type_into("#body", ENTER);
+    assert_eq!(wait_for_reply(&browser, "hi by RCS"), ["hi by RCS"]);
+    assert_no_console_messages(&browser);
+}
+
 // A fault without a count has none in its description. A counted fault disappears when it is used up.
 #[test]
 fn rest_fault_is_described_until_used_up() {

@@ -408,6 +408,54 @@ async fn rest_api_rejects_invalid_messages_and_injects_errors() {
     assert!(bench.text(ANA, WHATSAPP, "x").await.is_ok());
 }
 
+// Webhook, REST API and status callbacks, each with the addresses of the channel.
+#[tokio::test]
+async fn rcs_and_messenger_users_write_and_get_messages() {
+    for (user, prefix) in [
+        ("rcs:+15550006666", "rcs:"),
+        ("messenger:4242", "messenger:"),
+    ] {
+        let bench = Bench::with("", |options| {
+            let origin = options.webhook.trim_end_matches("/sms").to_owned();
+            options.status_callback = Some(format!("{origin}/status"));
+        })
+        .await;
+        let config = bench.remote.get(&["config"]).await.unwrap();
+        let mut senders = config["senders"].as_array().unwrap().iter();
+        let sender = senders.find_map(|sender| sender.as_str().filter(|s| s.starts_with(prefix)));
+        let sender = sender.unwrap();
+        bench.server.queue_twiml("/sms", "<Message>yes?</Message>");
+        bench.server.queue_response("/status", 204, "", "");
+        let answer = bench
+            .send_message(json!({"from": user, "body": "hi"}))
+            .await;
+        assert_eq!(answer["messages"][0]["body"], "yes?");
+        let form = bench.server.requests_to("/sms").remove(0).form;
+        assert_eq!(
+            (form.get("From"), form.get("To")),
+            (Some(user), Some(sender))
+        );
+        assert!(bench.text(user, sender, "later").await.is_ok());
+        bench
+            .wait_for_message(user, |message| {
+                message["body"] == "later"
+                    && ["delivered", "read"]
+                        .iter()
+                        .any(|s| message["status"] == *s)
+            })
+            .await;
+        let form = bench.server.requests_to("/status").remove(0).form;
+        assert_eq!(
+            (form.get("From"), form.get("To")),
+            (Some(sender), Some(user))
+        );
+        assert_eq!(
+            form.get("ChannelPrefix"),
+            Some(prefix.trim_end_matches(':'))
+        );
+    }
+}
+
 // A burst of more than thirty replies is reported once as 14107, and each reply is still delivered.
 #[tokio::test]
 async fn reply_loop_is_reported_and_continues() {
