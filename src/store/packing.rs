@@ -55,6 +55,7 @@ pub(super) fn auth_token_number(kind: AuthTokenKind) -> i64 {
         AuthTokenKind::Primary => 0,
         AuthTokenKind::Secondary => 1,
         AuthTokenKind::Subaccount => 2,
+        AuthTokenKind::SharedKey => 3,
     }
 }
 
@@ -62,6 +63,7 @@ pub(super) fn auth_token(number: i64) -> AuthTokenKind {
     match number {
         1 => AuthTokenKind::Secondary,
         2 => AuthTokenKind::Subaccount,
+        3 => AuthTokenKind::SharedKey,
         _ => AuthTokenKind::Primary,
     }
 }
@@ -79,6 +81,18 @@ pub(super) fn unreadable() -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn auth_token_kind_round_trips() {
+        for kind in [
+            AuthTokenKind::Primary,
+            AuthTokenKind::Secondary,
+            AuthTokenKind::Subaccount,
+            AuthTokenKind::SharedKey,
+        ] {
+            assert_eq!(auth_token(auth_token_number(kind)), kind);
+        }
+    }
 
     #[test]
     fn packed_sid_round_trips() {

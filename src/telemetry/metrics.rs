@@ -59,7 +59,7 @@ table! {
     ACCEPT_ERRORS = "replyhook_accept_errors_total", "1", [], "Connections that could not be accepted, for example because file descriptors ran out.";
     MALFORMED_REQUESTS = "replyhook_malformed_requests_total", "1", [], "Requests rejected before routing: invalid HTTP/1.1, a head over the limit, not exactly one Host, or a transfer coding other than chunked.";
     UNROUTED = "replyhook_unrouted_requests_total", "1", [], "Requests to an unknown path (404).";
-    VERIFIED_REQUESTS = "replyhook_verified_requests_total", "1", ["auth_token"], "Verified requests, by the auth token that signed them.";
+    VERIFIED_REQUESTS = "replyhook_verified_requests_total", "1", ["auth_token"], "Verified requests, by the auth token or shared key that signed them.";
     REPLIES = "replyhook_replies_total", "1", ["outcome"], "Results of sending messages via the REST API: sent, retry, failed, unknown, held.";
     REPLY_ERRORS = "replyhook_reply_errors_total", "1", ["error_code"], "Messages that failed via the REST API, or that Twilio reported as undelivered, by Twilio's error code.";
     REPLIES_SUPPRESSED = "replyhook_replies_suppressed_total", "1", [], "TwiML replies not sent because the user opted out while the handler ran.";
@@ -187,7 +187,7 @@ pub struct Metrics {
     /// One counter per endpoint and outcome, in the order of both enums.
     webhooks: Vec<IntCounter>,
     webhook_duration: Vec<Histogram>,
-    verified_requests: [IntCounter; 3],
+    verified_requests: [IntCounter; 4],
     pub(crate) handler_duration: Histogram,
     pub(crate) handlers_running: IntGauge,
     pub(crate) requests_in_flight: IntGauge,
@@ -320,6 +320,7 @@ impl Metrics {
                 AuthTokenKind::Primary,
                 AuthTokenKind::Secondary,
                 AuthTokenKind::Subaccount,
+                AuthTokenKind::SharedKey,
             ]
             .map(|token| verified_requests.with_label_values(&[token_name(token)])),
             handler_duration: register(&registry, Histogram::with_opts(buckets(HANDLER_SECONDS))),
@@ -373,6 +374,7 @@ impl Metrics {
             AuthTokenKind::Primary => 0,
             AuthTokenKind::Secondary => 1,
             AuthTokenKind::Subaccount => 2,
+            AuthTokenKind::SharedKey => 3,
         }]
         .inc();
     }
@@ -532,6 +534,7 @@ fn token_name(token: AuthTokenKind) -> &'static str {
         AuthTokenKind::Primary => "primary",
         AuthTokenKind::Secondary => "secondary",
         AuthTokenKind::Subaccount => "subaccount",
+        AuthTokenKind::SharedKey => "shared_key",
     }
 }
 

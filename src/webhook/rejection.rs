@@ -73,10 +73,12 @@ impl RejectionLog {
         match error.kind() {
             SignatureErrorKind::Mismatch
             | SignatureErrorKind::BodyHash
+            | SignatureErrorKind::UnknownSharedKey
             | SignatureErrorKind::UnknownAccount => &self.mismatches,
             SignatureErrorKind::MissingHeader
             | SignatureErrorKind::RepeatedHeader
-            | SignatureErrorKind::MalformedHeader => &self.unsigned,
+            | SignatureErrorKind::MalformedHeader
+            | SignatureErrorKind::SettingsHeader(_) => &self.unsigned,
             SignatureErrorKind::Reshaped => &self.reshaped,
             _ => &self.others,
         }

@@ -206,7 +206,9 @@ fn signatures_are_compared_in_constant_time() {
         "signature !=",
         "!= signature",
     ];
-    for name in ["token", "verifier", "diagnose", "layer", "readings"] {
+    for name in [
+        "token", "verifier", "diagnose", "headers", "layer", "readings",
+    ] {
         for comparison in comparisons {
             assert!(
                 !source(name).contains(comparison),

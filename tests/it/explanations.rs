@@ -263,9 +263,9 @@ fn wrong_signature_explanation_names_exact_fix() {
         ),
         (
             "a SharedKey",
-            message().signature(&base64_of(&[7; 20])).header("X-Twilio-Webhooks-Signature-Settings", "key=SH0123,algorithm=HMAC_SHA256"),
-            "signed with the SharedKey SH0123, which is not configured and not supported: let Twilio sign this webhook with \
-             the auth token"
+            message().signature(&base64_of(&[7; 32])).header("X-Twilio-Webhooks-Signature-Settings", "key=SH0123,algorithm=HMAC_SHA256"),
+            "the request names the SharedKey SH0123, which is not configured: set signature.shared_keys.SH0123.secret and \
+             .account, or let Twilio sign this webhook with the auth token"
                 .to_owned(),
         ),
         (
@@ -283,8 +283,8 @@ fn wrong_signature_explanation_names_exact_fix() {
         (
             "a malformed header",
             message().signature("sha1=0"),
-            "the X-Twilio-Signature header is not 28 characters of base64: the request is not Twilio's, or a proxy changes \
-             the header"
+            "the X-Twilio-Signature header is not 28 characters of base64, or 44 with HMAC_SHA256: the request is not \
+             Twilio's, or a proxy changes the header"
                 .to_owned(),
         ),
         (

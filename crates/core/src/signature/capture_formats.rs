@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::captured::{CapturedError, CapturedRequest, MAX_BYTES, MAX_REQUEST_BYTES};
 use super::curl::parse_curl;
-use super::verifier::SIGNATURE_HEADER;
+use super::headers::SIGNATURE_HEADER;
 use crate::form::FormParams;
 
 impl CapturedRequest {

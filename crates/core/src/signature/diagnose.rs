@@ -9,16 +9,19 @@ use std::cell::Cell;
 use http::HeaderMap;
 
 use super::explain::{BodyChange, Explanation, MappedPath, QueryChange};
+use super::headers::{
+    ReceivedSignature, SHA256_TEXT_LEN, SIGNATURE_HEADER, SIGNATURE_SETTINGS_HEADER,
+    SignatureHeaders,
+};
 use super::public_url::{PublicUrl, is_host, split_port};
 use super::readings;
-use super::token::HmacKey;
-use super::verifier::{SignatureErrorKind, SignatureVerifier, UnverifiedRequest, signature_of};
+use super::shared_key::SharedKeyId;
+use super::signature_error::SignatureErrorKind;
+use super::token::{HmacKey, SharedKey};
+use super::verifier::{AuthTokenKind, SignatureVerifier, UnverifiedRequest};
 use super::webhook_paths::RoutePath;
 use crate::form::{FormParams, SortOrder};
 use crate::sid::AccountSid;
-
-/// Header of webhooks that are signed with a `SharedKey`, a key of the customer (since 2026).
-const SHARED_KEY_HEADER: &str = "x-twilio-webhooks-signature-settings";
 
 impl SignatureVerifier {
     /// Returns the cause why the signature of a request is not valid.
@@ -27,11 +30,24 @@ impl SignatureVerifier {
             Ok(_) => Explanation::Verifies,
             Err(SignatureErrorKind::MissingHeader) => Explanation::MissingHeader,
             Err(SignatureErrorKind::RepeatedHeader) => Explanation::RepeatedHeader,
-            Err(SignatureErrorKind::MalformedHeader) => Explanation::MalformedHeader,
+            Err(SignatureErrorKind::MalformedHeader) => explain_malformed(request.headers),
+            Err(SignatureErrorKind::SettingsHeader(error)) => Explanation::SettingsHeader(error),
+            Err(SignatureErrorKind::UnknownSharedKey) => match named_key(request.headers) {
+                Some(key) => Explanation::UnknownSharedKey { key },
+                None => Explanation::MalformedHeader,
+            },
             Err(SignatureErrorKind::BodyHash) => Explanation::BodyHash,
             Err(SignatureErrorKind::NotAForm) => Explanation::NotAForm,
             Err(SignatureErrorKind::Form(_)) => Explanation::BadForm,
-            Err(SignatureErrorKind::UnknownAccount) => Explanation::UnknownAccount,
+            Err(SignatureErrorKind::UnknownAccount) => {
+                let key = named_key(request.headers).and_then(|id| self.find_shared_key(&id));
+                key.map_or(Explanation::UnknownAccount, |key| {
+                    Explanation::SharedKeyAccount {
+                        key: key.id,
+                        account: key.account,
+                    }
+                })
+            }
             Err(SignatureErrorKind::Reshaped) => Explanation::Reshaped,
             Err(SignatureErrorKind::Mismatch) => {
                 self.find_responsible(request).explain_mismatch(request)
@@ -41,30 +57,33 @@ impl SignatureVerifier {
 
     fn explain_mismatch(&self, request: &UnverifiedRequest<'_>) -> Explanation {
         let verified_url = self.verified_url(request.target);
+        let key = named_key(request.headers);
         let Some(diagnosis) = Diagnosis::new(self, request) else {
-            return Explanation::NoMatch { ours: verified_url };
+            return Explanation::NoMatch {
+                ours: verified_url,
+                key,
+            };
         };
-        let found = diagnosis
-            .find_other_token(self)
+        let other_key = match key {
+            None => diagnosis.find_other_token(self),
+            Some(_) => None,
+        };
+        other_key
+            .or_else(|| diagnosis.find_shared_key(self, key))
             .or_else(|| diagnosis.find_body_change().map(Explanation::BodyAltered))
             .or_else(|| diagnosis.find_query_change().map(Explanation::QueryAltered))
             .or_else(|| diagnosis.find_other_url(&verified_url))
-            .or_else(|| diagnosis.find_common_path(&verified_url));
-        if let Some(found) = found {
-            return found;
-        }
-        // Last, because the header is not verified: a forged one must not hide a mistake that the signature proves.
-        if let Some(settings) = request.headers.get(SHARED_KEY_HEADER)
-            && settings
-                .as_bytes()
-                .windows(10)
-                .any(|window| window.eq_ignore_ascii_case(b"algorithm="))
-        {
-            return Explanation::SharedKey {
-                key: shared_key_id(settings.to_str().unwrap_or_default()),
-            };
-        }
-        Explanation::NoMatch { ours: verified_url }
+            .or_else(|| diagnosis.find_common_path(&verified_url))
+            .unwrap_or(Explanation::NoMatch {
+                ours: verified_url,
+                key,
+            })
+    }
+
+    /// Returns the configured key with an ID, also one of a verifier added with [`or`](Self::or).
+    fn find_shared_key(&self, id: &SharedKeyId) -> Option<&SharedKey> {
+        let own = self.shared_keys.iter().find(|key| key.id.is_same(id));
+        own.or_else(|| self.other.as_ref()?.find_shared_key(id))
     }
 
     /// Returns the URL for which a request was verified, without its query.
@@ -99,7 +118,7 @@ const MAX_TARGET_BYTES: usize = 48 * 1024;
 struct Diagnosis<'a> {
     public_url: &'a PublicUrl,
     request: &'a UnverifiedRequest<'a>,
-    signature: [u8; 20],
+    signature: ReceivedSignature,
     /// Parameters of the request, as received.
     form: FormParams,
     /// True if the parameters were posted and are therefore signed.
@@ -108,7 +127,7 @@ struct Diagnosis<'a> {
     tokens: &'a [HmacKey],
     /// Account of these tokens; `None` for the default tokens.
     tried_account: Option<AccountSid>,
-    /// All configured tokens.
+    /// All configured tokens, or the shared key that the request names.
     all_tokens: Vec<&'a HmacKey>,
     /// Bytes that are left of [`MAX_HASHED_BYTES`]. A `Cell`, because closures test guesses through a shared `&self`.
     budget: Cell<usize>,
@@ -116,25 +135,35 @@ struct Diagnosis<'a> {
 
 impl<'a> Diagnosis<'a> {
     fn new(verifier: &'a SignatureVerifier, request: &'a UnverifiedRequest<'a>) -> Option<Self> {
+        let headers = SignatureHeaders::of(request.headers).ok()?;
+        let shared_key = verifier.shared_key_of(&headers).ok()?;
         let content = verifier.decode_content(request).ok()?;
-        // An unknown account whose request no configured token has signed is treated like any other failed signature.
-        let (tokens, is_own) = verifier
-            .tokens_for(&content.form)
-            .unwrap_or((&verifier.default_tokens, false));
+        let (tokens, kind) = match shared_key {
+            Some((key, named)) => (key.keys(named.algorithm), AuthTokenKind::SharedKey),
+            // An unknown account whose request no configured token has signed is treated like any other failed
+            // signature.
+            None => verifier
+                .tokens_for(&content.form)
+                .unwrap_or((&verifier.default_tokens, AuthTokenKind::Primary)),
+        };
         let account = content
             .form
             .get("AccountSid")
             .and_then(|account| AccountSid::parse(account).ok());
         let own_tokens = verifier.accounts.iter().flat_map(|(_, tokens)| tokens);
+        let all_tokens = match shared_key {
+            Some(_) => tokens.iter().collect(),
+            None => verifier.default_tokens.iter().chain(own_tokens).collect(),
+        };
         Some(Self {
             public_url: verifier.public_url(),
             request,
-            signature: signature_of(request.headers).ok()?,
+            signature: headers.signature,
             form: content.form,
             is_posted: content.is_posted,
             tokens,
-            tried_account: account.filter(|_| is_own),
-            all_tokens: verifier.default_tokens.iter().chain(own_tokens).collect(),
+            tried_account: account.filter(|_| kind == AuthTokenKind::Subaccount),
+            all_tokens,
             budget: Cell::new(MAX_HASHED_BYTES),
         })
     }
@@ -176,16 +205,38 @@ impl<'a> Diagnosis<'a> {
             .collect()
     }
 
-    fn find_other_token(&self, verifier: &SignatureVerifier) -> Option<Explanation> {
+    /// Returns a test whether a key has signed the request as it was received.
+    fn key_test(&self) -> impl Fn(&[HmacKey]) -> bool {
         let params = self.params();
         let urls = self.candidate_urls(self.request.target);
-        // Not charged to the budget: one HMAC per configured token and URL spelling, whatever the request contains.
-        let fits = |tokens: &[HmacKey]| {
-            tokens.iter().any(|token| {
+        let signature = self.signature;
+        // Not charged to the budget: one HMAC per configured key and URL spelling, whatever the request contains.
+        move |keys| {
+            keys.iter().any(|key| {
                 urls.iter()
-                    .any(|url| token.verifies(&[url.as_bytes(), &params], &self.signature))
+                    .any(|url| key.verifies(&[url.as_bytes(), &params], &signature))
             })
-        };
+        }
+    }
+
+    /// Returns the shared key that has signed the request, if it is not the named one.
+    fn find_shared_key(
+        &self,
+        verifier: &SignatureVerifier,
+        named: Option<SharedKeyId>,
+    ) -> Option<Explanation> {
+        let fits = self.key_test();
+        let algorithm = self.signature.algorithm();
+        let mut keys = verifier.shared_keys.iter();
+        let found = keys.find(|key| fits(key.keys(algorithm)))?.id;
+        Some(match named {
+            Some(named) => Explanation::OtherSharedKey { fits: found, named },
+            None => Explanation::SharedKeyNotNamed { key: Some(found) },
+        })
+    }
+
+    fn find_other_token(&self, verifier: &SignatureVerifier) -> Option<Explanation> {
+        let fits = self.key_test();
         // Skip the default tokens if they are the ones that have failed already. Compared by address, not by value.
         let default =
             (!std::ptr::eq(self.tokens, verifier.default_tokens.as_slice())).then_some(None);
@@ -511,14 +562,20 @@ fn toggle_slash(target: &str) -> String {
     }
 }
 
-/// Returns the ID of `key=<id>,algorithm=<name>`. `None` if it is long or has characters unsafe to log.
-fn shared_key_id(settings: &str) -> Option<String> {
-    let key = settings
-        .split(',')
-        .find_map(|part| part.trim().strip_prefix("key="))?;
-    let is_plain = (1..=64).contains(&key.len())
-        && key
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    is_plain.then(|| key.to_owned())
+/// Returns the ID of the shared key that a request names.
+fn named_key(headers: &HeaderMap) -> Option<SharedKeyId> {
+    let key = SignatureHeaders::of(headers).ok()?.key?;
+    Some(key.id)
+}
+
+/// Explains a signature that has another length than that of the algorithm.
+fn explain_malformed(headers: &HeaderMap) -> Explanation {
+    let names_key = headers.contains_key(SIGNATURE_SETTINGS_HEADER);
+    let length = headers
+        .get(SIGNATURE_HEADER)
+        .map_or(0, http::HeaderValue::len);
+    if !names_key && length == SHA256_TEXT_LEN {
+        return Explanation::SharedKeyNotNamed { key: None };
+    }
+    Explanation::MalformedHeader
 }

@@ -10,6 +10,8 @@
 
 use std::fmt;
 
+use super::shared_key::SharedKeyId;
+use super::signature_error::SettingsHeaderError;
 use crate::sid::AccountSid;
 
 /// Cause of a failed signature. `Display` is one sentence with the cause and the fix.
@@ -75,15 +77,38 @@ pub enum Explanation {
     BodyAltered(BodyChange),
     /// The query was changed in transit.
     QueryAltered(QueryChange),
-    /// The request was signed with a `SharedKey` instead of the auth token.
-    SharedKey {
-        /// ID of the key, if it is well formed.
-        key: Option<String>,
+    /// The header that names the shared key is malformed.
+    SettingsHeader(SettingsHeaderError),
+    /// The request names a shared key that is not configured.
+    UnknownSharedKey {
+        /// ID of the key.
+        key: SharedKeyId,
+    },
+    /// The request was signed with a shared key of another account.
+    SharedKeyAccount {
+        /// ID of the key.
+        key: SharedKeyId,
+        /// Account of the key.
+        account: AccountSid,
+    },
+    /// The request was signed with a shared key, and names none.
+    SharedKeyNotNamed {
+        /// ID of the key; `None` if only the length of the signature shows it.
+        key: Option<SharedKeyId>,
+    },
+    /// The request names one shared key, and was signed with the secret of another.
+    OtherSharedKey {
+        /// Key whose secret matches.
+        fits: SharedKeyId,
+        /// Key that the request names.
+        named: SharedKeyId,
     },
     /// No tested mistake matches.
     NoMatch {
         /// The verified URL without its query.
         ours: String,
+        /// Shared key that the request names.
+        key: Option<SharedKeyId>,
     },
 }
 
@@ -158,8 +183,8 @@ impl fmt::Display for Explanation {
                 "there is more than one X-Twilio-Signature header: a proxy doubles it and must pass it once",
             ),
             Self::MalformedHeader => f.write_str(
-                "the X-Twilio-Signature header is not 28 characters of base64: the request is not Twilio's, or a proxy \
-                 changes the header",
+                "the X-Twilio-Signature header is not 28 characters of base64, or 44 with HMAC_SHA256: the request is not \
+                 Twilio's, or a proxy changes the header",
             ),
             Self::NotAForm => f.write_str(
                 "the body is neither application/x-www-form-urlencoded in UTF-8 nor vouched for by one bodySHA256 in \
@@ -216,20 +241,52 @@ impl fmt::Display for Explanation {
             ),
             Self::BodyAltered(change) => f.write_str(change.remedy()),
             Self::QueryAltered(change) => f.write_str(change.remedy()),
-            Self::SharedKey { key } => {
-                let key = key.as_deref().unwrap_or("unknown");
+            Self::SettingsHeader(error) => write!(f, "{error}: {}", error.remedy()),
+            Self::UnknownSharedKey { key } => write!(
+                f,
+                "the request names the SharedKey {key}, which is not configured: set signature.shared_keys.{key}.secret \
+                 and .account, or let Twilio sign this webhook with the auth token"
+            ),
+            Self::SharedKeyAccount { key, account } => write!(
+                f,
+                "signed with the SharedKey {key} of account {account}, although its AccountSid is another: correct \
+                 signature.shared_keys.{key}.account, or let Twilio sign the webhooks of each account with its own key"
+            ),
+            Self::SharedKeyNotNamed { key } => {
+                let name = key.map_or_else(|| "a SharedKey".to_owned(), |key| format!("the SharedKey {key}"));
                 write!(
                     f,
-                    "signed with the SharedKey {key}, which is not configured and not supported: let Twilio sign this \
-                     webhook with the auth token"
+                    "signed with {name}, but the header X-Twilio-Webhooks-Signature-Settings, which names the key, is \
+                     missing: a proxy removes the header and must be told to pass it"
                 )
             }
-            Self::NoMatch { ours } => write!(
+            Self::OtherSharedKey { fits, named } => write!(
+                f,
+                "signed with the secret configured for the SharedKey {fits}, although the request names {named}: correct \
+                 the secrets of the two in signature.shared_keys"
+            ),
+            Self::NoMatch { ours, key: None } => write!(
                 f,
                 "none of these: another URL, token, body or query that was tried; verified for {ours}, so compare this \
                  with Twilio's console, and TWILIO_AUTH_TOKEN with the primary token of the account that owns the \
                  sender (not an API key's secret, not a secondary token that was not promoted)"
             ),
+            Self::NoMatch { ours, key: Some(key) } => write!(
+                f,
+                "none of these: another URL, key, body or query that was tried; verified for {ours} with the SharedKey \
+                 {key}, so compare the URL with Twilio's console, and signature.shared_keys.{key}.secret with the secret \
+                 that Twilio showed when the key was created"
+            ),
+        }
+    }
+}
+
+impl SettingsHeaderError {
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Repeated => "a proxy doubles it and must pass it once",
+            Self::NoKey => "the request is not Twilio's, or a proxy changes the header",
+            Self::Algorithm => "let the setting of this webhook at Twilio use one of the two",
         }
     }
 }

@@ -39,10 +39,9 @@ use http::{HeaderValue, Method, Request, StatusCode};
 use tower::{Layer, Service};
 
 use super::explain::Explanation;
-use super::verifier::{
-    self, AuthTokenKind, SignatureError, SignatureErrorKind, SignatureVerifier, UnverifiedRequest,
-    Verified,
-};
+use super::headers::SignatureHeaders;
+use super::signature_error::{SignatureError, SignatureErrorKind};
+use super::verifier::{AuthTokenKind, SignatureVerifier, UnverifiedRequest, Verified};
 use crate::form::{FormError, FormParams};
 
 /// Limits of a request that is not verified yet.
@@ -129,6 +128,8 @@ impl RejectionReason {
                 SignatureErrorKind::MissingHeader
                 | SignatureErrorKind::RepeatedHeader
                 | SignatureErrorKind::MalformedHeader
+                | SignatureErrorKind::SettingsHeader(_)
+                | SignatureErrorKind::UnknownSharedKey
                 | SignatureErrorKind::Mismatch
                 | SignatureErrorKind::BodyHash
                 | SignatureErrorKind::UnknownAccount => StatusCode::FORBIDDEN,
@@ -370,7 +371,7 @@ impl LayerState {
         }
         // Without a well-formed signature header the body is read and discarded. Closing the connection without reading
         // it could reset the connection before the client reads the response.
-        let signature = verifier::signature_of(&head.headers);
+        let signature = SignatureHeaders::of(&head.headers);
         let connection = head.extensions.get::<Arc<dyn ConnectionHooks>>();
         // The body of a GET is not signed, so it is neither read nor passed on.
         let body = if head.method == Method::GET {
@@ -555,7 +556,7 @@ impl SignedForm {
         Arc::try_unwrap(self.0).map_or_else(|shared| shared.form.clone(), |verified| verified.form)
     }
 
-    /// Returns the kind of token that signed the request.
+    /// Returns the kind of token or key that signed the request.
     pub fn token(&self) -> AuthTokenKind {
         self.0.token
     }

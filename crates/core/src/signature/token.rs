@@ -1,12 +1,18 @@
-//! Auth tokens as HMAC keys, and the signing of requests.
+//! Auth tokens and secrets of shared keys as HMAC keys, and the signing of requests.
+
+use std::slice;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
+use sha2::Sha256;
 
+use super::headers::ReceivedSignature;
+use super::shared_key::{SharedKeyId, SignatureAlgorithm};
 use crate::form::{FormParams, SortOrder};
 use crate::secret::Secret;
+use crate::sid::AccountSid;
 
 /// Error of auth tokens that cannot verify a signature.
 ///
@@ -22,46 +28,112 @@ pub enum TokenError {
     /// No token, so nothing could be verified.
     #[error("at least one auth token is needed")]
     None,
-    /// An empty or blank token, with which anyone could sign.
-    #[error("an auth token is empty: with an empty key anyone could sign")]
+    /// An empty or blank token or secret, with which anyone could sign.
+    #[error(
+        "an auth token or the secret of a SharedKey is empty: with an empty key anyone could sign"
+    )]
     Blank,
 }
 
-/// An auth token with its HMAC key schedule, which is computed once.
+/// An auth token or the secret of a shared key, with its HMAC key schedule, which is computed once.
 #[derive(Clone)]
-pub(super) struct HmacKey {
-    mac: Hmac<Sha1>,
+pub(super) enum HmacKey {
+    Sha1(Hmac<Sha1>),
+    Sha256(Hmac<Sha256>),
 }
 
 impl HmacKey {
-    pub(super) fn new(secret: &Secret) -> Result<Self, TokenError> {
+    pub(super) fn new(algorithm: SignatureAlgorithm, secret: &Secret) -> Result<Self, TokenError> {
         // A setting that is present but empty must not become a key that everyone knows.
         if secret.expose().trim().is_empty() {
             return Err(TokenError::Blank);
         }
-        let mac = Hmac::new_from_slice(secret.expose().as_bytes())
-            .expect("HMAC takes a key of any length");
-        Ok(Self { mac })
+        let key = secret.expose().as_bytes();
+        Ok(match algorithm {
+            SignatureAlgorithm::HmacSha1 => Self::Sha1(key_schedule(key)),
+            SignatureAlgorithm::HmacSha256 => Self::Sha256(key_schedule(key)),
+        })
     }
 
     /// Returns whether the signature is that of the concatenated parts.
-    pub(super) fn verifies(&self, parts: &[&[u8]], signature: &[u8; 20]) -> bool {
-        // `verify_slice` compares in constant time. An early exit at the first different byte would let a client find a
-        // valid signature byte by byte.
-        self.compute_mac(parts).verify_slice(signature).is_ok()
+    pub(super) fn verifies(&self, parts: &[&[u8]], signature: &ReceivedSignature) -> bool {
+        // A signature of the other algorithm has another length, and does not match.
+        match self {
+            Self::Sha1(key) => is_mac_of(key, parts, signature.as_bytes()),
+            Self::Sha256(key) => is_mac_of(key, parts, signature.as_bytes()),
+        }
     }
 
-    // Parts instead of one buffer: the URL candidates share the parameters, which are then not copied for each.
-    fn compute_mac(&self, parts: &[&[u8]]) -> Hmac<Sha1> {
-        let mut mac = self.mac.clone();
-        for part in parts {
-            mac.update(part);
+    /// Returns the signature of the concatenated parts, in base64.
+    fn sign(&self, parts: &[&[u8]]) -> String {
+        match self {
+            Self::Sha1(key) => STANDARD.encode(compute_mac(key, parts).finalize().into_bytes()),
+            Self::Sha256(key) => STANDARD.encode(compute_mac(key, parts).finalize().into_bytes()),
         }
-        mac
     }
 }
 
-/// Signs a request like Twilio. Pass the form of a POST or PUT; pass `None` for a GET or a body of another type.
+/// A configured shared key with its key schedules.
+#[derive(Clone)]
+pub(super) struct SharedKey {
+    pub(super) id: SharedKeyId,
+    /// The only account whose requests the key signs, in lower case.
+    pub(super) account: AccountSid,
+    sha1: HmacKey,
+    sha256: HmacKey,
+}
+
+impl SharedKey {
+    pub(super) fn new(
+        id: SharedKeyId,
+        account: AccountSid,
+        secret: &Secret,
+    ) -> Result<Self, TokenError> {
+        Ok(Self {
+            id,
+            account: account.to_lowercase(),
+            sha1: HmacKey::new(SignatureAlgorithm::HmacSha1, secret)?,
+            sha256: HmacKey::new(SignatureAlgorithm::HmacSha256, secret)?,
+        })
+    }
+
+    /// Returns the key of an algorithm, as the only one to try.
+    pub(super) fn keys(&self, algorithm: SignatureAlgorithm) -> &[HmacKey] {
+        slice::from_ref(match algorithm {
+            SignatureAlgorithm::HmacSha1 => &self.sha1,
+            SignatureAlgorithm::HmacSha256 => &self.sha256,
+        })
+    }
+
+    /// Returns whether a form belongs to the account of the key, or names no account.
+    pub(super) fn is_for(&self, form: &FormParams) -> bool {
+        // Without an `AccountSid`, as with an auth token: `InboundMessage::parse` rejects such a form later.
+        form.get("AccountSid").is_none_or(|account| {
+            AccountSid::parse(account).map(AccountSid::to_lowercase) == Ok(self.account)
+        })
+    }
+}
+
+fn key_schedule<M: KeyInit>(key: &[u8]) -> M {
+    M::new_from_slice(key).expect("HMAC takes a key of any length")
+}
+
+fn is_mac_of<M: Mac + Clone>(key: &M, parts: &[&[u8]], signature: &[u8]) -> bool {
+    // `verify_slice` compares in constant time. An early exit at the first different byte would let a client find a
+    // valid signature byte by byte.
+    compute_mac(key, parts).verify_slice(signature).is_ok()
+}
+
+// Parts instead of one buffer: the URL candidates share the parameters, which are then not copied for each.
+fn compute_mac<M: Mac + Clone>(key: &M, parts: &[&[u8]]) -> M {
+    let mut mac = key.clone();
+    for part in parts {
+        mac.update(part);
+    }
+    mac
+}
+
+/// Signs a request like Twilio, with an auth token. Pass the form of a POST or PUT; pass `None` for a GET or a body of another type.
 ///
 /// The URL is signed unchanged, except that user, password and fragment are left out, as Twilio does.
 ///
@@ -78,6 +150,21 @@ impl HmacKey {
 /// # Errors
 /// [`TokenError::Blank`] if the token is empty or blank.
 pub fn sign(token: &Secret, url: &str, form: Option<&FormParams>) -> Result<String, TokenError> {
+    sign_with(SignatureAlgorithm::HmacSha1, token, url, form)
+}
+
+/// Signs a request like [`sign`], with the secret of a shared key and an algorithm.
+///
+/// See [`SignatureVerifier::with_shared_key`](super::SignatureVerifier::with_shared_key) for an example.
+///
+/// # Errors
+/// [`TokenError::Blank`] if the secret is empty or blank.
+pub fn sign_with(
+    algorithm: SignatureAlgorithm,
+    secret: &Secret,
+    url: &str,
+    form: Option<&FormParams>,
+) -> Result<String, TokenError> {
     // Cut by hand: a URL parser would normalize the URL, and Twilio signs it as configured.
     let url = url.split_once('#').map_or(url, |(url, _)| url);
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
@@ -99,10 +186,5 @@ pub fn sign(token: &Secret, url: &str, form: Option<&FormParams>) -> Result<Stri
         path.as_bytes(),
         &params,
     ];
-    Ok(STANDARD.encode(
-        HmacKey::new(token)?
-            .compute_mac(&parts)
-            .finalize()
-            .into_bytes(),
-    ))
+    Ok(HmacKey::new(algorithm, secret)?.sign(&parts))
 }

@@ -2,21 +2,19 @@
 
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 use sha2::{Digest, Sha256};
 
+use super::headers::{NamedKey, ReceivedSignature, SignatureHeaders};
 use super::public_url::PublicUrl;
 use super::reshaped::SignedText;
-use super::token::{HmacKey, TokenError};
-use crate::form::{FormError, FormParams, SortOrder};
+use super::shared_key::{SharedKeyId, SignatureAlgorithm};
+use super::signature_error::{SignatureError, SignatureErrorKind};
+use super::token::{HmacKey, SharedKey, TokenError};
+use crate::form::{FormParams, SortOrder};
 use crate::secret::Secret;
 use crate::sid::AccountSid;
-
-/// Name of the signature header.
-pub const SIGNATURE_HEADER: &str = "x-twilio-signature";
 
 /// Default of [`SignatureVerifier::with_max_params`].
 const DEFAULT_MAX_PARAMS: usize = 512;
@@ -44,13 +42,13 @@ pub struct UnverifiedRequest<'a> {
 pub struct Verified {
     /// Signed parameters of the form, or of a GET's query. Empty for a body of another type.
     pub form: FormParams,
-    /// Kind of the token that signed the request.
+    /// Kind of the token or key that signed the request.
     pub token: AuthTokenKind,
     /// True for a form and for a GET; false for a body of another type, signed by `bodySHA256`.
     pub is_form: bool,
 }
 
-/// Kind of the configured token that verified a request.
+/// Kind of the configured token or key that verified a request.
 ///
 /// See `SignedForm` for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,75 +59,8 @@ pub enum AuthTokenKind {
     Secondary,
     /// A token that belongs to the message's own account, or to a verifier added with [`SignatureVerifier::or`].
     Subaccount,
-}
-
-/// Error of a request that is not verified. It contains nothing of the request.
-///
-/// ```
-/// use http::{HeaderMap, Method};
-/// use replyhook::Secret;
-/// use replyhook::signature::{PublicUrl, SignatureErrorKind, SignatureVerifier, UnverifiedRequest};
-///
-/// let (url, _) = PublicUrl::parse("https://bot.example.com")?;
-/// let verifier = SignatureVerifier::new(url, [Secret::new("0123456789abcdef0123456789abcdef")])?;
-/// let headers = HeaderMap::new();
-/// let forged = UnverifiedRequest { method: &Method::POST, target: "/webhook", headers: &headers, body: b"Body=hi" };
-/// assert_eq!(verifier.verify(&forged).unwrap_err().kind(), SignatureErrorKind::MissingHeader);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{kind}")]
-pub struct SignatureError {
-    kind: SignatureErrorKind,
-}
-
-/// Kind of a [`SignatureError`].
-///
-/// See [`SignatureError`] for an example.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SignatureErrorKind {
-    /// The signature header is missing or empty.
-    #[error("there is no X-Twilio-Signature header")]
-    MissingHeader,
-    /// There is more than one signature header. A proxy or another reader might use a different one.
-    #[error("there is more than one X-Twilio-Signature header")]
-    RepeatedHeader,
-    /// The header is not 28 characters of base64.
-    #[error("the X-Twilio-Signature header is not 28 characters of base64")]
-    MalformedHeader,
-    /// The signature matches no accepted URL and token.
-    #[error("the signature does not fit the request")]
-    Mismatch,
-    /// The `bodySHA256` of the URL is not the hash of the body.
-    #[error("bodySHA256 does not fit the body")]
-    BodyHash,
-    /// The `AccountSid` is not configured.
-    #[error("the AccountSid is not configured")]
-    UnknownAccount,
-    /// The body is not a form, and without exactly one `bodySHA256` it is not signed.
-    #[error("the body is not a form")]
-    NotAForm,
-    /// The form cannot be decoded.
-    #[error(transparent)]
-    Form(FormError),
-    /// The signature matches, but the signed bytes name another message than the parameters. A captured request may
-    /// have been split into other names and values.
-    #[error("the signature fits, but the signed bytes name another message than the parameters do")]
-    Reshaped,
-}
-
-impl SignatureError {
-    /// Returns the kind of the error.
-    pub fn kind(&self) -> SignatureErrorKind {
-        self.kind
-    }
-}
-
-impl From<SignatureErrorKind> for SignatureError {
-    fn from(kind: SignatureErrorKind) -> Self {
-        Self { kind }
-    }
+    /// A shared key, added with [`SignatureVerifier::with_shared_key`].
+    SharedKey,
 }
 
 /// Verifies requests for one public URL, with any number of tokens.
@@ -161,9 +92,10 @@ pub struct SignatureVerifier {
     pub(super) accounts: Vec<(AccountSid, Vec<HmacKey>)>,
     /// Account of the default tokens. If it is set, other accounts need their own tokens.
     default_account: Option<AccountSid>,
+    pub(super) shared_keys: Vec<SharedKey>,
     max_params: usize,
     /// Verifier that is tried if this one rejects a request.
-    other: Option<Box<Self>>,
+    pub(super) other: Option<Box<Self>>,
 }
 
 impl SignatureVerifier {
@@ -175,19 +107,14 @@ impl SignatureVerifier {
         public_url: PublicUrl,
         tokens: impl IntoIterator<Item = Secret>,
     ) -> Result<Self, TokenError> {
-        let default_tokens = tokens
-            .into_iter()
-            .map(|secret| HmacKey::new(&secret))
-            .collect::<Result<Vec<_>, _>>()?;
-        if default_tokens.is_empty() {
-            return Err(TokenError::None);
-        }
+        let default_tokens = token_keys(tokens)?;
         Ok(Self {
             origins: public_url.origins(),
             public_url,
             default_tokens,
             accounts: Vec::new(),
             default_account: None,
+            shared_keys: Vec::new(),
             max_params: DEFAULT_MAX_PARAMS,
             other: None,
         })
@@ -202,13 +129,7 @@ impl SignatureVerifier {
         account: AccountSid,
         tokens: impl IntoIterator<Item = Secret>,
     ) -> Result<Self, TokenError> {
-        let tokens = tokens
-            .into_iter()
-            .map(|secret| HmacKey::new(&secret))
-            .collect::<Result<Vec<_>, _>>()?;
-        if tokens.is_empty() {
-            return Err(TokenError::None);
-        }
+        let tokens = token_keys(tokens)?;
         self.accounts.push((account.to_lowercase(), tokens));
         Ok(self)
     }
@@ -221,10 +142,50 @@ impl SignatureVerifier {
         self
     }
 
+    /// Adds a shared key, with which Twilio signs requests of one account. Requests that name the key verify only with
+    /// it, and only for that account. A key with the same ID is replaced.
+    ///
+    /// ```
+    /// use http::{HeaderMap, Method};
+    /// use replyhook::signature::{
+    ///     AuthTokenKind, PublicUrl, SharedKeyId, SignatureAlgorithm, SignatureVerifier, UnverifiedRequest, sign_with,
+    /// };
+    /// use replyhook::{AccountSid, Secret};
+    ///
+    /// let account = AccountSid::parse("AC00000000000000000000000000000001")?;
+    /// let id = SharedKeyId::parse("webhooks_sharedkey_01h455vb4pex5vsknk084sn02q")?;
+    /// let secret = Secret::new("the secret that Twilio showed once");
+    /// let (url, _) = PublicUrl::parse("https://bot.example.com")?;
+    /// let verifier = SignatureVerifier::new(url, [Secret::new("0123456789abcdef0123456789abcdef")])?
+    ///     .with_shared_key(id, account, &secret)?;
+    /// let algorithm = SignatureAlgorithm::HmacSha256;
+    /// let mut headers = HeaderMap::new();
+    /// let signature = sign_with(algorithm, &secret, "https://bot.example.com/sms?Body=hi", None)?;
+    /// headers.insert("x-twilio-signature", signature.parse()?);
+    /// headers.insert("x-twilio-webhooks-signature-settings", id.settings_header(algorithm).parse()?);
+    /// let request = UnverifiedRequest { method: &Method::GET, target: "/sms?Body=hi", headers: &headers, body: b"" };
+    /// assert_eq!(verifier.verify(&request)?.token, AuthTokenKind::SharedKey);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`TokenError::Blank`] if the secret is empty or blank.
+    pub fn with_shared_key(
+        mut self,
+        id: SharedKeyId,
+        account: AccountSid,
+        secret: &Secret,
+    ) -> Result<Self, TokenError> {
+        let key = SharedKey::new(id, account, secret)?;
+        self.shared_keys.retain(|known| !known.id.is_same(&id));
+        self.shared_keys.push(key);
+        Ok(self)
+    }
+
     /// Also accepts the requests that `other` accepts, for its URL and with its tokens.
     ///
     /// For example for a tunnel URL with another account's tokens. Requests that only `other` accepts get
-    /// [`AuthTokenKind::Subaccount`].
+    /// [`AuthTokenKind::Subaccount`], or [`AuthTokenKind::SharedKey`].
     #[must_use]
     pub fn or(mut self, other: Self) -> Self {
         self.other = Some(Box::new(match self.other.take() {
@@ -275,22 +236,41 @@ impl SignatureVerifier {
         let (Err(_), Some(other)) = (&verified, &self.other) else {
             return verified;
         };
-        // The error of this verifier counts if both fail, since the request was most likely meant for it.
         let other_result = other.verify(request).map(|verified| Verified {
-            token: AuthTokenKind::Subaccount,
+            token: match verified.token {
+                AuthTokenKind::SharedKey => AuthTokenKind::SharedKey,
+                _ => AuthTokenKind::Subaccount,
+            },
             ..verified
         });
-        other_result.or(verified)
+        // The error of this verifier counts if both fail, since the request was most likely meant for it. A shared key
+        // that only the other one knows shows that it was not.
+        match verified {
+            Err(error) if error.kind() == SignatureErrorKind::UnknownSharedKey => other_result,
+            verified => other_result.or(verified),
+        }
     }
 
     /// Verifies a request without the verifiers that were added with [`or`](Self::or).
     fn verify_own(&self, request: &UnverifiedRequest<'_>) -> Result<Verified, SignatureError> {
-        let signature = signature_of(request.headers)?;
+        let headers = SignatureHeaders::of(request.headers)?;
+        let signature = headers.signature;
+        let shared_key = self.shared_key_of(&headers)?;
         let content = self.decode_content(request)?;
-        let owner = self.tokens_for(&content.form);
-        // An unknown account is checked with the default tokens too, and reported only below, if a configured token
-        // signed the request. Otherwise anyone could find out which accounts are configured.
-        let (tokens, is_own) = owner.unwrap_or((&self.default_tokens, false));
+        let owner = match shared_key {
+            None => self.tokens_for(&content.form),
+            Some((key, named)) if key.is_for(&content.form) => {
+                Ok((key.keys(named.algorithm), AuthTokenKind::SharedKey))
+            }
+            Some(_) => Err(SignatureErrorKind::UnknownAccount.into()),
+        };
+        // An unknown account is checked with the default tokens too, or with the shared key that the request names. It is
+        // reported only below, if that key or a configured token signed the request. Otherwise anyone could find out
+        // which accounts are configured.
+        let (tokens, kind) = owner.unwrap_or_else(|_| {
+            let keys = shared_key.map(|(key, named)| key.keys(named.algorithm));
+            (keys.unwrap_or(&self.default_tokens), AuthTokenKind::Primary)
+        });
         let target = request.target;
         let mut order = SortOrder::Bytes;
         let mut params = content.signed_params(order);
@@ -303,7 +283,8 @@ impl SignatureVerifier {
         }
         if let Err(error) = owner {
             let params = content.signed_params(SortOrder::Bytes);
-            let others = self.accounts.iter().map(|(_, tokens)| tokens.as_slice());
+            let accounts = self.accounts.iter().filter(|_| shared_key.is_none());
+            let others = accounts.map(|(_, tokens)| tokens.as_slice());
             let mut signers = others.filter(|tokens| {
                 self.matching_token(tokens, target, &params, &signature)
                     .is_some()
@@ -317,9 +298,8 @@ impl SignatureVerifier {
         }
         let token = match token_index {
             None => return Err(SignatureErrorKind::Mismatch.into()),
-            Some(_) if is_own => AuthTokenKind::Subaccount,
-            Some(0) => AuthTokenKind::Primary,
-            Some(_) => AuthTokenKind::Secondary,
+            Some(1..) if kind == AuthTokenKind::Primary => AuthTokenKind::Secondary,
+            Some(_) => kind,
         };
         // After the signature, which covers the hash in the URL: only a hash that Twilio signed is compared.
         if let Some(hash) = &content.body_sha256
@@ -344,13 +324,28 @@ impl SignatureVerifier {
         })
     }
 
+    /// Returns the configured key that a request names; `None` if it names none.
+    pub(super) fn shared_key_of(
+        &self,
+        headers: &SignatureHeaders,
+    ) -> Result<Option<(&SharedKey, NamedKey)>, SignatureErrorKind> {
+        let Some(named) = headers.key else {
+            return Ok(None);
+        };
+        let mut known = self.shared_keys.iter();
+        let key = known
+            .find(|key| key.id.is_same(&named.id))
+            .ok_or(SignatureErrorKind::UnknownSharedKey)?;
+        Ok(Some((key, named)))
+    }
+
     /// Returns the position of the first token that signed a request with one of the accepted URLs.
     fn matching_token(
         &self,
         tokens: &[HmacKey],
         target: &str,
         params: &[u8],
-        signature: &[u8; 20],
+        signature: &ReceivedSignature,
     ) -> Option<usize> {
         let missing_prefix = self.public_url.missing_prefix(target);
         tokens.iter().position(|token| {
@@ -416,17 +411,18 @@ impl SignatureVerifier {
         }
     }
 
-    /// Returns the tokens for a form's account, and whether they belong to that account.
+    /// Returns the tokens for a form's account, and the kind of the first one.
     pub(super) fn tokens_for(
         &self,
         form: &FormParams,
-    ) -> Result<(&[HmacKey], bool), SignatureError> {
+    ) -> Result<(&[HmacKey], AuthTokenKind), SignatureError> {
+        let default = (self.default_tokens.as_slice(), AuthTokenKind::Primary);
         if self.accounts.is_empty() && self.default_account.is_none() {
-            return Ok((&self.default_tokens, false));
+            return Ok(default);
         }
         // Without an `AccountSid` the default tokens apply. `InboundMessage::parse` rejects such a form later.
         let Some(account) = form.get("AccountSid") else {
-            return Ok((&self.default_tokens, false));
+            return Ok(default);
         };
         // Compared in lower case, since the SIDs of `accounts` can come from environment variables.
         let account = AccountSid::parse(account)
@@ -437,11 +433,11 @@ impl SignatureVerifier {
             .iter()
             .find(|(known, _)| Some(*known) == account);
         match (account_tokens, self.default_account) {
-            (Some((_, tokens)), _) => Ok((tokens, true)),
-            (None, Some(default)) if Some(default) != account => {
+            (Some((_, tokens)), _) => Ok((tokens, AuthTokenKind::Subaccount)),
+            (None, Some(known)) if Some(known) != account => {
                 Err(SignatureErrorKind::UnknownAccount.into())
             }
-            _ => Ok((&self.default_tokens, false)),
+            _ => Ok(default),
         }
     }
 }
@@ -457,6 +453,14 @@ impl fmt::Debug for SignatureVerifier {
                     .accounts
                     .iter()
                     .map(|(account, _)| account)
+                    .collect::<Vec<_>>(),
+            )
+            .field(
+                "shared_keys",
+                &self
+                    .shared_keys
+                    .iter()
+                    .map(|key| key.id)
                     .collect::<Vec<_>>(),
             )
             .finish_non_exhaustive()
@@ -490,28 +494,16 @@ impl SignedContent {
     }
 }
 
-/// Decodes the only signature header of a request.
-pub(super) fn signature_of(headers: &HeaderMap) -> Result<[u8; 20], SignatureErrorKind> {
-    let mut values = headers.get_all(SIGNATURE_HEADER).iter();
-    let value = values.next().ok_or(SignatureErrorKind::MissingHeader)?;
-    if values.next().is_some() {
-        return Err(SignatureErrorKind::RepeatedHeader);
+/// Returns the keys of auth tokens, of which there must be one.
+fn token_keys(tokens: impl IntoIterator<Item = Secret>) -> Result<Vec<HmacKey>, TokenError> {
+    let keys = tokens
+        .into_iter()
+        .map(|token| HmacKey::new(SignatureAlgorithm::HmacSha1, &token))
+        .collect::<Result<Vec<_>, _>>()?;
+    if keys.is_empty() {
+        return Err(TokenError::None);
     }
-    // Check the length first, so that a huge header is not decoded.
-    if value.len() != 28 {
-        let kind = if value.is_empty() {
-            SignatureErrorKind::MissingHeader
-        } else {
-            SignatureErrorKind::MalformedHeader
-        };
-        return Err(kind);
-    }
-    // 28 characters without padding would be 21 bytes. An HMAC-SHA1 has 20, so only a padded text is accepted.
-    let mut signature = [0; 21];
-    match STANDARD.decode_slice(value.as_bytes(), &mut signature) {
-        Ok(20) => Ok(signature[..20].try_into().expect("20 bytes were decoded")),
-        _ => Err(SignatureErrorKind::MalformedHeader),
-    }
+    Ok(keys)
 }
 
 /// Returns whether the only `Content-Type` is that of a form, in UTF-8 or without a character set.
