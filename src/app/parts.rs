@@ -158,6 +158,8 @@ pub(super) fn signature_layer(
             .map_err(|error| AppError::config(&error))?
             .with_default_account(tunnel.account)
             .with_max_params(server.max_params);
+        // A shared key is bound to its account, so it needs no choice between the two URLs.
+        let tunnel_verifier = settings.twilio.add_shared_keys(tunnel_verifier)?;
         verifier = verifier.or(tunnel_verifier);
     }
     let mut limits = RequestLimits::default();
@@ -172,7 +174,7 @@ pub(super) fn signature_layer(
 
 // Here and not in `config`, since the failure is one of the app.
 impl TwilioSettings {
-    /// Creates a verifier for these tokens and accounts, and a public URL.
+    /// Creates a verifier for these tokens, accounts and shared keys, and a public URL.
     ///
     /// ```
     /// use replyhook::config::{SigningSettings, Sources};
@@ -204,6 +206,14 @@ impl TwilioSettings {
                 .with_account(account.sid, [account.auth_token.clone()])
                 .map_err(|error| AppError::config(&error))?;
         }
-        Ok(verifier)
+        self.add_shared_keys(verifier)
+    }
+
+    fn add_shared_keys(&self, verifier: SignatureVerifier) -> Result<SignatureVerifier, AppError> {
+        self.shared_keys.iter().try_fold(verifier, |verifier, key| {
+            verifier
+                .with_shared_key(key.id, key.account, &key.secret)
+                .map_err(|error| AppError::config(&error))
+        })
     }
 }

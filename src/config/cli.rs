@@ -202,7 +202,7 @@ fn require_account_sid(reader: &mut SettingsReader<'_>, purpose: &str) -> Option
             );
             None
         }
-        text => sections::sid(reader, KEY, text),
+        text => reader.account_sid(KEY, text),
     }
 }
 

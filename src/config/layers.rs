@@ -52,6 +52,21 @@ const ENV_PREFIX: &str = "REPLYHOOK__";
 const DEFAULT_ORIGIN: &str = "default";
 /// Prefix of the keys `<AccountSid>.auth_token` and `<AccountSid>.auth_token_file`.
 pub(super) const ACCOUNTS_PREFIX: &str = "twilio.accounts.";
+/// Prefix of the keys `<ID>.secret`, `<ID>.secret_file` and `<ID>.account`.
+pub(super) const SHARED_KEYS_PREFIX: &str = "signature.shared_keys.";
+/// Sections whose tables have names of the operator: prefix of their keys, the keys of a table, and a hint.
+const NAMED_TABLES: [(&str, &[&str], &str); 2] = [
+    (
+        ACCOUNTS_PREFIX,
+        &["auth_token", "auth_token_file"],
+        "; write twilio.accounts.<AccountSid>.auth_token or …auth_token_file",
+    ),
+    (
+        SHARED_KEYS_PREFIX,
+        &["secret", "secret_file", "account"],
+        "; write signature.shared_keys.<ID>.secret, …secret_file or …account",
+    ),
+];
 
 /// A value and its origin.
 #[derive(Debug, Clone)]
@@ -118,14 +133,19 @@ impl Layers {
 
     /// Returns the account SIDs below `twilio.accounts`, sorted.
     pub(super) fn accounts(&self) -> Vec<String> {
-        // `dedup` suffices: keys are sorted, so `auth_token` and `auth_token_file` of an account are adjacent.
-        let mut accounts: Vec<_> = self
+        self.names_below(ACCOUNTS_PREFIX)
+    }
+
+    /// Returns the names of the tables below a prefix, sorted.
+    pub(super) fn names_below(&self, prefix: &str) -> Vec<String> {
+        // `dedup` suffices: keys are sorted, so the keys of one table are adjacent.
+        let mut names: Vec<_> = self
             .entries
             .keys()
-            .filter_map(|key| key.strip_prefix(ACCOUNTS_PREFIX)?.split('.').next())
+            .filter_map(|key| key.strip_prefix(prefix)?.split('.').next())
             .collect();
-        accounts.dedup();
-        accounts.into_iter().map(str::to_owned).collect()
+        names.dedup();
+        names.into_iter().map(str::to_owned).collect()
     }
 
     /// Returns key, masked value and origin of every setting.
@@ -270,19 +290,19 @@ impl Layers {
     }
 
     fn set(&mut self, key: String, value: Value, origin: &str, rank: u8, problems: &mut Problems) {
-        if let Some((account, field)) = key
-            .strip_prefix(ACCOUNTS_PREFIX)
-            .and_then(|rest| rest.split_once('.'))
-            && matches!(field, "auth_token" | "auth_token_file")
+        let named_table = NAMED_TABLES
+            .iter()
+            .find(|(prefix, ..)| key.starts_with(prefix));
+        if let Some((prefix, fields, _)) = named_table
+            && let Some((name, field)) = key[prefix.len()..].split_once('.')
+            && fields.contains(&field)
         {
-            // Account SIDs are compared without case: environment keys have arrived here in lower case. Compare the SID
+            // Names are compared without case: environment keys have arrived here in lower case. Compare the name
             // alone: with another spelling, `replace` would not find the counterpart of this field.
-            let known = self.accounts();
-            let known = known
-                .iter()
-                .find(|known| known.eq_ignore_ascii_case(account));
-            let account = known.map_or(account, String::as_str);
-            let key = format!("{ACCOUNTS_PREFIX}{account}.{field}");
+            let known = self.names_below(prefix);
+            let known = known.iter().find(|known| known.eq_ignore_ascii_case(name));
+            let name = known.map_or(name, String::as_str);
+            let key = format!("{prefix}{name}.{field}");
             if !value.is_str() {
                 return problems.push(key, origin, "is not a text in quotes");
             }
@@ -293,12 +313,10 @@ impl Layers {
             if let Some((_, new)) = RENAMED.iter().find(|(old, _)| *old == key) {
                 return problems.push(&key, origin, format!("is now called {new}"));
             }
-            let hint = match self.most_similar_key(&key) {
-                _ if key.starts_with(ACCOUNTS_PREFIX) => {
-                    "; write twilio.accounts.<AccountSid>.auth_token or …auth_token_file".to_owned()
-                }
-                Some(similar) => format!("; did you mean {similar}?"),
-                None => String::new(),
+            let hint = match (named_table, self.most_similar_key(&key)) {
+                (Some((.., hint)), _) => (*hint).to_owned(),
+                (None, Some(similar)) => format!("; did you mean {similar}?"),
+                (None, None) => String::new(),
             };
             return problems.push(&key, origin, format!("is not a known key{hint}"));
         };
@@ -412,7 +430,7 @@ const MASK: &str = "********";
 
 /// Formats a value for display. Masks secrets, and texts of other keys that look like an auth token.
 fn display_value(key: &str, value: &Value) -> String {
-    let is_secret = ["auth_token", "auth_token_secondary", "_secret"]
+    let is_secret = ["auth_token", "auth_token_secondary", "_secret", ".secret"]
         .iter()
         .any(|name| key.ends_with(name));
     match value {

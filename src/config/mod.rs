@@ -13,6 +13,7 @@ mod paths;
 mod problem;
 mod reader;
 mod sections;
+mod shared_keys;
 mod sources;
 mod store;
 
@@ -28,6 +29,7 @@ pub use sections::{
     AccountSettings, AdminSettings, LogFormat, LogSettings, ReplySettings, RestSettings,
     ServerSettings, SignatureMode, SignatureSettings, TelemetrySettings, TwilioSettings,
 };
+pub use shared_keys::SharedKeySettings;
 pub use sources::{DEFAULT_TOML, Sources};
 pub use store::{ConsentSettings, StoreSettings};
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::layers::{self, Layers, SettingEntry, quoted};
 use super::problem::{Problem, Problems, Warning};
 use super::sources::display_path;
+use crate::sid::AccountSid;
 use replyhook_core::Secret;
 
 /// Reads values, and collects problems and warnings.
@@ -152,6 +153,16 @@ impl<'a> SettingsReader<'a> {
             );
         }
         address
+    }
+
+    /// Returns the account SID that is the text of a key, or records a problem.
+    pub(super) fn account_sid(&mut self, key: &str, text: &str) -> Option<AccountSid> {
+        let sid = AccountSid::parse(text.trim());
+        if let Err(error) = sid {
+            // Do not quote the value: it may be an auth token in the wrong place.
+            self.problem(key, format!("is {error}"));
+        }
+        sid.ok()
     }
 
     /// Returns a secret from its key, or from the file that `<key>_file` names.

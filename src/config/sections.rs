@@ -4,16 +4,17 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::layers::{ACCOUNTS_PREFIX, quoted};
+use super::layers::{ACCOUNTS_PREFIX, SHARED_KEYS_PREFIX, quoted};
 use super::paths;
 use super::reader::SettingsReader;
+use super::shared_keys::{self, SharedKeySettings};
 use crate::sid::AccountSid;
 use crate::signature::{PublicUrl, RoutePath};
 use crate::twilio::ApiUrl;
 use replyhook_core::Secret;
 use replyhook_core::redact::redacted_url;
 
-/// The auth tokens and accounts of the `[twilio]` section.
+/// The auth tokens and accounts of the `[twilio]` section, and the shared keys: everything that signs webhooks.
 ///
 /// See [`TwilioSettings::signature_verifier`] for an example.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub struct TwilioSettings {
     pub account_sid: Option<AccountSid>,
     /// Accounts with their own auth tokens.
     pub accounts: Vec<AccountSettings>,
+    /// Shared keys, of `[signature.shared_keys]`.
+    pub shared_keys: Vec<SharedKeySettings>,
 }
 
 /// The settings of a section `[twilio.accounts.<AccountSid>]`; part of [`Settings`](super::Settings).
@@ -193,7 +196,7 @@ pub(super) fn twilio(reader: &mut SettingsReader<'_>) -> Option<TwilioSettings> 
     }
     let account_sid = match reader.text("twilio.account_sid") {
         "" => None,
-        text => sid(reader, "twilio.account_sid", text),
+        text => reader.account_sid("twilio.account_sid", text),
     };
     let mut accounts = Vec::new();
     for name in reader.layers.accounts() {
@@ -201,11 +204,27 @@ pub(super) fn twilio(reader: &mut SettingsReader<'_>) -> Option<TwilioSettings> 
             accounts.push(AccountSettings { sid, auth_token });
         }
     }
+    let shared_keys = shared_keys::shared_keys(reader, account_sid);
+    for key in &shared_keys {
+        let account = key.account.to_lowercase();
+        let mut known = accounts
+            .iter()
+            .map(|account| account.sid)
+            .chain(account_sid);
+        // Without `account_sid`, the auth token is that of any account.
+        if account_sid.is_some() && !known.any(|known| known.to_lowercase() == account) {
+            reader.warn(
+                &format!("{SHARED_KEYS_PREFIX}{}.account", key.id),
+                "is an account without an auth token: replies via the REST API need twilio.accounts.<AccountSid>.auth_token",
+            );
+        }
+    }
     Some(TwilioSettings {
         auth_token: auth_token?,
         auth_token_secondary,
         account_sid,
         accounts,
+        shared_keys,
     })
 }
 
@@ -214,7 +233,7 @@ pub(super) fn account(reader: &mut SettingsReader<'_>, name: &str) -> Option<(Ac
     let key = format!("{ACCOUNTS_PREFIX}{name}.auth_token");
     let problems_before = reader.problem_count();
     // Read both before the first `?`, so that the problems of both are reported.
-    let (sid, auth_token) = (sid(reader, &key, name), token(reader, &key));
+    let (sid, auth_token) = (reader.account_sid(&key, name), token(reader, &key));
     // The account has an entry, so one of its two keys is set to an empty text.
     if auth_token.is_none() && reader.problem_count() == problems_before {
         let file_key = format!("{key}_file");
@@ -226,15 +245,6 @@ pub(super) fn account(reader: &mut SettingsReader<'_>, name: &str) -> Option<(Ac
         reader.problem(empty_key, "is empty: set it or leave the account out");
     }
     Some((sid?, auth_token?))
-}
-
-pub(super) fn sid(reader: &mut SettingsReader<'_>, key: &str, text: &str) -> Option<AccountSid> {
-    let sid = AccountSid::parse(text.trim());
-    if let Err(error) = sid {
-        // Do not quote the value: it may be an auth token in the wrong place.
-        reader.problem(key, format!("is {error}"));
-    }
-    sid.ok()
 }
 
 pub(super) fn token(reader: &mut SettingsReader<'_>, key: &str) -> Option<Secret> {

@@ -57,8 +57,19 @@ fn configuration_page_has_every_setting_of_default_toml() {
             let head = "| key | short name | default | meaning |\n|---|---|---|---|\n";
             write!(page, "\n## {section}\n\n{head}").unwrap();
         } else if let Some(text) = line.strip_prefix('#') {
+            // A table whose name is the operator's.
+            if let Some((table, _)) = text
+                .trim()
+                .strip_prefix('[')
+                .and_then(|name| name.rsplit_once('.'))
+            {
+                let meaning = std::mem::take(&mut comment);
+                let meaning = meaning.trim().trim_end_matches(':');
+                writeln!(page, "| `[{table}.…]` | | | {meaning} |").unwrap();
+                continue;
+            }
             // Example settings are not part of the meaning.
-            if text.trim_start().starts_with(['[']) || text.contains(" = \"\"") {
+            if text.contains(" = \"\"") {
                 continue;
             }
             comment = format!("{comment} {}", text.trim());
