@@ -1,7 +1,8 @@
-use anyhow::bail;
+use anyhow::{Context, bail};
 use http::Method;
+use replyhook::FormParams;
 use replyhook::config::SigningSettings;
-use replyhook::signature::sign;
+use replyhook::signature::{SharedKeyId, SignatureAlgorithm, sign_with};
 
 use crate::exit::ExitStatus;
 use crate::print::print;
@@ -11,18 +12,31 @@ use crate::settings_args::SettingsArgs;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Reads the token from TWILIO_AUTH_TOKEN or TWILIO_AUTH_TOKEN_FILE, never from the command line, which other users of the
-machine can read.
+machine can read. With --shared-key, reads the secret from signature.shared_keys; the request then needs the header
+X-Twilio-Webhooks-Signature-Settings: key=ID,algorithm=NAME too.
 
 Exit codes:
   0  the signature was printed
   2  usage or configuration error
 
-Example:
-  replyhook sign --url https://bot.example.com/webhook --data From=whatsapp:+15550001111 --data Body=hi")]
+Examples:
+  replyhook sign --url https://bot.example.com/webhook --data From=whatsapp:+15550001111 --data Body=hi
+  replyhook sign --shared-key webhooks_sharedkey_01h455vb4pex5vsknk084sn02q --url https://bot.example.com/webhook")]
 pub(crate) struct Sign {
     /// Complete URL that Twilio calls, with its query
     #[arg(long, value_name = "URL")]
     url: String,
+    /// Sign with the shared key of this ID instead of the auth token
+    #[arg(long, value_name = "ID")]
+    shared_key: Option<SharedKeyId>,
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "shared_key",
+        default_value_t = SignatureAlgorithm::HmacSha256,
+        help = "Algorithm of the shared key: HMAC_SHA1 or HMAC_SHA256"
+    )]
+    algorithm: SignatureAlgorithm,
     #[command(flatten)]
     request: RequestArgs,
     #[command(flatten)]
@@ -42,28 +56,28 @@ impl Sign {
                 self.url
             );
         }
+        let (algorithm, secret) = match self.shared_key {
+            None => (SignatureAlgorithm::HmacSha1, settings.twilio.auth_token),
+            Some(id) => {
+                let mut keys = settings.twilio.shared_keys.into_iter();
+                let key = keys.find(|key| key.id.is_same(&id)).with_context(|| {
+                    format!(
+                        "--shared-key {id} is not configured; set signature.shared_keys.{id}.secret"
+                    )
+                })?;
+                (self.algorithm, key.secret)
+            }
+        };
+        let print_signature = |url: &str, form: Option<&FormParams>| {
+            print(&format!("{}\n", sign_with(algorithm, &secret, url, form)?))?;
+            Ok(ExitStatus::Yes)
+        };
         // Twilio puts the parameters of a GET into the query, and signs the URL alone.
         if method == Method::GET && !form.is_empty() {
             let separator = if self.url.contains('?') { '&' } else { '?' };
             let url = format!("{}{separator}{}", self.url, form.encode());
-            return print_signature(&settings, &url, None);
+            return print_signature(&url, None);
         }
-        print_signature(
-            &settings,
-            &self.url,
-            (method != Method::GET).then_some(&form),
-        )
+        print_signature(&self.url, (method != Method::GET).then_some(&form))
     }
-}
-
-fn print_signature(
-    settings: &SigningSettings,
-    url: &str,
-    form: Option<&replyhook::FormParams>,
-) -> anyhow::Result<ExitStatus> {
-    print(&format!(
-        "{}\n",
-        sign(&settings.twilio.auth_token, url, form)?
-    ))?;
-    Ok(ExitStatus::Yes)
 }
