@@ -1,8 +1,11 @@
 //! Faults that the emulator injects on request.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::overrides::Overrides;
+use replyhook_core::signature::{SharedKeyId, SignatureAlgorithm};
 
 /// Active faults: the body of `PUT /_emulator/faults`, which replaces them as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +31,41 @@ pub(super) struct Faults {
     pub(super) handler_ms: u64,
     /// Makes the app's handler fail.
     pub(super) handler_fails: bool,
+    /// Key that signs webhooks in place of the auth token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) shared_key: Option<EmulatedSharedKey>,
+}
+
+/// A shared key of the emulator.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EmulatedSharedKey {
+    pub(super) id: SharedKeyId,
+    /// Not a `Secret`: the page reads the faults and sends them back when it changes one of them.
+    pub(super) secret: String,
+    /// Default: HMAC-SHA1, and the header does not name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) algorithm: Option<SignatureAlgorithm>,
+}
+
+impl EmulatedSharedKey {
+    /// Returns the value of the header that names the key.
+    pub(super) fn settings_header(&self) -> String {
+        match self.algorithm {
+            Some(algorithm) => self.id.settings_header(algorithm),
+            None => format!("key={}", self.id),
+        }
+    }
+}
+
+/// Hides the secret.
+impl fmt::Debug for EmulatedSharedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmulatedSharedKey")
+            .field("id", &self.id)
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +107,10 @@ impl Faults {
         let status = self.rest_error.as_ref().map(|fault| fault.status);
         if status.is_some_and(|status| !(400..600).contains(&status)) {
             return Some("rest_error.status: 400 to 599".to_owned());
+        }
+        let shared_key = self.shared_key.as_ref();
+        if shared_key.is_some_and(|key| key.secret.trim().is_empty()) {
+            return Some("shared_key.secret: must not be empty".to_owned());
         }
         None
     }

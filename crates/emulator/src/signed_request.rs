@@ -6,12 +6,15 @@ use std::time::Duration;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
 
+use super::faults::EmulatedSharedKey;
 use super::http_client::{HttpRequest, Timeouts, send};
 use super::response_check::check_response;
 use replyhook_core::Secret;
 use replyhook_core::error_code::ErrorCode;
 use replyhook_core::form::FormParams;
-use replyhook_core::signature::{SIGNATURE_HEADER, TokenError, sign};
+use replyhook_core::signature::{
+    SIGNATURE_HEADER, SIGNATURE_SETTINGS_HEADER, SignatureAlgorithm, TokenError, sign, sign_with,
+};
 
 /// Webhook request, to be signed and sent by [`send_signed`].
 ///
@@ -111,11 +114,29 @@ impl fmt::Debug for SignedRequest {
 }
 
 impl SignedRequest {
-    /// Builds the HTTP request and signs it.
-    pub(super) fn to_http_request(&self, token: &Secret) -> Result<HttpRequest, TokenError> {
+    /// Builds the HTTP request and signs it with the token, or with a shared key if there is one.
+    pub(super) fn to_http_request(
+        &self,
+        token: &Secret,
+        shared_key: Option<&EmulatedSharedKey>,
+    ) -> Result<HttpRequest, TokenError> {
         let (signed_url, form) = self.signed_parts();
-        let signature = sign(token, &signed_url, form)?;
         let mut headers = self.headers.clone();
+        let signature = match shared_key {
+            None => sign(token, &signed_url, form)?,
+            Some(key) => {
+                let settings = HeaderValue::try_from(key.settings_header())
+                    .expect("the ID of a key is a valid header value");
+                headers.insert(SIGNATURE_SETTINGS_HEADER, settings);
+                let algorithm = key.algorithm.unwrap_or(SignatureAlgorithm::HmacSha1);
+                sign_with(
+                    algorithm,
+                    &Secret::new(key.secret.as_str()),
+                    &signed_url,
+                    form,
+                )?
+            }
+        };
         // Keep a given signature, with which the caller tests a rejection. A second header would change the test.
         if !headers.contains_key(SIGNATURE_HEADER) {
             let value = HeaderValue::try_from(signature).expect("base64 is a valid header value");
@@ -162,7 +183,7 @@ pub async fn send_signed(
     token: &Secret,
     request: &SignedRequest,
 ) -> Result<SignedResponse, SignedRequestError> {
-    let (time, result) = send(&request.to_http_request(token)?, Timeouts::DEFAULT).await;
+    let (time, result) = send(&request.to_http_request(token, None)?, Timeouts::DEFAULT).await;
     let response = result.map_err(|error| match error.code {
         // reqwest rejects such a URL before it connects.
         ErrorCode(11100) => SignedRequestError::Url,

@@ -25,9 +25,10 @@ pub(super) async fn sign_and_send(
     delay: Duration,
 ) -> (Exchange, Result<HttpResponse, HttpError>) {
     let at = engine.now();
+    let shared_key = engine.state().faults.shared_key.clone();
     let outgoing = signed_request
-        .to_http_request(&engine.account.token)
-        .expect("the emulator's token is not empty");
+        .to_http_request(&engine.account.token, shared_key.as_ref())
+        .expect("the emulator's token is not empty, and neither is the secret of a fault");
     let (mut time, mut result) = send(&outgoing, timeouts).await;
     // Delay after the call, so that the bot works at its own speed. Wait no longer than Twilio would.
     if !delay.is_zero() {

@@ -50,6 +50,18 @@ async fn invalid_control_request_is_rejected_with_reason() {
         (json!({"duplicate": 1000}), "at most"),
         (json!({"retry": "sometimes"}), "4xx, 5xx"),
         (json!({"rest_error": {"status": 200}}), "400 to 599"),
+        (
+            json!({"shared_key": {"id": "k", "secret": " "}}),
+            "must not be empty",
+        ),
+        (
+            json!({"shared_key": {"id": "a b", "secret": "x"}}),
+            "not the ID of a SharedKey",
+        ),
+        (
+            json!({"shared_key": {"id": "k", "secret": "x", "algorithm": "HMAC_MD5"}}),
+            "HMAC_SHA256",
+        ),
     ] {
         let rejected = bench.remote.put(&["faults"], &faults).await;
         let Err(EmulatorClientError::Rejected(reason)) = rejected else {

@@ -1,6 +1,9 @@
 //! The emulator's webhook calls: their parameters, errors, retries and fallback calls, and the execution of TwiML.
 
-use replyhook::signature::{PublicUrl, SignatureVerifier, UnverifiedRequest};
+use replyhook::Secret;
+use replyhook::signature::{
+    AuthTokenKind, PublicUrl, SharedKeyId, SignatureVerifier, UnverifiedRequest,
+};
 use serde_json::json;
 
 use super::{ANA, BEN, Bench, SMS, WHATSAPP, attempts, bodies};
@@ -57,6 +60,57 @@ async fn whatsapp_webhook_has_real_parameters_and_valid_signature() {
         body: body.as_bytes(),
     });
     assert!(outcome.is_ok(), "{outcome:?}");
+}
+
+// Both kinds of webhooks are signed with it, the message and its status callbacks.
+#[tokio::test]
+async fn shared_key_fault_signs_webhooks_with_that_key() {
+    let bench = Bench::new().await;
+    let url = PublicUrl::parse(bench.server.url()).unwrap().0;
+    let (id, secret) = (
+        SharedKeyId::parse("webhooks_sharedkey_1").unwrap(),
+        Secret::new("s3cret"),
+    );
+    let verifier = SignatureVerifier::new(url, [bench.emulator.auth_token().clone()])
+        .unwrap()
+        .with_shared_key(id, bench.emulator.account_sid(), &secret)
+        .unwrap();
+    for (algorithm, header, kind) in [
+        (
+            json!("HMAC_SHA256"),
+            "key=webhooks_sharedkey_1,algorithm=HMAC_SHA256",
+            AuthTokenKind::SharedKey,
+        ),
+        (
+            json!("HMAC_SHA1"),
+            "key=webhooks_sharedkey_1,algorithm=HMAC_SHA1",
+            AuthTokenKind::SharedKey,
+        ),
+        (
+            json!(null),
+            "key=webhooks_sharedkey_1",
+            AuthTokenKind::SharedKey,
+        ),
+        (json!("none"), "", AuthTokenKind::Primary),
+    ] {
+        let faults = match header {
+            "" => json!({}),
+            _ => json!({"shared_key": {"id": id, "secret": "s3cret", "algorithm": algorithm}}),
+        };
+        bench.set_faults(faults).await;
+        bench.says("hi").await;
+        let request = bench.server.requests_to("/sms").pop().unwrap();
+        let sent = request.headers.get("x-twilio-webhooks-signature-settings");
+        assert_eq!(sent.map_or("", |value| value.to_str().unwrap()), header);
+        let body = request.form.encode();
+        let verified = verifier.verify(&UnverifiedRequest {
+            method: &request.method,
+            target: "/sms",
+            headers: &request.headers,
+            body: body.as_bytes(),
+        });
+        assert_eq!(verified.unwrap().token, kind, "{header}");
+    }
 }
 
 // SMS has a country and no WhatsApp fields; a business-scoped user has no WaId.
