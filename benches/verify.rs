@@ -15,15 +15,23 @@ use figures::{Figures, Run, median};
 use hmac::{Hmac, KeyInit, Mac};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
-use replyhook::signature::{PublicUrl, SIGNATURE_HEADER, SignatureVerifier, UnverifiedRequest};
+use replyhook::signature::{
+    PublicUrl, SIGNATURE_HEADER, SIGNATURE_SETTINGS_HEADER, SharedKeyId, SignatureAlgorithm,
+    SignatureVerifier, UnverifiedRequest, sign_with,
+};
 use replyhook::twiml::Document;
-use replyhook::{Channel, FormParams, InboundMessage, Reply, Secret, Timestamp};
+use replyhook::{AccountSid, Channel, FormParams, InboundMessage, Reply, Secret, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 use sha1::Sha1;
 use webhook::{PUBLIC_URL, TARGET, TEXT, TOKEN, Webhook};
 
 /// Limit: time of a verification, divided by the time of one HMAC-SHA1 and one decoding.
 const MAX: f64 = 1.0;
+/// Limit: time of a verification with a shared key and HMAC-SHA1, divided by the time with the auth token.
+// The named key is looked up in addition, which takes less than the figures vary.
+const MAX_SHARED_SHA1: f64 = 1.05;
+/// Limit: time of a verification with a shared key and HMAC-SHA256, divided by the time with the auth token.
+const MAX_SHARED_SHA256: f64 = 1.5;
 const ROUNDS: usize = 15;
 /// Time of each measured function in each round.
 const TIME: Duration = Duration::from_millis(100);
@@ -40,7 +48,13 @@ fn main() -> ExitCode {
     let form = FormParams::parse(body, 512).expect("the body is a form");
 
     let (url, _) = PublicUrl::parse(PUBLIC_URL).expect("the URL is valid");
-    let verifier = SignatureVerifier::new(url, [Secret::new(TOKEN)]).expect("the token is a key");
+    let account = form.get("AccountSid").map(AccountSid::parse);
+    let account = account.and_then(Result::ok).expect("the form has one");
+    let shared_key =
+        SharedKeyId::parse("webhooks_sharedkey_01h455vb4pex5vsknk084sn02q").expect("an ID");
+    let verifier = SignatureVerifier::new(url, [Secret::new(TOKEN)])
+        .and_then(|verifier| verifier.with_shared_key(shared_key, account, &Secret::new(TOKEN)))
+        .expect("the token is a key");
     // Both signatures are well-formed, so that a forgery is compared like a valid one and not rejected by its shape.
     let good = headers(&webhook);
     let forged = headers(&Webhook::numbered(2));
@@ -53,6 +67,10 @@ fn main() -> ExitCode {
         })
     };
     assert!(verify(&good).is_ok() && verify(&forged).is_err());
+    let [shared_sha1, shared_sha256] =
+        [SignatureAlgorithm::HmacSha1, SignatureAlgorithm::HmacSha256]
+            .map(|algorithm| shared_key_headers(shared_key, algorithm, &form));
+    assert!(verify(&shared_sha1).is_ok() && verify(&shared_sha256).is_ok());
 
     // Created once, like the verifier's keys.
     let key = Hmac::<Sha1>::new_from_slice(TOKEN.as_bytes()).expect("a key of any length");
@@ -89,6 +107,8 @@ fn main() -> ExitCode {
                     None,
                 )));
             },
+            &mut || drop(black_box(verify(black_box(&shared_sha1)))),
+            &mut || drop(black_box(verify(black_box(&shared_sha256)))),
         ],
     );
     let mut figures = Figures::new(run);
@@ -103,6 +123,18 @@ fn main() -> ExitCode {
         taken[0] / taken[1],
         "×",
         MAX,
+    );
+    figures.limit(
+        "verification with a shared key, HMAC-SHA1 / auth token",
+        taken[5] / taken[0],
+        "×",
+        MAX_SHARED_SHA1,
+    );
+    figures.limit(
+        "verification with a shared key, HMAC-SHA256 / auth token",
+        taken[6] / taken[0],
+        "×",
+        MAX_SHARED_SHA256,
     );
     figures.show("verification of a forgery", taken[2], "ns");
     figures.show(
@@ -121,6 +153,24 @@ fn headers(webhook: &Webhook) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, form);
     headers.insert(SIGNATURE_HEADER, signature);
+    headers
+}
+
+/// Returns the headers of the same request, signed with a shared key that has the token as its secret.
+fn shared_key_headers(
+    key: SharedKeyId,
+    algorithm: SignatureAlgorithm,
+    form: &FormParams,
+) -> HeaderMap {
+    let url = format!("{PUBLIC_URL}{TARGET}");
+    let signature = sign_with(algorithm, &Secret::new(TOKEN), &url, Some(form));
+    let webhook = Webhook {
+        body: String::new(),
+        signature: signature.expect("the token is a key"),
+    };
+    let settings = HeaderValue::from_str(&key.settings_header(algorithm));
+    let mut headers = headers(&webhook);
+    headers.insert(SIGNATURE_SETTINGS_HEADER, settings.expect("an ID is ASCII"));
     headers
 }
 

@@ -105,6 +105,7 @@ mod rules;
 mod sdk;
 mod senders;
 mod sending;
+mod shared_keys;
 #[cfg(feature = "testing")]
 mod shop;
 mod signatures;

@@ -1,12 +1,34 @@
 //! Twilio's own libraries as judges of the protocol. They sign requests that the server must accept, and forge
-//! requests that it must reject. Their languages' XML parsers read its TwiML. `./scripts/test` installs them.
+//! requests that it must reject. Their languages' XML parsers read its TwiML. `./scripts/test` installs them. The Python
+//! library also signs with shared keys; the Node library does not know them yet.
 
 use std::process::Command;
 
-use crate::support::{Server, TOKEN, installed, report_skipped, root};
+use crate::support::{ACCOUNT, Server, TOKEN, installed, report_skipped, root};
+
+/// Shared keys of the server, and the account of each.
+const SHARED_KEYS: [(&str, &str, &str); 3] = [
+    ("webhooks_sharedkey_a", "secret of key a", ACCOUNT),
+    ("webhooks_sharedkey_b", "secret of key b", ACCOUNT),
+    (
+        "webhooks_sharedkey_c",
+        "secret of key c",
+        "AC000000000000000000000000000000ff",
+    ),
+];
 
 fn run(program: &mut Command, public_url: &str, seed: &str) {
-    let server = Server::start(&[("PUBLIC_URL", public_url)]);
+    let mut env = vec![("PUBLIC_URL".to_owned(), public_url.to_owned())];
+    for (id, secret, account) in SHARED_KEYS {
+        let prefix = format!(
+            "REPLYHOOK__SIGNATURE__SHARED_KEYS__{}",
+            id.to_ascii_uppercase()
+        );
+        env.push((format!("{prefix}__SECRET"), secret.to_owned()));
+        env.push((format!("{prefix}__ACCOUNT"), account.to_owned()));
+    }
+    let env: Vec<_> = env.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    let server = Server::start(&env);
     let output = program
         .args([
             "--base",
@@ -41,11 +63,12 @@ fn twilio_python_signatures_accepted_and_forgeries_rejected() {
         return report_skipped("the official Python library as signer");
     };
     for (public_url, seed) in PUBLIC_URLS {
-        run(
-            Command::new(&python).arg(root().join("tests/sdk/sign.py")),
-            public_url,
-            seed,
-        );
+        let mut program = Command::new(&python);
+        program.arg(root().join("tests/sdk/sign.py"));
+        for (id, secret, _) in SHARED_KEYS {
+            program.args(["--shared-key", &format!("{id}:{secret}")]);
+        }
+        run(&mut program, public_url, seed);
     }
 }
 

@@ -9,6 +9,10 @@ Every case is one request that Twilio could make, and at least two forgeries of 
 TwiML that a strict parser reads and that contains echo's reply. The forgeries must get 403. A request whose signed
 bytes were cut into other names and values must get 400. Case `i` of seed `s` is always the same request: `--only i`
 repeats it alone. `sign.mjs` is the same program with Twilio's Node library.
+
+With three `--shared-key ID:SECRET`, each request is also signed with one of the first two keys. The library verifies
+it, and the server must send the same response. Then one mix of signer, algorithm and header must get 200 if the
+library verifies it with the secret of the named key, and otherwise 403. The third key belongs to another account.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from typing import NamedTuple, Optional
 from urllib.parse import urlsplit
 
 try:
-    from twilio.request_validator import RequestValidator
+    from twilio.request_validator import RequestValidator, get_signature_algorithm
 except ImportError as error:
     sys.exit(f"sign.py: {error}; use the python that `scripts/sdk DIR` prints")
 
@@ -535,6 +539,50 @@ def reshaped(case):
     return replace(case, pairs=tuple(pair(name, value) for name, value in cut))
 
 
+class SharedKeys:
+    """Signs with shared keys, by the library. The last one belongs to another account."""
+
+    SETTINGS = "X-Twilio-Webhooks-Signature-Settings"
+    ALGORITHMS = ("HMAC_SHA1", "HMAC_SHA256")
+    UNKNOWN = "webhooks_sharedkey_unknown"
+
+    def __init__(self, public, token, options):
+        self.public, self.token = public, token
+        self.secrets = dict(option.split(":", 1) for option in options)
+        self.own = list(self.secrets)[:2]
+
+    def signature(self, case, secret, algorithm):
+        return RequestValidator(secret).compute_signature(case.url(self.public), case.signed(), algorithm)
+
+    def verifies(self, case, secret, signature, header):
+        """Returns whether the library verifies a request with a secret and the algorithm that its header names."""
+        url = case.url(self.public, self.public.origins[0])
+        return RequestValidator(secret).validate(url, case.signed(), signature, get_signature_algorithm(header))
+
+    def header(self, rng, name, algorithm):
+        parts = [f"key={name}", f"algorithm={rng.choice([algorithm, algorithm.lower()])}"]
+        if algorithm == "HMAC_SHA1" and rng.random() < 0.3:
+            parts.pop()
+        if rng.random() < 0.3:
+            parts.reverse()
+        return rng.choice([",", ", ", " ,"]).join(parts)
+
+    def genuine(self, rng, case):
+        """A request that one of the keys has signed: its signature and header."""
+        name, algorithm = rng.choice(self.own), rng.choice(self.ALGORITHMS)
+        return self.signature(case, self.secrets[name], algorithm), self.header(rng, name, algorithm)
+
+    def mix(self, rng, case):
+        """A signature, a header or None, and whether the server must accept them."""
+        secret = rng.choice([self.token, OTHER_TOKEN, *self.secrets.values()])
+        signature = self.signature(case, secret, rng.choice(self.ALGORITHMS))
+        name = rng.choice([None, self.UNKNOWN, *self.secrets])
+        header = None if name is None else self.header(rng, name, rng.choice(self.ALGORITHMS))
+        known = self.token if name is None else self.secrets.get(name)
+        fits = known is not None and self.verifies(case, known, signature, header)
+        return signature, header, fits and (name is None or name in self.own)
+
+
 KINDS = [name for name, member in vars(Forger).items() if callable(member) and not name.startswith("_")]
 KINDS = [name for name in KINDS if name not in ("sign", "would_fit", "forge", "without")]
 
@@ -646,6 +694,7 @@ def main():
     parser.add_argument("--base", required=True, help="where the server listens: http://127.0.0.1:PORT")
     parser.add_argument("--public-url", required=True, help="its PUBLIC_URL")
     parser.add_argument("--token", required=True, help="its TWILIO_AUTH_TOKEN (a made-up one)")
+    parser.add_argument("--shared-key", action="append", default=[], help="ID:SECRET of a shared key; the last of three is of another account")
     parser.add_argument("--cases", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="one case, by its index")
@@ -654,7 +703,8 @@ def main():
 
     public = Public(args.public_url)
     forger, server = Forger(public, args.token), Server(args.base)
-    accepted, rejected, recut, failures, kinds = 0, 0, 0, [], Counter()
+    keys = SharedKeys(public, args.token, args.shared_key)
+    accepted, rejected, recut, failures, kinds, mixes = 0, 0, 0, [], Counter(), Counter()
 
     def failed(case, what, signed_for=None):
         lines = [f"seed {args.seed} index {case.label}: {case.method} {shown(case.wire_target(public))}"]
@@ -679,6 +729,20 @@ def main():
                 failed(case, wrong, case.url(public))
             else:
                 accepted += 1
+            if keys.secrets and "[" not in public.authority:
+                drawn_keys = random.Random(f"{args.seed}|{case.label}|keys")
+                shared, header = keys.genuine(drawn_keys, case)
+                if not any(keys.verifies(case, secret, shared, header) for secret in keys.secrets.values()):
+                    failed(case, f"the SDK rejects its own shared-key signature ({header}): a mistake in this program", url)
+                wrong = wrong_answer(case, server.ask(public, case, [shared], [(keys.SETTINGS, header)]))
+                if wrong:
+                    failed(case, f"signed with a shared key ({header}): {wrong}", case.url(public))
+                mixed, header, fits = keys.mix(drawn_keys, case)
+                answer = server.ask(public, case, [mixed], [] if header is None else [(keys.SETTINGS, header)])
+                wrong = wrong_answer(case, answer) if fits else wrong_rejection(answer, signature)
+                if wrong:
+                    failed(case, f"mix of keys ({header}, signature {mixed}): {wrong}", case.url(public))
+                mixes[fits] += 1
             if (cut := reshaped(case)) is not None:
                 if forger.sign(cut) != signature:
                     failed(cut, "the reshaped request has another signature: a mistake in this program")
@@ -704,6 +768,8 @@ def main():
 
     if not accepted or not rejected:
         failures.append("a run without an accepted request or without a rejected forgery shows nothing")
+    if args.only is None and keys.secrets and not failures and (mixes[True] < 5 or mixes[False] < 100):
+        failures.append(f"too few mixes of shared keys: {mixes}")
     if args.only is None and not recut:
         failures.append("a run without a reshaped request shows nothing")
     needed = [kind for kind in KINDS if public.prefix or not kind.startswith("prefix")]
