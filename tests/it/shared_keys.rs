@@ -231,8 +231,9 @@ async fn forged_shared_key_request_is_rejected_before_handler() {
             webhook.signature(signature.trim_end_matches('='))
         }),
     ];
-    let count = forged.len();
+    let mut count = 0.0;
     for (what, webhook) in forged {
+        count += 1.0;
         let answer = app.send(webhook).await;
         assert_eq!(
             answer.assert_rejected(403),
@@ -240,7 +241,7 @@ async fn forged_shared_key_request_is_rejected_before_handler() {
             "{what}"
         );
     }
-    assert_eq!(app.metric(REJECTED).await, count as f64);
+    assert_eq!(app.metric(REJECTED).await, count);
     assert_eq!(app.metric(VERIFIED).await, 0.0);
     assert_eq!(app.metric(OF_ACCOUNT).await, 0.0);
 }

@@ -170,6 +170,7 @@ pub enum QueryChange {
 }
 
 impl fmt::Display for Explanation {
+    #[expect(clippy::too_many_lines, reason = "one text for each explanation")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             // Each text names the cause first, then the fix. It may quote a host, path or SID, but never a query value,
