@@ -47,14 +47,7 @@ fn main() -> ExitCode {
     let body = webhook.body.as_bytes();
     let form = FormParams::parse(body, 512).expect("the body is a form");
 
-    let (url, _) = PublicUrl::parse(PUBLIC_URL).expect("the URL is valid");
-    let account = form.get("AccountSid").map(AccountSid::parse);
-    let account = account.and_then(Result::ok).expect("the form has one");
-    let shared_key =
-        SharedKeyId::parse("webhooks_sharedkey_01h455vb4pex5vsknk084sn02q").expect("an ID");
-    let verifier = SignatureVerifier::new(url, [Secret::new(TOKEN)])
-        .and_then(|verifier| verifier.with_shared_key(shared_key, account, &Secret::new(TOKEN)))
-        .expect("the token is a key");
+    let verifier = verifier(&form);
     // Both signatures are well-formed, so that a forgery is compared like a valid one and not rejected by its shape.
     let good = headers(&webhook);
     let forged = headers(&Webhook::numbered(2));
@@ -67,9 +60,8 @@ fn main() -> ExitCode {
         })
     };
     assert!(verify(&good).is_ok() && verify(&forged).is_err());
-    let [shared_sha1, shared_sha256] =
-        [SignatureAlgorithm::HmacSha1, SignatureAlgorithm::HmacSha256]
-            .map(|algorithm| shared_key_headers(shared_key, algorithm, &form));
+    let shared_sha1 = shared_key_headers(SignatureAlgorithm::HmacSha1, &form);
+    let shared_sha256 = shared_key_headers(SignatureAlgorithm::HmacSha256, &form);
     assert!(verify(&shared_sha1).is_ok() && verify(&shared_sha256).is_ok());
 
     // Created once, like the verifier's keys.
@@ -156,19 +148,29 @@ fn headers(webhook: &Webhook) -> HeaderMap {
     headers
 }
 
-/// Returns the headers of the same request, signed with a shared key that has the token as its secret.
-fn shared_key_headers(
-    key: SharedKeyId,
-    algorithm: SignatureAlgorithm,
-    form: &FormParams,
-) -> HeaderMap {
+/// Returns a verifier with the token, and with a shared key that has the token as its secret.
+fn verifier(form: &FormParams) -> SignatureVerifier {
+    let (url, _) = PublicUrl::parse(PUBLIC_URL).expect("the URL is valid");
+    let account = form.get("AccountSid").map(AccountSid::parse);
+    let account = account.and_then(Result::ok).expect("the form has one");
+    SignatureVerifier::new(url, [Secret::new(TOKEN)])
+        .and_then(|verifier| verifier.with_shared_key(shared_key(), account, &Secret::new(TOKEN)))
+        .expect("the token is a key")
+}
+
+fn shared_key() -> SharedKeyId {
+    SharedKeyId::parse("webhooks_sharedkey_01h455vb4pex5vsknk084sn02q").expect("an ID")
+}
+
+/// Returns the headers of the same request, signed with the shared key.
+fn shared_key_headers(algorithm: SignatureAlgorithm, form: &FormParams) -> HeaderMap {
     let url = format!("{PUBLIC_URL}{TARGET}");
     let signature = sign_with(algorithm, &Secret::new(TOKEN), &url, Some(form));
     let webhook = Webhook {
         body: String::new(),
         signature: signature.expect("the token is a key"),
     };
-    let settings = HeaderValue::from_str(&key.settings_header(algorithm));
+    let settings = HeaderValue::from_str(&shared_key().settings_header(algorithm));
     let mut headers = headers(&webhook);
     headers.insert(SIGNATURE_SETTINGS_HEADER, settings.expect("an ID is ASCII"));
     headers

@@ -87,23 +87,27 @@ async fn rest_reply_names_messaging_service_of_its_message() {
         app.handler(async |_, _| {
             (0..11)
                 .map(|number| match number {
-                    10 => ReplyMessage::text("by another").from("whatsapp:+15550004444"),
+                    10 => ReplyMessage::text("by another").from("+15550004444"),
                     _ => ReplyMessage::text(number.to_string()),
                 })
                 .collect::<Reply>()
         })
     });
-    let message = Webhook::message(1, "hi").with("MessagingServiceSid", service);
+    // By SMS, where another sender needs no window of its own.
+    let message = Webhook::message(1, "hi")
+        .with("From", "+15550001111")
+        .with("To", "+15550002222")
+        .with("MessagingServiceSid", service);
     assert_eq!(app.send(message).await.twiml(), EMPTY);
-    twilio.wait_for_phone(USER, 11);
+    twilio.wait_for_phone("+15550001111", 11);
     let posts = twilio.posts();
     let (by_another, others) = posts.split_last().unwrap();
     for post in others {
-        assert_eq!(post.form.get("From"), Some("whatsapp:+15550002222"));
+        assert_eq!(post.form.get("From"), Some("+15550002222"));
         assert_eq!(post.form.get("MessagingServiceSid"), Some(service));
     }
     // A sender that the bot has chosen may be outside of the service.
-    assert_eq!(by_another.form.get("From"), Some("whatsapp:+15550004444"));
+    assert_eq!(by_another.form.get("From"), Some("+15550004444"));
     assert_eq!(by_another.form.get("MessagingServiceSid"), None);
 }
 

@@ -12,8 +12,8 @@ use crate::settings_args::SettingsArgs;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Reads the token from TWILIO_AUTH_TOKEN or TWILIO_AUTH_TOKEN_FILE, never from the command line, which other users of the
-machine can read. With --shared-key, reads the secret from signature.shared_keys; the request then needs the header
-X-Twilio-Webhooks-Signature-Settings: key=ID,algorithm=NAME too.
+machine can read. With --shared-key, reads the secret from signature.shared_keys. The request then
+needs a second header, X-Twilio-Webhooks-Signature-Settings: key=ID,algorithm=NAME.
 
 Exit codes:
   0  the signature was printed
@@ -21,7 +21,7 @@ Exit codes:
 
 Examples:
   replyhook sign --url https://bot.example.com/webhook --data From=whatsapp:+15550001111 --data Body=hi
-  replyhook sign --shared-key webhooks_sharedkey_01h455vb4pex5vsknk084sn02q --url https://bot.example.com/webhook")]
+  replyhook sign --shared-key webhooks_sharedkey_… --url https://bot.example.com/webhook --data Body=hi")]
 pub(crate) struct Sign {
     /// Complete URL that Twilio calls, with its query
     #[arg(long, value_name = "URL")]

@@ -67,7 +67,7 @@ impl SharedKeyId {
         format!("key={self},algorithm={algorithm}")
     }
 
-    /// Returns whether both are the same key. IDs that come from environment keys lose their case.
+    /// Returns whether both are the same key, without regard to case: IDs that come from environment keys lose theirs.
     pub fn is_same(&self, other: &Self) -> bool {
         self.as_str().eq_ignore_ascii_case(other.as_str())
     }
@@ -112,7 +112,7 @@ impl From<SharedKeyId> for String {
 /// ```
 /// use replyhook::signature::SignatureAlgorithm;
 ///
-/// assert_eq!("hmac_sha256".parse(), Ok(SignatureAlgorithm::HmacSha256));
+/// assert_eq!("hmac_sha256".parse::<SignatureAlgorithm>(), Ok(SignatureAlgorithm::HmacSha256));
 /// assert!("HMAC_MD5".parse::<SignatureAlgorithm>().is_err());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
