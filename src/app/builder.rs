@@ -54,7 +54,7 @@ const FALLBACK_RESERVE: usize = 64;
 /// ```
 ///
 /// To mount the webhooks in your own server, use [`App::into_parts`]. To validate signatures only, use
-/// [`SignatureLayer`](crate::signature::SignatureLayer).
+/// [`SignatureLayer`].
 pub struct App {
     pub(super) router: Router,
     pub(super) admin: Admin,
