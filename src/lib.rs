@@ -158,7 +158,7 @@ pub mod route;
 pub mod rules;
 #[cfg(feature = "server")]
 mod server;
-#[cfg(feature = "app")]
+#[cfg(feature = "client")]
 mod spelling;
 #[cfg_attr(
     not(feature = "internals"),

@@ -3,6 +3,7 @@
 use strsim::damerau_levenshtein;
 
 /// Returns the known word that a misspelt word is probably meant to be.
+#[cfg(feature = "app")]
 pub(crate) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     // One mistake in a short word, more in longer ones: beyond that a suggestion would rather confuse.
     nearest_within(word, known, |length| 1 + length / 4)

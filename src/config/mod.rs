@@ -23,6 +23,7 @@ pub use cli::{
 pub use guard::GuardSettings;
 pub use handler::{HandlerKind, HandlerSettings, HandoffSettings, OnCrash};
 pub use media::MediaSettings;
+#[cfg(all(feature = "server", feature = "emulator"))]
 pub(crate) use paths::load_webhook_paths;
 pub use problem::{Problem, Problems, Warning};
 pub use sections::{
