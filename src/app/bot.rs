@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::address::Channel;
 use crate::app_error::AppError;
 use crate::clock::Clock;
-use crate::config::{HandlerKind, Settings};
+use crate::config::{HandlerKind, ReplyRoute, Settings};
 use crate::consent::{ConsentReplies, ConsentRules, Keywords};
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{Dispatcher, FallbackTexts};
 use crate::forward::Forward;
 use crate::handler::{Echo, Handler};
 use crate::reply::Reply;
@@ -37,10 +37,25 @@ pub(super) struct Bot {
 }
 
 /// Renders a text from the settings as a TwiML response.
-pub(super) fn render_document(text: &str) -> Result<Document, AppError> {
+fn render_document(text: &str) -> Result<Document, AppError> {
     // Rendered before the channel of any message is known, so WhatsApp's limits apply on every channel.
     Document::render(&Reply::text(text), &Channel::WhatsApp, None)
         .map_err(|error| AppError::config(&error))
+}
+
+/// Renders `reply.fallback_text` for the path that replies take.
+pub(super) fn fallback_texts(settings: &Settings) -> Result<FallbackTexts, AppError> {
+    let text = &settings.reply.fallback_text;
+    Ok(match settings.reply.path {
+        ReplyRoute::Auto => FallbackTexts {
+            twiml: render_document(text)?,
+            rest: None,
+        },
+        ReplyRoute::Rest => FallbackTexts {
+            twiml: Document::empty(),
+            rest: Some(text.clone()).filter(|text| !text.is_empty()),
+        },
+    })
 }
 
 impl Bot {

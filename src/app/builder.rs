@@ -7,7 +7,7 @@ use axum::Router;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
-use super::bot::{Bot, ReloadHook, render_document};
+use super::bot::{Bot, ReloadHook, fallback_texts};
 use super::parts::{
     delivery_policy, dispatch_limits, guard, keyring, routes, signature_layer, store_from_url,
 };
@@ -250,7 +250,7 @@ impl AppBuilder {
             limits: dispatch_limits(&settings),
             consent: bot.consent_rules(&settings)?,
             guard: guard(&settings),
-            fallback_text: render_document(&settings.reply.fallback_text)?,
+            fallback: fallback_texts(&settings)?,
             on_consent: self.on_consent,
             files: Arc::new(media.clone()),
             typing: outbound::typing_hook(&settings, self.tunnel.as_ref(), keyring),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::tunnel::Tunnel;
 use crate::app_error::AppError;
-use crate::config::{OnCrash, Settings, SignatureMode, TwilioSettings};
+use crate::config::{OnCrash, ReplyRoute, Settings, SignatureMode, TwilioSettings};
 use crate::delivery::{ApiRoute, ApiRoutes, DeliveryPolicy, Keyring};
 use crate::dispatch::{DispatchLimits, Guard, GuardRules};
 use crate::sid::AccountSid;
@@ -42,6 +42,7 @@ pub(super) fn dispatch_limits(settings: &Settings) -> DispatchLimits {
         numbered: settings.reply.numbered,
         markdown: settings.reply.markdown,
         max_messages: settings.reply.max_messages,
+        is_rest_only: settings.reply.path == ReplyRoute::Rest,
         handoff_ttl: settings.handoff.ttl,
         handler: settings.handler.timeout,
         running: settings.handler.max_concurrent,

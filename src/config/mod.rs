@@ -27,8 +27,9 @@ pub use media::MediaSettings;
 pub(crate) use paths::load_webhook_paths;
 pub use problem::{Problem, Problems, Warning};
 pub use sections::{
-    AccountSettings, AdminSettings, LogFormat, LogSettings, ReplySettings, RestSettings,
-    ServerSettings, SignatureMode, SignatureSettings, TelemetrySettings, TwilioSettings,
+    AccountSettings, AdminSettings, LogFormat, LogSettings, ReplyRoute, ReplySettings,
+    RestSettings, ServerSettings, SignatureMode, SignatureSettings, TelemetrySettings,
+    TwilioSettings,
 };
 pub use shared_keys::SharedKeySettings;
 pub use sources::{DEFAULT_TOML, Sources};

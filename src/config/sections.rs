@@ -116,6 +116,8 @@ pub enum SignatureMode {
 pub struct ReplySettings {
     /// Time until the server responds to Twilio, even if the handler is still running.
     pub deadline: Duration,
+    /// The path of replies that are ready in time.
+    pub path: ReplyRoute,
     /// Pause that ends a burst of messages, which the handler gets as one; zero handles each message by itself.
     pub debounce: Duration,
     /// Starts each part of a split text with its number.
@@ -128,6 +130,15 @@ pub struct ReplySettings {
     pub fallback_text: String,
     /// The template (`HX…`) that replaces a reply when the customer service window has closed.
     pub window_closed_template: Option<String>,
+}
+
+/// The path of replies that are ready in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyRoute {
+    /// In the response, if TwiML can carry the reply.
+    Auto,
+    /// Via the REST API. No response has a `<Message>`.
+    Rest,
 }
 
 /// The settings of the `[twilio]` section for the REST API; part of [`Settings`](super::Settings).
@@ -421,6 +432,15 @@ pub(super) fn signature(
 pub(super) fn reply(reader: &mut SettingsReader<'_>) -> Option<ReplySettings> {
     // Twilio's timeout of 15 s includes sending the request's body and the way of the response back.
     let deadline = reader.millis("reply.deadline_ms", 1..=13_000);
+    let paths = [("auto", ReplyRoute::Auto), ("rest", ReplyRoute::Rest)];
+    let path = reader.choice("reply.path", &paths);
+    let region = reader.text("twilio.region").trim();
+    if path == Some(ReplyRoute::Auto) && !["", "us1"].contains(&region) {
+        reader.warn(
+            "reply.path",
+            "is auto: in regions other than us1, Twilio does not send a <Message> of a response (error 13803); set it to rest",
+        );
+    }
     let debounce = reader.millis("reply.debounce_ms", 0..=10_000);
     let numbered = reader.flag("reply.numbered");
     let markdown = reader.choice("reply.markdown", &[("keep", false), ("convert", true)]);
@@ -442,6 +462,7 @@ pub(super) fn reply(reader: &mut SettingsReader<'_>) -> Option<ReplySettings> {
     }
     Some(ReplySettings {
         deadline: deadline?,
+        path: path?,
         debounce: debounce?,
         numbered: numbered?,
         markdown: markdown?,

@@ -37,8 +37,7 @@ pub(crate) struct Dispatcher {
     pub(crate) consent: ConsentRules,
     /// Loop detection and rate limit.
     pub(crate) guard: Guard,
-    /// Fallback text as TwiML; empty if none is configured.
-    pub(crate) fallback_text: Document,
+    pub(crate) fallback: FallbackTexts,
     pub(crate) on_consent: Option<ConsentHook>,
     /// Media of messages and replies.
     pub(crate) files: Arc<dyn Files>,
@@ -49,6 +48,14 @@ pub(crate) struct Dispatcher {
     /// Wakes the worker that cancels scheduled messages after an opt-out.
     pub(crate) opted_out: Arc<Notify>,
     pub(crate) state: DispatchState,
+}
+
+/// Reply to a fallback call when the handler fails again.
+pub(crate) struct FallbackTexts {
+    /// The text as TwiML; empty if none is configured, or if no response has a message.
+    pub(crate) twiml: Document,
+    /// The text for the REST API, if no response has a message.
+    pub(crate) rest: Option<String>,
 }
 
 /// Mutable state shared by all message tasks.
@@ -109,14 +116,14 @@ impl Dispatcher {
 
     /// Returns the fallback text as saved TwiML, or an empty text if there is none.
     pub(super) fn fallback_twiml(&self) -> String {
-        self.fallback_text.to_stored().unwrap_or_default()
+        self.fallback.twiml.to_stored().unwrap_or_default()
     }
 
     /// Returns until when nothing may go via the REST API in reply to a message that was received at a time of
     /// [`Clock::monotonic`]; `None` if it may now.
     // Only with peers and a fallback text: otherwise no other server can have sent one that this server does not know.
     pub(super) fn rest_held_until(&self, received: Duration) -> Option<Duration> {
-        if !self.store.has_peers() || self.fallback_text == Document::empty() {
+        if !self.store.has_peers() || self.fallback.twiml == Document::empty() {
             return None;
         }
         let until = self.state.outage.held_until(received)?;
@@ -131,11 +138,11 @@ impl Dispatcher {
     ) -> Document {
         let outage = &self.state.outage;
         let inbound = self.new_inbound(message, auth_token);
-        if !outage.add_reply(inbound, self.fallback_text.to_stored()) {
+        if !outage.add_reply(inbound, self.fallback.twiml.to_stored()) {
             tracing::error!(message_sid = %message.message_sid, "the buffer for fallback replies is full, so this one will not be in the journal; run `replyhook reconcile` after the outage");
         }
         self.metrics.set_outage_replies(outage.reply_count());
         self.state.backlog.notify_one();
-        self.fallback_text.clone()
+        self.fallback.twiml.clone()
     }
 }

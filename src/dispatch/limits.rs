@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::store::CrashPolicy;
 
-/// Timeouts and limits.
+/// Timeouts, limits, and the path of replies.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DispatchLimits {
     /// Time from receiving a message to the response.
@@ -19,6 +19,8 @@ pub(crate) struct DispatchLimits {
     pub(crate) markdown: bool,
     /// Maximum number of messages of a reply, after splitting for the channel.
     pub(crate) max_messages: usize,
+    /// True if no response has a `<Message>`: every message goes via the REST API.
+    pub(crate) is_rest_only: bool,
     /// Time from the last message of a handoff to its end.
     pub(crate) handoff_ttl: Duration,
     /// Maximum run time of a handler, late ones included.

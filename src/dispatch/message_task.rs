@@ -89,6 +89,9 @@ impl MessageTask {
             }
             Some(AcceptOutcome::OptedOut) => self.resolve(DispatchOutcome::OptedOut),
             Some(AcceptOutcome::ConsentKeyword { confirmation, .. }) => {
+                if dispatcher.limits.is_rest_only {
+                    Box::pin(dispatcher.confirm_via_rest(&message, auth_token)).await;
+                }
                 self.confirm_consent(*message, &inbound, confirmation);
             }
         }

@@ -8,6 +8,7 @@
 mod backlog;
 mod blocked_messages;
 mod consent_change;
+mod consent_confirmation;
 mod conversation_store;
 mod dead_messages;
 mod deadlines;
@@ -38,7 +39,7 @@ pub(crate) use self::consent_change::ConsentHook;
 pub use self::consent_change::{ConsentChange, ConsentKind};
 pub(crate) use self::conversation_store::{Inbound, TypingHook};
 use self::deadlines::Deadlines;
-pub(crate) use self::dispatcher::{DispatchState, Dispatcher};
+pub(crate) use self::dispatcher::{DispatchState, Dispatcher, FallbackTexts};
 pub(crate) use self::guard::{Guard, GuardRules};
 pub(crate) use self::limits::DispatchLimits;
 use self::message_task::MessageTask;
@@ -107,7 +108,7 @@ impl Dispatcher {
         pending: &PendingResponse,
     ) -> DispatchOutcome {
         // A fallback call gets the fallback text if the handler failed before, since it may fail again.
-        let path = if is_fallback && message.failed_before {
+        let path = if is_fallback && message.failed_before && !self.limits.is_rest_only {
             ReplyPath::Twiml(self.fallback_twiml())
         } else {
             ReplyPath::Rest

@@ -6,9 +6,24 @@ use super::dispatcher::Dispatcher;
 use crate::address::Address;
 use crate::message::InboundMessage;
 use crate::signature::AuthTokenKind;
-use crate::store::NewInbound;
+use crate::store::{ConsentKeyword, NewInbound};
 
 impl Dispatcher {
+    /// Returns the consent keyword of a message, whose confirmation becomes the response.
+    fn consent_keyword(&self, message: &InboundMessage) -> Option<ConsentKeyword> {
+        let mut keyword = self.consent.meaning(message);
+        if self.limits.is_rest_only
+            && let Some(
+                ConsentKeyword::Stop { confirmation, .. }
+                | ConsentKeyword::Start { confirmation, .. },
+            ) = &mut keyword
+        {
+            // `confirm_via_rest` sends it.
+            confirmation.clear();
+        }
+        keyword
+    }
+
     /// Builds the journal entry of a message.
     pub(super) fn new_inbound(
         &self,
@@ -29,7 +44,7 @@ impl Dispatcher {
             service: message.messaging_service_sid,
             auth_token,
             params: message.params.as_received().into_owned(),
-            consent: self.consent.meaning(message),
+            consent: self.consent_keyword(message),
             max_attempts: self.limits.crashes.max_attempts,
             retry_after_crash: self.limits.crashes.retry,
             // The store saves and returns this for a redelivery without attempts left.

@@ -3,7 +3,7 @@
 use crate::address::Address;
 use crate::form::FormParams;
 use crate::message::InboundMessage;
-use crate::reply::{ReplyMessage, WireMessage};
+use crate::reply::{Reply, ReplyMessage, WireMessage};
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::AuthTokenKind;
 use crate::store::{NewOutbound, ReplyQueue};
@@ -45,6 +45,13 @@ impl Origin {
             sender: self.sender.normalized(),
             user: self.user.normalized(),
         }
+    }
+
+    /// Builds the outbox entries of a reply without media.
+    pub(super) fn outbound_of(&self, reply: &Reply) -> Vec<NewOutbound> {
+        let wire = reply.wire_messages(self.user.channel(), usize::MAX);
+        let messages = wire.messages.iter();
+        messages.map(|wire| self.outbound(wire)).collect()
     }
 
     /// Builds the outbox entry of a message of the reply.

@@ -18,7 +18,8 @@ pub(super) enum ReplyPlan {
     Invalid(RenderError),
 }
 
-/// Chooses the path of a reply, split into `messages`. `is_attended` is true if a request waits for it.
+/// Chooses the path of a reply, split into `messages`. `is_attended` is true if a request waits for it. With
+/// `is_rest_only`, no response has a message.
 pub(super) fn reply_plan(
     reply: &Reply,
     messages: &[WireMessage<'_>],
@@ -26,7 +27,9 @@ pub(super) fn reply_plan(
     origin: &Origin,
     public_url: &PublicUrl,
     is_attended: bool,
+    is_rest_only: bool,
 ) -> ReplyPlan {
+    let may_be_inline = is_attended && (messages.is_empty() || !is_rest_only);
     let via_rest = || {
         // The redirect of a handoff is left out: the conversation is handed off all the same, and its next messages are
         // redirected.
@@ -37,7 +40,7 @@ pub(super) fn reply_plan(
     };
     match Document::from_messages(reply, messages, Some(public_url)) {
         // A message to another user: only the outbox checks the window and the consent of that user.
-        Ok(document) if is_attended && is_to_author(reply, origin) => ReplyPlan::Twiml(document),
+        Ok(document) if may_be_inline && is_to_author(reply, origin) => ReplyPlan::Twiml(document),
         Ok(_) => via_rest(),
         // Too large for TwiML. The REST API takes each message in a call of its own.
         Err(error) if error.is_overflow() => via_rest(),

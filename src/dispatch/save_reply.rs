@@ -68,6 +68,7 @@ impl ReplySaver<'_> {
                 self.origin,
                 public_url,
                 is_attended,
+                dispatcher.limits.is_rest_only,
             ) {
                 ReplyPlan::Twiml(document) => {
                     // A redirect cannot go via the REST API, so it waits for no older reply.
@@ -169,7 +170,7 @@ impl ReplySaver<'_> {
                 // A fallback call responds with the fallback text now and buffers it for the store, so this reply would
                 // be a second one. If it does not get that far, `release_stale_claims` frees the claim.
                 let is_replaced =
-                    is_sent && self.is_fallback && dispatcher.fallback_text != Document::empty();
+                    is_sent && self.is_fallback && dispatcher.fallback.twiml != Document::empty();
                 if is_replaced {
                     dispatcher.metrics.replies_superseded.inc();
                 }
@@ -243,6 +244,12 @@ impl ReplySaver<'_> {
         let is_last_attempt = self.is_fallback && fallback_text.is_empty();
         if !self.responder.is_attended() {
             dispatcher.metrics.late_failures.inc();
+        }
+        if self.is_fallback
+            && let Some(text) = &dispatcher.fallback.rest
+        {
+            let outbound = self.origin.outbound_of(&Reply::text(text.as_str()));
+            return Box::pin(self.complete_via_rest(outbound, Completion::default())).await;
         }
         let recorded = dispatcher
             .store

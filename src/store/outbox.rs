@@ -104,6 +104,14 @@ pub trait Outbox: Send + Sync {
     /// claim.
     fn enqueue(&self, messages: Vec<NewOutbound>, now: Timestamp) -> StoreFuture<'_, Vec<i64>>;
 
+    /// Queues the confirmation of an opt-out, as [`enqueue`](Self::enqueue) does. It is sent although its user has opted
+    /// out.
+    fn enqueue_confirmation(
+        &self,
+        messages: Vec<NewOutbound>,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Vec<i64>>;
+
     /// Queues an outbound message, if the user may receive it and its idempotency key is free.
     ///
     /// Of concurrent submissions with one key, one is queued. The rate limit of the sender assigns the send time.

@@ -95,6 +95,7 @@ mod replies;
 mod reply_length;
 mod reply_markdown;
 mod reply_order;
+mod reply_path;
 mod request_heads;
 mod reshaped_requests;
 mod rest;

@@ -291,6 +291,18 @@ impl Outbox for PostgresStore {
         })
     }
 
+    fn enqueue_confirmation(
+        &self,
+        messages: Vec<NewOutbound>,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Vec<i64>> {
+        let messages = Arc::new(Columns::of(&messages));
+        self.write(move |db| {
+            let messages = messages.clone();
+            Box::pin(async move { outbox::insert_confirmation(db, &messages, now).await })
+        })
+    }
+
     fn submit(&self, submission: Submission, now: Timestamp) -> StoreFuture<'_, SubmitOutcome> {
         let submission = Arc::new(submission);
         self.write(move |db| {

@@ -45,6 +45,20 @@ pub(super) async fn insert(
     Ok(ids.into_iter().map(|(_, id)| id).collect())
 }
 
+/// Queues the confirmation of an opt-out. Returns the ids of its messages.
+pub(super) async fn insert_confirmation(
+    db: &mut PgConnection,
+    messages: &Columns,
+    now: Timestamp,
+) -> Result<Vec<i64>, CallError> {
+    let ids = insert(db, messages, now).await?;
+    sqlx::query("UPDATE outbound SET confirms_opt_out = true WHERE id = ANY ($1)")
+        .bind(&ids)
+        .execute(db)
+        .await?;
+    Ok(ids)
+}
+
 // In PENDING (0). `ORDER BY`, so that ids rise with the messages: the outbox sends by id.
 const ENQUEUE: &str = concat!(
     "INSERT INTO outbound (ordinal, account, auth_token, sender, address, service, template, state, not_before, \

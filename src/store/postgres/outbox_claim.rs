@@ -31,7 +31,7 @@ const END_LONG_PAUSES: &str = "UPDATE outbound SET not_before = $1 \
 //
 // Parameters: 1 is this process, 2 the time, 3 the maximum number.
 const CLAIM: &str = concat!(
-    "WITH due AS (SELECT r.id, r.sender, r.address, r.service FROM outbound r WHERE r.state = 0 AND r.not_before <= $2 AND ",
+    "WITH due AS (SELECT r.id, r.sender, r.address, r.service, r.confirms_opt_out FROM outbound r WHERE r.state = 0 AND r.not_before <= $2 AND ",
     // Only the first of its queue, so that a user gets messages in their order.
     "r.id = (SELECT q.id FROM outbound_in_queue q WHERE q.sender = r.sender AND q.address = r.address AND q.account = r.account \
        AND (q.keeps_place OR q.not_before <= $2) ORDER BY q.id LIMIT 1) AND ",
@@ -42,8 +42,9 @@ const CLAIM: &str = concat!(
     // queue are not claimed concurrently, because the subquery of the younger one still counts the older one while it is
     // open.
     "ORDER BY r.not_before, r.id LIMIT $3 FOR UPDATE SKIP LOCKED), ",
-    // In the statement that claims, so that an opt-out that was committed before the claim always counts.
-    "checked AS (SELECT due.id, ",
+    // In the statement that claims, so that an opt-out that was committed before the claim always counts. Its confirmation
+    // is sent.
+    "checked AS (SELECT due.id, due.confirms_opt_out IS NULL AND ",
     opted_out!("due"),
     " AS opted_out FROM due), ",
     // A suppressed message gets no owner and counts no attempt.

@@ -204,6 +204,14 @@ impl Outbox for SqliteStore {
         self.write(move |db| outbox::insert(db, None, &replies, now))
     }
 
+    fn enqueue_confirmation(
+        &self,
+        messages: Vec<NewOutbound>,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Vec<i64>> {
+        self.write(move |db| outbox::insert_confirmation(db, &messages, now))
+    }
+
     fn submit(&self, submission: Submission, now: Timestamp) -> StoreFuture<'_, SubmitOutcome> {
         self.write(move |db| submission::submit(db, &submission, now))
     }

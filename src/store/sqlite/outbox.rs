@@ -51,6 +51,20 @@ pub(super) fn insert(
     Ok(ids)
 }
 
+/// Queues the confirmation of an opt-out, and returns the IDs of its messages.
+pub(super) fn insert_confirmation(
+    db: &Connection,
+    messages: &[NewOutbound],
+    now: Timestamp,
+) -> Result<Vec<i64>, StoreError> {
+    let ids = insert(db, None, messages, now)?;
+    for id in &ids {
+        db.prepare_cached("UPDATE outbound SET confirms_opt_out = 1 WHERE id = ?1")?
+            .execute([id])?;
+    }
+    Ok(ids)
+}
+
 // As in `outbox_claim`, `state < 4` is the condition of the partial index of open messages.
 
 /// Finds the messages in UNKNOWN (2) whose lookup is due.

@@ -82,9 +82,9 @@ pub(super) fn claim(
     }
 }
 
-/// Suppresses a message whose user has opted out: it becomes SUPPRESSED (6).
+/// Suppresses a message whose user has opted out: it becomes SUPPRESSED (6). The confirmation of the opt-out is sent.
 const SUPPRESS_OPTED_OUT: &str = concat!(
-    "UPDATE outbound SET state = 6, reason = 'the user has opted out' WHERE id = ?1 AND ",
+    "UPDATE outbound SET state = 6, reason = 'the user has opted out' WHERE id = ?1 AND confirms_opt_out IS NULL AND ",
     opted_out!("outbound"),
 );
 

@@ -18,6 +18,7 @@ over_all_stores!(
     held_or_failed_part_blocks_rest_until_release,
     outbound_messages_are_claimed_once_up_to_limit,
     opted_out_user_gets_nothing_under_any_address,
+    confirmation_of_opt_out_is_sent,
     opt_out_lists_scheduled_messages_for_cancellation,
     claimed_message_carries_window_and_opt_in,
     retried_message_waits_until_due,
@@ -184,6 +185,26 @@ async fn opted_out_user_gets_nothing_under_any_address(backend: &mut Backend) {
     store.enqueue(vec![reply("again")], at(7)).await.unwrap();
     // The opt-out from the service still applies, but not to a message without the service.
     assert_eq!(bodies(&store.claim(9, at(7)).await.unwrap()), ["again"]);
+}
+
+// It is the one message that the user gets after the opt-out, also if its first call is retried.
+async fn confirmation_of_opt_out_is_sent(backend: &mut Backend) {
+    let store = backend.store();
+    reply_via_rest(store, inbound_from(&[ANA], 1), &["pending"]).await;
+    accept(store, with_keyword(stop_keyword(), inbound_from(&[ANA], 2))).await;
+    let queued = store.enqueue_confirmation(vec![reply("goodbye")], at(2));
+    assert_eq!(queued.await.unwrap().len(), 1);
+    store.enqueue(vec![reply("later")], at(2)).await.unwrap();
+    assert!(store.claim(1, at(3)).await.unwrap().len() <= 1);
+    let id = message_row(store, 1).await.replies[0].id;
+    let confirmation = store.outbound(id + 1).await.unwrap().unwrap();
+    if confirmation.state == OutboundState::Sending {
+        let retry = SendOutcome::Retry { not_before: at(4) };
+        let recorded = store.record_outcome(confirmation.id, retry, at(3));
+        recorded.await.unwrap();
+    }
+    assert_eq!(bodies(&deliver(store, 9).await), ["goodbye"]);
+    assert!(store.claim(9, at(99)).await.unwrap().is_empty());
 }
 
 async fn opt_out_lists_scheduled_messages_for_cancellation(backend: &mut Backend) {

@@ -59,6 +59,7 @@ CREATE INDEX inbound_dead ON inbound (reason) WHERE state = 6;
 -- `due` is the time that the sender's rate limit assigned to a message; NULL means when it was queued.
 -- `unordered` marks a reply that an operator has released, or that belongs to a message with that mark.
 -- `resent_after` is the error code after which the message is sent a second time without an operator. It happens once.
+-- `confirms_opt_out` marks the confirmation of an opt-out, which is sent although its user has opted out.
 CREATE TABLE outbound (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   inbound INTEGER,
@@ -84,7 +85,8 @@ CREATE TABLE outbound (
   params TEXT,
   due INTEGER,
   unordered INTEGER,
-  resent_after INTEGER
+  resent_after INTEGER,
+  confirms_opt_out INTEGER
 );
 CREATE INDEX outbound_open ON outbound (state, not_before) WHERE state < 4;
 CREATE INDEX outbound_inbound ON outbound (inbound, ordinal);
