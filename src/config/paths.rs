@@ -10,7 +10,10 @@ const HEALTH_KEY: &str = "server.health_path";
 
 /// Reads only `server.paths`, for a server whose URL is not known yet. Returns `None` if they are invalid.
 // Without the problems: the caller loads all settings afterwards, which reports all of them together.
-#[cfg(all(feature = "server", feature = "emulator"))]
+#[cfg_attr(
+    not(all(feature = "server", feature = "emulator")),
+    expect(dead_code, reason = "only the dev server uses it")
+)]
 pub(crate) fn load_webhook_paths(sources: &Sources) -> Option<WebhookPaths> {
     let mut problems = Problems::default();
     let layers = Layers::read(sources, &mut problems);
