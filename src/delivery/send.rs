@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use backon::BackoffBuilder;
+use jiff::Timestamp;
 
 use super::outbox_worker::{CALLBACK_GRACE, MAX_RETRY_AGE, OutboxWorker};
 
@@ -68,6 +69,14 @@ impl OutboxWorker {
             let not_before = after(now, UNKNOWN_ACCOUNT_RETRY);
             return SendOutcome::Retry { not_before };
         };
+        if let Some(code) = message.resent_after.filter(|code| *code != NOT_FOUND) {
+            tracing::info!(
+                outbound_id = message.id,
+                error_code = code.0,
+                attempt = message.attempt,
+                "sending a message again that Twilio had accepted and then reported as failed"
+            );
+        }
         let credentials = self
             .keyring
             .credentials(message.account, message.auth_token);
@@ -100,6 +109,14 @@ impl OutboxWorker {
             }
             (Some(_), _) => message.params.clone(),
         };
+        // Twilio rejects a send time in the past, which a message that is sent again may have.
+        let send_at = params.get("SendAt").map(str::parse::<Timestamp>);
+        if matches!(send_at, Some(Ok(at)) if at <= self.clock.now()) {
+            params = params
+                .iter()
+                .filter(|(name, _)| !["SendAt", "ScheduleType"].contains(name))
+                .collect();
+        }
         // The bot's own callback, if it has set one, stays. `r` is the message's name, by which a
         // callback proves the call.
         let route = self.routes.route_for(message.account);

@@ -2,6 +2,8 @@
 //!
 //! Both databases read a [`MessageState`] under their lock, decide here, and then write.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::conversations::{ConsentRecord, OpenWindow};
@@ -12,6 +14,7 @@ use super::outbox::StatusEvent;
 use super::packing::time;
 use super::states::inbound;
 use crate::address::Address;
+use crate::message::MessageStatus;
 use crate::sid::MessagingServiceSid;
 
 /// Columns of an inbound message that decide who may handle it, and its response.
@@ -219,6 +222,18 @@ pub(super) fn opt_out_scope<'a>(
     }
 }
 
+/// Time between the callback about a failed send and the second send.
+pub(super) const RESEND_DELAY: Duration = Duration::from_mins(1);
+
+/// Returns the error code of a failed send after which a second one may succeed.
+///
+/// 30001: the queue overflowed. 63017 and 63018: messages were sent too fast. 63053: the template was not ready yet.
+pub(super) fn passing_failure(status: &str, code: Option<u32>) -> Option<u32> {
+    // Only `failed`: an `undelivered` message has left Twilio, so the user may have it.
+    let failed = status == MessageStatus::Failed.as_str();
+    code.filter(|code| failed && matches!(code, 30001 | 63017 | 63018 | 63053))
+}
+
 /// Returns the opt-out that the error code of a status callback reveals.
 pub(super) fn opt_out_of_event(event: &StatusEvent) -> Option<ConsentRecord> {
     let (sender, user) = (event.sender.as_ref()?, event.user.as_ref()?);
@@ -374,5 +389,15 @@ mod tests {
         );
         assert_eq!(opt_out_scope(Some(30003), "sender", None), None);
         assert_eq!(opt_out_scope(None, "sender", None), None);
+    }
+
+    #[test]
+    fn only_failed_status_with_passing_code_allows_second_send() {
+        for code in [30001, 63017, 63018, 63053] {
+            assert_eq!(passing_failure("failed", Some(code)), Some(code));
+            assert_eq!(passing_failure("undelivered", Some(code)), None);
+        }
+        assert_eq!(passing_failure("failed", Some(30003)), None);
+        assert_eq!(passing_failure("failed", None), None);
     }
 }

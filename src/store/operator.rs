@@ -207,7 +207,7 @@ pub trait Operator: Send + Sync {
     fn messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<MessageRow>>;
 
     /// Lists outbound messages that are not replies, newest first. `sid` and `state` of the filter are those of the
-    /// outbound message.
+    /// outbound message. A filter with a SID finds replies too, and a message by the SID of its earlier send.
     fn outbound_messages(&self, filter: MessageFilter) -> StoreFuture<'_, Vec<OutboundDetails>>;
 
     /// Counts the messages without a reply.
@@ -227,6 +227,12 @@ pub trait Operator: Send + Sync {
     ///
     /// With an ID only that message is queued, even if it has failed.
     fn release_outbound(&self, id: Option<i64>, now: Timestamp) -> StoreFuture<'_, u64>;
+
+    /// Queues a message of the outbox for sending again, and returns false if that does not apply.
+    ///
+    /// It must be held or failed, or Twilio must have reported that it could not deliver the message. A message whose
+    /// content was deleted cannot be sent.
+    fn send_again(&self, id: i64, now: Timestamp) -> StoreFuture<'_, bool>;
 
     /// Records a message that a lost journal had replied to, so that it is not handled again.
     ///

@@ -134,6 +134,10 @@ pub struct OutboundRow {
     pub state: OutboundState,
     /// SID of the message, once Twilio has accepted it.
     pub sid: Option<MessageSid>,
+    /// SID of the send before the current one, which failed after Twilio had accepted it.
+    pub earlier_sid: Option<MessageSid>,
+    /// Error code after which the message was sent a second time without an operator.
+    pub resent_after: Option<u32>,
     /// Last status from Twilio.
     pub status: Option<String>,
     /// Twilio's error code.

@@ -47,6 +47,8 @@ pub struct StatusEvent {
 pub enum StatusEffect {
     /// The status of a message has advanced.
     Applied,
+    /// The message failed for a reason that passes by itself, and is queued for a second send.
+    QueuedAgain,
     /// The message already has this status or a later one.
     Stale,
     /// No message in the outbox has the SID. The event is stored for a day, in case its REST call has not ended yet.
@@ -135,6 +137,9 @@ pub trait Outbox: Send + Sync {
     fn outbound(&self, id: i64) -> StoreFuture<'_, Option<OutboundRow>>;
 
     /// Applies a status callback. A status never moves backwards.
+    ///
+    /// A message that Twilio accepted and then reports as `failed` is queued for one other send, a minute later, if the
+    /// error code is one that passes by itself. The claim checks consent and window again.
     ///
     /// An error code for a user who has opted out at Twilio or has blocked the sender records an opt-out.
     fn apply_status(&self, event: StatusEvent) -> StoreFuture<'_, StatusEffect>;

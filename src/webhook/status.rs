@@ -16,7 +16,7 @@ use crate::address::Address;
 use crate::form::FormParams;
 use crate::message::StatusUpdate;
 use crate::signature::SignedForm;
-use crate::store::StatusEvent;
+use crate::store::{StatusEffect, StatusEvent};
 use crate::telemetry::StoreFailure;
 use crate::telemetry::metrics::{Endpoint, Outcome};
 use crate::twiml::Document;
@@ -78,6 +78,9 @@ pub(super) async fn handle_callback(
     crate::crash_point!("P13");
     // Before the response: an acknowledgement never precedes durability.
     match tokio::time::timeout(HOOK_TIMEOUT, webhooks.store.apply_status(event)).await {
+        Ok(Ok(StatusEffect::QueuedAgain)) => {
+            tracing::warn!(message_sid = %update.message_sid, error_code = update.error_code.map(|code| code.0), "a message failed for a reason that passes by itself; it is sent again in a minute");
+        }
         Ok(Ok(_)) => {}
         Ok(Err(error)) => return Err(store_unavailable(webhooks, &error)),
         Err(_) => return Err(store_unavailable(webhooks, &"it takes too long")),

@@ -104,6 +104,7 @@ mod routing;
 #[cfg(feature = "testing")]
 mod rules;
 mod sdk;
+mod second_sends;
 mod senders;
 mod sending;
 mod shared_keys;

@@ -16,6 +16,7 @@ mod postgres_machines;
 mod reply_order;
 mod reply_path;
 mod retention;
+mod second_send;
 mod send_order;
 mod status_events;
 mod submission;

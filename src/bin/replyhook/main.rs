@@ -5,6 +5,7 @@
 mod chat;
 mod check;
 mod config;
+mod confirm;
 mod consent;
 mod dev;
 mod dev_account;

@@ -1,4 +1,3 @@
-use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -7,6 +6,7 @@ use replyhook::config::{MediaSettings, Sources};
 use replyhook::internals::{ExpiryReport, MessageFilter, Retention};
 use replyhook::store::Access;
 
+use crate::confirm::confirm;
 use crate::exit::ExitStatus;
 use crate::messages::list_saved_files;
 use crate::operator::{OpenedStore, format_count, now};
@@ -93,34 +93,16 @@ impl Purge {
         Ok(ExitStatus::Yes)
     }
 
-    /// Asks for confirmation on the terminal.
-    ///
-    /// # Errors
-    /// Without a terminal: a script must not delete data by accident.
     fn confirm(&self, user: &Address) -> anyhow::Result<bool> {
-        if !std::io::stdin().is_terminal() {
-            bail!(
-                "this deletes permanently, and standard input is not a terminal to confirm on; use --yes"
-            );
-        }
         let opt_out_suffix = if self.forget_opt_out {
             " and their opt-outs"
         } else {
             ""
         };
-        let mut stderr = std::io::stderr();
-        write!(
-            stderr,
-            "Delete everything of {}{opt_out_suffix}? [y/N] ",
-            user.as_str()
-        )?;
-        stderr.flush()?;
-        let mut answer = String::new();
-        std::io::stdin().read_line(&mut answer)?;
-        Ok(matches!(
-            answer.trim().to_ascii_lowercase().as_str(),
-            "y" | "yes"
-        ))
+        confirm(
+            &format!("Delete everything of {}{opt_out_suffix}?", user.as_str()),
+            "deletes permanently",
+        )
     }
 
     fn purge_expired(&self) -> anyhow::Result<ExitStatus> {

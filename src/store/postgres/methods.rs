@@ -413,6 +413,10 @@ impl Operator for PostgresStore {
         self.run(move |db| Box::pin(shared::operator::release_outbound(db, id, now)))
     }
 
+    fn send_again(&self, id: i64, now: Timestamp) -> StoreFuture<'_, bool> {
+        self.run(move |db| Box::pin(shared::operator::send_again(db, id, now)))
+    }
+
     fn backfill_answered(&self, inbound: Arc<NewInbound>) -> StoreFuture<'_, ()> {
         let me = self.owner;
         self.run_claiming(move |db| {

@@ -9,6 +9,7 @@ use super::new_outbound::{Columns, new_outbound_rows};
 use super::reading::{message, read_message};
 use super::text::{pack, unpack};
 use crate::clock::after;
+use crate::message::MessageStatus;
 use crate::sid::{AccountSid, MessageSid};
 use crate::store::conversations::ConsentRecord;
 use crate::store::outbound_message::{OutboundMessage, SendOutcome};
@@ -104,7 +105,8 @@ pub(super) async fn unmatched_sids(
         .map(|sid| packing::sid_bytes(sid.as_str()))
         .collect();
     let known: Vec<Vec<u8>> =
-        sqlx::query_scalar("SELECT sid FROM outbound WHERE sid = ANY ($1) AND account = $2")
+        sqlx::query_scalar("SELECT sid FROM outbound WHERE sid = ANY ($1) AND account = $2 \
+             UNION ALL SELECT earlier_sid FROM outbound WHERE earlier_sid = ANY ($1) AND account = $2")
             .bind(packed)
             .bind(packing::sid_bytes(account.as_str()))
             .fetch_all(db)
@@ -125,22 +127,7 @@ pub(super) async fn record_outcome(
     now: Timestamp,
 ) -> Result<(), CallError> {
     match outcome {
-        SendOutcome::Sent { sid, status } => {
-            let bytes = packing::sid_bytes(sid.as_str());
-            // To SENT (4). A callback may have stored SID and status first: neither is overwritten with an older one.
-            sqlx::query(
-                "UPDATE outbound SET state = 4, owner = NULL, sid = coalesce(sid, $2), reason = NULL, \
-                 status = CASE WHEN rank < $4 THEN $3 ELSE status END, rank = greatest(rank, $4) WHERE id = $1",
-            )
-            .bind(id)
-            .bind(&bytes)
-            .bind(pack(status.as_str()))
-            .bind(states::status_rank(status))
-            .execute(&mut *db)
-            .await?;
-            // A callback may have arrived before the call's response, when no message had this SID.
-            status_events::apply_unmatched(db, id, *sid).await?;
-        }
+        SendOutcome::Sent { sid, status } => record_sent(db, id, *sid, status, now).await?,
         // Back to PENDING (0).
         SendOutcome::Retry { not_before } => {
             sqlx::query(
@@ -217,6 +204,35 @@ pub(super) async fn record_outcome(
         }
     }
     Ok(())
+}
+
+/// Records that Twilio has accepted a message, and applies a status callback that arrived before.
+async fn record_sent(
+    db: &mut PgConnection,
+    id: i64,
+    sid: MessageSid,
+    status: &MessageStatus,
+    now: Timestamp,
+) -> Result<(), CallError> {
+    let bytes = packing::sid_bytes(sid.as_str());
+    // To SENT (4). A callback may have stored SID and status first: neither is overwritten with an older one. Not if
+    // a callback has already reported the failure of this send, and a second one is queued.
+    let recorded = sqlx::query(
+        "UPDATE outbound SET state = 4, owner = NULL, sid = coalesce(sid, $2), reason = NULL, \
+         status = CASE WHEN rank < $4 THEN $3 ELSE status END, rank = greatest(rank, $4) \
+         WHERE id = $1 AND (earlier_sid IS NULL OR earlier_sid <> $2)",
+    )
+    .bind(id)
+    .bind(&bytes)
+    .bind(pack(status.as_str()))
+    .bind(states::status_rank(status))
+    .execute(&mut *db)
+    .await?;
+    if recorded.rows_affected() == 0 {
+        return Ok(());
+    }
+    // A callback may have arrived before the call's response, when no message had this SID.
+    status_events::apply_unmatched(db, id, sid, now).await
 }
 
 /// Delays due messages behind a retried one of the same queue until that one is due again.

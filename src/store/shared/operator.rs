@@ -70,6 +70,25 @@ pub(in crate::store) async fn release_outbound<D: Database>(
     .await
 }
 
+/// Queues a message of the outbox for sending again: one that is held or failed, or that Twilio could not deliver.
+pub(in crate::store) async fn send_again<D: Database>(
+    db: &mut D,
+    id: i64,
+    now: Timestamp,
+) -> Result<bool, D::Error> {
+    // From HELD, FAILED or, with the rank of a final failure, SENT (3, 5, 4) to PENDING (0). The SID moves to
+    // `earlier_sid`, so that late callbacks of the failed send do not match.
+    let changed = db
+        .execute(
+            "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $2, reason = NULL, error_code = NULL, \
+             earlier_sid = coalesce(sid, earlier_sid), sid = NULL, status = NULL, rank = -1, unordered = true \
+             WHERE id = $1 AND (state IN (3, 5) OR (state = 4 AND rank = 6)) AND params IS NOT NULL",
+            params![id, now],
+        )
+        .await?;
+    Ok(changed > 0)
+}
+
 /// Marks an open message as answered.
 pub(in crate::store) async fn mark_answered<D: Database>(
     db: &mut D,
@@ -92,15 +111,16 @@ pub(in crate::store) async fn mark_answered<D: Database>(
     Ok(changed > 0)
 }
 
-/// SQL that lists outbound messages that are not replies. `$inbound` is the column of that name.
+/// SQL that lists outbound messages that are not replies, and with a SID replies too. `$inbound` is the column of that
+/// name.
 // Rank 6, FAILURE_RANK: Twilio accepted the message (4, SENT) and could not deliver it, which is shown as FAILED (5).
 macro_rules! outbound_messages {
     ($inbound:literal) => {
         concat!(
-            "SELECT id, state, sid, status, error_code, reason, params, rank, account, sender, address, attempt, created_at \
-             FROM outbound WHERE ",
+            "SELECT id, state, sid, status, error_code, reason, params, rank, earlier_sid, resent_after, account, sender, address, \
+             attempt, created_at FROM outbound WHERE (",
             $inbound,
-            " IS NULL AND id < $1 AND ($2 IS NULL OR sid = $2) \
+            " IS NULL OR $2 IS NOT NULL) AND id < $1 AND ($2 IS NULL OR sid = $2 OR earlier_sid = $2) \
              AND ($3 IS NULL OR $3 = CASE WHEN state = 4 AND rank = 6 THEN 5 ELSE state END) \
              AND ($4 IS NULL OR address = $4 OR address IN (SELECT b.address FROM conversation_address a \
                JOIN conversation_address b ON b.conversation = a.conversation WHERE a.address = $4)) \
@@ -109,7 +129,7 @@ macro_rules! outbound_messages {
     };
 }
 
-/// Lists outbound messages that are not replies, newest first.
+/// Lists outbound messages that are not replies, newest first. With a SID, replies too.
 pub(in crate::store) async fn outbound_messages<D: Database>(
     db: &mut D,
     filter: &MessageFilter,
@@ -140,15 +160,15 @@ pub(in crate::store) async fn outbound_messages<D: Database>(
         .await?;
     let listed = found.into_iter().map(|mut row| {
         let message = read_outbound(&mut row)?;
-        let account: Vec<u8> = row.take(8)?;
-        let (sender, user): (String, String) = (row.take(9)?, row.take(10)?);
+        let account: Vec<u8> = row.take(10)?;
+        let (sender, user): (String, String) = (row.take(11)?, row.take(12)?);
         Ok(OutboundDetails {
             account: packing::account_sid(&account)?,
             sender: sender.into(),
             user: user.into(),
             state: states::shown_outbound_state(message.state, row.take(7)?),
-            attempt: row.take(11)?,
-            created_at: packing::time(row.take(12)?)?,
+            attempt: row.take(13)?,
+            created_at: packing::time(row.take(14)?)?,
             message,
         })
     });
@@ -245,15 +265,15 @@ async fn replies<D: Database>(
 ) -> Result<HashMap<i64, Vec<(OutboundRow, i64)>>, D::Error> {
     let found = db
         .rows(
-            "SELECT id, state, sid, status, error_code, reason, params, rank, inbound FROM outbound WHERE inbound = ANY ($1) \
-             ORDER BY inbound, ordinal",
+            "SELECT id, state, sid, status, error_code, reason, params, rank, earlier_sid, resent_after, inbound FROM outbound \
+             WHERE inbound = ANY ($1) ORDER BY inbound, ordinal",
             params![inbound],
         )
         .await?;
     let mut replies: HashMap<i64, Vec<_>> = HashMap::new();
     for mut row in found {
         let reply = (read_outbound(&mut row)?, row.take(7)?);
-        replies.entry(row.take(8)?).or_default().push(reply);
+        replies.entry(row.take(10)?).or_default().push(reply);
     }
     Ok(replies)
 }

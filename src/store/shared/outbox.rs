@@ -8,14 +8,20 @@ use crate::store::outbox::OutboxStats;
 use crate::store::redacted_params::RedactedParams;
 use crate::store::{packing, states};
 
-/// Reads the columns `id, state, sid, status, error_code, reason, params`, which come first.
+/// Reads the columns `id, state, sid, status, error_code, reason, params, rank, earlier_sid, resent_after`, which come first,
+/// and leaves the rank to the caller.
 pub(in crate::store) fn read_outbound(row: &mut StoredRow) -> Result<OutboundRow, StoreError> {
     let sid: Option<Vec<u8>> = row.take(2)?;
+    let earlier_sid: Option<Vec<u8>> = row.take(8)?;
     let params: Option<String> = row.take(6)?;
     Ok(OutboundRow {
         id: row.take(0)?,
         state: states::outbound_state(row.take(1)?)?,
         sid: sid.map(|sid| packing::message_sid(&sid)).transpose()?,
+        earlier_sid: earlier_sid
+            .map(|sid| packing::message_sid(&sid))
+            .transpose()?,
+        resent_after: row.take(9)?,
         status: row.take(3)?,
         error_code: row.take(4)?,
         reason: row.take(5)?,
@@ -30,7 +36,7 @@ pub(in crate::store) async fn find_outbound<D: Database>(
 ) -> Result<Option<OutboundRow>, D::Error> {
     let found = db
         .row(
-            "SELECT id, state, sid, status, error_code, reason, params FROM outbound WHERE id = $1",
+            "SELECT id, state, sid, status, error_code, reason, params, rank, earlier_sid, resent_after FROM outbound WHERE id = $1",
             params![id],
         )
         .await?;

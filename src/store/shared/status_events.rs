@@ -1,7 +1,10 @@
 //! Status callbacks.
 
+use jiff::Timestamp;
+
 use super::consent;
 use super::database::{Database, params};
+use crate::clock::after;
 use crate::sid::MessageSid;
 use crate::store::conversations::ConsentRecord;
 use crate::store::outbox::{StatusEffect, StatusEvent};
@@ -37,6 +40,31 @@ pub(in crate::store) async fn raise_status<D: Database>(
     Ok(changed > 0)
 }
 
+/// Queues a message for its second send after a failure that passes by itself. Returns false if that does not apply.
+// From SENT (4) to PENDING (0), once: `resent_after` is NULL, or 20404, which the first call returned. Not after
+// `delivered` or a final failure (ranks from 4). The SID moves to `earlier_sid`, so that later callbacks of the failed
+// send do not match. `unordered` and `attempt = 0`: the message is late already, so later ones do not wait for it.
+async fn queue_again<D: Database>(
+    db: &mut D,
+    id: i64,
+    status: &str,
+    code: Option<u32>,
+    now: Timestamp,
+) -> Result<bool, D::Error> {
+    let Some(code) = decisions::passing_failure(status, code) else {
+        return Ok(false);
+    };
+    let changed = db
+        .execute(
+            "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $3, resent_after = $2, earlier_sid = sid, \
+             sid = NULL, status = NULL, rank = -1, unordered = true \
+             WHERE id = $1 AND state = 4 AND rank < 4 AND params IS NOT NULL AND coalesce(resent_after, 20404) = 20404",
+            params![id, code, after(now, decisions::RESEND_DELAY)],
+        )
+        .await?;
+    Ok(changed > 0)
+}
+
 /// Applies a status event.
 // In PostgreSQL the caller's transaction has the advisory lock on the SID.
 pub(in crate::store) async fn apply_status<D: Database>(
@@ -65,20 +93,26 @@ pub(in crate::store) async fn apply_status<D: Database>(
     {
         // The callback's URL names the message, which proves that Twilio has accepted it, even if the REST call has not
         // returned or broke off, or its result was unknown: it becomes SENT (4). The time and the account keep a
-        // callback from matching a message of another database or account, and a SID that is known already stays.
+        // callback from matching a message of another database or account, and a SID that is known already stays. A late
+        // callback of an earlier send proves nothing about the current one.
         found = db
             .row(
                 "UPDATE outbound SET sid = $4, state = 4, owner = NULL, reason = NULL \
-                 WHERE id = $1 AND created_at = $2 AND account = $3 AND sid IS NULL RETURNING id",
+                 WHERE id = $1 AND created_at = $2 AND account = $3 AND sid IS NULL \
+                 AND (earlier_sid IS NULL OR earlier_sid <> $4) RETURNING id",
                 params![id, created_at, &account, &sid],
             )
             .await?;
     }
     let rank = states::status_rank(&event.status);
     let status = event.status.as_str();
-    let code = event.error_code.map(|code| i64::from(code.0));
+    let code = event.error_code.map(|code| code.0);
     if let Some(mut row) = found {
-        let changed = raise_status(db, row.take(0)?, status, rank, code).await?;
+        let id = row.take(0)?;
+        if queue_again(db, id, status, code, event.at).await? {
+            return Ok(StatusEffect::QueuedAgain);
+        }
+        let changed = raise_status(db, id, status, rank, code.map(i64::from)).await?;
         return Ok(if changed {
             StatusEffect::Applied
         } else {
@@ -91,7 +125,7 @@ pub(in crate::store) async fn apply_status<D: Database>(
         "INSERT INTO unmatched_status AS n (sid, account, status, rank, error_code, at) VALUES ($1, $2, $3, $4, $5, $6) \
          ON CONFLICT (sid, account) DO UPDATE SET status = excluded.status, rank = excluded.rank, \
          error_code = coalesce(excluded.error_code, n.error_code) WHERE excluded.rank > n.rank",
-        params![&sid, &account, status, rank, code, event.at],
+        params![&sid, &account, status, rank, code.map(i64::from), event.at],
     )
     .await?;
     Ok(StatusEffect::Unmatched)
@@ -102,6 +136,7 @@ pub(in crate::store) async fn apply_unmatched<D: Database>(
     db: &mut D,
     id: i64,
     sid: MessageSid,
+    now: Timestamp,
 ) -> Result<(), D::Error> {
     let early = db
         .row(
@@ -111,8 +146,10 @@ pub(in crate::store) async fn apply_unmatched<D: Database>(
         )
         .await?;
     if let Some(mut row) = early {
-        let status: String = row.take(0)?;
-        raise_status(db, id, &status, row.take(1)?, row.take(2)?).await?;
+        let (status, code): (String, Option<u32>) = (row.take(0)?, row.take(2)?);
+        if !queue_again(db, id, &status, code, now).await? {
+            raise_status(db, id, &status, row.take(1)?, code.map(i64::from)).await?;
+        }
     }
     Ok(())
 }

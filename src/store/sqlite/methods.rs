@@ -300,6 +300,10 @@ impl Operator for SqliteStore {
         self.write(move |mut db| ready(shared::operator::release_outbound(&mut db, id, now)))
     }
 
+    fn send_again(&self, id: i64, now: Timestamp) -> StoreFuture<'_, bool> {
+        self.write(move |mut db| ready(shared::operator::send_again(&mut db, id, now)))
+    }
+
     fn backfill_answered(&self, inbound: Arc<NewInbound>) -> StoreFuture<'_, ()> {
         let me = self.owner;
         self.write(move |db| backfill::backfill_answered(db, me, &inbound))

@@ -105,7 +105,8 @@ pub(super) fn unmatched_sids(
     for sid in sids {
         let is_known: bool = db
             .prepare_cached(
-                "SELECT EXISTS (SELECT 1 FROM outbound WHERE sid = ?1 AND account = ?2)",
+                "SELECT EXISTS (SELECT 1 FROM outbound WHERE sid = ?1 AND account = ?2) \
+                 OR EXISTS (SELECT 1 FROM outbound WHERE earlier_sid = ?1 AND account = ?2)",
             )?
             .query_row(
                 params![
@@ -132,15 +133,23 @@ pub(super) fn record_outcome(
         SendOutcome::Sent { sid, status } => {
             let bytes = packing::sid_bytes(sid.as_str());
             // To SENT (4), from any state: Twilio's SID proves that it has accepted the message, even if another worker
-            // has recorded a failure. A SID that is known already stays.
-            db.prepare_cached("UPDATE outbound SET state = 4, owner = NULL, sid = coalesce(sid, ?2), reason = NULL WHERE id = ?1")?
+            // has recorded a failure. A SID that is known already stays. Not if a callback has already reported the failure
+            // of this send, and a second one is queued.
+            let recorded = db
+                .prepare_cached(
+                    "UPDATE outbound SET state = 4, owner = NULL, sid = coalesce(sid, ?2), reason = NULL \
+                     WHERE id = ?1 AND (earlier_sid IS NULL OR earlier_sid <> ?2)",
+                )?
                 .execute(params![id, bytes])?;
+            if recorded == 0 {
+                return Ok(());
+            }
             let (status, rank) = (status.as_str(), states::status_rank(status));
             ready(status_events::raise_status(
                 &mut &*db, id, status, rank, None,
             ))?;
             // A status callback may arrive before the response to the REST call.
-            ready(status_events::apply_unmatched(&mut &*db, id, *sid))?;
+            ready(status_events::apply_unmatched(&mut &*db, id, *sid, now))?;
         }
         // The other outcomes change a message only while it is SENDING or UNKNOWN (1, 2): nothing takes back that it
         // was sent. Back to PENDING (0).

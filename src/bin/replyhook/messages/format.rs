@@ -8,6 +8,7 @@ use replyhook::store::OutboundState;
 use replyhook::{ErrorCode, FormParams, MessageSid};
 use serde_json::{Value, json};
 
+use super::query::is_releasable;
 use crate::operator::{format_age, format_user, now};
 use crate::print::printable;
 
@@ -45,6 +46,9 @@ fn reason(row: &MessageRow) -> Option<String> {
 }
 
 pub(super) fn failure_reason(reply: &OutboundRow) -> Option<String> {
+    if let (OutboundState::Pending, Some(code)) = (reply.state, reply.resent_after) {
+        return Some(format!("to be sent again: {}", meaning(code)));
+    }
     let code = reply.error_code.map(meaning);
     match (&reply.reason, code) {
         (Some(reason), Some(code)) => Some(format!("{reason}: {code}")),
@@ -136,6 +140,8 @@ pub(super) fn message_json(row: &MessageRow, content: bool) -> Value {
         .zip(line["replies"].as_array_mut().into_iter().flatten())
     {
         line["status"] = json!(reply.status);
+        line["earlier_sid"] = json!(reply.earlier_sid.as_ref().map(MessageSid::as_str));
+        line["resent_after"] = json!(reply.resent_after);
         line["reason"] = json!(reply.reason);
     }
     if content {
@@ -191,7 +197,13 @@ pub(super) fn format_details(
         if let Some(reason) = &reply.reason {
             writeln!(text, "          reason: {reason}")?;
         }
-        if reply.state == OutboundState::Held {
+        if let Some(sid) = &reply.earlier_sid {
+            writeln!(text, "          earlier SID {sid}, which failed")?;
+        }
+        if let Some(code) = reply.resent_after {
+            writeln!(text, "          second send after: {}", meaning(code))?;
+        }
+        if is_releasable(reply) {
             writeln!(
                 text,
                 "          `replyhook messages release {}` sends it",

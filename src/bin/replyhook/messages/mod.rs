@@ -3,6 +3,7 @@
 mod format;
 mod outbound;
 mod query;
+mod release;
 mod retry;
 
 use std::fmt::Write;
@@ -18,7 +19,8 @@ use serde_json::json;
 
 use self::format::{format_details, format_line, message_json, summary_json};
 use self::query::{PAGE_SIZE, find_inbound, print_unknown};
-use self::retry::{Release, Retry};
+use self::release::Release;
+use self::retry::Retry;
 use crate::exit::ExitStatus;
 use crate::operator::{OpenedStore, now, parse_address};
 use crate::print::{print, try_print};
@@ -68,12 +70,19 @@ Exit codes:
 Example, after a bot was fixed:
   replyhook messages retry --state dead --since 6")]
     Retry(Retry),
-    /// Send the held or failed messages of a reply, or held or failed outbound messages
+    /// Send the held or failed messages of a reply again, or held or failed outbound messages
     #[command(after_help = "\
+Named by SID or number, a message is also sent again if Twilio accepted it and did not deliver it.
+The command asks first; without a terminal, --yes is required.
+
 Exit codes:
   0  at least one message was released
-  1  none was held or failed, or the store cannot be used
-  2  usage or configuration error")]
+  1  none was held or failed, the operator declined, or the store cannot be used
+  2  usage or configuration error
+
+Examples:
+  replyhook messages release SM00000000000000000000000000000001
+  replyhook messages release 42 --yes")]
     Release(Release),
     /// Export all messages, newest first, as one JSON object per line
     #[command(after_help = "Example:\n  replyhook messages export --content > messages.jsonl")]

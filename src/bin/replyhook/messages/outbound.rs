@@ -8,7 +8,7 @@ use replyhook::{ErrorCode, MessageSid, Timestamp};
 use serde_json::{Value, json};
 
 use super::format::{failure_reason, format_text, meaning, reply_body};
-use super::query::PAGE_SIZE;
+use super::query::{PAGE_SIZE, is_releasable};
 use crate::exit::ExitStatus;
 use crate::operator::{OpenedStore, format_age, format_user, now};
 use crate::print::{print, printable, try_print};
@@ -67,7 +67,7 @@ pub(super) fn find_by_id(opened: &OpenedStore, id: i64) -> anyhow::Result<Option
     Ok(found.filter(|row| row.message.id == id))
 }
 
-/// Returns the message with this SID of Twilio's.
+/// Returns the message with this SID of Twilio's, which may be a reply.
 pub(super) fn find_by_sid(
     opened: &OpenedStore,
     sid: MessageSid,
@@ -160,6 +160,8 @@ pub(super) fn message_json(row: &OutboundDetails, content: bool) -> Value {
         "created_at": row.created_at.to_string(),
         "status": message.status,
         "error_code": message.error_code,
+        "earlier_sid": message.earlier_sid.as_ref().map(MessageSid::as_str),
+        "resent_after": message.resent_after,
         "reason": message.reason,
     });
     if content {
@@ -205,7 +207,13 @@ pub(super) fn format_details(
     if let Some(reason) = &message.reason {
         writeln!(text, "reason    {reason}")?;
     }
-    if matches!(message.state, OutboundState::Failed | OutboundState::Held) {
+    if let Some(sid) = &message.earlier_sid {
+        writeln!(text, "earlier   {sid}, which failed")?;
+    }
+    if let Some(code) = message.resent_after {
+        writeln!(text, "again     second send after: {}", meaning(code))?;
+    }
+    if is_releasable(message) {
         writeln!(
             text,
             "          `replyhook messages release --outbound {}` sends it",

@@ -1,7 +1,8 @@
-//! Queries of inbound messages.
+//! Queries of messages.
 
-use replyhook::MessageSid;
-use replyhook::internals::{MessageFilter, MessageRow};
+use replyhook::internals::{MessageFilter, MessageRow, OutboundRow};
+use replyhook::store::OutboundState;
+use replyhook::{MessageSid, MessageStatus};
 
 use crate::exit::ExitStatus;
 use crate::operator::OpenedStore;
@@ -27,4 +28,35 @@ pub(super) fn print_unknown(sid: MessageSid) -> anyhow::Result<ExitStatus> {
         "message {sid} is not in the journal; `replyhook reconcile` adds messages that Twilio has and the journal lacks\n"
     ))?;
     Ok(ExitStatus::No)
+}
+
+/// Returns all messages in a state, newest first.
+pub(super) fn list_in_state(opened: &OpenedStore, state: &str) -> anyhow::Result<Vec<MessageRow>> {
+    let mut messages = Vec::new();
+    let mut filter = MessageFilter {
+        state: Some(state.to_owned()),
+        limit: PAGE_SIZE,
+        ..MessageFilter::default()
+    };
+    loop {
+        let rows = opened.wait(opened.store.messages(filter.clone()))?;
+        let Some(last) = rows.last() else {
+            return Ok(messages);
+        };
+        filter.before_id = Some(last.id);
+        messages.extend(rows);
+    }
+}
+
+/// Returns true if `release` sends this message.
+pub(super) fn is_releasable(message: &OutboundRow) -> bool {
+    let is_unsent = matches!(message.state, OutboundState::Held | OutboundState::Failed);
+    // Without content there is nothing to send.
+    message.params.is_some() && (is_unsent || is_undelivered(message))
+}
+
+/// Returns true if Twilio accepted this message and then reported that it was not delivered.
+pub(super) fn is_undelivered(message: &OutboundRow) -> bool {
+    let status = message.status.as_deref().map(MessageStatus::parse);
+    message.state == OutboundState::Sent && status.is_some_and(|status| status.is_failure())
 }

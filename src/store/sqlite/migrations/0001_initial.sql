@@ -59,6 +59,7 @@ CREATE INDEX inbound_dead ON inbound (reason) WHERE state = 6;
 -- `due` is the time that the sender's rate limit assigned to a message; NULL means when it was queued.
 -- `unordered` marks a reply that an operator has released, or that belongs to a message with that mark.
 -- `resent_after` is the error code after which the message is sent a second time without an operator. It happens once.
+-- `earlier_sid` is the SID of the message's send before its current one. Twilio had accepted that send, which then failed.
 -- `confirms_opt_out` marks the confirmation of an opt-out, which is sent although its user has opted out.
 CREATE TABLE outbound (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -86,11 +87,13 @@ CREATE TABLE outbound (
   due INTEGER,
   unordered INTEGER,
   resent_after INTEGER,
+  earlier_sid BLOB,
   confirms_opt_out INTEGER
 );
 CREATE INDEX outbound_open ON outbound (state, not_before) WHERE state < 4;
 CREATE INDEX outbound_inbound ON outbound (inbound, ordinal);
 CREATE INDEX outbound_sid ON outbound (sid) WHERE sid IS NOT NULL;
+CREATE INDEX outbound_earlier_sid ON outbound (earlier_sid) WHERE earlier_sid IS NOT NULL;
 -- Messages to one user are sent one after the other, oldest first.
 CREATE INDEX outbound_queue ON outbound (sender, address) WHERE state < 3;
 -- Messages that Twilio holds until their time; they are canceled when the user opts out.
@@ -98,7 +101,8 @@ CREATE INDEX outbound_scheduled ON outbound (id) WHERE status = 'scheduled';
 
 -- The order of the outbox: messages of one account, from one sender to one user, are a queue, and only its first message is
 -- sent. This view has the messages with a place in a queue. Left out is a part of a reply behind a HELD or FAILED part (3,
--- 5): it is not sent without an operator, so no other message waits for it.
+-- 5): it is not sent without an operator, so no other message waits for it. Left out as well is a part behind one that
+-- is PENDING (0) for its second send, which may be a minute ahead.
 -- `keeps_place`: the message is SENDING or UNKNOWN (1, 2), or was tried before. Any other message has a place only once its
 -- time, `not_before`, has come.
 -- `state < 3`, below HELD, is the condition of the index `outbound_queue`.
@@ -107,7 +111,8 @@ SELECT r.id, r.inbound, r.account, r.sender, r.address, r.not_before, r.created_
   (r.state > 0 OR r.attempt > 0) AS keeps_place
 FROM outbound r
 WHERE r.state < 3 AND (r.inbound IS NULL OR NOT EXISTS (
-  SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state IN (3, 5)));
+  SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal
+    AND (p.state IN (3, 5) OR (p.state = 0 AND p.resent_after IS NOT NULL))));
 
 -- Status callbacks of messages whose SID is not in the outbox yet, or never will be.
 CREATE TABLE unmatched_status (
