@@ -28,6 +28,7 @@ pub(super) fn guard(settings: &Settings) -> Guard {
 pub(super) fn delivery_policy(settings: &Settings) -> DeliveryPolicy {
     DeliveryPolicy {
         on_unknown: settings.outbound.on_unknown,
+        wait_for_delivery: settings.reply.wait_for_delivery,
         window_closed_template: settings.reply.window_closed_template.clone(),
         consent_required: settings.consent.required,
     }

@@ -126,6 +126,8 @@ pub struct ReplySettings {
     pub markdown: bool,
     /// Maximum number of messages of one reply, after long texts are split.
     pub max_messages: usize,
+    /// Time that the next message of a REST reply waits for the delivery of the one before; zero for no wait.
+    pub wait_for_delivery: Duration,
     /// Response to a fallback call when the handler fails again; empty for none.
     pub fallback_text: String,
     /// The template (`HX…`) that replaces a reply when the customer service window has closed.
@@ -445,6 +447,7 @@ pub(super) fn reply(reader: &mut SettingsReader<'_>) -> Option<ReplySettings> {
     let numbered = reader.flag("reply.numbered");
     let markdown = reader.choice("reply.markdown", &[("keep", false), ("convert", true)]);
     let max_messages = reader.count("reply.max_messages", 1..=1000);
+    let wait_for_delivery = reader.millis("reply.wait_for_delivery_ms", 0..=60_000);
     let fallback_text = reader.text("reply.fallback_text").to_owned();
     let template = reader.text("reply.window_closed_template").trim();
     let is_well_formed = template.len() == 34
@@ -467,6 +470,7 @@ pub(super) fn reply(reader: &mut SettingsReader<'_>) -> Option<ReplySettings> {
         numbered: numbered?,
         markdown: markdown?,
         max_messages: max_messages?,
+        wait_for_delivery: wait_for_delivery?,
         fallback_text,
         window_closed_template: (!template.is_empty()).then(|| template.to_owned()),
     })

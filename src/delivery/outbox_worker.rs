@@ -46,6 +46,8 @@ pub(crate) struct OutboxWorker {
 #[derive(Debug, Clone)]
 pub(crate) struct DeliveryPolicy {
     pub(crate) on_unknown: OnUnknown,
+    /// Maximum time that a part of a reply waits for the delivery of the part before.
+    pub(crate) wait_for_delivery: Duration,
     /// Content SID of the template that replaces a message after the customer service window has closed.
     pub(crate) window_closed_template: Option<String>,
     /// True if a template needs a recorded opt-in.
@@ -100,7 +102,9 @@ impl OutboxWorker {
         let now = self.clock.now();
         crate::panic_point!("outbox.poll");
         let free_permits = permits.available_permits();
-        let claimed = self.log_store_error("claim", self.store.claim(free_permits, now).await)?;
+        let wait = self.policy.wait_for_delivery;
+        let claimed = self.store.claim_with_wait(free_permits, wait, now).await;
+        let claimed = self.log_store_error("claim", claimed)?;
         let has_claimed = !claimed.is_empty();
         // Before the lookups: if claiming those fails, these must not be left without a task, since no other process
         // takes over what this one has claimed.

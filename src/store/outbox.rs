@@ -2,7 +2,6 @@
 //!
 //! A REST call with an unknown result is never repeated blindly: Twilio's message list is searched first.
 
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -79,7 +78,18 @@ pub trait Outbox: Send + Sync {
     /// Messages of one sender to one user are claimed one after the other, oldest first, and so are the parts of a
     /// reply. Messages whose user has opted out are suppressed in the same transaction. Calls of dead processes become
     /// unknown.
-    fn claim(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>>;
+    fn claim(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
+        self.claim_with_wait(limit, Duration::ZERO, now)
+    }
+
+    /// As [`claim`](Self::claim). A part of a reply also waits until the part before it is delivered or read, has failed,
+    /// or was sent at least `wait` ago.
+    fn claim_with_wait(
+        &self,
+        limit: usize,
+        wait: Duration,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Vec<OutboundMessage>>;
 
     /// Records the outcome of a call or a lookup. A message that is known to be sent stays sent.
     fn record_outcome(&self, id: i64, outcome: SendOutcome, now: Timestamp) -> StoreFuture<'_, ()>;

@@ -279,6 +279,33 @@ async fn excessive_retry_after_is_capped_at_15_minutes() {
     assert_eq!(twilio.wait_for_phone(USER, 11).len(), 11);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn part_waits_for_delivered_status_of_part_before() {
+    let twilio = FakeTwilio::start();
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let env = [("REPLYHOOK__REPLY__WAIT_FOR_DELIVERY_MS", "5000")];
+    let app = build_overflowing_app(&twilio, &clock, &env);
+    wait_for_outcome(&app, "sent").await;
+    app.wait_for_worker_rounds(2).await;
+    assert_eq!(twilio.posts().len(), 1);
+    for (status, posts) in [("sent", 1), ("delivered", 2)] {
+        let sid = twilio.phone(USER)[0].sid.clone();
+        app.send(twilio.status_webhook(&sid, status, None))
+            .await
+            .twiml();
+        app.wait_for_worker_rounds(2).await;
+        assert_eq!(twilio.wait_for_posts(posts).len(), posts, "{status}");
+    }
+    // Without a callback, the wait ends.
+    app.wait_for(r#"replyhook_replies_total{outcome="sent"}"#, 2.0)
+        .await;
+    clock.advance(Duration::from_millis(4_900).try_into().unwrap());
+    app.wait_for_worker_rounds(2).await;
+    assert_eq!(twilio.posts().len(), 2);
+    clock.advance(Duration::from_millis(200).try_into().unwrap());
+    twilio.wait_for_posts(3);
+}
+
 fn rejection(status: u16, code: u32) -> Fault {
     Fault::Status {
         status,

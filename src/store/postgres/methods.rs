@@ -1,6 +1,7 @@
 //! The methods of [`PostgresStore`], each with its kind of transaction.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -241,9 +242,14 @@ impl Handoffs for PostgresStore {
 }
 
 impl Outbox for PostgresStore {
-    fn claim(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
+    fn claim_with_wait(
+        &self,
+        limit: usize,
+        wait: Duration,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Vec<OutboundMessage>> {
         let me = self.owner;
-        self.run_claiming(move |db| Box::pin(outbox_claim::claim(db, me, limit, now)))
+        self.run_claiming(move |db| Box::pin(outbox_claim::claim(db, me, limit, wait, now)))
     }
 
     fn record_outcome(&self, id: i64, outcome: SendOutcome, now: Timestamp) -> StoreFuture<'_, ()> {

@@ -1,5 +1,7 @@
 //! [`Outbox::claim`](crate::store::outbox::Outbox::claim) in PostgreSQL.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use sqlx::PgConnection;
 
@@ -29,15 +31,17 @@ const END_LONG_PAUSES: &str = "UPDATE outbound SET not_before = $1 \
 /// Claims due messages, or suppresses them if their user has opted out.
 // From PENDING (0) to SENDING (1), or to SUPPRESSED (6).
 //
-// Parameters: 1 is this process, 2 the time, 3 the maximum number.
+// Parameters: 1 is this process, 2 the time, 3 the maximum number, 4 the wait for a delivery.
 const CLAIM: &str = concat!(
     "WITH due AS (SELECT r.id, r.sender, r.address, r.service, r.confirms_opt_out FROM outbound r WHERE r.state = 0 AND r.not_before <= $2 AND ",
     // Only the first of its queue, so that a user gets messages in their order.
     "r.id = (SELECT q.id FROM outbound_in_queue q WHERE q.sender = r.sender AND q.address = r.address AND q.account = r.account \
        AND (q.keeps_place OR q.not_before <= $2) ORDER BY q.id LIMIT 1) AND ",
-    // A part of a reply only once every part before it is SENT or SUPPRESSED (4, 6).
+    // A part of a reply only once every part before it is SENT or SUPPRESSED (4, 6). One that was sent less than $4 ago must
+    // also be delivered or have failed (ranks from 4). `abs`: a send further ahead dates from before the clock was set back.
     "(r.inbound IS NULL OR NOT EXISTS (\
-       SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state NOT IN (4, 6))) ",
+       SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND (p.state NOT IN (4, 6) \
+         OR (p.state = 4 AND p.rank < 4 AND abs($2 - p.sent_at) < $4)))) ",
     // SKIP LOCKED: a locked row belongs to a transaction that is claiming it or recording its outcome. Two messages of one
     // queue are not claimed concurrently, because the subquery of the younger one still counts the older one while it is
     // open.
@@ -63,6 +67,7 @@ pub(super) async fn claim(
     db: &mut PgConnection,
     me: i64,
     limit: usize,
+    wait: Duration,
     now: Timestamp,
 ) -> Result<Vec<OutboundMessage>, CallError> {
     // Twilio's status callback may still prove that the call was processed, so the look-up waits for it.
@@ -80,6 +85,7 @@ pub(super) async fn claim(
         .bind(me)
         .bind(now.as_microsecond())
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .bind(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX))
         .fetch_all(db)
         .await?;
     claimed.iter().map(|row| read_message(row, now)).collect()

@@ -1,6 +1,7 @@
 //! The methods of [`SqliteStore`], each with the connection that it runs on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -170,9 +171,14 @@ impl Handoffs for SqliteStore {
 }
 
 impl Outbox for SqliteStore {
-    fn claim(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
+    fn claim_with_wait(
+        &self,
+        limit: usize,
+        wait: Duration,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Vec<OutboundMessage>> {
         let me = self.owner;
-        self.write(move |db| outbox_claim::claim(db, me, limit, now))
+        self.write(move |db| outbox_claim::claim(db, me, limit, wait, now))
     }
 
     fn record_outcome(&self, id: i64, outcome: SendOutcome, now: Timestamp) -> StoreFuture<'_, ()> {

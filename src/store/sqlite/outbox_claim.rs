@@ -1,5 +1,7 @@
 //! [`Outbox::claim`](crate::store::outbox::Outbox::claim) in SQLite.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
@@ -31,9 +33,11 @@ const DUE_MESSAGES: &str = concat!(
     // Only the first of its queue, so that a user gets messages in their order.
     "r.id = (SELECT q.id FROM outbound_in_queue q WHERE q.sender = r.sender AND q.address = r.address AND q.account = r.account \
        AND (q.keeps_place OR q.not_before <= ?1) ORDER BY q.id LIMIT 1) AND ",
-    // A part of a reply only once every part before it is SENT or SUPPRESSED (4, 6).
+    // A part of a reply only once every part before it is SENT or SUPPRESSED (4, 6). One that was sent less than ?3 ago must
+    // also be delivered or have failed (ranks from 4). `abs`: a send further ahead dates from before the clock was set back.
     "(r.inbound IS NULL OR NOT EXISTS (\
-       SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND p.state NOT IN (4, 6))) ",
+       SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND (p.state NOT IN (4, 6) \
+         OR (p.state = 4 AND p.rank < 4 AND abs(?1 - p.sent_at) < ?3)))) ",
     "ORDER BY r.not_before, r.id LIMIT ?2"
 );
 
@@ -42,6 +46,7 @@ pub(super) fn claim(
     db: &Connection,
     me: i64,
     limit: usize,
+    wait: Duration,
     now: Timestamp,
 ) -> Result<Vec<OutboundMessage>, StoreError> {
     // Before the claims: an unknown message keeps the later messages to its user waiting.
@@ -56,7 +61,8 @@ pub(super) fn claim(
             .query_map(
                 params![
                     now.as_microsecond(),
-                    i64::try_from(limit - claimed.len()).unwrap_or(i64::MAX)
+                    i64::try_from(limit - claimed.len()).unwrap_or(i64::MAX),
+                    i64::try_from(wait.as_micros()).unwrap_or(i64::MAX)
                 ],
                 |row| row.get(0),
             )?

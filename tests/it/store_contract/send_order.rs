@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use replyhook::ErrorCode;
-use replyhook::internals::{NewOutbound, SendOutcome, Store, Submission, SubmitOutcome};
+use replyhook::internals::{
+    NewOutbound, SendOutcome, StatusEvent, Store, Submission, SubmitOutcome,
+};
+use replyhook::{ErrorCode, MessageStatus};
 
 use super::{
     BEN, Backend, accept_and_answer, at, bodies, deliver, new_inbound, over_all_stores, reply,
@@ -16,6 +18,7 @@ over_all_stores!(
     retried_or_unknown_message_keeps_its_position,
     message_not_due_or_failed_blocks_no_other,
     concurrent_claims_keep_order,
+    part_waits_for_delivery_of_part_before,
 );
 
 /// Claims the due messages, and returns their IDs and texts.
@@ -158,4 +161,57 @@ async fn concurrent_claims_keep_order(backend: &mut Backend) {
         task.await.unwrap();
     }
     assert_eq!(*claimed_texts.lock().unwrap(), texts);
+}
+
+// The wait is in the database, so it survives a restart.
+async fn part_waits_for_delivery_of_part_before(backend: &mut Backend) {
+    let texts = ["one", "two", "three", "four"];
+    reply_via_rest(backend.store(), new_inbound(1), &texts).await;
+    let wait = Duration::from_secs(10);
+    let status = |number, status: &str| StatusEvent {
+        account: super::account(),
+        sid: super::sid(number),
+        outbound: None,
+        status: MessageStatus::parse(status),
+        error_code: None,
+        sender: None,
+        service: None,
+        user: None,
+        at: at(2),
+    };
+    let send = async |store: &dyn Store, seconds: i64, number: u64, text: &str| {
+        let claimed = store.claim_with_wait(9, wait, at(seconds)).await.unwrap();
+        assert_eq!(bodies(&claimed), [text]);
+        let recorded = store.record_outcome(claimed[0].id, sent_outcome(number), at(seconds));
+        recorded.await.unwrap();
+    };
+    let assert_waits = async |store: &dyn Store, seconds: i64| {
+        let claimed = store.claim_with_wait(9, wait, at(seconds)).await.unwrap();
+        assert_eq!(bodies(&claimed), [""; 0]);
+    };
+    send(backend.store(), 2, 11, "one").await;
+    let applied = backend.store().apply_status(status(11, "sent"));
+    applied.await.unwrap();
+    if backend.crash().await {
+        assert_waits(backend.store(), 3).await;
+    }
+    let store = backend.store();
+    // A later reply keeps its place behind the parts that wait.
+    reply_via_rest(store, new_inbound(4), &["later"]).await;
+    assert_waits(store, 11).await;
+    store.apply_status(status(11, "delivered")).await.unwrap();
+    send(store, 11, 12, "two").await;
+    assert_waits(store, 20).await;
+    // The wait is over.
+    send(store, 21, 13, "three").await;
+    store.apply_status(status(13, "undelivered")).await.unwrap();
+    // A failed part is not waited for.
+    send(store, 22, 14, "four").await;
+    send(store, 22, 15, "later").await;
+    // Without a wait, and after the clock was set back, the next part follows.
+    reply_via_rest(store, new_inbound(30), &["five", "six"]).await;
+    send(store, 3600, 16, "five").await;
+    send(store, 31, 17, "six").await;
+    reply_via_rest(store, new_inbound(40), &["seven", "eight"]).await;
+    assert_eq!(bodies(&deliver(store, 40).await), ["seven", "eight"]);
 }
