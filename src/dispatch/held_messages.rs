@@ -1,7 +1,7 @@
 //! Messages that a task of this process is handling or waiting to handle.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use crate::lock::IgnorePoison;
 
@@ -21,7 +21,7 @@ pub(super) struct Holding {
 impl HeldMessages {
     /// Adds a message until the returned value is dropped.
     pub(super) fn hold(&self, id: i64) -> Holding {
-        *lock(&self.0).entry(id).or_default() += 1;
+        *self.0.lock().ignore_poison().entry(id).or_default() += 1;
         Holding {
             id,
             held: self.0.clone(),
@@ -29,14 +29,14 @@ impl HeldMessages {
     }
 
     pub(super) fn ids(&self) -> Vec<i64> {
-        lock(&self.0).keys().copied().collect()
+        self.0.lock().ignore_poison().keys().copied().collect()
     }
 }
 
 // On drop, so that a panic of the task removes the message as well.
 impl Drop for Holding {
     fn drop(&mut self) {
-        let mut held = lock(&self.held);
+        let mut held = self.held.lock().ignore_poison();
         if let Some(tasks) = held.get_mut(&self.id) {
             *tasks -= 1;
             if *tasks == 0 {
@@ -44,9 +44,4 @@ impl Drop for Holding {
             }
         }
     }
-}
-
-// A panic under the lock leaves whole entries only, so a poisoned lock is usable.
-fn lock(held: &Mutex<HashMap<i64, u32>>) -> MutexGuard<'_, HashMap<i64, u32>> {
-    held.lock().ignore_poison()
 }

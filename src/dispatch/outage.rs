@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::lock::IgnorePoison;
@@ -51,7 +51,7 @@ impl Outage {
     ///
     /// Returns false if the buffer is full.
     pub(super) fn add_reply(&self, inbound: Arc<NewInbound>, twiml: Option<String>) -> bool {
-        let mut unflushed = lock(&self.unflushed);
+        let mut unflushed = self.unflushed.lock().ignore_poison();
         let key = (inbound.account, inbound.sid);
         if unflushed.len() >= MAX_BUFFERED && !unflushed.contains_key(&key) {
             return false;
@@ -67,7 +67,7 @@ impl Outage {
     pub(super) fn has_answered(&self, account: AccountSid, sid: MessageSid) -> bool {
         self.reply_count() > 0
             && matches!(
-                lock(&self.unflushed).get(&(account, sid)),
+                self.unflushed.lock().ignore_poison().get(&(account, sid)),
                 Some((_, Some(_)))
             )
     }
@@ -79,7 +79,12 @@ impl Outage {
 
     /// Returns the SIDs of the messages with unflushed replies.
     pub(super) fn sids(&self) -> Vec<MessageSid> {
-        lock(&self.unflushed).keys().map(|(_, sid)| *sid).collect()
+        self.unflushed
+            .lock()
+            .ignore_poison()
+            .keys()
+            .map(|(_, sid)| *sid)
+            .collect()
     }
 
     /// Writes all replies to the store. Stops at the first error.
@@ -87,7 +92,10 @@ impl Outage {
         while self.reply_count() > 0 {
             // One at a time, without the lock during the call: other requests can buffer replies. A reply stays in the
             // buffer until the store has it, so `has_answered` never misses one.
-            let next = lock(&self.unflushed)
+            let next = self
+                .unflushed
+                .lock()
+                .ignore_poison()
                 .iter()
                 .next()
                 .map(|(key, reply)| (*key, reply.clone()));
@@ -95,7 +103,7 @@ impl Outage {
                 return Ok(());
             };
             store.backfill(inbound, twiml).await?;
-            let mut unflushed = lock(&self.unflushed);
+            let mut unflushed = self.unflushed.lock().ignore_poison();
             unflushed.remove(&key);
             self.count.store(unflushed.len(), Ordering::Release);
         }
@@ -104,7 +112,7 @@ impl Outage {
 
     /// Records a failure of the store.
     pub(super) fn store_failed(&self, now: Duration) {
-        let mut failed_at = lock(&self.failed_at);
+        let mut failed_at = self.failed_at.lock().ignore_poison();
         // Concurrent failures may come in any order.
         *failed_at = now.max(*failed_at);
     }
@@ -112,12 +120,7 @@ impl Outage {
     /// Returns the time until which a peer may hold an unflushed reply to a message that was received at a time of
     /// [`Clock::monotonic`](crate::clock::Clock::monotonic); `None` if the store has not failed since.
     pub(super) fn held_until(&self, received: Duration) -> Option<Duration> {
-        let failed_at = *lock(&self.failed_at);
+        let failed_at = *self.failed_at.lock().ignore_poison();
         (received <= failed_at).then(|| failed_at.saturating_add(PEER_FLUSH_TIME))
     }
-}
-
-// A panic under a lock leaves whole entries only, so a poisoned lock is usable.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().ignore_poison()
 }

@@ -107,7 +107,7 @@ impl HeadScanner {
             Part::Value => {
                 let end = self.end_of_line(bytes);
                 let value = &mut bytes[..end];
-                // Two passes: the first, which nearly always finds nothing, compares many bytes at once.
+                // Two passes. The first finds no such byte in most requests, and the compiler vectorizes it.
                 if value
                     .iter()
                     .fold(false, |any, byte| any | is_replaced(*byte))

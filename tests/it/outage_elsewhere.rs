@@ -101,7 +101,7 @@ async fn during_outage(number: usize, test: impl AsyncFnOnce(&[Machine], &FakeTw
 #[tokio::test(flavor = "multi_thread")]
 async fn threat_54_outage_response_precedes_documented_timeout() {
     let Some(database) = TestDatabase::create().await else {
-        return report_skipped("the response during an outage: there is no PostgreSQL");
+        return report_skipped("the response during an outage: PostgreSQL is not available");
     };
     let proxy = Proxy::to(&database).await;
     let url = database.url_at("127.0.0.1", proxy.port);
@@ -243,7 +243,7 @@ async fn only_machine_sends_reply_without_pause() {
 #[tokio::test(flavor = "multi_thread")]
 async fn reconcile_command_leaves_no_lease() {
     let Some(database) = TestDatabase::create().await else {
-        return report_skipped("the lease of a command: there is no PostgreSQL");
+        return report_skipped("the lease of a command: PostgreSQL is not available");
     };
     let twilio = FakeTwilio::start();
     let lost = twilio.deliver(|| None, &Webhook::message(1, "hi"), Policy::NEITHER);

@@ -18,8 +18,8 @@ use crate::store::{decisions, packing};
 /// has not opted out. For a stored message the statement returns its known ID. For any other message it inserts nothing
 /// and returns no ID; the caller then runs [`accept`](super::accept::accept).
 //
-// Parameters: 1 and 2 are the key, 3 and 4 sender and user, 5 this process, 6 the time, 7 to 9 columns of the message, 10
-// whether it can be a usual one, and 11 its consent scopes.
+// Parameters: 1 and 2 are the key, 3 and 4 sender and user, 5 this process, 6 the time, and 7 to 9 columns of the message. 10 is
+// true if the message can be accepted by this statement, and 11 are its consent scopes.
 const ACCEPT_USUAL: &str = concat!(
     // A redelivery: nothing below inserts a message then.
     "WITH known_message AS (SELECT i.id, i.state, i.response, ",

@@ -12,7 +12,8 @@ use crate::store::error::StoreError;
 use crate::store::packing;
 use crate::store::shared::database::{Database, Param, StoredRow, StoredValue};
 
-/// Returns the result of a shared operation. SQLite runs each statement at once, so the operation never waits.
+/// Returns the result of a shared operation. A statement of SQLite has ended when its call returns, so the operation
+/// never waits.
 pub(super) fn ready<T>(
     operation: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
