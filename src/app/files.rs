@@ -7,7 +7,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::delivery::OutboxWorker;
-use crate::media::{Accounts, AutoSave, Folder, LinkLimits, MediaService};
+use crate::media::{AutoSave, Folder, LinkLimits, MediaAccounts, MediaService};
 use crate::sid::AccountSid;
 use crate::signature::{AuthTokenKind, PublicUrl};
 use crate::twilio::media::MediaHosts;
@@ -19,7 +19,7 @@ struct DeliveryAccounts {
     public_url: PublicUrl,
 }
 
-impl Accounts for DeliveryAccounts {
+impl MediaAccounts for DeliveryAccounts {
     fn rest_client(
         &self,
         account: AccountSid,

@@ -54,7 +54,8 @@ pub(super) fn typing_hook(
         };
         Box::pin(async move {
             let credentials = keyring.credentials(inbound.account, inbound.slot);
-            client.typing(inbound.sid, &credentials).await
+            let typing_indicator = client.typing_indicator(&credentials);
+            typing_indicator.create(inbound.sid).await
         })
     })
 }

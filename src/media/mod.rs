@@ -25,7 +25,7 @@ use futures_util::future::BoxFuture;
 pub(crate) use fetched::FetchedFile;
 pub(crate) use limits::{LinkLimits, LinkPermit};
 pub(crate) use links::{LinkContent, LinkError, StoredFile};
-pub(crate) use service::{Accounts, AutoSave, MediaService};
+pub(crate) use service::{AutoSave, MediaAccounts, MediaService};
 pub(crate) use storage::Folder;
 pub use storage::saved_files;
 

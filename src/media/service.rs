@@ -22,7 +22,7 @@ const MAX_CONCURRENT_PUBLISHES: usize = 2;
 
 /// The REST client, the credentials and the public URL of each account.
 // A trait, so that this module does not depend on the outbox worker, which has the routes and credentials.
-pub(crate) trait Accounts: Send + Sync {
+pub(crate) trait MediaAccounts: Send + Sync {
     /// Returns the client and the credentials of an account; `None` for an account that is not configured.
     fn rest_client(
         &self,
@@ -39,7 +39,7 @@ pub(crate) struct MediaService(pub(super) Arc<Inner>);
 
 /// Parts of the component.
 pub(super) struct Inner {
-    pub(super) accounts: Arc<dyn Accounts>,
+    pub(super) accounts: Arc<dyn MediaAccounts>,
     pub(super) client: MediaClient,
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<dyn Clock>,
@@ -59,7 +59,7 @@ pub(crate) struct AutoSave {
 
 impl MediaService {
     pub(crate) fn new(
-        accounts: Arc<dyn Accounts>,
+        accounts: Arc<dyn MediaAccounts>,
         hosts: MediaHosts,
         auto_save: Option<AutoSave>,
         limits: LinkLimits,

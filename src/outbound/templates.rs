@@ -135,9 +135,10 @@ impl TemplateCache {
         }
         // The lock is not held here, so lookups of other templates proceed. Concurrent lookups of the same template
         // each call Twilio, and the last result is stored.
+        let contents = client.contents(credentials);
         let (approval, variables) = tokio::join!(
-            client.approval(template, credentials),
-            client.template_variables(template, credentials)
+            contents.fetch_approval(template),
+            contents.fetch_variables(template)
         );
         let fetched = TemplateInfo {
             approval: to_lookup(template, approval.map(Some)),

@@ -1,25 +1,19 @@
-//! [`Client`] of the REST API, and its [`Credentials`].
+//! [`Client`] of the REST API, with its resources.
 
-use std::fmt;
-use std::sync::OnceLock;
-use std::time::Duration;
-
+use super::accounts::Accounts;
 use super::api_url::ApiUrl;
-use super::error::RestError;
+use super::channels_senders::ChannelsSenders;
+use super::contents::Contents;
+use super::credentials::Credentials;
+use super::http_client::{AuthenticatedClient, HttpClient};
+use super::incoming_phone_numbers::IncomingPhoneNumbers;
+use super::messages::Messages;
+use super::typing_indicator::TypingIndicator;
 use crate::sid::AccountSid;
-use crate::tls;
-use replyhook_core::Secret;
-
-// A connect timeout means that no request was sent, so `RestError::transport` reports it as safe to repeat.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-// Covers the call up to the last byte of the response. Longer than Twilio's own limit of some twenty seconds: with a
-// shorter timeout, more calls would end with an unknown result.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-// Below the minute after which the other side closes an idle connection. A call on a connection that is
-// just being closed can end with an unknown result.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
 /// A client of the REST API with one connection pool.
+///
+/// Its methods return the resources, by the names of Twilio's libraries.
 ///
 /// ```no_run
 /// use replyhook::Secret;
@@ -29,113 +23,64 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 /// let client = Client::new(ApiUrl::default());
 /// let account = "AC00000000000000000000000000000001".parse()?;
 /// let credentials = Credentials::auth_token(account, Secret::new("…"));
-/// println!("the account is {}", client.account(account, &credentials).await?.status);
+/// println!("the account is {}", client.accounts(&credentials).fetch(account).await?.status);
 /// # Ok(()) }
 /// ```
+#[derive(Debug)]
 pub struct Client {
-    pub(super) url: ApiUrl,
-    http: OnceLock<reqwest::Client>,
-}
-
-/// Credentials of a call: an account with its auth token, or an API key.
-///
-/// `Debug` shows the user name and hides the password.
-///
-/// ```
-/// use replyhook::Secret;
-/// use replyhook::twilio::Credentials;
-///
-/// let key = Credentials::api_key("SK00000000000000000000000000000001", Secret::new("s3cret"));
-/// assert!(!format!("{key:?}").contains("s3cret"));
-/// ```
-#[derive(Clone)]
-pub struct Credentials {
-    user: String,
-    password: Secret,
-}
-
-impl Credentials {
-    /// Creates credentials from an account's SID and auth token.
-    pub fn auth_token(account: AccountSid, token: Secret) -> Self {
-        Self {
-            user: account.to_string(),
-            password: token,
-        }
-    }
-
-    /// Creates credentials from an API key, `SK…`, and its secret.
-    pub fn api_key(sid: impl Into<String>, secret: Secret) -> Self {
-        Self {
-            user: sid.into(),
-            password: secret,
-        }
-    }
+    pub(super) http: HttpClient,
 }
 
 impl Client {
     /// Creates a client of the API at `url`. The HTTP client is built on the first call.
     pub fn new(url: ApiUrl) -> Self {
         Self {
-            url,
-            http: OnceLock::new(),
+            http: HttpClient::new(url),
         }
     }
 
-    /// Builds an authenticated request; `path` is the path with its query.
-    pub(super) fn request(
-        &self,
-        method: http::Method,
-        path: &str,
-        credentials: &Credentials,
-    ) -> Result<reqwest::RequestBuilder, RestError> {
-        let url = format!("{}{path}", self.url);
-        Ok(self
-            .http()?
-            .request(method, url)
-            .basic_auth(&credentials.user, Some(credentials.password.expose())))
+    /// Returns the `Accounts` resource.
+    pub fn accounts<'a>(&'a self, credentials: &'a Credentials) -> Accounts<'a> {
+        Accounts::new(self.with_credentials(credentials))
     }
 
-    pub(super) fn http(&self) -> Result<&reqwest::Client, RestError> {
-        if let Some(http) = self.http.get() {
-            return Ok(http);
+    /// Returns the `Channels/Senders` resource. It is on the host of [`ApiUrl::messaging`].
+    pub fn channels_senders<'a>(&'a self, credentials: &'a Credentials) -> ChannelsSenders<'a> {
+        ChannelsSenders::new(self.with_credentials(credentials))
+    }
+
+    /// Returns the `Content` resource. It is on the host `https://content.twilio.com`.
+    pub fn contents<'a>(&'a self, credentials: &'a Credentials) -> Contents<'a> {
+        Contents::new(self.with_credentials(credentials))
+    }
+
+    /// Returns the `IncomingPhoneNumbers` resource of an account.
+    pub fn incoming_phone_numbers<'a>(
+        &'a self,
+        account: AccountSid,
+        credentials: &'a Credentials,
+    ) -> IncomingPhoneNumbers<'a> {
+        IncomingPhoneNumbers::new(self.with_credentials(credentials), account)
+    }
+
+    /// Returns the `Messages` resource of an account.
+    pub fn messages<'a>(
+        &'a self,
+        account: AccountSid,
+        credentials: &'a Credentials,
+    ) -> Messages<'a> {
+        Messages::new(self.with_credentials(credentials), account)
+    }
+
+    /// Returns the `Indicators/Typing` resource. It is on the host of [`ApiUrl::messaging`].
+    pub fn typing_indicator<'a>(&'a self, credentials: &'a Credentials) -> TypingIndicator<'a> {
+        TypingIndicator::new(self.with_credentials(credentials))
+    }
+
+    fn with_credentials<'a>(&'a self, credentials: &'a Credentials) -> AuthenticatedClient<'a> {
+        AuthenticatedClient {
+            http: &self.http,
+            credentials,
         }
-        // `OnceLock` cannot store the result of a fallible init in stable Rust. Two first calls may both build a
-        // client; one of the two is stored and used by both calls.
-        let built = build_http_client(&self.url)?;
-        Ok(self.http.get_or_init(|| built))
-    }
-}
-
-fn build_http_client(url: &ApiUrl) -> Result<reqwest::Client, RestError> {
-    tls::install_provider();
-    reqwest::Client::builder()
-        // `ApiUrl` allows plain HTTP for a local stand-in only.
-        .https_only(!url.is_loopback())
-        // A followed redirect could repeat a POST, or carry credentials to another host. As a response that is neither
-        // a success nor a client error, a redirect becomes `RestErrorKind::Unknown`.
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(REQUEST_TIMEOUT)
-        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-        // Ignore HTTPS_PROXY and the like: `ApiUrl` alone decides the destination of the credentials.
-        .no_proxy()
-        .user_agent(concat!("replyhook/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| RestError::transport(error, false))
-}
-
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            .field("url", &self.url)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("user", &self.user)
-            .finish_non_exhaustive()
     }
 }

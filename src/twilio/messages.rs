@@ -8,8 +8,8 @@ use http::{Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
-use super::client::{Client, Credentials};
 use super::error::RestError;
+use super::http_client::AuthenticatedClient;
 use super::new_message::NewMessage;
 use super::response::{check_next_page, send_and_parse, with_form};
 use crate::address::Address;
@@ -41,9 +41,8 @@ use crate::store::OutboundMessage;
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Messages<'a> {
-    client: &'a Client,
+    client: AuthenticatedClient<'a>,
     account: AccountSid,
-    credentials: &'a Credentials,
 }
 
 /// A message at Twilio. Twilio may leave out any optional field. See [`Messages`] for an example.
@@ -167,28 +166,9 @@ impl Message {
     }
 }
 
-impl Client {
-    /// Returns the `Messages` resource of an account.
-    pub fn messages<'a>(
-        &'a self,
-        account: AccountSid,
-        credentials: &'a Credentials,
-    ) -> Messages<'a> {
-        Messages::new(self, account, credentials)
-    }
-}
-
 impl<'a> Messages<'a> {
-    pub(super) fn new(
-        client: &'a Client,
-        account: AccountSid,
-        credentials: &'a Credentials,
-    ) -> Self {
-        Self {
-            client,
-            account,
-            credentials,
-        }
+    pub(super) fn new(client: AuthenticatedClient<'a>, account: AccountSid) -> Self {
+        Self { client, account }
     }
 
     /// Sends a message. Success means that Twilio accepted the message, not that it was delivered.
@@ -330,7 +310,7 @@ impl<'a> Messages<'a> {
     }
 
     async fn read_page(&self, path: &str) -> Result<Page, RestError> {
-        let request = self.client.request(Method::GET, path, self.credentials)?;
+        let request = self.client.request(Method::GET, path)?;
         let page: MessagesPage = send_and_parse(request).await?;
         // `check_next_page` rejects a URL outside of this account's list: the next call sends the credentials there.
         let list = format!("/2010-04-01/Accounts/{}/Messages.json", self.account);
@@ -346,7 +326,7 @@ impl<'a> Messages<'a> {
     fn request(&self, method: Method, path: &str) -> Result<reqwest::RequestBuilder, RestError> {
         let account = self.account;
         let path = format!("/2010-04-01/Accounts/{account}/{path}");
-        self.client.request(method, &path, self.credentials)
+        self.client.request(method, &path)
     }
 }
 

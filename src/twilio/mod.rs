@@ -20,26 +20,31 @@
 //! # Ok(()) }
 //! ```
 
-mod account;
+mod accounts;
 mod api_url;
+mod channels_senders;
 mod client;
-mod content;
+mod contents;
+mod credentials;
 mod error;
-mod indicators;
+mod http_client;
+mod incoming_phone_numbers;
 #[cfg(feature = "app")]
 pub(crate) mod media;
 mod messages;
 mod new_message;
-mod phone_numbers;
 mod response;
-mod senders;
+mod typing_indicator;
 mod webhooks;
 
-pub use account::Account;
+pub use accounts::{Account, Accounts};
 pub use api_url::{ApiUrl, ApiUrlError};
-pub use client::{Client, Credentials};
-pub use content::{Approval, ApprovalStatus, Template, TemplateVariables};
+pub use channels_senders::{ChannelsSenders, WebhookMethods, WhatsAppSender};
+pub use client::Client;
+pub use contents::{Approval, ApprovalStatus, Contents, Template, TemplateVariables};
+pub use credentials::Credentials;
 pub use error::{RestError, RestErrorKind, RetryAdvice};
+pub use incoming_phone_numbers::{IncomingPhoneNumbers, PhoneNumber};
 #[cfg_attr(
     not(feature = "app"),
     expect(unused_imports, reason = "used by modules of the feature app")
@@ -52,6 +57,5 @@ pub use new_message::NewMessage;
     expect(unused_imports, reason = "used by modules of the feature app")
 )]
 pub(crate) use new_message::{NewMessageContent, PinnedLocation};
-pub use phone_numbers::PhoneNumber;
-pub use senders::{WebhookMethods, WhatsAppSender};
+pub use typing_indicator::TypingIndicator;
 pub use webhooks::ConfiguredWebhooks;

@@ -7,8 +7,8 @@ use http::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::client::{Client, Credentials};
 use super::error::RestError;
+use super::http_client::AuthenticatedClient;
 use crate::form::FormParams;
 
 // Limits the memory that one response can take. A page of messages has some hundred kilobytes.
@@ -32,30 +32,29 @@ pub(super) struct Meta {
     pub(super) next_page_url: Option<String>,
 }
 
-impl Client {
-    /// Reads a list page by page.
+impl PagedList<'_> {
+    /// Reads the list page by page.
     ///
     /// `take_page` consumes a page and returns Twilio's link to the next one: a path with query, or an absolute URL.
     pub(super) async fn for_each_page<P: DeserializeOwned>(
         &self,
-        list: &PagedList<'_>,
-        credentials: &Credentials,
+        client: AuthenticatedClient<'_>,
         mut take_page: impl FnMut(P) -> Option<String>,
     ) -> Result<(), RestError> {
-        let origin = self.url.to_string();
+        let origin = client.http.url.to_string();
         let mut next = Some(format!(
             "{}?{}PageSize={}",
-            list.path, list.query, list.page_size
+            self.path, self.query, self.page_size
         ));
-        for _ in 0..list.max_pages {
+        for _ in 0..self.max_pages {
             let Some(path) = next else { break };
-            let page = send_and_parse(self.request(Method::GET, &path, credentials)?).await?;
+            let page = send_and_parse(client.request(Method::GET, &path)?).await?;
             let next_uri = take_page(page);
             // Only the API's own origin is stripped, so `check_next_page` rejects the URL of any other host.
             let next_uri = next_uri
                 .as_deref()
                 .map(|uri| uri.strip_prefix(&origin).unwrap_or(uri));
-            next = check_next_page(next_uri, list.path)?;
+            next = check_next_page(next_uri, self.path)?;
         }
         Ok(())
     }

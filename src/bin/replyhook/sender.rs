@@ -145,7 +145,7 @@ impl SendersClient {
     }
 
     async fn senders(&self) -> Result<Vec<twilio::WhatsAppSender>, Failed> {
-        Ok(self.client.whatsapp_senders(&self.credentials).await?)
+        Ok(self.resource().list().await?)
     }
 
     /// Returns the senders with these ids, in the same order.
@@ -167,8 +167,7 @@ impl SendersClient {
     /// Fetches a sender's current state from Twilio.
     #[cfg(feature = "emulator")]
     pub(crate) async fn fetch(&self, sid: &str) -> Result<twilio::WhatsAppSender, Failed> {
-        let sender = self.client.whatsapp_sender(sid, &self.credentials).await;
-        Ok(sender?)
+        Ok(self.resource().fetch(sid).await?)
     }
 
     /// Replaces the webhooks of a sender, and returns the sender as Twilio then has it.
@@ -178,9 +177,11 @@ impl SendersClient {
         webhooks: &ConfiguredWebhooks,
         methods: &WebhookMethods,
     ) -> Result<twilio::WhatsAppSender, Failed> {
-        let (client, credentials) = (&self.client, &self.credentials);
-        let set = client.set_webhooks(sid, webhooks, methods, credentials);
-        Ok(set.await?)
+        Ok(self.resource().update(sid, webhooks, methods).await?)
+    }
+
+    fn resource(&self) -> twilio::ChannelsSenders<'_> {
+        self.client.channels_senders(&self.credentials)
     }
 }
 
@@ -251,7 +252,7 @@ impl SetSenderArgs {
             let mut senders = client.find(std::slice::from_ref(&self.sender)).await?;
             let sender = senders.remove(0);
             let current = sender.webhooks;
-            // `set_webhooks` replaces all three URLs, so pass the current ones on.
+            // `update` replaces all three URLs, so pass the current ones on.
             let [inbound, fallback, status] = configured.unwrap_or([
                 self.webhook.or(current.inbound),
                 self.fallback.or(current.fallback),

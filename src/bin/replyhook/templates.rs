@@ -37,7 +37,7 @@ impl TemplatesArgs {
             anyhow!("no credentials for Twilio; set TWILIO_AUTH_TOKEN, or twilio.api_key_sid and twilio.api_key_secret")
         })?;
         let client = Client::new(settings.content_url);
-        let templates = runtime()?.block_on(client.templates(&credentials));
+        let templates = runtime()?.block_on(client.contents(&credentials).list());
         let mut templates = templates.map_err(Failed::from)?;
         templates.sort_by(|a, b| (&a.name, &a.language).cmp(&(&b.name, &b.language)));
         let mut text = String::new();

@@ -25,8 +25,10 @@ pub(crate) use hosts::{HostPattern, MediaHosts};
 use sniffing::SNIFF_BYTES;
 pub(crate) use sniffing::sniff;
 
-use super::client::{CONNECT_TIMEOUT, Client, Credentials};
+use super::client::Client;
+use super::credentials::Credentials;
 use super::error::RestError;
+use super::http_client::CONNECT_TIMEOUT;
 use crate::clock::Clock;
 use crate::handler::{MediaError, MediaErrorKind, MediaStream};
 use crate::sid::{AccountSid, MediaSid, MessageSid};
@@ -129,7 +131,7 @@ impl MediaClient {
         address: MediaAddress,
     ) -> Result<(), MediaError> {
         let path = format!("{}.json", address.path());
-        let request = api.request(Method::DELETE, &path, credentials);
+        let request = api.http.request(Method::DELETE, &path, credentials);
         let request = request.map_err(unreachable)?;
         let status = request.send().await.map_err(unreachable)?.status();
         if status.is_success() || status == StatusCode::NOT_FOUND {
@@ -190,7 +192,7 @@ impl MediaClient {
         credentials: &Credentials,
         address: MediaAddress,
     ) -> Result<Response, FetchFailure> {
-        let request = api.request(Method::GET, &address.path(), credentials);
+        let request = api.http.request(Method::GET, &address.path(), credentials);
         let mut response = request
             .map_err(retryable)?
             .send()
@@ -205,13 +207,13 @@ impl MediaClient {
             let foreign_host = || FetchFailure::Never(MediaError::new(MediaErrorKind::ForeignHost));
             // A redirect without a usable `Location`, or one too many, is treated like one to a foreign host.
             let next = next.ok_or_else(foreign_host)?;
-            let http = match self.hosts.client_for(&next, &api.url) {
+            let http = match self.hosts.client_for(&next, &api.http.url) {
                 Some(RedirectClient::PublicOnly) => self.public_client().map_err(retryable)?,
                 // The local stand-in serves its files itself, on an address that `public_client` would reject.
-                Some(RedirectClient::Api) => api.http().map_err(retryable)?,
+                Some(RedirectClient::Api) => api.http.pool().map_err(retryable)?,
                 None => return Err(foreign_host()),
             };
-            // Neither client adds credentials here: only `Client::request` does.
+            // Neither client adds credentials here: only `HttpClient::request` does.
             response = http.get(next).send().await.map_err(redirect_failure)?;
         }
         let status = response.status();

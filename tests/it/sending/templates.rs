@@ -310,7 +310,7 @@ async fn template_list_follows_pages_of_same_host() {
     content.queue_response(list, 200, "application/json", &page_with_foreign_link);
     let client = Client::new(ApiUrl::parse(content.url()).unwrap());
     let credentials = Credentials::auth_token(ACCOUNT.parse().unwrap(), Secret::new(TOKEN));
-    assert!(client.templates(&credentials).await.is_err());
+    assert!(client.contents(&credentials).list().await.is_err());
 }
 
 #[test]

@@ -30,9 +30,8 @@ pub(super) async fn check<'a>(
     let mut clock_is_known = false;
     for accepted in accepted_accounts {
         // With the token even if there is an API key: a standard key cannot read the account.
-        let token_response = client
-            .account(accepted.account, &accepted.token_credentials())
-            .await;
+        let credentials = accepted.token_credentials();
+        let token_response = client.accounts(&credentials).fetch(accepted.account).await;
         // Directly after the response, whose time it is compared with.
         let now = SystemClock.now();
         match &token_response {

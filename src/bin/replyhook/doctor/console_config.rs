@@ -74,7 +74,8 @@ pub(super) async fn check(
     for accepted in accepted_accounts {
         let credentials = accepted.rest_credentials();
         let mut senders = Vec::new();
-        match api.phone_numbers(accepted.account, &credentials).await {
+        let numbers = api.incoming_phone_numbers(accepted.account, &credentials);
+        match numbers.list().await {
             Ok(numbers) => {
                 for number in numbers {
                     // Twilio calls the application's URLs, and ignores the number's own.
@@ -92,7 +93,7 @@ pub(super) async fn check(
                 report.add(unreadable_finding("numbers", accepted, &error))?;
             }
         }
-        match messaging.whatsapp_senders(&credentials).await {
+        match messaging.channels_senders(&credentials).list().await {
             Ok(whatsapp_senders) => {
                 for sender in whatsapp_senders {
                     let offline = offline_finding(public_url, &sender);

@@ -4,8 +4,8 @@
 
 use serde::Deserialize;
 
-use super::client::{Client, Credentials};
 use super::error::RestError;
+use super::http_client::AuthenticatedClient;
 use super::response::PagedList;
 use super::webhooks::ConfiguredWebhooks;
 use crate::address::Address;
@@ -16,17 +16,24 @@ const PAGE_SIZE: u16 = 200;
 // Bounds the time and memory that a large account can take.
 const MAX_PAGES: usize = 25;
 
-/// A phone number of an account.
+/// The `IncomingPhoneNumbers` resource of an account.
 ///
 /// ```no_run
 /// # use replyhook::twilio::{Client, Credentials, RestError};
 /// # async fn list(client: Client, credentials: Credentials) -> Result<(), RestError> {
 /// let account = "AC00000000000000000000000000000001".parse().expect("a SID");
-/// for number in client.phone_numbers(account, &credentials).await? {
+/// for number in client.incoming_phone_numbers(account, &credentials).list().await? {
 ///     println!("{}: {:?}", number.sid, number.webhooks.inbound);
 /// }
 /// # Ok(()) }
 /// ```
+#[derive(Debug, Clone, Copy)]
+pub struct IncomingPhoneNumbers<'a> {
+    client: AuthenticatedClient<'a>,
+    account: AccountSid,
+}
+
+/// A phone number of an account. See [`IncomingPhoneNumbers`] for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PhoneNumber {
@@ -72,16 +79,17 @@ impl From<WireNumber> for PhoneNumber {
     }
 }
 
-impl Client {
-    /// Lists the first 5,000 phone numbers of an account.
+impl<'a> IncomingPhoneNumbers<'a> {
+    pub(super) fn new(client: AuthenticatedClient<'a>, account: AccountSid) -> Self {
+        Self { client, account }
+    }
+
+    /// Lists the first 5,000 phone numbers of the account.
     ///
     /// # Errors
     /// [`RestError`]. The call changes nothing and may be repeated unless Twilio rejected it.
-    pub async fn phone_numbers(
-        &self,
-        account: AccountSid,
-        credentials: &Credentials,
-    ) -> Result<Vec<PhoneNumber>, RestError> {
+    pub async fn list(&self) -> Result<Vec<PhoneNumber>, RestError> {
+        let account = self.account;
         let path = format!("/2010-04-01/Accounts/{account}/IncomingPhoneNumbers.json");
         let list = PagedList {
             path: &path,
@@ -90,7 +98,7 @@ impl Client {
             max_pages: MAX_PAGES,
         };
         let mut numbers = Vec::new();
-        self.for_each_page(&list, credentials, |page: PhoneNumbersPage| {
+        list.for_each_page(self.client, |page: PhoneNumbersPage| {
             numbers.extend(page.incoming_phone_numbers.into_iter().map(Into::into));
             page.next_page_uri
         })

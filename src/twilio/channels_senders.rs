@@ -1,6 +1,6 @@
 //! The `Channels/Senders` resource: an account's WhatsApp senders and their webhooks.
 //!
-//! The resource is on another host than messages: use [`Client::new`] with
+//! The resource is on another host than messages: use [`Client::new`](super::Client::new) with
 //! [`ApiUrl::messaging`](super::ApiUrl::messaging).
 //!
 //! Source: Twilio's `OpenAPI` description, `/v2/Channels/Senders`.
@@ -10,8 +10,8 @@ use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::client::{Client, Credentials};
 use super::error::RestError;
+use super::http_client::AuthenticatedClient;
 use super::response::{Meta, PagedList, send_and_parse};
 use super::webhooks::ConfiguredWebhooks;
 use crate::address::Address;
@@ -24,7 +24,7 @@ const LIST: PagedList<'_> = PagedList {
     max_pages: 25,
 };
 
-/// A WhatsApp sender of an account.
+/// The `Channels/Senders` resource.
 ///
 /// ```no_run
 /// use replyhook::twilio::{ApiUrl, Client, ConfiguredWebhooks, Credentials, RestError};
@@ -33,11 +33,16 @@ const LIST: PagedList<'_> = PagedList {
 /// let client = Client::new(ApiUrl::messaging());
 /// let url = |path: &str| Some(format!("https://bot.example.com{path}"));
 /// let webhooks = ConfiguredWebhooks::new(url("/webhook"), url("/webhook/fallback"), url("/webhook/status"));
-/// for sender in client.whatsapp_senders(&credentials).await? {
-///     client.set_webhooks(&sender.sid, &webhooks, &sender.methods, &credentials).await?;
+/// let senders = client.channels_senders(&credentials);
+/// for sender in senders.list().await? {
+///     senders.update(&sender.sid, &webhooks, &sender.methods).await?;
 /// }
 /// # Ok(()) }
 /// ```
+#[derive(Debug, Clone, Copy)]
+pub struct ChannelsSenders<'a>(AuthenticatedClient<'a>);
+
+/// A WhatsApp sender of an account. See [`ChannelsSenders`] for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct WhatsAppSender {
@@ -55,7 +60,7 @@ pub struct WhatsAppSender {
 
 /// HTTP methods of a sender's webhooks: `POST` or `PUT`, or empty if the response has none.
 ///
-/// Methods are set together with the URLs. See [`WhatsAppSender`] for an example.
+/// Methods are set together with the URLs. See [`ChannelsSenders`] for an example.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WebhookMethods {
@@ -119,17 +124,18 @@ fn sender_path(sid: &str) -> String {
     format!("{}/{sid}", LIST.path)
 }
 
-impl Client {
+impl<'a> ChannelsSenders<'a> {
+    pub(super) fn new(client: AuthenticatedClient<'a>) -> Self {
+        Self(client)
+    }
+
     /// Lists the first 2,500 WhatsApp senders of the account that the credentials belong to.
     ///
     /// # Errors
     /// [`RestError`]. The call changes nothing and may be repeated unless Twilio rejected it.
-    pub async fn whatsapp_senders(
-        &self,
-        credentials: &Credentials,
-    ) -> Result<Vec<WhatsAppSender>, RestError> {
+    pub async fn list(&self) -> Result<Vec<WhatsAppSender>, RestError> {
         let mut senders = Vec::new();
-        self.for_each_page(&LIST, credentials, |page: SendersPage| {
+        LIST.for_each_page(self.0, |page: SendersPage| {
             senders.extend(page.senders.into_iter().map(Into::into));
             page.meta?.next_page_url
         })
@@ -141,29 +147,24 @@ impl Client {
     ///
     /// # Errors
     /// [`RestError`], with HTTP status 404 if the sender does not exist.
-    pub async fn whatsapp_sender(
-        &self,
-        sid: &str,
-        credentials: &Credentials,
-    ) -> Result<WhatsAppSender, RestError> {
-        let wire: WireSender =
-            send_and_parse(self.request(Method::GET, &sender_path(sid), credentials)?).await?;
+    pub async fn fetch(&self, sid: &str) -> Result<WhatsAppSender, RestError> {
+        let request = self.0.request(Method::GET, &sender_path(sid))?;
+        let wire: WireSender = send_and_parse(request).await?;
         Ok(wire.into())
     }
 
-    /// Sets all webhooks of a sender, `XE…`, and returns the updated sender.
+    /// Updates all webhooks of a sender, `XE…`, and returns the updated sender.
     ///
     /// A webhook that is `None` is removed. Twilio may take a moment until it calls the new URLs.
     ///
     /// # Errors
     /// [`RestError`], with HTTP status 404 if the sender does not exist. The call replaces all webhooks, so it may be
     /// repeated unless Twilio rejected it.
-    pub async fn set_webhooks(
+    pub async fn update(
         &self,
         sid: &str,
         webhooks: &ConfiguredWebhooks,
         methods: &WebhookMethods,
-        credentials: &Credentials,
     ) -> Result<WhatsAppSender, RestError> {
         // Send an empty string to remove a URL: a field that is left out stays unchanged. Twilio documents both for
         // another setting of senders.
@@ -175,7 +176,7 @@ impl Client {
             "fallback_url": url(&webhooks.fallback), "fallback_method": method(&methods.fallback),
             "status_callback_url": url(&webhooks.status), "status_callback_method": method(&methods.status),
         }});
-        let request = self.request(Method::POST, &sender_path(sid), credentials)?;
+        let request = self.0.request(Method::POST, &sender_path(sid))?;
         let request = request.header(CONTENT_TYPE, "application/json");
         let wire: WireSender = send_and_parse(request.body(body.to_string())).await?;
         Ok(wire.into())

@@ -1,6 +1,6 @@
 //! The `Content` resource: templates, their variables, and their approval by WhatsApp.
 //!
-//! The resource is on another host than messages: use [`Client::new`] with `https://content.twilio.com`.
+//! The resource is on another host than messages: use [`Client::new`](super::Client::new) with `https://content.twilio.com`.
 //!
 //! Source: twilio.com/docs/content/content-api-resources.
 
@@ -11,8 +11,8 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::client::{Client, Credentials};
 use super::error::RestError;
+use super::http_client::AuthenticatedClient;
 use super::response::{Meta, PagedList, send_and_parse};
 
 // 50 pages bound the time and memory that a large account can take.
@@ -23,20 +23,24 @@ const LIST: PagedList<'_> = PagedList {
     max_pages: 50,
 };
 
-/// A message template.
+/// The `Content` resource: the templates of the account that the credentials belong to.
 ///
 /// ```no_run
 /// # use replyhook::twilio::{Client, Credentials, RestError};
 /// # async fn list(client: Client, credentials: Credentials) -> Result<(), RestError> {
 /// use replyhook::twilio::ApprovalStatus;
 ///
-/// for template in client.templates(&credentials).await? {
+/// for template in client.contents(&credentials).list().await? {
 ///     if template.approval.status == ApprovalStatus::Approved {
 ///         println!("{} ({}): {:?}", template.name, template.language, template.variables);
 ///     }
 /// }
 /// # Ok(()) }
 /// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Contents<'a>(AuthenticatedClient<'a>);
+
+/// A message template. See [`Contents`] for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Template {
@@ -60,7 +64,7 @@ pub struct Template {
 /// # use replyhook::twilio::{Client, Credentials, RestError};
 /// # async fn fetch(client: Client, credentials: Credentials) -> Result<(), RestError> {
 /// let sid = "HX00000000000000000000000000000001";
-/// if let Some(variables) = client.template_variables(sid, &credentials).await? {
+/// if let Some(variables) = client.contents(&credentials).fetch_variables(sid).await? {
 ///     println!("it needs {:?}", variables.needed);
 /// }
 /// # Ok(()) }
@@ -123,7 +127,7 @@ fn placeholder_names(text: &str) -> impl Iterator<Item = String> {
         .map(str::to_owned)
 }
 
-/// Approval of a template by WhatsApp. See [`Template`] for an example.
+/// Approval of a template by WhatsApp. See [`Contents`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Approval {
@@ -135,7 +139,7 @@ pub struct Approval {
     pub reason: Option<String>,
 }
 
-/// Status of a template's approval. See [`Template`] for an example.
+/// Status of a template's approval. See [`Contents`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ApprovalStatus {
@@ -251,14 +255,18 @@ impl From<WireContent> for Template {
     }
 }
 
-impl Client {
-    /// Lists the first 5,000 templates of the account that the credentials belong to.
+impl<'a> Contents<'a> {
+    pub(super) fn new(client: AuthenticatedClient<'a>) -> Self {
+        Self(client)
+    }
+
+    /// Lists the first 5,000 templates, with their approvals.
     ///
     /// # Errors
     /// [`RestError`]. The call changes nothing and may be repeated unless Twilio rejected it.
-    pub async fn templates(&self, credentials: &Credentials) -> Result<Vec<Template>, RestError> {
+    pub async fn list(&self) -> Result<Vec<Template>, RestError> {
         let mut templates = Vec::new();
-        self.for_each_page(&LIST, credentials, |page: ContentsPage| {
+        LIST.for_each_page(self.0, |page: ContentsPage| {
             templates.extend(page.contents.into_iter().map(Into::into));
             page.meta?.next_page_url
         })
@@ -270,14 +278,9 @@ impl Client {
     ///
     /// # Errors
     /// [`RestError`], with HTTP status 404 if the template does not exist.
-    pub async fn approval(
-        &self,
-        content_sid: &str,
-        credentials: &Credentials,
-    ) -> Result<Approval, RestError> {
+    pub async fn fetch_approval(&self, content_sid: &str) -> Result<Approval, RestError> {
         let path = format!("/v1/Content/{content_sid}/ApprovalRequests");
-        let wire: WireApprovals =
-            send_and_parse(self.request(Method::GET, &path, credentials)?).await?;
+        let wire: WireApprovals = send_and_parse(self.0.request(Method::GET, &path)?).await?;
         // A template that was never submitted has no approval object. The default's empty status is `Unsubmitted`.
         Ok(wire.whatsapp.unwrap_or_default().into())
     }
@@ -286,14 +289,12 @@ impl Client {
     ///
     /// # Errors
     /// [`RestError`], with HTTP status 404 if the template does not exist.
-    pub async fn template_variables(
+    pub async fn fetch_variables(
         &self,
         content_sid: &str,
-        credentials: &Credentials,
     ) -> Result<Option<TemplateVariables>, RestError> {
         let path = format!("/v1/Content/{content_sid}");
-        let wire: WireContent =
-            send_and_parse(self.request(Method::GET, &path, credentials)?).await?;
+        let wire: WireContent = send_and_parse(self.0.request(Method::GET, &path)?).await?;
         Ok(TemplateVariables::from_wire(wire))
     }
 }

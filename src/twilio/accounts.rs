@@ -7,13 +7,13 @@ use http::header::DATE;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::client::{Client, Credentials};
 use super::error::RestError;
+use super::http_client::AuthenticatedClient;
 use super::response::send_and_parse_with_headers;
 use crate::sid::AccountSid;
 use replyhook_core::Secret;
 
-/// An account at Twilio. See [`Client`] for an example.
+/// An account at Twilio. See [`Client`](super::Client) for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Account {
@@ -25,24 +25,28 @@ pub struct Account {
     pub answered_at: Option<Timestamp>,
 }
 
+/// The `Accounts` resource. See [`Client`](super::Client) for an example.
+#[derive(Debug, Clone, Copy)]
+pub struct Accounts<'a>(AuthenticatedClient<'a>);
+
 #[derive(Deserialize)]
 struct WireAccount {
     status: Option<String>,
     auth_token: Option<String>,
 }
 
-impl Client {
+impl<'a> Accounts<'a> {
+    pub(super) fn new(client: AuthenticatedClient<'a>) -> Self {
+        Self(client)
+    }
+
     /// Fetches an account. A standard API key may not do this, only a main key or the auth token.
     ///
     /// # Errors
     /// [`RestError`], with code 20003 if the credentials are not the account's.
-    pub async fn account(
-        &self,
-        account: AccountSid,
-        credentials: &Credentials,
-    ) -> Result<Account, RestError> {
+    pub async fn fetch(&self, account: AccountSid) -> Result<Account, RestError> {
         let path = format!("/2010-04-01/Accounts/{account}.json");
-        let request = self.request(Method::GET, &path, credentials)?;
+        let request = self.0.request(Method::GET, &path)?;
         let (headers, wire): (_, WireAccount) = send_and_parse_with_headers(request).await?;
         // Only the `Date` header tells when Twilio responded; `doctor` compares the local clock with it.
         let date = headers.get(DATE).and_then(|date| date.to_str().ok());
