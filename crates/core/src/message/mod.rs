@@ -15,7 +15,6 @@ mod conversation_event;
 mod fallback;
 mod flow;
 mod inbound_message;
-mod merge;
 mod message_status;
 mod parse;
 mod parts;
