@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::app_error::AppError;
 use crate::clock::Clock;
 use crate::delivery::OutboxWorker;
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{Backlog, Dispatcher, report_expired};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::store::{Access, ExpiryReport, Retention, Store};
 use crate::supervisor::{Supervisor, TaskFailed};
@@ -109,7 +109,7 @@ impl Worker {
                 RunEnd::Task(failed) => Some(failed),
                 // No drain: nothing that is in progress could be saved.
                 RunEnd::Disk => {
-                    self.dispatcher.log_unflushed_replies();
+                    self.dispatcher.outage.log_unflushed();
                     return Err(AppError::disk(&self.store_url));
                 }
             };
@@ -120,7 +120,7 @@ impl Worker {
             let drained =
                 tokio::time::timeout(self.shutdown_timeout, self.drain(requests_done)).await;
             // Logs the SIDs whose replies could not be written, whether or not the timeout passed.
-            let has_unflushed = self.dispatcher.log_unflushed_replies();
+            let has_unflushed = self.dispatcher.outage.log_unflushed();
             // Release the claims, so that other servers need not wait for the lease of this one to expire. Not before
             // the drain, whose tasks still write under their claims.
             let closed = tokio::time::timeout(CLOSE_TIMEOUT, self.store.close()).await;
@@ -146,7 +146,7 @@ impl Worker {
                 failed = supervisor.run("stats", || self.update_stats()) => failed,
                 failed = supervisor.run("store_check", || self.check_store()) => failed,
                 failed = supervisor.run("expiry", || self.expire_content()) => failed,
-                failed = supervisor.run("backlog", || self.dispatcher.clone().process_backlog()) => failed,
+                failed = supervisor.run("backlog", || Backlog::new(self.dispatcher.clone()).run()) => failed,
                 failed = supervisor.run("outbox", || self.delivery.clone().run()) => failed,
                 failed = supervisor.run("cancel_scheduled", || self.delivery.cancel_scheduled()) => failed,
                 failed = supervisor.run("rules_reload", || self.watch()) => failed,
@@ -171,10 +171,10 @@ impl Worker {
         // Flush at the same time: the backlog loop, which normally flushes, has ended with `run_tasks`.
         tokio::select! {
             () = finished => {}
-            () = self.dispatcher.keep_flushing_replies() => {}
+            () = self.dispatcher.outage.keep_flushing() => {}
         }
-        // Once more: the last requests may have left replies that `keep_flushing_replies` has not written.
-        self.dispatcher.flush_all_replies().await;
+        // Once more: the last requests may have left replies that `keep_flushing` has not written.
+        self.dispatcher.outage.flush_all().await;
     }
 
     /// Opens the store before [`run`](Self::run), so that a problem with it is reported before the server accepts
@@ -201,7 +201,7 @@ impl Worker {
 
     async fn update_stats(&self) {
         let mut interval = tokio::time::interval(STATS_INTERVAL);
-        let health = &self.dispatcher.store_report.health;
+        let health = &self.dispatcher.monitor.report.health;
         loop {
             interval.tick().await;
             let outbox = self.store.outbox_stats().await;
@@ -221,7 +221,7 @@ impl Worker {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
-            self.dispatcher.check_store().await;
+            self.dispatcher.monitor.check().await;
         }
     }
 
@@ -234,18 +234,20 @@ impl Worker {
             let has_more_links = self.store.expire_links(self.clock.now()).await;
             let has_more_links = has_more_links.unwrap_or_else(|error| {
                 self.dispatcher
-                    .store_report
+                    .monitor
+                    .report
                     .record_failure("expire_links", &error);
                 false
             });
             let expired = self.store.expire(retention).await;
             let expired = expired.unwrap_or_else(|error| {
                 self.dispatcher
-                    .store_report
+                    .monitor
+                    .report
                     .record_failure("expire", &error);
                 ExpiryReport::default()
             });
-            self.dispatcher.report_expired(&expired.unanswered);
+            report_expired(&self.metrics, &expired.unanswered);
             // One step deletes a limited number of rows. While more is left, pause so that messages can be written in
             // between.
             let pause = if expired.has_more || has_more_links {

@@ -72,7 +72,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
             store: StoreCheck {
                 ok: failure.is_none(),
                 reason: failure,
-                unflushed_fallback_replies: admin.dispatcher.unflushed_reply_count(),
+                unflushed_fallback_replies: admin.dispatcher.outage.reply_count(),
             },
             draining: stage == Stage::Draining,
             worker: stage.as_str().to_owned(),
@@ -108,8 +108,8 @@ async fn check_store(admin: &Admin) -> (Option<String>, Option<StoreStats>) {
     // One deadline for the check and the counts, so that a failing store delays the response by one operation timeout
     // only.
     let deadline = tokio::time::Instant::now() + admin.store.operation_timeout();
-    admin.dispatcher.check_store().await;
-    let health = &admin.dispatcher.store_report.health;
+    admin.dispatcher.monitor.check().await;
+    let health = &admin.dispatcher.monitor.report.health;
     let stats = async {
         let backlog = admin.store.backlog_stats().await?;
         Ok::<StoreStats, StoreError>((backlog, admin.store.outbox_stats().await?))

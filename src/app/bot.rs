@@ -211,7 +211,7 @@ impl RulesReloader {
             let file = self.rules.path().display();
             let outcome = match reloaded {
                 Ok(replies) => {
-                    self.dispatcher.consent.set_replies(replies);
+                    self.dispatcher.consent.rules.set_replies(replies);
                     tracing::info!(%file, "reloaded rules");
                     Ok(())
                 }

@@ -18,7 +18,7 @@ use crate::app_error::AppError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ServerSettings, Settings, Sources, Warning};
 use crate::delivery::OutboxWorker;
-use crate::dispatch::{ConsentChange, ConsentHook, DispatchState, Dispatcher};
+use crate::dispatch::{ConsentChange, ConsentHook, Dispatcher, DispatcherParts};
 use crate::handler::Handler;
 use crate::lifecycle::Lifecycle;
 use crate::message::{ConversationEvent, FallbackCause, InboundMessage, StatusUpdate};
@@ -240,7 +240,7 @@ impl AppBuilder {
             warnings: Throttle::new(10),
         });
         let media = files::media_service(&settings, &delivery, &clock, &tasks);
-        let dispatcher = Arc::new(Dispatcher {
+        let dispatcher = Arc::new(Dispatcher::new(DispatcherParts {
             handler,
             store: store.clone(),
             clock: clock.clone(),
@@ -258,8 +258,7 @@ impl AppBuilder {
             outbox,
             // Shared with the outbox worker: an opt-out wakes it to cancel the user's scheduled messages.
             opted_out: delivery.opted_out.clone(),
-            state: DispatchState::new(&*clock),
-        });
+        }));
         // Webhooks and the private listener report the same id, which `replyhook doctor` compares.
         let instance = Instance::random();
         let webhooks = Webhooks {

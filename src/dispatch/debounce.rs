@@ -4,21 +4,35 @@
 //! stay queued behind it in the journal, and are completed in the transaction that saves the reply. If anything fails
 //! before that, they are still queued.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::deadlines::Deadlines;
-use super::dispatcher::Dispatcher;
-use crate::clock::after;
+use super::store_monitor::StoreMonitor;
+use crate::clock::{Clock, after};
 use crate::form::FormParams;
 use crate::message::InboundMessage;
-use crate::store::{Claim, QueuedMessage};
+use crate::store::{Claim, QueuedMessage, Store};
 
 /// Maximum number of messages that are merged into the first.
 const MAX_MERGED: u32 = 100;
 
-impl Dispatcher {
+/// Merging of quick messages.
+pub(super) struct Debounce {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) monitor: Arc<StoreMonitor>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Pause that separates messages of a burst from the next one. Zero: no messages are merged.
+    pub(super) pause: Duration,
+}
+
+impl Debounce {
+    pub(super) fn is_enabled(&self) -> bool {
+        !self.pause.is_zero()
+    }
+
     /// Waits for the end of a burst and merges it into `message`, its first message. Returns the ids
     /// of the merged messages.
     pub(super) async fn merge_burst(
@@ -49,7 +63,7 @@ impl Dispatcher {
         first_at: Timestamp,
         deadlines: &Deadlines,
     ) -> Vec<QueuedMessage> {
-        let pause = self.limits.debounce;
+        let pause = self.pause;
         let max_length = deadlines.debounce_until.saturating_sub(deadlines.received);
         // Time from the first message to the end of the burst, as far as it is known.
         let mut length = pause.min(max_length);
@@ -62,7 +76,8 @@ impl Dispatcher {
                     .sleep_until_monotonic(deadlines.received + length)
                     .await;
             }
-            let query = self.timed("queued_behind", self.store.queued_behind(claim, MAX_MERGED));
+            let query = self.store.queued_behind(claim, MAX_MERGED);
+            let query = self.monitor.timed("queued_behind", query);
             let Ok(mut behind) = query.await else {
                 // The store failed: handle the first message alone. The others stay queued.
                 return Vec::new();

@@ -1,32 +1,35 @@
-//! [`Dispatcher`]: the parts and steps that the processing of a message shares.
+//! [`Dispatcher`]: the parts that the processing of a message shares.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use super::consent_change::ConsentHook;
+use super::consent_keywords::ConsentKeywords;
 use super::conversation_store::TypingHook;
+use super::debounce::Debounce;
 use super::guard::Guard;
+use super::handoff_redirects::HandoffRedirects;
 use super::held_messages::HeldMessages;
 use super::limits::DispatchLimits;
 use super::outage::Outage;
-use super::permit::HandlerPermit;
+use super::permit::HandlerPermits;
+use super::store_monitor::StoreMonitor;
 use super::waiting::{Deferred, Waiting};
+use crate::address::Address;
 use crate::clock::Clock;
 use crate::consent::ConsentRules;
 use crate::handler::{Files, Handler};
 use crate::message::InboundMessage;
 use crate::signature::{AuthTokenKind, PublicUrl};
-use crate::store::{Store, StoreError};
+use crate::store::{NewInbound, Store};
+use crate::telemetry::StoreReport;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::{StoreFailure, StoreReport};
 use crate::twiml::Document;
 
-/// Everything that the processing of a message needs.
-pub(crate) struct Dispatcher {
+/// Arguments of [`Dispatcher::new`].
+pub(crate) struct DispatcherParts {
     pub(crate) handler: Arc<dyn Handler>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -35,11 +38,9 @@ pub(crate) struct Dispatcher {
     pub(crate) public_url: PublicUrl,
     pub(crate) limits: DispatchLimits,
     pub(crate) consent: ConsentRules,
-    /// Loop detection and rate limit.
     pub(crate) guard: Guard,
     pub(crate) fallback: FallbackTexts,
     pub(crate) on_consent: Option<ConsentHook>,
-    /// Media of messages and replies.
     pub(crate) files: Arc<dyn Files>,
     pub(crate) typing: TypingHook,
     pub(crate) tasks: TaskTracker,
@@ -47,7 +48,36 @@ pub(crate) struct Dispatcher {
     pub(crate) outbox: Arc<Notify>,
     /// Wakes the worker that cancels scheduled messages after an opt-out.
     pub(crate) opted_out: Arc<Notify>,
-    pub(crate) state: DispatchState,
+}
+
+/// Everything that the processing of a message needs.
+pub(crate) struct Dispatcher {
+    pub(super) handler: Arc<dyn Handler>,
+    pub(super) store: Arc<dyn Store>,
+    pub(crate) monitor: Arc<StoreMonitor>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) public_url: PublicUrl,
+    pub(super) limits: DispatchLimits,
+    pub(super) permits: HandlerPermits,
+    pub(crate) consent: ConsentKeywords,
+    /// Loop detection and rate limit.
+    pub(super) guard: Guard,
+    pub(super) handoffs: HandoffRedirects,
+    pub(super) debounce: Debounce,
+    pub(super) fallback: FallbackTexts,
+    pub(crate) outage: Outage,
+    /// Media of messages and replies.
+    pub(super) files: Arc<dyn Files>,
+    pub(super) typing: TypingHook,
+    pub(crate) tasks: TaskTracker,
+    pub(super) waiting: Waiting,
+    pub(super) deferred: Deferred,
+    pub(super) held: HeldMessages,
+    /// Wakes the outbox worker.
+    pub(super) outbox: Arc<Notify>,
+    /// Wakes the backlog.
+    pub(super) backlog: Arc<Notify>,
 }
 
 /// Reply to a fallback call when the handler fails again.
@@ -58,76 +88,101 @@ pub(crate) struct FallbackTexts {
     pub(crate) rest: Option<String>,
 }
 
-/// Mutable state shared by all message tasks.
-pub(crate) struct DispatchState {
-    /// Number of running handlers.
-    pub(super) running: Arc<AtomicUsize>,
-    pub(super) waiting: Waiting,
-    pub(super) deferred: Deferred,
-    pub(super) held: HeldMessages,
-    pub(super) outage: Outage,
-    /// Wakes the backlog.
-    pub(super) backlog: Notify,
-}
-
-impl DispatchState {
-    pub(crate) fn new(clock: &dyn Clock) -> Self {
-        Self {
-            running: Arc::default(),
-            waiting: Waiting::default(),
-            deferred: Deferred::default(),
-            held: HeldMessages::default(),
-            outage: Outage::new(clock.monotonic()),
-            backlog: Notify::new(),
-        }
+impl FallbackTexts {
+    /// Returns the text as saved TwiML, or an empty text if there is none.
+    pub(super) fn stored_twiml(&self) -> String {
+        self.twiml.to_stored().unwrap_or_default()
     }
 }
 
 impl Dispatcher {
-    /// Acquires the permit of a handler, unless too many are running.
-    pub(super) fn try_acquire_permit(&self) -> Option<HandlerPermit> {
-        HandlerPermit::try_acquire(&self.state.running, self.limits.running, &self.metrics)
+    pub(crate) fn new(parts: DispatcherParts) -> Self {
+        let (store, clock, metrics, limits) =
+            (parts.store, parts.clock, parts.metrics, parts.limits);
+        let monitor = StoreMonitor::new(store.clone(), clock.clone(), parts.store_report);
+        let monitor = Arc::new(monitor);
+        let backlog = Arc::new(Notify::new());
+        Self {
+            handler: parts.handler,
+            public_url: parts.public_url,
+            limits,
+            permits: HandlerPermits::new(limits.running, metrics.clone()),
+            consent: ConsentKeywords {
+                rules: parts.consent,
+                hook: parts.on_consent,
+                is_rest_only: limits.is_rest_only,
+                store: store.clone(),
+                monitor: monitor.clone(),
+                clock: clock.clone(),
+                metrics: metrics.clone(),
+                tasks: parts.tasks.clone(),
+                outbox: parts.outbox.clone(),
+                opted_out: parts.opted_out,
+            },
+            guard: parts.guard,
+            handoffs: HandoffRedirects {
+                store: store.clone(),
+                monitor: monitor.clone(),
+                clock: clock.clone(),
+                ttl: limits.handoff_ttl,
+            },
+            debounce: Debounce {
+                store: store.clone(),
+                monitor: monitor.clone(),
+                clock: clock.clone(),
+                pause: limits.debounce,
+            },
+            outage: Outage::new(
+                parts.fallback.twiml != Document::empty(),
+                store.clone(),
+                monitor.clone(),
+                clock.clone(),
+                metrics.clone(),
+                backlog.clone(),
+            ),
+            fallback: parts.fallback,
+            files: parts.files,
+            typing: parts.typing,
+            tasks: parts.tasks,
+            waiting: Waiting::default(),
+            deferred: Deferred::default(),
+            held: HeldMessages::default(),
+            outbox: parts.outbox,
+            backlog,
+            store,
+            monitor,
+            clock,
+            metrics,
+        }
     }
 
-    /// Runs a store operation with the store's timeout, and reports a failure.
-    pub(super) async fn timed<T>(
+    /// Builds the journal entry of a message.
+    pub(super) fn new_inbound(
         &self,
-        step: &'static str,
-        operation: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, ()> {
-        match tokio::time::timeout(self.store.operation_timeout(), operation).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => {
-                self.store_failed(step, &error);
-                Err(())
-            }
-            Err(_) => {
-                self.store_failed(step, &"timed out");
-                Err(())
-            }
-        }
-    }
-
-    /// Reports a failed store operation.
-    pub(super) fn store_failed(&self, step: &'static str, failure: &dyn StoreFailure) {
-        self.state.outage.store_failed(self.clock.monotonic());
-        self.store_report.record_failure(step, failure);
-    }
-
-    /// Returns the fallback text as saved TwiML, or an empty text if there is none.
-    pub(super) fn fallback_twiml(&self) -> String {
-        self.fallback.twiml.to_stored().unwrap_or_default()
-    }
-
-    /// Returns until when nothing may go via the REST API in reply to a message that was received at a time of
-    /// [`Clock::monotonic`]; `None` if it may now.
-    // Only with peers and a fallback text: otherwise no other server can have sent one that this server does not know.
-    pub(super) fn rest_held_until(&self, received: Duration) -> Option<Duration> {
-        if !self.store.has_peers() || self.fallback.twiml == Document::empty() {
-            return None;
-        }
-        let until = self.state.outage.held_until(received)?;
-        (self.clock.monotonic() < until).then_some(until)
+        message: &InboundMessage,
+        auth_token: AuthTokenKind,
+    ) -> Arc<NewInbound> {
+        let other = message.external_user_id.as_ref().map(Address::normalized);
+        // The business-scoped user id as a second address, unless it is `From` already: the store merges the
+        // conversations of both into one.
+        let other = other.filter(|other| *other != message.from);
+        Arc::new(NewInbound {
+            account: message.account_sid,
+            sid: message.message_sid,
+            sender: message.to.normalized(),
+            user: std::iter::once(message.from.normalized())
+                .chain(other)
+                .collect(),
+            service: message.messaging_service_sid,
+            auth_token,
+            params: message.params.as_received().into_owned(),
+            consent: self.consent.keyword(message),
+            max_attempts: self.limits.crashes.max_attempts,
+            retry_after_crash: self.limits.crashes.retry,
+            // The store saves and returns this for a redelivery without attempts left.
+            final_response: self.fallback.stored_twiml(),
+            received_at: message.received_at,
+        })
     }
 
     /// Responds to a fallback call that the store could not accept, and buffers the reply until the store is back.
@@ -136,13 +191,9 @@ impl Dispatcher {
         message: &InboundMessage,
         auth_token: AuthTokenKind,
     ) -> Document {
-        let outage = &self.state.outage;
         let inbound = self.new_inbound(message, auth_token);
-        if !outage.add_reply(inbound, self.fallback.twiml.to_stored()) {
-            tracing::error!(message_sid = %message.message_sid, "the buffer for fallback replies is full, so this one will not be in the journal; run `replyhook reconcile` after the outage");
-        }
-        self.metrics.set_outage_replies(outage.reply_count());
-        self.state.backlog.notify_one();
+        self.outage
+            .add_reply(inbound, self.fallback.twiml.to_stored());
         self.fallback.twiml.clone()
     }
 }

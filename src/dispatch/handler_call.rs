@@ -69,7 +69,7 @@ pub(super) async fn call_handler(
         Ok(Some(Ok(reply))) => {
             let completion = Completion {
                 dialogue: state_change(&state),
-                handoff: dispatcher.begun_handoff(&reply),
+                handoff: dispatcher.handoffs.begun_handoff(&reply),
                 ..Completion::default()
             };
             Ok((reply, completion))

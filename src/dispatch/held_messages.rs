@@ -7,7 +7,7 @@ use crate::lock::IgnorePoison;
 
 /// Ids of the messages that a task of this process has claimed or queued, with the number of these tasks.
 // The store has an owner for each claim. If the response to a claim is lost, the store names this process as the owner,
-// and no task has the message. `Dispatcher::claim_backlog` finds such claims by comparing with this map. Two tasks can
+// and no task has the message. `Backlog::claim` finds such claims by comparing with this map. Two tasks can
 // hold one message: the one that leaves it to the backlog, and the one of the backlog that has already claimed it.
 #[derive(Default)]
 pub(super) struct HeldMessages(Arc<Mutex<HashMap<i64, u32>>>);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::consent_change::{self, ConsentChange, ConsentKind};
+use super::blocked_messages::apply_guard;
 use super::deadlines::Deadlines;
 use super::dispatcher::Dispatcher;
 use super::handler_call::call_handler;
@@ -77,7 +77,7 @@ impl MessageTask {
                 let turn = Box::pin(self.wait_for_turn(id, conversation, ahead));
                 if let Some(claim) = turn.await {
                     // The message is claimed, so its handler runs even without a permit.
-                    let permit = dispatcher.try_acquire_permit();
+                    let permit = dispatcher.permits.try_acquire();
                     self.process(claim, message, auth_token, permit).await;
                 }
             }
@@ -89,9 +89,8 @@ impl MessageTask {
             }
             Some(AcceptOutcome::OptedOut) => self.resolve(DispatchOutcome::OptedOut),
             Some(AcceptOutcome::ConsentKeyword { confirmation, .. }) => {
-                if dispatcher.limits.is_rest_only {
-                    Box::pin(dispatcher.confirm_via_rest(&message, auth_token)).await;
-                }
+                let consent = &dispatcher.consent;
+                Box::pin(consent.confirm_via_rest(&message, auth_token)).await;
                 self.confirm_consent(*message, &inbound, confirmation);
             }
         }
@@ -119,7 +118,7 @@ impl MessageTask {
     async fn accept(&self, inbound: &Arc<NewInbound>) -> Option<AcceptOutcome> {
         let dispatcher = &self.dispatcher;
         let has_answered = || {
-            let outage = &dispatcher.state.outage;
+            let outage = &dispatcher.outage;
             outage.has_answered(inbound.account, inbound.sid)
         };
         // Check before and after `accept`. The backlog may flush the fallback reply after the store has accepted the
@@ -131,15 +130,19 @@ impl MessageTask {
         let outcome = match accepted {
             Ok(outcome) => outcome,
             Err(error) => {
-                dispatcher.store_failed("accept", &error);
-                dispatcher.store_report.health.record_rejected(inbound.sid);
+                dispatcher.monitor.report_failure("accept", &error);
+                dispatcher
+                    .monitor
+                    .report
+                    .health
+                    .record_rejected(inbound.sid);
                 self.resolve(DispatchOutcome::Unavailable);
                 return None;
             }
         };
         // If the request has already ended, a late success does not show that the store is healthy.
         if self.responder.is_attended() {
-            dispatcher.store_report.health.record_stored();
+            dispatcher.monitor.report.health.record_stored();
         }
         let outcome = match outcome {
             AcceptOutcome::InProgress { id } => {
@@ -155,7 +158,7 @@ impl MessageTask {
         );
         if is_new && (was_answered_before || has_answered()) {
             self.resolve(DispatchOutcome::Unavailable);
-            dispatcher.state.backlog.notify_one();
+            dispatcher.backlog.notify_one();
             return None;
         }
         Some(outcome)
@@ -174,7 +177,7 @@ impl MessageTask {
         let dispatcher = &self.dispatcher;
         let now = dispatcher.clock.now();
         if let Err(error) = dispatcher.store.decide(id, ReplyPath::Rest, now).await {
-            dispatcher.store_failed("decide", &error);
+            dispatcher.monitor.report_failure("decide", &error);
         }
     }
 
@@ -191,7 +194,7 @@ impl MessageTask {
             return None;
         }
         let dispatcher = &self.dispatcher;
-        let mut ticket = dispatcher.state.waiting.join(Wakeup::Decision(id));
+        let mut ticket = dispatcher.waiting.join(Wakeup::Decision(id));
         let decided = ticket.poll(self.responder.request_ended(), || async {
             match dispatcher.store.accept(inbound.clone()).await {
                 Ok(AcceptOutcome::InProgress { .. }) => None,
@@ -202,7 +205,7 @@ impl MessageTask {
         match decided.await? {
             Ok(outcome) => Some(outcome),
             Err(error) => {
-                dispatcher.store_failed("accept", &error);
+                dispatcher.monitor.report_failure("accept", &error);
                 self.resolve(DispatchOutcome::Unavailable);
                 None
             }
@@ -215,7 +218,7 @@ impl MessageTask {
     async fn wait_for_turn(&self, id: i64, conversation: i64, ahead: u32) -> Option<Claim> {
         let dispatcher = &self.dispatcher;
         // Keeps `release_stale_claims` from releasing the message while it waits.
-        let _held = dispatcher.state.held.hold(id);
+        let _held = dispatcher.held.hold(id);
         let turn = if ahead < WAITING_IN_LINE {
             self.poll_turn(id, conversation).await
         } else {
@@ -244,7 +247,7 @@ impl MessageTask {
     /// Polls the turn of a queued message until its turn has come, it is resolved, or its request has ended.
     async fn poll_turn(&self, id: i64, conversation: i64) -> Turn {
         let dispatcher = &self.dispatcher;
-        let mut ticket = dispatcher.state.waiting.join(Wakeup::Turn(conversation));
+        let mut ticket = dispatcher.waiting.join(Wakeup::Turn(conversation));
         let (store, clock) = (&dispatcher.store, &dispatcher.clock);
         let turn = ticket.poll(self.responder.request_ended(), || async {
             match store.try_claim(id, clock.now()).await {
@@ -256,7 +259,7 @@ impl MessageTask {
             None => Turn::RequestEnded,
             Some(Ok(status)) => Turn::Is(status),
             Some(Err(error)) => {
-                dispatcher.store_failed("try_claim", &error);
+                dispatcher.monitor.report_failure("try_claim", &error);
                 Turn::StoreFailed
             }
         }
@@ -269,19 +272,19 @@ impl MessageTask {
         let now = dispatcher.clock.now();
         // `deferred` is a hint: it makes the end of a message in this conversation wake the backlog. Before the decision: as
         // soon as that is stored, the backlog may claim the message and remove the hint.
-        dispatcher.state.deferred.add(conversation, id);
+        dispatcher.deferred.add(conversation, id);
         match dispatcher.store.decide(id, ReplyPath::Rest, now).await {
             Ok(_) => self.resolve(DispatchOutcome::Late),
             Err(error) => {
-                dispatcher.store_failed("decide", &error);
+                dispatcher.monitor.report_failure("decide", &error);
                 self.resolve(DispatchOutcome::Unavailable);
             }
         }
         // Also after an error: the decision may have been stored.
-        dispatcher.state.backlog.notify_one();
+        dispatcher.backlog.notify_one();
     }
 
-    /// Responds to a consent keyword, and calls the application's hook.
+    /// Responds to a consent keyword, and reports it.
     fn confirm_consent(&self, message: InboundMessage, inbound: &NewInbound, confirmation: String) {
         let dispatcher = &self.dispatcher;
         crate::crash_point!("P14");
@@ -289,21 +292,8 @@ impl MessageTask {
         self.resolve(DispatchOutcome::ConsentConfirmation(Document::from_stored(
             confirmation,
         )));
-        let Some(consent) = &inbound.consent else {
-            return;
-        };
-        let kind = ConsentKind::of(consent);
-        dispatcher.metrics.consent(kind.as_str());
-        if kind == ConsentKind::OptOut {
-            dispatcher.opted_out.notify_one();
-        }
-        if let Some(hook) = dispatcher.on_consent.clone() {
-            // In a task of its own, because the request that `resolve` has just woken is the next task of this thread: a
-            // hook that blocks the thread would delay its response.
-            let change = ConsentChange { message, kind };
-            dispatcher
-                .tasks
-                .spawn(async move { consent_change::call_hook(&hook, change).await });
+        if let Some(keyword) = &inbound.consent {
+            dispatcher.consent.report_change(message, keyword);
         }
     }
 
@@ -318,7 +308,7 @@ impl MessageTask {
     ) {
         // Until the outcome is saved, which can take as long as an outage, `release_stale_claims` must
         // not release the claim.
-        let _held = self.dispatcher.state.held.hold(claim.id);
+        let _held = self.dispatcher.held.hold(claim.id);
         let origin = Origin::of(&message, auth_token);
         let handled = self.handle_and_save(claim, message, &origin, auth_token, permit);
         let handled = catch_panic(&self.dispatcher.metrics, "message", handled);
@@ -341,14 +331,18 @@ impl MessageTask {
         let dispatcher = &self.dispatcher;
         crate::panic_point!("message.process");
         let mut merged = Vec::new();
-        let outcome = if dispatcher.apply_guard(claim, &message) {
+        let outcome = if apply_guard(&dispatcher.guard, &dispatcher.metrics, claim, &message) {
             Ok((Reply::none(), Completion::default()))
-        } else if let Some(redirect) = dispatcher.handoff_redirect(claim).await {
+        } else if let Some(redirect) = dispatcher.handoffs.redirect(claim).await {
             redirect
         } else {
-            if !dispatcher.limits.debounce.is_zero() {
-                merged =
-                    Box::pin(dispatcher.merge_burst(claim, &mut message, &self.deadlines)).await;
+            if dispatcher.debounce.is_enabled() {
+                merged = Box::pin(dispatcher.debounce.merge_burst(
+                    claim,
+                    &mut message,
+                    &self.deadlines,
+                ))
+                .await;
             }
             let kind = self.kind.clone();
             call_handler(
@@ -369,18 +363,19 @@ impl MessageTask {
 
     /// Wakes the tasks that wait for the end of this message, and of those that were merged into it.
     fn wake_successors(&self, claim: Claim, merged: Vec<i64>) {
-        let state = &self.dispatcher.state;
+        let dispatcher = &self.dispatcher;
         // Merged messages are completed together with this one, so requests that wait for them have to check again.
         for id in merged {
-            state.deferred.remove(claim.conversation, id);
-            state.waiting.wake(Wakeup::Decision(id));
+            dispatcher.deferred.remove(claim.conversation, id);
+            dispatcher.waiting.wake(Wakeup::Decision(id));
         }
-        state.waiting.wake(Wakeup::Decision(claim.id));
-        state.waiting.wake(Wakeup::Turn(claim.conversation));
+        dispatcher.waiting.wake(Wakeup::Decision(claim.id));
+        dispatcher.waiting.wake(Wakeup::Turn(claim.conversation));
         // The next message of the conversation may be one that no request waits for.
-        if matches!(self.kind, WebhookKind::Backlog) || state.deferred.contains(claim.conversation)
+        if matches!(self.kind, WebhookKind::Backlog)
+            || dispatcher.deferred.contains(claim.conversation)
         {
-            state.backlog.notify_one();
+            dispatcher.backlog.notify_one();
         }
     }
 

@@ -8,19 +8,18 @@
 mod backlog;
 mod blocked_messages;
 mod consent_change;
-mod consent_confirmation;
+mod consent_keywords;
 mod conversation_store;
 mod dead_messages;
 mod deadlines;
 mod debounce;
 mod dispatcher;
 mod guard;
-mod handed_off;
 mod handler_call;
+mod handoff_redirects;
 mod held_messages;
 mod limits;
 mod message_task;
-mod new_inbound;
 mod origin;
 mod outage;
 mod outcome;
@@ -29,17 +28,19 @@ mod permit;
 mod repetition;
 mod reply_plan;
 mod save_reply;
-mod store_check;
+mod store_monitor;
 mod waiting;
 mod webhook_kind;
 
 use std::sync::Arc;
 
+pub(crate) use self::backlog::Backlog;
 pub(crate) use self::consent_change::ConsentHook;
 pub use self::consent_change::{ConsentChange, ConsentKind};
 pub(crate) use self::conversation_store::{Inbound, TypingHook};
+pub(crate) use self::dead_messages::report_expired;
 use self::deadlines::Deadlines;
-pub(crate) use self::dispatcher::{DispatchState, Dispatcher, FallbackTexts};
+pub(crate) use self::dispatcher::{Dispatcher, DispatcherParts, FallbackTexts};
 pub(crate) use self::guard::{Guard, GuardRules};
 pub(crate) use self::limits::DispatchLimits;
 use self::message_task::MessageTask;
@@ -59,7 +60,7 @@ impl Dispatcher {
         auth_token: AuthTokenKind,
         kind: WebhookKind,
     ) -> DispatchOutcome {
-        let Some(permit) = self.try_acquire_permit() else {
+        let Some(permit) = self.permits.try_acquire() else {
             return DispatchOutcome::Overloaded;
         };
         let (sid, is_fallback) = (message.message_sid, kind.is_fallback());
@@ -86,8 +87,8 @@ impl Dispatcher {
             Acceptance::Resolved(outcome) => return outcome,
             Acceptance::Accepted(message) => message,
             Acceptance::NotYet => {
-                self.store_failed("accept", &"timed out");
-                self.store_report.health.record_rejected(sid);
+                self.monitor.report_failure("accept", &"timed out");
+                self.monitor.report.health.record_rejected(sid);
                 return DispatchOutcome::Unavailable;
             }
         };
@@ -109,12 +110,12 @@ impl Dispatcher {
     ) -> DispatchOutcome {
         // A fallback call gets the fallback text if the handler failed before, since it may fail again.
         let path = if is_fallback && message.failed_before && !self.limits.is_rest_only {
-            ReplyPath::Twiml(self.fallback_twiml())
+            ReplyPath::Twiml(self.fallback.stored_twiml())
         } else {
             ReplyPath::Rest
         };
         let decision = self.store.decide(message.id, path, self.clock.now());
-        match self.timed("decide", decision).await {
+        match self.monitor.timed("decide", decision).await {
             Err(()) => DispatchOutcome::Unavailable,
             Ok(ReplyDecision::Inline(response)) => {
                 DispatchOutcome::Reply(Document::from_stored(response.twiml))

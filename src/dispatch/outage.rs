@@ -13,9 +13,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
+use super::store_monitor::StoreMonitor;
+use crate::clock::Clock;
 use crate::lock::IgnorePoison;
 use crate::sid::{AccountSid, MessageSid};
 use crate::store::{NewInbound, Store, StoreError};
+use crate::telemetry::metrics::Metrics;
 
 /// Maximum number of buffered replies.
 const MAX_BUFFERED: usize = 10_000;
@@ -24,33 +29,59 @@ const MAX_BUFFERED: usize = 10_000;
 // failure, and for an outage that ends a few seconds later on the peer.
 const PEER_FLUSH_TIME: Duration = Duration::from_secs(20);
 
+/// Interval of flushing without a notification.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Unflushed replies: the message, and the fallback text as TwiML if there was one.
 type Unflushed = HashMap<(AccountSid, MessageSid), (Arc<NewInbound>, Option<String>)>;
 
-/// Unflushed replies of this server, and the time of the last failure of the store.
-pub(super) struct Outage {
+/// Unflushed replies of this server, and the pause of REST replies after a failure of the store.
+pub(crate) struct Outage {
     /// Number of `unflushed`. Every message checks it, and it is usually 0, so that check needs no lock.
     count: AtomicUsize,
     unflushed: Mutex<Unflushed>,
-    /// Time of the last failure of the store, by [`Clock::monotonic`](crate::clock::Clock::monotonic).
-    failed_at: Mutex<Duration>,
+    has_fallback_text: bool,
+    store: Arc<dyn Store>,
+    monitor: Arc<StoreMonitor>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    /// Wakes the backlog, which flushes the replies.
+    backlog: Arc<Notify>,
 }
 
 impl Outage {
-    /// Creates the state of a server that starts at `now`. The start counts as a failure: this process resumes messages of others, which may still buffer
-    /// replies to them.
-    pub(super) fn new(now: Duration) -> Self {
+    pub(super) fn new(
+        has_fallback_text: bool,
+        store: Arc<dyn Store>,
+        monitor: Arc<StoreMonitor>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        backlog: Arc<Notify>,
+    ) -> Self {
         Self {
             count: AtomicUsize::new(0),
             unflushed: Mutex::default(),
-            failed_at: Mutex::new(now),
+            has_fallback_text,
+            store,
+            monitor,
+            clock,
+            metrics,
+            backlog,
         }
     }
 
-    /// Buffers the fallback reply to a message: TwiML, or `None` without a fallback text.
-    ///
+    /// Buffers the fallback reply to a message until the store is back: TwiML, or `None` without a fallback text.
+    pub(super) fn add_reply(&self, inbound: Arc<NewInbound>, twiml: Option<String>) {
+        let sid = inbound.sid;
+        if !self.buffer(inbound, twiml) {
+            tracing::error!(message_sid = %sid, "the buffer for fallback replies is full, so this one will not be in the journal; run `replyhook reconcile` after the outage");
+        }
+        self.metrics.set_outage_replies(self.reply_count());
+        self.backlog.notify_one();
+    }
+
     /// Returns false if the buffer is full.
-    pub(super) fn add_reply(&self, inbound: Arc<NewInbound>, twiml: Option<String>) -> bool {
+    fn buffer(&self, inbound: Arc<NewInbound>, twiml: Option<String>) -> bool {
         let mut unflushed = self.unflushed.lock().ignore_poison();
         let key = (inbound.account, inbound.sid);
         if unflushed.len() >= MAX_BUFFERED && !unflushed.contains_key(&key) {
@@ -73,22 +104,49 @@ impl Outage {
     }
 
     /// Returns the number of unflushed replies.
-    pub(super) fn reply_count(&self) -> usize {
+    pub(crate) fn reply_count(&self) -> usize {
         self.count.load(Ordering::Acquire)
     }
 
-    /// Returns the SIDs of the messages with unflushed replies.
-    pub(super) fn sids(&self) -> Vec<MessageSid> {
-        self.unflushed
-            .lock()
-            .ignore_poison()
-            .keys()
-            .map(|(_, sid)| *sid)
-            .collect()
+    /// Writes all replies to the store. Stops at the first error, and reports it.
+    pub(super) async fn flush(&self) -> Result<(), ()> {
+        let flushed = self.write_replies().await;
+        self.metrics.set_outage_replies(self.reply_count());
+        flushed.map_err(|error| self.monitor.report_failure("backfill", &error))
     }
 
-    /// Writes all replies to the store. Stops at the first error.
-    pub(super) async fn flush(&self, store: &dyn Store) -> Result<(), StoreError> {
+    /// Flushes replies until it is dropped, during a shutdown, when the backlog is not processed.
+    pub(crate) async fn keep_flushing(&self) {
+        loop {
+            self.flush_all().await;
+            let _ = tokio::time::timeout(FLUSH_INTERVAL, self.backlog.notified()).await;
+        }
+    }
+
+    /// Flushes all replies, and retries while the store is unavailable.
+    pub(crate) async fn flush_all(&self) {
+        // Without a limit of its own: the caller has a timeout.
+        while self.flush().await.is_err() || self.reply_count() > 0 {
+            tokio::time::sleep(FLUSH_INTERVAL).await;
+        }
+    }
+
+    /// Logs the SIDs of messages whose replies are unflushed at the end of the process. Returns whether there are any.
+    pub(crate) fn log_unflushed(&self) -> bool {
+        let unflushed = self.unflushed.lock().ignore_poison();
+        let sids: Vec<_> = unflushed.keys().map(|(_, sid)| sid.as_str()).collect();
+        if sids.is_empty() {
+            return false;
+        }
+        tracing::error!(
+            count = sids.len(),
+            message_sids = sids.join(" "),
+            "the store is still unavailable, so the journal does not have the replies to these fallback calls; run `replyhook reconcile` when it is back"
+        );
+        true
+    }
+
+    async fn write_replies(&self) -> Result<(), StoreError> {
         while self.reply_count() > 0 {
             // One at a time, without the lock during the call: other requests can buffer replies. A reply stays in the
             // buffer until the store has it, so `has_answered` never misses one.
@@ -102,7 +160,7 @@ impl Outage {
             let Some((key, (inbound, twiml))) = next else {
                 return Ok(());
             };
-            store.backfill(inbound, twiml).await?;
+            self.store.backfill(inbound, twiml).await?;
             let mut unflushed = self.unflushed.lock().ignore_poison();
             unflushed.remove(&key);
             self.count.store(unflushed.len(), Ordering::Release);
@@ -110,17 +168,15 @@ impl Outage {
         Ok(())
     }
 
-    /// Records a failure of the store.
-    pub(super) fn store_failed(&self, now: Duration) {
-        let mut failed_at = self.failed_at.lock().ignore_poison();
-        // Concurrent failures may come in any order.
-        *failed_at = now.max(*failed_at);
-    }
-
-    /// Returns the time until which a peer may hold an unflushed reply to a message that was received at a time of
-    /// [`Clock::monotonic`](crate::clock::Clock::monotonic); `None` if the store has not failed since.
-    pub(super) fn held_until(&self, received: Duration) -> Option<Duration> {
-        let failed_at = *self.failed_at.lock().ignore_poison();
-        (received <= failed_at).then(|| failed_at.saturating_add(PEER_FLUSH_TIME))
+    /// Returns until when nothing may go via the REST API in reply to a message that was received at a time of
+    /// [`Clock::monotonic`]; `None` if it may now.
+    // Only with peers and a fallback text: otherwise no other server can have sent one that this server does not know.
+    pub(super) fn rest_held_until(&self, received: Duration) -> Option<Duration> {
+        if !self.store.has_peers() || !self.has_fallback_text {
+            return None;
+        }
+        let failed_at = self.monitor.last_failure();
+        let until = failed_at.saturating_add(PEER_FLUSH_TIME);
+        (received <= failed_at && self.clock.monotonic() < until).then_some(until)
     }
 }

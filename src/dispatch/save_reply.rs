@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::dead_messages::report_dead;
 use super::dispatcher::Dispatcher;
 use super::origin::Origin;
 use super::outcome::{DispatchOutcome, HandlerFailure};
@@ -165,7 +166,7 @@ impl ReplySaver<'_> {
             Err(error) => {
                 // The reply may or may not be saved, so it must not be sent now. The request gets a 503. Afterwards
                 // `complete_via_rest` queues the reply unless it was saved, or was replaced by a fallback text.
-                dispatcher.store_failed("complete_inline", &error);
+                dispatcher.monitor.report_failure("complete_inline", &error);
                 let is_sent = self.responder.resolve(DispatchOutcome::Unavailable);
                 // A fallback call responds with the fallback text now and buffers it for the store, so this reply would
                 // be a second one. If it does not get that far, `release_stale_claims` frees the claim.
@@ -187,10 +188,10 @@ impl ReplySaver<'_> {
             // After a failure of the store, Twilio may have called the fallback URL of another server, which sent the
             // fallback text. That server has to write it to the store first: the store then finds the claim lost. A
             // fallback text of this server is found by the check below. In a loop, because the store may fail again.
-            while let Some(until) = dispatcher.rest_held_until(self.received) {
+            while let Some(until) = dispatcher.outage.rest_held_until(self.received) {
                 dispatcher.clock.sleep_until_monotonic(until).await;
             }
-            let outage = &dispatcher.state.outage;
+            let outage = &dispatcher.outage;
             if outage.has_answered(self.origin.account, self.origin.sid) {
                 return self.discard();
             }
@@ -207,7 +208,9 @@ impl ReplySaver<'_> {
                     return;
                 }
                 Ok(false) => return self.discard(),
-                Err(error) => dispatcher.store_failed("complete_via_rest", &error),
+                Err(error) => dispatcher
+                    .monitor
+                    .report_failure("complete_via_rest", &error),
             }
             // The request gets its 503 now.
             let _ = self.responder.resolve(DispatchOutcome::Unavailable);
@@ -239,7 +242,7 @@ impl ReplySaver<'_> {
             HandlerFailure::Error => ("the handler failed", DeadReason::HandlerFailed),
             HandlerFailure::Panic => ("the handler panicked", DeadReason::HandlerPanicked),
         };
-        let fallback_text = dispatcher.fallback_twiml();
+        let fallback_text = dispatcher.fallback.stored_twiml();
         // Without a fallback text, the message of a fallback call gets no reply at all, so it becomes dead.
         let is_last_attempt = self.is_fallback && fallback_text.is_empty();
         if !self.responder.is_attended() {
@@ -257,10 +260,13 @@ impl ReplySaver<'_> {
             .await;
         // Only the process whose update made the message dead reports it, so each is counted once.
         if matches!(recorded, Ok(FailOutcome::Dead)) {
-            dispatcher.report_dead(DeadMessage {
-                sid: self.origin.sid,
-                reason: dead_reason,
-            });
+            report_dead(
+                &dispatcher.metrics,
+                DeadMessage {
+                    sid: self.origin.sid,
+                    reason: dead_reason,
+                },
+            );
         }
         let outcome = match recorded {
             Ok(FailOutcome::AlreadyAnswered(response)) => {
@@ -274,7 +280,7 @@ impl ReplySaver<'_> {
             Ok(_) => DispatchOutcome::Failed(failure),
             // The claim may remain in the store. The backlog releases it as stale.
             Err(error) => {
-                dispatcher.store_failed("record_failure", &error);
+                dispatcher.monitor.report_failure("record_failure", &error);
                 DispatchOutcome::Failed(failure)
             }
         };
@@ -292,7 +298,7 @@ impl ReplySaver<'_> {
             Ok(ReplyDecision::ViaRest) => DispatchOutcome::Reply(Document::empty()),
             Ok(ReplyDecision::ClaimLost) => DispatchOutcome::Failed(failure),
             Err(error) => {
-                self.dispatcher.store_failed("decide", &error);
+                self.dispatcher.monitor.report_failure("decide", &error);
                 DispatchOutcome::Failed(failure)
             }
         }

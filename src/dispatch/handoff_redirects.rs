@@ -3,15 +3,27 @@
 //! A claim says whether its conversation is handed off, so other messages cost no query. The URL is read for those that
 //! are. Each redirected message extends the handoff when its reply is saved, unless it has ended since.
 
-use super::dispatcher::Dispatcher;
-use super::outcome::HandlerFailure;
-use crate::clock::after;
-use crate::reply::Reply;
-use crate::store::{Claim, Completion, HandoffChange};
+use std::sync::Arc;
+use std::time::Duration;
 
-impl Dispatcher {
+use super::outcome::HandlerFailure;
+use super::store_monitor::StoreMonitor;
+use crate::clock::{Clock, after};
+use crate::reply::Reply;
+use crate::store::{Claim, Completion, HandoffChange, Store};
+
+/// Redirects of conversations that are handed off.
+pub(super) struct HandoffRedirects {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) monitor: Arc<StoreMonitor>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Time from the last message of a handoff to its end.
+    pub(super) ttl: Duration,
+}
+
+impl HandoffRedirects {
     /// Returns the redirect for a message of a conversation that is handed off.
-    pub(super) async fn handoff_redirect(
+    pub(super) async fn redirect(
         &self,
         claim: Claim,
     ) -> Option<Result<(Reply, Completion), HandlerFailure>> {
@@ -19,7 +31,7 @@ impl Dispatcher {
             return None;
         }
         let now = self.clock.now();
-        let lookup = self.timed(
+        let lookup = self.monitor.timed(
             "handoff_url",
             self.store.handoff_url(claim.conversation, now),
         );
@@ -31,7 +43,7 @@ impl Dispatcher {
             tracing::error!(%error, "the stored URL of a handoff is invalid");
             HandlerFailure::Error
         });
-        let until = after(now, self.limits.handoff_ttl);
+        let until = after(now, self.ttl);
         // `Continue` extends an existing handoff. It does not begin one that an operator ends before
         // the reply is saved.
         let completion = Completion {
@@ -46,7 +58,7 @@ impl Dispatcher {
         let redirect = reply.redirect_target().filter(|target| target.is_handoff)?;
         Some(HandoffChange::Begin {
             to: redirect.url.clone(),
-            until: after(self.clock.now(), self.limits.handoff_ttl),
+            until: after(self.clock.now(), self.ttl),
         })
     }
 }
