@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::app_error::AppError;
 use crate::clock::Clock;
-use crate::delivery::OutboxWorker;
+use crate::delivery::{OutboxWorker, ScheduledCancellation};
 use crate::dispatch::{Backlog, Dispatcher, report_expired};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::store::{Access, ExpiryReport, Retention, Store};
@@ -53,7 +53,8 @@ pub struct Worker {
     pub(crate) is_open: bool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dispatcher: Arc<Dispatcher>,
-    pub(crate) delivery: Arc<OutboxWorker>,
+    pub(crate) outbox: Arc<OutboxWorker>,
+    pub(crate) cancellation: ScheduledCancellation,
     /// Further background task, which reloads the rules file.
     pub(crate) watch: Option<BackgroundTask>,
     /// `store.retention_days` and `store.body_retention_days`.
@@ -147,8 +148,8 @@ impl Worker {
                 failed = supervisor.run("store_check", || self.check_store()) => failed,
                 failed = supervisor.run("expiry", || self.expire_content()) => failed,
                 failed = supervisor.run("backlog", || Backlog::new(self.dispatcher.clone()).run()) => failed,
-                failed = supervisor.run("outbox", || self.delivery.clone().run()) => failed,
-                failed = supervisor.run("cancel_scheduled", || self.delivery.cancel_scheduled()) => failed,
+                failed = supervisor.run("outbox", || self.outbox.clone().run()) => failed,
+                failed = supervisor.run("cancel_scheduled", || self.cancellation.run()) => failed,
                 failed = supervisor.run("rules_reload", || self.watch()) => failed,
             }
         };

@@ -17,7 +17,7 @@ use crate::admin::{self, Admin};
 use crate::app_error::AppError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ServerSettings, Settings, Sources, Warning};
-use crate::delivery::OutboxWorker;
+use crate::delivery::{DeliveryParts, OutboxWorker, ScheduledCancellation};
 use crate::dispatch::{ConsentChange, ConsentHook, Dispatcher, DispatcherParts};
 use crate::handler::Handler;
 use crate::lifecycle::Lifecycle;
@@ -28,7 +28,7 @@ use crate::sid::AccountSid;
 use crate::signature::SignatureLayer;
 use crate::store::StoreHandle;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::{StoreHealth, StoreReport, Throttle};
+use crate::telemetry::{StoreHealth, StoreReport};
 use crate::webhook::{
     self, ConversationEventHook, EndpointState, FallbackHook, InFlightLimit, StatusHook, Warnings,
     Webhooks,
@@ -224,21 +224,20 @@ impl AppBuilder {
         let store_health = Arc::new(StoreHealth::new(metrics.clone()));
         let keyring = Arc::new(keyring(&settings, self.tunnel.as_ref()));
         let outbound = outbound::client(&settings, &store, &clock, &keyring).waking(outbox.clone());
-        let delivery = Arc::new(OutboxWorker {
+        let delivery = DeliveryParts {
             store: store.clone(),
-            routes: routes(&settings, self.restrict_to, self.tunnel.as_ref()),
+            // Each component has its own report, so that one cannot use up the log lines of another.
+            store_report: Arc::new(StoreReport::new(metrics.clone(), store_health.clone())),
+            routes: Arc::new(routes(&settings, self.restrict_to, self.tunnel.as_ref())),
             keyring: keyring.clone(),
+            health: Arc::default(),
             clock: clock.clone(),
             metrics: metrics.clone(),
             policy: delivery_policy(&settings),
             tasks: tasks.clone(),
             outbox: outbox.clone(),
             opted_out: Arc::default(),
-            health: Arc::default(),
-            // Each component has its own report, so that one cannot use up the log lines of another.
-            store_report: StoreReport::new(metrics.clone(), store_health.clone()),
-            warnings: Throttle::new(10),
-        });
+        };
         let media = files::media_service(&settings, &delivery, &clock, &tasks);
         let dispatcher = Arc::new(Dispatcher::new(DispatcherParts {
             handler,
@@ -256,7 +255,7 @@ impl AppBuilder {
             typing: outbound::typing_hook(&settings, self.tunnel.as_ref(), keyring),
             tasks: tasks.clone(),
             outbox,
-            // Shared with the outbox worker: an opt-out wakes it to cancel the user's scheduled messages.
+            // Shared with `ScheduledCancellation`: an opt-out wakes it to cancel the user's scheduled messages.
             opted_out: delivery.opted_out.clone(),
         }));
         // Webhooks and the private listener report the same id, which `replyhook doctor` compares.
@@ -297,7 +296,8 @@ impl AppBuilder {
                 store_url: settings.store.url.to_string(),
                 is_open: false,
                 clock,
-                delivery,
+                outbox: Arc::new(OutboxWorker::new(&delivery)),
+                cancellation: ScheduledCancellation::new(&delivery),
                 watch: bot.rules_reload_task(&settings, &dispatcher, self.on_reload)?,
                 dispatcher,
                 retention: (settings.store.retention, settings.store.body_retention),

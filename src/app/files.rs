@@ -6,7 +6,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::delivery::OutboxWorker;
+use crate::delivery::{ApiRoutes, DeliveryParts, Keyring};
 use crate::media::{AutoSave, Folder, LinkLimits, MediaAccounts, MediaService};
 use crate::sid::AccountSid;
 use crate::signature::{AuthTokenKind, PublicUrl};
@@ -15,7 +15,8 @@ use crate::twilio::{Client, Credentials};
 
 /// Fetches an account's media with the routes and credentials of the outbox worker.
 struct DeliveryAccounts {
-    delivery: Arc<OutboxWorker>,
+    routes: Arc<ApiRoutes>,
+    keyring: Arc<Keyring>,
     public_url: PublicUrl,
 }
 
@@ -25,14 +26,14 @@ impl MediaAccounts for DeliveryAccounts {
         account: AccountSid,
         auth_token: AuthTokenKind,
     ) -> Option<(&Client, Credentials)> {
-        let route = self.delivery.routes.route_for(account)?;
-        let credentials = self.delivery.keyring.credentials(account, auth_token);
+        let route = self.routes.route_for(account)?;
+        let credentials = self.keyring.credentials(account, auth_token);
         Some((&route.client, credentials))
     }
 
     fn public_url(&self, account: AccountSid) -> PublicUrl {
         // Media links of a tunnel's account must use the tunnel's URL, which is the base of its status callbacks too.
-        let route = self.delivery.routes.route_for(account);
+        let route = self.routes.route_for(account);
         let known = route.and_then(|route| route.status_callback.as_ref());
         known.unwrap_or(&self.public_url).clone()
     }
@@ -41,7 +42,7 @@ impl MediaAccounts for DeliveryAccounts {
 /// Builds the service that fetches, saves and links media.
 pub(super) fn media_service(
     settings: &Settings,
-    delivery: &Arc<OutboxWorker>,
+    delivery: &DeliveryParts,
     clock: &Arc<dyn Clock>,
     tasks: &TaskTracker,
 ) -> MediaService {
@@ -53,7 +54,8 @@ pub(super) fn media_service(
     let hosts = MediaHosts::new(media.allowed_redirect_hosts.clone());
     let (store, clock) = (delivery.store.clone(), clock.clone());
     let accounts = Arc::new(DeliveryAccounts {
-        delivery: delivery.clone(),
+        routes: delivery.routes.clone(),
+        keyring: delivery.keyring.clone(),
         public_url: settings.server.public_url.clone(),
     });
     let limits = LinkLimits::new(settings.server.max_in_flight);

@@ -1,10 +1,17 @@
 //! Cancellation of scheduled messages whose users have opted out since.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::outbox_worker::OutboxWorker;
+use tokio::sync::Notify;
+
+use super::credentials::Keyring;
+use super::parts::DeliveryParts;
+use super::route::ApiRoutes;
+use crate::clock::Clock;
 use crate::message::MessageStatus;
-use crate::store::{ScheduledMessage, StatusEvent};
+use crate::store::{ScheduledMessage, StatusEvent, Store};
+use crate::telemetry::{StoreReport, Throttle};
 use crate::twilio::{RestError, RetryAdvice};
 
 /// Interval of polling the store without a notification: a command or another server may have recorded an opt-out.
@@ -12,13 +19,37 @@ const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// Maximum number of messages in one query.
 const PAGE_SIZE: usize = 64;
 
-impl OutboxWorker {
-    /// Cancels scheduled messages of users who have opted out, until it is dropped.
-    pub(crate) async fn cancel_scheduled(&self) {
+/// Cancels scheduled messages of users who have opted out.
+pub(crate) struct ScheduledCancellation {
+    store: Arc<dyn Store>,
+    store_report: Arc<StoreReport>,
+    routes: Arc<ApiRoutes>,
+    keyring: Arc<Keyring>,
+    clock: Arc<dyn Clock>,
+    /// Notified when a user has opted out.
+    opted_out: Arc<Notify>,
+    warnings: Throttle,
+}
+
+impl ScheduledCancellation {
+    pub(crate) fn new(parts: &DeliveryParts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            store_report: parts.store_report.clone(),
+            routes: parts.routes.clone(),
+            keyring: parts.keyring.clone(),
+            clock: parts.clock.clone(),
+            opted_out: parts.opted_out.clone(),
+            warnings: Throttle::new(10),
+        }
+    }
+
+    /// Cancels messages until it is dropped.
+    pub(crate) async fn run(&self) {
         loop {
             // By id, so that a message that cannot be canceled now does not stop those after it.
             let mut last_id = 0;
-            while let Ok(page) = self.log_store_error(
+            while let Ok(page) = self.store_report.record_error(
                 "scheduled_to_cancel",
                 self.store.scheduled_to_cancel(last_id, PAGE_SIZE).await,
             ) && let Some(last_message) = page.last()
@@ -70,7 +101,9 @@ impl OutboxWorker {
             user: None,
             at: self.clock.now(),
         };
-        let _ = self.log_store_error("apply_status", self.store.apply_status(event).await);
+        let _ = self
+            .store_report
+            .record_error("apply_status", self.store.apply_status(event).await);
     }
 
     /// Logs a failed cancellation, which the next poll repeats.

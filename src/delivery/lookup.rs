@@ -1,12 +1,18 @@
 //! Look-up of messages of unknown result in Twilio's message list.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::outbox_worker::{OnUnknown, OutboxWorker};
+use super::credentials::Keyring;
+use super::health::RestHealth;
+use super::parts::DeliveryParts;
+use super::policy::OnUnknown;
+use super::route::ApiRoutes;
 use super::send::retry_delay;
-use crate::clock::after;
+use crate::clock::{Clock, after};
 use crate::sid::MessagingServiceSid;
-use crate::store::{OutboundMessage, SendOutcome};
+use crate::store::{OutboundMessage, SendOutcome, Store};
+use crate::telemetry::StoreReport;
 use crate::twilio::{ListMessages, Message};
 
 /// Pause between two look-ups.
@@ -15,11 +21,34 @@ const LOOKUP_INTERVAL: Duration = Duration::from_secs(8);
 /// Number of look-ups without a result after which a message counts as not sent.
 const MAX_LOOKUPS: u32 = 2;
 
-impl OutboxWorker {
-    /// Looks up a message and records the outcome.
-    pub(super) async fn look_up(&self, message: OutboundMessage) {
+/// Searches Twilio's message list.
+pub(super) struct MessageLookup {
+    store: Arc<dyn Store>,
+    store_report: Arc<StoreReport>,
+    routes: Arc<ApiRoutes>,
+    keyring: Arc<Keyring>,
+    health: Arc<RestHealth>,
+    clock: Arc<dyn Clock>,
+    on_unknown: OnUnknown,
+}
+
+impl MessageLookup {
+    pub(super) fn new(parts: &DeliveryParts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            store_report: parts.store_report.clone(),
+            routes: parts.routes.clone(),
+            keyring: parts.keyring.clone(),
+            health: parts.health.clone(),
+            clock: parts.clock.clone(),
+            on_unknown: parts.policy.on_unknown,
+        }
+    }
+
+    /// Looks up a message and returns the outcome of its call.
+    pub(super) async fn look_up(&self, message: &OutboundMessage) -> SendOutcome {
         let now = self.clock.now();
-        let outcome = match self.find_sent(&message).await {
+        match self.find_sent(message).await {
             Ok(Some(found)) => {
                 tracing::info!(outbound_id = message.id, message_sid = %found.sid, "a message of unknown result is in Twilio's message list, so it was sent");
                 SendOutcome::Sent {
@@ -31,7 +60,7 @@ impl OutboxWorker {
                 lookup_at: after(now, LOOKUP_INTERVAL),
                 looked_up: true,
             },
-            Ok(None) if self.policy.on_unknown == OnUnknown::Resend => {
+            Ok(None) if self.on_unknown == OnUnknown::Resend => {
                 tracing::warn!(
                     outbound_id = message.id,
                     "a message of unknown result is not in Twilio's message list; it is sent again"
@@ -50,9 +79,7 @@ impl OutboxWorker {
                 lookup_at: after(now, retry_delay(message.attempt)),
                 looked_up: false,
             },
-        };
-        self.record_outcome(message.id, outcome).await;
-        self.outbox.notify_one();
+        }
     }
 
     /// Returns the oldest listed message that matches: same text, not older than the call, not
@@ -92,7 +119,9 @@ impl OutboxWorker {
         candidates.reverse();
         let sids = candidates.iter().map(|candidate| candidate.sid).collect();
         let unmatched = self.store.unmatched_sids(message.account, sids).await;
-        let unmatched = self.log_store_error("unmatched_sids", unmatched)?;
+        let unmatched = self
+            .store_report
+            .record_error("unmatched_sids", unmatched)?;
         Ok(candidates
             .into_iter()
             .find(|candidate| unmatched.contains(&candidate.sid)))

@@ -11,11 +11,16 @@ mod credentials;
 mod health;
 mod lookup;
 mod outbox_worker;
+mod parts;
+mod policy;
 mod route;
 mod send;
 
+pub(crate) use cancel_scheduled::ScheduledCancellation;
 pub(crate) use credentials::Keyring;
 pub(crate) use health::RestHealth;
-pub use outbox_worker::OnUnknown;
-pub(crate) use outbox_worker::{DeliveryPolicy, OutboxWorker};
+pub(crate) use outbox_worker::OutboxWorker;
+pub(crate) use parts::DeliveryParts;
+pub(crate) use policy::DeliveryPolicy;
+pub use policy::OnUnknown;
 pub(crate) use route::{ApiRoute, ApiRoutes};

@@ -3,69 +3,51 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use super::credentials::Keyring;
-use super::health::RestHealth;
-use super::route::ApiRoutes;
+use super::lookup::MessageLookup;
+use super::parts::DeliveryParts;
+use super::send::{CALLBACK_GRACE, RestSender};
 use crate::clock::{Clock, after};
-use crate::store::{OutboundMessage, SendOutcome, Store, StoreError};
+use crate::store::{OutboundMessage, SendOutcome, Store};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::{StoreReport, Throttle, catch_panic};
+use crate::telemetry::{StoreReport, catch_panic};
 
 /// Maximum number of concurrent calls.
 const MAX_CONCURRENT_SENDS: usize = 16;
 /// Interval of polling the store without a notification: another process may have queued a message.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Age after which a message is not retried: its user does not expect it any more.
-pub(super) const MAX_RETRY_AGE: SignedDuration = SignedDuration::from_hours(24);
-/// Time for the status callback of an unknown call to arrive, before Twilio's list is searched.
-pub(super) const CALLBACK_GRACE: Duration = Duration::from_secs(2);
-
 /// Worker that sends the messages of the outbox.
 pub(crate) struct OutboxWorker {
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) routes: ApiRoutes,
-    pub(crate) keyring: Arc<Keyring>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) policy: DeliveryPolicy,
-    pub(crate) tasks: TaskTracker,
-    /// Notified when a message was queued.
-    pub(crate) outbox: Arc<Notify>,
-    /// Notified when a user has opted out.
-    pub(crate) opted_out: Arc<Notify>,
-    pub(crate) health: Arc<RestHealth>,
-    pub(crate) store_report: StoreReport,
-    pub(crate) warnings: Throttle,
-}
-
-/// Settings for messages that cannot be sent as they are.
-#[derive(Debug, Clone)]
-pub(crate) struct DeliveryPolicy {
-    pub(crate) on_unknown: OnUnknown,
+    store: Arc<dyn Store>,
+    store_report: Arc<StoreReport>,
+    sender: RestSender,
+    lookup: MessageLookup,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
     /// Maximum time that a part of a reply waits for the delivery of the part before.
-    pub(crate) wait_for_delivery: Duration,
-    /// Content SID of the template that replaces a message after the customer service window has closed.
-    pub(crate) window_closed_template: Option<String>,
-    /// True if a template needs a recorded opt-in.
-    pub(crate) consent_required: bool,
-}
-
-/// Handling of a message of unknown result that Twilio's list does not have.
-///
-/// Part of [`Settings`](crate::config::Settings), which documents how it is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnUnknown {
-    /// The message waits for the operator: at-most-once.
-    Hold,
-    /// The message is sent again: at-least-once.
-    Resend,
+    wait_for_delivery: Duration,
+    tasks: TaskTracker,
+    /// Notified when a message was queued.
+    outbox: Arc<Notify>,
 }
 
 impl OutboxWorker {
+    pub(crate) fn new(parts: &DeliveryParts) -> Self {
+        Self {
+            store: parts.store.clone(),
+            store_report: parts.store_report.clone(),
+            sender: RestSender::new(parts),
+            lookup: MessageLookup::new(parts),
+            clock: parts.clock.clone(),
+            metrics: parts.metrics.clone(),
+            wait_for_delivery: parts.policy.wait_for_delivery,
+            tasks: parts.tasks.clone(),
+            outbox: parts.outbox.clone(),
+        }
+    }
+
     /// Sends messages until it is dropped.
     pub(crate) async fn run(self: Arc<Self>) {
         let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_SENDS));
@@ -102,9 +84,9 @@ impl OutboxWorker {
         let now = self.clock.now();
         crate::panic_point!("outbox.poll");
         let free_permits = permits.available_permits();
-        let wait = self.policy.wait_for_delivery;
+        let wait = self.wait_for_delivery;
         let claimed = self.store.claim_with_wait(free_permits, wait, now).await;
-        let claimed = self.log_store_error("claim", claimed)?;
+        let claimed = self.store_report.record_error("claim", claimed)?;
         let has_claimed = !claimed.is_empty();
         // Before the lookups: if claiming those fails, these must not be left without a task, since no other process
         // takes over what this one has claimed.
@@ -117,7 +99,7 @@ impl OutboxWorker {
                 worker.outbox.notify_one();
             });
         }
-        let unknown = self.log_store_error(
+        let unknown = self.store_report.record_error(
             "claim_lookups",
             self.store.claim_lookups(MAX_CONCURRENT_SENDS, now).await,
         )?;
@@ -138,7 +120,11 @@ impl OutboxWorker {
     /// `sending` and block the later messages to its user.
     async fn send_or_set_aside(&self, message: OutboundMessage) {
         let id = message.id;
-        let sent = catch_panic(&self.metrics, "outbox", self.send(message));
+        let sent = async {
+            let outcome = self.sender.send(&message).await;
+            self.record_outcome(id, outcome).await;
+        };
+        let sent = catch_panic(&self.metrics, "outbox", sent);
         if sent.await.is_none() {
             let unknown = SendOutcome::Unknown {
                 lookup_at: after(self.clock.now(), CALLBACK_GRACE),
@@ -152,34 +138,34 @@ impl OutboxWorker {
     /// would panic as well.
     async fn look_up_or_set_aside(&self, message: OutboundMessage) {
         let id = message.id;
-        let looked_up = catch_panic(&self.metrics, "outbox", self.look_up(message));
+        let looked_up = async {
+            let outcome = self.lookup.look_up(&message).await;
+            self.record_outcome(id, outcome).await;
+            self.outbox.notify_one();
+        };
+        let looked_up = catch_panic(&self.metrics, "outbox", looked_up);
         if looked_up.await.is_none() {
             self.record_outcome(id, SendOutcome::Held).await;
         }
     }
 
     /// Records the outcome of a call, and retries while the store is unavailable.
-    pub(super) async fn record_outcome(&self, id: i64, outcome: SendOutcome) {
+    async fn record_outcome(&self, id: i64, outcome: SendOutcome) {
         // Only this process knows the outcome. If it ends before the store is back, the message becomes unknown.
         loop {
             let result = self
                 .store
                 .record_outcome(id, outcome.clone(), self.clock.now())
                 .await;
-            if self.log_store_error("record_outcome", result).is_ok() {
+            if self
+                .store_report
+                .record_error("record_outcome", result)
+                .is_ok()
+            {
                 self.metrics.reply(&outcome);
                 return;
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
-    }
-
-    /// Reports an error of the store.
-    pub(super) fn log_store_error<T>(
-        &self,
-        operation: &'static str,
-        result: Result<T, StoreError>,
-    ) -> Result<T, ()> {
-        result.map_err(|error| self.store_report.record_failure(operation, &error))
     }
 }

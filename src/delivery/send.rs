@@ -1,19 +1,28 @@
 //! One REST call for a message, and the outcome that follows from its response.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::BackoffBuilder;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use super::outbox_worker::{CALLBACK_GRACE, MAX_RETRY_AGE, OutboxWorker};
-
+use super::credentials::Keyring;
+use super::health::RestHealth;
+use super::parts::DeliveryParts;
+use super::policy::DeliveryPolicy;
+use super::route::ApiRoutes;
 use crate::address::{Address, Channel};
-use crate::clock::after;
+use crate::clock::{Clock, after};
 use crate::error_code::ErrorCode;
 use crate::form::FormParams;
 use crate::store::{OutboundMessage, SendOutcome};
+use crate::telemetry::Throttle;
 use crate::twilio::{RestError, RestErrorKind, RetryAdvice};
 
+/// Age after which a message is not retried: its user does not expect it any more.
+const MAX_RETRY_AGE: SignedDuration = SignedDuration::from_hours(24);
+/// Time for the status callback of an unknown call to arrive, before Twilio's list is searched.
+pub(super) const CALLBACK_GRACE: Duration = Duration::from_secs(2);
 /// Pause of an account whose credentials were rejected.
 const AUTH_RETRY_DELAY: Duration = Duration::from_mins(1);
 /// Maximum `Retry-After` that is honored: one wrong response must not stop an account for long.
@@ -30,17 +39,32 @@ const NOT_FOUND_RETRY_DELAY: Duration = Duration::from_secs(2);
 /// Twilio's code for invalid credentials.
 const UNAUTHENTICATED: ErrorCode = ErrorCode(20003);
 
-impl OutboxWorker {
-    /// Sends a claimed message and records the outcome.
-    pub(super) async fn send(&self, message: OutboundMessage) {
-        crate::crash_point!("P11");
-        crate::panic_point!("outbox.send");
-        let outcome = self.post_message(&message).await;
-        self.record_outcome(message.id, outcome).await;
+/// Sends messages of the outbox via the REST API.
+pub(super) struct RestSender {
+    routes: Arc<ApiRoutes>,
+    keyring: Arc<Keyring>,
+    health: Arc<RestHealth>,
+    clock: Arc<dyn Clock>,
+    policy: DeliveryPolicy,
+    warnings: Throttle,
+}
+
+impl RestSender {
+    pub(super) fn new(parts: &DeliveryParts) -> Self {
+        Self {
+            routes: parts.routes.clone(),
+            keyring: parts.keyring.clone(),
+            health: parts.health.clone(),
+            clock: parts.clock.clone(),
+            policy: parts.policy.clone(),
+            warnings: Throttle::new(10),
+        }
     }
 
-    /// Makes the call for a message, unless it must wait or cannot be sent.
-    async fn post_message(&self, message: &OutboundMessage) -> SendOutcome {
+    /// Makes the call for a claimed message, unless it must wait or cannot be sent, and returns the outcome.
+    pub(super) async fn send(&self, message: &OutboundMessage) -> SendOutcome {
+        crate::crash_point!("P11");
+        crate::panic_point!("outbox.send");
         let now = self.clock.now();
         let pause = self
             .health
@@ -271,8 +295,6 @@ pub(super) fn retry_delay(attempt: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use jiff::SignedDuration;
-
     use super::*;
 
     // Jitter adds up to the delay itself.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::metrics::Metrics;
 use super::store_health::{StoreFailure, StoreHealth};
 use super::throttle::Throttle;
+use crate::store::StoreError;
 
 /// Records failed store operations in metrics, health and log.
 pub(crate) struct StoreReport {
@@ -20,6 +21,15 @@ impl StoreReport {
             health,
             throttle: Throttle::new(10),
         }
+    }
+
+    /// Records the failure of an operation whose result is an error.
+    pub(crate) fn record_error<T>(
+        &self,
+        operation: &'static str,
+        result: Result<T, StoreError>,
+    ) -> Result<T, ()> {
+        result.map_err(|error| self.record_failure(operation, &error))
     }
 
     /// Records a failed operation. Its name is a label of `replyhook_store_errors_total`.

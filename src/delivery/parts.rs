@@ -1,0 +1,33 @@
+//! [`DeliveryParts`]: the parts of the server that delivery uses.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+
+use super::credentials::Keyring;
+use super::health::RestHealth;
+use super::policy::DeliveryPolicy;
+use super::route::ApiRoutes;
+use crate::clock::Clock;
+use crate::store::Store;
+use crate::telemetry::StoreReport;
+use crate::telemetry::metrics::Metrics;
+
+/// Arguments of [`OutboxWorker::new`](super::OutboxWorker::new) and
+/// [`ScheduledCancellation::new`](super::ScheduledCancellation::new).
+pub(crate) struct DeliveryParts {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store_report: Arc<StoreReport>,
+    pub(crate) routes: Arc<ApiRoutes>,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) health: Arc<RestHealth>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) policy: DeliveryPolicy,
+    pub(crate) tasks: TaskTracker,
+    /// Notified when a message was queued.
+    pub(crate) outbox: Arc<Notify>,
+    /// Notified when a user has opted out.
+    pub(crate) opted_out: Arc<Notify>,
+}
