@@ -1,6 +1,7 @@
 //! Architecture rules, each with its reason: the layers of modules, the modules that may use a crate, and the words of
 //! comments and pages.
 
+mod impls;
 mod imports;
 mod levels;
 mod tokens;
