@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::content::stored_content::TemplateState;
 use super::overrides::Overrides;
 use replyhook_core::signature::{SharedKeyId, SignatureAlgorithm};
 
@@ -31,6 +32,19 @@ pub(super) struct Faults {
     pub(super) handler_ms: u64,
     /// Makes the app's handler fail.
     pub(super) handler_fails: bool,
+    /// Error response to calls of the Content API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) content_error: Option<RestFault>,
+    /// Delay of responses of the Content API, in milliseconds.
+    pub(super) content_delay_ms: u64,
+    /// Number of templates that are deleted when they are next used.
+    pub(super) content_lost: u32,
+    /// Failure, by status callback, of messages with content.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) content_failure: Option<ContentSendFault>,
+    /// State of submitted templates. Default: approved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) template_state: Option<TemplateState>,
     /// Key that signs webhooks in place of the auth token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) shared_key: Option<EmulatedSharedKey>,
@@ -81,6 +95,16 @@ pub(super) struct RestFault {
     pub(super) times: Option<u32>,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ContentSendFault {
+    /// Twilio's error code, such as 63005.
+    pub(super) code: u32,
+    /// Number of messages that fail. Default: all.
+    #[serde(default)]
+    pub(super) times: Option<u32>,
+}
+
 // Bounds a typing error: no test needs more deliveries.
 const MAX_DUPLICATES: u32 = 100;
 // Ten minutes: well beyond Twilio's 15 seconds and the default of `handler.timeout_ms`, two minutes.
@@ -101,12 +125,20 @@ impl Faults {
         {
             return Some("retry: a list of 4xx, 5xx, ct, rt, all, as in \"ct,5xx\"".to_owned());
         }
-        if self.delay_ms.max(self.handler_ms) > MAX_DELAY_MS {
-            return Some(format!("delay_ms, handler_ms: at most {MAX_DELAY_MS}"));
+        let delays = [self.delay_ms, self.handler_ms, self.content_delay_ms];
+        if delays.iter().any(|delay| *delay > MAX_DELAY_MS) {
+            return Some(format!(
+                "delay_ms, handler_ms, content_delay_ms: at most {MAX_DELAY_MS}"
+            ));
         }
-        let status = self.rest_error.as_ref().map(|fault| fault.status);
-        if status.is_some_and(|status| !(400..600).contains(&status)) {
-            return Some("rest_error.status: 400 to 599".to_owned());
+        for (name, fault) in [
+            ("rest_error", &self.rest_error),
+            ("content_error", &self.content_error),
+        ] {
+            let status = fault.as_ref().map(|fault| fault.status);
+            if status.is_some_and(|status| !(400..600).contains(&status)) {
+                return Some(format!("{name}.status: 400 to 599"));
+            }
         }
         let shared_key = self.shared_key.as_ref();
         if shared_key.is_some_and(|key| key.secret.trim().is_empty()) {
@@ -117,19 +149,34 @@ impl Faults {
 
     /// Returns the error to inject into this REST call, if any, and counts it.
     pub(super) fn next_rest_error(&mut self) -> Option<RestFault> {
-        let fault = self.rest_error.clone()?;
-        if let Some(times) = fault.times {
-            // The last failing call clears the fault. `times: 0` clears it without an error.
-            let remaining = times.checked_sub(1);
-            self.rest_error = remaining
-                .filter(|remaining| *remaining > 0)
-                .map(|remaining| RestFault {
-                    times: Some(remaining),
-                    ..fault.clone()
-                });
-            remaining?;
+        take_rest_fault(&mut self.rest_error)
+    }
+
+    /// Returns the error to inject into this call of the Content API, if any, and counts it.
+    pub(super) fn next_content_error(&mut self) -> Option<RestFault> {
+        take_rest_fault(&mut self.content_error)
+    }
+
+    /// Returns the code that this message with content fails with, if any, and counts it.
+    pub(super) fn take_content_failure(&mut self) -> Option<u32> {
+        let fault = self.content_failure.as_mut()?;
+        let code = fault.code;
+        if let Some(times) = &mut fault.times {
+            let is_active = *times > 0;
+            *times = times.saturating_sub(1);
+            if *times == 0 {
+                self.content_failure = None;
+            }
+            return is_active.then_some(code);
         }
-        Some(fault)
+        Some(code)
+    }
+
+    /// Returns whether the template that is used now is lost, and counts it.
+    pub(super) fn take_content_loss(&mut self) -> bool {
+        let remaining = self.content_lost.checked_sub(1);
+        self.content_lost = remaining.unwrap_or_default();
+        remaining.is_some()
     }
 
     /// Returns whether this media fetch gets 404, and counts it.
@@ -138,4 +185,21 @@ impl Faults {
         self.media_404 = remaining.unwrap_or_default();
         remaining.is_some()
     }
+}
+
+/// Returns the error to inject, if any, and counts it.
+fn take_rest_fault(slot: &mut Option<RestFault>) -> Option<RestFault> {
+    let fault = slot.clone()?;
+    if let Some(times) = fault.times {
+        // The last failing call clears the fault. `times: 0` clears it without an error.
+        let remaining = times.checked_sub(1);
+        *slot = remaining
+            .filter(|remaining| *remaining > 0)
+            .map(|remaining| RestFault {
+                times: Some(remaining),
+                ..fault.clone()
+            });
+        remaining?;
+    }
+    Some(fault)
 }

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
 
+use super::content::phone_content::{PhoneContent, PhoneItem, PhoneItemKind};
+use super::shared_location::SharedLocation;
 use replyhook_core::error_code::ErrorCode;
 use replyhook_core::message::MessageStatus;
 
@@ -24,8 +27,12 @@ pub(super) struct Record {
     pub(super) location: Option<SharedLocation>,
     /// Quick reply that the user tapped (inbound).
     pub(super) button: Option<QuickReply>,
-    /// Quick replies that the message offers (outbound).
-    pub(super) buttons: Vec<QuickReply>,
+    /// Message and type of the tapped item, if the phone has shown it (inbound).
+    pub(super) tap: Option<TapOrigin>,
+    /// Fields of a Flow's form (inbound).
+    pub(super) flow: Option<Map<String, Value>>,
+    /// Content of a template (outbound).
+    pub(super) content: Option<PhoneContent>,
     pub(super) status: MessageStatus,
     pub(super) error_code: Option<ErrorCode>,
     pub(super) service: Option<String>,
@@ -96,22 +103,6 @@ pub(super) struct MediaRecord {
     pub(super) at: Timestamp,
 }
 
-/// Location in a message.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SharedLocation {
-    /// Degrees north.
-    pub(super) latitude: f64,
-    /// Degrees east.
-    pub(super) longitude: f64,
-    /// Street and city.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) address: Option<String>,
-    /// Name of the location.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) label: Option<String>,
-}
-
 /// Quick reply: a button that a message offers, or that the user tapped.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -121,6 +112,17 @@ pub(super) struct QuickReply {
     /// Payload sent to the bot as `ButtonPayload`.
     #[serde(default)]
     pub(super) payload: String,
+}
+
+/// Message whose item the user tapped, and the parameters that depend on its content.
+#[derive(Clone)]
+pub(super) struct TapOrigin {
+    pub(super) message_sid: String,
+    pub(super) sender: String,
+    /// `MessageType` (WhatsApp).
+    pub(super) message_type: &'static str,
+    /// `ButtonType`.
+    pub(super) button_type: &'static str,
 }
 
 /// Message in the control API.
@@ -137,7 +139,10 @@ pub(super) struct MessageView {
     at: Timestamp,
     location: Option<SharedLocation>,
     button: Option<QuickReply>,
+    flow: Option<Map<String, Value>>,
+    /// Quick replies of `content`.
     buttons: Vec<QuickReply>,
+    content: Option<Value>,
     by: Author,
 }
 
@@ -170,7 +175,9 @@ impl Record {
             media: Vec::new(),
             location: None,
             button: None,
-            buttons: Vec::new(),
+            tap: None,
+            flow: None,
+            content: None,
             status: MessageStatus::Received,
             error_code: None,
             service: None,
@@ -200,9 +207,46 @@ impl Record {
             at: self.at,
             location: self.location.clone(),
             button: self.button.clone(),
-            buttons: self.buttons.clone(),
+            flow: self.flow.clone(),
+            buttons: self.quick_replies(),
+            content: self.content_view(),
             by: self.author,
         }
+    }
+
+    /// Returns the items that send a message.
+    fn quick_replies(&self) -> Vec<QuickReply> {
+        let items = self.content.iter().flat_map(|content| &content.items);
+        let replies = items.filter(|item| item.kind == PhoneItemKind::Reply);
+        let button = |item: &PhoneItem| QuickReply {
+            text: item.title.clone(),
+            payload: item.id.clone(),
+        };
+        replies.map(button).collect()
+    }
+
+    /// Returns the content's JSON, with the fetched file in place of each URL.
+    pub(super) fn content_view(&self) -> Option<Value> {
+        let mut content = serde_json::to_value(self.content.as_ref()?).ok()?;
+        let files = self.media_views();
+        let file = |url: &Value| {
+            let file = files.iter().find(|file| *url == file.url);
+            serde_json::to_value(file).unwrap_or_default()
+        };
+        let replace_urls = |media: &mut Value| {
+            for url in media.as_array_mut().into_iter().flatten() {
+                *url = file(url);
+            }
+        };
+        replace_urls(&mut content["media"]);
+        for card in content["cards"].as_array_mut().into_iter().flatten() {
+            replace_urls(&mut card["media"]);
+        }
+        // An absent field would have become null above.
+        if let Some(fields) = content.as_object_mut() {
+            fields.retain(|_, value| !value.is_null());
+        }
+        Some(content)
     }
 
     pub(super) fn media_views(&self) -> Vec<MediaView> {

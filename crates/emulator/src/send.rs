@@ -5,9 +5,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::account::random_sid;
+use super::content::delivery::ContentDelivery;
+use super::content::phone_content::{PhoneContent, PhoneLayout};
+use super::content::stored_content::is_own_sid;
 use super::engine::Engine;
+use super::faults::Faults;
 use super::media::{FetchError, MAX_MEDIA_BYTES, fetch_media, is_loopback};
-use super::record::{Author, Direction, MediaRecord, QuickReply, Record, SharedLocation};
+use super::record::{Author, Direction, MediaRecord, Record};
+use super::shared_location::SharedLocation;
 use super::state::StoredMedia;
 use super::status::advance_status;
 use replyhook_core::address::{Address, Channel, Identity};
@@ -50,12 +55,12 @@ pub(super) struct OutboundDraft {
     pub(super) body: String,
     pub(super) media: Vec<String>,
     pub(super) location: Option<SharedLocation>,
-    pub(super) buttons: Vec<QuickReply>,
+    /// Content of a template, and the conditions for its delivery.
+    pub(super) content: Option<(PhoneContent, ContentDelivery)>,
     pub(super) service: Option<String>,
     pub(super) status_callback: Option<String>,
     pub(super) status: MessageStatus,
     pub(super) send_at: Option<Timestamp>,
-    pub(super) is_template: bool,
     /// SID of the inbound message, if this is a TwiML reply.
     pub(super) in_reply_to: Option<String>,
 }
@@ -71,12 +76,11 @@ impl OutboundDraft {
             body: String::new(),
             media: Vec::new(),
             location: None,
-            buttons: Vec::new(),
+            content: None,
             service: None,
             status_callback: None,
             status: MessageStatus::Queued,
             send_at: None,
-            is_template: false,
             in_reply_to: None,
         }
     }
@@ -84,7 +88,6 @@ impl OutboundDraft {
 
 /// Sends a TwiML reply. When this returns, its media is fetched.
 pub(super) async fn send_reply(engine: &Arc<Engine>, draft: OutboundDraft) -> Record {
-    let is_template = draft.is_template;
     let message = add_message(engine, draft);
     // 14107 is about replies. Messages sent via the REST API do not count.
     let now = engine.now();
@@ -96,7 +99,7 @@ pub(super) async fn send_reply(engine: &Arc<Engine>, draft: OutboundDraft) -> Re
         engine.add_debugger_entry(ErrorCode(14107), Some(detail), Some(&message.sid), None);
     }
     let generation = engine.state().generation;
-    let failure = prepare_delivery(engine, &message.sid, is_template).await;
+    let failure = prepare_delivery(engine, &message.sid, None).await;
     // Before `advance_status`: a TwiML action reports the first status, not a later one.
     let current = engine.state().message(&message.sid).cloned();
     advance_status(engine, message.sid.clone(), failure, generation);
@@ -105,7 +108,8 @@ pub(super) async fn send_reply(engine: &Arc<Engine>, draft: OutboundDraft) -> Re
 
 /// Queues a message from the REST API. Media is fetched afterwards, and errors reach the bot as a status.
 pub(super) fn queue_api_message(engine: &Arc<Engine>, draft: OutboundDraft) -> Record {
-    let is_template = draft.is_template;
+    let content = draft.content.as_ref();
+    let delivery = content.map(|(_, delivery)| delivery.clone());
     let message = add_message(engine, draft);
     let (engine, sid) = (engine.clone(), message.sid.clone());
     let (send_at, generation) = (message.send_at, engine.state().generation);
@@ -116,7 +120,7 @@ pub(super) fn queue_api_message(engine: &Arc<Engine>, draft: OutboundDraft) -> R
                 return;
             }
         }
-        let failure = prepare_delivery(&engine, &sid, is_template).await;
+        let failure = prepare_delivery(&engine, &sid, delivery.as_ref()).await;
         advance_status(&engine, sid, failure, generation);
     });
     message
@@ -136,8 +140,12 @@ pub(super) fn send_twilio_confirmation(engine: &Arc<Engine>, sender: &str, user:
 
 fn add_message(engine: &Engine, draft: OutboundDraft) -> Record {
     let now = engine.now();
-    let has_media = !draft.media.is_empty();
-    let message_sid = random_sid(if has_media { "MM" } else { "SM" });
+    let content = draft.content.map(|(content, _)| content);
+    let is_rich = content
+        .as_ref()
+        .is_some_and(|content| content.layout != PhoneLayout::Text);
+    let is_mm = is_rich || !draft.media.is_empty();
+    let message_sid = random_sid(if is_mm { "MM" } else { "SM" });
     let file = |url: String| MediaRecord {
         sid: random_sid("ME"),
         // A guess from the extension, until `prepare_delivery` has fetched the file.
@@ -159,7 +167,9 @@ fn add_message(engine: &Engine, draft: OutboundDraft) -> Record {
         media: draft.media.into_iter().map(file).collect(),
         location: draft.location,
         button: None,
-        buttons: draft.buttons,
+        tap: None,
+        flow: None,
+        content,
         status: draft.status,
         error_code: None,
         service: draft.service,
@@ -200,10 +210,14 @@ fn accept_scheduled(engine: &Engine, sid: &str, generation: u64) -> bool {
 }
 
 /// Checks whether a message can be delivered, and fetches its media. Returns the error code if it cannot.
-async fn prepare_delivery(engine: &Engine, sid: &str, is_template: bool) -> Option<ErrorCode> {
+async fn prepare_delivery(
+    engine: &Engine,
+    sid: &str,
+    content: Option<&ContentDelivery>,
+) -> Option<ErrorCode> {
     let message = engine.state().message(sid).cloned()?;
-    if let Some(code) = rejection_code(engine, &message, is_template) {
-        engine.add_debugger_entry(code, None, Some(sid), None);
+    if let Some((code, detail)) = rejection(engine, &message, content) {
+        engine.add_debugger_entry(code, detail.as_deref(), Some(sid), None);
         return Some(code);
     }
     let is_sms = *Address::parse(message.user.as_str()).channel() == Channel::Sms;
@@ -276,18 +290,45 @@ fn store_fetched(
     true
 }
 
-/// Returns the error code of an opt-out (21610) or a closed window (63016).
-fn rejection_code(engine: &Engine, message: &Record, is_template: bool) -> Option<ErrorCode> {
+/// Returns error code and explanation of an opt-out, a closed window, or content that the channel refuses.
+fn rejection(
+    engine: &Engine,
+    message: &Record,
+    content: Option<&ContentDelivery>,
+) -> Option<(ErrorCode, Option<String>)> {
     if message.author == Author::Twilio {
         return None;
     }
+    let user = Address::parse(message.user.as_str());
     let now = engine.now();
-    let state = engine.state();
-    let pair = (message.sender.clone(), message.user.clone());
-    if state.blocked.contains(&pair) {
-        return Some(ErrorCode(21610));
+    let (is_open, is_gone) = {
+        let state = engine.state();
+        let pair = (message.sender.clone(), message.user.clone());
+        if state.blocked.contains(&pair) {
+            return Some((ErrorCode(21610), None));
+        }
+        // A template may be deleted before a scheduled message is due.
+        let is_gone = |sid: &str| {
+            let exists = state.contents.iter().any(|content| content.sid == sid);
+            message.send_at.is_some() && is_own_sid(sid) && !exists
+        };
+        (
+            state.is_window_open(&message.sender, &message.user, now),
+            content.is_some_and(|content| is_gone(&content.sid)),
+        )
+    };
+    let Some(content) = content else {
+        let is_closed = *user.channel() == Channel::WhatsApp && !is_open;
+        return is_closed.then_some((ErrorCode(63016), None));
+    };
+    if is_gone {
+        let problem = "the template was deleted".to_owned();
+        return Some((ErrorCode(63027), Some(problem)));
     }
-    let is_whatsapp = *Address::parse(message.user.as_str()).channel() == Channel::WhatsApp;
-    let is_closed = is_whatsapp && !state.is_window_open(&message.sender, &message.user, now);
-    (is_closed && !is_template).then_some(ErrorCode(63016))
+    if let Some(code) = engine.change_faults(Faults::take_content_failure) {
+        let detail = "ordered with the fault content_failure".to_owned();
+        return Some((ErrorCode(code), Some(detail)));
+    }
+    let rejection = content.rejection(user.channel(), is_open);
+    rejection.map(|(code, problem)| (code, Some(problem)))
 }

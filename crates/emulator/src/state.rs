@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::content::stored_content::StoredContent;
 use super::faults::Faults;
 use super::record::{DebuggerEntry, Direction, Exchange, Record};
 use super::webhook_params::external_user_id;
@@ -16,6 +17,7 @@ use replyhook_core::message::MessageStatus;
 const MAX_MESSAGES: usize = 20_000;
 const MAX_EXCHANGES: usize = 5_000;
 const MAX_DEBUGGER_ENTRIES: usize = 1_000;
+const MAX_CONTENTS: usize = 10_000;
 const MAX_STORED_MEDIA_BYTES: usize = 256 * 1024 * 1024;
 const MAX_EXCHANGE_BYTES: usize = 128 * 1024 * 1024;
 
@@ -39,7 +41,10 @@ pub(super) struct EmulatorState {
     last_inbound: HashMap<(String, String), Timestamp>,
     streaks: HashMap<(String, String), Streak>,
     pub(super) cookies: HashMap<(String, String, String), Cookies>,
-    pub(super) templates: Vec<serde_json::Value>,
+    /// Templates, oldest first.
+    pub(super) contents: Vec<StoredContent>,
+    /// Position of the template made last.
+    content_position: u64,
     pub(super) sender_settings: HashMap<String, serde_json::Value>,
     pub(super) number_settings: HashMap<String, BTreeMap<String, String>>,
     /// Position of the message added last.
@@ -97,6 +102,15 @@ impl EmulatorState {
             self.messages.drain(..MAX_MESSAGES / 10);
         }
         self.messages.push(message);
+    }
+
+    pub(super) fn add_content(&mut self, mut content: StoredContent) {
+        self.content_position += 1;
+        content.position = self.content_position;
+        if self.contents.len() >= MAX_CONTENTS {
+            self.contents.drain(..MAX_CONTENTS / 10);
+        }
+        self.contents.push(content);
     }
 
     /// Cancels a message that is not on its way yet. Returns it, or `None` if it is too late or unknown.
@@ -245,6 +259,7 @@ impl EmulatorState {
             // Continue the numbering: IDs and page tokens from before the reset must not match new records.
             exchange_number: self.exchange_number,
             last_position: self.last_position,
+            content_position: self.content_position,
             ..Self::default()
         };
     }

@@ -54,6 +54,10 @@ fn user_action(message: &Record) -> String {
     if let Some(button) = &message.button {
         return format!("presses({:?}, {:?})", button.text, button.payload);
     }
+    if let Some(fields) = &message.flow {
+        let fields = serde_json::Value::Object(fields.clone());
+        return format!("sends(serde_json::json!({{\"flow\": {fields}}}))");
+    }
     if let Some(location) = &message.location {
         let label = location.label.as_deref().unwrap_or_default();
         return format!(

@@ -7,14 +7,17 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::account::{SENDERS, random_sid, sender_for};
 use super::engine::Engine;
 use super::media::{FetchError, MAX_MEDIA_BYTES, fetch_media, is_loopback};
-use super::record::{MediaRecord, QuickReply, Record, SharedLocation};
+use super::record::{MediaRecord, QuickReply, Record};
+use super::shared_location::SharedLocation;
 use super::state::StoredMedia;
+use super::tap::{TappedItem, UserChoice, find_flow_origin, find_tapped_item};
 use super::webhook_params;
-use replyhook_core::address::Address;
+use replyhook_core::address::{Address, Channel};
 use replyhook_core::reply::names::media_type_by_extension;
 
 /// Maximum number of media files in a message.
@@ -37,6 +40,12 @@ pub(super) struct UserMessage {
     location: Option<SharedLocation>,
     #[serde(default)]
     button: Option<QuickReply>,
+    /// Item of a message that the phone shows.
+    #[serde(default)]
+    choice: Option<UserChoice>,
+    /// Fields of a Flow's form.
+    #[serde(default)]
+    flow: Option<Map<String, Value>>,
     #[serde(default)]
     profile_name: Option<String>,
     /// Webhook parameters to replace or add.
@@ -85,9 +94,11 @@ pub(super) async fn accept_message(
     if user.id().trim().is_empty() {
         return Err("from: an address, as in whatsapp:+15550001111 or +15550004444".to_owned());
     }
-    let sender = match &message.to {
-        Some(to) => to.trim().to_owned(),
-        None => sender_for(&user)
+    let tapped = tapped_item(engine, &user, &message)?;
+    let sender = match (&message.to, &tapped) {
+        (Some(to), _) => to.trim().to_owned(),
+        (None, Some(tapped)) => tapped.sender.clone(),
+        (None, None) => sender_for(&user)
             .ok_or("to: required, because the account has no sender on this channel")?
             .to_owned(),
     };
@@ -96,6 +107,19 @@ pub(super) async fn accept_message(
     }
     if sender == user.as_str() {
         return Err("from and to: the same address".to_owned());
+    }
+    if let Some(problem) = message.location.as_ref().and_then(SharedLocation::problem) {
+        return Err(format!("location.{problem}"));
+    }
+    if message.flow.is_some() && *user.channel() != Channel::WhatsApp {
+        return Err("flow: only WhatsApp has Flows".to_owned());
+    }
+    let mut tap = None;
+    if let Some(tapped) = tapped {
+        message.button = Some(tapped.button);
+        tap = Some(tapped.origin);
+    } else if message.flow.is_some() {
+        tap = find_flow_origin(&engine.state(), user.as_str(), &sender);
     }
     let button_text = message.button.as_ref().map(|button| button.text.clone());
     // A tap sends the text of the button, unless `params` has another `Body`.
@@ -117,6 +141,8 @@ pub(super) async fn accept_message(
         media: files,
         location: message.location,
         button: message.button,
+        tap,
+        flow: message.flow,
         service: message.params.get("MessagingServiceSid").cloned(),
         profile_name: message.profile_name,
         ..Record::inbound(sid, user.as_str().to_owned(), sender, body, now)
@@ -139,6 +165,30 @@ pub(super) async fn accept_message(
     drop(state);
     engine.emit_message(&record);
     Ok(record)
+}
+
+/// Finds the item of a message's `choice`, if it has one.
+fn tapped_item(
+    engine: &Engine,
+    user: &Address,
+    message: &UserMessage,
+) -> Result<Option<TappedItem>, String> {
+    let Some(choice) = &message.choice else {
+        return Ok(None);
+    };
+    let has_other_content = message.body.as_ref().is_some_and(|body| !body.is_empty())
+        || !message.media.is_empty()
+        || message.location.is_some()
+        || message.button.is_some()
+        || message.flow.is_some();
+    if has_other_content {
+        return Err(
+            "choice: a tap is a message of its own; leave out body, media, location, button and flow"
+                .to_owned(),
+        );
+    }
+    let sender = message.to.as_deref().map(str::trim);
+    find_tapped_item(&engine.state(), user, sender, choice).map(Some)
 }
 
 async fn store_media(

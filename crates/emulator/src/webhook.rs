@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::Method;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::engine::Engine;
 use super::links::{display_url, resolve};
@@ -46,6 +47,7 @@ pub(super) struct DeliveredMessage {
     sid: String,
     body: String,
     media: Vec<MediaView>,
+    content: Option<Value>,
 }
 
 /// Delivers an inbound message to the bot.
@@ -93,6 +95,7 @@ pub(super) async fn deliver(
                     sid: message.sid.clone(),
                     body: message.body.clone(),
                     media: message.media_views(),
+                    content: message.content_view(),
                 })
                 .collect(),
         }

@@ -9,7 +9,8 @@ use serde_json::json;
 use jiff::Timestamp;
 
 use super::account::random_sid;
-use super::record::{MediaRecord, QuickReply, Record, SharedLocation};
+use super::record::{MediaRecord, QuickReply, Record};
+use super::shared_location::SharedLocation;
 use replyhook_core::address::{Address, Channel, Identity};
 use replyhook_core::form::FormParams;
 use replyhook_core::reply::segments;
@@ -179,8 +180,20 @@ fn put_whatsapp_params(message: &Record, user: &Address, put: &mut impl FnMut(&s
         context["WaId"] = digits.into();
     }
     if let Some(button) = &message.button {
-        put("ButtonType", "REPLY");
+        put("ButtonType", button_type(message));
         context["ButtonText"] = button.text.as_str().into();
+    }
+    if let Some(tap) = &message.tap {
+        put("OriginalRepliedMessageSid", &tap.message_sid);
+        put("OriginalRepliedMessageSender", &tap.sender);
+        put("Forwarded", "false");
+        put("FrequentlyForwarded", "false");
+    }
+    if let Some(fields) = &message.flow {
+        let fields = serde_json::Value::Object(fields.clone()).to_string();
+        put("InteractiveData", &fields);
+        let flow = json!({"name": "flow", "body": "Sent", "response_json": fields});
+        put("FlowData", &flow.to_string());
     }
     let metadata = json!({"type": "whatsapp", "data": {"context": context}});
     put("ChannelMetadata", &metadata.to_string());
@@ -192,16 +205,24 @@ fn put_rcs_params(message: &Record, user: &Address, put: &mut impl FnMut(&str, &
         "channelPayload": {"senderPhoneNumber": user.id(), "messageId": message.sid},
     });
     if let Some(button) = &message.button {
-        put("ButtonType", "REPLY");
-        context["buttonType"] = "REPLY".into();
+        put("ButtonType", button_type(message));
+        context["buttonType"] = button_type(message).into();
         context["buttonPayload"] = button.payload.as_str().into();
     }
     let metadata = json!({"type": "rcs", "data": {"context": context}});
     put("ChannelMetadata", &metadata.to_string());
 }
 
+fn button_type(message: &Record) -> &'static str {
+    let tap = message.tap.as_ref();
+    tap.map_or("REPLY", |tap| tap.button_type)
+}
+
 fn message_type(message: &Record) -> &'static str {
-    if message.button.is_some() {
+    if let Some(tap) = &message.tap {
+        return tap.message_type;
+    }
+    if message.button.is_some() || message.flow.is_some() {
         return "interactive";
     }
     if message.location.is_some() {

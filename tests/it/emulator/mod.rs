@@ -1,6 +1,7 @@
 //! The emulator, tested through its control interface, with a scripted webhook server or `DevServer`.
 
 mod codes;
+mod content;
 mod control;
 mod dev_server;
 mod phone;

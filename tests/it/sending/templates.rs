@@ -334,5 +334,11 @@ fn templates_command_lists_emulator_templates() {
     let (code, out, err) = replyhook(&["templates"], &env, "");
     assert_eq!((code, err.as_str()), (0, ""));
     let sid = made["sid"].as_str().unwrap();
+    assert_eq!(out, format!("{sid} order_ready en unsubmitted 1=\"42\"\n"));
+    let path = format!("/v1/Content/{sid}/ApprovalRequests/whatsapp");
+    let submission = json!({"name": "order_ready", "category": "UTILITY"}).to_string();
+    let answer = dev.call("POST", &path, &dev.token, "application/json", &submission);
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    let (_, out, _) = replyhook(&["templates"], &env, "");
     assert_eq!(out, format!("{sid} order_ready en approved 1=\"42\"\n"));
 }

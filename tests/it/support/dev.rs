@@ -225,6 +225,14 @@ impl Dev {
         );
         assert_eq!(created.status, 201, "{}", created.body);
         let created: Value = serde_json::from_str(&created.body).unwrap();
+        // Approved, so that it may open the conversation.
+        let approval = json!({"name": "offer", "category": "UTILITY"}).to_string();
+        let path = format!(
+            "/v1/Content/{}/ApprovalRequests/whatsapp",
+            created["sid"].as_str().unwrap()
+        );
+        let submitted = self.call("POST", &path, &self.token, "application/json", &approval);
+        assert_eq!(submitted.status, 201, "{}", submitted.body);
         let form = [
             ("From", SANDBOX),
             ("To", user),

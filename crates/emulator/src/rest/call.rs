@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::response::TwilioError;
 use crate::engine::Engine;
-use crate::faults::Faults;
+use crate::faults::{Faults, RestFault};
 use replyhook_core::error_code::ErrorCode;
 use replyhook_core::form::FormParams;
 
@@ -45,9 +45,11 @@ pub(super) fn parse_call(
 ) -> Result<ApiCall, TwilioError> {
     // The `rest_error` fault comes first: it also affects calls with wrong credentials.
     if let Some(fault) = engine.change_faults(Faults::next_rest_error) {
-        let code = fault.code.unwrap_or(20_000 + u32::from(fault.status));
-        let meaning = ErrorCode(code).meaning().unwrap_or("as ordered");
-        return Err(TwilioError::new(fault.status, code, meaning));
+        return Err(injected_error(&fault));
+    }
+    let content_error = || engine.change_faults(Faults::next_content_error);
+    if let Some(fault) = is_content_path(path).then(content_error).flatten() {
+        return Err(injected_error(&fault));
     }
     let unreadable = || TwilioError::bad_request(20001, "the parameters cannot be read");
     let query = parts.uri.query().unwrap_or_default();
@@ -75,6 +77,18 @@ pub(super) fn parse_call(
     } else {
         Err(TwilioError::new(401, 20003, "Authenticate"))
     }
+}
+
+fn injected_error(fault: &RestFault) -> TwilioError {
+    let code = fault.code.unwrap_or(20_000 + u32::from(fault.status));
+    let meaning = ErrorCode(code).meaning().unwrap_or("as ordered");
+    TwilioError::new(fault.status, code, meaning)
+}
+
+/// Returns whether a path is one of the Content API.
+pub(super) fn is_content_path(path: &str) -> bool {
+    let mut parts = path.split('/').skip(1);
+    matches!(parts.next(), Some("Content" | "ContentAndApprovals"))
 }
 
 /// Returns whether the credentials are valid: the account SID, or any well-formed API key SID, with the auth token.

@@ -1,116 +1,217 @@
-//! `Content` resource: templates and their approval. Every well-formed `HX…` exists and is approved. Templates created
-//! via this API are rendered with their own text.
+//! `Content` resource: templates and their approval.
+//!
+//! A submitted template is approved immediately, unless the fault `template_state` is set. Every well-formed `HX…` that
+//! no emulator has made exists and is approved.
 //!
 //! Source: twilio.com/docs/content/content-api-resources.
 
-use std::collections::BTreeMap;
+use std::ops::Range;
 
 use http::Method;
 use serde_json::{Value, json};
 
 use super::call::{ApiCall, is_sid};
-use super::response::{RestResponse, TwilioError, no_content, not_allowed, ok, paging_meta};
-use crate::account::random_sid;
+use super::response::{RestResponse, TwilioError, no_content, not_allowed, ok};
+use crate::content::stored_content::{
+    ContentDraft, ContentSubmission, StoredContent, TemplateState, is_own_sid, new_content_sid,
+};
 use crate::engine::Engine;
-use crate::record::QuickReply;
+use crate::faults::Faults;
+use crate::state::EmulatorState;
+
+// Twilio's default and maximum.
+const PAGE_SIZE: usize = 50;
+const MAX_PAGE_SIZE: usize = 1000;
+const CATEGORIES: [&str; 3] = ["UTILITY", "MARKETING", "AUTHENTICATION"];
+
+fn invalid(problem: impl Into<String>) -> TwilioError {
+    TwilioError::bad_request(20001, problem)
+}
 
 /// Handles `Content` and `ContentAndApprovals`.
 pub(super) fn collection(engine: &Engine, call: &ApiCall) -> RestResponse {
     match call.method {
-        Method::GET => {
-            let with_approvals = call.path.ends_with("ContentAndApprovals");
-            let state = engine.state();
-            let contents: Vec<Value> = state
-                .templates
-                .iter()
-                .map(|template| {
-                    let (mut resource, approval) = split_approval(template.clone());
-                    if with_approvals && let Some(fields) = resource.as_object_mut() {
-                        fields.remove("links");
-                        fields.remove("url");
-                        fields.insert("approval_requests".to_owned(), approval);
-                    }
-                    resource
-                })
-                .collect();
-            ok(
-                200,
-                &json!({"contents": contents, "meta": paging_meta("contents", &call.path)}),
-            )
-        }
-        Method::POST => create(engine, call),
+        Method::GET => list(engine, call),
+        Method::POST if call.path.ends_with("Content") => create(engine, call),
         _ => Err(not_allowed()),
     }
 }
 
-fn create(engine: &Engine, call: &ApiCall) -> RestResponse {
-    let json = call.json.as_ref();
-    let json =
-        json.ok_or_else(|| TwilioError::bad_request(20001, "The request body is not JSON"))?;
-    let types = json["types"].as_object();
-    if types.is_none_or(serde_json::Map::is_empty) {
-        return Err(TwilioError::bad_request(
-            20001,
-            "types: at least one is required",
-        ));
-    }
-    let language = json["language"].as_str();
-    let language =
-        language.ok_or_else(|| TwilioError::bad_request(20001, "language is required"))?;
-    let template = random_sid("HX");
-    let now = engine.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let url = format!("https://content.twilio.com/v1/Content/{template}");
-    let name = json["friendly_name"].as_str();
-    let template_json = json!({
-        "sid": template,
-        "account_sid": engine.account.sid.as_str(),
-        "friendly_name": name,
-        "language": language,
-        "variables": json.get("variables").cloned().unwrap_or_else(|| json!({})),
-        "types": json["types"],
-        "date_created": now,
-        "date_updated": now,
-        "url": url,
-        "links": {
-            "approval_create": format!("{url}/ApprovalRequests/whatsapp"),
-            "approval_fetch": format!("{url}/ApprovalRequests"),
-        },
-        // Approved immediately: the emulator does not simulate WhatsApp's review.
-        "approval": approval_json(name.unwrap_or_default(), "UTILITY"),
+fn list(engine: &Engine, call: &ApiCall) -> RestResponse {
+    let with_approvals = call.path.ends_with("ContentAndApprovals");
+    let account = engine.account.sid.as_str();
+    let state = engine.state();
+    let forced = state.faults.template_state;
+    let matching: Vec<&StoredContent> = state
+        .contents
+        .iter()
+        .filter(|content| matches_query(content, call, forced))
+        .collect();
+    let size = call.query.get("PageSize");
+    let size = size.and_then(|size| size.parse().ok()).unwrap_or(PAGE_SIZE);
+    let size = size.clamp(1, MAX_PAGE_SIZE);
+    let page: usize = call
+        .query
+        .get("Page")
+        .and_then(|page| page.parse().ok())
+        .unwrap_or_default();
+    let range = page_range(&matching, call, page, size);
+    let contents: Vec<Value> = matching[range.clone()]
+        .iter()
+        .map(|content| {
+            let mut resource = content.resource(account);
+            if with_approvals && let Some(fields) = resource.as_object_mut() {
+                fields.remove("links");
+                fields.remove("url");
+                let approval = content.approval_json(forced);
+                fields.insert("approval_requests".to_owned(), approval);
+            }
+            resource
+        })
+        .collect();
+    let url = |page: usize, token: String| {
+        format!(
+            "{}/{}?PageSize={size}&Page={page}{token}",
+            engine.origin, call.path
+        )
+    };
+    let token =
+        |prefix: &str, content: &StoredContent| format!("&PageToken={prefix}{}", content.position);
+    let last = matching[range.clone()]
+        .last()
+        .filter(|_| range.end < matching.len());
+    let first = matching[range.clone()].first().filter(|_| range.start > 0);
+    let meta = json!({
+        "page": page,
+        "page_size": size,
+        "first_page_url": url(0, String::new()),
+        "previous_page_url": first.map(|content| url(page.saturating_sub(1), token("PB", content))),
+        "url": url(page, String::new()),
+        "next_page_url": last.map(|content| url(page.saturating_add(1), token("PA", content))),
+        "key": "contents",
     });
-    engine.state().templates.push(template_json.clone());
-    let (resource, _) = split_approval(template_json);
-    ok(201, &resource)
+    ok(200, &json!({"contents": contents, "meta": meta}))
 }
 
-/// Splits a stored template into the Content resource and the approval, which is not a field of Twilio's resource.
-fn split_approval(mut template: Value) -> (Value, Value) {
-    let fields = template.as_object_mut();
-    let approval = fields.and_then(|fields| fields.remove("approval"));
-    (template, approval.unwrap_or_default())
+/// Returns the range of a page in `matching`, which has the oldest template first.
+fn page_range(
+    matching: &[&StoredContent],
+    call: &ApiCall,
+    page: usize,
+    size: usize,
+) -> Range<usize> {
+    // A page token has the position of the last template of the page before, or of the first one of the page after.
+    // Positions stay valid when templates are made or deleted between two pages.
+    let token = |prefix: &str| {
+        let position = call.query.get("PageToken")?.strip_prefix(prefix)?;
+        position.parse::<u64>().ok()
+    };
+    let (begin, end) = match (token("PA"), token("PB")) {
+        (Some(last_of_previous), _) => {
+            let begin = matching.partition_point(|content| content.position <= last_of_previous);
+            (begin, begin.saturating_add(size))
+        }
+        (None, Some(first_of_next)) => {
+            let end = matching.partition_point(|content| content.position < first_of_next);
+            (end.saturating_sub(size), end)
+        }
+        (None, None) => {
+            let begin = page.saturating_mul(size);
+            (begin, begin.saturating_add(size))
+        }
+    };
+    let end = end.min(matching.len());
+    begin.min(end)..end
 }
 
-fn approval_json(name: &str, category: &str) -> Value {
-    json!({
-        "type": "whatsapp", "name": name, "category": category, "content_type": "twilio/text",
-        "status": "approved", "rejection_reason": "", "allow_category_change": true,
+/// Returns whether a template matches the search, which only v2 of the API has.
+fn matches_query(content: &StoredContent, call: &ApiCall, forced: Option<TemplateState>) -> bool {
+    if !call.path.starts_with("v2/") {
+        return true;
+    }
+    let draft = &content.draft;
+    let contains = |text: Option<&String>, part: &str| {
+        text.is_some_and(|text| text.to_lowercase().contains(&part.to_lowercase()))
+    };
+    call.query.iter().all(|(name, value)| match name {
+        "ContentName" => contains(draft.friendly_name.as_ref(), value),
+        "Content" => contains(Some(&Value::Object(draft.types.clone()).to_string()), value),
+        "Language" => draft
+            .language
+            .as_deref()
+            .is_some_and(|language| language.eq_ignore_ascii_case(value)),
+        "ContentType" => draft.types.contains_key(value),
+        "ChannelEligibility" => {
+            let status = content.approval_json(forced)["status"].clone();
+            value
+                .rsplit_once(':')
+                .is_none_or(|(_, wanted)| status == wanted)
+        }
+        _ => true,
     })
 }
 
+fn create(engine: &Engine, call: &ApiCall) -> RestResponse {
+    let draft = parse_draft(call)?;
+    if draft.language.is_none() {
+        return Err(invalid("language is required"));
+    }
+    let now = engine.now();
+    let content = StoredContent {
+        sid: new_content_sid(),
+        position: 0,
+        draft,
+        created: now,
+        updated: now,
+        submission: None,
+    };
+    let resource = content.resource(engine.account.sid.as_str());
+    engine.state().add_content(content);
+    ok(201, &resource)
+}
+
+fn parse_draft(call: &ApiCall) -> Result<ContentDraft, TwilioError> {
+    let json = call.json.as_ref();
+    let json = json.ok_or_else(|| invalid("The request body is not JSON"))?;
+    ContentDraft::parse(json).map_err(invalid)
+}
+
 /// Handles `Content/{sid}`.
-pub(super) fn item(engine: &Engine, call: &ApiCall, template: &str) -> RestResponse {
+pub(super) fn item(engine: &Engine, call: &ApiCall, sid: &str) -> RestResponse {
     let not_found = || TwilioError::not_found(&call.path);
+    let account = engine.account.sid.as_str();
     match call.method {
         Method::GET => {
-            let found = find_template(engine, template).ok_or_else(not_found)?;
-            let (resource, _) = split_approval(found);
-            ok(200, &resource)
+            let found = find_content(engine, sid).ok_or_else(not_found)?;
+            ok(200, &found.resource(account))
+        }
+        Method::PUT => {
+            let draft = parse_draft(call)?;
+            let now = engine.now();
+            let mut state = engine.state();
+            let found = stored_mut(&mut state, sid).ok_or_else(not_found)?;
+            if found.submission.is_some() {
+                return Err(invalid(
+                    "Content that was submitted for approval cannot be changed",
+                ));
+            }
+            if draft.language.is_some() && draft.language != found.draft.language {
+                return Err(invalid("language: cannot be changed"));
+            }
+            let before = found.draft.clone();
+            found.draft = ContentDraft {
+                friendly_name: draft.friendly_name.or(before.friendly_name),
+                language: before.language,
+                ..draft
+            };
+            found.updated = now;
+            ok(200, &found.resource(account))
         }
         Method::DELETE => {
             let mut state = engine.state();
-            let before = state.templates.len();
-            state.templates.retain(|stored| stored["sid"] != template);
-            if state.templates.len() == before {
+            let before = state.contents.len();
+            state.contents.retain(|content| content.sid != sid);
+            if state.contents.len() == before {
                 return Err(not_found());
             }
             no_content()
@@ -119,140 +220,77 @@ pub(super) fn item(engine: &Engine, call: &ApiCall, template: &str) -> RestRespo
     }
 }
 
-/// Handles `Content/{sid}/ApprovalRequests`: fetch and create.
-pub(super) fn approval(engine: &Engine, call: &ApiCall, template: &str) -> RestResponse {
-    let not_found = || TwilioError::not_found(&call.path);
-    let url = format!("https://content.twilio.com/v1/Content/{template}/ApprovalRequests");
-    match call.method {
-        Method::GET => {
-            let found = find_template(engine, template).ok_or_else(not_found)?;
-            ok(
-                200,
-                &json!({
-                    "sid": template, "account_sid": engine.account.sid.as_str(),
-                    "whatsapp": found["approval"], "url": url,
-                }),
-            )
-        }
-        Method::POST => {
-            let json = call.json.as_ref();
-            let text = |name: &str| json.and_then(|json| json[name].as_str()).map(str::to_owned);
-            let (Some(name), Some(category)) = (text("name"), text("category")) else {
-                return Err(TwilioError::bad_request(
-                    20001,
-                    "name and category are required",
-                ));
-            };
-            let mut state = engine.state();
-            let found = state
-                .templates
-                .iter_mut()
-                .find(|stored| stored["sid"] == template);
-            let found = found.ok_or_else(not_found)?;
-            found["approval"] = approval_json(&name, &category);
-            ok(201, &found["approval"].clone())
-        }
-        _ => Err(not_allowed()),
-    }
+fn stored_mut<'a>(state: &'a mut EmulatorState, sid: &str) -> Option<&'a mut StoredContent> {
+    let mut contents = state.contents.iter_mut();
+    contents.find(|content| content.sid == sid)
 }
 
-/// Returns a created template, or an empty one for any other well-formed SID.
-fn find_template(engine: &Engine, template: &str) -> Option<Value> {
-    let state = engine.state();
-    let stored = state
-        .templates
-        .iter()
-        .find(|stored| stored["sid"] == template);
-    if let Some(stored) = stored {
-        return Some(stored.clone());
+/// Handles `Content/{sid}/ApprovalRequests`: fetches the approval.
+pub(super) fn approval(engine: &Engine, call: &ApiCall, sid: &str) -> RestResponse {
+    if call.method != Method::GET {
+        return Err(not_allowed());
     }
-    is_sid(template, "HX").then(|| {
-        let url = format!("https://content.twilio.com/v1/Content/{template}");
-        json!({
-            "sid": template,
-            "account_sid": engine.account.sid.as_str(),
-            "friendly_name": "a template of the emulator",
-            "language": "en",
-            "variables": {},
-            "types": {"twilio/text": {"body": ""}},
-            "date_created": null,
-            "date_updated": null,
-            "url": url,
-            "links": {
-                "approval_create": format!("{url}/ApprovalRequests/whatsapp"),
-                "approval_fetch": format!("{url}/ApprovalRequests"),
-            },
-            "approval": approval_json("a template of the emulator", "UTILITY"),
-        })
-    })
+    let found = find_content(engine, sid);
+    let found = found.ok_or_else(|| TwilioError::not_found(&call.path))?;
+    let forced = engine.state().faults.template_state;
+    let url = format!("https://content.twilio.com/v1/Content/{sid}/ApprovalRequests");
+    ok(
+        200,
+        &json!({
+            "sid": sid, "account_sid": engine.account.sid.as_str(),
+            "whatsapp": found.approval_json(forced), "url": url,
+        }),
+    )
 }
 
-/// Renders a template with variables. Returns its text and buttons.
-pub(super) fn render(
-    engine: &Engine,
-    template: &str,
-    variables: Option<&str>,
-) -> Result<(String, Vec<QuickReply>), TwilioError> {
-    let invalid = || TwilioError::bad_request(21656, "The ContentVariables Parameter is invalid.");
-    let values: BTreeMap<String, String> = match variables {
-        Some(text) => serde_json::from_str(text).map_err(|_| invalid())?,
-        None => BTreeMap::new(),
+/// Handles `Content/{sid}/ApprovalRequests/whatsapp`: submits a template for approval.
+pub(super) fn submit(engine: &Engine, call: &ApiCall, sid: &str) -> RestResponse {
+    if call.method != Method::POST {
+        return Err(not_allowed());
+    }
+    let json = call.json.as_ref();
+    let text = |name: &str| json.and_then(|json| json[name].as_str()).map(str::to_owned);
+    let (Some(name), Some(category)) = (text("name"), text("category")) else {
+        return Err(invalid("name and category are required"));
     };
-    let found = find_template(engine, template);
-    let found =
-        found.ok_or_else(|| TwilioError::bad_request(21655, "The ContentSid is Invalid"))?;
-    let types = found["types"].as_object().cloned().unwrap_or_default();
-    let body = types.values().find_map(|kind| kind["body"].as_str());
-    let body = body.unwrap_or_default();
-    // A template that was not created here has no text. Show its SID and variables instead.
-    if body.is_empty() {
-        let pairs: Vec<_> = values
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        return Ok((
-            format!("[template {template}] {}", pairs.join(", "))
-                .trim_end()
-                .to_owned(),
-            Vec::new(),
+    let is_name_character = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if name.is_empty() || !name.chars().all(is_name_character) {
+        return Err(invalid(
+            "name: only lower case letters, digits and underscores are allowed",
         ));
     }
-    let defaults = found["variables"].as_object().cloned().unwrap_or_default();
-    let value = |name: &str| {
-        let default = defaults.get(name).and_then(Value::as_str);
-        values.get(name).map(String::as_str).or(default)
-    };
-    let text = fill_placeholders(body, value);
-    let actions = types.values().find_map(|kind| kind["actions"].as_array());
-    let button = |action: &Value| {
-        let text = action["title"].as_str()?;
-        let payload = action["id"].as_str().unwrap_or(text);
-        Some(QuickReply {
-            text: text.to_owned(),
-            payload: payload.to_owned(),
-        })
-    };
-    let buttons = actions.map(|actions| actions.iter().filter_map(button).collect());
-    Ok((text, buttons.unwrap_or_default()))
+    if !CATEGORIES.contains(&category.as_str()) {
+        let known = CATEGORIES.join(", ");
+        return Err(invalid(format!("category: one of {known}")));
+    }
+    let mut state = engine.state();
+    let forced = state.faults.template_state;
+    let found = stored_mut(&mut state, sid);
+    let found = found.ok_or_else(|| TwilioError::not_found(&call.path))?;
+    if found.submission.is_some() {
+        let message = "This template was already submitted for approval";
+        return Err(TwilioError::bad_request(92009, message));
+    }
+    found.submission = Some(ContentSubmission { name, category });
+    let mut approval = found.approval_json(forced);
+    // As in the moment of the submission. A later fetch shows the result.
+    approval["status"] = "received".into();
+    ok(201, &approval)
 }
 
-/// Replaces each `{{name}}` that has a value.
-fn fill_placeholders<'a>(text: &'a str, value: impl Fn(&str) -> Option<&'a str>) -> String {
-    let mut filled = String::with_capacity(text.len());
-    // One pass over the template: a placeholder inside a value is not replaced.
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("{{") {
-        filled.push_str(before);
-        let found = after.split_once("}}");
-        let found = found.and_then(|(name, rest)| Some((value(name.trim())?, rest)));
-        if let Some((value, after)) = found {
-            filled.push_str(value);
-            rest = after;
-        } else {
-            // Unknown or unclosed: keep it as text.
-            filled.push_str("{{");
-            rest = after;
-        }
+/// Returns a template: one made here, or one of another account, which has no text.
+///
+/// The fault `content_lost` deletes one that was made here.
+pub(super) fn find_content(engine: &Engine, sid: &str) -> Option<StoredContent> {
+    let stored = |state: &EmulatorState| {
+        let mut contents = state.contents.iter();
+        contents.find(|content| content.sid == sid).cloned()
+    };
+    let found = stored(&engine.state());
+    if found.is_some() && engine.change_faults(Faults::take_content_loss) {
+        engine.state().contents.retain(|content| content.sid != sid);
+        return None;
     }
-    filled + rest
+    let is_foreign = is_sid(sid, "HX") && !is_own_sid(sid);
+    found.or_else(|| is_foreign.then(|| StoredContent::unknown(sid, engine.now())))
 }

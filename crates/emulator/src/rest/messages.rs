@@ -8,14 +8,15 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::call::{ApiCall, is_sid};
-use super::content;
+use super::content_message::content_for;
 use super::response::{RestResponse, TwilioError, no_content, not_allowed, ok};
 use crate::engine::Engine;
 use crate::faults::Faults;
 use crate::links::is_http_url;
 use crate::media;
-use crate::record::{Author, Direction, MediaRecord, Record, SharedLocation};
+use crate::record::{Author, Direction, MediaRecord, Record};
 use crate::send::{OutboundDraft, is_valid_recipient, max_files, queue_api_message};
+use crate::shared_location::SharedLocation;
 use crate::status::{masked, send_status_callback};
 use replyhook_core::address::{Address, Channel};
 use replyhook_core::error_code::ErrorCode;
@@ -81,15 +82,24 @@ fn parse_draft(engine: &Engine, form: &FormParams) -> Result<OutboundDraft, Twil
             "Attempt to send to unsubscribed recipient",
         ));
     }
-    let template = param("ContentSid");
-    let (body, buttons) = match template {
-        Some(sid) => content::render(engine, sid, param("ContentVariables"))?,
-        None => (text, Vec::new()),
+    let variables = param("ContentVariables");
+    let content = match param("ContentSid") {
+        Some(sid) => Some(content_for(engine, sid, variables, user.channel())?),
+        None if variables.is_some() => {
+            let message = "ContentSid Required: ContentVariables is given without it";
+            return Err(TwilioError::bad_request(21654, message));
+        }
+        None => None,
     };
-    let location = form
-        .iter()
-        .filter(|(name, _)| *name == "PersistentAction")
-        .find_map(|(_, action)| parse_location(action));
+    // With content, Twilio ignores `Body` and `MediaUrl`.
+    let (body, media, location) = match &content {
+        Some((content, _)) => (
+            content.text(),
+            content.media_urls(),
+            content.location.clone(),
+        ),
+        None => (text, media_urls(form), persistent_location(form)),
+    };
     let status = match (send_at, service, param("From")) {
         (Some(_), ..) => MessageStatus::Scheduled,
         (None, Some(_), None) => MessageStatus::Accepted,
@@ -101,16 +111,22 @@ fn parse_draft(engine: &Engine, form: &FormParams) -> Result<OutboundDraft, Twil
         sender: from,
         user: user.as_str().to_owned(),
         body,
-        media: media_urls(form),
+        media,
         location,
-        buttons,
+        content,
         service: service.map(str::to_owned),
         status_callback: param("StatusCallback").map(str::to_owned),
         status,
         send_at,
-        is_template: template.is_some(),
         in_reply_to: None,
     })
+}
+
+/// Returns the location of a `PersistentAction`.
+fn persistent_location(form: &FormParams) -> Option<SharedLocation> {
+    form.iter()
+        .filter(|(name, _)| *name == "PersistentAction")
+        .find_map(|(_, action)| parse_location(action))
 }
 
 fn media_urls(form: &FormParams) -> Vec<String> {
@@ -399,6 +415,7 @@ fn update(engine: &Arc<Engine>, call: &ApiCall, sid: &str) -> RestResponse {
         (_, Some("")) => {
             if let Some(message) = engine.state().message_mut(sid) {
                 message.body.clear();
+                message.content = None;
                 message.updated_at = now;
             }
         }

@@ -4,11 +4,13 @@
 
 mod call;
 mod content;
+mod content_message;
 mod messages;
 mod response;
 mod senders;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -19,7 +21,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 
-use self::call::{ApiCall, MAX_PARAMS, is_form, is_sid, parse_call};
+use self::call::{ApiCall, MAX_PARAMS, is_content_path, is_form, is_sid, parse_call};
 use self::response::{RestResponse, TwilioError, not_allowed, ok, paging_meta};
 use super::account::random_sid;
 use super::engine::Engine;
@@ -55,6 +57,11 @@ async fn handle_call(State(engine): State<Arc<Engine>>, parts: Parts, body: Byte
     let at = engine.now();
     let path = parts.uri.path().trim_matches('/').to_owned();
     // Failures too are recorded below, so that the inspector shows rejected calls.
+    if is_content_path(&path) {
+        let delay = engine.state().faults.content_delay_ms;
+        // Real time: the emulator's clock does not advance by itself in tests, and the caller's timeout is real.
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+    }
     let result = match parse_call(&engine, &parts, &body, &path) {
         Ok(call) => route(&engine, &call),
         Err(error) => Err(error),
@@ -186,9 +193,11 @@ fn route(engine: &Arc<Engine>, call: &ApiCall) -> RestResponse {
         ["v2", "Channels", "Senders", sender] => senders::item(engine, call, sender),
         [_, "Content" | "ContentAndApprovals"] => content::collection(engine, call),
         ["v1", "Content", template] => content::item(engine, call, template),
-        ["v1", "Content", template, "ApprovalRequests"]
-        | ["v1", "Content", template, "ApprovalRequests", "whatsapp"] => {
+        ["v1", "Content", template, "ApprovalRequests"] => {
             content::approval(engine, call, template)
+        }
+        ["v1", "Content", template, "ApprovalRequests", "whatsapp"] => {
+            content::submit(engine, call, template)
         }
         ["v1", "Services"] => ok(200, &services_json(&path)),
         ["v1", "Services", service] if is_sid(service, "MG") => ok(200, &service_json(service)),
