@@ -1,6 +1,8 @@
 //! The emulator's page in a real browser, and the emulator's protection against other pages and hosts.
 //! `./scripts/test` installs the browser.
 
+mod content;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -371,7 +373,7 @@ fn threat_40_hostile_texts_stay_texts() {
     let drawing = base64_of(b"<svg xmlns='http://www.w3.org/2000/svg' onload='top.hit=1'/>");
     let svg = json!({"data": drawing, "content_type": "image/svg+xml", "filename": markup});
     dev.says(&json!({"from": ANA, "body": "files", "media": [file, svg]}));
-    dev.send_quick_replies(ANA, image, &[(script, markup)]);
+    dev.send_quick_replies(ANA, image, &[("<svg onload=hit()>", markup)]);
     wait_for_reply(&browser, "files");
     browser.wait_for("document.querySelector('[role=log] .offers button')");
     // Open the details of each message and everything in the inspector.

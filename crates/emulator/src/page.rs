@@ -32,6 +32,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("api.js", JS, include_str!("page/api.js")),
     ("chat.js", JS, include_str!("page/chat.js")),
     ("composer.js", JS, include_str!("page/composer.js")),
+    ("content.js", JS, include_str!("page/content.js")),
     ("conversation.js", JS, include_str!("page/conversation.js")),
     ("dom.js", JS, include_str!("page/dom.js")),
     ("exchange.js", JS, include_str!("page/exchange.js")),

@@ -130,6 +130,26 @@ impl Browser {
         self.command("POST", &path, &json!({"text": text}));
     }
 
+    /// Presses keys one after the other, on the element that has the focus.
+    pub fn press(&self, keys: &str) {
+        let actions: Vec<Value> = keys
+            .chars()
+            .flat_map(|key| ["keyDown", "keyUp"].map(|kind| json!({"type": kind, "value": key})))
+            .collect();
+        let keyboard = json!({"type": "key", "id": "keyboard", "actions": actions});
+        self.command("POST", "/actions", &json!({"actions": [keyboard]}));
+    }
+
+    /// Returns role and name of an element, as a screen reader gets them.
+    pub fn role_and_label(&self, selector: &str) -> (String, String) {
+        let element = self.element(selector);
+        let text = |name: &str| {
+            let found = self.command("GET", &format!("/element/{element}/{name}"), &Value::Null);
+            found.as_str().unwrap_or_default().to_owned()
+        };
+        (text("computedrole"), text("computedlabel"))
+    }
+
     fn element(&self, selector: &str) -> String {
         let query = json!({"using": "css selector", "value": selector});
         let found = self.command("POST", "/element", &query);

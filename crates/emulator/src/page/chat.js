@@ -2,7 +2,8 @@
 // changes only its ticks.
 
 import { $, fill, fillIfChanged, h, onNextFrame, reportErrors } from "./dom.js";
-import { select, send } from "./conversation.js";
+import { contentElements, isFailed } from "./content.js";
+import { select } from "./conversation.js";
 import { channelOf, fetchServerState, nameOf, on, sendersFor, state } from "./store.js";
 import { reasonOf, time } from "./text.js";
 
@@ -37,22 +38,23 @@ function attachment(media) {
 }
 
 function bubbleContent(message) {
-  const { location, button } = message;
+  const { content, location, button, flow } = message;
   return [
-    (message.media ?? []).map(attachment),
+    // Content shows its media itself.
+    !content && (message.media ?? []).map(attachment),
     location && h("p", { class: "place" }, h("strong", {}, "⌖ ", location.label || "Location"), location.address && h("span", {}, location.address), h("code", {}, `${location.latitude}, ${location.longitude}`)),
     button && h("p", { class: "tap" }, "Tapped “", h("bdi", {}, button.text), "” ", button.payload && h("code", {}, button.payload)),
     // A button tap has its text as the body too. Show it once.
-    message.body && !(button && button.text === message.body) && h("p", { class: "text", dir: "auto" }, message.body),
-    (message.buttons ?? []).length > 0 && h("div", { class: "offers", role: "group", "aria-label": "Quick replies" }, message.buttons.map((quickReply) =>
-      h("button", { type: "button", onclick: reportErrors(() => send({ body: quickReply.text, button: { text: quickReply.text, payload: quickReply.payload } })) }, quickReply.text))),
+    message.body && !content && !(button && button.text === message.body) && h("p", { class: "text", dir: "auto" }, message.body),
+    flow && h("dl", { class: "form-answer" }, Object.entries(flow).map(([name, value]) => [h("dt", {}, h("bdi", {}, name)), h("dd", { dir: "auto" }, typeof value === "string" ? value : JSON.stringify(value))])),
+    content && contentElements(message, attachment),
     message.status === "unsent" && h("p", { class: "problem" }, `Not sent. ${message.problem}`),
     message.status === "unsent" && h("button", { type: "button", class: "again", onclick: reportErrors(message.retry) }, "Try again"),
   ];
 }
 
 // Everything that the content of a bubble depends on.
-const contentInput = (message) => [message.body, message.media, message.location, message.button, message.buttons, message.status === "unsent"];
+const contentInput = (message) => [message.body, message.media, message.location, message.button, message.flow, message.content, isFailed(message), message.status === "unsent"];
 
 function buildBubble(message) {
   const isOutbound = message.direction === "out";

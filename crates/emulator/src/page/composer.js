@@ -7,7 +7,7 @@ import { sizeOf } from "./text.js";
 
 const MAX_BYTES = 16 * 1024 * 1024; // Twilio's limit for a WhatsApp file
 let attached = []; // { file } on this machine, or { url } of an earlier message
-let editedParts = {}; // location and button of the message that is being edited
+let editedParts = {}; // location, button and form of the message that is being edited
 
 const field = (id, label, value, props) => h("div", { class: "field" }, h("label", { for: id }, label), h("input", { id, value, autocomplete: "off", ...props }));
 const degrees = (max) => ({ type: "number", step: "any", min: -max, max, required: true });
@@ -67,7 +67,8 @@ function drawChips() {
   fill(chips,
     attached.map((item) => chip(item.file ? `${item.file.name} (${Math.ceil(item.file.size / 1024)} KB)` : item.url, () => { attached = attached.filter((other) => other !== item); })),
     editedParts.location && chip(`Location ${editedParts.location.label ?? ""}`, () => { delete editedParts.location; }),
-    editedParts.button && chip(`Tap ${editedParts.button.text}`, () => { delete editedParts.button; }));
+    editedParts.button && chip(`Tap ${editedParts.button.text}`, () => { delete editedParts.button; }),
+    editedParts.flow && chip("Form", () => { delete editedParts.flow; }));
   chips.hidden = !chips.children.length;
 }
 
@@ -102,7 +103,7 @@ form.onsubmit = reportErrors(async (event) => {
   const params = typedParams();
   const content = { body: box.value, files: attached.flatMap((item) => item.file ?? []), ...editedParts };
   const media = attached.filter((item) => item.url);
-  if (!content.body && !attached.length && !params && !editedParts.location && !editedParts.button) return box.focus();
+  if (!content.body && !attached.length && !params && !Object.keys(editedParts).length) return box.focus();
   // Before sending, which takes until the bot has responded: the user can type the next message at the same time.
   clear();
   box.focus();
@@ -154,7 +155,7 @@ export function edit(content) {
   clear();
   box.value = content.body ?? "";
   attached = [...content.files.map((file) => ({ file })), ...content.media];
-  editedParts = { ...(content.location && { location: content.location }), ...(content.button && { button: content.button }) };
+  editedParts = { ...(content.location && { location: content.location }), ...(content.button && { button: content.button }), ...(content.flow && { flow: content.flow }) };
   $("params").value = Object.entries(content.params ?? {}).map(([name, value]) => `${name}=${value}`).join("\n");
   if (content.params) showPanel("params", true);
   drawChips();

@@ -116,16 +116,19 @@ export function setStatus({ user, sid, status, error_code }) {
   emit("status", message);
 }
 
-/** Sends a message as the user of the open conversation. `content` is the body of POST messages; `files` are attached. */
-export async function send({ files = [], ...content }) {
+/**
+ * Sends a message as the user of the open conversation. `content` is the body of POST messages; `files` are attached.
+ * `shown` replaces parts of `content` on the page, until the emulator reports the message.
+ */
+export async function send({ files = [], shown = {}, ...content }) {
   const user = state.current;
   const name = isWhatsApp(user) ? state.users.get(user)?.name : null;
   const previews = files.map((file) => URL.createObjectURL(file));
   const media = [...(content.media ?? []), ...files.map((file, index) => ({ url: "", content_type: file.type, filename: file.name, src: previews[index] }))];
   const local = {
-    sid: null, user, sender: state.sender, direction: "in", by: "user", body: content.body ?? "", media, status: "sending", error_code: null,
-    at: now().toISOString(), location: content.location ?? null, button: content.button ?? null, buttons: [], startedAt: performance.now(), previews,
-    retry: () => { discard(local); return send({ files, ...content }); },
+    sid: null, user, sender: state.sender, direction: "in", by: "user", body: shown.body ?? content.body ?? "", media, status: "sending", error_code: null,
+    at: now().toISOString(), location: content.location ?? null, button: shown.button ?? content.button ?? null, flow: content.flow ?? null, content: null, startedAt: performance.now(), previews,
+    retry: () => { discard(local); return send({ files, shown, ...content }); },
   };
   // Show the message immediately; the POST responds only after the bot.
   unconfirmed.push(local);
@@ -189,13 +192,14 @@ function base64(file) {
 }
 
 // Parameters derived from content or delivery. Sent again unchanged, they would contradict an edited message.
-const DERIVED = /^(MessageSid|SmsSid|SmsMessageSid|AccountSid|ApiVersion|SmsStatus|From|To|Body|WaId|NumMedia|NumSegments|MessageType|Media\w*\d+|Latitude|Longitude|Label|Address|Button\w+)$/;
+const DERIVED = /^(MessageSid|SmsSid|SmsMessageSid|AccountSid|ApiVersion|SmsStatus|From|To|Body|WaId|NumMedia|NumSegments|MessageType|Media\w*\d+|Latitude|Longitude|Label|Address|Button\w+|InteractiveData|FlowData)$/;
 
 /** Returns the content of a sent message, to send it again. */
 export async function contentOf(message) {
   const content = { body: message.body, files: [], media: [] };
   if (message.location) content.location = message.location;
   if (message.button) content.button = message.button;
+  if (message.flow) content.flow = message.flow;
   for (const media of message.media ?? []) {
     // The file itself if the emulator has it, else its URL.
     const response = media.src && (await fetch(media.src).catch(() => null));

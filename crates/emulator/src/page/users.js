@@ -6,7 +6,7 @@ import { channelName, channelOf, nameOf, on, rowOf, sendersFor, state, withoutCh
 import { time } from "./text.js";
 
 const STORAGE_KEY = "replyhook.users"; // the only key that this page stores in the browser
-const DEFAULT_USERS = [["whatsapp:+15550001111", "Ana"], ["+15550004444", "Ben"]];
+const DEFAULT_USERS = [["whatsapp:+15550001111", "Ana"], ["+15550004444", "Ben"], ["rcs:+15550005555", "Rita"], ["messenger:24680013579", "Max"]];
 
 export function loadUsers() {
   for (const [address, name] of DEFAULT_USERS) rowOf(address).name = name;
@@ -46,7 +46,7 @@ function parseAddress(input) {
 
 // The first character of a name or number. A name may consist of "+" alone.
 const initialOf = (name) => ([...name.replace(/^\+/, "")][0] ?? "+").toUpperCase();
-const summaryOf = (message) => message.body || message.location?.label || (message.location && "Location") || message.button?.text || (message.media?.length && "Attachment") || "…";
+const summaryOf = (message) => message.body || message.location?.label || (message.location && "Location") || message.button?.text || (message.flow && "Form") || (message.media?.length && "Attachment") || "…";
 
 function userRow({ address }) {
   return h("li", {},
