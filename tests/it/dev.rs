@@ -169,6 +169,40 @@ fn chat_in_pipe_prints_replies_and_exits() {
     assert!(out.ends_with("bot: still here\n"), "{out}");
 }
 
+// A wrong number or title sends nothing, and names the items.
+#[test]
+fn chat_taps_item_by_number_or_title() {
+    let dev = Dev::start();
+    let items = [("Yes", "home:yes"), ("Not today", "home:no")];
+    dev.send_quick_replies("whatsapp:+15550001111", "At home?", &items);
+    let lines = "/tap 2\n/tap yes\n/tap 3\n/tap maybe\n/form guests=2\n";
+    let (code, out, err) = replyhook(&["chat", "--emulator", &dev.url], &[], lines);
+    assert_eq!((code, err.as_str()), (1, ""), "{out}");
+    let listed = "no such item; there are 1 Yes, 2 Not today";
+    let expected =
+        format!("bot: Not today\nbot: Yes\n! /tap 3: {listed}\n! /tap maybe: {listed}\n");
+    assert!(out.starts_with(&expected), "{out}");
+    let conversation = dev.conversation("whatsapp:+15550001111");
+    let sent = conversation
+        .iter()
+        .filter(|message| message["direction"] == "in");
+    let payloads: Vec<_> = sent
+        .map(|message| message["button"]["payload"].clone())
+        .collect();
+    assert_eq!(
+        payloads,
+        ["home:no".into(), "home:yes".into(), serde_json::Value::Null]
+    );
+    // Without a message that has items.
+    for user in ["rcs:+15550006666", "messenger:4242", "+15550004444"] {
+        let args = ["chat", "--emulator", &dev.url, "--as", user];
+        let (code, out, _) = replyhook(&args, &[], "/tap 1\nhi\n");
+        assert_eq!(code, 1);
+        assert!(out.starts_with("! /tap: no message has buttons"), "{out}");
+        assert!(out.ends_with("bot: hi\n"), "{out}");
+    }
+}
+
 #[test]
 fn chat_waits_for_late_reply_and_shows_fallback() {
     let env = [("REPLYHOOK__REPLY__DEADLINE_MS", "200")];

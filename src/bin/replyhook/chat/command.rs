@@ -23,6 +23,10 @@ pub(super) enum ChatCommand {
         text: String,
         payload: Option<String>,
     },
+    /// Number or title of an item.
+    Tap(String),
+    /// Fields of a Flow's form.
+    Form(serde_json::Map<String, serde_json::Value>),
     As(String),
     Sms,
     WhatsApp,
@@ -41,7 +45,9 @@ pub(super) enum ChatCommand {
 pub(super) const HELP: &str = "\
   /photo FILE            send a picture or any other file; text after the name is the caption
   /pin LAT,LON [LABEL]   send a location
-  /button TEXT [| ID]    tap a button
+  /tap NUMBER|TITLE      tap a button, chip or list row of the last message that has some
+  /button TEXT [| ID]    tap any button
+  /form NAME=VALUE, …    send the form of a WhatsApp Flow
   /as ADDRESS            become another user: whatsapp:+15550001111, +15550004444, rcs:+15550006666
   /sms  /whatsapp        become a user of that channel
   /dup                   redeliver the last message
@@ -83,6 +89,12 @@ pub(super) fn parse(line: &str) -> Line {
         ("photo", file) => ChatCommand::Photo(file.to_owned()),
         ("as", "") => return usage_error("ADDRESS, as in /as whatsapp:+15550001111"),
         ("as", address) => ChatCommand::As(address.to_owned()),
+        ("tap", "") => return usage_error("NUMBER or TITLE, as in /tap 2 or /tap Tomorrow"),
+        ("tap", item) => ChatCommand::Tap(item.to_owned()),
+        ("form", rest) => match parse_form(rest) {
+            Some(fields) => ChatCommand::Form(fields),
+            None => return usage_error("NAME=VALUE, …, as in /form name=Ana, guests=2"),
+        },
         ("button", "") => {
             return usage_error("TEXT, as in /button Yes, or /button Yes | confirm:42");
         }
@@ -128,6 +140,16 @@ fn parse_pin(text: &str) -> Option<ChatCommand> {
         longitude,
         label: Some(label.trim().to_owned()).filter(|label| !label.is_empty()),
     })
+}
+
+/// Parses fields such as `name=Ana, guests=2`. Every value is a text.
+fn parse_form(text: &str) -> Option<serde_json::Map<String, serde_json::Value>> {
+    let pairs = text.split(',').map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        let name = name.trim();
+        (!name.is_empty()).then(|| (name.to_owned(), value.trim().into()))
+    });
+    pairs.collect()
 }
 
 /// Parses a time such as `20`, `20s`, `3m`, `25h` or `2d`.
@@ -184,6 +206,13 @@ mod tests {
                 payload: Some("confirm:42".to_owned())
             }
         );
+        assert_eq!(command("/tap 2"), ChatCommand::Tap("2".to_owned()));
+        let fields = serde_json::json!({"name": "Ana", "guests": "2"});
+        let fields = fields.as_object().unwrap().clone();
+        assert_eq!(
+            command("/form name=Ana, guests = 2"),
+            ChatCommand::Form(fields)
+        );
         assert_eq!(parse("  "), Line::Empty);
         assert_eq!(parse("/quit"), Line::Quit);
     }
@@ -200,6 +229,9 @@ mod tests {
             "/clock +5y",
             "/save ../x",
             "/save",
+            "/tap",
+            "/form",
+            "/form name",
         ] {
             assert!(matches!(parse(line), Line::Invalid(_)), "{line}");
         }

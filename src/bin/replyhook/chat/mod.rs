@@ -1,6 +1,7 @@
 //! `replyhook chat`: a conversation with the bot in the terminal.
 #![cfg(feature = "emulator")]
 
+mod bubble;
 mod command;
 mod delivery;
 mod screen;
@@ -96,7 +97,7 @@ async fn run_in_pipe(session: &mut ChatSession) -> anyhow::Result<ExitStatus> {
                     all_succeeded &= outcome.has_succeeded();
                     screen.print_outcome(&outcome)?;
                     let replies = session.wait_for_replies().await?;
-                    all_succeeded &= replies.iter().all(session::Bubble::has_succeeded);
+                    all_succeeded &= replies.iter().all(bubble::Bubble::has_succeeded);
                     screen.print_bubbles(&replies)?;
                 }
                 // Go on with the next line, and report the failure in the exit code.

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 
 use rustyline::ExternalPrinter;
 
-use super::session::{Bubble, MessageOutcome};
+use super::bubble::Bubble;
+use super::session::MessageOutcome;
 use crate::print::{print, printable};
 
 const DIM: &str = "2";
@@ -55,13 +56,15 @@ impl Screen {
 
     fn print_bubble(&self, bubble: &Bubble) -> anyhow::Result<()> {
         let color = if bubble.has_succeeded() { GREEN } else { RED };
-        let text = bubble.to_string();
         // In a pipe, a message is always a single line, so that a script can read it. The backslash is escaped as well,
         // which makes the text unambiguous.
         let text = if self.printer.is_some() {
-            text.replace('\n', "\n     ")
+            bubble.to_lines().replace('\n', "\n     ")
         } else {
-            text.replace('\\', "\\\\").replace('\n', "\\n")
+            bubble
+                .to_string()
+                .replace('\\', "\\\\")
+                .replace('\n', "\\n")
         };
         self.print_line(color, &format!("{}: {text}", bubble.author))
     }

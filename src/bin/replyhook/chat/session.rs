@@ -1,7 +1,7 @@
 //! The conversation: sends messages, collects replies, and controls the emulator.
 
 use std::collections::HashSet;
-use std::fmt::{self, Write};
+use std::fmt::Write;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task::JoinSet;
 
+use super::bubble::Bubble;
 use super::command::{ChatCommand, HELP};
 use super::delivery::{ChatDelivery, deliver, failure_reason, restore_faults};
 use crate::exit::Failed;
@@ -47,14 +48,6 @@ pub(super) struct ChatSession {
     failure_tx: mpsc::Sender<String>,
 }
 
-/// A message as the phone shows it.
-pub(super) struct Bubble {
-    pub(super) author: String,
-    body: String,
-    extras: Vec<String>,
-    failure: Option<String>,
-}
-
 /// The result of a line.
 pub(super) enum MessageOutcome {
     Answered(Vec<Bubble>),
@@ -73,61 +66,6 @@ impl MessageOutcome {
             Self::Failed { .. } => false,
             Self::Note(_) => true,
         }
-    }
-}
-
-impl Bubble {
-    fn new(message: &Value) -> Self {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let mut extras = Vec::new();
-        for media in message["media"].as_array().into_iter().flatten() {
-            extras.push(format!(
-                "[{} {}]",
-                text(&media["content_type"]),
-                text(&media["url"])
-            ));
-        }
-        if let Some(location) = message["location"].as_object() {
-            let label = location
-                .get("label")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
-            extras.push(format!(
-                "[location {},{} {label}]",
-                location["latitude"], location["longitude"]
-            ));
-        }
-        for button in message["buttons"].as_array().into_iter().flatten() {
-            extras.push(format!("[button {}]", text(&button["text"])));
-        }
-        let status = message["status"].as_str().unwrap_or_default();
-        let failure = matches!(status, "failed" | "undelivered").then(|| {
-            let code = message["error_code"].as_u64();
-            format!("[{status} {}]", code.unwrap_or_default())
-        });
-        let author = message["by"].as_str().unwrap_or("bot");
-        Self {
-            author: author.to_owned(),
-            body: text(&message["body"]),
-            extras,
-            failure,
-        }
-    }
-
-    pub(super) fn has_succeeded(&self) -> bool {
-        self.failure.is_none()
-    }
-}
-
-impl fmt::Display for Bubble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut parts: Vec<&str> = Vec::new();
-        if !self.body.is_empty() {
-            parts.push(&self.body);
-        }
-        parts.extend(self.extras.iter().map(String::as_str));
-        parts.extend(self.failure.as_deref());
-        f.write_str(&parts.join(" "))
     }
 }
 
@@ -176,7 +114,7 @@ impl ChatSession {
 
     /// Runs a command, and returns its result when Twilio's part is over.
     pub(super) async fn run(&mut self, command: ChatCommand) -> anyhow::Result<MessageOutcome> {
-        match self.build_message(&command)? {
+        match self.build_message(&command).await? {
             Some(message) => self.send(message).await,
             None => self.run_control(command).await,
         }
@@ -189,7 +127,7 @@ impl ChatSession {
         &mut self,
         command: ChatCommand,
     ) -> anyhow::Result<Option<MessageOutcome>> {
-        let Some(message) = self.build_message(&command)? else {
+        let Some(message) = self.build_message(&command).await? else {
             return self.run_control(command).await.map(Some);
         };
         let faults = self.next_faults.take();
@@ -268,12 +206,7 @@ impl ChatSession {
         let is_failure = event.name == "status" && data["status"] == "failed";
         if is_failure {
             let code = data["error_code"].as_u64().unwrap_or_default();
-            return Some(Bubble {
-                author: "bot".to_owned(),
-                body: "(the message above)".to_owned(),
-                extras: Vec::new(),
-                failure: Some(format!("[failed {code}]")),
-            });
+            return Some(Bubble::failed(code));
         }
         let message = (event.name == "message").then_some(data)?;
         let sid = message["sid"].as_str()?;
@@ -310,7 +243,7 @@ impl ChatSession {
     }
 
     /// Returns the message of a command, or `None` if the command sends none.
-    fn build_message(&self, command: &ChatCommand) -> anyhow::Result<Option<Value>> {
+    async fn build_message(&self, command: &ChatCommand) -> anyhow::Result<Option<Value>> {
         let mut message = json!({"from": self.user, "to": self.sender});
         match command {
             ChatCommand::Say(text) => message["body"] = text.as_str().into(),
@@ -334,9 +267,42 @@ impl ChatSession {
                 let payload = payload.as_ref().unwrap_or(text);
                 message["button"] = json!({"text": text, "payload": payload});
             }
+            ChatCommand::Tap(item) => message["choice"] = self.find_item(item).await?,
+            ChatCommand::Form(fields) => message["flow"] = fields.clone().into(),
             _ => return Ok(None),
         }
         Ok(Some(message))
+    }
+
+    /// Finds an item of the last message that has some, by number or title.
+    async fn find_item(&self, name: &str) -> anyhow::Result<Value> {
+        let conversation = self.emulator.get(&["conversations", &self.user]).await?;
+        let messages = conversation.as_array().into_iter().flatten().rev();
+        let mut with_items = messages.filter_map(|message| {
+            let items = message["content"]["items"].as_array()?;
+            let is_shown = !matches!(message["status"].as_str(), Some("failed" | "undelivered"));
+            let is_own = message["sender"] == self.sender.as_str() && is_shown;
+            (is_own && !items.is_empty()).then_some((message, items))
+        });
+        let (message, items) = with_items.next().context(
+            "/tap: no message has buttons or a list; type the number or the title as a message",
+        )?;
+        // The number first: it is printed before each title.
+        let by_number = name.parse::<usize>().ok();
+        let by_number = by_number.and_then(|number| items.get(number.checked_sub(1)?));
+        let title = name.to_lowercase();
+        let is_title = |item: &&Value| {
+            let text = item["title"].as_str().unwrap_or_default();
+            text.to_lowercase() == title
+        };
+        let item = by_number.or_else(|| items.iter().find(is_title));
+        let item = item.with_context(|| {
+            let titles = items.iter().filter_map(|item| item["title"].as_str());
+            let titles = titles.zip(1..).map(|(title, n)| format!("{n} {title}"));
+            let titles: Vec<_> = titles.collect();
+            format!("/tap {name}: no such item; there are {}", titles.join(", "))
+        })?;
+        Ok(json!({"id": item["id"], "message_sid": message["sid"]}))
     }
 
     async fn send(&mut self, message: Value) -> anyhow::Result<MessageOutcome> {
@@ -434,10 +400,12 @@ impl ChatSession {
                 std::io::Write::write_all(&mut created, test.as_bytes())?;
                 note(format!("Written to {file}."))
             }
-            // Unreachable: `message` returns a message for these.
+            // Unreachable: `build_message` returns a message for these.
             ChatCommand::Say(_)
             | ChatCommand::Photo(_)
             | ChatCommand::Pin { .. }
+            | ChatCommand::Tap(_)
+            | ChatCommand::Form(_)
             | ChatCommand::Button { .. } => note(String::new()),
         }
     }
