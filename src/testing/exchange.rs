@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::offer::{is_title_of, offered_items};
+
 /// Result of a user's message: the webhook calls, the response, and the messages that the phone received.
 ///
 /// ```
@@ -41,6 +43,8 @@ pub struct ReceivedMessage {
     pub body: String,
     /// URLs of the media files.
     pub media: Vec<String>,
+    /// Titles of the buttons, list rows or chips, or of the lines of a numbered text.
+    pub choices: Vec<String>,
     /// Twilio's message status, such as `delivered` or `failed`.
     pub status: String,
     /// Twilio's error code, if it failed.
@@ -68,6 +72,10 @@ impl ReceivedMessage {
         Self {
             body: text(&message["body"]),
             media: media.map(|media| text(&media["url"])).collect(),
+            choices: offered_items(message)
+                .into_iter()
+                .map(|item| item.title)
+                .collect(),
             status: text(&message["status"]),
             error_code: message["error_code"].as_u64(),
         }
@@ -154,6 +162,25 @@ impl DeliveryExchange {
             .flat_map(|message| &message.media)
             .collect();
         assert_eq!(files.len(), count, "{files:?}");
+        self
+    }
+
+    /// Asserts that the phone's last message offers these choices, in this order: as buttons, a list or chips, or in a
+    /// numbered text. See [`User::taps`](super::User::taps) for an example.
+    #[track_caller]
+    pub fn assert_choices<'t>(&self, titles: impl AsRef<[&'t str]>) -> &Self {
+        let titles = titles.as_ref();
+        let last = self.received.last();
+        let shown = last.map_or(&[][..], |message| message.choices.as_slice());
+        let is_same = shown.len() == titles.len()
+            && shown
+                .iter()
+                .zip(titles)
+                .all(|(line, title)| is_title_of(line, title));
+        assert!(
+            is_same,
+            "unexpected choices on the phone: {shown:?} instead of {titles:?}"
+        );
         self
     }
 

@@ -37,6 +37,7 @@
 //! ```
 
 mod exchange;
+mod offer;
 mod test_bot;
 mod user;
 

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::exchange::{DeliveryExchange, SendResult};
+use super::offer::offered_items;
 use super::test_bot::{FINAL_STATUSES, TestBot, expect_ok};
 use crate::address::Address;
 use crate::clock::{Clock, SystemClock};
@@ -42,6 +43,16 @@ impl TestBot {
     /// Returns an SMS user with this phone number.
     pub fn sms(&self, phone: &str) -> User<'_> {
         self.user(phone)
+    }
+
+    /// Returns an RCS user with this phone number.
+    pub fn rcs(&self, phone: &str) -> User<'_> {
+        self.user(&format!("rcs:{phone}"))
+    }
+
+    /// Returns a Messenger user with this page-scoped ID.
+    pub fn messenger(&self, id: &str) -> User<'_> {
+        self.user(&format!("messenger:{id}"))
     }
 
     /// Returns a user with this address, as in `whatsapp:US.13491208655302741918`.
@@ -144,6 +155,49 @@ impl<'a> User<'a> {
     pub async fn presses(&self, text: &str, payload: &str) -> DeliveryExchange {
         self.sends(json!({"button": {"text": text, "payload": payload}}))
             .await
+    }
+
+    /// Chooses the item with this title: taps the button, list row or chip, or types the number of a numbered text.
+    ///
+    /// The item is one of the last message on this phone that has choices.
+    ///
+    /// ```
+    /// use replyhook::testing::TestBot;
+    /// use replyhook::{App, Context, InboundMessage};
+    ///
+    /// async fn shop(_cx: Context, message: InboundMessage) -> String {
+    ///     match message.body.as_str() {
+    ///         "2" => "We come tomorrow.".to_owned(),
+    ///         _ => "When?\n1. Today\n2. Tomorrow".to_owned(),
+    ///     }
+    /// }
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let bot = TestBot::start(|| App::builder().handler(shop)).await;
+    /// let ana = bot.sms("+34600000001");
+    /// ana.says("hi").await.assert_choices(["Today", "Tomorrow"]);
+    /// ana.taps("Tomorrow").await.assert_reply("We come tomorrow.");
+    /// # });
+    /// ```
+    ///
+    /// # Panics
+    /// If that message has no such item, or no message has choices.
+    pub async fn taps(&self, title: &str) -> DeliveryExchange {
+        let path = ["conversations", self.address()];
+        let conversation = expect_ok(self.bot.emulator_client().get(&path)).await;
+        let messages = conversation.as_array().into_iter().flatten().rev();
+        let is_shown = |message: &&Value| {
+            message["direction"] == "out"
+                && !matches!(message["status"].as_str(), Some("failed" | "undelivered"))
+        };
+        let mut offers = messages.filter(is_shown).map(offered_items);
+        let items = offers.find(|items| !items.is_empty()).unwrap_or_default();
+        let item = items.iter().find(|item| item.has_title(title));
+        let item = item.unwrap_or_else(|| {
+            let titles: Vec<_> = items.iter().map(|item| item.title.as_str()).collect();
+            panic!("{title:?} is not one of the choices on the phone: {titles:?}")
+        });
+        self.sends(item.reply.clone()).await
     }
 
     /// Sends a location. Latitude and longitude are in degrees.

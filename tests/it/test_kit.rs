@@ -256,3 +256,87 @@ async fn recording_replays_and_detects_difference() {
         "the echo handler replies differently"
     );
 }
+
+/// Creates a template with the emulator's REST API, and sends it to a user.
+async fn send_question(bot: &TestBot, user: &str, sender: &str, types: serde_json::Value) {
+    let emulator = bot.emulator_client();
+    let config = emulator.get(&["config"]).await.unwrap();
+    let text = |name: &str| config[name].as_str().unwrap().to_owned();
+    let (account, token) = (text("account_sid"), text("auth_token"));
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let body = json!({"language": "en", "types": types}).to_string();
+    let created = client
+        .post(format!("{}/v1/Content", emulator.url()))
+        .basic_auth(&account, Some(&token))
+        .header("content-type", "application/json")
+        .body(body);
+    let created = created.send().await.unwrap().text().await.unwrap();
+    let created: serde_json::Value = serde_json::from_str(&created).unwrap();
+    let form = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs([("From", sender), ("To", user)])
+        .append_pair("ContentSid", created["sid"].as_str().unwrap())
+        .finish();
+    let path = format!("2010-04-01/Accounts/{account}/Messages.json");
+    let sent = client
+        .post(format!("{}/{path}", emulator.url()))
+        .basic_auth(&account, Some(&token))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(form);
+    assert_eq!(sent.send().await.unwrap().status(), 201);
+}
+
+// A handler that reads a choice as a button or as a number.
+async fn delivery(_cx: Context, message: InboundMessage) -> String {
+    let tapped = message
+        .button
+        .as_ref()
+        .and_then(|button| button.payload.clone());
+    match tapped.as_deref().unwrap_or(&message.body) {
+        "tomorrow" | "2" => "We come tomorrow.".to_owned(),
+        _ => "When?\n1. Today – before 6 pm\n2. Tomorrow".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn test_user_taps_title_on_each_channel() {
+    let bot = TestBot::start(|| App::builder().handler(delivery)).await;
+    let action = |title: &str, id: &str| json!({"type": "QUICK_REPLY", "title": title, "id": id});
+    let actions = [action("Today", "today"), action("Tomorrow", "tomorrow")];
+    let row = |title: &str, id: &str| json!({"item": title, "id": id, "description": "x"});
+    let rows = [row("Today", "today"), row("Tomorrow", "tomorrow")];
+    let list = json!({"body": "When?", "button": "Days", "items": rows});
+    for (user, types) in [
+        (
+            bot.whatsapp("+34600000001"),
+            json!({"twilio/quick-reply": {"body": "When?", "actions": actions}}),
+        ),
+        (
+            bot.whatsapp("+34600000002"),
+            json!({"twilio/list-picker": list}),
+        ),
+        (
+            bot.rcs("+34600000001"),
+            json!({"twilio/card": {"body": "When?", "actions": actions}}),
+        ),
+        (
+            bot.messenger("4242"),
+            json!({"twilio/quick-reply": {"body": "When?", "actions": actions}}),
+        ),
+    ] {
+        user.says("hi").await.assert_choices(["Today", "Tomorrow"]);
+        send_question(&bot, user.address(), user.sender(), types).await;
+        user.taps("Tomorrow")
+            .await
+            .assert_reply("We come tomorrow.");
+    }
+    let ben = bot.sms("+15550004444");
+    let asked = ben.says("hi").await;
+    asked.assert_choices(["Today", "Tomorrow"]);
+    let wrong = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        asked.assert_choices(["Tomorrow", "Today"]);
+    }));
+    assert!(wrong.is_err());
+    ben.taps("Tomorrow").await.assert_reply("We come tomorrow.");
+    let missing = AssertUnwindSafe(ben.taps("Never")).catch_unwind().await;
+    assert!(missing.is_err());
+}
