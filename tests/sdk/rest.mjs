@@ -56,6 +56,35 @@ async function control(method, at, body) {
 const says = (user, body, more) =>
   control("POST", "/messages", { from: user, to: user.startsWith("whatsapp:") ? SANDBOX : NUMBER, body, ...more });
 
+/** URL of a picture that the emulator can fetch. */
+async function pictureUrl() {
+  const { message_sid: sid } = await says(ANA, "", { media: [{ data: PNG, content_type: "image/png" }] });
+  return args.base + (await control("GET", `/conversations/${ANA}`)).find((one) => one.sid === sid).media[0].src;
+}
+
+/** Fields of each content type, whether WhatsApp needs its approval, and the form in which the phone shows it. */
+function contentTypes(picture) {
+  const reply = { type: "QUICK_REPLY", title: "Yes", id: "yes" };
+  const link = { type: "URL", title: "Open", url: "https://shop.example/1" };
+  const page = { id: "p1", title: "Guests", layout: [{ type: "TEXT_INPUT", label: "Name" }] };
+  const card = (title) => ({ title, body: "b", media: picture, actions: [link] });
+  return {
+    "twilio/text": [{ body: "Hi {{1}}, hello" }, false, "text"],
+    "twilio/media": [{ body: "Look", media: [picture] }, false, "media"],
+    "twilio/location": [{ latitude: 52.5, longitude: 13.4, label: "Office" }, false, "location"],
+    "twilio/quick-reply": [{ body: "Home?", actions: [reply] }, false, "buttons"],
+    "twilio/call-to-action": [{ body: "Look", actions: [link] }, false, "buttons"],
+    "twilio/list-picker": [{ body: "When?", button: "Days", items: [{ item: "Today", id: "today", description: "before 6 pm" }] }, false, "list"],
+    "twilio/card": [{ title: "Bike", subtitle: "new", media: [picture], actions: [reply] }, false, "card"],
+    "twilio/carousel": [{ body: "Two", cards: [card("A"), card("B")] }, true, "carousel"],
+    "twilio/catalog": [{ body: "Shop", id: "c1", items: [{ id: "p1", name: "Hat", price: 9.5 }] }, false, "card"],
+    "twilio/flows": [{ body: "Book", button_text: "Book", type: "OTHER", pages: [page] }, true, "buttons"],
+    "whatsapp/flows": [{ body: "Rate", button_text: "Rate", flow_id: "1" }, true, "buttons"],
+    "whatsapp/card": [{ body: "Bike", header_text: "New", footer: "f", actions: [link] }, false, "card"],
+    "whatsapp/authentication": [{ code_expiration_minutes: 5, actions: [{ type: "COPY_CODE", copy_code_text: "Copy" }] }, true, "buttons"],
+  };
+}
+
 /** Waits for a condition that becomes true by itself. */
 async function until(what, holds) {
   const end = Date.now() + PATIENCE;
@@ -168,6 +197,73 @@ const CHECKS = {
     assert.equal((await client.messages(message.sid).fetch()).body, "Is Ana at home?");
     await assertRejected(400, 21656, () => client.messages.create({ ...template, contentVariables: "{" }));
     assert.equal(await client.content.v1.contents(content.sid).remove(), true);
+  },
+
+  async "every content type is made, read back and sent"(client) {
+    await says(ANA, "hello");
+    const { contents } = client.content.v1;
+    for (const [name, [given, needsApproval, shown]] of Object.entries(contentTypes(await pictureUrl()))) {
+      const content = await contents.create({ friendly_name: "one_of_each", language: "en", variables: { 1: "you" }, types: { [name]: given } });
+      assert.deepEqual(content.types, { [name]: given });
+      assert.deepEqual((await contents(content.sid).fetch()).types, content.types);
+      assert.equal((await contents(content.sid).approvalFetch().fetch()).whatsapp.status, "unsubmitted");
+      const send = async () => {
+        const { sid } = await client.messages.create({ from: SANDBOX, to: ANA, contentSid: content.sid });
+        isAMessage(bodyOf(last));
+        await reaches(client, sid, "delivered", "read", "failed");
+        return client.messages(sid).fetch();
+      };
+      if (needsApproval) {
+        assert.equal((await send()).errorCode, 63005, name);
+        await contents(content.sid).approvalCreate.create({ name: "one_of_each", category: "UTILITY" });
+      }
+      const message = await send();
+      assert.equal(message.errorCode, null, name);
+      const got = (await control("GET", `/conversations/${ANA}`)).find((one) => one.sid === message.sid);
+      assert.equal(got.content.type, shown, name);
+      await contents(content.sid).remove();
+    }
+  },
+
+  async "a template is changed until it is submitted"(client) {
+    const { contents } = client.content.v1;
+    const types = (body) => ({ types: { "twilio/text": { body } } });
+    const content = await contents.create({ language: "en", ...types("old text") });
+    const changed = await contents(content.sid).update(types("new text"));
+    assert.deepEqual([changed.sid, changed.types], [content.sid, types("new text").types]);
+    await contents(content.sid).approvalCreate.create({ name: "changed", category: "UTILITY" });
+    await assertRejected(400, 20001, () => contents(content.sid).update(types("later")));
+    assert.equal(await contents(content.sid).remove(), true);
+    await assertRejected(404, 20404, () => contents(content.sid).fetch());
+    await assertRejected(400, 21655, () => client.messages.create({ from: SANDBOX, to: ANA, contentSid: content.sid }));
+  },
+
+  async "templates are listed by page"(client) {
+    const { contents } = client.content.v1;
+    const before = (await contents.list()).length;
+    const made = [];
+    for (let n = 0; n < 5; n += 1) made.push((await contents.create({ friendly_name: String(n), language: "en", types: { "twilio/text": { body: "hi" } } })).sid);
+    const sids = (list) => list.map((one) => one.sid);
+    assert.deepEqual(sids(await contents.list({ pageSize: 2 })).slice(before), made);
+    const page = await contents.page({ pageSize: before + 3 });
+    const rest = await page.nextPage();
+    assert.deepEqual([sids(page.instances).slice(before), sids(rest.instances)], [made.slice(0, 3), made.slice(3)]);
+    assert.equal(await rest.nextPage(), undefined);
+    for (const sid of made) await contents(sid).remove();
+  },
+
+  async "a tap names the message"(client) {
+    await says(ANA, "hello");
+    const types = { "twilio/quick-reply": { body: "Home?", actions: [{ title: "Yes", id: "yes" }] } };
+    const content = await client.content.v1.contents.create({ language: "en", types });
+    const message = await client.messages.create({ from: SANDBOX, to: ANA, contentSid: content.sid });
+    await reaches(client, message.sid, "read");
+    const { message_sid: tapped } = await control("POST", "/messages", { from: ANA, choice: { id: "yes" } });
+    assert.equal((await client.messages(tapped).fetch()).body, "Yes");
+    const webhook = (await control("GET", `/exchanges?message_sid=${tapped}`)).find(({ kind }) => kind === "webhook");
+    const params = Object.fromEntries(webhook.params);
+    assert.deepEqual([params.ButtonPayload, params.OriginalRepliedMessageSid], ["yes", message.sid]);
+    await client.content.v1.contents(content.sid).remove();
   },
 
   async "what is scheduled goes later or not at all"(client) {

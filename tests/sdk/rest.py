@@ -237,6 +237,118 @@ def templates_are_made_approved_sent_and_deleted(client):
     assert client.content.v1.contents(content.sid).delete() is True
 
 
+def picture_url():
+    """URL of a picture that the emulator can fetch."""
+    sid = says(ANA, "", media=[{"data": base64.b64encode(PNG).decode(), "content_type": "image/png"}])["message_sid"]
+    src = next(m for m in control("GET", f"/conversations/{ANA}") if m["sid"] == sid)["media"][0]["src"]
+    return args.base + src
+
+
+def content_types(picture):
+    """Fields of each content type, whether WhatsApp needs its approval, and the form in which the phone shows it."""
+    reply = {"type": "QUICK_REPLY", "title": "Yes", "id": "yes"}
+    link = {"type": "URL", "title": "Open", "url": "https://shop.example/1"}
+    page = {"id": "p1", "title": "Guests", "layout": [{"type": "TEXT_INPUT", "label": "Name"}]}
+    return {
+        "twilio/text": ({"body": "Hi {{1}}, hello"}, False, "text"),
+        "twilio/media": ({"body": "Look", "media": [picture]}, False, "media"),
+        "twilio/location": ({"latitude": 52.5, "longitude": 13.4, "label": "Office"}, False, "location"),
+        "twilio/quick-reply": ({"body": "Home?", "actions": [reply]}, False, "buttons"),
+        "twilio/call-to-action": ({"body": "Look", "actions": [link]}, False, "buttons"),
+        "twilio/list-picker": (
+            {"body": "When?", "button": "Days", "items": [{"item": "Today", "id": "today", "description": "before 6 pm"}]}, False, "list",
+        ),
+        "twilio/card": ({"title": "Bike", "subtitle": "new", "media": [picture], "actions": [reply]}, False, "card"),
+        "twilio/carousel": (
+            {"body": "Two", "cards": [{"title": n, "body": "b", "media": picture, "actions": [link]} for n in "AB"]}, True, "carousel",
+        ),
+        "twilio/catalog": ({"body": "Shop", "id": "c1", "items": [{"id": "p1", "name": "Hat", "price": 9.5}]}, False, "card"),
+        "twilio/flows": ({"body": "Book", "button_text": "Book", "type": "OTHER", "pages": [page]}, True, "buttons"),
+        "whatsapp/flows": ({"body": "Rate", "button_text": "Rate", "flow_id": "1"}, True, "buttons"),
+        "whatsapp/card": ({"body": "Bike", "header_text": "New", "footer": "f", "actions": [link]}, False, "card"),
+        "whatsapp/authentication": (
+            {"code_expiration_minutes": 5, "actions": [{"type": "COPY_CODE", "copy_code_text": "Copy"}]}, True, "buttons",
+        ),
+    }
+
+
+def every_content_type_is_made_read_back_and_sent(client):
+    says(ANA, "hello")
+    contents = client.content.v1.contents
+    for name, (given, needs_approval, shown) in content_types(picture_url()).items():
+        types = ContentList.Types({name: given})
+        request = {"friendly_name": "one_of_each", "language": "en", "variables": {"1": "you"}, "types": types}
+        content = contents.create(ContentList.ContentCreateRequest(request))
+        has_the_fields(json.loads(Seen.last.text), fields(ContentInstance))
+        assert content.types == {name: given}, f"{content.types} instead of {given}"
+        assert contents(content.sid).fetch().types == content.types, name
+        assert contents(content.sid).approval_fetch().fetch().whatsapp["status"] == "unsubmitted"
+        send = lambda: client.messages.create(from_=SANDBOX, to=ANA, content_sid=content.sid)
+        ends = lambda sid: until("end", lambda: client.messages(sid).fetch().status in ("delivered", "read", "failed"))
+        if needs_approval:
+            early = send()
+            ends(early.sid)
+            assert client.messages(early.sid).fetch().error_code == 63005, name
+            contents(content.sid).approval_create.create(
+                ApprovalCreateList.ContentApprovalRequest({"name": "one_of_each", "category": "UTILITY"})
+            )
+        message = send()
+        is_a_message(json.loads(Seen.last.text))
+        ends(message.sid)
+        assert client.messages(message.sid).fetch().error_code is None, f"{name}: {client.messages(message.sid).fetch().error_code}"
+        got = next(m for m in control("GET", f"/conversations/{ANA}") if m["sid"] == message.sid)
+        assert got["content"]["type"] == shown, f"{name}: {got['content']}"
+        contents(content.sid).delete()
+
+
+def a_template_is_changed_until_it_is_submitted(client):
+    types = lambda body: ContentList.Types({"twilio/text": {"body": body}})
+    contents = client.content.v1.contents
+    content = contents.create(ContentList.ContentCreateRequest({"language": "en", "types": types("old text")}))
+    changed = contents(content.sid).update(ContentList.ContentUpdateRequest({"types": types("new text")}))
+    has_the_fields(json.loads(Seen.last.text), fields(ContentInstance))
+    assert (changed.sid, changed.types["twilio/text"]) == (content.sid, {"body": "new text"})
+    contents(content.sid).approval_create.create(
+        ApprovalCreateList.ContentApprovalRequest({"name": "changed", "category": "UTILITY"})
+    )
+    again = ContentList.ContentUpdateRequest({"types": types("later")})
+    assert_rejected(400, 20001, lambda: contents(content.sid).update(again))
+    assert contents(content.sid).delete() is True
+    assert_rejected(404, 20404, lambda: contents(content.sid).fetch())
+    assert_rejected(400, 21655, lambda: client.messages.create(from_=SANDBOX, to=ANA, content_sid=content.sid))
+
+
+def templates_are_listed_by_page(client):
+    contents = client.content.v1.contents
+    before = len(contents.list())
+    request = lambda n: ContentList.ContentCreateRequest(
+        {"friendly_name": str(n), "language": "en", "types": ContentList.Types({"twilio/text": {"body": "hi"}})}
+    )
+    made = [contents.create(request(n)).sid for n in range(5)]
+    assert [one.sid for one in contents.list(page_size=2)][before:] == made
+    page = contents.page(page_size=before + 3)
+    assert [one.sid for one in page][before:] == made[:3]
+    rest = page.next_page()
+    assert [one.sid for one in rest] == made[3:] and rest.next_page() is None
+    assert [one.sid for one in rest.previous_page()][before:] == made[:3]
+    for sid in made:
+        contents(sid).delete()
+
+
+def a_tap_names_the_message(client):
+    says(ANA, "hello")
+    types = {"twilio/quick-reply": {"body": "Home?", "actions": [{"title": "Yes", "id": "yes"}]}}
+    content = client.content.v1.contents.create(ContentList.ContentCreateRequest({"language": "en", "types": ContentList.Types(types)}))
+    message = client.messages.create(from_=SANDBOX, to=ANA, content_sid=content.sid)
+    until("read", lambda: client.messages(message.sid).fetch().status == "read")
+    tapped = control("POST", "/messages", {"from": ANA, "choice": {"id": "yes"}})["message_sid"]
+    assert client.messages(tapped).fetch().body == "Yes"
+    webhook = next(e for e in control("GET", f"/exchanges?message_sid={tapped}") if e["kind"] == "webhook")
+    params = dict(webhook["params"])
+    assert params["ButtonPayload"] == "yes" and params["OriginalRepliedMessageSid"] == message.sid, params
+    client.content.v1.contents(content.sid).delete()
+
+
 def what_is_scheduled_goes_later_or_not_at_all(client):
     now = datetime.fromisoformat(control("GET", "/config")["now"].replace("Z", "+00:00"))
     at = now + timedelta(hours=1)
@@ -373,6 +485,10 @@ CHECKS = [
     media_are_listed_fetched_and_deleted,
     a_service_chooses_the_sender,
     templates_are_made_approved_sent_and_deleted,
+    every_content_type_is_made_read_back_and_sent,
+    a_template_is_changed_until_it_is_submitted,
+    templates_are_listed_by_page,
+    a_tap_names_the_message,
     what_is_scheduled_goes_later_or_not_at_all,
     a_text_is_removed_and_a_message_deleted,
     lists_are_filtered_and_paged,
