@@ -29,7 +29,7 @@ pub(super) struct TappedItem {
 /// Finds the item of a choice.
 ///
 /// # Errors
-/// An explanation if there is no such item, or a tap on it sends nothing.
+/// An explanation if the message has no item with this ID, or a tap on it sends nothing.
 pub(super) fn find_tapped_item(
     state: &EmulatorState,
     user: &Address,

@@ -10,7 +10,7 @@ use replyhook_core::error_code::ErrorCode;
 pub(crate) struct ContentDelivery {
     pub(crate) sid: String,
     pub(crate) approval: ContentApproval,
-    /// Whether the type may open a WhatsApp conversation once it is approved.
+    /// True if the type may open a WhatsApp conversation once it is approved.
     pub(crate) opens_conversation: bool,
     pub(crate) refusal: Option<ContentRefusal>,
 }

@@ -2,6 +2,7 @@
 //!
 //! Source: twilio.com/docs/content, and Twilio's `OpenAPI` description of the Content API.
 
+pub(crate) mod content_kind;
 pub(crate) mod content_type;
 pub(crate) mod delivery;
 pub(crate) mod phone_content;

@@ -4,9 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::content_kind::ContentKind;
 use super::content_type::{
-    ActionFields, CardFields, CarouselFields, ContentAction, ContentActionKind, ContentKind,
-    ListFields, TypedContent,
+    ActionFields, CardFields, CarouselFields, ContentAction, ContentActionKind, ListFields,
+    TypedContent,
 };
 use replyhook_core::address::Channel;
 use replyhook_core::error_code::ErrorCode;
@@ -235,7 +236,8 @@ pub(crate) fn value_refusal(values: &BTreeMap<String, String>) -> Option<Content
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::content_type::{parse_fields, type_for};
+    use super::super::content_kind::type_for;
+    use super::super::content_type::parse_fields;
     use super::*;
 
     fn code(types: &Value, channel: &Channel, is_approved: bool) -> Option<u32> {

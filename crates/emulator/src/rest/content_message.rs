@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::content::find_content;
 use super::response::TwilioError;
-use crate::content::content_type::{ContentKind, parse_fields, type_for};
+use crate::content::content_kind::{ContentKind, type_for};
+use crate::content::content_type::parse_fields;
 use crate::content::delivery::ContentDelivery;
 use crate::content::phone_content::{PhoneContent, PhoneLayout};
 use crate::content::rendering::render;
