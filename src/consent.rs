@@ -6,12 +6,10 @@
 //! Source: Twilio's "default handling of opt-out keywords" for SMS. On other channels Twilio does not handle keywords.
 
 use std::borrow::Cow;
-use std::sync::RwLock;
 
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
 
 use crate::address::Channel;
-use crate::lock::IgnorePoison;
 use crate::message::{InboundMessage, OptOutType};
 use crate::store::{ConsentKeyword, ConsentSource};
 use crate::twiml::Document;
@@ -114,7 +112,7 @@ impl Keywords {
 /// rules file share these rules.
 pub(crate) struct ConsentRules {
     keywords: Keywords,
-    replies: RwLock<ConsentReplies>,
+    replies: ConsentReplies,
 }
 
 /// Confirmations of a keyword, on the channels on which Twilio does not send one.
@@ -126,17 +124,7 @@ pub(crate) struct ConsentReplies {
 
 impl ConsentRules {
     pub(crate) fn new(keywords: Keywords, replies: ConsentReplies) -> Self {
-        Self {
-            keywords,
-            replies: RwLock::new(replies),
-        }
-    }
-
-    /// Replaces the confirmations, after a reload of the rules.
-    #[cfg(feature = "rules")]
-    pub(crate) fn set_replies(&self, replies: ConsentReplies) {
-        // Poisoning is harmless: the value is only ever replaced as a whole.
-        *self.replies.write().ignore_poison() = replies;
+        Self { keywords, replies }
     }
 
     /// Returns the consent keyword of a message, if it is one. `OptOutType` takes precedence over the text.
@@ -171,7 +159,7 @@ impl ConsentRules {
         };
         let how = ConsentSource::Keyword;
         let word = self.keywords.meaning(channel, &message.body)?;
-        let replies = self.replies.read().ignore_poison();
+        let replies = &self.replies;
         Some(match word {
             Keyword::Stop => ConsentKeyword::Stop {
                 source: how,

@@ -152,6 +152,8 @@ pub mod outbound;
 pub mod probe;
 #[cfg(feature = "app")]
 pub mod reconcile;
+#[cfg(feature = "app")]
+mod reloadable;
 #[cfg(feature = "route")]
 pub mod route;
 #[cfg(feature = "rules")]
@@ -196,7 +198,7 @@ pub use replyhook_emulator as emulator;
 
 pub use address::{Address, Channel};
 #[cfg(feature = "app")]
-pub use app::{App, AppBuilder, store_from_url};
+pub use app::{App, AppBuilder, ReloadHandle, store_from_url};
 #[cfg(all(feature = "server", feature = "emulator"))]
 pub use app::{DevServer, DevServerOptions};
 #[cfg(feature = "app")]

@@ -27,7 +27,7 @@ const EXPIRY_INTERVAL: Duration = Duration::from_hours(1);
 /// Maximum time for the release of this process's claims at the end of the shutdown.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Starts a future that runs until it is dropped, such as the reload of the rules file.
+/// Starts a future that runs until it is dropped, such as the reload of the settings.
 pub(crate) type BackgroundTask = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Background worker that must run next to the webhooks; without it they respond with 503.
@@ -55,8 +55,8 @@ pub struct Worker {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) outbox: Arc<OutboxWorker>,
     pub(crate) cancellation: ScheduledCancellation,
-    /// Further background task, which reloads the rules file.
-    pub(crate) watch: Option<BackgroundTask>,
+    /// Further background task, which reloads the settings and the rules file.
+    pub(crate) reload: BackgroundTask,
     /// `store.retention_days` and `store.body_retention_days`.
     pub(crate) retention: (Duration, Duration),
 }
@@ -150,7 +150,7 @@ impl Worker {
                 failed = supervisor.run("backlog", || Backlog::new(self.dispatcher.clone()).run()) => failed,
                 failed = supervisor.run("outbox", || self.outbox.clone().run()) => failed,
                 failed = supervisor.run("cancel_scheduled", || self.cancellation.run()) => failed,
-                failed = supervisor.run("rules_reload", || self.watch()) => failed,
+                failed = supervisor.run("reload", || (self.reload)()) => failed,
             }
         };
         tokio::select! {
@@ -190,14 +190,6 @@ impl Worker {
             self.is_open = true;
         }
         Ok(())
-    }
-
-    async fn watch(&self) {
-        match &self.watch {
-            // Not a spawned task: it ends with the worker.
-            Some(watch) => watch().await,
-            None => std::future::pending().await,
-        }
     }
 
     async fn update_stats(&self) {

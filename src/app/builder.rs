@@ -7,10 +7,11 @@ use axum::Router;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
-use super::bot::{Bot, ReloadHook, fallback_texts};
+use super::bot::{Bot, fallback_texts};
 use super::parts::{
-    delivery_policy, dispatch_limits, guard, keyring, routes, signature_layer, store_from_url,
+    delivery_policy, dispatch_limits, guard, routes, signature_layer, store_from_url,
 };
+use super::reload::{ReloadControl, ReloadHandle, ReloadHook, Reloader};
 use super::tunnel::Tunnel;
 use super::{files, outbound};
 use crate::admin::{self, Admin};
@@ -26,7 +27,7 @@ use crate::outbound::OutboundClient;
 use crate::probe::Instance;
 use crate::sid::AccountSid;
 use crate::signature::SignatureLayer;
-use crate::store::StoreHandle;
+use crate::store::{Store, StoreHandle};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{StoreHealth, StoreReport};
 use crate::webhook::{
@@ -68,6 +69,7 @@ pub struct App {
         expect(dead_code, reason = "only App::run and DevServer read it")
     )]
     pub(super) handler: &'static str,
+    pub(super) reload: ReloadControl,
 }
 
 /// Builds an [`App`].
@@ -207,28 +209,26 @@ impl AppBuilder {
     pub fn build(self) -> Result<App, AppError> {
         let sources = self.sources.unwrap_or_else(Sources::from_env);
         let loaded = Settings::load(&sources).map_err(|problems| AppError::config(&problems))?;
-        let settings = loaded.settings;
         let (metrics, lifecycle) = (Arc::new(Metrics::new()), Arc::new(Lifecycle::default()));
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
-        let bot = match self.handler {
-            Some(handler) => Bot::custom(handler),
-            None => Bot::built_in(&settings, &clock)?,
-        };
+        let bot = Bot::new(self.handler, &loaded.settings, &clock)?;
         let handler = wrap_handler(bot.handler.clone(), self.wrap_handler);
-        let StoreHandle(store) = self
-            .store
-            .map_or_else(|| store_from_url(&settings.store.url), Ok)?;
+        let tunnel = self.tunnel.as_ref();
+        let reloader = Reloader::new(sources, tunnel, &loaded, bot.rules, &metrics)?;
+        let settings = loaded.settings;
+        let store = store_or_default(self.store, &settings)?;
         // Dispatcher, outbox worker and media share `tasks`: `Worker` waits for all of them on shutdown.
         // `outbox` wakes the outbox worker as soon as a message is queued, before its next poll.
         let (tasks, outbox) = (TaskTracker::new(), Arc::new(Notify::new()));
         let store_health = Arc::new(StoreHealth::new(metrics.clone()));
-        let keyring = Arc::new(keyring(&settings, self.tunnel.as_ref()));
-        let outbound = outbound::client(&settings, &store, &clock, &keyring).waking(outbox.clone());
+        let keyring = reloader.snapshot.part(|parts| &parts.keyring);
+        let account = reloader.snapshot.part(|parts| &parts.sending_account);
+        let outbound = outbound::client(&settings, &store, &clock, account).waking(outbox.clone());
         let delivery = DeliveryParts {
             store: store.clone(),
             // Each component has its own report, so that one cannot use up the log lines of another.
             store_report: Arc::new(StoreReport::new(metrics.clone(), store_health.clone())),
-            routes: Arc::new(routes(&settings, self.restrict_to, self.tunnel.as_ref())),
+            routes: Arc::new(routes(&settings, self.restrict_to, tunnel)),
             keyring: keyring.clone(),
             health: Arc::default(),
             clock: clock.clone(),
@@ -247,12 +247,12 @@ impl AppBuilder {
             store_report: StoreReport::new(metrics.clone(), store_health.clone()),
             public_url: settings.server.public_url.clone(),
             limits: dispatch_limits(&settings),
-            consent: bot.consent_rules(&settings)?,
+            consent: reloader.snapshot.part(|parts| &parts.consent),
             guard: guard(&settings),
             fallback: fallback_texts(&settings)?,
             on_consent: self.on_consent,
             files: Arc::new(media.clone()),
-            typing: outbound::typing_hook(&settings, self.tunnel.as_ref(), keyring),
+            typing: outbound::typing_hook(&settings, tunnel, keyring),
             tasks: tasks.clone(),
             outbox,
             // Shared with `ScheduledCancellation`: an opt-out wakes it to cancel the user's scheduled messages.
@@ -275,7 +275,8 @@ impl AppBuilder {
             instance,
         };
         let endpoints = Arc::new(EndpointState::new(metrics.clone(), lifecycle.clone()));
-        let signature = signature_layer(&settings, self.tunnel)?;
+        let verifier = reloader.snapshot.part(|parts| &parts.verifier);
+        let signature = signature_layer(&settings, verifier);
         let router = public_router(&settings.server, webhooks, &endpoints, &signature);
         let admin = Admin {
             lifecycle: lifecycle.clone(),
@@ -285,6 +286,7 @@ impl AppBuilder {
             dispatcher: dispatcher.clone(),
             instance,
         };
+        let reload = reloader.control.clone();
         Ok(App {
             router,
             worker: Worker {
@@ -298,7 +300,7 @@ impl AppBuilder {
                 clock,
                 outbox: Arc::new(OutboxWorker::new(&delivery)),
                 cancellation: ScheduledCancellation::new(&delivery),
-                watch: bot.rules_reload_task(&settings, &dispatcher, self.on_reload)?,
+                reload: reloader.into_task(self.on_reload),
                 dispatcher,
                 retention: (settings.store.retention, settings.store.body_retention),
             },
@@ -307,6 +309,7 @@ impl AppBuilder {
             settings,
             warnings: loaded.warnings,
             handler: bot.name,
+            reload,
         })
     }
 }
@@ -319,6 +322,15 @@ fn public_router(
 ) -> Router {
     let (url, health_path) = (&server.public_url, server.health_path.as_ref());
     webhook::router(Arc::new(webhooks), endpoints, signature, url, health_path)
+}
+
+/// Returns the store of the builder, or else creates that of the settings.
+fn store_or_default(
+    store: Option<StoreHandle>,
+    settings: &Settings,
+) -> Result<Arc<dyn Store>, AppError> {
+    let store = store.map_or_else(|| store_from_url(&settings.store.url), Ok)?;
+    Ok(store.0)
 }
 
 fn wrap_handler(handler: Arc<dyn Handler>, wrapper: Option<HandlerWrapper>) -> Arc<dyn Handler> {
@@ -374,6 +386,11 @@ impl App {
     /// The running [`Worker`] delivers them. See [`outbound`](crate::outbound) for an example.
     pub fn outbound(&self) -> OutboundClient {
         self.outbound.clone()
+    }
+
+    /// Returns a handle that makes the running [`Worker`] read the settings again. [`App::run`] uses it on SIGHUP.
+    pub fn reload_handle(&self) -> ReloadHandle {
+        self.reload.requests.clone()
     }
 
     /// Returns warnings about valid but suspicious settings; [`App::run`] logs them.

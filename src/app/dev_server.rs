@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::app_inspector::FaultInjector;
-use super::bot::ReloadHook;
 use super::builder::{App, AppBuilder};
+use super::reload::ReloadHook;
 use super::run;
 use super::running_app::{RunningApp, admin_listen_address, base_url, task_error};
 use super::tunnel::Tunnel;

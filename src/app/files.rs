@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::delivery::{ApiRoutes, DeliveryParts, Keyring};
 use crate::media::{AutoSave, Folder, LinkLimits, MediaAccounts, MediaService};
+use crate::reloadable::Reloadable;
 use crate::sid::AccountSid;
 use crate::signature::{AuthTokenKind, PublicUrl};
 use crate::twilio::media::MediaHosts;
@@ -16,7 +17,7 @@ use crate::twilio::{Client, Credentials};
 /// Fetches an account's media with the routes and credentials of the outbox worker.
 struct DeliveryAccounts {
     routes: Arc<ApiRoutes>,
-    keyring: Arc<Keyring>,
+    keyring: Reloadable<Keyring>,
     public_url: PublicUrl,
 }
 
@@ -27,7 +28,7 @@ impl MediaAccounts for DeliveryAccounts {
         auth_token: AuthTokenKind,
     ) -> Option<(&Client, Credentials)> {
         let route = self.routes.route_for(account)?;
-        let credentials = self.keyring.credentials(account, auth_token);
+        let credentials = self.keyring.load().credentials(account, auth_token);
         Some((&route.client, credentials))
     }
 

@@ -7,8 +7,8 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::delivery::Keyring;
 use crate::dispatch::{Inbound, TypingHook};
-use crate::outbound::{OutboundClient, OutboundConfig};
-use crate::signature::AuthTokenKind;
+use crate::outbound::{OutboundClient, OutboundConfig, SendingAccount};
+use crate::reloadable::Reloadable;
 use crate::store::{Store, StoreHandle};
 use crate::twilio::{ApiUrl, Client};
 
@@ -17,19 +17,16 @@ pub(super) fn client(
     settings: &Settings,
     store: &Arc<dyn Store>,
     clock: &Arc<dyn Clock>,
-    keyring: &Keyring,
+    sending_account: Reloadable<SendingAccount>,
 ) -> OutboundClient {
-    let account = settings.twilio.account_sid;
     let config = OutboundConfig {
-        account,
+        account: settings.twilio.account_sid,
         consent_required: settings.consent.required,
         rate_per_second: settings.outbound.rate_per_second,
     };
-    let templates = account.map(|account| {
-        let client = Client::new(settings.rest.content_url.clone());
-        (client, keyring.credentials(account, AuthTokenKind::Primary))
-    });
-    OutboundClient::new(StoreHandle(store.clone()), clock.clone(), config, templates)
+    let templates = Client::new(settings.rest.content_url.clone());
+    OutboundClient::new(StoreHandle(store.clone()), clock.clone(), config, None)
+        .following(sending_account, templates)
 }
 
 /// Builds the hook that sends typing indicators via the REST API.
@@ -39,7 +36,7 @@ pub(super) fn client(
 pub(super) fn typing_hook(
     settings: &Settings,
     tunnel: Option<&Tunnel>,
-    keyring: Arc<Keyring>,
+    keyring: Reloadable<Keyring>,
 ) -> TypingHook {
     let default_client = Arc::new(Client::new(settings.rest.messaging_url.clone()));
     let tunnel_client =
@@ -53,7 +50,7 @@ pub(super) fn typing_hook(
             _ => default_client,
         };
         Box::pin(async move {
-            let credentials = keyring.credentials(inbound.account, inbound.slot);
+            let credentials = keyring.load().credentials(inbound.account, inbound.slot);
             let typing_indicator = client.typing_indicator(&credentials);
             typing_indicator.create(inbound.sid).await
         })

@@ -1,6 +1,5 @@
 //! Conversions from settings to the configuration of each component.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::tunnel::Tunnel;
@@ -8,8 +7,12 @@ use crate::app_error::AppError;
 use crate::config::{OnCrash, ReplyRoute, Settings, SignatureMode, TwilioSettings};
 use crate::delivery::{ApiRoute, ApiRoutes, DeliveryPolicy, Keyring};
 use crate::dispatch::{DispatchLimits, Guard, GuardRules};
+use crate::outbound::SendingAccount;
+use crate::reloadable::Reloadable;
 use crate::sid::AccountSid;
-use crate::signature::{PublicUrl, RequestLimits, SignatureLayer, SignatureVerifier};
+use crate::signature::{
+    AuthTokenKind, PublicUrl, RequestLimits, SignatureLayer, SignatureVerifier,
+};
 use crate::store::{CrashPolicy, StoreHandle, StoreUrl};
 use crate::twilio::{ApiUrl, Client};
 use crate::webhook::RejectionLog;
@@ -105,6 +108,15 @@ pub(super) fn keyring(settings: &Settings, tunnel: Option<&Tunnel>) -> Keyring {
     }
 }
 
+/// Returns the account of outbound messages, with the credentials for its templates.
+pub(super) fn sending_account(settings: &Settings, keyring: &Keyring) -> SendingAccount {
+    let account = settings.twilio.account_sid;
+    SendingAccount {
+        sid: account,
+        credentials: account.map(|account| keyring.credentials(account, AuthTokenKind::Primary)),
+    }
+}
+
 /// Creates the store for a URL, without opening or connecting it.
 ///
 /// ```
@@ -145,10 +157,10 @@ pub fn store_from_url(url: &StoreUrl) -> Result<StoreHandle, AppError> {
     }
 }
 
-pub(super) fn signature_layer(
+pub(super) fn signature_verifier(
     settings: &Settings,
-    tunnel: Option<Tunnel>,
-) -> Result<SignatureLayer, AppError> {
+    tunnel: Option<&Tunnel>,
+) -> Result<SignatureVerifier, AppError> {
     let server = &settings.server;
     let mut verifier = settings
         .twilio
@@ -156,22 +168,31 @@ pub(super) fn signature_layer(
         .with_max_params(server.max_params);
     if let Some(tunnel) = tunnel {
         // Verify each URL only with its own tokens: the emulator's token must not be valid at the tunnel's URL.
-        let tunnel_verifier = SignatureVerifier::new(tunnel.public_url, tunnel.tokens)
-            .map_err(|error| AppError::config(&error))?
-            .with_default_account(tunnel.account)
-            .with_max_params(server.max_params);
+        let tunnel_verifier =
+            SignatureVerifier::new(tunnel.public_url.clone(), tunnel.tokens.clone())
+                .map_err(|error| AppError::config(&error))?
+                .with_default_account(tunnel.account)
+                .with_max_params(server.max_params);
         // A shared key is bound to its account, so it needs no choice between the two URLs.
         let tunnel_verifier = settings.twilio.add_shared_keys(tunnel_verifier)?;
         verifier = verifier.or(tunnel_verifier);
     }
+    Ok(verifier)
+}
+
+pub(super) fn signature_layer(
+    settings: &Settings,
+    verifier: Reloadable<SignatureVerifier>,
+) -> SignatureLayer {
+    let server = &settings.server;
     let mut limits = RequestLimits::default();
     limits.max_body_bytes = server.max_body_bytes;
     limits.body_timeout = server.body_timeout;
     limits.max_uri_bytes = server.max_uri_bytes;
     let rejection_log = RejectionLog::new(settings.signature.mode == SignatureMode::Report);
-    Ok(SignatureLayer::new(Arc::new(verifier))
+    SignatureLayer::with_verifier_of(move || verifier.load())
         .with_limits(limits)
-        .on_rejection(move |rejection| rejection_log.report(rejection)))
+        .on_rejection(move |rejection| rejection_log.report(rejection))
 }
 
 // Here and not in `config`, since the failure is one of the app.

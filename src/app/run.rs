@@ -6,20 +6,24 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::bot::ECHO;
 use super::builder::App;
+use super::reload::ReloadHandle;
 use crate::admin;
 use crate::app_error::AppError;
 use crate::config::ServerSettings;
 use crate::core_dumps;
 use crate::descriptors;
 use crate::lifecycle::Stage;
-use crate::logs;
+use crate::logs::{self, TelemetryGuard};
 use crate::server::{self, ConnectionLimits};
 
 impl App {
     /// Serves until SIGTERM or SIGINT, then shuts down gracefully. Installs logging if the process has no subscriber.
+    ///
+    /// On SIGHUP it reads the settings again, as [`App::reload_handle`] does; an invalid file changes nothing.
     ///
     /// A second signal, or a shutdown longer than `server.shutdown_timeout_s`, aborts work in progress. Dropping a tokio
     /// runtime waits for code that blocks a thread, so a program whose handlers may block ends its runtime with
@@ -36,8 +40,10 @@ impl App {
 
 async fn run(app: App) -> Result<(), AppError> {
     let mut app = app;
+    // First: until this, SIGHUP ends the process.
+    let _hangup_task = reload_on_hangup(app.reload_handle());
     // Dropped at the end, which sends waiting traces.
-    let _telemetry_guard = logs::install(&app.settings);
+    let _telemetry_guard = install_logs(&app);
     // After `logs::install`: both calls below log warnings.
     if !app.settings.server.core_dumps {
         core_dumps::disable();
@@ -144,6 +150,27 @@ async fn run(app: App) -> Result<(), AppError> {
         }
         (ended, _) => Err(worker_error(ended)),
     }
+}
+
+/// Installs the log, and connects its level with the reload of the settings.
+fn install_logs(app: &App) -> TelemetryGuard {
+    let guard = logs::install(&app.settings);
+    if let Some(filter) = guard.filter() {
+        // Empty until now: each app runs once.
+        let set_level = Box::new(move |level: &str| filter.set_level(level));
+        let _ = app.reload.log_level.set(set_level);
+    }
+    guard
+}
+
+/// Requests a reload at each SIGHUP, until the returned handle is dropped. After that, SIGHUP has no effect.
+fn reload_on_hangup(reload: ReloadHandle) -> AbortOnDropHandle<()> {
+    let mut hangup = signal(SignalKind::hangup()).expect("a signal handler can be installed");
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            reload.request();
+        }
+    }))
 }
 
 /// Converts the end of the worker that no signal caused.

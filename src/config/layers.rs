@@ -124,6 +124,11 @@ impl Layers {
         self.entries.get(key)
     }
 
+    /// Returns every key with its value.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.entries.iter().map(|(key, entry)| (key, &entry.value))
+    }
+
     /// Returns whether the key has a text that is not blank.
     pub(super) fn is_set(&self, key: &str) -> bool {
         self.get(key)

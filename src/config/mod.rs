@@ -4,6 +4,7 @@
 //! the key, the origin, the mistake and the fix. `default.toml` is the documentation, and also defines the known keys
 //! and their types, which avoids a second table that would have to be kept in sync.
 
+mod changes;
 mod cli;
 mod guard;
 mod handler;
@@ -17,6 +18,7 @@ mod shared_keys;
 mod sources;
 mod store;
 
+pub(crate) use changes::{ChangedKeys, LOG_LEVEL, SettingValues};
 pub use cli::{
     OnUnknown, OutboundSettings, ReconcileSettings, SendSettings, SenderWebhookSettings,
 };
@@ -102,6 +104,8 @@ pub struct Loaded {
     pub warnings: Vec<Warning>,
     /// Key, value (secrets masked) and origin of every setting, sorted by key.
     pub effective: Vec<(String, String, String)>,
+    /// Values to compare with those of another reading.
+    pub(crate) values: SettingValues,
 }
 
 impl Settings {
@@ -114,15 +118,29 @@ impl Settings {
         let layers = Layers::read(sources, &mut problems);
         let mut reader = SettingsReader::new(&layers, problems);
         let settings = read_sections(&mut reader, sources.allow_public_diagnostics);
+        let values = SettingValues::new(&layers, reader.take_secrets());
         let (problems, warnings) = reader.finish();
         match settings {
             Some(settings) if problems.is_empty() => Ok(Loaded {
                 settings,
                 warnings,
                 effective: layers.effective(),
+                values,
             }),
             _ => Err(problems),
         }
+    }
+
+    /// Returns these settings with those of `new` that a reload applies.
+    // The counterpart of the keys that `changes` lists.
+    pub(crate) fn with_reloaded(&self, new: &Self) -> Self {
+        let mut settings = self.clone();
+        settings.twilio.clone_from(&new.twilio);
+        settings.rest.api_key.clone_from(&new.rest.api_key);
+        settings.consent.clone_from(&new.consent);
+        settings.consent.required = self.consent.required;
+        settings.log.level.clone_from(&new.log.level);
+        settings
     }
 
     /// Returns key, masked value and origin of every setting, even if [`Settings::load`] rejects them.

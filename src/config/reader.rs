@@ -1,5 +1,6 @@
 //! Typed access to the layers. A value of the wrong form becomes a problem.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -16,6 +17,8 @@ pub(super) struct SettingsReader<'a> {
     pub(super) layers: &'a Layers,
     problems: Problems,
     warnings: Vec<Warning>,
+    /// Secrets that were read, by key.
+    secrets: BTreeMap<String, Secret>,
 }
 
 impl<'a> SettingsReader<'a> {
@@ -24,11 +27,17 @@ impl<'a> SettingsReader<'a> {
             layers,
             problems,
             warnings: Vec::new(),
+            secrets: BTreeMap::new(),
         }
     }
 
     pub(super) fn finish(self) -> (Problems, Vec<Warning>) {
         (self.problems, self.warnings)
+    }
+
+    /// Returns the secrets that were read so far, by key.
+    pub(super) fn take_secrets(&mut self) -> BTreeMap<String, Secret> {
+        std::mem::take(&mut self.secrets)
     }
 
     /// Records a problem with a key.
@@ -169,6 +178,12 @@ impl<'a> SettingsReader<'a> {
     ///
     /// Returns `None` without a problem if neither is set, and `None` with a problem if the secret is unusable.
     pub(super) fn secret(&mut self, key: &str) -> Option<Secret> {
+        let secret = self.read_secret(key)?;
+        self.secrets.insert(key.to_owned(), secret.clone());
+        Some(secret)
+    }
+
+    fn read_secret(&mut self, key: &str) -> Option<Secret> {
         let file_key = format!("{key}_file");
         // Set by the operator, even if to an empty text.
         let find_configured = |key: &str| {

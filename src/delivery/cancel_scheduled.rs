@@ -10,6 +10,7 @@ use super::parts::DeliveryParts;
 use super::route::ApiRoutes;
 use crate::clock::Clock;
 use crate::message::MessageStatus;
+use crate::reloadable::Reloadable;
 use crate::store::{ScheduledMessage, StatusEvent, Store};
 use crate::telemetry::{StoreReport, Throttle};
 use crate::twilio::{RestError, RetryAdvice};
@@ -24,7 +25,7 @@ pub(crate) struct ScheduledCancellation {
     store: Arc<dyn Store>,
     store_report: Arc<StoreReport>,
     routes: Arc<ApiRoutes>,
-    keyring: Arc<Keyring>,
+    keyring: Reloadable<Keyring>,
     clock: Arc<dyn Clock>,
     /// Notified when a user has opted out.
     opted_out: Arc<Notify>,
@@ -74,7 +75,7 @@ impl ScheduledCancellation {
         let Some(route) = self.routes.route_for(account) else {
             return;
         };
-        let credentials = self.keyring.credentials(account, auth_token);
+        let credentials = self.keyring.load().credentials(account, auth_token);
         let messages = route.client.messages(account, &credentials);
         let status = match messages.cancel(sid).await {
             Ok(message) => message.status,

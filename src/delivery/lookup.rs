@@ -10,6 +10,7 @@ use super::policy::OnUnknown;
 use super::route::ApiRoutes;
 use super::send::retry_delay;
 use crate::clock::{Clock, after};
+use crate::reloadable::Reloadable;
 use crate::sid::MessagingServiceSid;
 use crate::store::{OutboundMessage, SendOutcome, Store};
 use crate::telemetry::StoreReport;
@@ -26,7 +27,7 @@ pub(super) struct MessageLookup {
     store: Arc<dyn Store>,
     store_report: Arc<StoreReport>,
     routes: Arc<ApiRoutes>,
-    keyring: Arc<Keyring>,
+    keyring: Reloadable<Keyring>,
     health: Arc<RestHealth>,
     clock: Arc<dyn Clock>,
     on_unknown: OnUnknown,
@@ -87,6 +88,7 @@ impl MessageLookup {
     async fn find_sent(&self, message: &OutboundMessage) -> Result<Option<Message>, ()> {
         let credentials = self
             .keyring
+            .load()
             .credentials(message.account, message.auth_token);
         let service = message.service.as_ref();
         let service = service.map_or("", MessagingServiceSid::as_str);

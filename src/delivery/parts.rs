@@ -10,6 +10,7 @@ use super::health::RestHealth;
 use super::policy::DeliveryPolicy;
 use super::route::ApiRoutes;
 use crate::clock::Clock;
+use crate::reloadable::Reloadable;
 use crate::store::Store;
 use crate::telemetry::StoreReport;
 use crate::telemetry::metrics::Metrics;
@@ -20,7 +21,7 @@ pub(crate) struct DeliveryParts {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) store_report: Arc<StoreReport>,
     pub(crate) routes: Arc<ApiRoutes>,
-    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) keyring: Reloadable<Keyring>,
     pub(crate) health: Arc<RestHealth>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,

@@ -15,6 +15,7 @@ use crate::address::{Address, Channel};
 use crate::clock::{Clock, after};
 use crate::error_code::ErrorCode;
 use crate::form::FormParams;
+use crate::reloadable::Reloadable;
 use crate::store::{OutboundMessage, SendOutcome};
 use crate::telemetry::Throttle;
 use crate::twilio::{RestError, RestErrorKind, RetryAdvice};
@@ -42,7 +43,7 @@ const UNAUTHENTICATED: ErrorCode = ErrorCode(20003);
 /// Sends messages of the outbox via the REST API.
 pub(super) struct RestSender {
     routes: Arc<ApiRoutes>,
-    keyring: Arc<Keyring>,
+    keyring: Reloadable<Keyring>,
     health: Arc<RestHealth>,
     clock: Arc<dyn Clock>,
     policy: DeliveryPolicy,
@@ -103,6 +104,7 @@ impl RestSender {
         }
         let credentials = self
             .keyring
+            .load()
             .credentials(message.account, message.auth_token);
         let messages = route.client.messages(message.account, &credentials);
         let created = match &message.window {

@@ -11,6 +11,7 @@ use super::store_monitor::StoreMonitor;
 use crate::clock::Clock;
 use crate::consent::ConsentRules;
 use crate::message::InboundMessage;
+use crate::reloadable::Reloadable;
 use crate::reply::Reply;
 use crate::signature::AuthTokenKind;
 use crate::store::{ConsentKeyword, Store};
@@ -20,7 +21,7 @@ use crate::twiml::interpreter::rendered_messages;
 /// Handling of consent keywords.
 pub(crate) struct ConsentKeywords {
     /// The keywords and their confirmations.
-    pub(crate) rules: ConsentRules,
+    pub(super) rules: Reloadable<ConsentRules>,
     pub(super) hook: Option<ConsentHook>,
     /// True if confirmations go via the REST API.
     pub(super) is_rest_only: bool,
@@ -38,7 +39,7 @@ pub(crate) struct ConsentKeywords {
 impl ConsentKeywords {
     /// Returns the consent keyword of a message, whose confirmation becomes the response.
     pub(super) fn keyword(&self, message: &InboundMessage) -> Option<ConsentKeyword> {
-        let mut keyword = self.rules.meaning(message);
+        let mut keyword = self.rules.load().meaning(message);
         if self.is_rest_only
             && let Some(
                 ConsentKeyword::Stop { confirmation, .. }
@@ -62,7 +63,7 @@ impl ConsentKeywords {
         if !self.is_rest_only {
             return;
         }
-        let keyword = self.rules.meaning(message);
+        let keyword = self.rules.load().meaning(message);
         let Some(
             ConsentKeyword::Stop { confirmation, .. } | ConsentKeyword::Start { confirmation, .. },
         ) = &keyword

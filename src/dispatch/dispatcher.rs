@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::consent::ConsentRules;
 use crate::handler::{Files, Handler};
 use crate::message::InboundMessage;
+use crate::reloadable::Reloadable;
 use crate::signature::{AuthTokenKind, PublicUrl};
 use crate::store::{NewInbound, Store};
 use crate::telemetry::StoreReport;
@@ -37,7 +38,7 @@ pub(crate) struct DispatcherParts {
     pub(crate) store_report: StoreReport,
     pub(crate) public_url: PublicUrl,
     pub(crate) limits: DispatchLimits,
-    pub(crate) consent: ConsentRules,
+    pub(crate) consent: Reloadable<ConsentRules>,
     pub(crate) guard: Guard,
     pub(crate) fallback: FallbackTexts,
     pub(crate) on_consent: Option<ConsentHook>,

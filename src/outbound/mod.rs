@@ -34,6 +34,7 @@ use tokio::sync::Notify;
 use self::templates::TemplateCache;
 use crate::address::{Address, Channel};
 use crate::clock::Clock;
+use crate::reloadable::Reloadable;
 use crate::sid::{AccountSid, MessageSid};
 use crate::signature::AuthTokenKind;
 use crate::store::{
@@ -73,6 +74,7 @@ pub struct OutboundClient {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     config: OutboundConfig,
+    account: Reloadable<SendingAccount>,
     templates: Arc<TemplateCache>,
     /// Wakes the outbox worker of this process. Without it, a worker finds the message when it next polls the store.
     outbox_notify: Option<Arc<Notify>>,
@@ -89,6 +91,13 @@ pub struct OutboundConfig {
     pub consent_required: bool,
     /// Maximum number of messages per second and sender; 0 means no limit.
     pub rate_per_second: u32,
+}
+
+/// The account that sends outbound messages, with the credentials for the API of its templates.
+pub(crate) struct SendingAccount {
+    pub(crate) sid: Option<AccountSid>,
+    /// Without them, templates are not checked.
+    pub(crate) credentials: Option<Credentials>,
 }
 
 /// A queued message and its current state. See [`OutboundClient`] for an example.
@@ -146,13 +155,30 @@ impl OutboundClient {
         config: OutboundConfig,
         templates: Option<(Client, Credentials)>,
     ) -> Self {
+        let (client, credentials) = templates.unzip();
         Self {
             store: store.into().0,
             clock,
+            account: Reloadable::fixed(SendingAccount {
+                sid: config.account,
+                credentials,
+            }),
             config,
-            templates: Arc::new(TemplateCache::new(templates)),
+            templates: Arc::new(TemplateCache::new(client)),
             outbox_notify: None,
         }
+    }
+
+    /// Replaces account and credentials by those of each call, which a reload of the settings may change. `templates`
+    /// is the client of the API of templates.
+    pub(crate) fn following(
+        mut self,
+        account: Reloadable<SendingAccount>,
+        templates: Client,
+    ) -> Self {
+        self.account = account;
+        self.templates = Arc::new(TemplateCache::new(Some(templates)));
+        self
     }
 
     /// Sets the notification that wakes the outbox worker.
@@ -283,7 +309,8 @@ impl OutboundClient {
     ) -> Result<Submission, SendError> {
         let now = self.clock.now();
         check::check(message, now)?;
-        let submission = self.build_submission(key, message, now)?;
+        let account = self.account.load();
+        let submission = self.build_submission(account.sid, key, message, now)?;
         let outbound = &submission.message;
         let eligibility = self
             .store
@@ -301,7 +328,8 @@ impl OutboundClient {
             return Err(rejection.into());
         }
         if let NewMessageContent::Template { sid, variables } = &message.content {
-            let template = self.templates.look_up(sid, now).await;
+            let credentials = account.credentials.as_ref();
+            let template = self.templates.look_up(sid, credentials, now).await;
             // Only WhatsApp requires approval; on other channels a template is plain content.
             if *message.to.channel() == Channel::WhatsApp {
                 template.check_approved(eligibility.window_open)?;
@@ -313,11 +341,11 @@ impl OutboundClient {
 
     fn build_submission(
         &self,
+        account: Option<AccountSid>,
         key: Option<IdempotencyKey>,
         message: &NewMessage,
         now: crate::clock::Timestamp,
     ) -> Result<Submission, SendError> {
-        let account = self.config.account;
         let account = account.ok_or_else(|| SendError::new(SendErrorKind::NoAccount))?;
         let service = message.messaging_service_sid;
         // If the Messaging Service chooses the sender, the service's SID stands for all of its senders: an opt-out

@@ -21,7 +21,7 @@ const MAX_TEMPLATES: usize = 1000;
 
 /// A cache of templates.
 pub(super) struct TemplateCache {
-    twilio: Option<(Client, Credentials)>,
+    client: Option<Client>,
     entries: Mutex<HashMap<String, (Timestamp, TemplateInfo)>>,
 }
 
@@ -110,16 +110,23 @@ fn name_variables<'a>(names: impl Iterator<Item = &'a String>, prefix: &str) -> 
 }
 
 impl TemplateCache {
-    pub(super) fn new(twilio: Option<(Client, Credentials)>) -> Self {
+    pub(super) fn new(client: Option<Client>) -> Self {
         Self {
-            twilio,
+            client,
             entries: Mutex::default(),
         }
     }
 
     /// Returns approval and variables of a template, from the cache if they are at most [`CACHE_TTL`] old.
-    pub(super) async fn look_up(&self, template: &str, now: Timestamp) -> TemplateInfo {
-        let Some((client, credentials)) = &self.twilio else {
+    ///
+    /// Without `credentials` nothing is looked up.
+    pub(super) async fn look_up(
+        &self,
+        template: &str,
+        credentials: Option<&Credentials>,
+        now: Timestamp,
+    ) -> TemplateInfo {
+        let (Some(client), Some(credentials)) = (&self.client, credentials) else {
             return TemplateInfo {
                 approval: TemplateLookup::Unavailable,
                 variables: TemplateLookup::Unavailable,

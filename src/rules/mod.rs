@@ -87,9 +87,14 @@ pub struct Rules {
 
 /// Rules in the form in which messages are handled.
 struct LoadedRules {
+    /// Text of the file, to notice that another reading has the same rules.
+    text: String,
     router: Router,
     opt_out: OptOutTexts,
 }
+
+/// Rules that [`Rules::activate`] makes the current ones.
+pub(crate) struct PreparedRules(LoadedRules);
 
 impl RulesFile {
     /// Reads and checks a file.
@@ -156,7 +161,7 @@ impl Rules {
     /// # Errors
     /// [`RulesError`] if a rule forwards and `forward` is `None`.
     pub fn new(file: &RulesFile, forward: Option<Arc<dyn Handler>>) -> Result<Self, RulesError> {
-        let loaded = LoadedRules::new(file.set()?, forward.as_ref())?;
+        let loaded = LoadedRules::new(file.text.clone(), forward.as_ref())?;
         Ok(Self {
             path: file.path.clone(),
             forward,
@@ -182,12 +187,31 @@ impl Rules {
         // The lock protects only the comparison. Concurrent calls could activate an older file last, but the app calls
         // this from one loop only.
         drop(last_read);
-        let set = content.and_then(|text| RuleSet::parse(&text));
-        Some(set.and_then(|set| {
-            let loaded = Arc::new(LoadedRules::new(set, self.forward.as_ref())?);
-            *self.current.write().ignore_poison() = loaded;
+        Some(content.and_then(|text| {
+            let loaded = LoadedRules::new(text, self.forward.as_ref())?;
+            *self.current.write().ignore_poison() = Arc::new(loaded);
             Ok(())
         }))
+    }
+
+    /// Prepares the rules of a file that was read, without activating them. Returns `None` if they are active already,
+    /// or if `file` is another one.
+    ///
+    /// # Errors
+    /// [`RulesError`] if a rule forwards and this handler has no service to forward to.
+    pub(crate) fn prepare(&self, file: &RulesFile) -> Result<Option<PreparedRules>, RulesError> {
+        if file.path != self.path || file.text == self.current().text {
+            return Ok(None);
+        }
+        let loaded = LoadedRules::new(file.text.clone(), self.forward.as_ref())?;
+        Ok(Some(PreparedRules(loaded)))
+    }
+
+    /// Activates prepared rules.
+    pub(crate) fn activate(&self, prepared: PreparedRules) {
+        // So that the next check of the file does not report the same rules again.
+        *self.last_read.lock().ignore_poison() = Ok(prepared.0.text.clone());
+        *self.current.write().ignore_poison() = Arc::new(prepared.0);
     }
 
     /// Returns the current texts for users who opt out or in.
@@ -206,8 +230,16 @@ impl Rules {
     }
 }
 
+impl PreparedRules {
+    /// Returns the texts for users who opt out or in.
+    pub(crate) fn opt_out(&self) -> &OptOutTexts {
+        &self.0.opt_out
+    }
+}
+
 impl LoadedRules {
-    fn new(set: RuleSet, forward: Option<&Arc<dyn Handler>>) -> Result<Self, RulesError> {
+    fn new(text: String, forward: Option<&Arc<dyn Handler>>) -> Result<Self, RulesError> {
+        let set = RuleSet::parse(&text)?;
         if let (Some(position), None) = (set.first_forward(), forward) {
             let text = "this rule forwards; set handler.forward_url and handler.forward_secret";
             return Err(RulesError::at(position, text));
@@ -215,6 +247,7 @@ impl LoadedRules {
         Ok(Self {
             opt_out: set.opt_out().clone(),
             router: set.router(forward),
+            text,
         })
     }
 }

@@ -81,6 +81,7 @@ table! {
     BACKGROUND_FAILURES = "replyhook_background_failures_total", "1", ["task"], "Background tasks that ended and were restarted, and units of background work that panicked and were set aside. Each is a bug in replyhook.";
     STATUS_UPDATES = "replyhook_status_updates_total", "1", ["status"], "Status callbacks, by status.";
     FALLBACKS = "replyhook_fallback_calls_total", "1", ["error_code"], "Verified fallback calls, by Twilio's error code.";
+    RELOADS = "replyhook_reloads_total", "1", ["outcome"], "Reloads of the settings, by outcome: applied, rejected.";
     BUILD_INFO = "replyhook_build_info", "1", ["version"], "Always 1. The label is the version.";
 }
 
@@ -237,6 +238,7 @@ pub struct Metrics {
     outbox_oldest: Gauge,
     unflushed_fallback_replies: Gauge,
     pub(crate) store_up: Gauge,
+    reloads: [IntCounter; 2],
     pub(crate) invalid_xml_chars: IntCounter,
     // These are looked up by label at each event, which takes a lock: the events are rare, or the label has many values.
     messages_blocked: IntCounterVec,
@@ -259,7 +261,7 @@ const BACKGROUND_TASKS: [&str; 8] = [
     "message",
     "outbox",
     "cancel_scheduled",
-    "rules_reload",
+    "reload",
 ];
 const BLOCK_REASONS: [&str; 4] = ["own_number", "loop", "muted", "rate"];
 // Up to the 15 seconds after which Twilio abandons a webhook.
@@ -309,6 +311,7 @@ impl Metrics {
         );
         let verified_requests = counters(VERIFIED_REQUESTS);
         let replies = counters(REPLIES);
+        let reloads = counters(RELOADS);
         let (messages, outbox) = (gauges(MESSAGES), gauges(OUTBOX));
         Self {
             webhooks: webhooks.collect(),
@@ -349,6 +352,7 @@ impl Metrics {
             outbox_oldest: gauge(OUTBOX_OLDEST),
             unflushed_fallback_replies: gauge(UNFLUSHED_FALLBACK_REPLIES),
             store_up: gauge(STORE_UP),
+            reloads: ["applied", "rejected"].map(|outcome| reloads.with_label_values(&[outcome])),
             invalid_xml_chars: counter(INVALID_XML_CHARS),
             messages_blocked,
             background_failures,
@@ -450,6 +454,11 @@ impl Metrics {
     /// Counts an opt-out, opt-in or help keyword.
     pub(crate) fn consent(&self, kind: &'static str) {
         self.consent_changes.with_label_values(&[kind]).inc();
+    }
+
+    /// Counts a reload of the settings.
+    pub(crate) fn reload(&self, is_applied: bool) {
+        self.reloads[usize::from(!is_applied)].inc();
     }
 
     /// Counts a dead message.

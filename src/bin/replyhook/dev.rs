@@ -109,6 +109,7 @@ impl Dev {
         let result = runtime.block_on(async {
             // Before any webhook is changed: SIGINT must not end the process without restoring them.
             let mut signals = StopSignals::new()?;
+            let mut hangup = signal(SignalKind::hangup())?;
             // Before `DevServer::start` reads the settings, so that a change in between is not missed.
             let mut watcher = ConfigWatcher::new(self.settings.file());
             let mut dev_server = DevServer::start(App::builder(), sources, options).await?;
@@ -132,7 +133,7 @@ impl Dev {
                     tunnel.as_ref(),
                     unsaved.as_deref(),
                 )?)?;
-                run_until_stopped(&mut dev_server, &mut watcher, &mut signals).await
+                run_until_stopped(&mut dev_server, &mut watcher, &mut signals, &mut hangup).await
             };
             let ended = session.await;
             // Whatever the result, and while the server still accepts webhooks: Twilio calls the tunnel until this is
@@ -181,11 +182,12 @@ impl StopSignals {
     }
 }
 
-/// Runs until a signal arrives or the dev server ends, and restarts the bot when its settings change.
+/// Runs until a signal stops it or the dev server ends. Restarts the bot when its settings change, and on SIGHUP.
 async fn run_until_stopped(
     dev_server: &mut DevServer,
     watcher: &mut ConfigWatcher,
     signals: &mut StopSignals,
+    hangup: &mut Signal,
 ) -> anyhow::Result<()> {
     loop {
         tokio::select! {
@@ -196,6 +198,7 @@ async fn run_until_stopped(
                 return Ok(());
             }
             () = watcher.wait_for_change() => reload(dev_server).await?,
+            _ = hangup.recv() => reload(dev_server).await?,
         }
     }
 }

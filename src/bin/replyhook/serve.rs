@@ -1,4 +1,6 @@
+use futures_util::FutureExt;
 use replyhook::App;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::ExitStatus;
 use crate::runtime::runtime;
@@ -6,7 +8,8 @@ use crate::settings_args::SettingsArgs;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Needs TWILIO_AUTH_TOKEN and PUBLIC_URL, and reports all problems of the settings.
+Needs TWILIO_AUTH_TOKEN and PUBLIC_URL, and reports all problems of the settings. SIGHUP reloads the settings without a
+restart; invalid ones change nothing.
 
 Exit codes:
   0         SIGTERM or SIGINT ended the server, and all work in progress was finished
@@ -30,9 +33,17 @@ impl Serve {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let mut sources = self.settings.sources();
         sources.allow_public_diagnostics = self.allow_public_diagnostics;
-        let app = App::builder().sources(sources).build()?;
         let runtime = runtime()?;
-        let result = runtime.block_on(app.run());
+        let result = runtime.block_on(async {
+            // Before the settings are read, which takes a while for thousands of accounts: SIGHUP must not end the process.
+            let mut hangup = signal(SignalKind::hangup())?;
+            let app = App::builder().sources(sources).build()?;
+            // The settings may have changed after they were read. `run` watches for further signals.
+            if hangup.recv().now_or_never().is_some() {
+                app.reload_handle().request();
+            }
+            anyhow::Ok(app.run().await?)
+        });
         if result.is_err() {
             // Dropping the runtime would wait for blocking work, such as a handler that never ends.
             runtime.shutdown_background();

@@ -30,9 +30,10 @@ const CRATES: [Source; 4] = [
 
 /// The level of each module of the package replyhook. A module may import modules of lower levels, and its own files.
 /// Modules of level 0 may import each other.
-const LEVELS: [(&str, u8); 36] = [
+const LEVELS: [(&str, u8); 37] = [
     ("probe", 0),
     ("lock", 0),
+    ("reloadable", 0),
     ("spelling", 0),
     ("handler", 1),
     ("folding", 0),

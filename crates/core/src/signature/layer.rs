@@ -217,9 +217,11 @@ pub struct SignatureLayer {
     state: Arc<LayerState>,
 }
 
+type VerifierSource = dyn Fn() -> Arc<SignatureVerifier> + Send + Sync;
+
 #[derive(Clone)]
 struct LayerState {
-    verifier: Arc<SignatureVerifier>,
+    verifier: Arc<VerifierSource>,
     limits: RequestLimits,
     on_rejection: Option<Arc<OnRejection>>,
 }
@@ -227,9 +229,32 @@ struct LayerState {
 impl SignatureLayer {
     /// Creates a layer with the default limits and without a rejection hook.
     pub fn new(verifier: Arc<SignatureVerifier>) -> Self {
+        Self::with_verifier_of(move || verifier.clone())
+    }
+
+    /// Creates a layer that calls `source` for the verifier of each request, at its beginning. So a program can replace
+    /// tokens while it runs.
+    ///
+    /// ```
+    /// use std::sync::{Arc, RwLock};
+    /// use replyhook::Secret;
+    /// use replyhook::signature::{PublicUrl, SignatureLayer, SignatureVerifier};
+    ///
+    /// let (url, _) = PublicUrl::parse("https://bot.example.com")?;
+    /// let verifier = |token: &str| SignatureVerifier::new(url.clone(), [Secret::new(token)]).map(Arc::new);
+    /// let current = Arc::new(RwLock::new(verifier("0123456789abcdef0123456789abcdef")?));
+    /// let source = current.clone();
+    /// let layer = SignatureLayer::with_verifier_of(move || source.read().expect("no panic").clone());
+    /// // Later, once Twilio signs with another token:
+    /// *current.write().expect("no panic") = verifier("ffffffffffffffffffffffffffffffff")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with_verifier_of(
+        source: impl Fn() -> Arc<SignatureVerifier> + Send + Sync + 'static,
+    ) -> Self {
         Self {
             state: Arc::new(LayerState {
-                verifier,
+                verifier: Arc::new(source),
                 limits: RequestLimits::default(),
                 on_rejection: None,
             }),
@@ -258,7 +283,7 @@ impl SignatureLayer {
 impl fmt::Debug for SignatureLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SignatureLayer")
-            .field("verifier", &self.state.verifier)
+            .field("verifier", &(self.state.verifier)())
             .field("limits", &self.state.limits)
             .finish_non_exhaustive()
     }
@@ -347,11 +372,13 @@ impl LayerState {
         let target = uri
             .path_and_query()
             .map_or("/", http::uri::PathAndQuery::as_str);
+        // Once for each request, before its body: a verifier that is replaced in the meantime does not reject it.
+        let verifier = (self.verifier)();
         let reject = |reason, body: &[u8]| {
             let rejection = Rejection {
                 reason,
                 head,
-                verifier: &self.verifier,
+                verifier: &verifier,
                 target,
                 body,
             };
@@ -408,7 +435,7 @@ impl LayerState {
             headers: &head.headers,
             body: &body,
         };
-        self.verifier
+        verifier
             .verify(&request)
             .map(Arc::new)
             .map_err(|error| reject(RejectionReason::Signature(error), &body))
