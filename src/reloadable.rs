@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 /// Access to a value that a reload of the settings replaces.
 ///
-/// Whoever has loaded the value keeps it: a call that is in progress ends with the credentials with which it began.
+/// A caller keeps the value that it has loaded: a call in progress ends with the credentials with which it began.
 // A function and not a lock around the value: a reload replaces several values together, as parts of one snapshot. The
 // type of that snapshot is in `app`, above the modules that read its parts.
 pub(crate) struct Reloadable<T>(Arc<dyn Fn() -> Arc<T> + Send + Sync>);

@@ -155,7 +155,7 @@ mod tests {
         std::fs::write(&secret_file, token('b')).unwrap();
         let text = format!(
             "{by_file}[twilio.accounts.{ACCOUNT}]\nauth_token = \"{}\"\n[server]\nmax_params = 33\n\
-             [store]\nurl = \"postgres://bot:secret@db/bot\"\n",
+             [handler]\nforward_secret = \"secret one\"\n",
             token('c')
         );
         let new = load(&text);
@@ -165,12 +165,14 @@ mod tests {
             changed.reloaded,
             [account_key.as_str(), "twilio.auth_token"]
         );
-        assert_eq!(changed.after_restart, ["server.max_params", "store.url"]);
-        // Only the password differs.
-        let other = load(&text.replace("bot:secret", "bot:other"));
+        assert_eq!(
+            changed.after_restart,
+            ["handler.forward_secret", "server.max_params"]
+        );
+        let other = load(&text.replace("secret one", "secret two"));
         assert_eq!(
             new.values.changes(&other.values).after_restart,
-            ["store.url"]
+            ["handler.forward_secret"]
         );
         let removed = new.values.changes(&old.values);
         assert_eq!(
@@ -181,7 +183,10 @@ mod tests {
         applied.apply_reloaded(&new.values);
         let left = applied.changes(&new.values);
         assert!(left.reloaded.is_empty());
-        assert_eq!(left.after_restart, ["server.max_params", "store.url"]);
+        assert_eq!(
+            left.after_restart,
+            ["handler.forward_secret", "server.max_params"]
+        );
         assert!(!format!("{:?}", new.values).contains("secret"));
     }
 

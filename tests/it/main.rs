@@ -91,6 +91,7 @@ mod privacy;
 mod readiness;
 mod readme;
 mod reconcile;
+mod reload;
 mod replies;
 mod reply_length;
 mod reply_markdown;

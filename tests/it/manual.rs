@@ -46,7 +46,8 @@ fn configuration_page_has_every_setting_of_default_toml() {
          overrides the file. Each key is also an environment variable: `server.listen` is `REPLYHOOK__SERVER__LISTEN`. The short \
          names in the second column override both. In the environment, commas separate the items of a list.\n\n\
          `replyhook check` reports all problems together, each with its key, its source and the fix. `replyhook config default` prints \
-         these defaults as a file.\n"
+         these defaults as a file. Keys that are \"reloaded on SIGHUP\" [apply without a \
+         restart](../how-to/reload-settings.md).\n"
     );
     let mut section = String::new();
     let mut comment = String::new();

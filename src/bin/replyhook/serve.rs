@@ -1,3 +1,5 @@
+use std::pin::pin;
+
 use futures_util::FutureExt;
 use replyhook::App;
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,11 +40,17 @@ impl Serve {
             // Before the settings are read, which takes a while for thousands of accounts: SIGHUP must not end the process.
             let mut hangup = signal(SignalKind::hangup())?;
             let app = App::builder().sources(sources).build()?;
-            // The settings may have changed after they were read. `run` watches for further signals.
-            if hangup.recv().now_or_never().is_some() {
-                app.reload_handle().request();
+            let reload = app.reload_handle();
+            let mut run = pin!(app.run());
+            // The first poll: from then on `run` watches for SIGHUP itself. A signal before that may have come after the
+            // settings were read.
+            if let Some(ended) = run.as_mut().now_or_never() {
+                return ended.map_err(anyhow::Error::from);
             }
-            anyhow::Ok(app.run().await?)
+            if hangup.recv().now_or_never().is_some() {
+                reload.request();
+            }
+            run.await.map_err(anyhow::Error::from)
         });
         if result.is_err() {
             // Dropping the runtime would wait for blocking work, such as a handler that never ends.

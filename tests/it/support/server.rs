@@ -110,6 +110,20 @@ impl Server {
         }
     }
 
+    /// Waits for a line that `is_awaited`, after the first `skip` lines of the log. Returns all lines after those.
+    pub fn wait_for_new(&self, skip: usize, is_awaited: impl Fn(&str) -> bool) -> Vec<String> {
+        let wait = Wait::until("the awaited line is logged");
+        let mut lines = self.log.lines.lock().unwrap();
+        loop {
+            if lines.iter().skip(skip).any(|line| is_awaited(line)) {
+                return lines[skip..].to_vec();
+            }
+            wait.check_found(&lines);
+            let pause = Duration::from_secs(1);
+            lines = self.log.more.wait_timeout(lines, pause).unwrap().0;
+        }
+    }
+
     pub fn log(&self) -> String {
         self.log.lines.lock().unwrap().join("\n")
     }

@@ -38,6 +38,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode};
 use tower::{Layer, Service};
 
+use super::body_blocks::BodyBlocks;
 use super::explain::Explanation;
 use super::headers::SignatureHeaders;
 use super::signature_error::{SignatureError, SignatureErrorKind};
@@ -491,38 +492,11 @@ async fn read_body(
             blocks.append(&data);
         }
     }
-    Ok(if blocks.0.is_empty() {
+    Ok(if blocks.is_empty() {
         first_frame
     } else {
-        blocks.0.concat().into()
+        blocks.concat().into()
     })
-}
-
-/// A body that arrives in several frames, in blocks of one size.
-// Memory is allocated for received bytes only, never for an announced length. Blocks of one size can be reused by the
-// allocator for the next body.
-#[derive(Default)]
-struct BodyBlocks(Vec<Vec<u8>>);
-
-impl BodyBlocks {
-    /// Size of hyper's read buffers.
-    const BLOCK_BYTES: usize = 8192;
-
-    fn append(&mut self, mut data: &[u8]) {
-        while !data.is_empty() {
-            let mut block = match self.0.pop() {
-                Some(block) if block.len() < Self::BLOCK_BYTES => block,
-                other => {
-                    self.0.extend(other);
-                    Vec::with_capacity(Self::BLOCK_BYTES)
-                }
-            };
-            let (fitting, rest) = data.split_at(data.len().min(Self::BLOCK_BYTES - block.len()));
-            block.extend_from_slice(fitting);
-            self.0.push(block);
-            data = rest;
-        }
-    }
 }
 
 fn rejection_response(reason: RejectionReason, method: &Method, text: Option<String>) -> Response {

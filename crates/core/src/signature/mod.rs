@@ -26,6 +26,8 @@
 //! Sources: Twilio's "Webhooks security" page, and the behavior of its validators for Python, Node, Go, Java, Ruby,
 //! PHP.
 
+#[cfg(feature = "axum")]
+mod body_blocks;
 mod capture_formats;
 mod captured;
 mod curl;

@@ -1,0 +1,543 @@
+//! Reload of the settings on SIGHUP, through the real binary.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use replyhook::signature::{SignatureAlgorithm, sign_with};
+use replyhook::{App, Secret};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::support::{
+    ACCOUNT, Dev, FakeTwilio, ORIGIN, OTHER_TOKEN, Server, TOKEN, Wait, Webhook, app, replyhook,
+    twiml_message, wire,
+};
+
+const APPLIED: &str = r#"replyhook_reloads_total{outcome="applied"}"#;
+const REJECTED: &str = r#"replyhook_reloads_total{outcome="rejected"}"#;
+const SUBACCOUNT: &str = "AC000000000000000000000000000000ff";
+
+/// Folder with the files of a server.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new(settings: &str) -> Self {
+        let files = Self(tempfile::tempdir().unwrap());
+        files.write("replyhook.toml", settings);
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Replaces a file atomically.
+    fn write(&self, name: &str, text: &str) {
+        let new = self.path("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.path(name)).unwrap();
+    }
+
+    /// Starts a server whose settings are in `replyhook.toml`, which has the auth token as well.
+    fn server(&self) -> Server {
+        self.server_with(&[])
+    }
+
+    fn server_with(&self, env: &[(&str, &str)]) -> Server {
+        let mut shell = Command::new("/bin/sh");
+        // Without the token of the environment, which overrides that of the file. `exec`: the signals go to the server.
+        let script = format!(
+            "unset TWILIO_AUTH_TOKEN; exec {} \"$1\" --config {}",
+            env!("CARGO_BIN_EXE_replyhook"),
+            self.path("replyhook.toml").display()
+        );
+        shell.args(["-c", &script, "sh"]);
+        Server::start_by(shell, env)
+    }
+}
+
+fn settings(token: &str) -> String {
+    format!("[twilio]\nauth_token = \"{token}\"\n")
+}
+
+/// Sends SIGHUP, and returns the log lines of the reload.
+fn reload(server: &Server) -> String {
+    let before = server.log().lines().count();
+    server.signal(Signal::HUP);
+    let lines = server.wait_for_new(before, |line| {
+        line.contains("reloaded the settings") || line.contains("could not reload the settings")
+    });
+    lines.join("\n")
+}
+
+#[track_caller]
+fn assert_verifies(server: &Server, webhook: &Webhook) {
+    let answer = server.send(webhook);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+}
+
+#[track_caller]
+fn assert_refused(server: &Server, webhook: &Webhook) {
+    assert_eq!(server.send(webhook).status, 403);
+}
+
+// The token of the webhooks and of the REST API. A request that has begun before the reload keeps its token.
+#[test]
+fn token_rotated_in_secret_file_applies_on_sighup() {
+    let files = Files::new(&format!(
+        "[twilio]\nauth_token_file = \"token\"\naccount_sid = \"{ACCOUNT}\"\n[reply]\npath = \"rest\"\n\
+         [server]\nbody_timeout_ms = 60000\n"
+    ));
+    files.write("token", TOKEN);
+    let twilio = FakeTwilio::start();
+    twilio.logins(&[(ACCOUNT, OTHER_TOKEN)]);
+    let server = files.server_with(&[("REPLYHOOK__TWILIO__API_URL", &twilio.url())]);
+    assert_refused(&server, &Webhook::message(1, "hi").token(OTHER_TOKEN));
+    let begun = Webhook::message(2, "begun before").raw(ORIGIN);
+    let (first, rest) = begun.split_at(begun.len() - 5);
+    let mut connection = wire::connect(server.public);
+    connection.write_all(first).unwrap();
+    server.wait_until("replyhook_requests_in_flight", 1.0);
+    files.write("token", OTHER_TOKEN);
+    let log = reload(&server);
+    assert!(log.contains("applied: twilio.auth_token"), "{log}");
+    connection.write_all(rest).unwrap();
+    let answer = wire::read_response(&mut connection).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_refused(&server, &Webhook::message(3, "hi"));
+    let rotated = Webhook::message(4, "after").with("From", "whatsapp:+15550004444");
+    assert_verifies(&server, &rotated.token(OTHER_TOKEN));
+    // Twilio accepts the new token only, so this REST call was made with it.
+    twilio.wait_for_phone("whatsapp:+15550004444", 1);
+    assert_eq!(server.metric(APPLIED), 1.0);
+    let log = server.log();
+    assert!(!log.contains(TOKEN) && !log.contains(OTHER_TOKEN), "{log}");
+}
+
+#[test]
+fn account_and_shared_key_are_added_and_removed_on_sighup() {
+    const KEY: &str = "webhooks_sharedkey_01h455vb4pex5vsknk084sn02a";
+    let main = settings(TOKEN) + &format!("account_sid = \"{ACCOUNT}\"\n");
+    let files = Files::new(&main);
+    let server = files.server();
+    let of_subaccount = |number| {
+        let webhook = Webhook::message(number, "hi").with("AccountSid", SUBACCOUNT);
+        webhook.token(OTHER_TOKEN)
+    };
+    let by_key = |number| {
+        let webhook = Webhook::message(number, "hi");
+        let (url, secret) = (
+            format!("{ORIGIN}{}", webhook.target),
+            Secret::new("the key"),
+        );
+        let algorithm = SignatureAlgorithm::HmacSha256;
+        let signature = sign_with(algorithm, &secret, &url, Some(&webhook.form)).unwrap();
+        webhook.signature(&signature).header(
+            "X-Twilio-Webhooks-Signature-Settings",
+            &format!("key={KEY},algorithm={algorithm}"),
+        )
+    };
+    assert_refused(&server, &of_subaccount(1));
+    assert_refused(&server, &by_key(2));
+    let both = format!(
+        "{main}[twilio.accounts.{SUBACCOUNT}]\nauth_token = \"{OTHER_TOKEN}\"\n\
+         [signature.shared_keys.{KEY}]\nsecret = \"the key\"\n"
+    );
+    files.write("replyhook.toml", &both);
+    let log = reload(&server);
+    for key in [
+        format!("twilio.accounts.{SUBACCOUNT}.auth_token"),
+        format!("signature.shared_keys.{KEY}.secret"),
+    ] {
+        assert!(log.contains(&key), "{log}");
+    }
+    assert_verifies(&server, &of_subaccount(3));
+    assert_verifies(&server, &by_key(4));
+    files.write("replyhook.toml", &main);
+    reload(&server);
+    assert_refused(&server, &of_subaccount(5));
+    assert_refused(&server, &by_key(6));
+    assert_verifies(&server, &Webhook::message(7, "hi"));
+}
+
+#[test]
+fn consent_words_and_confirmation_change_on_sighup() {
+    let files = Files::new(&settings(TOKEN));
+    let server = files.server();
+    let basta = |number, user| Webhook::message(number, "Basta").with("From", user);
+    let answer = server.send(&basta(1, "whatsapp:+15550000001"));
+    assert_eq!(answer.twiml(), twiml_message("Basta"));
+    let consent = "[consent]\nstop_words = [\"BASTA\"]\nstop_reply = \"Finito.\"\n";
+    files.write("replyhook.toml", &(settings(TOKEN) + consent));
+    let log = reload(&server);
+    assert!(
+        log.contains("applied: consent.stop_reply, consent.stop_words"),
+        "{log}"
+    );
+    let answer = server.send(&basta(2, "whatsapp:+15550000002"));
+    assert_eq!(answer.twiml(), twiml_message("Finito."));
+}
+
+#[test]
+fn log_level_changes_on_sighup() {
+    let level = |level: &str| settings(TOKEN) + &format!("[log]\nlevel = \"{level}\"\n");
+    let files = Files::new(&level("info"));
+    let server = files.server();
+    files.write("replyhook.toml", &level("error"));
+    server.signal(Signal::HUP);
+    server.wait_until(APPLIED, 1.0);
+    server.signal(Signal::HUP);
+    server.wait_until(APPLIED, 2.0);
+    files.write("replyhook.toml", &level("info,replyhook=debug"));
+    reload(&server);
+    // The lines of the first two reloads are `info`, which was not logged then.
+    let log = server.log();
+    let lines: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("reloaded the settings"))
+        .collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(lines[0].contains("applied: log.level"), "{log}");
+}
+
+#[test]
+fn rules_and_their_confirmations_reload_with_settings() {
+    let settings = |stop_reply: &str| {
+        format!(
+            "{}[handler]\nkind = \"rules\"\nrules = \"bot.toml\"\n[consent]\nstop_reply = \"{stop_reply}\"\n",
+            settings(TOKEN)
+        )
+    };
+    let files = Files(tempfile::tempdir().unwrap());
+    files.write("replyhook.toml", &settings("Bye one."));
+    files.write("bot.toml", "[otherwise]\nreply = \"one\"\n");
+    let server = files.server();
+    let reply = |number, body: &str, user: &str| {
+        let webhook = Webhook::message(number, body).with("From", user);
+        server.send(&webhook).twiml().to_owned()
+    };
+    assert_eq!(
+        reply(1, "hi", "whatsapp:+15550000001"),
+        twiml_message("one")
+    );
+    files.write("bot.toml", "[otherwise]\nreply = \"two\"\n");
+    files.write("replyhook.toml", &settings("Bye two."));
+    reload(&server);
+    assert_eq!(
+        reply(2, "hi", "whatsapp:+15550000001"),
+        twiml_message("two")
+    );
+    assert_eq!(
+        reply(3, "STOP", "whatsapp:+15550000002"),
+        twiml_message("Bye two.")
+    );
+    // A text of the rules file has precedence over that of the settings, whichever is reloaded last.
+    files.write(
+        "bot.toml",
+        "[otherwise]\nreply = \"three\"\n[opt_out]\nstop_reply = \"Gone.\"\n",
+    );
+    reload(&server);
+    files.write("replyhook.toml", &settings("Bye three."));
+    reload(&server);
+    assert_eq!(
+        reply(4, "STOP", "whatsapp:+15550000003"),
+        twiml_message("Gone.")
+    );
+    // Invalid rules reject the settings too.
+    files.write("bot.toml", "[otherwise]\nreply = \"four {{ nme }}\"\n");
+    files.write(
+        "replyhook.toml",
+        &settings("Bye").replace(TOKEN, OTHER_TOKEN),
+    );
+    let log = reload(&server);
+    assert!(
+        log.contains("could not reload the settings; the previous settings stay in use")
+            && log.contains("line 2, column 18: nme is not defined here"),
+        "{log}"
+    );
+    assert_refused(&server, &Webhook::message(5, "hi").token(OTHER_TOKEN));
+    assert_eq!(
+        reply(6, "hi", "whatsapp:+15550000001"),
+        twiml_message("three")
+    );
+}
+
+#[test]
+fn wrong_file_changes_nothing_and_log_says_why() {
+    let files = Files::new(&settings(TOKEN));
+    let server = files.server();
+    let valid = settings(OTHER_TOKEN) + "[consent]\nstop_words = [\"BASTA\"]\n";
+    let missing_file = "[twilio]\nauth_token_file = \"no-such-file\"\n";
+    let wrong = [
+        (format!("{valid}stop_replie = \"Bye\"\n"), "did you mean"),
+        (
+            format!("{valid}[server]\nmax_params = 1\n"),
+            "write a number from",
+        ),
+        (
+            format!("{valid}[twilio.accounts.AC1]\nauth_token = \"{TOKEN}\"\n"),
+            "twilio.accounts.AC1",
+        ),
+        (missing_file.to_owned(), "cannot be read"),
+        (
+            settings("").replace("\"\"", "\"\"\n[log]\nlevel = \"loud\""),
+            "with an empty token",
+        ),
+        (format!("{valid}[twilio"), "is not TOML"),
+        // What `check` accepts and the server cannot use.
+        (
+            format!(
+                "{valid}stop_reply = \"{}\"\n",
+                "x".repeat(64 * 1024).as_str()
+            ),
+            "",
+        ),
+    ];
+    let path = files.path("replyhook.toml").display().to_string();
+    let mut rejected = 0.0;
+    for (number, (text, reason)) in (1..).zip(&wrong) {
+        files.write("replyhook.toml", text);
+        let log = reload(&server);
+        assert!(
+            log.contains("could not reload the settings; the previous settings stay in use")
+                && log.contains(reason),
+            "{text:.200}: {log}"
+        );
+        // The texts of `check`.
+        let env = [("PUBLIC_URL", ORIGIN)];
+        let (code, _, problems) = replyhook(&["check", "--config", &path], &env, "");
+        let problems = problems.lines().filter(|line| line.starts_with("  "));
+        let logged = log.replace("\\\"", "\"");
+        let mut seen = 0;
+        for problem in problems {
+            assert!(logged.contains(problem.trim()), "{problem}: {logged}");
+            seen += 1;
+        }
+        assert_eq!(seen > 0, code == 2, "{text:.200}");
+        rejected += 1.0;
+        assert_eq!(server.metric(REJECTED), rejected);
+        assert_refused(
+            &server,
+            &Webhook::message(number * 10, "hi").token(OTHER_TOKEN),
+        );
+        let user = format!("whatsapp:+1555000100{number}");
+        let basta = Webhook::message(number * 10 + 1, "Basta").with("From", &user);
+        assert_eq!(server.send(&basta).twiml(), twiml_message("Basta"));
+    }
+    assert_eq!(server.metric(APPLIED), 0.0);
+    files.write("replyhook.toml", &valid);
+    reload(&server);
+    assert_verifies(&server, &Webhook::message(1, "hi").token(OTHER_TOKEN));
+    assert_refused(&server, &Webhook::message(2, "hi"));
+    let log = server.log();
+    assert!(!log.contains(TOKEN) && !log.contains(OTHER_TOKEN), "{log}");
+}
+
+#[test]
+fn changed_keys_that_need_restart_are_named() {
+    let files = Files::new(&settings(TOKEN));
+    let server = files.server();
+    let secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    let text = settings(OTHER_TOKEN)
+        + &format!(
+            "[guard]\nmessages_per_user_per_minute = 5\n[handler]\nforward_secret = \"{secret}\"\n\
+             [server]\nmax_in_flight = 987654\n"
+        );
+    files.write("replyhook.toml", &text);
+    let named = "takes effect after a restart: guard.messages_per_user_per_minute, handler.forward_secret, \
+                 server.max_in_flight";
+    let log = reload(&server);
+    assert!(log.contains(named), "{log}");
+    assert!(log.contains(r#""level":"WARN""#), "{log}");
+    // The rest applies.
+    assert!(log.contains("applied: twilio.auth_token"), "{log}");
+    assert_verifies(&server, &Webhook::message(1, "hi").token(OTHER_TOKEN));
+    // They still differ from what the server uses.
+    let log = reload(&server);
+    assert!(log.contains(named), "{log}");
+    assert!(log.contains("no change to apply"), "{log}");
+    files.write("replyhook.toml", &settings(OTHER_TOKEN));
+    let log = reload(&server);
+    assert!(!log.contains("restart"), "{log}");
+    let log = server.log();
+    for value in [secret, "987654"] {
+        assert!(!log.contains(value), "{log}");
+    }
+}
+
+#[test]
+fn several_signals_apply_the_last_file() {
+    let files = Files::new(&settings(TOKEN));
+    let server = files.server();
+    for number in 1..=20 {
+        let consent =
+            format!("[consent]\nstop_words = [\"WORD{number}\"]\nstop_reply = \"Bye.\"\n");
+        files.write("replyhook.toml", &(settings(TOKEN) + &consent));
+        server.signal(Signal::HUP);
+    }
+    let wait = Wait::until("the last file is in use");
+    for number in 1.. {
+        let user = format!("whatsapp:+1555{number:07}");
+        let webhook = Webhook::message(number, "WORD20").with("From", &user);
+        if server.send(&webhook).twiml() == twiml_message("Bye.") {
+            break;
+        }
+        wait.check_found(&server.log());
+    }
+    // Each reload ends before the next one begins.
+    let applied = server.metric(APPLIED);
+    assert!((1.0..=20.0).contains(&applied), "{applied}");
+}
+
+// Both tokens are configured all the time, and change places.
+#[test]
+fn every_message_is_answered_once_during_reloads() {
+    const SENDERS: u64 = 4;
+    const MESSAGES: u64 = 50;
+    let both = |first: &str, second: &str| {
+        format!("[twilio]\nauth_token = \"{first}\"\nauth_token_secondary = \"{second}\"\n")
+    };
+    let files = Files::new(&both(TOKEN, OTHER_TOKEN));
+    let server = files.server();
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let senders: Vec<_> = (0..SENDERS)
+            .map(|sender| {
+                let server = &server;
+                scope.spawn(move || {
+                    for number in 0..MESSAGES {
+                        let text = format!("message {sender} {number}");
+                        let token = [TOKEN, OTHER_TOKEN][usize::from(number % 2 == 0)];
+                        let user = format!("whatsapp:+1555000{sender:04}");
+                        let webhook = Webhook::message(1 + sender * MESSAGES + number, &text)
+                            .with("From", &user)
+                            .token(token);
+                        assert_eq!(server.send(&webhook).twiml(), twiml_message(&text));
+                    }
+                })
+            })
+            .collect();
+        let (server, files, is_done) = (&server, &files, &is_done);
+        let reloads = scope.spawn(move || {
+            let mut count = 0;
+            while count < 20 || !is_done.load(Ordering::Relaxed) {
+                let (first, second) = if count % 2 == 0 {
+                    (OTHER_TOKEN, TOKEN)
+                } else {
+                    (TOKEN, OTHER_TOKEN)
+                };
+                files.write("replyhook.toml", &both(first, second));
+                let log = reload(server);
+                assert!(log.contains("reloaded the settings; applied"), "{log}");
+                count += 1;
+            }
+            count
+        });
+        for sender in senders {
+            sender.join().unwrap();
+        }
+        is_done.store(true, Ordering::Relaxed);
+        assert!(reloads.join().unwrap() >= 20);
+    });
+    let answered = server.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="ok"}"#);
+    assert_eq!(answered, 200.0);
+    assert_eq!(
+        server.metric(r#"replyhook_webhooks_total{endpoint="primary",outcome="duplicate"}"#),
+        0.0
+    );
+}
+
+#[test]
+fn sighup_before_server_is_ready_does_not_end_it() {
+    let command = Command::new(env!("CARGO_BIN_EXE_replyhook"));
+    let server = Server::launch(command, &[]);
+    let wait = Wait::until("the process handles SIGHUP");
+    while !handles_sighup(server.pid()) {
+        wait.check();
+    }
+    for _ in 0..3 {
+        server.signal(Signal::HUP);
+    }
+    server.wait_for("ready: enter these URLs");
+    server.wait_for("reloaded the settings");
+    server.signal(Signal::TERM);
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
+/// Returns whether a process has a handler for signal 1.
+fn handles_sighup(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_some_and(|mask| mask & 1 == 1)
+}
+
+#[test]
+fn sighup_during_shutdown_does_not_end_it() {
+    let files = Files::new(&(settings(TOKEN) + "[server]\nbody_timeout_ms = 60000\n"));
+    let server = files.server();
+    let begun = Webhook::message(1, "hi").raw(ORIGIN);
+    let (first, rest) = begun.split_at(begun.len() - 5);
+    let mut connection = wire::connect(server.public);
+    connection.write_all(first).unwrap();
+    server.wait_until("replyhook_requests_in_flight", 1.0);
+    server.signal(Signal::TERM);
+    server.wait_for("draining");
+    server.signal(Signal::HUP);
+    connection.write_all(rest).unwrap();
+    assert!(wire::read_response(&mut connection).is_some());
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
+#[test]
+fn sighup_restarts_bot_of_dev() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start_in(folder.path(), &["--port", "0"], &[]);
+    let pid = Pid::from_raw(i32::try_from(dev.program.pid()).unwrap()).unwrap();
+    kill_process(pid, Signal::HUP).unwrap();
+    dev.program.wait_for("the reload", |line| {
+        line.contains("Reloaded the changed settings").then_some(())
+    });
+    let answer = dev.says(&json!({"from": "whatsapp:+15550001111", "body": "still here?"}));
+    assert_eq!(answer["messages"][0]["body"], "still here?");
+}
+
+// A program with a router of its own asks for the reload itself.
+#[tokio::test]
+async fn reload_handle_reloads_mounted_app() {
+    let files = Files(tempfile::tempdir().unwrap());
+    files.write("token", TOKEN);
+    let file = files.path("token").display().to_string();
+    let env = [
+        ("TWILIO_AUTH_TOKEN", ""),
+        ("TWILIO_AUTH_TOKEN_FILE", file.as_str()),
+    ];
+    let app = App::builder().sources(app::sources(&env)).build().unwrap();
+    let (reload, admin) = (app.reload_handle(), app.admin_router());
+    let (router, mut worker) = app.into_parts();
+    worker.open().await.unwrap();
+    // Before the worker runs: it finds the request.
+    files.write("token", OTHER_TOKEN);
+    reload.request();
+    let running = tokio::spawn(worker.run(std::future::pending::<()>()));
+    let wait = Wait::until("the reload is applied");
+    loop {
+        let request = http::Request::get("/metrics");
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        let metrics = app::call_router(&admin, request).await.body;
+        if metrics.contains(&format!("{APPLIED} 1")) {
+            break;
+        }
+        wait.pause().await;
+    }
+    let rotated = Webhook::message(1, "hi").token(OTHER_TOKEN);
+    let answer = app::call_router(&router, rotated.request()).await;
+    assert_eq!(answer.twiml(), twiml_message("hi"));
+    let old = app::call_router(&router, Webhook::message(2, "hi").request()).await;
+    assert_eq!(old.status, 403);
+    running.abort();
+}
