@@ -1,6 +1,6 @@
 //! The layers of settings, each value with its origin: default < file < `REPLYHOOK__…` < the short names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
@@ -85,6 +85,8 @@ pub(super) struct Layers {
     pub(super) directory: PathBuf,
     /// `PORT`. Kept apart from `server.listen`, of which it replaces only the port.
     pub(super) port: Option<SettingEntry>,
+    /// Spelling of each named table, by its prefix and name in lower case. There may be thousands of accounts.
+    table_names: HashMap<String, String>,
 }
 
 impl Layers {
@@ -108,6 +110,7 @@ impl Layers {
             entries,
             directory: PathBuf::new(),
             port: None,
+            table_names: HashMap::new(),
         };
         for (key, value) in &sources.defaults {
             layers.set_internal(key, value, DEFAULT_ORIGIN, 0, problems);
@@ -304,9 +307,11 @@ impl Layers {
         {
             // Names are compared without case: environment keys have arrived here in lower case. Compare the name
             // alone: with another spelling, `replace` would not find the counterpart of this field.
-            let known = self.names_below(prefix);
-            let known = known.iter().find(|known| known.eq_ignore_ascii_case(name));
-            let name = known.map_or(name, String::as_str);
+            let table = format!("{prefix}{name}").to_ascii_lowercase();
+            let name = self
+                .table_names
+                .entry(table)
+                .or_insert_with(|| name.to_owned());
             let key = format!("{prefix}{name}.{field}");
             if !value.is_str() {
                 return problems.push(key, origin, "is not a text in quotes");

@@ -266,8 +266,13 @@ fn rules_and_their_confirmations_reload_with_settings() {
 
 #[test]
 fn wrong_file_changes_nothing_and_log_says_why() {
-    let files = Files::new(&settings(TOKEN));
+    let files = Files::new(&(settings(TOKEN) + "[server]\nbody_timeout_ms = 60000\n"));
     let server = files.server();
+    let begun = Webhook::message(1000, "begun before").raw(ORIGIN);
+    let (first, rest) = begun.split_at(begun.len() - 5);
+    let mut connection = wire::connect(server.public);
+    connection.write_all(first).unwrap();
+    server.wait_until("replyhook_requests_in_flight", 1.0);
     let valid = settings(OTHER_TOKEN) + "[consent]\nstop_words = [\"BASTA\"]\n";
     let missing_file = "[twilio]\nauth_token_file = \"no-such-file\"\n";
     let wrong = [
@@ -327,6 +332,9 @@ fn wrong_file_changes_nothing_and_log_says_why() {
         assert_eq!(server.send(&basta).twiml(), twiml_message("Basta"));
     }
     assert_eq!(server.metric(APPLIED), 0.0);
+    connection.write_all(rest).unwrap();
+    let answer = wire::read_response(&mut connection).unwrap();
+    assert_eq!(answer.twiml(), twiml_message("begun before"));
     files.write("replyhook.toml", &valid);
     reload(&server);
     assert_verifies(&server, &Webhook::message(1, "hi").token(OTHER_TOKEN));
