@@ -187,7 +187,7 @@ mod tests {
             left.after_restart,
             ["handler.forward_secret", "server.max_params"]
         );
-        assert!(!format!("{:?}", new.values).contains("secret"));
+        assert!(!format!("{:?}", new.values).contains("secret one"));
     }
 
     #[test]
