@@ -252,7 +252,7 @@ impl AppBuilder {
             fallback: fallback_texts(&settings)?,
             on_consent: self.on_consent,
             files: Arc::new(media.clone()),
-            typing: outbound::typing_hook(&settings, tunnel, keyring),
+            typing: outbound::typing(&settings, tunnel, keyring, &metrics),
             tasks: tasks.clone(),
             outbox,
             // Shared with `ScheduledCancellation`: an opt-out wakes it to cancel the user's scheduled messages.

@@ -1,4 +1,4 @@
-//! The client for outbound messages and the hook for typing indicators.
+//! The client for outbound messages and the typing indicators.
 
 use std::sync::Arc;
 
@@ -6,10 +6,11 @@ use super::tunnel::Tunnel;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::delivery::Keyring;
-use crate::dispatch::{Inbound, TypingHook};
+use crate::dispatch::{TypingHook, TypingIndicators, TypingTarget};
 use crate::outbound::{OutboundClient, OutboundConfig, SendingAccount};
 use crate::reloadable::Reloadable;
 use crate::store::{Store, StoreHandle};
+use crate::telemetry::metrics::Metrics;
 use crate::twilio::{ApiUrl, Client};
 
 /// Builds the client that queues outbound messages.
@@ -29,30 +30,36 @@ pub(super) fn client(
         .following(sending_account, templates)
 }
 
-/// Builds the hook that sends typing indicators via the REST API.
+/// Builds the typing indicators, which are sent via the REST API.
 ///
 /// Calls for the tunnel's account go to Twilio, all others to `twilio.messaging_url`, so that a dev server never sends a
 /// real account's token to the emulator.
-pub(super) fn typing_hook(
+pub(super) fn typing(
     settings: &Settings,
     tunnel: Option<&Tunnel>,
     keyring: Reloadable<Keyring>,
-) -> TypingHook {
+    metrics: &Arc<Metrics>,
+) -> Arc<TypingIndicators> {
     let default_client = Arc::new(Client::new(settings.rest.messaging_url.clone()));
     let tunnel_client =
         tunnel.map(|tunnel| (tunnel.account, Arc::new(Client::new(ApiUrl::messaging()))));
-    Arc::new(move |inbound: Inbound| {
+    let hook: TypingHook = Arc::new(move |target: TypingTarget| {
         let (default_client, keyring) = (default_client.clone(), keyring.clone());
         let client = match &tunnel_client {
-            Some((account, client)) if account.to_lowercase() == inbound.account.to_lowercase() => {
+            Some((account, client)) if account.to_lowercase() == target.account.to_lowercase() => {
                 client.clone()
             }
             _ => default_client,
         };
         Box::pin(async move {
-            let credentials = keyring.load().credentials(inbound.account, inbound.slot);
-            let typing_indicator = client.typing_indicator(&credentials);
-            typing_indicator.create(inbound.sid).await
+            let keyring = keyring.load();
+            let credentials = keyring.credentials(target.account, target.auth_token);
+            let indicator = client.typing_indicator(&credentials);
+            match &target.rcs {
+                Some((sender, user)) => indicator.create_rcs(sender, user).await,
+                None => indicator.create(target.message).await,
+            }
         })
-    })
+    });
+    Arc::new(TypingIndicators::new(hook, metrics.clone()))
 }

@@ -47,6 +47,7 @@ pub(super) fn dispatch_limits(settings: &Settings) -> DispatchLimits {
         markdown: settings.reply.markdown,
         max_messages: settings.reply.max_messages,
         is_rest_only: settings.reply.path == ReplyRoute::Rest,
+        typing_after: Some(settings.reply.typing_after).filter(|after| !after.is_zero()),
         handoff_ttl: settings.handoff.ttl,
         handler: settings.handler.timeout,
         running: settings.handler.max_concurrent,

@@ -128,6 +128,8 @@ pub struct ReplySettings {
     pub max_messages: usize,
     /// Time that the next message of a REST reply waits for the delivery of the one before; zero for no wait.
     pub wait_for_delivery: Duration,
+    /// Time from the start of a handler to a typing indicator for the user; zero for none.
+    pub typing_after: Duration,
     /// Response to a fallback call when the handler fails again; empty for none.
     pub fallback_text: String,
     /// The template (`HX…`) that replaces a reply when the customer service window has closed.
@@ -448,6 +450,7 @@ pub(super) fn reply(reader: &mut SettingsReader<'_>) -> Option<ReplySettings> {
     let markdown = reader.choice("reply.markdown", &[("keep", false), ("convert", true)]);
     let max_messages = reader.count("reply.max_messages", 1..=1000);
     let wait_for_delivery = reader.millis("reply.wait_for_delivery_ms", 0..=60_000);
+    let typing_after = reader.millis("reply.typing_after_ms", 0..=60_000);
     let fallback_text = reader.text("reply.fallback_text").to_owned();
     let template = reader.text("reply.window_closed_template").trim();
     let is_well_formed = template.len() == 34
@@ -471,6 +474,7 @@ pub(super) fn reply(reader: &mut SettingsReader<'_>) -> Option<ReplySettings> {
         markdown: markdown?,
         max_messages: max_messages?,
         wait_for_delivery: wait_for_delivery?,
+        typing_after: typing_after?,
         fallback_text,
         window_closed_template: (!template.is_empty()).then(|| template.to_owned()),
     })

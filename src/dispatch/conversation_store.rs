@@ -5,16 +5,14 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
+use super::typing::{TypingIndicators, TypingTarget};
 use crate::address::Address;
 use crate::form::FormParams;
 use crate::handler::{
     ConversationAccess, HandlerError, HistoryEntry, Role, StateChange, StateStore, describe_content,
 };
 use crate::message::InboundMessage;
-use crate::sid::{AccountSid, MessageSid};
-use crate::signature::AuthTokenKind;
 use crate::store::{DialogueChange, EarlierMessage, RedactedParams, Store};
-use crate::twilio::RestError;
 use crate::twiml::interpreter::rendered_messages;
 
 /// Conversation of a message in the store.
@@ -27,20 +25,8 @@ pub(super) struct ConversationStore {
     pub(super) at: Timestamp,
     /// The sender that the message was sent to.
     pub(super) sender: Address,
-    /// Function that shows a typing indicator, on channels that have one, and its argument.
-    pub(super) typing: Option<(TypingHook, Inbound)>,
-}
-
-/// Function that shows a typing indicator to the author of a message.
-pub(crate) type TypingHook =
-    Arc<dyn Fn(Inbound) -> BoxFuture<'static, Result<(), RestError>> + Send + Sync>;
-
-/// Inbound message, and the account and token for REST calls about it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Inbound {
-    pub(crate) account: AccountSid,
-    pub(crate) slot: AuthTokenKind,
-    pub(crate) sid: MessageSid,
+    /// Typing indicators, on channels that have them.
+    pub(super) typing: Option<(Arc<TypingIndicators>, TypingTarget)>,
 }
 
 impl ConversationAccess for ConversationStore {
@@ -92,12 +78,8 @@ impl ConversationAccess for ConversationStore {
 
     fn typing(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            let Some((hook, inbound)) = &self.typing else {
-                return;
-            };
-            // An indicator is a courtesy: its failure must not fail the reply.
-            if let Err(error) = hook(*inbound).await {
-                tracing::debug!(message_sid = %inbound.sid, %error, "could not send a typing indicator");
+            if let Some((indicators, target)) = &self.typing {
+                indicators.send(target.clone()).await;
             }
         })
     }

@@ -7,7 +7,6 @@ use tokio_util::task::TaskTracker;
 
 use super::consent_change::ConsentHook;
 use super::consent_keywords::ConsentKeywords;
-use super::conversation_store::TypingHook;
 use super::debounce::Debounce;
 use super::guard::Guard;
 use super::handoff_redirects::HandoffRedirects;
@@ -16,6 +15,7 @@ use super::limits::DispatchLimits;
 use super::outage::Outage;
 use super::permit::HandlerPermits;
 use super::store_monitor::StoreMonitor;
+use super::typing::TypingIndicators;
 use super::waiting::{Deferred, Waiting};
 use crate::address::Address;
 use crate::clock::Clock;
@@ -43,7 +43,7 @@ pub(crate) struct DispatcherParts {
     pub(crate) fallback: FallbackTexts,
     pub(crate) on_consent: Option<ConsentHook>,
     pub(crate) files: Arc<dyn Files>,
-    pub(crate) typing: TypingHook,
+    pub(crate) typing: Arc<TypingIndicators>,
     pub(crate) tasks: TaskTracker,
     /// Wakes the outbox worker.
     pub(crate) outbox: Arc<Notify>,
@@ -70,7 +70,7 @@ pub(crate) struct Dispatcher {
     pub(crate) outage: Outage,
     /// Media of messages and replies.
     pub(super) files: Arc<dyn Files>,
-    pub(super) typing: TypingHook,
+    pub(super) typing: Arc<TypingIndicators>,
     pub(crate) tasks: TaskTracker,
     pub(super) waiting: Waiting,
     pub(super) deferred: Deferred,

@@ -2,16 +2,16 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 
-use super::conversation_store::{ConversationStore, Inbound, state_change};
+use super::conversation_store::{ConversationStore, state_change};
 use super::deadlines::{Deadlines, handler_stopped_at, within};
 use super::dispatcher::Dispatcher;
 use super::outcome::HandlerFailure;
+use super::typing::TypingTarget;
 use super::webhook_kind::WebhookKind;
-use crate::address::Channel;
 use crate::handler::Context;
 use crate::message::InboundMessage;
 use crate::reply::Reply;
@@ -28,19 +28,22 @@ pub(super) async fn call_handler(
     deadlines: &Deadlines,
 ) -> Result<(Reply, Completion), HandlerFailure> {
     let sid = message.message_sid;
-    let inbound = Inbound {
-        account: message.account_sid,
-        slot: auth_token,
-        sid,
-    };
-    let shows_typing = *message.from.channel() == Channel::WhatsApp;
+    let typing = TypingTarget::of(&message, auth_token);
+    let typing = typing.map(|target| (dispatcher.typing.clone(), target));
+    let typing_at = typing_at(dispatcher, claim, &kind, deadlines);
+    // Dropped, and with it the indicator, as soon as the handler is done.
+    let _indicator = typing_at
+        .zip(typing.as_ref())
+        .map(|(at, (indicators, target))| {
+            indicators.send_at(at, target.clone(), dispatcher.clock.clone())
+        });
     let conversation = ConversationStore {
         store: dispatcher.store.clone(),
         id: claim.conversation,
         message: claim.id,
         at: message.received_at,
         sender: message.to.clone(),
-        typing: shows_typing.then(|| (dispatcher.typing.clone(), inbound)),
+        typing,
     };
     let mut cx = Context::new(claim.attempt, deadlines.context_deadline)
         .in_conversation(Arc::new(conversation), message.received_at);
@@ -87,4 +90,21 @@ pub(super) async fn call_handler(
             Err(HandlerFailure::Panic)
         }
     }
+}
+
+/// Returns the time of a typing indicator by [`Clock::monotonic`](crate::clock::Clock::monotonic), or `None` if none is due.
+fn typing_at(
+    dispatcher: &Dispatcher,
+    claim: Claim,
+    kind: &WebhookKind,
+    deadlines: &Deadlines,
+) -> Option<Duration> {
+    let after = dispatcher.limits.typing_after?;
+    let at = dispatcher.clock.monotonic().saturating_add(after);
+    // The fallback call of a failed message gets the fallback text at its deadline. No reply of the handler follows.
+    let is_decided_before = kind.is_fallback()
+        && claim.failed_before
+        && !dispatcher.limits.is_rest_only
+        && at >= deadlines.reply_by;
+    (!is_decided_before).then_some(at)
 }

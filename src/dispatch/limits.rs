@@ -21,6 +21,8 @@ pub(crate) struct DispatchLimits {
     pub(crate) max_messages: usize,
     /// True if no response has a `<Message>`: every message goes via the REST API.
     pub(crate) is_rest_only: bool,
+    /// Time from the start of a handler to the typing indicator, if one is sent.
+    pub(crate) typing_after: Option<Duration>,
     /// Time from the last message of a handoff to its end.
     pub(crate) handoff_ttl: Duration,
     /// Maximum run time of a handler, late ones included.

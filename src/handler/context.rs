@@ -146,10 +146,10 @@ impl Context {
         IncomingMedia::new(self.attachments.clone(), index)
     }
 
-    /// Shows a typing indicator to the user, for 25 seconds or until the reply arrives.
+    /// Shows a typing indicator to the user until the reply arrives; on WhatsApp, for at most 25 seconds.
     ///
-    /// Works on WhatsApp only. On other channels, and if Twilio rejects the call, nothing happens. The call waits for Twilio:
-    /// spawn it, or join it with the slow work.
+    /// Works on WhatsApp and RCS. On other channels, and if Twilio rejects the call, nothing happens. The call waits for Twilio:
+    /// spawn it, or join it with the slow work. `reply.typing_after_ms` sends one for every slow handler.
     ///
     /// ```
     /// use replyhook::{Context, InboundMessage};

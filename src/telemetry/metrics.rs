@@ -65,6 +65,7 @@ table! {
     REPLIES_SUPPRESSED = "replyhook_replies_suppressed_total", "1", [], "TwiML replies not sent because the user opted out while the handler ran.";
     REPLIES_SUPERSEDED = "replyhook_replies_superseded_total", "1", [], "Replies not sent because the message already had one.";
     REPLIES_TRUNCATED = "replyhook_replies_truncated_total", "1", [], "Replies cut because they had more messages than reply.max_messages.";
+    TYPING_INDICATORS = "replyhook_typing_indicators_total", "1", ["outcome"], "Typing indicators, by outcome: sent, failed.";
     BACKLOG_PROCESSED = "replyhook_backlog_processed_total", "1", [], "Messages handled without a waiting request: deferred before their turn, or left by a process that ended.";
     LATE_FAILURES = "replyhook_late_failures_total", "1", [], "Handlers that failed when no request waited any more. Their users get no reply unless the message is retried.";
     DEAD_MESSAGES = "replyhook_dead_messages_total", "1", ["reason"], "Dead messages, by reason: crashed, handler_failed, handler_panicked, unreadable, or expired if their content was deleted before a reply.";
@@ -229,6 +230,7 @@ pub struct Metrics {
     /// Replies to messages that already had one.
     pub(crate) replies_superseded: IntCounter,
     pub(crate) replies_truncated: IntCounter,
+    typing_indicators: [IntCounter; 2],
     pub(crate) backlog_processed: IntCounter,
     /// Handlers that failed when no request waited any more.
     pub(crate) late_failures: IntCounter,
@@ -312,6 +314,7 @@ impl Metrics {
         let verified_requests = counters(VERIFIED_REQUESTS);
         let replies = counters(REPLIES);
         let reloads = counters(RELOADS);
+        let typing_indicators = counters(TYPING_INDICATORS);
         let (messages, outbox) = (gauges(MESSAGES), gauges(OUTBOX));
         Self {
             webhooks: webhooks.collect(),
@@ -343,6 +346,8 @@ impl Metrics {
             suppressed: counter(REPLIES_SUPPRESSED),
             replies_superseded: counter(REPLIES_SUPERSEDED),
             replies_truncated: counter(REPLIES_TRUNCATED),
+            typing_indicators: ["sent", "failed"]
+                .map(|outcome| typing_indicators.with_label_values(&[outcome])),
             backlog_processed: counter(BACKLOG_PROCESSED),
             late_failures: counter(LATE_FAILURES),
             messages: ["received", "processing", "deferred"]
@@ -381,6 +386,10 @@ impl Metrics {
             AuthTokenKind::SharedKey => 3,
         }]
         .inc();
+    }
+
+    pub(crate) fn typing_indicator(&self, is_sent: bool) {
+        self.typing_indicators[usize::from(!is_sent)].inc();
     }
 
     /// Counts a status callback.

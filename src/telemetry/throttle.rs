@@ -1,14 +1,15 @@
 //! [`Throttle`]: a rate limit for log lines that any client can cause.
 
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::lock::IgnorePoison;
 
-/// Token bucket: passes a burst of lines, then one per second, and counts the suppressed lines.
+/// Token bucket: passes a burst of lines, then one per interval, and counts the suppressed lines.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     burst: f64,
+    interval: Duration,
     state: Mutex<TokenBucket>,
 }
 
@@ -23,10 +24,21 @@ struct TokenBucket {
 }
 
 impl Throttle {
+    /// Creates a throttle that passes a burst of lines, then one per second.
     pub(crate) fn new(burst: u32) -> Self {
+        Self::with_interval(burst, Duration::from_secs(1))
+    }
+
+    /// Creates a throttle that passes one line per interval.
+    pub(crate) fn every(interval: Duration) -> Self {
+        Self::with_interval(1, interval)
+    }
+
+    fn with_interval(burst: u32, interval: Duration) -> Self {
         let burst = f64::from(burst);
         Self {
             burst,
+            interval,
             state: Mutex::new(TokenBucket {
                 tokens: burst,
                 refilled_at: Instant::now(),
@@ -40,9 +52,9 @@ impl Throttle {
         // A poisoned lock is harmless: each field is valid on its own.
         let mut state = self.state.lock().ignore_poison();
         let now = Instant::now();
-        // One token per second, never more than the burst.
-        state.tokens =
-            (state.tokens + now.duration_since(state.refilled_at).as_secs_f64()).min(self.burst);
+        // One token per interval, never more than the burst.
+        let elapsed = now.duration_since(state.refilled_at);
+        state.tokens = (state.tokens + elapsed.div_duration_f64(self.interval)).min(self.burst);
         state.refilled_at = now;
         if state.tokens < 1.0 {
             state.suppressed += 1;

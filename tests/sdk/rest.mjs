@@ -376,6 +376,17 @@ const CHECKS = {
     assert.equal((await typing(sid)).success, true);
     await assertRejected(404, 20404, () => typing(`SM${"0".repeat(32)}`));
   },
+
+  async "typing is shown on RCS"(client) {
+    const [user, agent] = ["rcs:+34600000009", "rcs:replyhook_agent"];
+    await says(user, "are you there?", { to: agent });
+    const typing = (changes) =>
+      client.messaging.v3.typingIndicator.create({ channel: "RCS", from: agent, to: user, event: "START", ...changes });
+    assert.equal((await typing({})).success, true);
+    for (const wrong of [{ event: "END" }, { to: "rcs:+34600000099" }, { to: "+34600000009" }, { channel: "SMS" }]) {
+      await assertRejected(400, 20001, () => typing(wrong));
+    }
+  },
 };
 
 let failed = 0;

@@ -31,11 +31,13 @@ try:
     from twilio.rest.content.v1.content.approval_fetch import ApprovalFetchInstance
     from twilio.rest.content.v1.content_and_approvals import ContentAndApprovalsInstance
     from twilio.rest.messaging.v2.channels_sender import ChannelsSenderInstance, ChannelsSenderList
+    from twilio.rest.messaging.v3.typing_indicator import TypingIndicatorList
 except ImportError as error:
     sys.exit(f"rest.py: {error}; use the python that `scripts/sdk DIR` prints")
 
 ANA, SANDBOX = "whatsapp:+15550001111", "whatsapp:+14155238886"
 BEN, NUMBER = "+15550004444", "+15005550006"
+AGENT = "rcs:replyhook_agent"
 ID_USER = "whatsapp:US.13491208655302741918"
 SERVICE = "MG" + "0" * 31 + "1"
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
@@ -477,6 +479,19 @@ def typing_is_shown(client):
     assert_rejected(404, 20404, lambda: client.messaging.v2.typing_indicator.create(channel="whatsapp", message_id="SM" + "0" * 32))
 
 
+def typing_is_shown_on_rcs(client):
+    says("rcs:+34600000009", "are you there?", AGENT)
+    indicators = client.messaging.v3.typing_indicator
+
+    def show(**changes):
+        request = {"channel": "RCS", "from": AGENT, "to": "rcs:+34600000009", "event": "START", **changes}
+        return indicators.create(TypingIndicatorList.TypingIndicatorRequest(request))
+
+    assert show().success is True
+    for wrong in ({"event": "END"}, {"to": "rcs:+34600000099"}, {"to": "+34600000009"}, {"channel": "SMS"}):
+        assert_rejected(400, 20001, lambda: show(**wrong))
+
+
 CHECKS = [
     a_text_is_created_and_goes_its_way,
     an_inbound_message_is_fetched,
@@ -499,6 +514,7 @@ CHECKS = [
     the_account_and_its_numbers_are_shown,
     whatsapp_senders_are_shown_and_set,
     typing_is_shown,
+    typing_is_shown_on_rcs,
 ]
 
 

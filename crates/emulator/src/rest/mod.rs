@@ -8,6 +8,7 @@ mod content_message;
 mod messages;
 mod response;
 mod senders;
+mod typing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -201,7 +202,7 @@ fn route(engine: &Arc<Engine>, call: &ApiCall) -> RestResponse {
         }
         ["v1", "Services"] => ok(200, &services_json(&path)),
         ["v1", "Services", service] if is_sid(service, "MG") => ok(200, &service_json(service)),
-        [_, "Indicators", "Typing.json"] => typing(engine, call),
+        [version, "Indicators", "Typing.json"] => typing::create(engine, call, version),
         _ => Err(TwilioError::not_found(&path)),
     }
 }
@@ -221,31 +222,4 @@ fn service_json(service: &str) -> Value {
         "use_inbound_webhook_on_number": true,
         "url": format!("https://messaging.twilio.com/v1/Services/{service}"),
     })
-}
-
-/// Handles a typing indicator, and reports it to the page.
-fn typing(engine: &Engine, call: &ApiCall) -> RestResponse {
-    let json = call.json.as_ref();
-    let field = |name: &str| {
-        let text = json.and_then(|json| json[name].as_str());
-        text.or_else(|| call.form.get(name)).map(str::to_owned)
-    };
-    let channel = field("channel").unwrap_or_default();
-    if !channel.eq_ignore_ascii_case("whatsapp") {
-        return Err(TwilioError::bad_request(20001, "channel: WHATSAPP"));
-    }
-    let message = field("messageId").unwrap_or_default();
-    let state = engine.state();
-    let found = state.message(&message).filter(|m| m.direction.is_in());
-    let Some(user) = found.map(|message| message.user.clone()) else {
-        return Err(TwilioError::new(
-            404,
-            20404,
-            "messageId: unknown inbound message",
-        ));
-    };
-    // `emit` serializes JSON; release the lock first.
-    drop(state);
-    engine.emit("typing", &json!({"user": user}));
-    ok(200, &json!({"success": true}))
 }
