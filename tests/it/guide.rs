@@ -5,18 +5,20 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use replyhook::ErrorCode;
 use serde_json::json;
 
 use crate::support::markdown::{Block, blocks, pages};
 use crate::support::server::reserve_port;
 use crate::support::session::{Session, TEMPLATE, example};
-use crate::support::{ANA, Dev, Program, installed, read, report_skipped};
+use crate::support::{ANA, BEN, Dev, Program, installed, read, report_skipped};
 
 const GUIDE: &str = "docs/src";
 
 /// Command blocks that are not run: page, text and reason.
-const NOT_RUN: [(&str, &str, &str); 6] = [
+const NOT_RUN: [(&str, &str, &str); 7] = [
     (
         "README.md",
         "git clone <repository> replyhook && cd replyhook\ncargo run -- dev    # a bot, an emulated Twilio and a chat page: no account, phone or tunnel\n./scripts/test      # every test; installs what is missing\n",
@@ -31,6 +33,11 @@ const NOT_RUN: [(&str, &str, &str); 6] = [
         "docs/src/how-to/deploy-fly.md",
         "fly launch --copy-config --no-deploy --ha=false\nfly secrets set TWILIO_AUTH_TOKEN=…\nfly deploy --ha=false\n",
         "it makes an app at fly.io",
+    ),
+    (
+        "docs/src/how-to/express-flask.md",
+        "   replyhook dev --webhook http://localhost:3000/sms\n",
+        "it needs a bot elsewhere: the tests of the bots of that page do it",
     ),
     (
         "docs/src/how-to/migrate.md",
@@ -283,5 +290,122 @@ fn guide_flask_bot_echoes_message() {
     match installed("REPLYHOOK_TEST_PYTHON") {
         Some(python) => check_echo_bot("python", "bot.py", &mut Command::new(python)),
         None => report_skipped("the guide's bot in Flask"),
+    }
+}
+
+/// A picture of 68 bytes, as far as the bots care.
+const PICTURE: [u8; 68] = [7; 68];
+
+/// Starts the bot in a code block of a page, on a port, with these variables.
+fn start_bot(text: &str, folder: &Path, command: &mut Command, env: &[(&str, &str)]) -> Program {
+    let file = folder.join("bot.mjs");
+    std::fs::write(&file, text).unwrap();
+    if let Some(modules) = installed("REPLYHOOK_TEST_NODE_MODULES") {
+        let _ = std::os::unix::fs::symlink(modules, folder.join("node_modules"));
+    }
+    Program::start(command.arg(&file).envs(env.iter().copied()))
+}
+
+/// Chats with a bot of the page about Express and Flask. It counts the texts of each user.
+fn chat_with_counting_bot(dev: &Dev, bot: &Program) {
+    let picture = json!([{"data": STANDARD.encode(PICTURE), "content_type": "image/png"}]);
+    for (message, reply) in [
+        (
+            json!({"from": ANA, "body": "hi"}),
+            Some(format!("{ANA} wrote 1: hi")),
+        ),
+        (
+            json!({"from": ANA, "body": "1 < 2"}),
+            Some(format!("{ANA} wrote 2: 1 < 2")),
+        ),
+        (
+            json!({"from": BEN, "body": "hi"}),
+            Some(format!("{BEN} wrote 1: hi")),
+        ),
+        (
+            json!({"from": ANA, "media": picture}),
+            Some("Got 68 bytes.".to_owned()),
+        ),
+        (json!({"from": ANA, "body": "silence"}), None),
+    ] {
+        let answer = dev.says(&message);
+        let replies = answer["messages"].as_array().unwrap().iter();
+        let replies: Vec<_> = replies
+            .map(|reply| reply["body"].as_str().unwrap())
+            .collect();
+        let expected: Vec<_> = reply.as_deref().into_iter().collect();
+        assert_eq!(replies, expected, "{answer:#} {}", bot.output());
+        let attempts = answer["attempts"].as_array().unwrap();
+        assert!(
+            attempts.iter().all(|attempt| attempt["status"] == 200),
+            "{answer:#}"
+        );
+        let url = attempts[0]["url"].as_str().unwrap();
+        assert!(url.ends_with("/sms"), "{url}");
+    }
+}
+
+/// Checks that a bot does the same before and after its move behind replyhook.
+fn check_moved_bot(kind: &str, command: impl Fn() -> Command) {
+    let page = format!("{GUIDE}/how-to/express-flask.md");
+    let texts = |kind: &str| {
+        let blocks = blocks(&page).into_iter();
+        let texts = blocks.filter(|block| block.kind == kind);
+        texts.map(|block| block.text).collect::<Vec<_>>()
+    };
+    let [before, after] = texts(kind).try_into().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let reserved = reserve_port();
+    let port = reserved.local_addr().unwrap().port();
+    let port_text = port.to_string();
+    let dev = Dev::start_with(&["--webhook", &format!("http://127.0.0.1:{port}/sms")], &[]);
+    let env = [
+        ("PORT", port_text.as_str()),
+        ("TWILIO_ACCOUNT_SID", &dev.account),
+        ("TWILIO_AUTH_TOKEN", &dev.token),
+        ("SESSION_SECRET", "any"),
+    ];
+    let bot = start_bot(&before, folder.path(), &mut command(), &env);
+    wait_for_listener(port);
+    chat_with_counting_bot(&dev, &bot);
+    drop((bot, dev, reserved));
+
+    let settings = texts("toml").remove(0);
+    let quoted = |key: &str| {
+        let line = settings.lines().find_map(|line| line.strip_prefix(key));
+        line.unwrap().trim_matches([' ', '=', '"']).to_owned()
+    };
+    let reserved = reserve_port();
+    let port = reserved.local_addr().unwrap().port();
+    let port_text = port.to_string();
+    let settings_here = settings.replace("localhost:3000", &format!("127.0.0.1:{port}"));
+    std::fs::write(folder.path().join("replyhook.toml"), settings_here).unwrap();
+    let secret = quoted("forward_secret");
+    let env = [("PORT", port_text.as_str()), ("FORWARD_SECRET", &secret)];
+    let bot = start_bot(&after, folder.path(), &mut command(), &env);
+    wait_for_listener(port);
+    let dev = Dev::start_in(folder.path(), &["--port", "0"], &[]);
+    chat_with_counting_bot(&dev, &bot);
+    // Another secret: the bot rejects the message, and replyhook sends nothing.
+    let other = format!("whsec_{}", STANDARD.encode([8; 32]));
+    let env = [("REPLYHOOK__HANDLER__FORWARD_SECRET", other.as_str())];
+    let dev = Dev::start_in(folder.path(), &["--port", "0"], &env);
+    let answer = dev.says(&json!({"from": ANA, "body": "hi"}));
+    assert_eq!(answer["attempts"][0]["status"], 500, "{answer:#}");
+}
+
+#[test]
+fn express_bot_replies_alike_before_and_after_move() {
+    match installed("REPLYHOOK_TEST_NODE_MODULES") {
+        Some(_) => check_moved_bot("js", || Command::new("node")),
+        None => report_skipped("the guide's move of a bot in Express"),
+    }
+}
+
+#[test]
+fn flask_bot_replies_alike_before_and_after_move() {
+    match installed("REPLYHOOK_TEST_PYTHON") {
+        Some(python) => check_moved_bot("python", || Command::new(&python)),
+        None => report_skipped("the guide's move of a bot in Flask"),
     }
 }
