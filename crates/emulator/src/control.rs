@@ -250,7 +250,8 @@ async fn faults(State(engine): State<Arc<Engine>>) -> ApiResult {
 }
 
 async fn set_faults(State(engine): State<Arc<Engine>>, body: Bytes) -> ApiResult {
-    let faults: Faults = parse(&body)?;
+    let mut faults: Faults = parse(&body)?;
+    faults.keep_secret(&engine.state().faults);
     if let Some(problem) = faults.problem() {
         return Err(bad_request(problem));
     }

@@ -55,7 +55,9 @@ pub(super) struct Faults {
 #[serde(deny_unknown_fields)]
 pub(super) struct EmulatedSharedKey {
     pub(super) id: SharedKeyId,
-    /// Not a `Secret`: the page reads the faults and sends them back when it changes one of them.
+    /// Never in a response: a client that reads the faults must not be able to sign requests. One that changes another fault
+    /// may leave it out, see [`Faults::keep_secret`].
+    #[serde(default, skip_serializing)]
     pub(super) secret: String,
     /// Default: HMAC-SHA1, and the header does not name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -142,9 +144,19 @@ impl Faults {
         }
         let shared_key = self.shared_key.as_ref();
         if shared_key.is_some_and(|key| key.secret.trim().is_empty()) {
-            return Some("shared_key.secret: must not be empty".to_owned());
+            return Some("shared_key.secret: missing or empty".to_owned());
         }
         None
+    }
+
+    /// Fills in the secret of a shared key that is given by its ID alone, if `current` has that key.
+    pub(super) fn keep_secret(&mut self, current: &Self) {
+        if let (Some(key), Some(known)) = (&mut self.shared_key, &current.shared_key)
+            && key.secret.is_empty()
+            && key.id == known.id
+        {
+            key.secret.clone_from(&known.secret);
+        }
     }
 
     /// Returns the error to inject into this REST call, if any, and counts it.

@@ -52,7 +52,11 @@ async fn invalid_control_request_is_rejected_with_reason() {
         (json!({"rest_error": {"status": 200}}), "400 to 599"),
         (
             json!({"shared_key": {"id": "k", "secret": " "}}),
-            "must not be empty",
+            "shared_key.secret: missing or empty",
+        ),
+        (
+            json!({"shared_key": {"id": "k"}}),
+            "shared_key.secret: missing or empty",
         ),
         (
             json!({"shared_key": {"id": "a b", "secret": "x"}}),

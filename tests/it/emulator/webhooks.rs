@@ -113,6 +113,34 @@ async fn shared_key_fault_signs_webhooks_with_that_key() {
     }
 }
 
+// The page sends the faults that it has read when it changes one of them.
+#[tokio::test]
+async fn faults_hide_secret_of_shared_key_and_keep_it() {
+    let bench = Bench::new().await;
+    let key = json!({"id": "webhooks_sharedkey_1", "secret": "s3cret", "algorithm": "HMAC_SHA256"});
+    let faults = json!({"shared_key": key, "delay_ms": 1});
+    let signature = async || {
+        bench.says("hi").await;
+        let request = bench.server.requests_to("/sms").pop().unwrap();
+        let settings = request.headers.get("x-twilio-webhooks-signature-settings");
+        settings.map(|value| value.to_str().unwrap().to_owned())
+    };
+    let answer = bench.remote.put(&["faults"], &faults).await.unwrap();
+    let mut read = bench.remote.get(&["faults"]).await.unwrap();
+    for text in [&answer, &read] {
+        assert!(!text.to_string().contains("s3cret"), "{text}");
+        assert_eq!(text["shared_key"]["id"], "webhooks_sharedkey_1");
+    }
+    let signed = signature().await;
+    assert!(signed.is_some());
+    read["delay_ms"] = json!(0);
+    bench.remote.put(&["faults"], &read).await.unwrap();
+    assert_eq!(signature().await, signed);
+    // The secret of another key is not known.
+    read["shared_key"]["id"] = json!("webhooks_sharedkey_2");
+    assert!(bench.remote.put(&["faults"], &read).await.is_err());
+}
+
 // SMS has a country and no WhatsApp fields; a business-scoped user has no WaId.
 #[tokio::test]
 async fn webhook_parameters_depend_on_channel_and_identity() {
