@@ -29,6 +29,8 @@ pub struct DeliveryExchange {
     /// URL, HTTP status and Twilio error code of each webhook call.
     pub calls: Vec<(String, Option<u64>, Option<u64>)>,
     handler_calls: u64,
+    /// Path of the app's fallback URL.
+    fallback_path: String,
     /// Exchange of the previous delivery of this message, for a redelivery.
     previous: Option<Box<DeliveryExchange>>,
 }
@@ -88,6 +90,7 @@ impl DeliveryExchange {
         delivered: &Value,
         received: Vec<ReceivedMessage>,
         handler_calls: u64,
+        fallback_path: &str,
     ) -> Self {
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let calls = delivered["attempts"].as_array().into_iter().flatten();
@@ -105,6 +108,7 @@ impl DeliveryExchange {
             twiml: text(&delivered["twiml"]),
             calls: calls.map(call).collect(),
             handler_calls,
+            fallback_path: fallback_path.to_owned(),
             previous: None,
         }
     }
@@ -212,7 +216,7 @@ impl DeliveryExchange {
     pub fn assert_fallback(&self, text: &str) -> &Self {
         let last = self.calls.last();
         let is_fallback = last.is_some_and(|(url, status, _)| {
-            url.ends_with("/webhook/fallback") && *status == Some(200)
+            path_of(url) == self.fallback_path && *status == Some(200)
         });
         assert!(is_fallback, "{:?}", self.calls);
         self.assert_reply(text)
@@ -289,4 +293,12 @@ impl SendResult {
         assert_eq!(self.error_code, Some(code), "{self:?}");
         self
     }
+}
+
+/// Path of a URL, without a slash at the end: `server.paths` may be called with or without it.
+pub(super) fn path_of(url: &str) -> &str {
+    let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let path = after_scheme.find('/').map_or("", |at| &after_scheme[at..]);
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    path.trim_end_matches('/')
 }

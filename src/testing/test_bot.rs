@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::exchange::{DeliveryExchange, ReceivedMessage, SendResult};
+use super::exchange::{DeliveryExchange, ReceivedMessage, SendResult, path_of};
 use crate::address::Address;
 use crate::app::{AppBuilder, DevServer, DevServerOptions};
 use crate::clock::ManualClock;
@@ -43,6 +43,8 @@ pub struct TestBot {
     pub(super) emulator_client: EmulatorClient,
     pub(super) account: (AccountSid, Secret),
     clock: Arc<ManualClock>,
+    /// Path of the app's fallback URL.
+    fallback_path: String,
     /// All active faults: `PUT faults` replaces them as a whole.
     // Locked until the emulator has responded. Otherwise two concurrent changes could arrive in reverse order, and the
     // older one would undo the newer one.
@@ -109,6 +111,7 @@ impl TestBot {
             emulator_client: client,
             account,
             clock,
+            fallback_path: path_of(config["fallback"].as_str().unwrap_or_default()).to_owned(),
             faults: tokio::sync::Mutex::new(json!({})),
             state: Mutex::new(BotState {
                 deadline: millis("deadline_ms"),
@@ -391,7 +394,8 @@ impl TestBot {
             .filter(is_new)
             .map(ReceivedMessage::new)
             .collect();
-        let exchange = DeliveryExchange::new(user, delivered, received, runs);
+        let fallback = self.fallback_path.as_str();
+        let exchange = DeliveryExchange::new(user, delivered, received, runs, fallback);
         self.state().last = Some(exchange.clone());
         exchange
     }

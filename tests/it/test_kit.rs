@@ -340,3 +340,19 @@ async fn test_user_taps_title_on_each_channel() {
     let missing = AssertUnwindSafe(ben.taps("Never")).catch_unwind().await;
     assert!(missing.is_err());
 }
+
+// The path of the fallback URL is the app's, not the default one.
+#[tokio::test]
+async fn fallback_assertion_follows_configured_paths() {
+    let paths = [
+        ("REPLYHOOK__SERVER__PATHS__PRIMARY", "/sms/fallback"),
+        ("REPLYHOOK__SERVER__PATHS__FALLBACK", "/sms/failed/"),
+    ];
+    let sources = Sources::default().with_env(paths);
+    let bot = TestBot::start_with(sources, || App::builder().handler(shop)).await;
+    let ana = bot.whatsapp("+34600000001");
+    let answer = ana.says("one").await;
+    assert!(panics(&answer, |answer| _ = answer.assert_fallback("Got one.")));
+    bot.set_primary_down(true).await;
+    ana.says("two").await.assert_fallback("Got two.");
+}
