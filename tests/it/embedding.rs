@@ -118,7 +118,10 @@ async fn rejection_reason_is_in_response_extensions() {
         .await
         .unwrap();
     let cause = response.extensions().get::<RejectionReason>().unwrap();
-    assert_eq!(cause.to_string(), "there is no X-Twilio-Signature header");
+    assert_eq!(
+        cause.to_string(),
+        "the X-Twilio-Signature header is missing"
+    );
 }
 
 #[tokio::test]

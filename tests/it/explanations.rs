@@ -271,7 +271,7 @@ fn wrong_signature_explanation_names_exact_fix() {
         (
             "no header",
             message().signature(""),
-            "there is no X-Twilio-Signature header: the request is not Twilio's, or a proxy removes the header and must be \
+            "the X-Twilio-Signature header is missing: the request is not Twilio's, or a proxy removes the header and must be \
              told to pass it"
                 .to_owned(),
         ),

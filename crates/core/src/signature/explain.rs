@@ -177,7 +177,7 @@ impl fmt::Display for Explanation {
             // which can be private.
             Self::Verifies => f.write_str("the signature fits"),
             Self::MissingHeader => f.write_str(
-                "there is no X-Twilio-Signature header: the request is not Twilio's, or a proxy removes the header and \
+                "the X-Twilio-Signature header is missing: the request is not Twilio's, or a proxy removes the header and \
                  must be told to pass it",
             ),
             Self::RepeatedHeader => f.write_str(

@@ -29,7 +29,7 @@ pub struct SignatureError {
 #[non_exhaustive]
 pub enum SignatureErrorKind {
     /// The signature header is missing or empty.
-    #[error("there is no X-Twilio-Signature header")]
+    #[error("the X-Twilio-Signature header is missing")]
     MissingHeader,
     /// There is more than one signature header. A proxy or another reader might use a different one.
     #[error("there is more than one X-Twilio-Signature header")]
