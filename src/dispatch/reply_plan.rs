@@ -14,6 +14,8 @@ pub(super) enum ReplyPlan {
     Rest(Vec<NewOutbound>),
     /// The reply is a redirect, which only a response can carry, and no request waits.
     RedirectTooLate,
+    /// The reply is a redirect, and has messages that must go via the REST API. No response can follow them in order.
+    RedirectWithMessages,
     /// No path can carry the reply.
     Invalid(RenderError),
 }
@@ -34,7 +36,11 @@ pub(super) fn reply_plan(
         // The redirect of a handoff is left out: the conversation is handed off all the same, and its next messages are
         // redirected.
         if reply.redirect_target().is_some() && completion.handoff.is_none() {
-            return ReplyPlan::RedirectTooLate;
+            return if is_attended {
+                ReplyPlan::RedirectWithMessages
+            } else {
+                ReplyPlan::RedirectTooLate
+            };
         }
         ReplyPlan::Rest(messages.iter().map(|wire| origin.outbound(wire)).collect())
     };

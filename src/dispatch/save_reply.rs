@@ -92,6 +92,10 @@ impl ReplySaver<'_> {
                     tracing::error!(message_sid = %self.origin.sid, "the reply is a redirect and came too late; the REST API cannot redirect");
                     return Box::pin(self.record_failure(HandlerFailure::Error)).await;
                 }
+                ReplyPlan::RedirectWithMessages => {
+                    tracing::error!(message_sid = %self.origin.sid, "the reply is a redirect with messages that go via the REST API, which cannot redirect; let the handler send the redirect alone");
+                    return Box::pin(self.record_failure(HandlerFailure::Error)).await;
+                }
                 ReplyPlan::Invalid(error) => return Box::pin(self.reject_reply(error)).await,
             }
         }

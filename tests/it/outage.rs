@@ -151,6 +151,35 @@ async fn threat_71_fallback_during_store_outage_sends_fallback_text() {
     assert_eq!(handler_runs.load(Ordering::SeqCst), 0);
 }
 
+// Nothing can be queued for the REST API either. The handler replies after the outage, so the user gets more than a
+// fallback text.
+#[tokio::test(flavor = "multi_thread")]
+async fn fallback_during_outage_with_rest_path_is_answered_after_it() {
+    let file = DatabaseFile::new();
+    let twilio = FakeTwilio::start();
+    let env = [
+        ("DATABASE_URL", file.url.as_str()),
+        ("REPLYHOOK__REPLY__PATH", "rest"),
+        FALLBACK_TEXT,
+    ];
+    let app = TestApp::with_twilio(&twilio, &env, |app| {
+        app.handler(async |_, message: InboundMessage| message.body)
+    });
+    app.wait_until_ready().await;
+    let lock = lock_database(&file.path);
+    app.send_without_waiting(Webhook::message(1, "hi"))
+        .await
+        .assert_rejected(503);
+    let call = app.send_without_waiting(fallback(1, "hi")).await;
+    assert_eq!(call.twiml(), EMPTY);
+    assert_eq!(twilio.posts().len(), 0);
+    drop(lock);
+    assert_eq!(twilio.wait_for_phone(USER, 1)[0].body, "hi");
+    assert_eq!(app.says(1, "hi").await, EMPTY);
+    app.wait_for_outbox("pending", 0).await;
+    assert_eq!(twilio.posts().len(), 1);
+}
+
 /// Starts a server, locks its store, and lets it send the unflushed fallback reply `Sorry`.
 fn send_unflushed_reply(file: &DatabaseFile, drain: &str) -> (Server, Connection) {
     let env = [

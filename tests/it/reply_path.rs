@@ -1,7 +1,7 @@
 //! `reply.path = "rest"`: no response carries a message.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use replyhook::{HandlerError, InboundMessage, Reply};
 
@@ -36,6 +36,48 @@ async fn redirect_stays_in_response() {
     });
     let twiml = app.says(1, "hi").await;
     assert!(twiml.contains("<Redirect"), "{twiml}");
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn redirect_with_message() -> Result<Reply, HandlerError> {
+    let redirect = Reply::redirect("https://webhooks.twilio.com/v1/Flows/FW1");
+    Ok(redirect.map_err(HandlerError::new)?.and("One moment."))
+}
+
+// In order, only a response has both: a redirect cannot follow a message that the outbox sends. The log of this thread is
+// that of all tasks, since the runtime has one thread.
+#[tokio::test]
+async fn redirect_with_message_fails_and_log_names_cause() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+    let _guard = tracing::subscriber::set_default(subscriber.finish());
+    let app = TestApp::build(&[REST], |app| {
+        app.handler(async |_, _| redirect_with_message())
+    });
+    assert_eq!(app.send(Webhook::message(1, "hi")).await.status, 500);
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let cause = "a redirect with messages that go via the REST API, which cannot redirect";
+    assert!(log.contains(cause), "{log}");
+    // Without `reply.path = "rest"`, the response has both.
+    let app = TestApp::build(&[], |app| app.handler(async |_, _| redirect_with_message()));
+    let twiml = app.says(1, "hi").await;
+    assert!(
+        twiml.contains("One moment.") && twiml.contains("<Redirect"),
+        "{twiml}"
+    );
 }
 
 // The confirmation is the one message that a user gets after an opt-out.
