@@ -103,15 +103,18 @@ impl HeadScanner {
                 self.end_of_line(bytes)
             }
             Part::RequestLine | Part::StrictLine => self.end_of_line(bytes),
-            Part::Name => self.scan_name(bytes),
+            Part::Name => {
+                let skipped = self.skip_lines(bytes);
+                if skipped > 0 {
+                    return skipped;
+                }
+                self.scan_name(bytes)
+            }
             Part::Value => {
                 let end = self.end_of_line(bytes);
                 let value = &mut bytes[..end];
-                // Two passes. The first finds no such byte in most requests, and the compiler vectorizes it.
-                if value
-                    .iter()
-                    .fold(false, |any, byte| any | is_replaced(*byte))
-                {
+                // Two passes: most values have no such byte.
+                if has_replaced(value) {
                     for byte in value.iter_mut().filter(|byte| is_replaced(**byte)) {
                         *byte = b' ';
                     }
@@ -142,6 +145,31 @@ impl HeadScanner {
         self.part = Part::Name;
         self.name_len = 0;
         end + 1
+    }
+
+    /// Returns the length of the complete lines at the start of `bytes` that need no scan: those without a control character,
+    /// and without a name that frames a body.
+    // Most headers of most requests. A line that begins with a letter of `Content-Length` or `Transfer-Encoding`, or with a
+    // line end, is left to the scan.
+    fn skip_lines(&self, bytes: &[u8]) -> usize {
+        if self.name_len > 0 {
+            return 0;
+        }
+        let mut skipped = 0;
+        while let Some(first) = bytes.get(skipped) {
+            if matches!(first, b'C' | b'c' | b'T' | b't' | b'\r' | b'\n') {
+                break;
+            }
+            let line = &bytes[skipped..];
+            let Some(end) = memchr::memchr(b'\n', line) else {
+                break;
+            };
+            if has_replaced(&line[..end]) {
+                break;
+            }
+            skipped += end + 1;
+        }
+        skipped
     }
 
     /// Scans a name up to its colon, or an empty line.
@@ -231,6 +259,13 @@ impl BodyLength {
 /// Returns whether a byte in a value is replaced: a control character that neither ends a line nor a text.
 fn is_replaced(byte: u8) -> bool {
     byte.is_ascii_control() && !matches!(byte, b'\0' | b'\t' | b'\r' | b'\n')
+}
+
+/// Returns whether a byte of a line is replaced if it is in a value.
+// Without an early return, so that the compiler vectorizes it.
+fn has_replaced(line: &[u8]) -> bool {
+    line.iter()
+        .fold(false, |any, byte| any | is_replaced(*byte))
 }
 
 /// Returns whether a byte may be in the name of a header (RFC 9110, section 5.6.2).

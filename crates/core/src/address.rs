@@ -125,12 +125,13 @@ impl Address {
 
     /// Returns the text after the channel's prefix: `+15550001111`, `US.1349…`, `12345`.
     pub fn id(&self) -> &str {
-        match self.channel {
+        match &self.channel {
             Channel::Sms => &self.text,
-            _ => self
-                .text
-                .split_once(':')
-                .map_or(self.text.as_str(), |(_, id)| id),
+            // As many bytes as in `text`: the prefix differs at most in the case of its ASCII letters.
+            prefixed => {
+                let id = self.text.get(prefixed.as_str().len() + 1..);
+                id.unwrap_or_default()
+            }
         }
     }
 }
@@ -212,7 +213,8 @@ impl fmt::Debug for Address {
 // Equality and hash use channel and text after it: a prefix in another case is the same channel.
 impl PartialEq for Address {
     fn eq(&self, other: &Self) -> bool {
-        self.channel == other.channel && self.id() == other.id()
+        // Equal texts first: they are the usual case of equal addresses.
+        self.text == other.text || (self.channel == other.channel && self.id() == other.id())
     }
 }
 
