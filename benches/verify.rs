@@ -149,11 +149,13 @@ fn headers(webhook: &Webhook) -> HeaderMap {
 }
 
 /// Returns a verifier with the token, and with a shared key that has the token as its secret.
+// Both belong to an account, as in a server with `TWILIO_ACCOUNT_SID`: both kinds of requests are checked for it.
 fn verifier(form: &FormParams) -> SignatureVerifier {
     let (url, _) = PublicUrl::parse(PUBLIC_URL).expect("the URL is valid");
     let account = form.get("AccountSid").map(AccountSid::parse);
     let account = account.and_then(Result::ok).expect("the form has one");
     SignatureVerifier::new(url, [Secret::new(TOKEN)])
+        .map(|verifier| verifier.with_default_account(account))
         .and_then(|verifier| verifier.with_shared_key(shared_key(), account, &Secret::new(TOKEN)))
         .expect("the token is a key")
 }
