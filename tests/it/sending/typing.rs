@@ -268,6 +268,44 @@ async fn second_attempt_gets_no_second_typing_indicator() {
     assert_eq!(sids, [1, 2].map(|number| format!("SM{number:032x}")));
 }
 
+// The fallback text was the reply before the indicator was due. The later message's indicator follows that time.
+#[tokio::test(flavor = "multi_thread")]
+async fn message_with_fallback_text_gets_no_typing_indicator() {
+    let (twilio, go) = (twilio().await, Arc::new(Semaphore::new(0)));
+    let permits = go.clone();
+    let env = [
+        ("REPLYHOOK__REPLY__TYPING_AFTER_MS", "300"),
+        ("REPLYHOOK__REPLY__DEADLINE_MS", "200"),
+        ("REPLYHOOK__REPLY__FALLBACK_TEXT", "Sorry."),
+    ];
+    let handler = move |cx: Context, message: InboundMessage| {
+        let go = permits.clone();
+        async move {
+            if cx.attempt() == 1 && message.body == "first" {
+                return Err(HandlerError::new("no"));
+            }
+            go.acquire().await.unwrap().forget();
+            Ok(message.body)
+        }
+    };
+    let app = app(twilio.url(), &env, handler);
+    let first = Webhook::message(1, "first");
+    assert_eq!(app.send(first.clone()).await.status, 500);
+    let call = first
+        .to("/webhook/fallback")
+        .with("ErrorCode", "11200")
+        .with("ErrorUrl", "https://bot.example.test/webhook");
+    assert_eq!(app.send(call).await.twiml(), twiml_message("Sorry."));
+    let second = Webhook::message(2, "second").with("From", BEN);
+    release_when(&app, second, &go, || count(&twilio) > 0).await;
+    go.add_permits(1);
+    let calls = twilio.requests().into_iter();
+    let sids: Vec<_> = calls
+        .map(|call| call.form.get("messageId").unwrap().to_owned())
+        .collect();
+    assert_eq!(sids, [format!("SM{:032x}", 2)]);
+}
+
 /// Responds to each message when there is a permit.
 async fn service(State(go): State<Arc<Semaphore>>) -> &'static str {
     go.acquire().await.unwrap().forget();
