@@ -3,7 +3,8 @@
 //   npm install standardwebhooks
 //   FORWARD_SECRET=whsec_… node bot.mjs [PORT]
 //
-// FORWARD_SECRET is the value of `handler.forward_secret`. The port is 3000 unless given; 0 is any free port.
+// FORWARD_SECRET is the value of `handler.forward_secret`. The port is that of the environment variable PORT, or 3000, unless
+// given; 0 is any free port. `replyhook dev -- node bot.mjs` sets both variables.
 
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
@@ -41,6 +42,6 @@ const server = createServer(async (request, response) => {
 });
 
 // Loopback only: replyhook runs on the same machine.
-server.listen(Number(process.argv[2] ?? 3000), "127.0.0.1", () => {
+server.listen(Number(process.argv[2] ?? process.env.PORT ?? 3000), "127.0.0.1", () => {
   console.log(`listening on ${server.address().port}`);
 });

@@ -3,7 +3,8 @@
     pip install standardwebhooks
     FORWARD_SECRET=whsec_… python bot.py [PORT]
 
-FORWARD_SECRET is the value of `handler.forward_secret`. The port is 3000 unless given; 0 is any free port.
+FORWARD_SECRET is the value of `handler.forward_secret`. The port is that of the environment variable PORT, or 3000, unless
+given; 0 is any free port. `replyhook dev -- python bot.py` sets both variables.
 """
 
 import json
@@ -57,7 +58,8 @@ class Handler(BaseHTTPRequestHandler):
 
 # Loopback only: replyhook runs on the same machine.
 # One thread per connection, so that a slow reply to one user does not delay the others.
-server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 3000), Handler)
+port = int(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("PORT", "3000"))
+server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
 # Flushed, since a program that waits for this line usually reads it from a pipe.
 print(f"listening on {server.server_port}", flush=True)
 server.serve_forever()

@@ -1,6 +1,7 @@
 //! `replyhook dev`: the bot with an emulated Twilio and a chat page.
 #![cfg(feature = "emulator")]
 
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,8 +12,11 @@ use replyhook::emulator::SENDERS;
 use replyhook::{App, DevServer, DevServerOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::dev_account::DevAccount;
+use crate::bot_process::BotProcess;
+use crate::dev_account::{DevAccount, DevCredentials};
+use crate::dev_bot::{DevBot, real_account_variables};
 use crate::exit::{ExitStatus, Failed};
+use crate::handler_args::HandlerArgs;
 use crate::print::print;
 use crate::runtime::runtime;
 use crate::sender::SenderId;
@@ -27,6 +31,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 Needs no account, phone or tunnel. Ignores TWILIO_… and PUBLIC_URL of the environment. Stores messages in memory unless
 DATABASE_URL is set. The emulated account and token of a folder stay the same, in replyhook-dev-account.json.
 
+A COMMAND is started with what your bot needs in its environment, and again when it ends: PORT, and FORWARD_SECRET or,
+with --webhook, TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN and TWILIO_API_URL of the emulated account. Without --forward and
+--webhook, messages are posted to the path /message of a free port.
+
 Exit codes:
   0  ended by SIGINT or SIGTERM
   1  the server failed, or the webhooks of a sender could not be set or restored
@@ -35,7 +43,10 @@ Exit codes:
 Examples:
   replyhook dev                                          chat with the configured bot in the browser
   replyhook dev --config bot.toml                        the same with its settings
-  replyhook dev --webhook http://localhost:3000/sms      chat with another server, in any language
+  replyhook dev --rules rules.toml                       chat with the rules of this file
+  replyhook dev --forward http://localhost:3000/message  chat with your service, in any language
+  replyhook dev -- node bot.mjs                          start your service, too
+  replyhook dev --webhook http://localhost:3000/sms      chat with a server that handles Twilio's webhooks itself
   replyhook dev --protect                                the same on a machine with other users")]
 pub(crate) struct Dev {
     /// Call this webhook of another server instead of the built-in one
@@ -74,8 +85,16 @@ pub(crate) struct Dev {
     /// Make a new emulated account and auth token, in place of those of the last start in this folder
     #[arg(long)]
     new_credentials: bool,
+    /// Post messages to this service, as with handler.kind = "forward", with a secret that is made once and kept
+    #[arg(long, value_name = "URL", conflicts_with_all = ["webhook", "rules"])]
+    forward: Option<String>,
+    #[command(flatten)]
+    handler: HandlerArgs,
     #[command(flatten)]
     settings: SettingsArgs,
+    /// Start your bot's own process, and start it again when it ends
+    #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["rules"])]
+    command: Vec<OsString>,
 }
 
 impl Dev {
@@ -93,12 +112,26 @@ impl Dev {
         options.logs = true;
         options.admin_listener = true;
         let account = DevAccount::new();
-        if !self.new_credentials {
-            options.account = account.load()?;
-        }
-        let is_saved = options.account.is_some();
-        let is_behind_tunnel = options.tunnel_url.is_some();
-        let sources = self.settings.sources();
+        let credentials = if self.new_credentials {
+            DevCredentials::default()
+        } else {
+            account.load()?
+        };
+        options.account = credentials.account;
+        let has_secret = credentials.forward_secret.is_some();
+        let bot = DevBot::of(
+            self.webhook.as_deref(),
+            self.forward.as_deref(),
+            !self.command.is_empty(),
+            credentials.forward_secret,
+        )?;
+        // Behind a tunnel, no other server needs the emulated account.
+        let is_saved = options.account.is_some() || options.tunnel_url.is_some();
+        let is_saved = is_saved && (has_secret || bot.forward_secret().is_none());
+        let mut sources = self.settings.sources();
+        self.handler.apply(&mut sources);
+        bot.apply(&mut sources);
+        let removed = real_account_variables(&sources);
         // Before anything starts: these are the real account's settings, which `DevServer::start` ignores.
         let sender_settings = if self.sender.is_empty() {
             None
@@ -119,23 +152,43 @@ impl Dev {
                 }
                 _ => None,
             };
-            // Behind a tunnel, no other server needs the emulated account.
-            let unsaved = if is_saved || is_behind_tunnel {
+            let unsaved = if is_saved {
                 None
             } else {
-                account.save(dev_server.emulator())
+                account.save(dev_server.emulator(), bot.forward_secret())
             };
+            let mut process = bot.start(self.command, removed, &dev_server)?;
+            let is_listening = process.is_none()
+                || tokio::select! {
+                    is_listening = bot.wait_until_listening() => is_listening,
+                    () = signals.next() => return Ok(ExitStatus::Yes),
+                };
             // A block, so that an error of `print` does not skip the restore below either.
             let session = async {
+                let mut bot = bot.describe(&dev_server, process.is_some())?;
+                if !is_listening {
+                    bot.push_str("  The bot's process does not listen on its port, PORT, yet.\n");
+                }
                 print(&welcome_text(
                     &dev_server,
-                    self.webhook.as_deref(),
+                    &bot,
                     tunnel.as_ref(),
                     unsaved.as_deref(),
                 )?)?;
-                run_until_stopped(&mut dev_server, &mut watcher, &mut signals, &mut hangup).await
+                let process = process.as_mut();
+                run_until_stopped(
+                    &mut dev_server,
+                    &mut watcher,
+                    &mut signals,
+                    &mut hangup,
+                    process,
+                )
+                .await
             };
             let ended = session.await;
+            if let Some(process) = process {
+                process.stop().await;
+            }
             // Whatever the result, and while the server still accepts webhooks: Twilio calls the tunnel until this is
             // done.
             let restored = match &tunnel {
@@ -188,7 +241,16 @@ async fn run_until_stopped(
     watcher: &mut ConfigWatcher,
     signals: &mut StopSignals,
     hangup: &mut Signal,
+    process: Option<&mut BotProcess>,
 ) -> anyhow::Result<()> {
+    // One future for all rounds of the loop: it may be in the middle of a start.
+    let process = async {
+        match process {
+            Some(process) => process.keep_running().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(process);
     loop {
         tokio::select! {
             () = signals.next() => return Ok(()),
@@ -197,6 +259,7 @@ async fn run_until_stopped(
                 ended.map_err(|error| Failed(error.to_string()))?;
                 return Ok(());
             }
+            ended = &mut process => return ended,
             () = watcher.wait_for_change() => reload(dev_server).await?,
             _ = hangup.recv() => reload(dev_server).await?,
         }
@@ -266,7 +329,7 @@ const TUNNEL_ENV_VARS: [&str; 4] = [
 
 fn welcome_text(
     dev_server: &DevServer,
-    webhook: Option<&str>,
+    bot: &str,
     tunnel: Option<&TunnelWebhooks>,
     unsaved: Option<&str>,
 ) -> anyhow::Result<String> {
@@ -285,16 +348,7 @@ fn welcome_text(
         writeln!(text, "  private      http://{admin}/readyz and /metrics")?;
     }
     writeln!(text, "  senders      {}", SENDERS.join(", "))?;
-    if let Some(webhook) = webhook {
-        let (url, account) = (emulator.url(), emulator.account_sid());
-        writeln!(
-            text,
-            "  webhook      {webhook}\n\n  Start that server with the emulated account:\n\
-             \n    TWILIO_ACCOUNT_SID={account} TWILIO_AUTH_TOKEN={}\n\
-             \n  and set the base URL of its Twilio client to {url} instead of https://api.twilio.com.",
-            emulator.auth_token().expose()
-        )?;
-    }
+    text.push_str(bot);
     // Other processes cannot use a store in memory.
     if dev_server
         .store_url()

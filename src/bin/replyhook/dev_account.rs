@@ -1,4 +1,4 @@
-//! Account SID and auth token of `replyhook dev`, kept in a file so that a bot's settings stay valid.
+//! Account SID, auth token and forward secret of `replyhook dev`, kept in a file so that a bot's settings stay valid.
 #![cfg(feature = "emulator")]
 
 use std::fs::{self, OpenOptions};
@@ -18,6 +18,16 @@ use serde::{Deserialize, Serialize};
 struct SavedCredentials {
     account_sid: String,
     auth_token: String,
+    /// The secret of `dev --forward`, once that was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    forward_secret: Option<String>,
+}
+
+/// The credentials of an earlier start in this folder.
+#[derive(Default)]
+pub(crate) struct DevCredentials {
+    pub(crate) account: Option<(AccountSid, Secret)>,
+    pub(crate) forward_secret: Option<Secret>,
 }
 
 /// The file in the working directory of `dev`.
@@ -28,11 +38,11 @@ impl DevAccount {
         Self("replyhook-dev-account.json".into())
     }
 
-    /// Reads the credentials; `None` without a file.
+    /// Reads the credentials; there are none without a file.
     ///
     /// # Errors
     /// The file is not one that [`save`](Self::save) has written, or belongs to another user.
-    pub(crate) fn load(&self) -> anyhow::Result<Option<(AccountSid, Secret)>> {
+    pub(crate) fn load(&self) -> anyhow::Result<DevCredentials> {
         let advice = || {
             format!(
                 "{} cannot be used; delete it, or start with --new-credentials",
@@ -40,7 +50,9 @@ impl DevAccount {
             )
         };
         let metadata = match fs::symlink_metadata(&self.0) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Ok(DevCredentials::default());
+            }
             metadata => metadata.with_context(advice)?,
         };
         // A user who made the file knows the token, and can sign requests to the bot.
@@ -52,23 +64,33 @@ impl DevAccount {
         let is_token =
             saved.auth_token.len() == 32 && saved.auth_token.bytes().all(|b| b.is_ascii_hexdigit());
         ensure!(is_token, "{}: invalid auth_token", advice());
-        Ok(Some((account, Secret::new(saved.auth_token))))
+        // A secret that no service could have was not written by `save` either; the start reports it.
+        Ok(DevCredentials {
+            account: Some((account, Secret::new(saved.auth_token))),
+            forward_secret: saved.forward_secret.map(Secret::new),
+        })
     }
 
-    /// Saves the emulator's credentials. Returns an explanation if the folder cannot be written to.
-    pub(crate) fn save(&self, emulator: &Emulator) -> Option<String> {
-        let error = self.write(emulator).err()?;
+    /// Saves the emulator's credentials and the forward secret, if there is one. Returns an explanation if the folder
+    /// cannot be written to.
+    pub(crate) fn save(
+        &self,
+        emulator: &Emulator,
+        forward_secret: Option<&Secret>,
+    ) -> Option<String> {
+        let error = self.write(emulator, forward_secret).err()?;
         Some(format!(
-            "the next start has another account and token: {}: {error}",
+            "the next start has other credentials: {}: {error}",
             self.0.display()
         ))
     }
 
     /// Writes the file atomically: another `dev` may read it at the same time.
-    fn write(&self, emulator: &Emulator) -> io::Result<()> {
+    fn write(&self, emulator: &Emulator, forward_secret: Option<&Secret>) -> io::Result<()> {
         let saved = SavedCredentials {
             account_sid: emulator.account_sid().to_string(),
             auth_token: emulator.auth_token().expose().to_owned(),
+            forward_secret: forward_secret.map(|secret| secret.expose().to_owned()),
         };
         let temp_file = self
             .0

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done or yes, 1 no, 2 usage or configuration error.
 
+mod bot_process;
 mod chat;
 mod check;
 mod config;
@@ -9,9 +10,11 @@ mod confirm;
 mod consent;
 mod dev;
 mod dev_account;
+mod dev_bot;
 mod doctor;
 mod exit;
 mod explain;
+mod handler_args;
 mod handoff;
 mod health;
 mod invoke;

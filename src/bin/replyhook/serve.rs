@@ -5,6 +5,7 @@ use replyhook::App;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::ExitStatus;
+use crate::handler_args::HandlerArgs;
 use crate::runtime::runtime;
 use crate::settings_args::SettingsArgs;
 
@@ -22,10 +23,16 @@ Exit codes:
 
 Examples:
   TWILIO_AUTH_TOKEN=… PUBLIC_URL=https://bot.example.com replyhook serve
-  PORT=3000 replyhook serve --config bot.toml")]
+  replyhook serve --config bot.toml --port 3000
+  replyhook serve --rules rules.toml")]
 pub(crate) struct Serve {
     #[command(flatten)]
     settings: SettingsArgs,
+    #[command(flatten)]
+    handler: HandlerArgs,
+    /// Port of the public listener, in place of that of server.listen and PORT
+    #[arg(long, value_name = "N")]
+    port: Option<u16>,
     /// Allow signature.mode = "report" on a listener that is not on loopback
     #[arg(long)]
     allow_public_diagnostics: bool,
@@ -35,6 +42,10 @@ impl Serve {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let mut sources = self.settings.sources();
         sources.allow_public_diagnostics = self.allow_public_diagnostics;
+        self.handler.apply(&mut sources);
+        if let Some(port) = self.port {
+            sources.env.insert("PORT".to_owned(), port.to_string());
+        }
         let runtime = runtime()?;
         let result = runtime.block_on(async {
             // Before the settings are read, which takes a while for thousands of accounts: SIGHUP must not end the process.

@@ -18,6 +18,7 @@ use self::command::Line;
 use self::screen::Screen;
 use self::session::ChatSession;
 use crate::exit::ExitStatus;
+use crate::handler_args::HandlerArgs;
 use crate::runtime::runtime;
 use crate::settings_args::SettingsArgs;
 
@@ -33,6 +34,7 @@ Exit codes:
 
 Examples:
   replyhook chat
+  replyhook chat --rules rules.toml
   printf 'hi\\n' | replyhook chat
   replyhook chat --emulator http://127.0.0.1:8081    as a user of a running replyhook dev")]
 pub(crate) struct Chat {
@@ -42,6 +44,8 @@ pub(crate) struct Chat {
     /// Address of the user [default: whatsapp:+15550001111]
     #[arg(long = "as", value_name = "ADDRESS")]
     user: Option<String>,
+    #[command(flatten)]
+    handler: HandlerArgs,
     #[command(flatten)]
     settings: SettingsArgs,
 }
@@ -59,7 +63,8 @@ impl Chat {
                 let mut options = DevServerOptions::default();
                 options.emulator_port = Some(0);
                 options.port = Some(0);
-                let sources = self.settings.sources();
+                let mut sources = self.settings.sources();
+                self.handler.apply(&mut sources);
                 let dev_server = DevServer::start(App::builder(), sources, options).await?;
                 let client = EmulatorClient::new(dev_server.emulator().url())?;
                 (Some(dev_server), client)

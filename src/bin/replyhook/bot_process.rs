@@ -1,0 +1,129 @@
+//! Your bot's own process, which `replyhook dev -- COMMAND…` starts, and starts again when it ends.
+#![cfg(feature = "emulator")]
+
+use std::ffi::OsString;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::process::{Child, Command};
+
+use crate::print::print;
+
+/// Wait before a process that has ended is started again: it may fail at once, each time.
+const RESTART_DELAY: Duration = Duration::from_secs(1);
+/// Time that the process has to end after SIGTERM.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A command, the environment of its process, and the process.
+pub(crate) struct BotProcess {
+    command: Vec<OsString>,
+    env: Vec<(&'static str, String)>,
+    removed: Vec<String>,
+    child: Child,
+}
+
+impl BotProcess {
+    /// Starts the command with the environment of this process, with these variables, and without the ones to remove.
+    ///
+    /// # Errors
+    /// The program cannot be started, for example because it does not exist.
+    pub(crate) fn start(
+        command: Vec<OsString>,
+        env: Vec<(&'static str, String)>,
+        removed: Vec<String>,
+    ) -> anyhow::Result<Self> {
+        let child = spawn(&command, &env, &removed)?;
+        Ok(Self {
+            command,
+            env,
+            removed,
+            child,
+        })
+    }
+
+    /// Starts the process again whenever it ends. Cancel-safe; never returns unless this process cannot print.
+    pub(crate) async fn keep_running(&mut self) -> anyhow::Result<()> {
+        loop {
+            let ended = match self.child.wait().await {
+                Ok(status) => describe(status),
+                Err(error) => format!("was lost ({error})"),
+            };
+            print(&format!(
+                "  The bot's process {ended}. It starts again in {} s.\n",
+                RESTART_DELAY.as_secs()
+            ))?;
+            loop {
+                tokio::time::sleep(RESTART_DELAY).await;
+                match spawn(&self.command, &self.env, &self.removed) {
+                    Ok(child) => {
+                        self.child = child;
+                        break;
+                    }
+                    // The file may be missing for a moment while it is built.
+                    Err(error) => print(&format!("  {error:#}\n"))?,
+                }
+            }
+        }
+    }
+
+    /// Ends the process and those it has started: SIGTERM, and SIGKILL if they do not end in time.
+    pub(crate) async fn stop(mut self) {
+        self.signal(Signal::TERM);
+        let ended = tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await;
+        if ended.is_err() {
+            self.signal(Signal::KILL);
+            let _ = self.child.wait().await;
+        }
+    }
+
+    /// Sends a signal to the process group; does nothing if the process has been waited for.
+    fn signal(&self, signal: Signal) {
+        let group = self.child.id().and_then(|id| i32::try_from(id).ok());
+        if let Some(group) = group.and_then(Pid::from_raw) {
+            // It may have ended by itself.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+}
+
+// After a panic or an error of `dev`, `stop` is not called.
+impl Drop for BotProcess {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+fn spawn(
+    command: &[OsString],
+    env: &[(&'static str, String)],
+    removed: &[String],
+) -> anyhow::Result<Child> {
+    let (program, args) = command
+        .split_first()
+        .context("the command after -- is empty")?;
+    let mut process = Command::new(program);
+    for name in removed {
+        process.env_remove(name);
+    }
+    process
+        .args(args)
+        .envs(env.iter().map(|(name, value)| (*name, value)))
+        // `dev` reads nothing either. A process in the background that reads the terminal would be stopped.
+        .stdin(Stdio::null())
+        // A group of its own: `npm start` and the like start further processes, which must end with it. Ctrl-C of the
+        // terminal then does not reach it directly; `stop` passes it on.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("cannot start {}", program.display()))
+}
+
+fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with exit code {code}"),
+        (None, signal) => format!("was ended by signal {}", signal.unwrap_or_default()),
+    }
+}

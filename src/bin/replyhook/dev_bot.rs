@@ -1,0 +1,207 @@
+//! Your own bot in `replyhook dev`: where its service is, what it must know, and its process.
+#![cfg(feature = "emulator")]
+
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use replyhook::config::Sources;
+use replyhook::{DevServer, Secret};
+
+use crate::bot_process::BotProcess;
+
+/// Time that the bot's process has to listen before `dev` goes on without it. An interpreter may need seconds.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Interval between two attempts to connect to it.
+const CONNECT_INTERVAL: Duration = Duration::from_millis(25);
+
+/// The way in which `dev` reaches your bot.
+pub(crate) enum DevBot {
+    /// The handler of the settings, in this process.
+    BuiltIn,
+    /// A service that replies to messages as JSON, as with `handler.kind = "forward"`.
+    Forward { url: String, secret: Secret },
+    /// A server that handles Twilio's webhooks itself.
+    Webhook { url: String },
+}
+
+impl DevBot {
+    /// Returns the bot that the options name. For one that forwards, `saved` is the secret of an earlier start.
+    ///
+    /// # Errors
+    /// The operating system has no random numbers for a secret, or no free port.
+    pub(crate) fn of(
+        webhook: Option<&str>,
+        forward: Option<&str>,
+        has_command: bool,
+        saved: Option<Secret>,
+    ) -> anyhow::Result<Self> {
+        let url = match (webhook, forward) {
+            (Some(url), _) => {
+                return Ok(Self::Webhook {
+                    url: url.to_owned(),
+                });
+            }
+            (None, Some(url)) => url.to_owned(),
+            (None, None) if has_command => format!("http://127.0.0.1:{}/message", free_port()?),
+            (None, None) => return Ok(Self::BuiltIn),
+        };
+        let secret = saved.map_or_else(new_secret, Ok)?;
+        Ok(Self::Forward { url, secret })
+    }
+
+    /// Returns the secret that the next start shall have too.
+    pub(crate) fn forward_secret(&self) -> Option<&Secret> {
+        match self {
+            Self::Forward { secret, .. } => Some(secret),
+            Self::BuiltIn | Self::Webhook { .. } => None,
+        }
+    }
+
+    /// Sets the handler, over the settings file and the environment.
+    pub(crate) fn apply(&self, sources: &mut Sources) {
+        if let Self::Forward { url, secret } = self {
+            // With its `_file` key, which together with the secret would be a contradiction.
+            sources.ignored.push("handler.forward_secret");
+            let settings = [
+                ("handler.kind", "forward"),
+                ("handler.forward_url", url),
+                ("handler.forward_secret", secret.expose()),
+            ];
+            let settings = settings.map(|(key, value)| (key, value.to_owned()));
+            sources.fixed.extend(settings);
+        }
+    }
+
+    /// Starts the bot's process, if there is a command for it, with what it needs in its environment, and without the
+    /// variables to remove.
+    ///
+    /// # Errors
+    /// The program cannot be started, or the URL of the bot has no port that could be passed on.
+    pub(crate) fn start(
+        &self,
+        command: Vec<OsString>,
+        removed: Vec<String>,
+        dev_server: &DevServer,
+    ) -> anyhow::Result<Option<BotProcess>> {
+        if command.is_empty() {
+            return Ok(None);
+        }
+        let emulator = dev_server.emulator();
+        let (url, mut env) = match self {
+            Self::Forward { url, secret } => {
+                (url, vec![("FORWARD_SECRET", secret.expose().to_owned())])
+            }
+            Self::Webhook { url } => (
+                url,
+                vec![
+                    ("TWILIO_ACCOUNT_SID", emulator.account_sid().to_string()),
+                    (
+                        "TWILIO_AUTH_TOKEN",
+                        emulator.auth_token().expose().to_owned(),
+                    ),
+                    ("TWILIO_API_URL", emulator.url().to_owned()),
+                ],
+            ),
+            Self::BuiltIn => bail!("a command needs --forward or --webhook"),
+        };
+        env.push(("PORT", address(url)?.1.to_string()));
+        BotProcess::start(command, env, removed).map(Some)
+    }
+
+    /// Waits until the bot accepts connections, so that the first message does not fail. Returns false after a timeout.
+    pub(crate) async fn wait_until_listening(&self) -> bool {
+        let (Self::Forward { url, .. } | Self::Webhook { url }) = self else {
+            return true;
+        };
+        let Ok(address) = address(url) else {
+            return true;
+        };
+        let connect = async {
+            while tokio::net::TcpStream::connect(&address).await.is_err() {
+                tokio::time::sleep(CONNECT_INTERVAL).await;
+            }
+        };
+        tokio::time::timeout(LISTEN_TIMEOUT, connect).await.is_ok()
+    }
+
+    /// Describes where the bot is, and what to paste into its settings, for the text that `dev` prints.
+    pub(crate) fn describe(
+        &self,
+        dev_server: &DevServer,
+        has_process: bool,
+    ) -> Result<String, std::fmt::Error> {
+        let emulator = dev_server.emulator();
+        let mut text = String::new();
+        match self {
+            Self::BuiltIn => {}
+            Self::Forward { url, secret } => {
+                writeln!(text, "  forward      {url}")?;
+                if !has_process {
+                    writeln!(
+                        text,
+                        "\n  Start that service with the secret with which it verifies requests:\n\
+                         \n    FORWARD_SECRET={}",
+                        secret.expose()
+                    )?;
+                }
+            }
+            Self::Webhook { url } => {
+                writeln!(text, "  webhook      {url}")?;
+                let (account, token) = (emulator.account_sid(), emulator.auth_token().expose());
+                let base = emulator.url();
+                if !has_process {
+                    writeln!(
+                        text,
+                        "\n  Start that server with the emulated account, for example in a file .env:\n\
+                         \n    TWILIO_ACCOUNT_SID={account}\n    TWILIO_AUTH_TOKEN={token}"
+                    )?;
+                }
+                writeln!(
+                    text,
+                    "\n  If it calls Twilio's API, set the base URL of its client, in Node and in Python:\n\
+                     \n    client.api.baseUrl = \"{base}\";\n    client.api.base_url = \"{base}\""
+                )?;
+            }
+        }
+        Ok(text)
+    }
+}
+
+/// Returns the names of variables with which the bot's process could use a real account.
+pub(crate) fn real_account_variables(sources: &Sources) -> Vec<String> {
+    let is_real = |name: &&String| name.starts_with("TWILIO_") || name.contains("__TWILIO__");
+    sources.env.keys().filter(is_real).cloned().collect()
+}
+
+/// Returns host and port of a URL, which its service listens on.
+fn address(url: &str) -> anyhow::Result<(String, u16)> {
+    let parsed: http::Uri = url.parse().with_context(|| format!("{url} is not a URL"))?;
+    let default = if parsed.scheme_str() == Some("https") {
+        443
+    } else {
+        80
+    };
+    // Brackets belong to the URL, not to the IPv6 address.
+    let host = parsed.host().unwrap_or_default().trim_matches(['[', ']']);
+    Ok((host.to_owned(), parsed.port_u16().unwrap_or(default)))
+}
+
+/// Returns a port that is free now. Another program could take it before the bot does; the bot then reports it.
+fn free_port() -> anyhow::Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free")?;
+    Ok(listener.local_addr()?.port())
+}
+
+fn new_secret() -> anyhow::Result<Secret> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).context("the operating system has no random numbers")?;
+    Ok(Secret::new(format!(
+        "whsec_{}",
+        BASE64_STANDARD.encode(key)
+    )))
+}

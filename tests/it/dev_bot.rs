@@ -1,0 +1,270 @@
+//! Options of `replyhook dev`, `chat` and `serve` that name a bot: a rules file, a service, or a command.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::{Value, json};
+
+use crate::support::{ANA, Dev, installed, read, replyhook, report_skipped, root};
+
+const RULES: &str = "[[rule]]\nwhen.text = \"hi\"\nreply = \"Hello from the file\"\n";
+
+fn reply(dev: &Dev, text: &str) -> String {
+    let result = dev.says(&json!({"from": ANA, "body": text, "profile_name": "Ana"}));
+    let body = result["messages"][0]["body"].as_str();
+    body.unwrap_or_else(|| panic!("no reply: {result}"))
+        .to_owned()
+}
+
+/// Returns the rest of a printed line that begins with `start`.
+fn printed(dev: &Dev, start: &str) -> String {
+    dev.program.wait_for(start, |line| {
+        line.trim().strip_prefix(start).map(str::to_owned)
+    })
+}
+
+#[test]
+fn rules_option_replaces_configured_handler() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rules.toml");
+    fs::write(&file, RULES).unwrap();
+    let file = file.to_str().unwrap();
+    let env = [("REPLYHOOK__HANDLER__KIND", "echo")];
+    let (code, out, err) = replyhook(&["chat", "--rules", file], &env, "hi\n");
+    assert_eq!((code, &*out), (0, "bot: Hello from the file\n"), "{err}");
+    let dev = Dev::start_with(&["--port", "0", "--rules", file], &env);
+    assert_eq!(reply(&dev, "hi"), "Hello from the file");
+    // `serve` reads the same file: a missing one is named.
+    let missing = folder.path().join("nowhere.toml");
+    let token = "0123456789abcdef0123456789abcdef";
+    let serve = ["serve", "--rules", missing.to_str().unwrap()];
+    let env = [
+        ("TWILIO_AUTH_TOKEN", token),
+        ("PUBLIC_URL", "https://bot.example.com"),
+    ];
+    let (code, _, err) = replyhook(&serve, &env, "");
+    assert_eq!(code, 2);
+    assert!(err.contains("nowhere.toml"), "{err}");
+}
+
+// The option overrides PORT, and a busy port is named.
+#[test]
+fn serve_port_option_overrides_environment() {
+    let busy = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = busy.local_addr().unwrap().port().to_string();
+    let env = [
+        ("TWILIO_AUTH_TOKEN", "0123456789abcdef0123456789abcdef"),
+        ("PUBLIC_URL", "https://bot.example.com"),
+        ("DATABASE_URL", "sqlite::memory:"),
+        ("REPLYHOOK__ADMIN__LISTEN", ""),
+        ("PORT", "1"),
+    ];
+    let (code, _, err) = replyhook(&["serve", "--port", &port], &env, "");
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains(&port), "{err}");
+}
+
+fn forward_service(secret: &str, port: &str) -> Option<crate::support::Program> {
+    let python = installed("REPLYHOOK_TEST_PYTHON")?;
+    let program = crate::support::Program::start(
+        std::process::Command::new(python)
+            .arg(root().join("examples/forward/bot.py"))
+            .env_clear()
+            .env("FORWARD_SECRET", secret)
+            .env("PORT", port),
+    );
+    program.wait_for("port", |line| {
+        line.strip_prefix("listening on ").map(str::to_owned)
+    });
+    Some(program)
+}
+
+#[test]
+fn forward_option_prints_secret_and_keeps_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().port().to_string()
+    };
+    let url = format!("http://127.0.0.1:{port}/message");
+    let start = |args: &[&str]| {
+        let args = [&["--port", "0", "--forward", &url], args].concat();
+        // A secret of the settings belongs to another service.
+        let env = [("REPLYHOOK__HANDLER__FORWARD_SECRET_FILE", "/nowhere")];
+        Dev::start_in(folder.path(), &args, &env)
+    };
+    let dev = start(&[]);
+    let secret = printed(&dev, "FORWARD_SECRET=");
+    assert!(secret.starts_with("whsec_"), "{secret}");
+    let Some(_service) = forward_service(&secret, &port) else {
+        report_skipped("the service of dev --forward");
+        return;
+    };
+    assert_eq!(reply(&dev, "hi"), "Hello Ana, you said: hi");
+    let account = dev.account.clone();
+    drop(dev);
+    let again = start(&[]);
+    assert_eq!(printed(&again, "FORWARD_SECRET="), secret);
+    assert_eq!(again.account, account);
+    drop(again);
+    assert_ne!(
+        printed(&start(&["--new-credentials"]), "FORWARD_SECRET="),
+        secret
+    );
+}
+
+#[test]
+fn options_that_exclude_each_other_exit_with_2() {
+    for (args, part) in [
+        (
+            &["--forward", "http://localhost:1/m", "--rules", "r.toml"][..],
+            "cannot be used with",
+        ),
+        (
+            &[
+                "--forward",
+                "http://localhost:1/m",
+                "--webhook",
+                "http://localhost:1/s",
+            ],
+            "cannot be used with",
+        ),
+        (&["--rules", "r.toml", "--", "true"], "cannot be used with"),
+        (&["--forward", "localhost:3000"], "forward_url"),
+        (
+            &["--port", "0", "--", "no-such-program-anywhere"],
+            "cannot start no-such-program-anywhere",
+        ),
+    ] {
+        let args = [&["dev", "--emulator-port", "0"], args].concat();
+        let (code, _, err) = replyhook(&args, &[], "");
+        assert_eq!(code, 2, "{args:?}: {err}");
+        assert!(err.contains(part), "{args:?}: {err}");
+    }
+}
+
+/// Writes a Python service that replies with its process ID and one of its variables.
+fn write_service(file: &Path, variable: &str, reply: &str) {
+    let text = format!(
+        "import http.server, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers['content-length']))
+        kind, body = {reply}
+        self.send_response(200)
+        self.send_header('content-type', kind)
+        self.send_header('content-length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+assert os.environ['{variable}']
+assert 'TWILIO_API_KEY_SECRET' not in os.environ, 'a real credential'
+http.server.ThreadingHTTPServer(('127.0.0.1', int(os.environ['PORT'])), Handler).serve_forever()
+"
+    );
+    fs::write(file, text).unwrap();
+}
+
+/// Chats with a bot whose process `dev` starts, kills the process, and chats with the next one.
+fn check_command(args: &[&str], variable: &str, reply_expression: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bot.py");
+    write_service(&file, variable, reply_expression);
+    let args = [
+        &["--port", "0"],
+        args,
+        &["--", "python3", file.to_str().unwrap()],
+    ]
+    .concat();
+    let env = [
+        ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+        ("TWILIO_API_KEY_SECRET", "real"),
+        ("TWILIO_AUTH_TOKEN", "real"),
+    ];
+    let mut dev = Dev::start_in(folder.path(), &args, &env);
+    // The process may not listen yet; then the handler fails.
+    let mut texts = 0..;
+    let mut process = |dev: &Dev, but: Option<i32>| loop {
+        // Repeated texts would be taken for a loop of two bots.
+        let text = format!("hi {}", texts.next().unwrap());
+        let result = dev.says(&json!({"from": ANA, "body": text}));
+        let body = result["messages"][0]["body"]
+            .as_str()
+            .and_then(|pid| pid.parse().ok());
+        match body {
+            Some(pid) if Some(pid) != but => break pid,
+            _ => std::thread::sleep(std::time::Duration::from_millis(20)),
+        }
+    };
+    let first: i32 = process(&dev, None);
+    kill_process(Pid::from_raw(first).unwrap(), Signal::KILL).unwrap();
+    let line = printed(&dev, "The bot's process ");
+    assert!(line.contains("signal 9"), "{line}");
+    let second = process(&dev, Some(first));
+    assert_eq!(dev.program.signal_and_wait(Signal::TERM), Some(0));
+    assert!(
+        test_kill_process(Pid::from_raw(second).unwrap()).is_err(),
+        "it still runs"
+    );
+}
+
+#[test]
+fn command_of_forward_service_is_started_and_started_again() {
+    check_command(&[], "FORWARD_SECRET", "'text/plain', str(os.getpid())");
+}
+
+#[test]
+fn command_of_webhook_server_gets_emulated_account() {
+    let port = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().port()
+    };
+    let url = format!("http://127.0.0.1:{port}/sms");
+    let reply = "'text/xml', f'<Response><Message>{os.getpid()}</Message></Response>'";
+    check_command(&["--webhook", &url], "TWILIO_ACCOUNT_SID", reply);
+}
+
+// The lines to paste for a server that handles webhooks itself.
+#[test]
+fn webhook_option_prints_lines_for_env_file_node_and_python() {
+    let dev = Dev::start_with(&["--webhook", "http://127.0.0.1:9/sms"], &[]);
+    assert_eq!(printed(&dev, "TWILIO_ACCOUNT_SID="), dev.account);
+    assert_eq!(printed(&dev, "TWILIO_AUTH_TOKEN="), dev.token);
+    assert_eq!(
+        printed(&dev, "client.api.baseUrl = "),
+        format!("\"{}\";", dev.url)
+    );
+    assert_eq!(
+        printed(&dev, "client.api.base_url = "),
+        format!("\"{}\"", dev.url)
+    );
+    let config: Value = dev.control("GET", "/config", &Value::Null);
+    assert_eq!(config["webhook"], "http://127.0.0.1:9/sms");
+}
+
+// The examples find their port as hosting platforms pass it.
+#[test]
+fn examples_read_port_and_secret_of_environment() {
+    for file in ["examples/forward/bot.py", "examples/forward/bot.mjs"] {
+        let text = read(file);
+        assert!(
+            text.contains("PORT") && text.contains("FORWARD_SECRET"),
+            "{file}"
+        );
+    }
+    let Some(python) = installed("REPLYHOOK_TEST_PYTHON") else {
+        report_skipped("the example in Python as a command of dev");
+        return;
+    };
+    let bot = root().join("examples/forward/bot.py");
+    let args = ["--port", "0", "--", &python, bot.to_str().unwrap()];
+    let dev = Dev::start_with(&args, &[]);
+    let reply = loop {
+        let result = dev.says(&json!({"from": ANA, "body": "hi", "profile_name": "Ana"}));
+        if let Some(body) = result["messages"][0]["body"].as_str() {
+            break body.to_owned();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    assert_eq!(reply, "Hello Ana, you said: hi");
+}
