@@ -18,7 +18,7 @@ use crate::support::{ANA, BEN, Dev, Program, installed, read, report_skipped};
 const GUIDE: &str = "docs/src";
 
 /// Command blocks that are not run: page, text and reason.
-const NOT_RUN: [(&str, &str, &str); 7] = [
+const NOT_RUN: [(&str, &str, &str); 16] = [
     (
         "README.md",
         "git clone <repository> replyhook && cd replyhook\ncargo run -- dev    # a bot, an emulated Twilio and a chat page: no account, phone or tunnel\n./scripts/test      # every test; installs what is missing\n",
@@ -38,6 +38,51 @@ const NOT_RUN: [(&str, &str, &str); 7] = [
         "docs/src/how-to/express-flask.md",
         "   replyhook dev --webhook http://localhost:3000/sms\n",
         "it needs a bot elsewhere: the tests of the bots of that page do it",
+    ),
+    (
+        "docs/src/how-to/forward.md",
+        "replyhook dev -- python bot.py\n",
+        "it runs until it is stopped: the tests of `dev` run it",
+    ),
+    (
+        "docs/src/how-to/install.md",
+        "git clone <repository> replyhook && cd replyhook\ncargo install --locked --path .\n",
+        "it builds the program",
+    ),
+    (
+        "docs/src/how-to/install.md",
+        "scripts/package dist\n",
+        "it builds the program: `packages` installs the result",
+    ),
+    (
+        "docs/src/how-to/python.md",
+        "pip install twilio flask pytest\n",
+        "scripts/sdk installs them",
+    ),
+    (
+        "docs/src/how-to/python.md",
+        "replyhook dev --webhook http://127.0.0.1:5000/sms -- python app.py\n",
+        "the page's test in pytest runs it on another port",
+    ),
+    (
+        "docs/src/how-to/python.md",
+        "pytest\n",
+        "`developer_pages` runs it",
+    ),
+    (
+        "docs/src/how-to/node.md",
+        "npm install twilio express\n",
+        "scripts/sdk installs them",
+    ),
+    (
+        "docs/src/how-to/node.md",
+        "replyhook dev --webhook http://127.0.0.1:3000/sms -- node app.mjs\n",
+        "the page's test in node:test runs it on another port",
+    ),
+    (
+        "docs/src/how-to/node.md",
+        "node --test\n",
+        "`developer_pages` runs it",
     ),
     (
         "docs/src/how-to/migrate.md",

@@ -46,6 +46,9 @@ mod dead_messages;
 mod debounce;
 mod deploy_files;
 mod dev;
+mod dev_bot;
+mod developer_pages;
+
 mod diagnostics;
 #[cfg(feature = "testing")]
 mod dialogues;
@@ -86,6 +89,7 @@ mod outage;
 #[cfg(feature = "postgres")]
 mod outage_elsewhere;
 mod ownership;
+mod packages;
 mod page;
 mod privacy;
 mod readiness;

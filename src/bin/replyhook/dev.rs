@@ -99,18 +99,7 @@ pub(crate) struct Dev {
 
 impl Dev {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
-        let mut options = DevServerOptions::default();
-        options.webhook.clone_from(&self.webhook);
-        options.fallback = self.fallback;
-        options.status_callback = self.status_callback;
-        options.emulator_port = self.emulator_port;
-        options.port = self.port;
-        options.record_dir = self.record;
-        options.media_dir = self.media_dir;
-        options.protect = self.protect;
-        options.tunnel_url = self.tunnel_url;
-        options.logs = true;
-        options.admin_listener = true;
+        let mut options = self.options();
         let account = DevAccount::new();
         let credentials = if self.new_credentials {
             DevCredentials::default()
@@ -210,6 +199,22 @@ impl Dev {
         // A blocked thread, such as one that reads a pipe, must not delay the exit.
         runtime.shutdown_timeout(Duration::from_secs(1));
         result
+    }
+
+    fn options(&self) -> DevServerOptions {
+        let mut options = DevServerOptions::default();
+        options.webhook.clone_from(&self.webhook);
+        options.fallback.clone_from(&self.fallback);
+        options.status_callback.clone_from(&self.status_callback);
+        options.emulator_port = self.emulator_port;
+        options.port = self.port;
+        options.record_dir.clone_from(&self.record);
+        options.media_dir.clone_from(&self.media_dir);
+        options.protect = self.protect;
+        options.tunnel_url.clone_from(&self.tunnel_url);
+        options.logs = true;
+        options.admin_listener = true;
+        options
     }
 }
 
