@@ -35,6 +35,9 @@ pub struct EmulatorOptions {
     /// Requires an access key for the control API and the page. [`Emulator::page_url`](super::Emulator::page_url) contains the key of
     /// this run.
     pub protect: bool,
+    /// Answers opt-out keywords on SMS and RCS and blocks users, as Twilio does by default. False for an account whose
+    /// keywords are switched off at Twilio.
+    pub handles_opt_outs: bool,
 }
 
 impl EmulatorOptions {
@@ -48,6 +51,7 @@ impl EmulatorOptions {
             media_dir: None,
             account: None,
             protect: false,
+            handles_opt_outs: true,
         }
     }
 }
@@ -64,6 +68,7 @@ impl fmt::Debug for EmulatorOptions {
             .field("media_dir", &self.media_dir)
             .field("account", &self.account)
             .field("protect", &self.protect)
+            .field("handles_opt_outs", &self.handles_opt_outs)
             .finish()
     }
 }

@@ -13,7 +13,7 @@ use super::faults::Faults;
 use super::media::{FetchError, MAX_MEDIA_BYTES, fetch_media, is_loopback};
 use super::record::{Author, Direction, MediaRecord, Record};
 use super::shared_location::SharedLocation;
-use super::state::StoredMedia;
+use super::state::{StoredMedia, block_key};
 use super::status::advance_status;
 use replyhook_core::address::{Address, Channel, Identity};
 use replyhook_core::error_code::ErrorCode;
@@ -303,8 +303,8 @@ fn rejection(
     let now = engine.now();
     let (is_open, is_gone) = {
         let state = engine.state();
-        let pair = (message.sender.clone(), message.user.clone());
-        if state.blocked.contains(&pair) {
+        let key = block_key(&message.sender, &message.user);
+        if state.blocked.contains(&key) {
             return Some((ErrorCode(21610), None));
         }
         // A template may be deleted before a scheduled message is due.

@@ -10,7 +10,7 @@ use super::content::stored_content::StoredContent;
 use super::faults::Faults;
 use super::record::{DebuggerEntry, Direction, Exchange, Record};
 use super::webhook_params::external_user_id;
-use replyhook_core::address::{Address, Identity};
+use replyhook_core::address::{Address, Channel, Identity};
 use replyhook_core::message::MessageStatus;
 
 // The limits bound the memory of an emulator that runs for days. Beyond them the oldest entries are dropped.
@@ -33,7 +33,7 @@ pub(super) struct EmulatorState {
     pub(super) exchanges: VecDeque<Exchange>,
     pub(super) debugger: VecDeque<DebuggerEntry>,
     pub(super) faults: Faults,
-    /// Pairs of sender and user where the user has sent STOP (SMS).
+    /// Pairs of sender and user, from [`block_key`], where the user has sent STOP.
     pub(super) blocked: HashSet<(String, String)>,
     /// Senders that users have written to, other than [`SENDERS`](super::SENDERS).
     pub(super) senders: Vec<String>,
@@ -72,6 +72,17 @@ pub(super) struct Cookies {
 struct Streak {
     count: u32,
     last: Timestamp,
+}
+
+/// Returns the key of a block: the sender, and the user's bare number, which SMS, MMS and RCS share.
+// Not the service: each emulated sender is on one channel and belongs to no service.
+pub(super) fn block_key(sender: &str, user: &str) -> (String, String) {
+    let address = Address::parse(user);
+    let user = match address.channel() {
+        Channel::Rcs => address.id(),
+        _ => user,
+    };
+    (sender.to_owned(), user.to_owned())
 }
 
 impl EmulatorState {

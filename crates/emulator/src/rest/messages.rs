@@ -17,6 +17,7 @@ use crate::media;
 use crate::record::{Author, Direction, MediaRecord, Record};
 use crate::send::{OutboundDraft, is_valid_recipient, max_files, queue_api_message};
 use crate::shared_location::SharedLocation;
+use crate::state::block_key;
 use crate::status::{masked, send_status_callback};
 use replyhook_core::address::{Address, Channel};
 use replyhook_core::error_code::ErrorCode;
@@ -75,8 +76,8 @@ fn parse_draft(engine: &Engine, form: &FormParams) -> Result<OutboundDraft, Twil
     if validity.is_some_and(|seconds| !seconds.is_ok_and(|s| (1..=36_000).contains(&s))) {
         return Err(TwilioError::bad_request(21624, "Invalid ValidityPeriod"));
     }
-    let pair = (from.clone(), user.as_str().to_owned());
-    if engine.state().blocked.contains(&pair) {
+    let key = block_key(&from, user.as_str());
+    if engine.state().blocked.contains(&key) {
         return Err(TwilioError::bad_request(
             21610,
             "Attempt to send to unsubscribed recipient",
