@@ -104,6 +104,8 @@
     )
 )]
 
+#[cfg(feature = "route")]
+mod address_pattern;
 #[cfg(feature = "app")]
 pub mod admin;
 #[cfg(feature = "app")]
@@ -197,6 +199,8 @@ pub use replyhook_core::{
 pub use replyhook_emulator as emulator;
 
 pub use address::{Address, Channel};
+#[cfg(feature = "route")]
+pub use address_pattern::{AddressPattern, AddressPatternError};
 #[cfg(feature = "app")]
 pub use app::{App, AppBuilder, ReloadHandle, store_from_url};
 #[cfg(all(feature = "server", feature = "emulator"))]

@@ -1,23 +1,26 @@
-//! Country of a user, derived from the message and its address.
+//! Country of a user or sender, derived from the message and the address.
 //!
 //! For SMS, Twilio sends the country in `FromCountry`. A business-scoped id begins with it. For other phone numbers the
 //! calling code decides, and the area code if several countries share a calling code.
 //!
 //! Source: ITU-T E.164's list of assigned country codes, and NANPA's list of area codes.
 
-use crate::address::Identity;
+use crate::address::{Address, Identity};
 use crate::message::InboundMessage;
 
 /// Returns the country of a message's author as two letters, such as `DE`.
 pub(crate) fn country(message: &InboundMessage) -> Option<&str> {
     // Twilio's own statement takes precedence over the tables of this module.
-    if let Some(country) = &message.from_geo.country {
-        return Some(country);
-    }
-    match message.from.identity() {
+    let stated = message.from_geo.country.as_deref();
+    stated.or_else(|| country_of_address(&message.from))
+}
+
+/// Returns the country of an address as two letters.
+pub(crate) fn country_of_address(address: &Address) -> Option<&str> {
+    match address.identity() {
         // As in `US.13491208655302741918`: the country before the dot.
-        Identity::BusinessScopedId => message.from.id().split('.').next(),
-        Identity::Phone => country_of_number(message.from.id().trim_start_matches('+')),
+        Identity::BusinessScopedId => address.id().split('.').next(),
+        Identity::Phone => country_of_number(address.id().trim_start_matches('+')),
         _ => None,
     }
 }

@@ -5,11 +5,11 @@ use std::fmt;
 use std::ops::{BitAnd, BitOr, Not};
 use std::sync::Arc;
 
-use super::country;
 use super::extracted::Extracted;
 use super::hours::Hours;
 use super::pattern::{Effort, Pattern};
 use crate::address::Channel;
+use crate::address_pattern::{AddressPattern, country_of, matches_author};
 use crate::folding::{fold, is_invisible, normalize, spaced_words};
 use crate::message::{InboundMessage, MessageType};
 
@@ -48,6 +48,10 @@ pub(super) enum FilterKind {
     QuotesOurMessage,
     Channel(Channel),
     Country(Vec<String>),
+    /// Authors.
+    From(Vec<AddressPattern>),
+    /// Senders that messages are sent to.
+    To(Vec<AddressPattern>),
     During(Hours),
     Predicate(&'static str, Predicate),
     All(Vec<Filter>),
@@ -115,7 +119,7 @@ impl<'a> Subject<'a> {
     }
 
     fn country(&self) -> Option<&'a str> {
-        *self.country.get_or_init(|| country::country(self.message))
+        *self.country.get_or_init(|| country_of(self.message))
     }
 }
 
@@ -228,6 +232,10 @@ impl Filter {
                     .iter()
                     .any(|country| country.eq_ignore_ascii_case(from))
             }),
+            FilterKind::From(patterns) => matches_author(patterns, message),
+            FilterKind::To(patterns) => patterns
+                .iter()
+                .any(|pattern| pattern.matches_sender(message)),
             FilterKind::During(hours) => hours.contain(message.received_at),
             FilterKind::Predicate(_, predicate) => predicate(message),
             FilterKind::All(filters) => return matches_all(filters, subject),
@@ -399,6 +407,8 @@ impl fmt::Display for Filter {
             FilterKind::QuotesOurMessage => f.write_str("quotes our message"),
             FilterKind::Channel(channel) => write!(f, "channel {}", channel.as_str()),
             FilterKind::Country(countries) => write!(f, "country {}", countries.join(", ")),
+            FilterKind::From(patterns) => write!(f, "from {}", joined_patterns(patterns)),
+            FilterKind::To(patterns) => write!(f, "to {}", joined_patterns(patterns)),
             FilterKind::During(hours) => write!(f, "during {hours}"),
             FilterKind::Predicate(name, _) => f.write_str(name),
             FilterKind::All(filters) => joined(f, filters, " & "),
@@ -409,6 +419,11 @@ impl fmt::Display for Filter {
             }
         }
     }
+}
+
+fn joined_patterns(patterns: &[AddressPattern]) -> String {
+    let texts: Vec<_> = patterns.iter().map(AddressPattern::as_str).collect();
+    texts.join(", ")
 }
 
 fn write_nested(f: &mut fmt::Formatter<'_>, filter: &Filter) -> fmt::Result {

@@ -33,8 +33,8 @@
 //!
 //! To ask follow-up questions, add a [`Form`] with [`Router::form`], or keep your own [`Context::state`].
 
+mod address_filters;
 mod captures;
-mod country;
 mod extracted;
 mod filter;
 mod filters;
@@ -47,9 +47,8 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use crate::folding::IntoTexts;
+pub use address_filters::{from, sent_by, sent_to, to};
 pub use captures::Captures;
-#[cfg(feature = "rules")]
-pub(crate) use country::country as country_of;
 #[cfg(feature = "rules")]
 pub(crate) use extracted::Extracted;
 pub use filter::Filter;

@@ -22,7 +22,7 @@ const MAX_TEXT_CHARS: usize = 400;
 
 /// Keys of `when`.
 // Listed here to recognize them in a rule, where they are a common mistake: `words = …` instead of `when.words = …`.
-const WHEN_KEYS: [&str; 18] = [
+const WHEN_KEYS: [&str; 20] = [
     "text",
     "words",
     "command",
@@ -37,6 +37,8 @@ const WHEN_KEYS: [&str; 18] = [
     "quotes_our_message",
     "channel",
     "country",
+    "from",
+    "to",
     "hours",
     "not",
     "any",

@@ -15,11 +15,12 @@ use super::language::Checked;
 use super::reader::{self, Fields, Located, RulesReader, is_name};
 use super::{flow, language};
 use crate::address::Channel;
+use crate::address_pattern::country_of;
 use crate::dialogue::Answers;
 use crate::handler::HandlerError;
 use crate::message::InboundMessage;
 use crate::reply::{convert_markdown, escape_markup};
-use crate::route::{Extracted, country_of};
+use crate::route::Extracted;
 use crate::spelling::nearest;
 
 /// Maximum cost of one rendering, in steps and in units of 64 bytes of data.

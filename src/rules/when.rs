@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::reader::{Fields, Located, RulesReader, is_name};
 use super::template;
 use crate::address::Channel;
+use crate::address_pattern::AddressPattern;
 use crate::route::{self, Filter, Hours};
 use crate::spelling::nearest;
 
@@ -52,6 +53,10 @@ const BY_FLAG: [(&str, PlainFilter); 4] = [
     ("forwarded", route::forwarded),
     ("quotes_our_message", route::quotes_our_message),
 ];
+/// Creates a filter that matches any of several addresses.
+type AddressFilter = fn(Vec<AddressPattern>) -> Filter;
+
+const BY_ADDRESS: [(&str, AddressFilter); 2] = [("from", route::sent_by), ("to", route::sent_to)];
 const COMBINED: [(&str, CombineFilters); 2] = [("any", route::any), ("all", route::all)];
 
 /// Reads a `when`. Keys with problems are reported and left out.
@@ -73,6 +78,7 @@ pub(super) fn read(
     when.read_media(&mut fields);
     when.read_location(&mut fields);
     when.read_channel(&mut fields);
+    when.read_addresses(&mut fields);
     when.read_hours(&mut fields, times);
     when.read_combined(&mut fields, times);
     let WhenReader { filters, names, .. } = when;
@@ -258,6 +264,28 @@ impl WhenReader<'_, '_> {
         }
         if !filters.is_empty() {
             self.filters.push(route::any(filters));
+        }
+    }
+
+    fn read_addresses(&mut self, fields: &mut Fields<'_>) {
+        for (key, make) in BY_ADDRESS {
+            let Some(value) = fields.take(key) else {
+                continue;
+            };
+            let mut patterns = Vec::new();
+            let texts = self.reader.texts(value, key).unwrap_or_default();
+            for (number, text) in (1..).zip(texts) {
+                match AddressPattern::parse(&text) {
+                    Ok(pattern) => patterns.push(pattern),
+                    // Without the text, which may be a phone number.
+                    Err(error) => self
+                        .reader
+                        .add_problem(&value.span(), format!("{key}, entry {number}: {error}")),
+                }
+            }
+            if !patterns.is_empty() {
+                self.filters.push(make(patterns));
+            }
         }
     }
 

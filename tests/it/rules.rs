@@ -494,3 +494,50 @@ gets = "friend 0 False 5 nowhere"
 "#;
     assert_eq!(failed_examples(rules), nothing);
 }
+
+#[tokio::test]
+async fn from_and_to_match_users_and_senders() {
+    const WHATSAPP: &str = "whatsapp:+15550002222";
+    let (app, _file) = app(
+        "[[rule]]\nwhen = { from = [\"+1555000\", \"whatsapp:US.1349\", \"DE\"], to = \"whatsapp:\" }\nreply = \"staff\"\n\
+         [[rule]]\nwhen.to = [\"sms:+15550003333\", \"rcs:shop\"]\nreply = \"shop\"\n\
+         [[rule]]\nwhen.not.from = \"+1555\"\nreply = \"stranger\"\n\
+         [otherwise]\nreply = \"other\"",
+    );
+    for (number, (from, to, reply)) in (1..).zip([
+        ("whatsapp:+15550001111", WHATSAPP, "staff"),
+        ("whatsapp:US.13491208655302741918", WHATSAPP, "staff"),
+        ("whatsapp:+4915112345678", WHATSAPP, "staff"),
+        ("+15550001111", "+15550003333", "shop"),
+        ("rcs:+15550001111", "rcs:shop_agent", "shop"),
+        ("rcs:+15550001111", "rcs:+15550003333", "other"),
+        ("+15550001111", "+15550009999", "other"),
+        ("+34600000001", "+15550009999", "stranger"),
+    ]) {
+        let webhook = Webhook::message(number, "hi").with("From", from);
+        let answer = app.send(webhook.with("To", to)).await;
+        assert_eq!(answer.twiml(), twiml_message(reply), "{from} {to}");
+    }
+}
+
+#[test]
+fn malformed_addresses_of_rules_are_reported() {
+    for (when, expected) in [
+        (
+            "from = [\"+1555\", \"15550001111\"]",
+            "from, entry 2: a phone number begins with +",
+        ),
+        (
+            "to = \"whatsapp:*\"",
+            "to, entry 1: an entry has no wildcards",
+        ),
+        ("from = \"\"", "from, entry 1: it is empty"),
+        ("to = []", "to is empty: write at least one text"),
+        ("from = 5", "from is of type integer"),
+        ("form = \"+1555\"", "did you mean from?"),
+    ] {
+        let rules = format!("[[rule]]\nwhen = {{ {when} }}\nreply = \"x\"");
+        let error = RuleSet::parse(&rules).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}

@@ -37,6 +37,7 @@ const LEVELS: [(&str, u8); 37] = [
     ("spelling", 0),
     ("handler", 1),
     ("folding", 0),
+    ("address_pattern", 0),
     ("dialogue", 2),
     ("forward", 2),
     ("route", 3),
