@@ -6,7 +6,7 @@ use super::tunnel::Tunnel;
 use crate::app_error::AppError;
 use crate::config::{OnCrash, ReplyRoute, Settings, SignatureMode, TwilioSettings};
 use crate::delivery::{ApiRoute, ApiRoutes, DeliveryPolicy, Keyring};
-use crate::dispatch::{DispatchLimits, Guard, GuardRules};
+use crate::dispatch::{AccessRules, DispatchLimits, Guard, GuardRules};
 use crate::outbound::SendingAccount;
 use crate::reloadable::Reloadable;
 use crate::sid::AccountSid;
@@ -25,6 +25,11 @@ pub(super) fn guard(settings: &Settings) -> Guard {
         loops: settings.guard.loop_detection,
         per_minute: settings.guard.messages_per_user_per_minute,
         own_numbers: settings.guard.own_numbers.clone(),
+        access: AccessRules {
+            allow: settings.guard.allow.clone(),
+            block: settings.guard.block.clone(),
+            refusal: settings.guard.refusal.clone(),
+        },
     })
 }
 

@@ -1,7 +1,11 @@
-//! The section `[guard]`: loop detection and rate limits.
+//! The section `[guard]`: loop detection, rate limits, and the users who may write to the bot.
 
 use super::reader::SettingsReader;
 use crate::address::{Address, Channel, Identity};
+use crate::address_pattern::AddressPattern;
+
+/// Maximum number of characters of a refusal: what Twilio accepts in one message.
+const MAX_REFUSAL_CHARS: usize = 1600;
 
 /// The settings of the `[guard]` section; part of [`Settings`](super::Settings).
 #[derive(Debug, Clone)]
@@ -13,6 +17,12 @@ pub struct GuardSettings {
     pub messages_per_user_per_minute: u32,
     /// Your addresses whose messages get no reply, in addition to senders that have received a message.
     pub own_numbers: Vec<Address>,
+    /// Users whose messages the bot gets; empty for all users.
+    pub allow: Vec<AddressPattern>,
+    /// Users whose messages the bot does not get, even if `allow` has them.
+    pub block: Vec<AddressPattern>,
+    /// Reply to a user whose messages the bot does not get, at most once a day; empty for none.
+    pub refusal: String,
 }
 
 pub(super) fn guard(reader: &mut SettingsReader<'_>) -> Option<GuardSettings> {
@@ -20,11 +30,54 @@ pub(super) fn guard(reader: &mut SettingsReader<'_>) -> Option<GuardSettings> {
     let messages_per_user_per_minute =
         reader.number("guard.messages_per_user_per_minute", 0..=1_000_000);
     let own_numbers = own_numbers(reader);
-    Some(GuardSettings {
+    let allow = patterns(reader, "guard.allow");
+    let block = patterns(reader, "guard.block");
+    let refusal = refusal(reader);
+    let settings = GuardSettings {
         loop_detection: loop_detection?,
         messages_per_user_per_minute: u32::try_from(messages_per_user_per_minute?).ok()?,
         own_numbers: own_numbers?,
-    })
+        allow: allow?,
+        block: block?,
+        refusal: refusal?,
+    };
+    if !settings.refusal.is_empty() && settings.allow.is_empty() && settings.block.is_empty() {
+        reader.warn(
+            "guard.refusal",
+            "has no effect: guard.allow and guard.block are empty, so every user may write to the bot",
+        );
+    }
+    Some(settings)
+}
+
+/// Reads a list of users.
+fn patterns(reader: &mut SettingsReader<'_>, key: &str) -> Option<Vec<AddressPattern>> {
+    let mut patterns = Vec::new();
+    let mut is_valid = true;
+    for (number, text) in (1..).zip(reader.items(key)) {
+        match AddressPattern::parse(&text) {
+            Ok(pattern) => patterns.push(pattern),
+            // Without the text, which may be a phone number of a user.
+            Err(error) => {
+                reader.problem(key, format!("entry {number}: {error}"));
+                is_valid = false;
+            }
+        }
+    }
+    is_valid.then_some(patterns)
+}
+
+fn refusal(reader: &mut SettingsReader<'_>) -> Option<String> {
+    const KEY: &str = "guard.refusal";
+    let text = reader.text(KEY).trim().to_owned();
+    if text.chars().count() > MAX_REFUSAL_CHARS {
+        reader.problem(
+            KEY,
+            format!("has over {MAX_REFUSAL_CHARS} characters: Twilio accepts no more"),
+        );
+        return None;
+    }
+    Some(text)
 }
 
 fn own_numbers(reader: &mut SettingsReader<'_>) -> Option<Vec<Address>> {

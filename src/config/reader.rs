@@ -82,6 +82,13 @@ impl<'a> SettingsReader<'a> {
 
     /// Returns the trimmed texts of a list, without empty ones.
     pub(super) fn list(&self, key: &str) -> Vec<String> {
+        let mut items = self.items(key);
+        items.retain(|text| !text.is_empty());
+        items
+    }
+
+    /// Returns the trimmed texts of a list. Those of an environment variable are never empty.
+    pub(super) fn items(&self, key: &str) -> Vec<String> {
         let values = self
             .layers
             .get(key)
@@ -91,7 +98,6 @@ impl<'a> SettingsReader<'a> {
             .flatten()
             .filter_map(|value| value.as_str())
             .map(|text| text.trim().to_owned())
-            .filter(|text| !text.is_empty())
             .collect()
     }
 

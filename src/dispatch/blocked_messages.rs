@@ -1,21 +1,44 @@
-//! Blocked messages: the guard counts each message, and a blocked one is logged.
+//! Blocked messages: the guard counts each message, and a blocked one is logged and may get a refusal.
 
-use super::guard::{BlockReason, Guard};
+use super::access_list::REFUSAL_PERIOD;
+use super::block_reason::BlockReason;
+use super::conversation_store::replies_to;
+use super::dispatcher::Dispatcher;
+use super::guard::Guard;
 use crate::message::InboundMessage;
-use crate::store::Claim;
-use crate::telemetry::metrics::Metrics;
+use crate::reply::Reply;
+use crate::store::{Claim, Completion};
 
-/// Counts a message, and returns whether the guard blocks it. Logs a blocked one.
-pub(super) fn apply_guard(
-    guard: &Guard,
-    metrics: &Metrics,
+/// Number of earlier messages among which the refusal of another process is searched.
+const MAX_EARLIER: u32 = 500;
+
+/// Counts a message. If the guard blocks it, logs it and returns the reply to it, which is usually empty.
+pub(super) async fn apply_guard(
+    dispatcher: &Dispatcher,
     claim: Claim,
     message: &InboundMessage,
-) -> bool {
-    let Some(reason) = guard.count_message(claim, message) else {
-        return false;
+) -> Option<(Reply, Completion)> {
+    let guard = &dispatcher.guard;
+    let reason = guard.count_message(claim, message)?;
+    dispatcher.metrics.message_blocked(reason.as_str());
+    log_blocked(guard, reason, message);
+    let reply = match reason {
+        // Boxed, to keep the future of every message small.
+        BlockReason::Blocked | BlockReason::NotAllowed => {
+            Box::pin(refusal(dispatcher, claim, message)).await
+        }
+        BlockReason::OwnNumber | BlockReason::Loop | BlockReason::Muted | BlockReason::Rate => {
+            Reply::none()
+        }
     };
-    metrics.message_blocked(reason.as_str());
+    let completion = Completion {
+        reason: Some(reason.explanation()),
+        ..Completion::default()
+    };
+    Some((reply, completion))
+}
+
+fn log_blocked(guard: &Guard, reason: BlockReason, message: &InboundMessage) {
     let (message_sid, user) = (message.message_sid, &message.from);
     match reason {
         BlockReason::Loop => {
@@ -35,6 +58,38 @@ pub(super) fn apply_guard(
                 tracing::warn!(%message_sid, ?user, suppressed, "blocked a message: its author is one of your own senders");
             }
         }
+        BlockReason::Blocked => {
+            if let Some(suppressed) = guard.access.try_log(message) {
+                tracing::info!(%message_sid, suppressed, "a message was not given to the bot: its user is in guard.block");
+            }
+        }
+        BlockReason::NotAllowed => {
+            if let Some(suppressed) = guard.access.try_log(message) {
+                tracing::info!(%message_sid, suppressed, "a message was not given to the bot: its user is not in guard.allow");
+            }
+        }
     }
-    true
+}
+
+/// Returns the refusal for the author of a message, or an empty reply if the author has got one within a day.
+async fn refusal(dispatcher: &Dispatcher, claim: Claim, message: &InboundMessage) -> Reply {
+    let Some(text) = dispatcher.guard.access.take_refusal(message) else {
+        return Reply::none();
+    };
+    // The memory of this process is not enough: it may have just started, or another server may have sent one.
+    let earlier = dispatcher.store.earlier(claim.id, MAX_EARLIER);
+    let Ok(earlier) = dispatcher.monitor.timed("earlier", earlier).await else {
+        // Rather no refusal than a second one.
+        return Reply::none();
+    };
+    let refusal = Reply::text(text);
+    let formatted = dispatcher.limits.formatted(refusal.clone());
+    let wire = formatted.wire_messages(message.channel(), 1);
+    let text = wire.messages.first().map(|first| &*first.text);
+    let is_sent = earlier.iter().any(|earlier| {
+        let age = message.received_at.duration_since(earlier.received_at);
+        let replies = replies_to(earlier, &message.from);
+        age < REFUSAL_PERIOD && replies.iter().any(|reply| Some(reply.as_str()) == text)
+    });
+    if is_sent { Reply::none() } else { refusal }
 }

@@ -111,8 +111,19 @@ fn exchange(earlier: &EarlierMessage) -> (Option<HistoryEntry>, Vec<HistoryEntry
             text,
             at: earlier.received_at,
         });
-    let user = message.from.as_str();
-    // Replies to other users are not part of this conversation, on either path.
+    let answers = replies_to(earlier, &message.from).into_iter();
+    let answers = answers.map(|text| HistoryEntry {
+        role: Role::Bot,
+        text,
+        at: earlier.answered_at,
+    });
+    (question, answers.collect())
+}
+
+/// Texts of the replies to an earlier message, without those to other users, which are not part of the conversation.
+pub(super) fn replies_to(earlier: &EarlierMessage, user: &Address) -> Vec<String> {
+    let form = |params: &RedactedParams| FormParams::parse(params.0.as_bytes(), usize::MAX).ok();
+    let user = user.as_str();
     let by_twiml = rendered_messages(earlier.response.as_ref().map_or("", |answer| &answer.0));
     let by_twiml = by_twiml
         .into_iter()
@@ -123,12 +134,7 @@ fn exchange(earlier: &EarlierMessage) -> (Option<HistoryEntry>, Vec<HistoryEntry
         .filter(|reply| reply.get("To") == Some(user))
         .filter_map(|reply| reply.get("Body").map(str::to_owned));
     let answers = by_twiml.chain(by_rest).filter(|text| !text.is_empty());
-    let answers = answers.map(|text| HistoryEntry {
-        role: Role::Bot,
-        text,
-        at: earlier.answered_at,
-    });
-    (question, answers.collect())
+    answers.collect()
 }
 
 /// Change of the conversation's state by its handler, to be saved with the reply.

@@ -1,5 +1,6 @@
-//! Guard that keeps messages from the handler: reply loops, messages from your own senders, and messages beyond the
-//! rate limit of a user. A claimed message is checked before its handler runs; a blocked one gets the empty response.
+//! Guard that keeps messages from the handler: reply loops, messages from your own senders, messages of users who may not
+//! write to the bot, and messages beyond the rate limit of a user. A claimed message is checked before its handler runs; a
+//! blocked one gets the empty response, or a refusal.
 //!
 //! There are two kinds of **loop**, and both need inbound texts that repeat ([`super::repetition`]). A quick loop has
 //! [`LOOP_TURNS`] turns of one conversation, inbound messages and replies together, within [`LOOP_TIME`]: two bots that
@@ -16,6 +17,8 @@ use std::sync::Mutex;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::access_list::{AccessList, AccessRules};
+use super::block_reason::BlockReason;
 use super::repetition::{HashBase, Repetition};
 use crate::address::Address;
 use crate::lock::IgnorePoison;
@@ -49,6 +52,8 @@ pub(crate) struct GuardRules {
     pub(crate) per_minute: u32,
     /// Own senders, in addition to those that messages are sent to.
     pub(crate) own_numbers: Vec<Address>,
+    /// Users who may write to the bot.
+    pub(crate) access: AccessRules,
 }
 
 /// Loop detection and rate limit.
@@ -57,31 +62,9 @@ pub(crate) struct Guard {
     per_minute: u32,
     hash_base: HashBase,
     seen: Mutex<Seen>,
+    pub(super) access: AccessList,
     pub(super) rate_warnings: Throttle,
     pub(super) own_number_warnings: Throttle,
-}
-
-/// Reason for which a message is blocked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BlockReason {
-    OwnNumber,
-    /// The message that completes a loop.
-    Loop,
-    /// A message of a muted conversation.
-    Muted,
-    Rate,
-}
-
-impl BlockReason {
-    /// Value of the metric's label.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::OwnNumber => "own_number",
-            Self::Loop => "loop",
-            Self::Muted => "muted",
-            Self::Rate => "rate",
-        }
-    }
 }
 
 /// State of the guard.
@@ -129,6 +112,7 @@ impl Guard {
                 senders: rules.own_numbers.into_iter().collect(),
                 conversations: GenerationalCounts::default(),
             }),
+            access: AccessList::new(rules.access),
             rate_warnings: Throttle::new(10),
             own_number_warnings: Throttle::new(10),
         }
@@ -144,13 +128,17 @@ impl Guard {
         // Only text can repeat. Media and locations have none, and a button is tapped by a person.
         let text = message.text().filter(|_| message.button.is_none());
         let text = text.map(str::trim);
-        let mut seen = self.lock();
-        if seen.learn_sender(message) {
+        // Before the lists, so that an own sender never gets a refusal.
+        if self.lock().learn_sender(message) {
             return Some(BlockReason::OwnNumber);
+        }
+        if let Some(reason) = self.access.denial(message) {
+            return Some(reason);
         }
         if !self.loops && self.per_minute == 0 {
             return None;
         }
+        let mut seen = self.lock();
         let conversation = seen.conversations.counts_of(claim.conversation, at);
         // Before the attempt is checked: a further attempt in a muted conversation is blocked as well.
         if conversation.is_muted(at) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::reply::Reply;
 use crate::store::CrashPolicy;
 
 /// Timeouts, limits, and the path of replies.
@@ -31,4 +32,20 @@ pub(crate) struct DispatchLimits {
     pub(crate) running: usize,
     /// Maximum number of attempts, and whether an attempt may follow a crash.
     pub(crate) crashes: CrashPolicy,
+}
+
+impl DispatchLimits {
+    /// Applies `reply.numbered` and `reply.markdown` to a reply.
+    pub(super) fn formatted(&self, reply: Reply) -> Reply {
+        let reply = if self.numbered {
+            reply.numbered()
+        } else {
+            reply
+        };
+        if self.markdown {
+            reply.markdown()
+        } else {
+            reply
+        }
+    }
 }

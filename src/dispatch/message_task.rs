@@ -331,8 +331,8 @@ impl MessageTask {
         let dispatcher = &self.dispatcher;
         crate::panic_point!("message.process");
         let mut merged = Vec::new();
-        let outcome = if apply_guard(&dispatcher.guard, &dispatcher.metrics, claim, &message) {
-            Ok((Reply::none(), Completion::default()))
+        let outcome = if let Some(blocked) = apply_guard(dispatcher, claim, &message).await {
+            Ok(blocked)
         } else if let Some(redirect) = dispatcher.handoffs.redirect(claim).await {
             redirect
         } else {

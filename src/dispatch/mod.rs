@@ -5,7 +5,9 @@
 //! task. The request only waits for the task. At the deadline the request decides that the reply goes via the REST API.
 //! If both happen at the same time, the store decides which was first.
 
+mod access_list;
 mod backlog;
+mod block_reason;
 mod blocked_messages;
 mod consent_change;
 mod consent_keywords;
@@ -35,6 +37,7 @@ mod webhook_kind;
 
 use std::sync::Arc;
 
+pub(crate) use self::access_list::AccessRules;
 pub(crate) use self::backlog::Backlog;
 pub(crate) use self::consent_change::ConsentHook;
 pub use self::consent_change::{ConsentChange, ConsentKind};

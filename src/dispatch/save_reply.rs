@@ -38,16 +38,7 @@ impl ReplySaver<'_> {
     /// Saves a reply and sends it: in the response if that is still possible, else via the REST API.
     pub(super) async fn save(&self, reply: Reply, completion: Completion) {
         let dispatcher = self.dispatcher;
-        let reply = if dispatcher.limits.numbered {
-            reply.numbered()
-        } else {
-            reply
-        };
-        let reply = if dispatcher.limits.markdown {
-            reply.markdown()
-        } else {
-            reply
-        };
+        let reply = dispatcher.limits.formatted(reply);
         let reply = if reply.has_media() {
             let channel = self.origin.user.channel();
             let message = (self.origin.account, self.origin.sid);

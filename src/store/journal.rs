@@ -139,6 +139,8 @@ pub struct Completion {
     /// Queue whose order the reply keeps in [`Journal::complete_inline`]. `None` for a reply that never waits: an empty
     /// one, or a redirect.
     pub queue: Option<ReplyQueue>,
+    /// Reason for which the handler did not get the message. It must not contain message content.
+    pub reason: Option<&'static str>,
 }
 
 /// All replies from one sender to one user, sent in the order of creation.

@@ -265,7 +265,14 @@ const BACKGROUND_TASKS: [&str; 8] = [
     "cancel_scheduled",
     "reload",
 ];
-const BLOCK_REASONS: [&str; 4] = ["own_number", "loop", "muted", "rate"];
+const BLOCK_REASONS: [&str; 6] = [
+    "own_number",
+    "loop",
+    "muted",
+    "rate",
+    "blocked",
+    "not_allowed",
+];
 // Up to the 15 seconds after which Twilio abandons a webhook.
 const BUCKETS: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0,

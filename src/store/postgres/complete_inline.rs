@@ -14,7 +14,7 @@ use crate::store::states::inbound;
 // One statement: either this reply or the `decide` of the request's deadline wins. Only a reply that wins changes the
 // dialogue state and the handoff.
 //
-// Parameters: 1 to 11 as in `save_completion!`, 12 the TwiML, 13 and 14 sender and user of the queue, 15 the longest wait.
+// Parameters: 1 to 11 as in `save_completion!`, 12 the TwiML, 13 and 14 sender and user of the queue, 15 the longest wait, 16 the reason.
 const COMPLETE_INLINE: &str = concat!(
     // The oldest reply to the same user that is still to be sent. None that an operator has released or retried, which is
     // late already.
@@ -29,7 +29,7 @@ const COMPLETE_INLINE: &str = concat!(
        WHERE id = $1 AND state = 1 AND owner = $2 AND attempt = $3 AND EXISTS (SELECT FROM must_wait) RETURNING state), ",
     // From PROCESSING (1) to ANSWERED (3), fenced by owner and attempt. The opt-out is checked in the same statement: the
     // reply of a user who opted out after the claim becomes NULL, the empty response.
-    "completed AS (UPDATE inbound i SET state = 3, reason = NULL, response = CASE WHEN EXISTS (\
+    "completed AS (UPDATE inbound i SET state = 3, reason = $16, response = CASE WHEN EXISTS (\
        SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
        WHERE a.conversation = i.conversation AND c.opted_out IS NOT NULL AND (c.scope = a.sender OR c.scope = i.service)) \
        THEN NULL ELSE $12 END, claimed_at = $7 \
@@ -47,6 +47,7 @@ pub(super) async fn complete_inline(
     claim: Claim,
     twiml: Option<&str>,
     queue: Option<&ReplyQueue>,
+    reason: Option<&'static str>,
     params: &CompletionParams,
 ) -> Result<ReplyDecision, CallError> {
     let decided: Option<(i64, Option<String>)> = params
@@ -55,6 +56,7 @@ pub(super) async fn complete_inline(
         .bind(queue.map(|queue| pack(queue.sender.as_str())))
         .bind(queue.map(|queue| pack(queue.user.as_str())))
         .bind(i64::try_from(MAX_ORDER_WAIT.as_micros()).unwrap_or(i64::MAX))
+        .bind(reason)
         .fetch_optional(&mut *db)
         .await?;
     Ok(match decided {

@@ -99,13 +99,14 @@ impl Journal for PostgresStore {
     ) -> StoreFuture<'_, ReplyDecision> {
         let me = self.owner;
         let params = CompletionParams::of(me, claim, &completion, now);
+        let reason = completion.reason;
         let reply = Arc::new((twiml, completion.queue));
         self.run(move |db| {
             let (params, reply) = (params.clone(), reply.clone());
             Box::pin(async move {
                 let (twiml, queue) = &*reply;
                 let (twiml, queue) = (twiml.as_deref(), queue.as_ref());
-                complete_inline::complete_inline(db, me, claim, twiml, queue, &params).await
+                complete_inline::complete_inline(db, me, claim, twiml, queue, reason, &params).await
             })
         })
     }
@@ -122,7 +123,8 @@ impl Journal for PostgresStore {
         let reason = completion
             .handoff
             .is_some()
-            .then_some(states::NOT_REDIRECTED);
+            .then_some(states::NOT_REDIRECTED)
+            .or(completion.reason);
         let replies = Arc::new(Columns::of(&replies));
         self.run(move |db| {
             let (replies, params) = (replies.clone(), params.clone());

@@ -60,9 +60,14 @@ pub(super) fn complete_inline(
     let response = twiml.filter(|_| !opted_out);
     // To ANSWERED (3). By ID alone: the row was read in this transaction, under the write lock.
     db.prepare_cached(
-        "UPDATE inbound SET state = 3, reason = NULL, response = ?2, claimed_at = ?3 WHERE id = ?1",
+        "UPDATE inbound SET state = 3, reason = ?4, response = ?2, claimed_at = ?3 WHERE id = ?1",
     )?
-    .execute(params![claim.id, response, now.as_microsecond()])?;
+    .execute(params![
+        claim.id,
+        response,
+        now.as_microsecond(),
+        completion.reason
+    ])?;
     save_completion(db, me, conversation, completion, now)?;
     Ok(ReplyDecision::Inline(SavedResponse {
         twiml: response.map(str::to_owned),

@@ -23,7 +23,8 @@ pub(super) fn complete_via_rest(
     let reason = completion
         .handoff
         .is_some()
-        .then_some(states::NOT_REDIRECTED);
+        .then_some(states::NOT_REDIRECTED)
+        .or(completion.reason);
     // To DONE (4) from PROCESSING or DEFERRED (1, 2). Fenced by the claim: owner and attempt match only if no other
     // attempt has begun since. The replies are inserted in the same transaction, so a crash neither loses nor repeats
     // them.
