@@ -1,21 +1,20 @@
 //! Opt-out and opt-in keywords.
 //!
-//! A keyword counts only if it is the whole message. Case, character width, surrounding white space and one full stop
-//! at the end do not matter. If Twilio sends `OptOutType`, that decides instead of the keywords.
+//! A keyword counts only if it is the whole message. Texts are folded as those of rules are, so that case, accents, width,
+//! punctuation, formatting marks and invisible characters do not matter. If Twilio sends `OptOutType`, that decides
+//! instead of the keywords.
 //!
-//! Source: Twilio's "default handling of opt-out keywords" for SMS. On other channels Twilio does not handle keywords.
+//! Sources: Twilio's "default handling of opt-out keywords" for SMS, MMS and, since 2026-03-15, RCS; its help article about
+//! toll-free numbers, whose carriers know fewer words. On other channels Twilio does not handle keywords.
 
-use std::borrow::Cow;
-
-use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
-
-use crate::address::Channel;
+use crate::address::{Address, Channel, Identity};
+use crate::folding::fold_phrase;
 use crate::message::{InboundMessage, OptOutType};
 use crate::store::{ConsentKeyword, ConsentSource};
 use crate::twiml::Document;
 
-/// Keywords with which Twilio itself opts a user out on SMS.
-const SMS_STOP: [&str; 8] = [
+/// Keywords with which Twilio itself opts a user out on SMS, MMS and RCS.
+const TWILIO_STOP: [&str; 8] = [
     "STOP",
     "STOPALL",
     "UNSUBSCRIBE",
@@ -25,8 +24,37 @@ const SMS_STOP: [&str; 8] = [
     "OPTOUT",
     "REVOKE",
 ];
-/// Keywords with which Twilio itself opts a user in again on SMS.
-const SMS_START: [&str; 3] = ["START", "YES", "UNSTOP"];
+/// Keywords with which Twilio itself opts a user in again on these channels.
+const TWILIO_START: [&str; 3] = ["START", "YES", "UNSTOP"];
+/// Keywords with which the carriers of toll-free numbers opt a user out.
+const TOLL_FREE_STOP: [&str; 1] = ["STOP"];
+/// Keywords with which they opt a user in again.
+const TOLL_FREE_START: [&str; 2] = ["START", "UNSTOP"];
+/// Area codes of toll-free numbers in the numbering plan of +1.
+const TOLL_FREE_AREAS: [&str; 7] = ["800", "833", "844", "855", "866", "877", "888"];
+
+/// The side that handles opt-out keywords on SMS, MMS and RCS.
+///
+/// ```
+/// use replyhook::config::{Settings, SmsKeywords, Sources};
+///
+/// let sources = Sources::default().with_env([
+///     ("TWILIO_AUTH_TOKEN", "0123456789abcdef0123456789abcdef"),
+///     ("PUBLIC_URL", "https://bot.example.com"),
+///     ("REPLYHOOK__CONSENT__SMS", "own"),
+/// ]);
+/// # #[cfg(feature = "sqlite")]
+/// assert_eq!(Settings::load(&sources)?.settings.consent.sms, SmsKeywords::Own);
+/// # Ok::<(), replyhook::config::Problems>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SmsKeywords {
+    /// Twilio: it confirms its keywords and blocks the user.
+    Twilio,
+    /// This server: Twilio's keywords are switched off or changed, and the words and confirmations are those of the
+    /// settings.
+    Own,
+}
 
 /// The meaning of a keyword.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,75 +65,160 @@ enum Keyword {
     Start,
 }
 
-/// The keywords of the channels on which Twilio does not handle keywords.
+/// Opt-out and opt-in keywords in their folded form.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Keywords {
+struct KeywordLists {
     stop: Vec<String>,
     start: Vec<String>,
-    /// Length in bytes of the longest text that can be a keyword, on any channel.
-    longest: usize,
+}
+
+impl KeywordLists {
+    fn new<S: AsRef<str>>(stop: &[S], start: &[S]) -> Self {
+        let phrases = |texts: &[S]| {
+            let folded = texts.iter().map(|text| fold_phrase(text.as_ref()));
+            folded.filter(|phrase| !phrase.is_empty()).collect()
+        };
+        Self {
+            stop: phrases(stop),
+            start: phrases(start),
+        }
+    }
+
+    fn meaning(&self, phrase: &str) -> Option<Keyword> {
+        let has = |phrases: &[String]| phrases.iter().any(|known| known == phrase);
+        // `stop` first: a phrase in both lists, which the settings reject, must not opt a user in.
+        if has(&self.stop) {
+            Some(Keyword::Stop)
+        } else if has(&self.start) {
+            Some(Keyword::Start)
+        } else {
+            None
+        }
+    }
+
+    /// Returns the number of letters and digits of the longest keyword.
+    fn max_letters(&self) -> usize {
+        let phrases = self.stop.iter().chain(&self.start);
+        phrases.map(|phrase| letters(phrase)).max().unwrap_or(0)
+    }
+}
+
+/// The keywords of all channels.
+#[derive(Debug, Clone)]
+pub(crate) struct Keywords {
+    /// Keywords on SMS, MMS and RCS.
+    sms: KeywordLists,
+    sms_side: SmsKeywords,
+    /// Keywords on the channels on which Twilio does not handle keywords.
+    others: KeywordLists,
 }
 
 impl Keywords {
-    /// Creates the keywords from two lists. A keyword may be a phrase of several words.
+    /// Creates the keywords from two lists, with Twilio's keywords on SMS, MMS and RCS. A keyword may be a phrase of
+    /// several words.
     pub(crate) fn new<S: AsRef<str>>(stop: &[S], start: &[S]) -> Self {
-        let words = |texts: &[S]| {
-            texts
-                .iter()
-                .map(|text| folded(text.as_ref()))
-                .filter(|word| !word.is_empty())
-                .collect()
-        };
-        let (stop, start): (Vec<String>, Vec<String>) = (words(stop), words(start));
-        let twilios = SMS_STOP.iter().chain(&SMS_START).map(|word| word.len());
-        let longest = stop
-            .iter()
-            .chain(&start)
-            .map(String::len)
-            .chain(twilios)
-            .max();
         Self {
-            stop,
-            start,
-            // NFKC folds one character of up to four bytes, such as a mathematical letter, to one ASCII byte. The last
-            // four bytes are for a full stop, which may be full-width too.
-            longest: longest.unwrap_or(0) * 4 + 4,
+            sms: KeywordLists::new(&TWILIO_STOP, &TWILIO_START),
+            sms_side: SmsKeywords::Twilio,
+            others: KeywordLists::new(stop, start),
         }
+    }
+
+    /// Replaces Twilio's keywords on SMS, MMS and RCS, which this server then confirms.
+    #[must_use]
+    pub(crate) fn with_own_sms<S: AsRef<str>>(mut self, stop: &[S], start: &[S]) -> Self {
+        self.sms = KeywordLists::new(stop, start);
+        self.sms_side = SmsKeywords::Own;
+        self
     }
 
     /// Returns the keywords of the default settings. A test compares them with `default.toml`.
     #[cfg(feature = "rules")]
     pub(crate) fn usual() -> Self {
         Self::new(
-            &["STOP", "STOPALL", "UNSUBSCRIBE", "OPTOUT", "REVOKE"],
+            &[
+                "STOP",
+                "STOP ALL",
+                "STOPALL",
+                "UNSUBSCRIBE",
+                "OPT OUT",
+                "OPTOUT",
+                "REVOKE",
+            ],
             &["START", "UNSTOP"],
         )
     }
 
-    /// Returns the meaning of a text on a channel, if the whole text is a keyword.
-    fn meaning(&self, channel: &Channel, text: &str) -> Option<Keyword> {
-        let text = text.trim();
-        // Skip normalization for a text that cannot be a keyword. Most messages are longer.
-        if text.len() > self.longest {
+    /// Returns the meaning of a text that a user has sent to a sender, if the whole text is a keyword.
+    fn meaning(&self, sender: &Address, text: &str) -> Option<Keyword> {
+        let is_sms = shares_sms_opt_outs(sender.channel());
+        let lists = if is_sms { &self.sms } else { &self.others };
+        if has_more_letters(text, lists.max_letters()) {
             return None;
         }
-        let text = folded(text);
-        // On SMS only Twilio's own keywords count. After one of them Twilio blocks all messages, whatever the settings
-        // are. Any other word is a normal message to Twilio.
-        let is_one_of = |fixed: &[&str], own: &[String]| match channel {
-            Channel::Sms => fixed.contains(&text.as_str()),
-            _ => own.contains(&text),
-        };
-        if text.is_empty() {
-            None
-        } else if is_one_of(&SMS_STOP, &self.stop) {
-            Some(Keyword::Stop)
-        } else if is_one_of(&SMS_START, &self.start) {
-            Some(Keyword::Start)
-        } else {
-            None
-        }
+        let phrase = fold_phrase(text);
+        let keyword = lists.meaning(&phrase)?;
+        // The carriers would go on to block the user.
+        let is_ignored = is_sms
+            && self.sms_side == SmsKeywords::Twilio
+            && keyword == Keyword::Start
+            && is_toll_free(sender)
+            && !is_one_of(&TOLL_FREE_START, &phrase);
+        (!is_ignored).then_some(keyword)
     }
+
+    /// Returns whether Twilio, or a carrier, itself confirms the keyword that a text is.
+    // A decorated keyword, such as `stop!`, is an ordinary message to Twilio, which then neither confirms it nor blocks our
+    // confirmation.
+    fn is_confirmed_by_twilio(&self, sender: &Address, text: &str, keyword: Keyword) -> bool {
+        if self.sms_side == SmsKeywords::Own || !shares_sms_opt_outs(sender.channel()) {
+            return false;
+        }
+        let known: &[&str] = match (keyword, is_toll_free(sender)) {
+            (Keyword::Stop, false) => &TWILIO_STOP,
+            (Keyword::Stop, true) => &TOLL_FREE_STOP,
+            (Keyword::Start, false) => &TWILIO_START,
+            (Keyword::Start, true) => &TOLL_FREE_START,
+        };
+        is_one_of(known, text.trim())
+    }
+}
+
+fn is_one_of(known: &[&str], text: &str) -> bool {
+    known.iter().any(|word| word.eq_ignore_ascii_case(text))
+}
+
+/// Returns whether a channel is one of those whose opt-outs Twilio handles together: SMS, MMS and RCS.
+fn shares_sms_opt_outs(channel: &Channel) -> bool {
+    matches!(channel, Channel::Sms | Channel::Rcs)
+}
+
+/// Returns whether a sender is a toll-free number, whose carriers handle opt-outs.
+///
+/// ```
+/// use replyhook::Address;
+///
+/// assert!(replyhook::config::is_toll_free(&Address::parse("+18885550100")));
+/// assert!(!replyhook::config::is_toll_free(&Address::parse("+15550001111")));
+/// ```
+pub fn is_toll_free(sender: &Address) -> bool {
+    let is_number = *sender.channel() == Channel::Sms && sender.identity() == Identity::Phone;
+    let area = sender.id().strip_prefix("+1").and_then(|id| id.get(..3));
+    is_number && area.is_some_and(|area| TOLL_FREE_AREAS.contains(&area))
+}
+
+/// Returns the number of letters and digits of a text.
+fn letters(text: &str) -> usize {
+    text.chars().filter(|c| c.is_alphanumeric()).count()
+}
+
+/// Returns whether a text has more letters than a folded text with at most `max` of them can have before folding.
+// Ends an ordinary message after a few characters, whatever its length. Decorations contain no letters, so they may be long.
+fn has_more_letters(text: &str, max: usize) -> bool {
+    // Folding composes a Hangul syllable from up to three letters.
+    const MAX_COMPOSED: usize = 3;
+    let mut letters = text.chars().filter(|c| c.is_alphanumeric());
+    letters.nth(max * MAX_COMPOSED).is_some()
 }
 
 /// The effect of a message on consent, and the confirmation for its author. Webhooks, `reconcile` and the examples of a
@@ -125,6 +238,11 @@ pub(crate) struct ConsentReplies {
 impl ConsentRules {
     pub(crate) fn new(keywords: Keywords, replies: ConsentReplies) -> Self {
         Self { keywords, replies }
+    }
+
+    /// Returns the keywords.
+    pub(crate) fn keywords(&self) -> &Keywords {
+        &self.keywords
     }
 
     /// Returns the consent keyword of a message, if it is one. `OptOutType` takes precedence over the text.
@@ -149,16 +267,16 @@ impl ConsentRules {
             Some(_) => return Some(ConsentKeyword::Help),
             None => {}
         }
-        let channel = message.channel();
+        let (sender, text) = (&message.to, &message.body);
+        let how = ConsentSource::Keyword;
+        let word = self.keywords.meaning(sender, text)?;
         let answer = |reply: &Document| {
             // Twilio confirms the keyword itself, and after a STOP it would block ours (error 21610).
-            if answered_by_twilio(channel) {
+            if self.keywords.is_confirmed_by_twilio(sender, text, word) {
                 return String::new();
             }
             reply.to_stored().unwrap_or_default()
         };
-        let how = ConsentSource::Keyword;
-        let word = self.keywords.meaning(channel, &message.body)?;
         let replies = &self.replies;
         Some(match word {
             Keyword::Stop => ConsentKeyword::Stop {
@@ -173,31 +291,26 @@ impl ConsentRules {
     }
 }
 
-/// Returns whether Twilio itself confirms keywords on a channel.
-fn answered_by_twilio(channel: &Channel) -> bool {
-    *channel == Channel::Sms
-}
-
-/// Returns the form in which texts and keywords are compared.
-fn folded(text: &str) -> String {
-    // NFKC turns full-width letters and the full-width full stop into ASCII. ASCII texts need no copy.
-    let text = match is_nfkc_quick(text.chars()) {
-        IsNormalized::Yes => Cow::Borrowed(text),
-        _ => Cow::Owned(text.nfkc().collect()),
-    };
-    let text = text.trim();
-    let text = text.strip_suffix('.').unwrap_or(text).trim_end();
-    // A keyword may be a phrase; runs of white space between its words count as one space.
-    let words = text.split_whitespace().collect::<Vec<_>>();
-    words.join(" ").to_uppercase()
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
+    const WHATSAPP: &str = "whatsapp:+15550002222";
+    const SMS: &str = "+15550002222";
+    const RCS: &str = "rcs:agent";
+    const TOLL_FREE: &str = "+18885550100";
+
     fn words() -> Keywords {
-        Keywords::new(&["STOP", "STOPALL", "opt  out"], &["START", "UNSTOP"])
+        Keywords::new(
+            &["STOP", "STOPALL", "opt  out", "dar de baja", "🛑"],
+            &["START", "UNSTOP"],
+        )
+    }
+
+    fn meaning(keywords: &Keywords, sender: &str, text: &str) -> Option<Keyword> {
+        keywords.meaning(&Address::parse(sender), text)
     }
 
     #[cfg(feature = "rules")]
@@ -205,13 +318,22 @@ mod tests {
     fn default_consent_keywords_match_default_toml() {
         let settings = include_str!("config/default.toml");
         let usual = Keywords::usual();
-        for (key, words) in [("stop_words", &usual.stop), ("start_words", &usual.start)] {
-            let line = format!("{key} = {words:?}");
+        let upper = |phrases: &[String]| {
+            let upper = phrases.iter().map(|phrase| phrase.to_uppercase());
+            upper.collect::<Vec<_>>()
+        };
+        for (key, words) in [
+            ("stop_words", &usual.others.stop),
+            ("start_words", &usual.others.start),
+            ("sms_stop_words", &usual.sms.stop),
+            ("sms_start_words", &usual.sms.start),
+        ] {
+            let line = format!("\n{key} = {:?}", upper(words));
             assert!(settings.contains(&line), "{line}");
         }
     }
 
-    // Case, character width, surrounding white space and one final full stop do not matter.
+    // Case, accents, width, punctuation, formatting marks and invisible characters do not matter.
     #[test]
     fn consent_keyword_matches_whole_message_only() {
         for text in [
@@ -222,11 +344,19 @@ mod tests {
             "ｓｔｏｐ．",
             "\u{a0}stop\n",
             "stop .",
+            "stop..",
+            "stop!",
+            "*STOP*",
+            "¡Stop!",
+            "S\u{200b}T\u{200d}OP",
             "Opt out.",
             "OPT\nOUT",
+            "opt-out",
+            "Dar de baja, ",
+            "🛑!",
         ] {
             assert_eq!(
-                words().meaning(&Channel::WhatsApp, text),
+                meaning(&words(), WHATSAPP, text),
                 Some(Keyword::Stop),
                 "{text:?}"
             );
@@ -234,33 +364,100 @@ mod tests {
         for text in [
             "",
             ".",
-            "stop..",
+            "!!!",
             "please stop",
             "stop it",
             "stopp",
             "s t o p",
             "optout",
+            "don't stop",
+            "dar de baja mañana",
+            "🛑🛑",
+            "STOP START",
         ] {
-            assert_eq!(words().meaning(&Channel::WhatsApp, text), None, "{text:?}");
+            assert_eq!(meaning(&words(), WHATSAPP, text), None, "{text:?}");
+        }
+    }
+
+    proptest! {
+        // Decorations of any length never change the meaning, also that of an ordinary text.
+        #[test]
+        fn decorations_never_change_the_meaning(
+            text in prop_oneof![
+                Just("STOP"), Just("start"), Just("opt out"), Just("dar de baja"), Just("hello"), Just("stop it"),
+            ],
+            before in "[ *_~!¡.\u{200b}\u{feff}\u{200e}]{0,90}",
+            after in "[ *_~!?.…\u{200b}\u{200d}\u{fe0f}\u{ad}]{0,90}",
+            inside in "[\u{200b}\u{200c}\u{200d}\u{2060}\u{ad}]{0,3}",
+        ) {
+            let (first, rest) = text.split_at(1);
+            let decorated = format!("{before}{first}{inside}{rest}{after}");
+            for sender in [WHATSAPP, SMS, RCS, TOLL_FREE] {
+                let plain = meaning(&words(), sender, text);
+                prop_assert_eq!(meaning(&words(), sender, &decorated), plain, "{:?}", decorated);
+            }
+        }
+
+        #[test]
+        fn longer_texts_are_not_keywords(text in "[a-zA-Zäß가-힣 ]{0,40}") {
+            let phrase = fold_phrase(&text);
+            let expected = words().others.meaning(&phrase);
+            prop_assert_eq!(meaning(&words(), WHATSAPP, &text), expected);
         }
     }
 
     #[test]
-    fn consent_keywords_are_twilios_on_sms_configured_elsewhere() {
-        for text in SMS_STOP {
-            assert_eq!(words().meaning(&Channel::Sms, text), Some(Keyword::Stop));
+    fn consent_keywords_are_twilios_on_sms_and_rcs() {
+        for sender in [SMS, RCS] {
+            for text in TWILIO_STOP {
+                assert_eq!(meaning(&words(), sender, text), Some(Keyword::Stop));
+            }
+            assert_eq!(meaning(&words(), sender, "yes"), Some(Keyword::Start));
+            assert_eq!(meaning(&words(), sender, "dar de baja"), None);
         }
         for text in ["CANCEL", "END", "QUIT", "YES"] {
-            assert_eq!(words().meaning(&Channel::WhatsApp, text), None, "{text}");
+            assert_eq!(meaning(&words(), WHATSAPP, text), None, "{text}");
         }
-        assert_eq!(words().meaning(&Channel::Sms, "yes"), Some(Keyword::Start));
-        assert_eq!(
-            Keywords::new(&["basta"], &["avanti"]).meaning(&Channel::WhatsApp, "Basta."),
-            Some(Keyword::Stop)
-        );
-        assert_eq!(
-            Keywords::new(&["basta"], &["avanti"]).meaning(&Channel::Sms, "basta"),
-            None
-        );
+        let own = Keywords::new(&["basta"], &["avanti"]);
+        assert_eq!(meaning(&own, WHATSAPP, "Basta."), Some(Keyword::Stop));
+        assert_eq!(meaning(&own, SMS, "basta"), None);
+    }
+
+    #[test]
+    fn own_sms_keywords_replace_twilios() {
+        let own = words().with_own_sms(&["STOP", "arrêt"], &["DÉBUT"]);
+        for sender in [SMS, RCS] {
+            assert_eq!(meaning(&own, sender, "ARRET!"), Some(Keyword::Stop));
+            assert_eq!(meaning(&own, sender, "debut"), Some(Keyword::Start));
+            assert_eq!(meaning(&own, sender, "CANCEL"), None);
+            let address = Address::parse(sender);
+            assert!(!own.is_confirmed_by_twilio(&address, "STOP", Keyword::Stop));
+        }
+        assert_eq!(meaning(&own, WHATSAPP, "arret"), None);
+    }
+
+    #[test]
+    fn twilio_confirms_only_its_undecorated_keywords() {
+        let is_confirmed = |sender: &str, text: &str| {
+            let sender = Address::parse(sender);
+            let keyword = words().meaning(&sender, text).expect("a keyword");
+            words().is_confirmed_by_twilio(&sender, text, keyword)
+        };
+        for (sender, text, expected) in [
+            (SMS, "STOP", true),
+            (SMS, " cancel\n", true),
+            (RCS, "yes", true),
+            (SMS, "stop!", false),
+            (SMS, "ＳＴＯＰ", false),
+            (WHATSAPP, "STOP", false),
+            (TOLL_FREE, "stop", true),
+            (TOLL_FREE, "CANCEL", false),
+            (TOLL_FREE, "unstop", true),
+        ] {
+            assert_eq!(is_confirmed(sender, text), expected, "{sender} {text:?}");
+        }
+        // A carrier would go on to block the user.
+        assert_eq!(meaning(&words(), TOLL_FREE, "YES"), None);
+        assert_eq!(meaning(&words(), SMS, "YES"), Some(Keyword::Start));
     }
 }

@@ -3,7 +3,7 @@
 use crate::address::Channel;
 use crate::app_error::AppError;
 use crate::config::Settings;
-use crate::consent::{ConsentReplies, ConsentRules, Keywords};
+use crate::consent::{ConsentReplies, ConsentRules, Keywords, SmsKeywords};
 use crate::reply::Reply;
 #[cfg(feature = "rules")]
 use crate::rules::OptOutTexts;
@@ -39,7 +39,10 @@ pub(super) fn consent_rules(
     overrides: &ConfirmationTexts,
 ) -> Result<ConsentRules, AppError> {
     let consent = &settings.consent;
-    let keywords = Keywords::new(&consent.stop_words, &consent.start_words);
+    let mut keywords = Keywords::new(&consent.stop_words, &consent.start_words);
+    if consent.sms == SmsKeywords::Own {
+        keywords = keywords.with_own_sms(&consent.sms_stop_words, &consent.sms_start_words);
+    }
     let text =
         |text: &Option<String>, default: &str| render_document(text.as_deref().unwrap_or(default));
     let replies = ConsentReplies {

@@ -180,7 +180,8 @@ impl DevServer {
         // Both listeners are bound by now: the emulator and the app need each other's URL.
         let configured_paths = config::load_webhook_paths(&sources);
         let paths = configured_paths.clone().unwrap_or_default();
-        let emulator_options = emulator_options(&options, app_listener.as_ref(), &paths);
+        let mut emulator_options = emulator_options(&options, app_listener.as_ref(), &paths);
+        emulator_options.handles_opt_outs = !config::has_own_sms_keywords(&sources);
         let emulator = Emulator::new(emulator_options, clock.clone(), &emulator_listener)
             .map_err(|error| AppError::config(&error))?;
         let tunnel = match &options.tunnel_url {

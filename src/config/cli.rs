@@ -2,13 +2,14 @@
 //!
 //! They do not need `PUBLIC_URL`, nor an auth token if there is an API key.
 
+use super::consent::ConsentSettings;
 use super::layers::Layers;
 use super::problem::Problems;
 use super::reader::SettingsReader;
 use super::sections::RestSettings;
 use super::sources::Sources;
-use super::store::{ConsentSettings, StoreSettings};
-use super::{sections, store};
+use super::store::StoreSettings;
+use super::{consent, sections, store};
 use crate::sid::AccountSid;
 use crate::twilio::{ApiUrl, Credentials};
 
@@ -46,7 +47,7 @@ impl ReconcileSettings {
             api_key.map(|(sid, secret)| Credentials::api_key(sid, secret)),
         );
         let store = store::store(&mut reader);
-        let consent = store::consent(&mut reader);
+        let consent = consent::consent(&mut reader);
         let (problems, _) = reader.finish();
         match (rest, store, consent) {
             (Some(rest), Some(store), Some(consent)) if problems.is_empty() => Ok(Self {
@@ -113,7 +114,7 @@ impl SendSettings {
         let rest = sections::rest(&mut reader);
         let credentials = rest_credentials(&mut reader, account, rest.as_ref());
         let store = store::store(&mut reader);
-        let consent = store::consent(&mut reader);
+        let consent = consent::consent(&mut reader);
         let outbound = outbound(&mut reader);
         let (problems, _) = reader.finish();
         match (account, rest, store, consent, outbound) {

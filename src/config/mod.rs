@@ -6,6 +6,7 @@
 
 mod changes;
 mod cli;
+mod consent;
 mod guard;
 mod handler;
 mod layers;
@@ -22,6 +23,9 @@ pub(crate) use changes::{ChangedKeys, LOG_LEVEL, SettingValues};
 pub use cli::{
     OnUnknown, OutboundSettings, ReconcileSettings, SendSettings, SenderWebhookSettings,
 };
+pub use consent::ConsentSettings;
+#[cfg(all(feature = "server", feature = "emulator"))]
+pub(crate) use consent::has_own_sms_keywords;
 pub use guard::GuardSettings;
 pub use handler::{HandlerKind, HandlerSettings, HandoffSettings, OnCrash};
 pub use media::MediaSettings;
@@ -35,7 +39,9 @@ pub use sections::{
 };
 pub use shared_keys::SharedKeySettings;
 pub use sources::{DEFAULT_TOML, Sources};
-pub use store::{ConsentSettings, StoreSettings};
+pub use store::StoreSettings;
+
+pub use crate::consent::{SmsKeywords, is_toll_free};
 
 use layers::Layers;
 use reader::SettingsReader;
@@ -233,7 +239,7 @@ fn read_sections(
     let rest = sections::rest(reader);
     let store = store::store(reader);
     let media = media::media(reader);
-    let consent = store::consent(reader);
+    let consent = consent::consent(reader);
     let guard = guard::guard(reader);
     let outbound = cli::outbound(reader);
     let log = sections::log(reader);

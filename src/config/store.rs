@@ -1,4 +1,4 @@
-//! The sections `[store]` and `[consent]`.
+//! The section `[store]`.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -24,22 +24,6 @@ pub struct StoreSettings {
     pub retention: Duration,
     /// Time that message texts are stored; at most `retention`.
     pub body_retention: Duration,
-}
-
-/// The settings of the `[consent]` section; part of [`Settings`](super::Settings).
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct ConsentSettings {
-    /// Requires a recorded opt-in for a WhatsApp template outside of the customer service window.
-    pub required: bool,
-    /// Opt-out keywords, for channels where Twilio has none of its own.
-    pub stop_words: Vec<String>,
-    /// Opt-in keywords.
-    pub start_words: Vec<String>,
-    /// Confirmation of an opt-out; empty for none.
-    pub stop_reply: String,
-    /// Confirmation of an opt-in; empty for none.
-    pub start_reply: String,
 }
 
 pub(super) fn store(reader: &mut SettingsReader<'_>) -> Option<StoreSettings> {
@@ -104,15 +88,4 @@ fn days(
 ) -> Option<Duration> {
     let number = u64::try_from(reader.number(key, range)?).ok()?;
     Some(Duration::from_secs(number * 86_400))
-}
-
-pub(super) fn consent(reader: &mut SettingsReader<'_>) -> Option<ConsentSettings> {
-    let text = |reader: &SettingsReader<'_>, key: &str| reader.text(key).to_owned();
-    Some(ConsentSettings {
-        required: reader.flag("consent.required")?,
-        stop_words: reader.list("consent.stop_words"),
-        start_words: reader.list("consent.start_words"),
-        stop_reply: text(reader, "consent.stop_reply"),
-        start_reply: text(reader, "consent.start_reply"),
-    })
 }

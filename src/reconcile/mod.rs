@@ -199,15 +199,21 @@ impl Reconciler {
         stop_words: &[S],
         start_words: &[S],
     ) -> Self {
-        // Backfilling sends no confirmation, so the journal must not record one.
-        let replies = ConsentReplies {
-            stop: Document::empty(),
-            start: Document::empty(),
-        };
-        let rules = ConsentRules::new(Keywords::new(stop_words, start_words), replies);
+        let keywords = Keywords::new(stop_words, start_words);
         Self {
             store: store.into().0,
-            rules: Arc::new(rules),
+            rules: Arc::new(silent_rules(keywords)),
+        }
+    }
+
+    /// Replaces Twilio's keywords on SMS, MMS and RCS, as the setting `consent.sms = "own"` does.
+    #[must_use]
+    pub fn with_own_sms_keywords<S: AsRef<str>>(self, stop_words: &[S], start_words: &[S]) -> Self {
+        let keywords = self.rules.keywords().clone();
+        let keywords = keywords.with_own_sms(stop_words, start_words);
+        Self {
+            rules: Arc::new(silent_rules(keywords)),
+            ..self
         }
     }
 
@@ -537,6 +543,16 @@ fn message_from_rest(
         .filter_map(|(name, value)| Some((name, value?)))
         .collect();
     InboundMessage::parse(params, at).ok()
+}
+
+/// Returns consent rules without confirmations.
+// Backfilling sends no confirmation, so the journal must not record one.
+fn silent_rules(keywords: Keywords) -> ConsentRules {
+    let replies = ConsentReplies {
+        stop: Document::empty(),
+        start: Document::empty(),
+    };
+    ConsentRules::new(keywords, replies)
 }
 
 fn action(consent: &ConsentKeyword) -> Option<ConsentAction> {

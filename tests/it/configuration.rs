@@ -605,6 +605,109 @@ fn own_numbers_accept_only_twilio_address_formats() {
 }
 
 #[test]
+fn access_lists_reject_malformed_entries() {
+    const KEY: &str = "REPLYHOOK__GUARD__BLOCK";
+    let named = |text| load(&[&REQUIRED_ENV[..], &[(KEY, text)]].concat(), "").unwrap();
+    let listed = named(" +1555,whatsapp:+15550002222, de, US.1349,messenger:, 12345, ");
+    let entries = listed.settings.guard.block.iter();
+    let entries: Vec<_> = entries.map(replyhook::AddressPattern::as_str).collect();
+    assert_eq!(
+        entries,
+        [
+            "+1555",
+            "whatsapp:+15550002222",
+            "de",
+            "US.1349",
+            "messenger:",
+            "12345"
+        ]
+    );
+    for (file, expected) in [
+        ("allow = [\"\"]", "guard.allow: entry 1: it is empty"),
+        (
+            "allow = [\"DE\", \"UK\"]",
+            "guard.allow: entry 2: the United Kingdom is GB",
+        ),
+        (
+            "block = [\"watsapp:+1555\"]",
+            "guard.block: entry 1: the text before the colon is not a channel; write whatsapp, sms, rcs or messenger",
+        ),
+        (
+            "block = [\"+1555*\"]",
+            "guard.block: entry 1: an entry has no wildcards; it already matches every address that begins with it, as +1555 does",
+        ),
+        (
+            "block = [\"+1 555\"]",
+            "guard.block: entry 1: after the + come 1 to 15 digits without spaces or hyphens, as in +15550001111 or +1555",
+        ),
+        (
+            "block = [\"15550001111\"]",
+            "guard.block: entry 1: a phone number begins with +, as in +15550001111 or +1555",
+        ),
+        (
+            "block = [\"1 555\"]",
+            "guard.block: entry 1: an address has no spaces",
+        ),
+        (
+            "block = [\"Germany\"]",
+            "guard.block: entry 1: write an address or its beginning, such as whatsapp:+15550001111 or +1555, or a country, such as DE",
+        ),
+        (
+            "allow = \"+1555\"",
+            "guard.allow: is a text, expected a list in brackets, such as [\"a\", \"b\"]",
+        ),
+    ] {
+        assert_eq!(only_problem(&[], &format!("[guard]\n{file}")), expected);
+    }
+    let long = format!(
+        "[guard]\nblock = [\"DE\"]\nrefusal = \"{}\"",
+        "x".repeat(1601)
+    );
+    assert_eq!(
+        only_problem(&[], &long),
+        "guard.refusal: has over 1600 characters: Twilio accepts no more"
+    );
+    // Each wrong entry is reported.
+    let problems = load(&REQUIRED_ENV, "[guard]\nblock = [\"+\", \"DE\", \"*\"]").unwrap_err();
+    let text = problems.to_string();
+    assert!(
+        text.contains("entry 1") && text.contains("entry 3"),
+        "{text}"
+    );
+    let unused = load(&REQUIRED_ENV, "[guard]\nrefusal = \"No.\"").unwrap();
+    assert!(unused.warnings[0].to_string().contains("has no effect"));
+}
+
+#[test]
+fn consent_keywords_reject_ambiguous_and_empty_phrases() {
+    for (file, expected) in [
+        (
+            "stop_words = [\"STOP\", \"\"]",
+            "consent.stop_words: has \"\", which is an empty phrase: punctuation is not compared",
+        ),
+        (
+            "start_words = [\"!?\"]",
+            "consent.start_words: has \"!?\", which is an empty phrase: punctuation is not compared",
+        ),
+        (
+            "start_words = [\"Stop!\"]",
+            "consent.start_words: has \"Stop!\", which consent.stop_words has too: a message can mean only one of both",
+        ),
+        (
+            "sms_start_words = [\"début\", \"ANNULER\"]\nsms_stop_words = [\"STOP\", \"annulér.\"]",
+            "consent.sms_start_words: has \"ANNULER\", which consent.sms_stop_words has too: a message can mean only one of both",
+        ),
+        (
+            "sms = \"ours\"",
+            "consent.sms: is \"ours\": write \"twilio\" or \"own\"",
+        ),
+    ] {
+        let text = only_problem(&[], &format!("[consent]\n{file}"));
+        assert_eq!(text, expected);
+    }
+}
+
+#[test]
 fn renamed_key_is_rejected_with_its_new_name() {
     for (file, env, expected) in [
         (

@@ -520,6 +520,29 @@ fn foreign_numbers_and_senders_are_counted_not_checked() {
         .assert_lacks("15550003344");
 }
 
+// Twilio's API does not tell who handles opt-out keywords, but a number shows that it is toll-free.
+#[test]
+fn opt_out_handling_of_senders_is_noted() {
+    let deployment = Deployment::plain();
+    let [primary, fallback, _] = urls(&deployment.public_url);
+    let mut toll_free = number(&primary, &fallback);
+    toll_free["phone_number"] = "+18885550100".into();
+    deployment
+        .console
+        .change(|state| state.numbers = vec![toll_free]);
+    let text = deployment.doctor(&[]).assert_no_findings();
+    assert!(
+        text.contains("note consent: toll-free numbers (1)"),
+        "{text}"
+    );
+    assert!(text.contains("YES does not end an opt-out"), "{text}");
+    assert!(!text.contains("8885550100"), "{text}");
+    let own = [("REPLYHOOK__CONSENT__SMS", "own")];
+    let text = deployment.doctor(&own).assert_no_findings();
+    assert!(text.contains("note consent: consent.sms is own"), "{text}");
+    assert!(text.contains("21610"), "{text}");
+}
+
 #[test]
 fn account_without_webhook_to_server_is_reported() {
     let deployment = Deployment::plain();

@@ -33,10 +33,12 @@ fn test_kit_without_testing_feature_is_skipped() {
     support::report_skipped("the test kit: built without the feature testing");
 }
 
+mod access_lists;
 mod architecture;
 mod command_line;
 mod configuration;
 mod connections;
+mod consent_keywords;
 mod conversation_events;
 mod conversations;
 mod core_dumps;

@@ -6,6 +6,7 @@ use replyhook::store::StoreUrl;
 use replyhook::store::sqlite::file_warnings;
 
 use crate::exit::ExitStatus;
+use crate::opt_out_advice::opt_out_advice;
 use crate::print::print;
 use crate::rules;
 use crate::settings_args::SettingsArgs;
@@ -48,6 +49,10 @@ impl Check {
             for warning in file_warnings(path) {
                 writeln!(text, "warning: store.url: {warning}")?;
             }
+        }
+        let own_numbers = loaded.settings.guard.own_numbers.iter();
+        for advice in opt_out_advice(&loaded.settings, own_numbers) {
+            writeln!(text, "note: {}: {}", advice.found, advice.remedy)?;
         }
         let url = &loaded.settings.server.public_url;
         writeln!(text, "\nno problem. Enter in Twilio's console:")?;

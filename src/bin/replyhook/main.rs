@@ -21,6 +21,7 @@ mod invoke;
 mod messages;
 mod migrate;
 mod operator;
+mod opt_out_advice;
 mod print;
 mod purge;
 mod reconcile;

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 
-use replyhook::config::ReconcileSettings;
+use replyhook::config::{ReconcileSettings, SmsKeywords};
 use replyhook::reconcile::{
     AlreadySent, AnsweredOpen, MissingMessage, Reconciler, UnsentReply, list_messages,
 };
@@ -90,11 +90,15 @@ impl Reconcile {
         };
         let opened = OpenedStore::open(settings.store, access)?;
         let consent = &settings.consent;
-        let reconciler = Reconciler::new(
+        let mut reconciler = Reconciler::new(
             opened.store.clone(),
             &consent.stop_words,
             &consent.start_words,
         );
+        if consent.sms == SmsKeywords::Own {
+            reconciler =
+                reconciler.with_own_sms_keywords(&consent.sms_stop_words, &consent.sms_start_words);
+        }
         let client = Client::new(settings.api_url);
         let mut counts = ReconcileCounts::default();
         let outcome = settings

@@ -8,6 +8,7 @@ use replyhook::twilio::{Client, ConfiguredWebhooks, PhoneNumber, RestError, What
 use super::accepted_account::AcceptedAccount;
 use super::finding::{Finding, Report, Severity};
 use super::webhook_url::{EndpointKind, UrlMismatch, UrlTarget, without_secrets};
+use crate::opt_out_advice::opt_out_advice;
 
 const CHECK: &str = "twilio";
 const NUMBER_CONSOLE_PATH: &str =
@@ -71,12 +72,14 @@ pub(super) async fn check(
     let api = Client::new(settings.rest.api_url.clone());
     let messaging = Client::new(settings.rest.messaging_url.clone());
     let (mut total, mut matching, mut is_incomplete) = (0, 0, false);
+    let mut number_addresses = Vec::new();
     for accepted in accepted_accounts {
         let credentials = accepted.rest_credentials();
         let mut senders = Vec::new();
         let numbers = api.incoming_phone_numbers(accepted.account, &credentials);
         match numbers.list().await {
             Ok(numbers) => {
+                number_addresses.extend(numbers.iter().map(|number| number.number.clone()));
                 for number in numbers {
                     // Twilio calls the application's URLs, and ignores the number's own.
                     if let Some(application) = number.application_sid.clone() {
@@ -116,6 +119,9 @@ pub(super) async fn check(
                 report.add(finding)?;
             }
         }
+    }
+    for advice in opt_out_advice(settings, number_addresses.iter()) {
+        report.add(Finding::note("consent", advice.found, advice.remedy))?;
     }
     // With an incomplete list, "none calls" could be wrong.
     if accepted_accounts.is_empty() || is_incomplete && matching == 0 {
