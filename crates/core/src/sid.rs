@@ -132,6 +132,12 @@ impl AccountSid {
         self.0[2..].make_ascii_lowercase();
         self
     }
+
+    /// Returns whether both are the same account, without regard to the case of the digits.
+    #[must_use]
+    pub fn is_same(self, other: Self) -> bool {
+        self.to_lowercase() == other.to_lowercase()
+    }
 }
 
 #[cfg(test)]

@@ -9,16 +9,14 @@ use std::cell::Cell;
 use http::HeaderMap;
 
 use super::explain::{BodyChange, Explanation, MappedPath, QueryChange};
-use super::headers::{
-    ReceivedSignature, SHA256_TEXT_LEN, SIGNATURE_HEADER, SIGNATURE_SETTINGS_HEADER,
-    SignatureHeaders,
-};
+use super::headers::{ReceivedSignature, SignatureHeaders};
+use super::missing_keys::{account_of, explain_malformed, named_key};
 use super::public_url::{PublicUrl, is_host, split_port};
 use super::readings;
 use super::shared_key::SharedKeyId;
 use super::signature_error::SignatureErrorKind;
-use super::token::{HmacKey, SharedKey};
-use super::verifier::{AuthTokenKind, SignatureVerifier, UnverifiedRequest};
+use super::token::{AuthTokenKind, HmacKey, SharedKey};
+use super::verifier::{SignatureVerifier, UnverifiedRequest};
 use super::webhook_paths::RoutePath;
 use crate::form::{FormParams, SortOrder};
 use crate::sid::AccountSid;
@@ -32,10 +30,7 @@ impl SignatureVerifier {
             Err(SignatureErrorKind::RepeatedHeader) => Explanation::RepeatedHeader,
             Err(SignatureErrorKind::MalformedHeader) => explain_malformed(request.headers),
             Err(SignatureErrorKind::SettingsHeader(error)) => Explanation::SettingsHeader(error),
-            Err(SignatureErrorKind::UnknownSharedKey) => match named_key(request.headers) {
-                Some(key) => Explanation::UnknownSharedKey { key },
-                None => Explanation::MalformedHeader,
-            },
+            Err(SignatureErrorKind::UnknownSharedKey) => self.explain_unknown_shared_key(request),
             Err(SignatureErrorKind::BodyHash) => Explanation::BodyHash,
             Err(SignatureErrorKind::NotAForm) => Explanation::NotAForm,
             Err(SignatureErrorKind::Form(_)) => Explanation::BadForm,
@@ -64,6 +59,11 @@ impl SignatureVerifier {
                 key,
             };
         };
+        // Nothing else needs to be tested: no URL and no body could match.
+        if key.is_none() && (diagnosis.tokens.is_empty() || diagnosis.all_tokens.is_empty()) {
+            let not_named = diagnosis.find_shared_key(self, key);
+            return not_named.unwrap_or_else(|| self.explain_missing_token(&diagnosis.form));
+        }
         let other_key = match key {
             None => diagnosis.find_other_token(self),
             Some(_) => None,
@@ -146,10 +146,7 @@ impl<'a> Diagnosis<'a> {
                 .tokens_for(&content.form)
                 .unwrap_or((&verifier.default_tokens, AuthTokenKind::Primary)),
         };
-        let account = content
-            .form
-            .get("AccountSid")
-            .and_then(|account| AccountSid::parse(account).ok());
+        let account = account_of(&content.form);
         let own_tokens = verifier.accounts.iter().flat_map(|(_, tokens)| tokens);
         let all_tokens = match shared_key {
             Some(_) => tokens.iter().collect(),
@@ -560,22 +557,4 @@ fn toggle_slash(target: &str) -> String {
         Some(path) => format!("{path}{query}"),
         None => format!("{path}/{query}"),
     }
-}
-
-/// Returns the ID of the shared key that a request names.
-fn named_key(headers: &HeaderMap) -> Option<SharedKeyId> {
-    let key = SignatureHeaders::of(headers).ok()?.key?;
-    Some(key.id)
-}
-
-/// Explains a signature that has another length than that of the algorithm.
-fn explain_malformed(headers: &HeaderMap) -> Explanation {
-    let names_key = headers.contains_key(SIGNATURE_SETTINGS_HEADER);
-    let length = headers
-        .get(SIGNATURE_HEADER)
-        .map_or(0, http::HeaderValue::len);
-    if !names_key && length == SHA256_TEXT_LEN {
-        return Explanation::SharedKeyNotNamed { key: None };
-    }
-    Explanation::MalformedHeader
 }

@@ -79,10 +79,21 @@ pub enum Explanation {
     QueryAltered(QueryChange),
     /// The header that names the shared key is malformed.
     SettingsHeader(SettingsHeaderError),
+    /// The request names no shared key, and no auth token is configured that could have signed it.
+    NoAuthToken {
+        /// Account of the request.
+        account: Option<AccountSid>,
+        /// True if `TWILIO_AUTH_TOKEN` would be the token of this account.
+        is_default: bool,
+    },
     /// The request names a shared key that is not configured.
     UnknownSharedKey {
         /// ID of the key.
         key: SharedKeyId,
+        /// True if an auth token of the account is configured.
+        has_token: bool,
+        /// True if another shared key of the account is configured.
+        has_other_key: bool,
     },
     /// The request was signed with a shared key of another account.
     SharedKeyAccount {
@@ -243,11 +254,30 @@ impl fmt::Display for Explanation {
             Self::BodyAltered(change) => f.write_str(change.remedy()),
             Self::QueryAltered(change) => f.write_str(change.remedy()),
             Self::SettingsHeader(error) => write!(f, "{error}: {}", error.remedy()),
-            Self::UnknownSharedKey { key } => write!(
-                f,
-                "the request names the SharedKey {key}, which is not configured: set signature.shared_keys.{key}.secret \
-                 and .account, or let Twilio sign this webhook with the auth token"
-            ),
+            Self::NoAuthToken { account, is_default } => {
+                f.write_str("no auth token is configured")?;
+                if let Some(account) = account {
+                    write!(f, " for account {account}")?;
+                }
+                f.write_str(", and the request names no SharedKey: set ")?;
+                match account {
+                    Some(account) if !is_default => write!(f, "twilio.accounts.{account}.auth_token")?,
+                    _ => f.write_str("TWILIO_AUTH_TOKEN")?,
+                }
+                f.write_str(", or let Twilio sign this webhook with a SharedKey of the account")
+            }
+            Self::UnknownSharedKey { key, has_token, has_other_key } => {
+                write!(f, "the request names the SharedKey {key}, which is not configured")?;
+                let alternative = match (has_token, has_other_key) {
+                    (true, _) => ", or let Twilio sign this webhook with the auth token",
+                    (false, true) => ", or let Twilio sign this webhook with a SharedKey that is configured",
+                    (false, false) => {
+                        f.write_str(", nor is another key or an auth token of its account")?;
+                        ""
+                    }
+                };
+                write!(f, ": set signature.shared_keys.{key}.secret and .account{alternative}")
+            }
             Self::SharedKeyAccount { key, account } => write!(
                 f,
                 "signed with the SharedKey {key} of account {account}, although its AccountSid is another: correct \

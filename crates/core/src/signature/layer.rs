@@ -42,7 +42,8 @@ use super::body_blocks::BodyBlocks;
 use super::explain::Explanation;
 use super::headers::SignatureHeaders;
 use super::signature_error::{SignatureError, SignatureErrorKind};
-use super::verifier::{AuthTokenKind, SignatureVerifier, UnverifiedRequest, Verified};
+use super::token::AuthTokenKind;
+use super::verifier::{SignatureVerifier, UnverifiedRequest, Verified};
 use crate::form::{FormError, FormParams};
 
 /// Limits of a request that is not verified yet.

@@ -37,12 +37,14 @@ mod headers;
 #[cfg(feature = "axum")]
 #[doc(hidden)]
 pub mod layer;
+mod missing_keys;
 mod public_url;
 mod readings;
 mod reshaped;
 mod shared_key;
 mod shell;
 mod signature_error;
+mod signing_key;
 mod token;
 mod verifier;
 mod webhook_paths;
@@ -58,6 +60,7 @@ pub use layer::{
 pub use public_url::{PublicUrl, PublicUrlError, PublicUrlWarning};
 pub use shared_key::{SharedKeyId, SharedKeyIdError, SignatureAlgorithm, SignatureAlgorithmError};
 pub use signature_error::{SettingsHeaderError, SignatureError, SignatureErrorKind};
-pub use token::{TokenError, sign, sign_with};
-pub use verifier::{AuthTokenKind, SignatureVerifier, UnverifiedRequest, Verified};
+pub use signing_key::SigningKey;
+pub use token::{AuthTokenKind, TokenError, sign, sign_with};
+pub use verifier::{SignatureVerifier, UnverifiedRequest, Verified};
 pub use webhook_paths::{EqualPaths, RoutePath, RoutePathError, WebhookPaths};

@@ -35,6 +35,21 @@ pub enum TokenError {
     Blank,
 }
 
+/// Kind of the configured token or key that verified a request.
+///
+/// See `SignedForm` for an example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AuthTokenKind {
+    /// The first default token.
+    Primary,
+    /// A later default token, for rotation.
+    Secondary,
+    /// A token that belongs to the message's own account, or to a verifier added with [`SignatureVerifier::or`](super::SignatureVerifier::or).
+    Subaccount,
+    /// A shared key, added with [`SignatureVerifier::with_shared_key`](super::SignatureVerifier::with_shared_key).
+    SharedKey,
+}
+
 /// An auth token or the secret of a shared key, with its HMAC key schedule, which is computed once.
 #[derive(Clone)]
 pub(super) enum HmacKey {

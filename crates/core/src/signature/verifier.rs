@@ -11,7 +11,7 @@ use super::public_url::PublicUrl;
 use super::reshaped::SignedText;
 use super::shared_key::{SharedKeyId, SignatureAlgorithm};
 use super::signature_error::{SignatureError, SignatureErrorKind};
-use super::token::{HmacKey, SharedKey, TokenError};
+use super::token::{AuthTokenKind, HmacKey, SharedKey, TokenError};
 use crate::form::{FormParams, SortOrder};
 use crate::secret::Secret;
 use crate::sid::AccountSid;
@@ -48,21 +48,6 @@ pub struct Verified {
     pub is_form: bool,
 }
 
-/// Kind of the configured token or key that verified a request.
-///
-/// See `SignedForm` for an example.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AuthTokenKind {
-    /// The first default token.
-    Primary,
-    /// A later default token, for rotation.
-    Secondary,
-    /// A token that belongs to the message's own account, or to a verifier added with [`SignatureVerifier::or`].
-    Subaccount,
-    /// A shared key, added with [`SignatureVerifier::with_shared_key`].
-    SharedKey,
-}
-
 /// Verifies requests for one public URL, with any number of tokens.
 ///
 /// ```
@@ -88,10 +73,12 @@ pub enum AuthTokenKind {
 pub struct SignatureVerifier {
     public_url: PublicUrl,
     origins: Vec<String>,
+    /// Empty if only shared keys, or tokens of `accounts`, sign.
     pub(super) default_tokens: Vec<HmacKey>,
+    /// Accounts that the default tokens are not valid for, each with its own tokens, if it has any.
     pub(super) accounts: Vec<(AccountSid, Vec<HmacKey>)>,
     /// Account of the default tokens. If it is set, other accounts need their own tokens.
-    default_account: Option<AccountSid>,
+    pub(super) default_account: Option<AccountSid>,
     pub(super) shared_keys: Vec<SharedKey>,
     max_params: usize,
     /// Verifier that is tried if this one rejects a request.
@@ -107,17 +94,25 @@ impl SignatureVerifier {
         public_url: PublicUrl,
         tokens: impl IntoIterator<Item = Secret>,
     ) -> Result<Self, TokenError> {
-        let default_tokens = token_keys(tokens)?;
         Ok(Self {
+            default_tokens: token_keys(tokens)?,
+            ..Self::without_tokens(public_url)
+        })
+    }
+
+    /// Creates a verifier that accepts nothing yet. Add [shared keys](Self::with_shared_key), or
+    /// [accounts](Self::with_account) with their own tokens.
+    pub fn without_tokens(public_url: PublicUrl) -> Self {
+        Self {
             origins: public_url.origins(),
             public_url,
-            default_tokens,
+            default_tokens: Vec::new(),
             accounts: Vec::new(),
             default_account: None,
             shared_keys: Vec::new(),
             max_params: DEFAULT_MAX_PARAMS,
             other: None,
-        })
+        }
     }
 
     /// Adds an account with its own tokens, usually a subaccount. No other tokens are accepted for it.
@@ -132,6 +127,13 @@ impl SignatureVerifier {
         let tokens = token_keys(tokens)?;
         self.accounts.push((account.to_lowercase(), tokens));
         Ok(self)
+    }
+
+    /// Adds an account without an auth token, of which only requests that name a shared key are accepted.
+    #[must_use]
+    pub fn with_tokenless_account(mut self, account: AccountSid) -> Self {
+        self.accounts.push((account.to_lowercase(), Vec::new()));
+        self
     }
 
     /// Sets the account of the default tokens. Only this account and those of [`with_account`](Self::with_account) are

@@ -1,0 +1,75 @@
+//! Explanations of requests that name a missing shared key, or that were signed with a missing auth token.
+
+use http::HeaderMap;
+
+use super::explain::Explanation;
+use super::headers::{
+    SHA256_TEXT_LEN, SIGNATURE_HEADER, SIGNATURE_SETTINGS_HEADER, SignatureHeaders,
+};
+use super::shared_key::SharedKeyId;
+use super::verifier::{SignatureVerifier, UnverifiedRequest};
+use crate::form::FormParams;
+use crate::sid::AccountSid;
+
+impl SignatureVerifier {
+    /// Returns the explanation for a request whose shared key is not configured.
+    pub(super) fn explain_unknown_shared_key(
+        &self,
+        request: &UnverifiedRequest<'_>,
+    ) -> Explanation {
+        let Some(key) = named_key(request.headers) else {
+            return Explanation::MalformedHeader;
+        };
+        let form = self
+            .decode_content(request)
+            .map_or_else(|_| FormParams::default(), |content| content.form);
+        let has_token = match self.tokens_for(&form) {
+            Ok((tokens, _)) => !tokens.is_empty(),
+            Err(_) => !self.default_tokens.is_empty(),
+        };
+        let has_other_key = self.shared_keys.iter().any(|key| key.is_for(&form));
+        Explanation::UnknownSharedKey {
+            key,
+            has_token,
+            has_other_key,
+        }
+    }
+
+    /// Returns the explanation for a request that no configured auth token can have signed.
+    pub(super) fn explain_missing_token(&self, form: &FormParams) -> Explanation {
+        let account = account_of(form);
+        let lower_case = account.map(AccountSid::to_lowercase);
+        let is_listed = self
+            .accounts
+            .iter()
+            .any(|(known, _)| Some(*known) == lower_case);
+        Explanation::NoAuthToken {
+            account,
+            is_default: !is_listed
+                && (self.default_account.is_none() || self.default_account == lower_case),
+        }
+    }
+}
+
+/// Returns the account that a form names.
+pub(super) fn account_of(form: &FormParams) -> Option<AccountSid> {
+    AccountSid::parse(form.get("AccountSid")?).ok()
+}
+
+/// Returns the ID of the shared key that a request names.
+pub(super) fn named_key(headers: &HeaderMap) -> Option<SharedKeyId> {
+    let key = SignatureHeaders::of(headers).ok()?.key?;
+    Some(key.id)
+}
+
+/// Explains a signature that has another length than that of the algorithm.
+pub(super) fn explain_malformed(headers: &HeaderMap) -> Explanation {
+    let names_key = headers.contains_key(SIGNATURE_SETTINGS_HEADER);
+    let length = headers
+        .get(SIGNATURE_HEADER)
+        .map_or(0, http::HeaderValue::len);
+    if !names_key && length == SHA256_TEXT_LEN {
+        return Explanation::SharedKeyNotNamed { key: None };
+    }
+    Explanation::MalformedHeader
+}
