@@ -4,9 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::api_key::EmulatedApiKey;
 use super::content::stored_content::TemplateState;
 use super::overrides::Overrides;
-use replyhook_core::signature::{SharedKeyId, SignatureAlgorithm};
+use replyhook_core::Secret;
+use replyhook_core::signature::{SharedKeyId, SignatureAlgorithm, SigningKey};
 
 /// Active faults: the body of `PUT /_emulator/faults`, which replaces them as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +50,9 @@ pub(super) struct Faults {
     /// Key that signs webhooks in place of the auth token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) shared_key: Option<EmulatedSharedKey>,
+    /// The only API key of the account, in place of any key that has the auth token as its secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) api_key: Option<EmulatedApiKey>,
 }
 
 /// A shared key of the emulator.
@@ -65,6 +70,15 @@ pub(super) struct EmulatedSharedKey {
 }
 
 impl EmulatedSharedKey {
+    /// Returns the key with its algorithm.
+    pub(super) fn signing_key(&self) -> SigningKey {
+        SigningKey::SharedKey {
+            id: self.id,
+            secret: Secret::new(self.secret.as_str()),
+            algorithm: self.algorithm.unwrap_or(SignatureAlgorithm::HmacSha1),
+        }
+    }
+
     /// Returns the value of the header that names the key.
     pub(super) fn settings_header(&self) -> String {
         match self.algorithm {
@@ -146,7 +160,7 @@ impl Faults {
         if shared_key.is_some_and(|key| key.secret.trim().is_empty()) {
             return Some("shared_key.secret: missing or empty".to_owned());
         }
-        None
+        self.api_key.as_ref().and_then(EmulatedApiKey::problem)
     }
 
     /// Fills in the secret of a shared key that is given by its ID alone, if `current` has that key.

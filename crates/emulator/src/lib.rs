@@ -25,6 +25,7 @@
 
 mod access_key;
 mod account;
+mod api_key;
 mod app_inspector;
 mod client;
 mod content;

@@ -6,14 +6,12 @@ use std::time::Duration;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::faults::EmulatedSharedKey;
 use super::http_client::{HttpRequest, Timeouts, send};
 use super::response_check::check_response;
-use replyhook_core::Secret;
 use replyhook_core::error_code::ErrorCode;
 use replyhook_core::form::FormParams;
 use replyhook_core::signature::{
-    SIGNATURE_HEADER, SIGNATURE_SETTINGS_HEADER, SignatureAlgorithm, TokenError, sign, sign_with,
+    SIGNATURE_HEADER, SIGNATURE_SETTINGS_HEADER, SigningKey, TokenError,
 };
 
 /// Webhook request, to be signed and sent by [`send_signed`].
@@ -114,29 +112,20 @@ impl fmt::Debug for SignedRequest {
 }
 
 impl SignedRequest {
-    /// Builds the HTTP request and signs it with the token, or with a shared key if there is one.
+    /// Builds the HTTP request and signs it; `settings_header` names the key, if it is a shared key.
     pub(super) fn to_http_request(
         &self,
-        token: &Secret,
-        shared_key: Option<&EmulatedSharedKey>,
+        key: &SigningKey,
+        settings_header: Option<String>,
     ) -> Result<HttpRequest, TokenError> {
         let (signed_url, form) = self.signed_parts();
         let mut headers = self.headers.clone();
-        let signature = match shared_key {
-            None => sign(token, &signed_url, form)?,
-            Some(key) => {
-                let settings = HeaderValue::try_from(key.settings_header())
-                    .expect("the ID of a key is a valid header value");
-                headers.insert(SIGNATURE_SETTINGS_HEADER, settings);
-                let algorithm = key.algorithm.unwrap_or(SignatureAlgorithm::HmacSha1);
-                sign_with(
-                    algorithm,
-                    &Secret::new(key.secret.as_str()),
-                    &signed_url,
-                    form,
-                )?
-            }
-        };
+        let signature = key.sign(&signed_url, form)?;
+        if let Some(settings) = settings_header {
+            let settings =
+                HeaderValue::try_from(settings).expect("the ID of a key is a valid header value");
+            headers.insert(SIGNATURE_SETTINGS_HEADER, settings);
+        }
         // Keep a given signature, with which the caller tests a rejection. A second header would change the test.
         if !headers.contains_key(SIGNATURE_HEADER) {
             let value = HeaderValue::try_from(signature).expect("base64 is a valid header value");
@@ -173,17 +162,19 @@ impl SignedRequest {
     }
 }
 
-/// Signs a request with `token` and sends it once, without following redirects.
+/// Signs a request with an auth token or another [`SigningKey`], and sends it once, without following redirects.
 ///
 /// See [`SignedRequest`] for an example.
 ///
 /// # Errors
 /// [`SignedRequestError`] if the token or URL is invalid, or without a response.
 pub async fn send_signed(
-    token: &Secret,
+    key: impl Into<SigningKey>,
     request: &SignedRequest,
 ) -> Result<SignedResponse, SignedRequestError> {
-    let (time, result) = send(&request.to_http_request(token, None)?, Timeouts::DEFAULT).await;
+    let key = key.into();
+    let request = request.to_http_request(&key, key.settings_header())?;
+    let (time, result) = send(&request, Timeouts::DEFAULT).await;
     let response = result.map_err(|error| match error.code {
         // reqwest rejects such a URL before it connects.
         ErrorCode(11100) => SignedRequestError::Url,

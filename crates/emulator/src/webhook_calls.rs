@@ -15,6 +15,7 @@ use super::record::{
 };
 use super::signed_request::SignedRequest;
 use replyhook_core::form::FormParams;
+use replyhook_core::signature::SigningKey;
 
 /// Signs and sends one request, and delays its response. Returns the record and the response.
 pub(super) async fn sign_and_send(
@@ -26,8 +27,12 @@ pub(super) async fn sign_and_send(
 ) -> (Exchange, Result<HttpResponse, HttpError>) {
     let at = engine.now();
     let shared_key = engine.state().faults.shared_key.clone();
+    let (key, settings_header) = match shared_key {
+        Some(key) => (key.signing_key(), Some(key.settings_header())),
+        None => (SigningKey::from(&engine.account.token), None),
+    };
     let outgoing = signed_request
-        .to_http_request(&engine.account.token, shared_key.as_ref())
+        .to_http_request(&key, settings_header)
         .expect("the emulator's token is not empty, and neither is the secret of a fault");
     let (mut time, mut result) = send(&outgoing, timeouts).await;
     // Delay after the call, so that the bot works at its own speed. Wait no longer than Twilio would.

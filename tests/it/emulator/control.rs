@@ -59,6 +59,18 @@ async fn invalid_control_request_is_rejected_with_reason() {
             "shared_key.secret: missing or empty",
         ),
         (
+            json!({"api_key": {"sid": "SK1", "secret": "x"}}),
+            "SK and 32 hexadecimal digits",
+        ),
+        (
+            json!({"api_key": {"sid": "SK00000000000000000000000000000001", "secret": ""}}),
+            "must not be empty",
+        ),
+        (
+            json!({"api_key": {"sid": "SK00000000000000000000000000000001", "secret": "x", "allow": ["messages/create"]}}),
+            "is not a permission",
+        ),
+        (
             json!({"shared_key": {"id": "a b", "secret": "x"}}),
             "not the ID of a SharedKey",
         ),

@@ -72,11 +72,8 @@ pub(super) fn parse_call(
     };
     let authorization = parts.headers.get(AUTHORIZATION);
     let authorization = authorization.and_then(|value| value.to_str().ok());
-    if is_authorized(engine, authorization, path) {
-        Ok(call)
-    } else {
-        Err(TwilioError::new(401, 20003, "Authenticate"))
-    }
+    check_login(engine, authorization, &call.method, path)?;
+    Ok(call)
 }
 
 fn injected_error(fault: &RestFault) -> TwilioError {
@@ -91,30 +88,58 @@ pub(super) fn is_content_path(path: &str) -> bool {
     matches!(parts.next(), Some("Content" | "ContentAndApprovals"))
 }
 
-/// Returns whether the credentials are valid: the account SID, or any well-formed API key SID, with the auth token.
-fn is_authorized(engine: &Engine, authorization: Option<&str>, path: &str) -> bool {
-    let Some((scheme, login)) = authorization.and_then(|text| text.split_once(' ')) else {
-        return false;
-    };
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return false;
-    }
-    let login = STANDARD.decode(login.trim()).unwrap_or_default();
-    let login = String::from_utf8(login).unwrap_or_default();
-    let Some((user, password)) = login.split_once(':') else {
-        return false;
-    };
+/// Checks user and password: the account SID with the auth token, or an API key.
+fn check_login(
+    engine: &Engine,
+    authorization: Option<&str>,
+    method: &Method,
+    path: &str,
+) -> Result<(), TwilioError> {
+    let unauthenticated = || TwilioError::new(401, 20003, "Authenticate");
+    let (user, password) = parse_login(authorization).ok_or_else(unauthenticated)?;
     let account = engine.account.sid;
-    // The emulator creates no API keys. A bot configured with one must use the auth token as the key's secret.
-    let is_known_user = user == account.as_str() || user.starts_with("SK") && user.len() == 34;
     // The newer APIs have no account in the path.
     let mut parts = path
         .split('/')
         .skip_while(|part| *part != "Accounts")
         .skip(1);
     let account_in_path = parts.next().map(|name| name.trim_end_matches(".json"));
-    let is_own_account = account_in_path.is_none_or(|sid| sid == account.as_str());
-    is_known_user && is_own_account && password == engine.account.token.expose()
+    let reads_account = account_in_path.is_some() && parts.next().is_none();
+    if account_in_path.is_some_and(|sid| sid != account.as_str()) {
+        return Err(unauthenticated());
+    }
+    let has_token = password == engine.account.token.expose();
+    if user == account.as_str() && has_token {
+        return Ok(());
+    }
+    match &engine.state().faults.api_key {
+        // The emulator creates no API keys. Without one of `PUT faults`, a bot that is configured with a key must use the
+        // auth token as the key's secret.
+        None if user.starts_with("SK") && user.len() == 34 && has_token => Ok(()),
+        // Only the auth token, or a main key, may read the account.
+        Some(key) if key.sid == user && key.secret == password && !reads_account => {
+            match key.missing_permission(method, path) {
+                None => Ok(()),
+                Some(permission) => {
+                    let text = format!("Permission denied: the API key lacks {permission}");
+                    Err(TwilioError::new(403, 70051, text))
+                }
+            }
+        }
+        _ => Err(unauthenticated()),
+    }
+}
+
+/// Returns user and password of a Basic authorization.
+fn parse_login(authorization: Option<&str>) -> Option<(String, String)> {
+    let (scheme, login) = authorization?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let login = STANDARD.decode(login.trim()).ok()?;
+    let login = String::from_utf8(login).ok()?;
+    let (user, password) = login.split_once(':')?;
+    Some((user.to_owned(), password.to_owned()))
 }
 
 pub(super) fn is_sid(text: &str, prefix: &str) -> bool {
