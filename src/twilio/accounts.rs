@@ -3,13 +3,12 @@
 //! Source: Twilio's `OpenAPI` description, `/2010-04-01/Accounts/{Sid}.json`.
 
 use http::Method;
-use http::header::DATE;
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::error::RestError;
 use super::http_client::AuthenticatedClient;
-use super::response::send_and_parse_with_headers;
+use super::response::{response_date, send_and_parse_with_headers};
 use crate::sid::AccountSid;
 use replyhook_core::Secret;
 
@@ -48,14 +47,10 @@ impl<'a> Accounts<'a> {
         let path = format!("/2010-04-01/Accounts/{account}.json");
         let request = self.0.request(Method::GET, &path)?;
         let (headers, wire): (_, WireAccount) = send_and_parse_with_headers(request).await?;
-        // Only the `Date` header tells when Twilio responded; `doctor` compares the local clock with it.
-        let date = headers.get(DATE).and_then(|date| date.to_str().ok());
         Ok(Account {
             status: wire.status.unwrap_or_default(),
             auth_token: wire.auth_token.map(Secret::new),
-            answered_at: date
-                .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
-                .map(|date| date.timestamp()),
+            answered_at: response_date(&headers),
         })
     }
 }

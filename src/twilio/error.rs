@@ -11,6 +11,11 @@ use replyhook_core::BoxError;
 /// Twilio's code for a sender whose queue of outbound messages is full.
 const QUEUE_FULL: ErrorCode = ErrorCode(21611);
 
+/// Twilio's code for a call that the API key has no permission for.
+const MISSING_PERMISSION: ErrorCode = ErrorCode(70051);
+/// Maximum length of Twilio's own text in an error.
+const MAX_DETAIL_CHARACTERS: usize = 300;
+
 /// The error of a failed REST call. It contains neither credentials nor message content.
 ///
 /// ```no_run
@@ -29,6 +34,8 @@ const QUEUE_FULL: ErrorCode = ErrorCode(21611);
 #[derive(Debug)]
 pub struct RestError {
     kind: RestErrorKind,
+    /// Twilio's own text about a missing permission.
+    detail: Option<String>,
     source: Option<BoxError>,
 }
 
@@ -87,6 +94,11 @@ impl RestError {
         }
     }
 
+    /// Returns whether the API key has no permission for the call (70051). The key itself is valid.
+    pub fn is_missing_permission(&self) -> bool {
+        self.code() == Some(MISSING_PERMISSION)
+    }
+
     /// Returns whether, and after which delay, the call may be repeated.
     pub fn retry_advice(&self) -> RetryAdvice {
         match self.kind {
@@ -102,6 +114,7 @@ impl RestError {
     pub(super) fn template_required() -> Self {
         Self {
             kind: RestErrorKind::TemplateRequired,
+            detail: None,
             source: None,
         }
     }
@@ -128,7 +141,14 @@ impl RestError {
                 status: Some(status.as_u16()),
             },
         };
-        Self { kind, source: None }
+        Self {
+            kind,
+            // No other text of Twilio: it may quote a phone number.
+            detail: (code == Some(MISSING_PERMISSION))
+                .then(|| parse_detail(body))
+                .flatten(),
+            source: None,
+        }
     }
 
     /// Creates the error of a 2xx response whose body cannot be read.
@@ -139,6 +159,7 @@ impl RestError {
             kind: RestErrorKind::Unknown {
                 status: Some(status.as_u16()),
             },
+            detail: None,
             source: Some(source.into()),
         }
     }
@@ -156,6 +177,7 @@ impl RestError {
         // link.
         Self {
             kind,
+            detail: None,
             source: Some(source.without_url().into()),
         }
     }
@@ -177,6 +199,24 @@ fn parse_code(body: &[u8]) -> Option<ErrorCode> {
     u32::try_from(number).ok().map(ErrorCode)
 }
 
+/// Reads Twilio's text from an error body: `message` in the classic form, `detail` in the form of RFC 9457.
+fn parse_detail(body: &[u8]) -> Option<String> {
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let text = body.get("message").or_else(|| body.get("detail"))?;
+    let words: Vec<_> = text.as_str()?.split_whitespace().collect();
+    let text = words.join(" ");
+    let printable = text.chars().filter(|c| !c.is_control());
+    let text: String = printable.take(MAX_DETAIL_CHARACTERS).collect();
+    let is_private = text.contains('@') || has_long_number(&text);
+    (!text.is_empty() && !is_private).then_some(text)
+}
+
+/// Returns whether a text has seven digits in a row, as a phone number has. The name of a permission has none.
+fn has_long_number(text: &str) -> bool {
+    text.split(|c: char| !c.is_ascii_digit())
+        .any(|digits| digits.len() >= 7)
+}
+
 impl fmt::Display for RestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
@@ -188,7 +228,11 @@ impl fmt::Display for RestError {
                     f,
                     "Twilio rejected the call: {} ({code}, HTTP {status})",
                     code.meaning_or_link()
-                )
+                )?;
+                match &self.detail {
+                    Some(detail) => write!(f, ": {detail}"),
+                    None => Ok(()),
+                }
             }
             RestErrorKind::Rejected { status, code: None } => {
                 write!(f, "Twilio rejected the call (HTTP {status})")

@@ -11,7 +11,9 @@ use serde::Deserialize;
 use super::error::RestError;
 use super::http_client::AuthenticatedClient;
 use super::new_message::NewMessage;
-use super::response::{check_next_page, send_and_parse, with_form};
+use super::response::{
+    check_next_page, response_date, send_and_parse, send_and_parse_with_headers, with_form,
+};
 use crate::address::Address;
 use crate::error_code::ErrorCode;
 use crate::form::FormParams;
@@ -77,6 +79,8 @@ pub struct Message {
 pub struct Page {
     /// Messages of the page, newest first.
     pub messages: Vec<Message>,
+    /// The time of the response by Twilio's clock, in whole seconds.
+    pub answered_at: Option<Timestamp>,
     /// Path and query of the next page; `None` on the last page.
     next: Option<String>,
 }
@@ -311,7 +315,7 @@ impl<'a> Messages<'a> {
 
     async fn read_page(&self, path: &str) -> Result<Page, RestError> {
         let request = self.client.request(Method::GET, path)?;
-        let page: MessagesPage = send_and_parse(request).await?;
+        let (headers, page): (_, MessagesPage) = send_and_parse_with_headers(request).await?;
         // `check_next_page` rejects a URL outside of this account's list: the next call sends the credentials there.
         let list = format!("/2010-04-01/Accounts/{}/Messages.json", self.account);
         let next = check_next_page(page.next_page_uri.as_deref(), &list)?;
@@ -320,7 +324,11 @@ impl<'a> Messages<'a> {
             .into_iter()
             .map(|wire| wire.into_message(StatusCode::OK))
             .collect::<Result<_, _>>()?;
-        Ok(Page { messages, next })
+        Ok(Page {
+            messages,
+            answered_at: response_date(&headers),
+            next,
+        })
     }
 
     fn request(&self, method: Method, path: &str) -> Result<reqwest::RequestBuilder, RestError> {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Method, StatusCode};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -121,6 +122,13 @@ pub(super) async fn send_and_parse_with_headers<T: DeserializeOwned>(
         )
     })?;
     Ok((headers, parsed))
+}
+
+/// Returns the time of a response by Twilio's clock, in whole seconds.
+// Only the `Date` header tells when Twilio responded; `doctor` compares the local clock with it.
+pub(super) fn response_date(headers: &HeaderMap) -> Option<Timestamp> {
+    let date = headers.get(DATE)?.to_str().ok()?;
+    Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp())
 }
 
 /// Checks the link to the next page, and returns its path and query.

@@ -299,6 +299,7 @@ const MEANINGS: &[(u32, &str)] = &[
     (63106, "the number cannot be reached by RCS"),
     (63119, "a limit of Meta for senders is reached"),
     (63120, "the WhatsApp sender is locked"),
+    (70051, "the API key lacks a permission"),
 ];
 
 #[cfg(test)]
