@@ -65,7 +65,8 @@ pub struct DevServerOptions {
     pub port: Option<u16>,
     /// Public URL of a tunnel to the app, which then also accepts the real account's webhooks for this URL.
     ///
-    /// They are verified with `TWILIO_AUTH_TOKEN` or `TWILIO_AUTH_TOKEN_SECONDARY`. The emulator has neither.
+    /// They are verified with `TWILIO_AUTH_TOKEN` or `TWILIO_AUTH_TOKEN_SECONDARY`, or with a shared key of the account.
+    /// The emulator has none of them.
     pub tunnel_url: Option<String>,
     /// Folder to record pseudonymised conversations in, for replay with the test kit.
     pub record_dir: Option<PathBuf>,
@@ -450,7 +451,10 @@ fn emulator_options(
 }
 
 /// Environment variables that [`load_tunnel`] reads through [`SigningSettings::load`].
-const TUNNEL_ENV_VARS: [&str; 6] = [
+const TUNNEL_ENV_VARS: [&str; 9] = [
+    "REPLYHOOK__TWILIO__API_KEY_SID",
+    "REPLYHOOK__TWILIO__API_KEY_SECRET",
+    "REPLYHOOK__TWILIO__API_KEY_SECRET_FILE",
     "TWILIO_ACCOUNT_SID",
     "TWILIO_AUTH_TOKEN",
     "TWILIO_AUTH_TOKEN_FILE",
@@ -463,18 +467,17 @@ fn load_tunnel(url: &str, sources: &Sources, paths: WebhookPaths) -> Result<Tunn
     let (public_url, _) = PublicUrl::parse_with_paths(url, paths)
         .map_err(|error| AppError::config(&format!("--tunnel-url: {error}")))?;
     let signing = SigningSettings::load(sources).map_err(|error| AppError::config(&error))?;
-    let account = signing.twilio.account_sid.ok_or_else(|| {
-        let reason =
-            "--tunnel-url needs a real account; set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN";
+    let missing = || {
+        let reason = "--tunnel-url needs a real account; set TWILIO_ACCOUNT_SID, and TWILIO_AUTH_TOKEN or an API key";
         AppError::config(&reason)
-    })?;
-    // Order matters: `keyring` uses the first token, the primary one, for the account's REST calls.
-    let tokens =
-        std::iter::once(signing.twilio.auth_token).chain(signing.twilio.auth_token_secondary);
+    };
+    let account = signing.twilio.account_sid.ok_or_else(missing)?;
+    let keyring = signing.twilio.keyring();
+    let keys = keyring.keys(account).ok_or_else(missing)?.clone();
     Ok(Tunnel {
         public_url,
         account,
-        tokens: tokens.collect(),
+        keys,
     })
 }
 

@@ -6,13 +6,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::delivery::{ApiRoutes, DeliveryParts, Keyring};
+use crate::delivery::{ApiRoutes, DeliveryParts};
 use crate::media::{AutoSave, Folder, LinkLimits, MediaAccounts, MediaService};
 use crate::reloadable::Reloadable;
 use crate::sid::AccountSid;
 use crate::signature::{AuthTokenKind, PublicUrl};
 use crate::twilio::media::MediaHosts;
-use crate::twilio::{Client, Credentials};
+use crate::twilio::{Client, Credentials, Keyring};
 
 /// Fetches an account's media with the routes and credentials of the outbox worker.
 struct DeliveryAccounts {
@@ -27,8 +27,9 @@ impl MediaAccounts for DeliveryAccounts {
         account: AccountSid,
         auth_token: AuthTokenKind,
     ) -> Option<(&Client, Credentials)> {
-        let route = self.routes.route_for(account)?;
-        let credentials = self.keyring.load().credentials(account, auth_token);
+        let (route, credentials) =
+            self.routes
+                .authenticated(&self.keyring.load(), account, auth_token)?;
         Some((&route.client, credentials))
     }
 

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use super::tunnel::Tunnel;
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::delivery::Keyring;
 use crate::dispatch::{TypingHook, TypingIndicators, TypingTarget};
 use crate::outbound::{OutboundClient, OutboundConfig, SendingAccount};
 use crate::reloadable::Reloadable;
 use crate::store::{Store, StoreHandle};
 use crate::telemetry::metrics::Metrics;
-use crate::twilio::{ApiUrl, Client};
+use crate::twilio::{ApiUrl, Client, Keyring};
 
 /// Builds the client that queues outbound messages.
 pub(super) fn client(
@@ -53,7 +52,10 @@ pub(super) fn typing(
         };
         Box::pin(async move {
             let keyring = keyring.load();
-            let credentials = keyring.credentials(target.account, target.auth_token);
+            // An account without keys has no REST calls, and its users see no indicator.
+            let Some(credentials) = keyring.credentials(target.account, target.auth_token) else {
+                return Ok(());
+            };
             let indicator = client.typing_indicator(&credentials);
             match &target.rcs {
                 Some((sender, user)) => indicator.create_rcs(sender, user).await,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::tunnel::Tunnel;
 use crate::app_error::AppError;
 use crate::config::{OnCrash, ReplyRoute, Settings, SignatureMode, TwilioSettings};
-use crate::delivery::{ApiRoute, ApiRoutes, DeliveryPolicy, Keyring};
+use crate::delivery::{ApiRoute, ApiRoutes, DeliveryPolicy};
 use crate::dispatch::{AccessRules, DispatchLimits, Guard, GuardRules};
 use crate::outbound::SendingAccount;
 use crate::reloadable::Reloadable;
@@ -14,7 +14,7 @@ use crate::signature::{
     AuthTokenKind, PublicUrl, RequestLimits, SignatureLayer, SignatureVerifier,
 };
 use crate::store::{CrashPolicy, StoreHandle, StoreUrl};
-use crate::twilio::{ApiUrl, Client};
+use crate::twilio::{AccountKeys, ApiUrl, Client, Keyring};
 use crate::webhook::RejectionLog;
 
 /// Maximum time that a fallback call waits for the handler: the user has already waited for the failed primary call.
@@ -95,22 +95,10 @@ pub(super) fn routes(
 }
 
 pub(super) fn keyring(settings: &Settings, tunnel: Option<&Tunnel>) -> Keyring {
-    let accounts = settings.twilio.accounts.iter();
-    let tunnel_account = tunnel.and_then(|tunnel| {
-        // `Keyring` holds one token per account: the first, which is the primary.
-        let token = tunnel.tokens.first()?;
-        Some((tunnel.account.to_lowercase(), token.clone()))
-    });
-    Keyring {
-        account: settings.twilio.account_sid,
-        api_key: settings.rest.api_key.clone(),
-        primary: settings.twilio.auth_token.clone(),
-        secondary: settings.twilio.auth_token_secondary.clone(),
-        // Lower case: `Keyring::credentials` looks accounts up without regard to case.
-        accounts: accounts
-            .map(|account| (account.sid.to_lowercase(), account.auth_token.clone()))
-            .chain(tunnel_account)
-            .collect(),
+    let keyring = settings.twilio.keyring();
+    match tunnel {
+        Some(tunnel) => keyring.with_account(tunnel.account, tunnel.keys.clone()),
+        None => keyring,
     }
 }
 
@@ -119,7 +107,8 @@ pub(super) fn sending_account(settings: &Settings, keyring: &Keyring) -> Sending
     let account = settings.twilio.account_sid;
     SendingAccount {
         sid: account,
-        credentials: account.map(|account| keyring.credentials(account, AuthTokenKind::Primary)),
+        credentials: account
+            .and_then(|account| keyring.credentials(account, AuthTokenKind::Primary)),
     }
 }
 
@@ -174,11 +163,9 @@ pub(super) fn signature_verifier(
         .with_max_params(server.max_params);
     if let Some(tunnel) = tunnel {
         // Verify each URL only with its own tokens: the emulator's token must not be valid at the tunnel's URL.
-        let tunnel_verifier =
-            SignatureVerifier::new(tunnel.public_url.clone(), tunnel.tokens.clone())
-                .map_err(|error| AppError::config(&error))?
-                .with_default_account(tunnel.account)
-                .with_max_params(server.max_params);
+        let tunnel_verifier = main_verifier(tunnel.public_url.clone(), Some(&tunnel.keys))?
+            .with_default_account(tunnel.account)
+            .with_max_params(server.max_params);
         // A shared key is bound to its account, so it needs no choice between the two URLs.
         let tunnel_verifier = settings.twilio.add_shared_keys(tunnel_verifier)?;
         verifier = verifier.or(tunnel_verifier);
@@ -221,19 +208,19 @@ impl TwilioSettings {
     /// # Errors
     /// [`AppError`] if a token is not usable as a signing key.
     pub fn signature_verifier(&self, public_url: PublicUrl) -> Result<SignatureVerifier, AppError> {
-        // Primary before secondary: `SignatureVerifier::new` derives `AuthTokenKind` from the position.
-        let tokens = std::iter::once(&self.auth_token)
-            .chain(&self.auth_token_secondary)
-            .cloned();
-        let mut verifier =
-            SignatureVerifier::new(public_url, tokens).map_err(|error| AppError::config(&error))?;
+        let mut verifier = main_verifier(public_url, self.main.as_ref())?;
         if let Some(account) = self.account_sid {
             verifier = verifier.with_default_account(account);
         }
         for account in &self.accounts {
-            verifier = verifier
-                .with_account(account.sid, [account.auth_token.clone()])
-                .map_err(|error| AppError::config(&error))?;
+            verifier = match (account.keys.tokens(), self.auth_tokens(account.sid)) {
+                (Some(tokens), _) => verifier
+                    .with_account(account.sid, tokens.iter().cloned())
+                    .map_err(|error| AppError::config(&error))?,
+                // The main token is also that of this account, which has only its API key here.
+                (None, Some(_)) => verifier,
+                (None, None) => verifier.with_tokenless_account(account.sid),
+            };
         }
         self.add_shared_keys(verifier)
     }
@@ -244,5 +231,18 @@ impl TwilioSettings {
                 .with_shared_key(key.id, key.account, &key.secret)
                 .map_err(|error| AppError::config(&error))
         })
+    }
+}
+
+/// Creates a verifier for the auth tokens of the main account, if it has any.
+fn main_verifier(
+    public_url: PublicUrl,
+    keys: Option<&AccountKeys>,
+) -> Result<SignatureVerifier, AppError> {
+    // Primary before secondary: `SignatureVerifier::new` derives `AuthTokenKind` from the position.
+    match keys.and_then(AccountKeys::tokens) {
+        Some(tokens) => SignatureVerifier::new(public_url, tokens.iter().cloned())
+            .map_err(|error| AppError::config(&error)),
+        None => Ok(SignatureVerifier::without_tokens(public_url)),
     }
 }

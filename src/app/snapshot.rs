@@ -7,11 +7,11 @@ use super::tunnel::Tunnel;
 use crate::app_error::AppError;
 use crate::config::Settings;
 use crate::consent::ConsentRules;
-use crate::delivery::Keyring;
 use crate::lock::IgnorePoison;
 use crate::outbound::SendingAccount;
 use crate::reloadable::Reloadable;
 use crate::signature::SignatureVerifier;
+use crate::twilio::Keyring;
 
 /// Everything that a reload of the settings replaces, except log level and rules, which have their own holders.
 pub(super) struct Snapshot {

@@ -6,11 +6,12 @@ use super::consent::ConsentSettings;
 use super::layers::Layers;
 use super::problem::Problems;
 use super::reader::SettingsReader;
-use super::sections::RestSettings;
 use super::sources::Sources;
 use super::store::StoreSettings;
-use super::{consent, sections, store};
+use super::twilio::AccountUse;
+use super::{consent, sections, store, twilio};
 use crate::sid::AccountSid;
+use crate::signature::AuthTokenKind;
 use crate::twilio::{ApiUrl, Credentials};
 
 pub use crate::delivery::OnUnknown;
@@ -41,11 +42,7 @@ impl ReconcileSettings {
         let layers = Layers::read(sources, &mut problems);
         let mut reader = SettingsReader::new(&layers, problems);
         let rest = sections::rest(&mut reader);
-        let api_key = rest.as_ref().and_then(|rest| rest.api_key.clone());
-        let accounts = accounts(
-            &mut reader,
-            api_key.map(|(sid, secret)| Credentials::api_key(sid, secret)),
-        );
+        let accounts = accounts(&mut reader);
         let store = store::store(&mut reader);
         let consent = consent::consent(&mut reader);
         let (problems, _) = reader.finish();
@@ -110,9 +107,8 @@ impl SendSettings {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
         let mut reader = SettingsReader::new(&layers, problems);
-        let account = require_account_sid(&mut reader, "that sends");
+        let (account, credentials) = rest_account(&mut reader, "that sends");
         let rest = sections::rest(&mut reader);
-        let credentials = rest_credentials(&mut reader, account, rest.as_ref());
         let store = store::store(&mut reader);
         let consent = consent::consent(&mut reader);
         let outbound = outbound(&mut reader);
@@ -156,12 +152,9 @@ impl SenderWebhookSettings {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
         let mut reader = SettingsReader::new(&layers, problems);
-        let account = require_account_sid(&mut reader, "that owns the senders");
+        let (account, credentials) = rest_account(&mut reader, "that owns the senders");
         let rest = sections::rest(&mut reader);
-        // If `rest_credentials` reports a problem, such as an empty token, a second one would be noise.
-        let problems_before = reader.problem_count();
-        let credentials = rest_credentials(&mut reader, account, rest.as_ref());
-        if account.is_some() && credentials.is_none() && reader.problem_count() == problems_before {
+        if account.is_some() && credentials.is_none() {
             reader.problem(
                 "twilio.auth_token",
                 "is missing: set TWILIO_AUTH_TOKEN, or twilio.api_key_sid and twilio.api_key_secret, to call Twilio's API",
@@ -178,71 +171,57 @@ impl SenderWebhookSettings {
     }
 }
 
-/// Returns the API key if there is one, otherwise the account's auth token.
-fn rest_credentials(
+/// Returns the account of a command's REST calls, and its credentials, if it has any. Records a missing account.
+///
+/// `purpose` completes "the account …" in the text of the problem.
+fn rest_account(
     reader: &mut SettingsReader<'_>,
-    account: Option<AccountSid>,
-    rest: Option<&RestSettings>,
-) -> Option<Credentials> {
-    // Read the token even if there is an API key, so that its problems are reported.
-    let token = sections::token(reader, "twilio.auth_token");
-    if let Some((sid, secret)) = rest.and_then(|rest| rest.api_key.clone()) {
-        return Some(Credentials::api_key(sid, secret));
-    }
-    Some(Credentials::auth_token(account?, token?))
+    purpose: &str,
+) -> (Option<AccountSid>, Option<Credentials>) {
+    let settings = twilio::twilio(reader, AccountUse::Call);
+    require_account_sid(reader, purpose);
+    let credentials = settings.as_ref().and_then(|settings| {
+        let keyring = settings.keyring();
+        keyring.credentials(settings.account_sid?, AuthTokenKind::Primary)
+    });
+    let account = settings.and_then(|settings| settings.account_sid);
+    (account, credentials)
 }
 
-/// Returns `twilio.account_sid`, or records a problem. `purpose` completes "the account …" in its text.
-fn require_account_sid(reader: &mut SettingsReader<'_>, purpose: &str) -> Option<AccountSid> {
+/// Records a problem if `twilio.account_sid` is missing. `purpose` completes "the account …" in its text.
+fn require_account_sid(reader: &mut SettingsReader<'_>, purpose: &str) {
     const KEY: &str = "twilio.account_sid";
-    match reader.text(KEY) {
-        "" => {
-            reader.problem(
-                KEY,
-                format!("is missing: set TWILIO_ACCOUNT_SID to the account {purpose}"),
-            );
-            None
-        }
-        text => reader.account_sid(KEY, text),
+    if reader.text(KEY).is_empty() {
+        reader.problem(
+            KEY,
+            format!("is missing: set TWILIO_ACCOUNT_SID to the account {purpose}"),
+        );
     }
 }
 
-/// Returns the main account, with its API key or else its token, and the accounts below `twilio.accounts`.
-fn accounts(
-    reader: &mut SettingsReader<'_>,
-    api_key: Option<Credentials>,
-) -> Vec<(AccountSid, Credentials)> {
-    let mut accounts: Vec<(AccountSid, Credentials)> = Vec::new();
-    let main_account = require_account_sid(reader, "whose messages are listed");
-    let problems_before = reader.problem_count();
-    let token = sections::token(reader, "twilio.auth_token");
-    if api_key.is_none() && token.is_none() && reader.problem_count() == problems_before {
+/// Returns the main account and those below `twilio.accounts`, each with its credentials.
+fn accounts(reader: &mut SettingsReader<'_>) -> Vec<(AccountSid, Credentials)> {
+    let settings = twilio::twilio(reader, AccountUse::Call);
+    require_account_sid(reader, "whose messages are listed");
+    let Some(settings) = settings else {
+        return Vec::new();
+    };
+    let keyring = settings.keyring();
+    let has_keys = match settings.account_sid {
+        Some(account) => keyring.keys(account).is_some(),
+        None => settings.main.is_some(),
+    };
+    if !has_keys {
         reader.problem(
             "twilio.auth_token",
             "is missing: set TWILIO_AUTH_TOKEN, or twilio.api_key_sid and twilio.api_key_secret, to read Twilio's message \
              list",
         );
     }
-    if let Some(main_account) = main_account {
-        let token = token.map(|token| Credentials::auth_token(main_account, token));
-        accounts.extend(
-            api_key
-                .or(token)
-                .map(|credentials| (main_account, credentials)),
-        );
-    }
-    for name in reader.layers.accounts() {
-        if let Some((sid, token)) = sections::account(reader, &name) {
-            let existing = accounts
-                .iter()
-                .position(|(known, _)| known.to_lowercase() == sid.to_lowercase());
-            let credentials = Credentials::auth_token(sid, token);
-            match existing {
-                // Its entry below `twilio.accounts` wins over the default token, as in `Keyring::credentials`.
-                Some(index) => accounts[index].1 = credentials,
-                None => accounts.push((sid, credentials)),
-            }
-        }
-    }
-    accounts
+    let with_credentials = |account| {
+        let credentials = keyring.credentials(account, AuthTokenKind::Primary)?;
+        Some((account, credentials))
+    };
+    let accounts = keyring.accounts().into_iter();
+    accounts.filter_map(with_credentials).collect()
 }

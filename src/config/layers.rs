@@ -50,7 +50,7 @@ const RENAMED: [(&str, &str); 18] = [
 ];
 const ENV_PREFIX: &str = "REPLYHOOK__";
 const DEFAULT_ORIGIN: &str = "default";
-/// Prefix of the keys `<AccountSid>.auth_token` and `<AccountSid>.auth_token_file`.
+/// Prefix of the keys of accounts, such as `<AccountSid>.auth_token`.
 pub(super) const ACCOUNTS_PREFIX: &str = "twilio.accounts.";
 /// Prefix of the keys `<ID>.secret`, `<ID>.secret_file` and `<ID>.account`.
 pub(super) const SHARED_KEYS_PREFIX: &str = "signature.shared_keys.";
@@ -58,8 +58,15 @@ pub(super) const SHARED_KEYS_PREFIX: &str = "signature.shared_keys.";
 const NAMED_TABLES: [(&str, &[&str], &str); 2] = [
     (
         ACCOUNTS_PREFIX,
-        &["auth_token", "auth_token_file"],
-        "; write twilio.accounts.<AccountSid>.auth_token or …auth_token_file",
+        &[
+            "auth_token",
+            "auth_token_file",
+            "api_key_sid",
+            "api_key_secret",
+            "api_key_secret_file",
+        ],
+        "; write twilio.accounts.<AccountSid>.auth_token, …auth_token_file, …api_key_sid, …api_key_secret or \
+         …api_key_secret_file",
     ),
     (
         SHARED_KEYS_PREFIX,
@@ -81,6 +88,8 @@ pub(super) struct SettingEntry {
 #[derive(Debug)]
 pub(super) struct Layers {
     entries: BTreeMap<String, SettingEntry>,
+    /// Keys and origins of tables below [`NAMED_TABLES`] that are empty in the file.
+    pub(super) empty_tables: BTreeMap<String, String>,
     /// Folder of the settings file, which relative paths start from.
     pub(super) directory: PathBuf,
     /// `PORT`. Kept apart from `server.listen`, of which it replaces only the port.
@@ -108,6 +117,7 @@ impl Layers {
         });
         let mut layers = Self {
             entries,
+            empty_tables: BTreeMap::new(),
             directory: PathBuf::new(),
             port: None,
             table_names: HashMap::new(),
@@ -146,14 +156,19 @@ impl Layers {
 
     /// Returns the names of the tables below a prefix, sorted.
     pub(super) fn names_below(&self, prefix: &str) -> Vec<String> {
-        // `dedup` suffices: keys are sorted, so the keys of one table are adjacent.
-        let mut names: Vec<_> = self
-            .entries
-            .keys()
+        let keys = self.entries.keys().chain(self.empty_tables.keys());
+        let mut names: Vec<_> = keys
             .filter_map(|key| key.strip_prefix(prefix)?.split('.').next())
             .collect();
+        names.sort_unstable();
         names.dedup();
         names.into_iter().map(str::to_owned).collect()
+    }
+
+    /// Returns the first key below a prefix.
+    pub(super) fn first_key_below(&self, prefix: &str) -> Option<String> {
+        let mut keys = self.entries.keys();
+        keys.find(|key| key.starts_with(prefix)).cloned()
     }
 
     /// Returns key, masked value and origin of every setting.
@@ -205,11 +220,26 @@ impl Layers {
         };
         self.directory = path.parent().map(Path::to_path_buf).unwrap_or_default();
         let origin = display_path(path);
+        self.add_empty_tables(&table, sources, &origin);
         walk("", &table, &mut |key, value| {
             if !sources.ignores(&key) {
                 self.set(key, value.clone(), &origin, 1, problems);
             }
         });
+    }
+
+    /// Remembers empty tables of named sections, which have no key that could be reported.
+    fn add_empty_tables(&mut self, file: &Table, sources: &Sources, origin: &str) {
+        for (prefix, ..) in NAMED_TABLES {
+            let mut path = prefix.trim_end_matches('.').split('.');
+            let section = path.try_fold(file, |table, name| table.get(name)?.as_table());
+            for (name, value) in section.into_iter().flatten() {
+                let key = format!("{prefix}{name}");
+                if value.as_table().is_some_and(Table::is_empty) && !sources.ignores(&key) {
+                    self.empty_tables.insert(key, origin.to_owned());
+                }
+            }
+        }
     }
 
     fn read_env(&mut self, sources: &Sources, problems: &mut Problems) {

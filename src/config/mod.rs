@@ -18,6 +18,7 @@ mod sections;
 mod shared_keys;
 mod sources;
 mod store;
+mod twilio;
 
 pub(crate) use changes::{ChangedKeys, LOG_LEVEL, SettingValues};
 pub use cli::{
@@ -33,18 +34,19 @@ pub use media::MediaSettings;
 pub(crate) use paths::load_webhook_paths;
 pub use problem::{Problem, Problems, Warning};
 pub use sections::{
-    AccountSettings, AdminSettings, LogFormat, LogSettings, ReplyRoute, ReplySettings,
-    RestSettings, ServerSettings, SignatureMode, SignatureSettings, TelemetrySettings,
-    TwilioSettings,
+    AdminSettings, LogFormat, LogSettings, ReplyRoute, ReplySettings, RestSettings, ServerSettings,
+    SignatureMode, SignatureSettings, TelemetrySettings,
 };
 pub use shared_keys::SharedKeySettings;
 pub use sources::{DEFAULT_TOML, Sources};
 pub use store::StoreSettings;
+pub use twilio::{AccountSettings, TwilioSettings};
 
 pub use crate::consent::{SmsKeywords, is_toll_free};
 
 use layers::Layers;
 use reader::SettingsReader;
+use twilio::AccountUse;
 
 use crate::signature::PublicUrl;
 
@@ -55,7 +57,7 @@ use crate::signature::PublicUrl;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Settings {
-    /// Auth tokens and accounts.
+    /// Accounts with their auth tokens and API keys, and shared keys.
     pub twilio: TwilioSettings,
     /// The public listener and its limits.
     pub server: ServerSettings,
@@ -69,7 +71,7 @@ pub struct Settings {
     pub reply: ReplySettings,
     /// Handoffs of conversations to another system.
     pub handoff: HandoffSettings,
-    /// URLs and API key of the REST API.
+    /// URLs of the REST API.
     pub rest: RestSettings,
     /// The store and its retention.
     pub store: StoreSettings,
@@ -123,7 +125,7 @@ impl Settings {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
         let mut reader = SettingsReader::new(&layers, problems);
-        let settings = read_sections(&mut reader, sources.allow_public_diagnostics);
+        let settings = read_sections(&mut reader, sources);
         let values = SettingValues::new(&layers, reader.take_secrets());
         let (problems, warnings) = reader.finish();
         match settings {
@@ -157,13 +159,13 @@ impl Settings {
     }
 }
 
-/// The settings for signing and explaining requests: auth tokens, and `PUBLIC_URL` if it is set.
+/// The settings for signing and explaining requests: keys of accounts, and `PUBLIC_URL` if it is set.
 ///
 /// See [`TwilioSettings::signature_verifier`] for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SigningSettings {
-    /// Auth tokens and accounts.
+    /// Accounts with their auth tokens and API keys, and shared keys.
     pub twilio: TwilioSettings,
     /// The URL that Twilio calls.
     pub public_url: Option<PublicUrl>,
@@ -178,7 +180,7 @@ impl SigningSettings {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
         let mut reader = SettingsReader::new(&layers, problems);
-        let twilio = sections::twilio(&mut reader);
+        let twilio = twilio::twilio(&mut reader, AccountUse::Sign);
         // `sections::public_url` would report a missing URL, which is optional here.
         let public_url = if layers.is_set("server.public_url") {
             sections::public_url(&mut reader)
@@ -224,15 +226,18 @@ impl StoreSettings {
 }
 
 /// Reads all sections, or records their problems and returns `None`.
-fn read_sections(
-    reader: &mut SettingsReader<'_>,
-    allow_public_diagnostics: bool,
-) -> Option<Settings> {
+fn read_sections(reader: &mut SettingsReader<'_>, sources: &Sources) -> Option<Settings> {
+    // Only a dev server ignores these settings.
+    let account_use = if sources.ignores(layers::ACCOUNTS_PREFIX) {
+        AccountUse::ServeEmulator
+    } else {
+        AccountUse::Serve
+    };
     // Read every section before the first `?`: an early return would hide the problems of later sections.
-    let twilio = sections::twilio(reader);
+    let twilio = twilio::twilio(reader, account_use);
     let server = sections::server(reader);
     let admin = sections::admin(reader, server.as_ref());
-    let signature = sections::signature(reader, server.as_ref(), allow_public_diagnostics);
+    let signature = sections::signature(reader, server.as_ref(), sources.allow_public_diagnostics);
     let handler = handler::handler(reader);
     let reply = sections::reply(reader);
     let handoff = handler::handoff(reader);

@@ -4,43 +4,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::layers::{ACCOUNTS_PREFIX, SHARED_KEYS_PREFIX, quoted};
+use super::layers::quoted;
 use super::paths;
 use super::reader::SettingsReader;
-use super::shared_keys::{self, SharedKeySettings};
-use crate::sid::AccountSid;
 use crate::signature::{PublicUrl, RoutePath};
 use crate::twilio::ApiUrl;
-use replyhook_core::Secret;
 use replyhook_core::redact::redacted_url;
-
-/// The auth tokens and accounts of the `[twilio]` section, and the shared keys: everything that signs webhooks.
-///
-/// See [`TwilioSettings::signature_verifier`] for an example.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct TwilioSettings {
-    /// The primary auth token.
-    pub auth_token: Secret,
-    /// A second auth token that is also accepted, during a rotation.
-    pub auth_token_secondary: Option<Secret>,
-    /// The account of the tokens above. If set, only this account and `accounts` are accepted.
-    pub account_sid: Option<AccountSid>,
-    /// Accounts with their own auth tokens.
-    pub accounts: Vec<AccountSettings>,
-    /// Shared keys, of `[signature.shared_keys]`.
-    pub shared_keys: Vec<SharedKeySettings>,
-}
-
-/// The settings of a section `[twilio.accounts.<AccountSid>]`; part of [`Settings`](super::Settings).
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct AccountSettings {
-    /// The account.
-    pub sid: AccountSid,
-    /// Its auth token.
-    pub auth_token: Secret,
-}
 
 /// The settings of the `[server]` section; part of [`Settings`](super::Settings).
 #[derive(Debug, Clone)]
@@ -155,8 +124,6 @@ pub struct RestSettings {
     pub messaging_url: ApiUrl,
     /// Base URL of the API of templates.
     pub content_url: ApiUrl,
-    /// An API key (`SK…`) and its secret, in place of the auth token.
-    pub api_key: Option<(String, Secret)>,
 }
 
 /// The settings of the `[log]` section; part of [`Settings`](super::Settings).
@@ -195,89 +162,6 @@ impl fmt::Debug for TelemetrySettings {
             .field("otlp_endpoint", &endpoint)
             .finish()
     }
-}
-
-pub(super) fn twilio(reader: &mut SettingsReader<'_>) -> Option<TwilioSettings> {
-    let problems_before = reader.problem_count();
-    let auth_token = token(reader, "twilio.auth_token");
-    let auth_token_secondary = token(reader, "twilio.auth_token_secondary");
-    // `token` has reported one that is set but empty or unreadable.
-    if auth_token.is_none() && reader.problem_count() == problems_before {
-        reader.problem(
-            "twilio.auth_token",
-            "is missing: set TWILIO_AUTH_TOKEN (or TWILIO_AUTH_TOKEN_FILE) to the auth token in Twilio's console; \
-             without it nothing can be verified",
-        );
-    }
-    let account_sid = match reader.text("twilio.account_sid") {
-        "" => None,
-        text => reader.account_sid("twilio.account_sid", text),
-    };
-    let mut accounts = Vec::new();
-    for name in reader.layers.accounts() {
-        if let Some((sid, auth_token)) = account(reader, &name) {
-            accounts.push(AccountSettings { sid, auth_token });
-        }
-    }
-    let shared_keys = shared_keys::shared_keys(reader, account_sid);
-    for key in &shared_keys {
-        let account = key.account.to_lowercase();
-        let mut known = accounts
-            .iter()
-            .map(|account| account.sid)
-            .chain(account_sid);
-        // Without `account_sid`, the auth token is that of any account.
-        if account_sid.is_some() && !known.any(|known| known.to_lowercase() == account) {
-            reader.warn(
-                &format!("{SHARED_KEYS_PREFIX}{}.account", key.id),
-                "is an account without an auth token: replies via the REST API need twilio.accounts.<AccountSid>.auth_token",
-            );
-        }
-    }
-    Some(TwilioSettings {
-        auth_token: auth_token?,
-        auth_token_secondary,
-        account_sid,
-        accounts,
-        shared_keys,
-    })
-}
-
-/// Returns SID and auth token of an account below `twilio.accounts`, or records a problem.
-pub(super) fn account(reader: &mut SettingsReader<'_>, name: &str) -> Option<(AccountSid, Secret)> {
-    let key = format!("{ACCOUNTS_PREFIX}{name}.auth_token");
-    let problems_before = reader.problem_count();
-    // Read both before the first `?`, so that the problems of both are reported.
-    let (sid, auth_token) = (reader.account_sid(&key, name), token(reader, &key));
-    // The account has an entry, so one of its two keys is set to an empty text.
-    if auth_token.is_none() && reader.problem_count() == problems_before {
-        let file_key = format!("{key}_file");
-        let empty_key = if reader.layers.get(&key).is_some() {
-            &key
-        } else {
-            &file_key
-        };
-        reader.problem(empty_key, "is empty: set it or leave the account out");
-    }
-    Some((sid?, auth_token?))
-}
-
-pub(super) fn token(reader: &mut SettingsReader<'_>, key: &str) -> Option<Secret> {
-    let token = reader.secret(key)?;
-    let text = token.expose();
-    // Only a warning: a token of another form can still verify signatures.
-    if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        let hint = if text.starts_with("SK") {
-            ": this looks like an API key, which never signs webhooks"
-        } else {
-            ""
-        };
-        reader.warn(
-            key,
-            format!("is not 32 hexadecimal digits, as Twilio's auth tokens are{hint}"),
-        );
-    }
-    Some(token)
 }
 
 pub(super) fn server(reader: &mut SettingsReader<'_>) -> Option<ServerSettings> {
@@ -484,38 +368,10 @@ pub(super) fn rest(reader: &mut SettingsReader<'_>) -> Option<RestSettings> {
     let api_url = api_url(reader);
     let messaging_url = rest_url(reader, "twilio.messaging_url");
     let content_url = rest_url(reader, "twilio.content_url");
-    let sid = reader.text("twilio.api_key_sid").trim().to_owned();
-    let secret = reader.secret("twilio.api_key_secret");
-    let api_key = match (sid.is_empty(), secret) {
-        (true, None) => None,
-        (false, Some(secret)) if sid.starts_with("SK") && sid.len() == 34 => Some((sid, secret)),
-        (false, Some(_)) => {
-            reader.problem(
-                "twilio.api_key_sid",
-                "is not an API key: write SK and 32 hexadecimal digits",
-            );
-            return None;
-        }
-        (false, None) => {
-            reader.problem(
-                "twilio.api_key_secret",
-                "is missing: twilio.api_key_sid is set, and needs its secret",
-            );
-            return None;
-        }
-        (true, Some(_)) => {
-            reader.problem(
-                "twilio.api_key_sid",
-                "is missing: twilio.api_key_secret is set, and needs its SK…",
-            );
-            return None;
-        }
-    };
     Some(RestSettings {
         api_url: api_url?,
         messaging_url: messaging_url?,
         content_url: content_url?,
-        api_key,
     })
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::credentials::Keyring;
 use super::parts::DeliveryParts;
 use super::route::ApiRoutes;
 use crate::clock::Clock;
@@ -13,7 +12,7 @@ use crate::message::MessageStatus;
 use crate::reloadable::Reloadable;
 use crate::store::{ScheduledMessage, StatusEvent, Store};
 use crate::telemetry::{StoreReport, Throttle};
-use crate::twilio::{RestError, RetryAdvice};
+use crate::twilio::{Keyring, RestError, RetryAdvice};
 
 /// Interval of polling the store without a notification: a command or another server may have recorded an opt-out.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
@@ -72,10 +71,12 @@ impl ScheduledCancellation {
             auth_token,
             sid,
         } = message;
-        let Some(route) = self.routes.route_for(account) else {
+        let Some((route, credentials)) =
+            self.routes
+                .authenticated(&self.keyring.load(), account, auth_token)
+        else {
             return;
         };
-        let credentials = self.keyring.load().credentials(account, auth_token);
         let messages = route.client.messages(account, &credentials);
         let status = match messages.cancel(sid).await {
             Ok(message) => message.status,

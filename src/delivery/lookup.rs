@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::credentials::Keyring;
 use super::health::RestHealth;
 use super::parts::DeliveryParts;
 use super::policy::OnUnknown;
@@ -14,7 +13,7 @@ use crate::reloadable::Reloadable;
 use crate::sid::MessagingServiceSid;
 use crate::store::{OutboundMessage, SendOutcome, Store};
 use crate::telemetry::StoreReport;
-use crate::twilio::{ListMessages, Message};
+use crate::twilio::{Keyring, ListMessages, Message};
 
 /// Pause between two look-ups.
 // A message is in the list as soon as its call is processed, which takes half a minute at most.
@@ -86,10 +85,10 @@ impl MessageLookup {
     /// Returns the oldest listed message that matches: same text, not older than the call, not
     /// matched with another message.
     async fn find_sent(&self, message: &OutboundMessage) -> Result<Option<Message>, ()> {
-        let credentials = self
-            .keyring
-            .load()
-            .credentials(message.account, message.auth_token);
+        let found =
+            self.routes
+                .authenticated(&self.keyring.load(), message.account, message.auth_token);
+        let (route, credentials) = found.ok_or(())?;
         let service = message.service.as_ref();
         let service = service.map_or("", MessagingServiceSid::as_str);
         let filter = ListMessages {
@@ -99,7 +98,6 @@ impl MessageLookup {
             page_size: Some(200),
             ..ListMessages::default()
         };
-        let route = self.routes.route_for(message.account).ok_or(())?;
         let listed = route
             .client
             .messages(message.account, &credentials)

@@ -7,7 +7,6 @@
 //! with `outbound.on_unknown = "resend"`.
 
 mod cancel_scheduled;
-mod credentials;
 mod health;
 mod lookup;
 mod outbox_worker;
@@ -17,7 +16,6 @@ mod route;
 mod send;
 
 pub(crate) use cancel_scheduled::ScheduledCancellation;
-pub(crate) use credentials::Keyring;
 pub(crate) use health::RestHealth;
 pub(crate) use outbox_worker::OutboxWorker;
 pub(crate) use parts::DeliveryParts;

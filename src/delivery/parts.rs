@@ -5,7 +5,6 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
-use super::credentials::Keyring;
 use super::health::RestHealth;
 use super::policy::DeliveryPolicy;
 use super::route::ApiRoutes;
@@ -14,6 +13,7 @@ use crate::reloadable::Reloadable;
 use crate::store::Store;
 use crate::telemetry::StoreReport;
 use crate::telemetry::metrics::Metrics;
+use crate::twilio::Keyring;
 
 /// Arguments of [`OutboxWorker::new`](super::OutboxWorker::new) and
 /// [`ScheduledCancellation::new`](super::ScheduledCancellation::new).

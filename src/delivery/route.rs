@@ -1,8 +1,8 @@
 //! API and status callback of each account.
 
 use crate::sid::AccountSid;
-use crate::signature::PublicUrl;
-use crate::twilio::Client;
+use crate::signature::{AuthTokenKind, PublicUrl};
+use crate::twilio::{Client, Credentials, Keyring};
 
 /// API to call, and the URL that it calls back.
 pub(crate) struct ApiRoute {
@@ -22,6 +22,17 @@ pub(crate) struct ApiRoutes {
 }
 
 impl ApiRoutes {
+    /// Returns the route and the credentials of an account; `None` if this server does not send for it.
+    pub(crate) fn authenticated(
+        &self,
+        keyring: &Keyring,
+        account: AccountSid,
+        verified_by: AuthTokenKind,
+    ) -> Option<(&ApiRoute, Credentials)> {
+        let route = self.route_for(account)?;
+        Some((route, keyring.credentials(account, verified_by)?))
+    }
+
     /// Returns the route of an account, or `None` if this server does not send for it.
     pub(crate) fn route_for(&self, account: AccountSid) -> Option<&ApiRoute> {
         // A SID may have capital digits in a configuration.

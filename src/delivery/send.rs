@@ -6,7 +6,6 @@ use std::time::Duration;
 use backon::BackoffBuilder;
 use jiff::{SignedDuration, Timestamp};
 
-use super::credentials::Keyring;
 use super::health::RestHealth;
 use super::parts::DeliveryParts;
 use super::policy::DeliveryPolicy;
@@ -18,7 +17,7 @@ use crate::form::FormParams;
 use crate::reloadable::Reloadable;
 use crate::store::{OutboundMessage, SendOutcome};
 use crate::telemetry::Throttle;
-use crate::twilio::{RestError, RestErrorKind, RetryAdvice};
+use crate::twilio::{Keyring, RestError, RestErrorKind, RetryAdvice};
 
 /// Age after which a message is not retried: its user does not expect it any more.
 const MAX_RETRY_AGE: SignedDuration = SignedDuration::from_hours(24);
@@ -83,12 +82,15 @@ impl RestSender {
             Ok(params) => params,
             Err(rejection) => return rejection,
         };
-        let Some(route) = self.routes.route_for(message.account) else {
+        let found =
+            self.routes
+                .authenticated(&self.keyring.load(), message.account, message.auth_token);
+        let Some((route, credentials)) = found else {
             if self.health.add_unknown_account(message.account) {
                 tracing::warn!(
                     account = %message.account,
                     "messages of an account that this server does not send for wait in the outbox; queue messages with the \
-                     server's TWILIO_ACCOUNT_SID, or run a server with theirs"
+                     server's TWILIO_ACCOUNT_SID, or run a server that has their auth token or API key"
                 );
             }
             let not_before = after(now, UNKNOWN_ACCOUNT_RETRY);
@@ -102,10 +104,6 @@ impl RestSender {
                 "sending a message again that Twilio had accepted and then reported as failed"
             );
         }
-        let credentials = self
-            .keyring
-            .load()
-            .credentials(message.account, message.auth_token);
         let messages = route.client.messages(message.account, &credentials);
         let created = match &message.window {
             Some(window) => messages.create_form(&params, window).await,
@@ -248,9 +246,10 @@ impl RestSender {
                 }
             }
             RetryAdvice::Never => {
-                // Invalid credentials affect all messages of the account. Any other error is treated as specific to
-                // this message.
+                // Invalid credentials, or an API key that may not send, affect all messages of the account. Any other error
+                // is treated as specific to this message.
                 let unauthenticated = error.code() == Some(UNAUTHENTICATED)
+                    || error.is_missing_permission()
                     || matches!(error.kind(), RestErrorKind::Rejected { status: 401, .. });
                 self.health.set_ok(!unauthenticated);
                 if unauthenticated {

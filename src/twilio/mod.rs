@@ -20,6 +20,7 @@
 //! # Ok(()) }
 //! ```
 
+mod account_keys;
 mod accounts;
 mod api_url;
 mod channels_senders;
@@ -29,6 +30,7 @@ mod credentials;
 mod error;
 mod http_client;
 mod incoming_phone_numbers;
+mod keyring;
 #[cfg(feature = "app")]
 pub(crate) mod media;
 mod messages;
@@ -37,6 +39,7 @@ mod response;
 mod typing_indicator;
 mod webhooks;
 
+pub use account_keys::{AccountKeys, ApiKey, ApiKeySidError, AuthTokens};
 pub use accounts::{Account, Accounts};
 pub use api_url::{ApiUrl, ApiUrlError};
 pub use channels_senders::{ChannelsSenders, WebhookMethods, WhatsAppSender};
@@ -45,6 +48,7 @@ pub use contents::{Approval, ApprovalStatus, Contents, Template, TemplateVariabl
 pub use credentials::Credentials;
 pub use error::{RestError, RestErrorKind, RetryAdvice};
 pub use incoming_phone_numbers::{IncomingPhoneNumbers, PhoneNumber};
+pub use keyring::Keyring;
 #[cfg_attr(
     not(feature = "app"),
     expect(unused_imports, reason = "used by modules of the feature app")

@@ -503,7 +503,8 @@ fn account_sid_in_environment_matches_ignoring_case() {
     let settings = load_with_lower_case_account(ACCOUNT, &file);
     assert_eq!(settings.twilio.accounts.len(), 1);
     assert_eq!(settings.twilio.accounts[0].sid.as_str(), ACCOUNT);
-    assert_eq!(settings.twilio.accounts[0].auth_token.expose(), OTHER_TOKEN);
+    let tokens = settings.twilio.accounts[0].keys.tokens().unwrap();
+    assert_eq!(tokens.primary.expose(), OTHER_TOKEN);
 }
 
 /// SID whose letters show a difference in case, unlike those of [`ACCOUNT`].
@@ -515,7 +516,8 @@ fn account_token_in_environment_replaces_file_ignoring_case() {
     let file = format!("[twilio.accounts.{UPPER_ACCOUNT}]\nauth_token_file = \"/nowhere/token\"");
     let settings = load_with_lower_case_account(UPPER_ACCOUNT, &file);
     assert_eq!(settings.twilio.accounts.len(), 1);
-    assert_eq!(settings.twilio.accounts[0].auth_token.expose(), OTHER_TOKEN);
+    let tokens = settings.twilio.accounts[0].keys.tokens().unwrap();
+    assert_eq!(tokens.primary.expose(), OTHER_TOKEN);
 }
 
 // The other problem must not hide that of the account. `replyhook reconcile` reads the accounts by itself.
@@ -578,7 +580,8 @@ fn secret_file_in_environment_overrides_config_file_value() {
     let settings = load(&env, &format!("[twilio]\nauth_token = \"{TOKEN}\""))
         .unwrap()
         .settings;
-    assert_eq!(settings.twilio.auth_token.expose(), OTHER_TOKEN);
+    let tokens = settings.twilio.main.as_ref().unwrap().tokens().unwrap();
+    assert_eq!(tokens.primary.expose(), OTHER_TOKEN);
 }
 
 #[test]

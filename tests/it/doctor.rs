@@ -13,7 +13,7 @@ use crate::support::console::{Console, number, sender};
 use crate::support::http::{Listener, RawRequest, http_response};
 use crate::support::proxy::{ProxyAction, TlsProxy};
 use crate::support::{
-    ACCOUNT, EMPTY, OTHER_TOKEN, Server, TOKEN, TestApp, Webhook, json_lines, replyhook,
+    ACCOUNT, EMPTY, OTHER_TOKEN, Server, TOKEN, TestApp, UNSET, Webhook, json_lines, replyhook,
     silent_port,
 };
 
@@ -621,6 +621,57 @@ fn api_key_and_auth_token_are_both_checked() {
         )
         .assert_lacks("canary-secret")
         .assert_lacks(" twilio: ");
+}
+
+/// Settings of a shared key and an API key in place of the auth token.
+const WITHOUT_TOKEN: [(&str, &str); 5] = [
+    ("TWILIO_AUTH_TOKEN", UNSET),
+    ("TWILIO_ACCOUNT_SID", ACCOUNT),
+    (
+        "REPLYHOOK__TWILIO__API_KEY_SID",
+        "SK00000000000000000000000000000001",
+    ),
+    ("REPLYHOOK__TWILIO__API_KEY_SECRET", TOKEN),
+    ("REPLYHOOK__SIGNATURE__SHARED_KEYS__KEY_A__SECRET", "s3cret"),
+];
+
+// The time of the list of messages is compared, since the account cannot be read.
+#[test]
+fn doctor_without_token_takes_clock_from_messages() {
+    let mut deployment = Deployment::plain();
+    deployment.server = serve(&deployment.public_url, "sqlite::memory:", &WITHOUT_TOKEN);
+    deployment.proxy.set_upstream(deployment.server.public);
+    let out = deployment.doctor(&WITHOUT_TOKEN).assert_no_findings();
+    assert!(
+        out.contains("leads to this very server, and the signature verifies"),
+        "{out}"
+    );
+    assert!(out.contains("note credentials: not checkable"), "{out}");
+    deployment
+        .console
+        .change(|state| state.seconds_ahead = 3600);
+    deployment
+        .doctor(&WITHOUT_TOKEN)
+        .assert_finding("s behind Twilio", "NTP")
+        .assert_lacks("s3cret");
+}
+
+#[test]
+fn mismatched_shared_key_is_reported_but_not_printed() {
+    let mut deployment = Deployment::plain();
+    deployment.server = serve(&deployment.public_url, "sqlite::memory:", &WITHOUT_TOKEN);
+    deployment.proxy.set_upstream(deployment.server.public);
+    let other = (
+        "REPLYHOOK__SIGNATURE__SHARED_KEYS__KEY_A__SECRET",
+        "canary-secret",
+    );
+    deployment
+        .doctor(&[&WITHOUT_TOKEN[..], &[other]].concat())
+        .assert_finding(
+            "responds with 403: the signature does not verify, neither through the proxy nor when it is sent directly",
+            "another signature.shared_keys.key_a or another PUBLIC_URL",
+        )
+        .assert_lacks("canary-secret");
 }
 
 #[test]

@@ -126,3 +126,4 @@ mod traces;
 mod unverified_bytes;
 mod wall_clock;
 mod webhook_paths;
+mod without_token;

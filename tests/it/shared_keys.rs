@@ -454,7 +454,8 @@ fn shared_key_settings_come_from_file_environment_and_secret_file() {
     std::fs::write(secret.path(), "from the file\n").unwrap();
     let file = format!(
         "[signature.shared_keys.webhooks_sharedkey_A]\nsecret = \"?\"\naccount = \"{OTHER_ACCOUNT}\"\n\
-         [signature.shared_keys.b]\nsecret_file = \"{}\"\n",
+         [signature.shared_keys.b]\nsecret_file = \"{}\"\n\
+         [twilio.accounts.{OTHER_ACCOUNT}]\nauth_token = \"{OTHER_TOKEN}\"\n",
         secret.path().display()
     );
     let env = [

@@ -18,7 +18,7 @@ use crate::settings_args::SettingsArgs;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Sends a WhatsApp message with the text \"hi\", unless --body, --media, --pin or --button are given. --data replaces
-and adds parameters. Signs the request with TWILIO_AUTH_TOKEN.
+and adds parameters. Signs the request with TWILIO_AUTH_TOKEN; without it, with a key of signature.shared_keys.
 
 Exit codes:
   0  Twilio could use the response
@@ -63,14 +63,16 @@ pub(crate) struct Invoke {
     settings: SettingsArgs,
 }
 
-/// Account of the webhook if `TWILIO_ACCOUNT_SID` is not set.
+/// Account of the webhook if the key has none.
 const NO_ACCOUNT: &str = "AC00000000000000000000000000000000";
 
 impl Invoke {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let settings = SigningSettings::load(&self.settings.sources())?;
         let overrides = self.request.form()?;
-        let account = match settings.twilio.account_sid {
+        let signing_key = settings.twilio.signing_key();
+        let (key, account) = signing_key.context("no key is configured; set TWILIO_AUTH_TOKEN")?;
+        let account = match account {
             Some(account) => account,
             None => AccountSid::parse(NO_ACCOUNT)?,
         };
@@ -97,7 +99,7 @@ impl Invoke {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let result = match runtime.block_on(send_signed(&settings.twilio.auth_token, &webhook)) {
+        let result = match runtime.block_on(send_signed(&key, &webhook)) {
             Ok(result) => result,
             // A failed call is a result of this command. Other errors, such as an invalid URL, are usage errors.
             Err(error @ replyhook::emulator::SignedRequestError::Failed { .. }) => {

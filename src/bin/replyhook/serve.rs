@@ -11,8 +11,8 @@ use crate::settings_args::SettingsArgs;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Needs TWILIO_AUTH_TOKEN and PUBLIC_URL, and reports all problems of the settings. SIGHUP reloads the settings without a
-restart; invalid ones change nothing.
+Needs PUBLIC_URL, and TWILIO_AUTH_TOKEN or else a shared key and an API key. Reports all problems of the settings.
+SIGHUP reloads the settings without a restart; invalid ones change nothing.
 
 Exit codes:
   0         SIGTERM or SIGINT ended the server, and all work in progress was finished

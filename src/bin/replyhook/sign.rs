@@ -1,8 +1,8 @@
 use anyhow::{Context, bail};
 use http::Method;
 use replyhook::FormParams;
-use replyhook::config::SigningSettings;
-use replyhook::signature::{SharedKeyId, SignatureAlgorithm, sign_with};
+use replyhook::config::{SigningSettings, TwilioSettings};
+use replyhook::signature::{SharedKeyId, SignatureAlgorithm, SigningKey};
 
 use crate::exit::ExitStatus;
 use crate::print::print;
@@ -56,8 +56,8 @@ impl Sign {
                 self.url
             );
         }
-        let (algorithm, secret) = match self.shared_key {
-            None => (SignatureAlgorithm::HmacSha1, settings.twilio.auth_token),
+        let key = match self.shared_key {
+            None => auth_token_of(&settings.twilio)?,
             Some(id) => {
                 let mut keys = settings.twilio.shared_keys.into_iter();
                 let key = keys.find(|key| key.id.is_same(&id)).with_context(|| {
@@ -65,11 +65,15 @@ impl Sign {
                         "--shared-key {id} is not configured; set signature.shared_keys.{id}.secret"
                     )
                 })?;
-                (self.algorithm, key.secret)
+                SigningKey::SharedKey {
+                    id: key.id,
+                    secret: key.secret,
+                    algorithm: self.algorithm,
+                }
             }
         };
         let print_signature = |url: &str, form: Option<&FormParams>| {
-            print(&format!("{}\n", sign_with(algorithm, &secret, url, form)?))?;
+            print(&format!("{}\n", key.sign(url, form)?))?;
             Ok(ExitStatus::Yes)
         };
         // Twilio puts the parameters of a GET into the query, and signs the URL alone.
@@ -79,5 +83,15 @@ impl Sign {
             return print_signature(&url, None);
         }
         print_signature(&self.url, (method != Method::GET).then_some(&form))
+    }
+}
+
+/// Returns the auth token of the main account.
+fn auth_token_of(settings: &TwilioSettings) -> anyhow::Result<SigningKey> {
+    match settings.signing_key() {
+        Some((key @ SigningKey::AuthToken(_), _)) => Ok(key),
+        _ => bail!(
+            "no auth token is configured; set TWILIO_AUTH_TOKEN, or name a key with --shared-key"
+        ),
     }
 }

@@ -10,7 +10,7 @@ use replyhook::{App, AppBuilder, Echo, Handler, OutboundClient};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 
-use super::{FakeTwilio, HttpResponse, ORIGIN, TOKEN, Wait, Webhook};
+use super::{FakeTwilio, HttpResponse, ORIGIN, TOKEN, UNSET, Wait, Webhook};
 
 /// Real router and worker in this process, without the network.
 pub struct TestApp {
@@ -235,7 +235,7 @@ impl TestApp {
 }
 
 pub fn sources(env: &[(&str, &str)]) -> Sources {
-    Sources::default()
+    let mut sources = Sources::default()
         .with_env([
             ("TWILIO_AUTH_TOKEN", TOKEN),
             ("PUBLIC_URL", ORIGIN),
@@ -243,7 +243,9 @@ pub fn sources(env: &[(&str, &str)]) -> Sources {
             // Nothing listens there, so messages for the REST API stay in the outbox.
             ("REPLYHOOK__TWILIO__API_URL", "http://127.0.0.1:9"),
         ])
-        .with_env(env.iter().copied())
+        .with_env(env.iter().copied());
+    sources.env.retain(|_, value| value != UNSET);
+    sources
 }
 
 pub async fn call_router(

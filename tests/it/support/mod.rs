@@ -58,6 +58,8 @@ pub const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 pub const OTHER_TOKEN: &str = "fedcba9876543210fedcba9876543210";
 pub const ORIGIN: &str = "https://hooks.example.test";
 pub const ACCOUNT: &str = "AC00000000000000000000000000000001";
+/// Value that removes a variable from the environment of an app, server or command.
+pub const UNSET: &str = "(unset)";
 pub const EMPTY: &str = r#"<?xml version="1.0" encoding="UTF-8"?><Response/>"#;
 
 /// TwiML with one message, whose text must not contain special characters.

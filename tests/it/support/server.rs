@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tokio::net::TcpSocket;
 
-use super::{HttpResponse, ORIGIN, TOKEN, Wait, Webhook, wire};
+use super::{HttpResponse, ORIGIN, TOKEN, UNSET, Wait, Webhook, wire};
 
 /// Running `replyhook serve`, on free ports. It is killed on drop.
 pub struct Server {
@@ -60,6 +60,7 @@ impl Server {
             ),
         ]);
         all.extend(env.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        all.retain(|_, value| value != UNSET);
         let mut child = command
             .arg("serve")
             .env_clear()

@@ -1,58 +1,39 @@
 //! Accounts whose webhooks the server accepts.
 
+use replyhook::AccountSid;
 use replyhook::config::Settings;
-use replyhook::twilio::Credentials;
-use replyhook::{AccountSid, Secret};
+use replyhook::signature::AuthTokenKind;
+use replyhook::twilio::{AccountKeys, ApiKey, Credentials};
 
 /// An account whose webhooks the server accepts.
 pub(super) struct AcceptedAccount {
     pub(super) account: AccountSid,
-    /// Auth token that signs its webhooks.
-    pub(super) token: Secret,
-    /// API key that REST calls use in place of the token.
-    pub(super) api_key: Option<Credentials>,
+    /// Auth tokens that sign its webhooks, and the API key of its REST calls.
+    pub(super) keys: AccountKeys,
 }
 
 impl AcceptedAccount {
-    /// Returns the credentials with the auth token, which can read the account even if a standard API key cannot.
-    pub(super) fn token_credentials(&self) -> Credentials {
-        Credentials::auth_token(self.account, self.token.clone())
-    }
-
     /// Returns the credentials that the server uses for REST calls.
     pub(super) fn rest_credentials(&self) -> Credentials {
-        self.api_key
-            .clone()
-            .unwrap_or_else(|| self.token_credentials())
+        self.keys.credentials(self.account, AuthTokenKind::Primary)
     }
 }
 
-/// Returns the account of the default token, if it is configured, and the accounts with their own tokens.
+/// Returns the main account, if it is configured, the accounts with their own keys, and those of shared keys.
 pub(super) fn accepted_accounts(settings: &Settings) -> Vec<AcceptedAccount> {
     let twilio = &settings.twilio;
-    let mut accepted_accounts: Vec<_> = twilio
-        .accounts
-        .iter()
-        .map(|account| AcceptedAccount {
-            account: account.sid,
-            token: account.auth_token.clone(),
-            api_key: None,
-        })
-        .collect();
-    let Some(main_account) = twilio.account_sid else {
-        return accepted_accounts;
-    };
-    // An entry below `twilio.accounts` wins over the default token and the API key, as in the server.
-    let is_own =
-        |accepted: &AcceptedAccount| accepted.account.to_lowercase() == main_account.to_lowercase();
-    if !accepted_accounts.iter().any(is_own) {
-        let key = settings.rest.api_key.clone();
-        let accepted = AcceptedAccount {
-            account: main_account,
-            token: twilio.auth_token.clone(),
-            api_key: key.map(|(sid, secret)| Credentials::api_key(sid, secret)),
-        };
-        accepted_accounts.insert(0, accepted);
+    let keyring = twilio.keyring();
+    let mut accounts = keyring.accounts();
+    for key in &twilio.shared_keys {
+        if !accounts.iter().any(|known| known.is_same(key.account)) {
+            accounts.push(key.account);
+        }
     }
-    accepted_accounts
+    let accepted = |account| {
+        // The key that the server uses: an account's own keys replace the main API key.
+        let api_key: Option<ApiKey> = keyring.keys(account)?.api_key().cloned();
+        let keys = AccountKeys::new(twilio.auth_tokens(account).cloned(), api_key)?;
+        Some(AcceptedAccount { account, keys })
+    };
+    accounts.into_iter().filter_map(accepted).collect()
 }

@@ -1,8 +1,11 @@
 //! Checks of the credentials, the primary auth token and the clock.
 
 use replyhook::config::Settings;
-use replyhook::twilio::{Account, Client, ListMessages, RestError, RestErrorKind};
-use replyhook::{AccountSid, Clock, SystemClock, Timestamp};
+use replyhook::twilio::{
+    Account, AccountKeys, ApiKey, AuthTokens, Client, Credentials, ListMessages, RestError,
+    RestErrorKind,
+};
+use replyhook::{AccountSid, Clock, Secret, SystemClock, Timestamp};
 
 use super::accepted_account::AcceptedAccount;
 use super::finding::{Finding, Report};
@@ -17,7 +20,9 @@ pub(super) async fn check<'a>(
     accepted_accounts: &'a [AcceptedAccount],
     report: &mut Report,
 ) -> anyhow::Result<Vec<&'a AcceptedAccount>> {
-    if settings.twilio.account_sid.is_none() {
+    let main_keys = settings.twilio.main.as_ref();
+    let has_main_tokens = main_keys.and_then(AccountKeys::tokens).is_some();
+    if settings.twilio.account_sid.is_none() && (has_main_tokens || accepted_accounts.is_empty()) {
         report.add(Finding::note(
             CHECK,
             "TWILIO_ACCOUNT_SID is not set: the auth token, the clock, and the webhooks at Twilio are not checked",
@@ -27,46 +32,25 @@ pub(super) async fn check<'a>(
     }
     let client = Client::new(settings.rest.api_url.clone());
     let mut usable = Vec::new();
-    let mut clock_is_known = false;
+    let mut clock = Clocks::default();
     for accepted in accepted_accounts {
-        // With the token even if there is an API key: a standard key cannot read the account.
-        let credentials = accepted.token_credentials();
-        let token_response = client.accounts(&credentials).fetch(accepted.account).await;
-        // Directly after the response, whose time it is compared with.
-        let now = SystemClock.now();
-        match &token_response {
-            Ok(account) => {
-                report.add(account_finding(accepted, account))?;
-                if let Some(theirs) = account.answered_at
-                    && !clock_is_known
-                {
-                    clock_is_known = true;
-                    report.add(clock_finding(theirs, now))?;
-                }
-            }
-            Err(error) => report.add(error_finding(
-                accepted.account,
-                "auth token",
-                error,
-                settings,
-            ))?,
-        }
-        let is_usable = match &accepted.api_key {
-            // Listing messages is a permission that a standard API key has.
+        let checked_token = match accepted.keys.tokens() {
+            Some(tokens) => check_token(&client, accepted, tokens, &mut clock, settings).await,
+            None => Checked {
+                finding: not_checkable_finding(accepted.account),
+                is_usable: false,
+            },
+        };
+        report.add(checked_token.finding)?;
+        clock.report(report)?;
+        let is_usable = match accepted.keys.api_key() {
             Some(key) => {
-                let mut filter = ListMessages::default();
-                filter.page_size = Some(1);
-                let listed = client.messages(accepted.account, key).list(&filter).await;
-                report.add(match &listed {
-                    Ok(_) => Finding::ok(
-                        CHECK,
-                        format!("the API key of {} is right", accepted.account),
-                    ),
-                    Err(error) => error_finding(accepted.account, "API key", error, settings),
-                })?;
-                listed.is_ok()
+                let checked = check_key(&client, accepted.account, key, &mut clock, settings).await;
+                report.add(checked.finding)?;
+                clock.report(report)?;
+                checked.is_usable
             }
-            None => token_response.is_ok(),
+            None => checked_token.is_usable,
         };
         if is_usable {
             usable.push(accepted);
@@ -75,15 +59,109 @@ pub(super) async fn check<'a>(
     Ok(usable)
 }
 
+/// The result of checking a token or key.
+struct Checked {
+    finding: Finding,
+    /// True if further calls can be made with it.
+    is_usable: bool,
+}
+
+/// Reads the account with its auth token. A standard API key may not do this.
+async fn check_token(
+    client: &Client,
+    accepted: &AcceptedAccount,
+    tokens: &AuthTokens,
+    clock: &mut Clocks,
+    settings: &Settings,
+) -> Checked {
+    let credentials = Credentials::auth_token(accepted.account, tokens.primary.clone());
+    let response = client.accounts(&credentials).fetch(accepted.account).await;
+    if let Ok(account) = &response {
+        clock.compare(account.answered_at);
+    }
+    Checked {
+        finding: match &response {
+            Ok(account) => account_finding(accepted.account, &tokens.primary, account),
+            Err(error) => error_finding(accepted.account, "auth token", error, settings),
+        },
+        is_usable: response.is_ok(),
+    }
+}
+
+/// Lists one message with an API key, which a standard key may do.
+async fn check_key(
+    client: &Client,
+    account: AccountSid,
+    key: &ApiKey,
+    clock: &mut Clocks,
+    settings: &Settings,
+) -> Checked {
+    let credentials = key.credentials();
+    let mut filter = ListMessages::default();
+    filter.page_size = Some(1);
+    let listed = client.messages(account, &credentials).page(&filter).await;
+    if let Ok(page) = &listed {
+        clock.compare(page.answered_at);
+    }
+    let is_restricted = matches!(&listed, Err(error) if error.is_missing_permission());
+    Checked {
+        finding: match &listed {
+            Ok(_) => Finding::ok(CHECK, format!("the API key of {account} is right")),
+            Err(error) if is_restricted => Finding::warn(
+                CHECK,
+                format!("the API key of {account} may not list messages: {error}"),
+                "give the key the permission /twilio/messaging/messages/list: `replyhook reconcile`, and the look-up of a \
+                 message whose result is unknown, need it",
+            ),
+            Err(error) => error_finding(account, "API key", error, settings),
+        },
+        // Twilio knows the key. Other permissions may be there.
+        is_usable: listed.is_ok() || is_restricted,
+    }
+}
+
+/// Returns the note for an account without an auth token.
+fn not_checkable_finding(account: AccountSid) -> Finding {
+    Finding::note(
+        CHECK,
+        format!(
+            "not checkable without the auth token of {account}: the status of the account, and its primary auth token"
+        ),
+        "nothing to do: only the auth token, or a main API key, may read the account",
+    )
+}
+
+/// The comparison with Twilio's clock, which is reported once.
+#[derive(Default)]
+struct Clocks {
+    finding: Option<Finding>,
+    is_known: bool,
+}
+
+impl Clocks {
+    /// Compares the local clock with the time of a response. Call it directly after the response.
+    fn compare(&mut self, theirs: Option<Timestamp>) {
+        if let Some(theirs) = theirs.filter(|_| !self.is_known) {
+            self.is_known = true;
+            self.finding = Some(clock_finding(theirs, SystemClock.now()));
+        }
+    }
+
+    fn report(&mut self, report: &mut Report) -> anyhow::Result<()> {
+        self.finding
+            .take()
+            .map_or(Ok(()), |finding| report.add(finding))
+    }
+}
+
 /// Returns the finding for an account that Twilio has returned.
-fn account_finding(accepted: &AcceptedAccount, account: &Account) -> Finding {
-    let sid = accepted.account;
+fn account_finding(sid: AccountSid, token: &Secret, account: &Account) -> Finding {
     let primary_token = account.auth_token.as_ref();
     let differs = primary_token.is_some_and(|theirs| {
         let theirs = theirs.expose();
         // Compare only what has the form of a token: the response may have something else in its place.
         let is_token = theirs.len() == 32 && theirs.bytes().all(|byte| byte.is_ascii_hexdigit());
-        is_token && theirs != accepted.token.expose()
+        is_token && theirs != token.expose()
     });
     match account.status.as_str() {
         "suspended" | "closed" => Finding::fail(

@@ -3,7 +3,9 @@
 
 use replyhook::config::Settings;
 use replyhook::signature::PublicUrl;
-use replyhook::twilio::{Client, ConfiguredWebhooks, PhoneNumber, RestError, WhatsAppSender};
+use replyhook::twilio::{
+    Client, ConfiguredWebhooks, PhoneNumber, RestError, RestErrorKind, WhatsAppSender,
+};
 
 use super::accepted_account::AcceptedAccount;
 use super::finding::{Finding, Report, Severity};
@@ -155,6 +157,24 @@ pub(super) async fn check(
 }
 
 fn unreadable_finding(what: &str, accepted: &AcceptedAccount, error: &RestError) -> Finding {
+    // The key has been used before, so it is valid: a restricted one lacks the permission.
+    let is_rejected = matches!(
+        error.kind(),
+        RestErrorKind::Rejected {
+            status: 401 | 403,
+            ..
+        }
+    );
+    if is_rejected && accepted.keys.api_key().is_some() {
+        return Finding::note(
+            CHECK,
+            format!(
+                "not checkable with the API key of {}: the webhooks of its {what}: {error}",
+                accepted.account
+            ),
+            "nothing to do: compare them by eye in Twilio's console, or run this command with a key that may read them",
+        );
+    }
     Finding::warn(
         CHECK,
         format!("could not read the {what} of {}: {error}", accepted.account),

@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::header::LOCATION;
 use http::{HeaderMap, Method};
+use replyhook::FormParams;
 use replyhook::config::Settings;
 use replyhook::emulator::{SignedRequest, SignedRequestError, SignedResponse, send_signed};
 use replyhook::probe::{ENDPOINT_HEADER, INSTANCE_HEADER, Instance, PARAMETER};
-use replyhook::signature::PublicUrl;
+use replyhook::signature::{PublicUrl, SigningKey};
 use replyhook::store::StoreUrl;
-use replyhook::{FormParams, Secret};
 
 use super::finding::{Finding, Report, Severity};
 use super::remedy;
@@ -51,7 +51,13 @@ pub(super) async fn check(
             "run a tunnel or a proxy with a public address to this server, and set PUBLIC_URL to that address",
         ))?;
     }
-    let probe = Probe::new(settings);
+    let Some(probe) = Probe::new(settings) else {
+        return report.add(Finding::note(
+            CHECK,
+            format!("{public_url} is not checked: there is no key to sign with"),
+            "set TWILIO_AUTH_TOKEN, or a key in signature.shared_keys",
+        ));
+    };
     let endpoints = public_url.paths().named();
     let [primary, fallback, status] = endpoints.map(|(_, path)| probe.send(public_url, path));
     let (primary, fallback, status) = tokio::join!(primary, fallback, status);
@@ -99,29 +105,40 @@ fn group_verdicts(public_url: &PublicUrl, verdicts: &[(&str, &str, Verdict)]) ->
     findings
 }
 
-/// The token and parameters of the probes.
+/// The key and parameters of the probes.
 struct Probe {
-    token: Secret,
+    key: SigningKey,
     form: FormParams,
 }
 
 impl Probe {
-    fn new(settings: &Settings) -> Self {
-        let twilio = &settings.twilio;
-        let main_account = twilio.account_sid.map(replyhook::AccountSid::to_lowercase);
-        let mut accounts = twilio.accounts.iter();
-        // As in `SignatureVerifier`: an account's own token wins over the default one.
-        let token = accounts.find(|account| Some(account.sid.to_lowercase()) == main_account);
+    /// Creates a probe that is signed with the auth token, or else with a shared key.
+    fn new(settings: &Settings) -> Option<Self> {
+        let (key, account) = settings.twilio.signing_key()?;
         // A new value per run, so that each run has another signature.
         let nonce = format!("{:016x}", RandomState::new().hash_one(PARAMETER));
-        let account = twilio.account_sid.map(|sid| sid.to_string());
-        let account = account.map(|account| ("AccountSid", account));
-        Self {
-            token: token.map_or_else(
-                || twilio.auth_token.clone(),
-                |account| account.auth_token.clone(),
-            ),
+        let account = account.map(|account| ("AccountSid", account.to_string()));
+        Some(Self {
+            key,
             form: account.into_iter().chain([(PARAMETER, nonce)]).collect(),
+        })
+    }
+
+    /// Returns the setting of the key.
+    fn key_setting(&self) -> String {
+        match &self.key {
+            SigningKey::AuthToken(_) => "TWILIO_AUTH_TOKEN".to_owned(),
+            SigningKey::SharedKey { id, .. } => format!("signature.shared_keys.{id}"),
+        }
+    }
+
+    /// Returns the headers of the signature.
+    fn header_names(&self) -> &'static str {
+        match &self.key {
+            SigningKey::AuthToken(_) => "X-Twilio-Signature",
+            SigningKey::SharedKey { .. } => {
+                "X-Twilio-Signature or X-Twilio-Webhooks-Signature-Settings"
+            }
         }
     }
 
@@ -145,7 +162,7 @@ impl Probe {
             form: self.form.clone(),
             headers: HeaderMap::new(),
         };
-        send_signed(&self.token, &webhook).await
+        send_signed(&self.key, &webhook).await
     }
 
     /// Sends the probe to the public listener directly, as a proxy that changes nothing would.
@@ -203,27 +220,27 @@ async fn rejection_verdict(
         );
     }
     let log = "its log says why, in a line that begins with `rejected:`";
+    let (key, headers) = (probe.key_setting(), probe.header_names());
     match probe.send_directly(settings, path).await {
         Some(direct) if parse_instance(&direct.headers).is_some() => Verdict::fail(
             "responds with 403: the signature does not verify, although the server accepts the same request when it is sent \
              directly",
             format!(
-                "something between PUBLIC_URL and the server changes path, query, body, Content-Type or X-Twilio-Signature: \
-                 let it pass all of them as they are (PUBLIC_URL's own prefix may be stripped); {log}"
+                "something between PUBLIC_URL and the server changes path, query, body, Content-Type or {headers}: let it pass all of them as they are (PUBLIC_URL's own prefix may be stripped); {log}"
             ),
         ),
         Some(direct) if direct.status == 403 => Verdict::fail(
             "responds with 403: the signature does not verify, neither through the proxy nor when it is sent directly",
             format!(
-                "the running server has another TWILIO_AUTH_TOKEN or another PUBLIC_URL than this command: give both the \
+                "the running server has another {key} or another PUBLIC_URL than this command: give both the \
                  same settings and restart the server; {log}"
             ),
         ),
         _ => Verdict::fail(
             "responds with 403: the signature does not verify",
             format!(
-                "either the server there has another TWILIO_AUTH_TOKEN or PUBLIC_URL than this command, or a proxy changes \
-                 path, query, body or X-Twilio-Signature; {log}"
+                "either the server there has another {key} or PUBLIC_URL than this command, or a proxy changes path, \
+                 query, body or {headers}; {log}"
             ),
         ),
     }
