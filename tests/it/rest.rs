@@ -205,6 +205,32 @@ async fn api_key_login_keeps_account_in_path() {
     assert!(request.contains(&crate::support::base64_of(b"SK1:secret")));
 }
 
+// Only the text of 70051 is shown, and not if it may hold a phone number.
+#[tokio::test]
+async fn missing_permission_shows_twilios_text_without_numbers() {
+    let no_text = "Twilio rejected the call: the API key lacks a permission (70051, HTTP 403)";
+    for (message, shown) in [
+        (
+            "Permission\\n denied:  /twilio/messaging/messages/create",
+            format!("{no_text}: Permission denied: /twilio/messaging/messages/create"),
+        ),
+        ("may not send to +15550001111", no_text.to_owned()),
+        ("may not send to ana@example.com", no_text.to_owned()),
+        ("", no_text.to_owned()),
+    ] {
+        let body = format!(r#"{{"code":70051,"message":"{message}","status":403}}"#);
+        let (address, _request) = start_scripted_server(json_response("403 Forbidden", "", &body));
+        let error = create(address, &text()).await.unwrap_err();
+        assert!(error.is_missing_permission());
+        assert_eq!(error.to_string(), shown);
+    }
+    let body = r#"{"code":21211,"message":"The number +15550001111 is not valid","status":400}"#;
+    let (address, _request) = start_scripted_server(json_response("400 Bad Request", "", body));
+    let error = create(address, &text()).await.unwrap_err();
+    assert!(!error.is_missing_permission());
+    assert!(!error.to_string().contains("not valid"), "{error}");
+}
+
 #[tokio::test]
 async fn message_list_filters_by_address_and_day() {
     let (address, request) = start_scripted_server(json_response(

@@ -404,7 +404,7 @@ fn environment_completes_empty_account_table() {
     assert_eq!(settings.twilio.accounts.len(), 1);
 }
 
-// `send` and `reconcile` run beside the server, perhaps without access to its secrets for webhooks.
+// `send` and `reconcile` run next to the server, perhaps without access to its secrets for webhooks.
 #[test]
 fn commands_need_no_key_that_verifies_webhooks() {
     let file = format!(

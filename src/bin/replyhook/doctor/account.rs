@@ -36,7 +36,7 @@ pub(super) async fn check<'a>(
     for accepted in accepted_accounts {
         let checked_token = match accepted.keys.tokens() {
             Some(tokens) => check_token(&client, accepted, tokens, &mut clock, settings).await,
-            None => Checked {
+            None => KeyCheck {
                 finding: not_checkable_finding(accepted.account),
                 is_usable: false,
             },
@@ -60,7 +60,7 @@ pub(super) async fn check<'a>(
 }
 
 /// The result of checking a token or key.
-struct Checked {
+struct KeyCheck {
     finding: Finding,
     /// True if further calls can be made with it.
     is_usable: bool,
@@ -73,13 +73,13 @@ async fn check_token(
     tokens: &AuthTokens,
     clock: &mut Clocks,
     settings: &Settings,
-) -> Checked {
+) -> KeyCheck {
     let credentials = Credentials::auth_token(accepted.account, tokens.primary.clone());
     let response = client.accounts(&credentials).fetch(accepted.account).await;
     if let Ok(account) = &response {
         clock.compare(account.answered_at);
     }
-    Checked {
+    KeyCheck {
         finding: match &response {
             Ok(account) => account_finding(accepted.account, &tokens.primary, account),
             Err(error) => error_finding(accepted.account, "auth token", error, settings),
@@ -95,7 +95,7 @@ async fn check_key(
     key: &ApiKey,
     clock: &mut Clocks,
     settings: &Settings,
-) -> Checked {
+) -> KeyCheck {
     let credentials = key.credentials();
     let mut filter = ListMessages::default();
     filter.page_size = Some(1);
@@ -104,7 +104,7 @@ async fn check_key(
         clock.compare(page.answered_at);
     }
     let is_restricted = matches!(&listed, Err(error) if error.is_missing_permission());
-    Checked {
+    KeyCheck {
         finding: match &listed {
             Ok(_) => Finding::ok(CHECK, format!("the API key of {account} is right")),
             Err(error) if is_restricted => Finding::warn(
