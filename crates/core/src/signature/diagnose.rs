@@ -10,7 +10,9 @@ use http::HeaderMap;
 
 use super::explain::{BodyChange, Explanation, MappedPath, QueryChange};
 use super::headers::{ReceivedSignature, SignatureHeaders};
-use super::missing_keys::{account_of, explain_malformed, named_key};
+use super::missing_keys::{
+    account_of, explain_malformed, explain_missing_token, explain_unknown_shared_key, named_key,
+};
 use super::public_url::{PublicUrl, is_host, split_port};
 use super::readings;
 use super::shared_key::SharedKeyId;
@@ -30,7 +32,7 @@ impl SignatureVerifier {
             Err(SignatureErrorKind::RepeatedHeader) => Explanation::RepeatedHeader,
             Err(SignatureErrorKind::MalformedHeader) => explain_malformed(request.headers),
             Err(SignatureErrorKind::SettingsHeader(error)) => Explanation::SettingsHeader(error),
-            Err(SignatureErrorKind::UnknownSharedKey) => self.explain_unknown_shared_key(request),
+            Err(SignatureErrorKind::UnknownSharedKey) => explain_unknown_shared_key(self, request),
             Err(SignatureErrorKind::BodyHash) => Explanation::BodyHash,
             Err(SignatureErrorKind::NotAForm) => Explanation::NotAForm,
             Err(SignatureErrorKind::Form(_)) => Explanation::BadForm,
@@ -62,7 +64,7 @@ impl SignatureVerifier {
         // Nothing else needs to be tested: no URL and no body could match.
         if key.is_none() && (diagnosis.tokens.is_empty() || diagnosis.all_tokens.is_empty()) {
             let not_named = diagnosis.find_shared_key(self, key);
-            return not_named.unwrap_or_else(|| self.explain_missing_token(&diagnosis.form));
+            return not_named.unwrap_or_else(|| explain_missing_token(self, &diagnosis.form));
         }
         let other_key = match key {
             None => diagnosis.find_other_token(self),

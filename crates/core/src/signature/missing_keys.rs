@@ -11,43 +11,44 @@ use super::verifier::{SignatureVerifier, UnverifiedRequest};
 use crate::form::FormParams;
 use crate::sid::AccountSid;
 
-impl SignatureVerifier {
-    /// Returns the explanation for a request whose shared key is not configured.
-    pub(super) fn explain_unknown_shared_key(
-        &self,
-        request: &UnverifiedRequest<'_>,
-    ) -> Explanation {
-        let Some(key) = named_key(request.headers) else {
-            return Explanation::MalformedHeader;
-        };
-        let form = self
-            .decode_content(request)
-            .map_or_else(|_| FormParams::default(), |content| content.form);
-        let has_token = match self.tokens_for(&form) {
-            Ok((tokens, _)) => !tokens.is_empty(),
-            Err(_) => !self.default_tokens.is_empty(),
-        };
-        let has_other_key = self.shared_keys.iter().any(|key| key.is_for(&form));
-        Explanation::UnknownSharedKey {
-            key,
-            has_token,
-            has_other_key,
-        }
+/// Returns the explanation for a request whose shared key is not configured.
+pub(super) fn explain_unknown_shared_key(
+    verifier: &SignatureVerifier,
+    request: &UnverifiedRequest<'_>,
+) -> Explanation {
+    let Some(key) = named_key(request.headers) else {
+        return Explanation::MalformedHeader;
+    };
+    let form = verifier
+        .decode_content(request)
+        .map_or_else(|_| FormParams::default(), |content| content.form);
+    let has_token = match verifier.tokens_for(&form) {
+        Ok((tokens, _)) => !tokens.is_empty(),
+        Err(_) => !verifier.default_tokens.is_empty(),
+    };
+    let has_other_key = verifier.shared_keys.iter().any(|key| key.is_for(&form));
+    Explanation::UnknownSharedKey {
+        key,
+        has_token,
+        has_other_key,
     }
+}
 
-    /// Returns the explanation for a request that no configured auth token can have signed.
-    pub(super) fn explain_missing_token(&self, form: &FormParams) -> Explanation {
-        let account = account_of(form);
-        let lower_case = account.map(AccountSid::to_lowercase);
-        let is_listed = self
-            .accounts
-            .iter()
-            .any(|(known, _)| Some(*known) == lower_case);
-        Explanation::NoAuthToken {
-            account,
-            is_default: !is_listed
-                && (self.default_account.is_none() || self.default_account == lower_case),
-        }
+/// Returns the explanation for a request that no configured auth token can have signed.
+pub(super) fn explain_missing_token(
+    verifier: &SignatureVerifier,
+    form: &FormParams,
+) -> Explanation {
+    let account = account_of(form);
+    let lower_case = account.map(AccountSid::to_lowercase);
+    let is_listed = verifier
+        .accounts
+        .iter()
+        .any(|(known, _)| Some(*known) == lower_case);
+    Explanation::NoAuthToken {
+        account,
+        is_default: !is_listed
+            && (verifier.default_account.is_none() || verifier.default_account == lower_case),
     }
 }
 
