@@ -144,7 +144,6 @@ impl Settings {
     pub(crate) fn with_reloaded(&self, new: &Self) -> Self {
         let mut settings = self.clone();
         settings.twilio.clone_from(&new.twilio);
-        settings.rest.api_key.clone_from(&new.rest.api_key);
         settings.consent.clone_from(&new.consent);
         settings.consent.required = self.consent.required;
         settings.log.level.clone_from(&new.log.level);
