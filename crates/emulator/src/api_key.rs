@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub(super) struct EmulatedApiKey {
     pub(super) sid: String,
-    /// Not a `Secret`: the page reads the faults and sends them back when it changes one of them.
+    /// Never in a response. A client that changes another fault may leave it out.
+    #[serde(default, skip_serializing)]
     pub(super) secret: String,
     /// Permissions of a restricted key. Default: a standard key, which may do all but read the account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -27,7 +28,7 @@ impl EmulatedApiKey {
             return Some("api_key.sid: SK and 32 hexadecimal digits".to_owned());
         }
         if self.secret.trim().is_empty() {
-            return Some("api_key.secret: must not be empty".to_owned());
+            return Some("api_key.secret: missing or empty".to_owned());
         }
         let mut allowed = self.allow.iter().flatten();
         let wrong = allowed.find(|name| !is_permission(name))?;

@@ -163,11 +163,17 @@ impl Faults {
         self.api_key.as_ref().and_then(EmulatedApiKey::problem)
     }
 
-    /// Fills in the secret of a shared key that is given by its ID alone, if `current` has that key.
+    /// Fills in the secret of a key that is given by its ID or SID alone, if `current` has that key.
     pub(super) fn keep_secret(&mut self, current: &Self) {
         if let (Some(key), Some(known)) = (&mut self.shared_key, &current.shared_key)
             && key.secret.is_empty()
             && key.id == known.id
+        {
+            key.secret.clone_from(&known.secret);
+        }
+        if let (Some(key), Some(known)) = (&mut self.api_key, &current.api_key)
+            && key.secret.is_empty()
+            && key.sid == known.sid
         {
             key.secret.clone_from(&known.secret);
         }

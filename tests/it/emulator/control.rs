@@ -64,7 +64,7 @@ async fn invalid_control_request_is_rejected_with_reason() {
         ),
         (
             json!({"api_key": {"sid": "SK00000000000000000000000000000001", "secret": ""}}),
-            "must not be empty",
+            "missing or empty",
         ),
         (
             json!({"api_key": {"sid": "SK00000000000000000000000000000001", "secret": "x", "allow": ["messages/create"]}}),
