@@ -59,6 +59,7 @@
 //! | `forward` (feature `client`), `rules` (feature `rules`) | handlers: an HTTP service in any language; a TOML file |
 //! | `route`, `dialogue` (feature `route`) | routes and filters; forms that ask one question after the other |
 //! | [`reply`], [`twiml`] | replies, and their TwiML |
+//! | [`choice`] | questions with choices, and their answers |
 //! | [`store`] | the SQLite and PostgreSQL stores; consents and customer service windows |
 //! | `twilio` (feature `client`) | client of Twilio's REST API |
 //! | `outbound` (feature `app`) | outbound messages, which do not reply to a user |
@@ -131,8 +132,6 @@ mod descriptors;
 pub mod dialogue;
 #[cfg(feature = "app")]
 mod dispatch;
-#[cfg(feature = "route")]
-mod folding;
 #[cfg(feature = "client")]
 pub mod forward;
 pub mod handler;
@@ -188,11 +187,13 @@ mod worker;
 
 // The modules of Twilio's protocol are a package of their own, so that the emulator can use them without the server.
 // Modules of this crate name them as `crate::form`, like the ones above.
+#[cfg(feature = "route")]
+use replyhook_core::folding;
 #[cfg(feature = "client")]
 use replyhook_core::tls;
 pub use replyhook_core::{
-    BoxError, FormParams, Secret, address, clock, error_code, form, message, reply, sid, signature,
-    twiml,
+    BoxError, FormParams, Secret, address, choice, clock, error_code, form, message, reply, sid,
+    signature, twiml,
 };
 
 #[cfg(feature = "emulator")]
@@ -254,6 +255,8 @@ mod documents {
     struct TestPage;
     #[doc = include_str!("../docs/src/how-to/verify-only.md")]
     struct VerifyOnlyPage;
+    #[doc = include_str!("../docs/src/reference/choices.md")]
+    struct ChoicesPage;
     #[doc = include_str!("../docs/src/reference/handler-api.md")]
     struct HandlerApiPage;
     #[doc = include_str!("../docs/src/reference/routes.md")]

@@ -11,15 +11,19 @@
 //! | [`form`] | decoded form parameters |
 //! | [`message`], [`error_code`] | inbound messages, status callbacks and Twilio's error codes |
 //! | [`reply`], [`twiml`] | replies, and their TwiML |
+//! | [`choice`] | questions with choices, and their answers |
 //! | [`signature`] | signature validation, and the reason why a request fails it |
 //! | [`clock`] | the time, which tests can advance |
 //!
 //! The feature `axum` adds `signature::SignatureLayer`, `signature::SignedForm` and `clock::SystemClock`.
 
 pub mod address;
+pub mod choice;
 pub mod clock;
 mod error;
 pub mod error_code;
+#[doc(hidden)]
+pub mod folding;
 pub mod form;
 pub mod message;
 #[doc(hidden)]

@@ -30,13 +30,12 @@ const CRATES: [Source; 4] = [
 
 /// The level of each module of the package replyhook. A module may import modules of lower levels, and its own files.
 /// Modules of level 0 may import each other.
-const LEVELS: [(&str, u8); 38] = [
+const LEVELS: [(&str, u8); 37] = [
     ("probe", 0),
     ("lock", 0),
     ("reloadable", 0),
     ("spelling", 0),
     ("handler", 1),
-    ("folding", 0),
     ("address_pattern", 0),
     ("dialogue", 2),
     ("forward", 2),
@@ -73,11 +72,13 @@ const LEVELS: [(&str, u8); 38] = [
 ];
 
 /// The level of each module of the package replyhook-core.
-const CORE_LEVELS: [(&str, u8); 14] = [
+const CORE_LEVELS: [(&str, u8); 16] = [
     ("address", 0),
+    ("choice", 0),
     ("clock", 0),
     ("error", 0),
     ("error_code", 0),
+    ("folding", 0),
     ("form", 0),
     ("message", 0),
     ("redact", 0),

@@ -11,6 +11,7 @@ use super::parts::{
     RepliedTo,
 };
 use crate::address::{Address, Channel};
+use crate::choice::{ChoiceVia, Chosen, OpenQuestion, TapPayload};
 use crate::form::FormParams;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 
@@ -107,14 +108,136 @@ pub struct InboundMessage {
     /// the handler replies.
     pub merged: Vec<MessageSid>,
     /// All decoded parameters in the order received, including unknown ones: exactly those that were verified. With
-    /// merged messages, the parameters of each message follow one another.
+    /// merged messages, the parameters of each message follow one another. The payload of a button of our own question is
+    /// replaced by the ID of the choice.
     pub params: FormParams,
+    /// The choice, once it was compared with the open question.
+    pub(super) chosen: Option<Box<Chosen>>,
 }
 
 impl InboundMessage {
     /// Returns the channel of the message.
     pub fn channel(&self) -> &Channel {
         self.from.channel()
+    }
+
+    /// Returns the choice that the user has taken, by a tap or as a typed answer to the open question.
+    ///
+    /// A tap on a button of another program or of a template is a choice without a key, whose ID is the payload. See
+    /// [`ReplyMessage::choices`](crate::reply::ReplyMessage::choices).
+    ///
+    /// ```
+    /// use replyhook::choice::ChoiceVia;
+    /// use replyhook::{InboundMessage, Timestamp};
+    ///
+    /// # let pairs = [("MessageSid", "SM00000000000000000000000000000001"), ("From", "whatsapp:+15550001111"),
+    /// #     ("AccountSid", "AC00000000000000000000000000000001"), ("To", "whatsapp:+15550002222")];
+    /// let tap = [("ButtonText", "Yes"), ("ButtonPayload", "confirm:42")];
+    /// let message = InboundMessage::parse(pairs.into_iter().chain(tap).collect(), Timestamp::UNIX_EPOCH)?;
+    /// let chosen = message.choice().expect("a tap");
+    /// assert_eq!((chosen.id.as_str(), chosen.via), ("confirm:42", ChoiceVia::Button));
+    /// # Ok::<(), replyhook::message::ParseError>(())
+    /// ```
+    pub fn choice(&self) -> Option<Chosen> {
+        match &self.chosen {
+            Some(chosen) => Some((**chosen).clone()),
+            None => self.tapped(None),
+        }
+    }
+
+    /// Finds the choice, given the open question of the conversation, and strips our payload from the message. Returns
+    /// whether the message answers the open question.
+    #[doc(hidden)]
+    pub fn resolve_choice(&mut self, open: Option<&OpenQuestion>) -> bool {
+        let is_tap = self.button.is_some() || self.list.is_some();
+        let tap = self.tap_payload();
+        // A tap whose payload got lost counts by its title.
+        let is_typed = !is_tap || self.tap_id().is_none();
+        let has_content = !self.media.is_empty() || self.location.is_some();
+        let answer = open.filter(|_| is_typed && !has_content);
+        let mut answered = answer.and_then(|open| open.typed(&self.body));
+        if let Some(chosen) = answered.as_mut().filter(|_| is_tap) {
+            chosen.via = self.via();
+        }
+        let tapped_open = tap.as_ref().and_then(|tap| open?.tapped(tap));
+        let answers_open = answered.is_some() || tapped_open.is_some();
+        let chosen = tapped_open
+            .or(answered)
+            .or_else(|| self.tapped(tap.as_ref()));
+        self.chosen = chosen.map(Box::new);
+        if tap.is_some() {
+            self.strip_payloads();
+        }
+        answers_open
+    }
+
+    fn tap_id(&self) -> Option<&str> {
+        let payload = self
+            .button
+            .as_ref()
+            .and_then(|button| button.payload.as_deref());
+        payload.or_else(|| self.list.as_ref()?.id.as_deref())
+    }
+
+    fn tap_payload(&self) -> Option<TapPayload> {
+        TapPayload::parse(self.tap_id()?)
+    }
+
+    fn via(&self) -> ChoiceVia {
+        if self.list.is_some() {
+            ChoiceVia::List
+        } else {
+            ChoiceVia::Button
+        }
+    }
+
+    /// Returns the choice of a tap on a question that is not open: one that is over, or one of another program.
+    fn tapped(&self, tap: Option<&TapPayload>) -> Option<Chosen> {
+        let parsed = self.tap_payload();
+        let tap = tap.or(parsed.as_ref());
+        let button_text = self
+            .button
+            .as_ref()
+            .and_then(|button| button.text.as_deref());
+        let list_title = self.list.as_ref().and_then(|list| list.title.as_deref());
+        let title = list_title.or(button_text).filter(|title| !title.is_empty());
+        let title = title.or_else(|| {
+            self.text()
+                .filter(|_| self.button.is_some() || self.list.is_some())
+        });
+        if let Some(tap) = tap {
+            let title = title.unwrap_or(&tap.id);
+            return Some(Chosen::new(
+                tap.id.as_str(),
+                title,
+                tap.via,
+                tap.key.clone(),
+                false,
+            ));
+        }
+        let id = self.tap_id().filter(|id| !id.is_empty()).or(title)?;
+        Some(Chosen::new(id, title.unwrap_or(id), self.via(), None, true))
+    }
+
+    /// Replaces our payloads by the IDs of the choices, also in the parameters.
+    fn strip_payloads(&mut self) {
+        let strip = |text: &mut Option<String>| {
+            if let Some(tap) = text.as_deref().and_then(TapPayload::parse) {
+                *text = Some(tap.id);
+            }
+        };
+        if let Some(button) = &mut self.button {
+            strip(&mut button.payload);
+        }
+        if let Some(list) = &mut self.list {
+            strip(&mut list.id);
+        }
+        let params = self.params.iter().map(|(name, value)| {
+            let is_payload = matches!(name, "ButtonPayload" | "ListId");
+            let tap = TapPayload::parse(value).filter(|_| is_payload);
+            (name, tap.map_or_else(|| value.to_owned(), |tap| tap.id))
+        });
+        self.params = params.collect();
     }
 
     /// Returns the fields of a WhatsApp Flow's result by name; `None` if the message is not a valid one.
@@ -284,5 +407,107 @@ mod tests {
         elsewhere.to = "whatsapp:+15550003333".into();
         assert!(!whole.absorb(elsewhere));
         assert_eq!((whole.body.as_str(), whole.merged.len()), ("Yes", 1));
+    }
+}
+
+#[cfg(test)]
+mod choice_tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::choice::{Choices, QuestionId};
+    use crate::form::FormParams;
+
+    fn message(pairs: &[(&str, &str)]) -> InboundMessage {
+        let own = [
+            ("MessageSid", "SM00000000000000000000000000000002"),
+            ("AccountSid", "AC00000000000000000000000000000001"),
+            ("From", "whatsapp:+15550001111"),
+            ("To", "whatsapp:+15550002222"),
+        ];
+        let form: FormParams = own.iter().chain(pairs).copied().collect();
+        InboundMessage::parse(form, Timestamp::UNIX_EPOCH).unwrap()
+    }
+
+    fn question(ordinal: usize) -> OpenQuestion {
+        let message = message(&[]);
+        OpenQuestion {
+            id: QuestionId::of_reply(message.account_sid, message.message_sid, ordinal),
+            key: Some("day".to_owned()),
+            choices: Choices::new(["Today", "Tomorrow"]).unwrap(),
+        }
+    }
+
+    fn payload(question: &OpenQuestion, id: &str) -> String {
+        let payload = TapPayload {
+            via: ChoiceVia::List,
+            question: question.id.clone(),
+            key: question.key.clone(),
+            id: id.to_owned(),
+        };
+        payload.encode().unwrap()
+    }
+
+    #[test]
+    fn tap_is_told_for_open_and_old_questions() {
+        let (open, old) = (question(0), question(1));
+        for (asked, is_current) in [(&open, true), (&old, false)] {
+            let payload = payload(asked, "Tomorrow");
+            let mut tap = message(&[
+                ("Body", "Tomorrow"),
+                ("ButtonText", "Tomorrow"),
+                ("ButtonPayload", &payload),
+            ]);
+            assert_eq!(tap.resolve_choice(Some(&open)), is_current);
+            let chosen = tap.choice().unwrap();
+            assert_eq!(
+                (chosen.id.as_str(), chosen.title.as_str()),
+                ("Tomorrow", "Tomorrow")
+            );
+            assert_eq!((chosen.via, chosen.current), (ChoiceVia::List, is_current));
+            assert_eq!(chosen.key.as_deref(), Some("day"));
+            let button = tap.button.unwrap();
+            assert_eq!(button.payload.as_deref(), Some("Tomorrow"));
+            assert_eq!(tap.params.get("ButtonPayload"), Some("Tomorrow"));
+        }
+    }
+
+    #[test]
+    fn typed_answer_needs_open_question() {
+        let open = question(0);
+        for (body, expected) in [
+            ("today", Some(("Today", ChoiceVia::Text))),
+            ("2", Some(("Tomorrow", ChoiceVia::Number))),
+            ("never", None),
+        ] {
+            let mut typed = message(&[("Body", body)]);
+            assert_eq!(typed.resolve_choice(Some(&open)), expected.is_some());
+            let chosen = typed.choice();
+            let found = chosen
+                .as_ref()
+                .map(|chosen| (chosen.id.as_str(), chosen.via));
+            assert_eq!(found, expected, "{body}");
+            assert!(!typed.resolve_choice(None));
+            assert_eq!(typed.choice(), None, "{body}");
+        }
+        // A picture with a caption is not an answer.
+        let mut photo = message(&[("Body", "2"), ("MediaUrl0", "https://h/1")]);
+        assert!(!photo.resolve_choice(Some(&open)));
+    }
+
+    #[test]
+    fn foreign_button_does_not_answer() {
+        let open = question(0);
+        let mut tap = message(&[
+            ("Body", "Today"),
+            ("ButtonText", "Today"),
+            ("ButtonPayload", "Today"),
+        ]);
+        assert!(!tap.resolve_choice(Some(&open)));
+        let chosen = tap.choice().unwrap();
+        assert_eq!((chosen.key, chosen.current), (None, true));
+        let mut lost = message(&[("Body", "Today"), ("ButtonText", "Today")]);
+        assert!(lost.resolve_choice(Some(&open)));
+        assert_eq!(lost.choice().unwrap().via, ChoiceVia::Button);
     }
 }

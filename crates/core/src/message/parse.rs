@@ -182,6 +182,7 @@ pub(super) fn parse_inbound(
         api_version: None,
         received_at,
         merged: Vec::new(),
+        chosen: None,
         params: FormParams::default(),
     };
     let mut media_parts = Vec::new();

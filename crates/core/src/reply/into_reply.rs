@@ -40,13 +40,14 @@ pub trait IntoReply {
 
 impl IntoReply for Reply {
     fn into_reply(self) -> Result<Reply, HandlerError> {
+        self.check().map_err(HandlerError::new)?;
         Ok(self)
     }
 }
 
 impl IntoReply for ReplyMessage {
     fn into_reply(self) -> Result<Reply, HandlerError> {
-        Ok(self.into())
+        Reply::from(self).into_reply()
     }
 }
 

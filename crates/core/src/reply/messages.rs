@@ -3,7 +3,11 @@
 use std::fmt;
 
 use super::media::Media;
+use super::rich_content::{ReplyContentError, RichContent};
+use super::web_url::is_web_url;
 use crate::address::Address;
+use crate::choice::{Choice, QuestionId};
+use crate::sid::{AccountSid, MessageSid};
 
 /// Reply to one inbound message: messages in order, and possibly a redirect. An empty one sends nothing.
 ///
@@ -37,6 +41,8 @@ pub struct ReplyMessage {
     pub(crate) action: Option<(String, CallbackMethod)>,
     pub(crate) numbered: bool,
     pub(crate) markdown: bool,
+    // Boxed: most messages have none.
+    pub(super) rich: Option<Box<RichContent>>,
 }
 
 /// Redirect of the message to another TwiML document.
@@ -193,6 +199,66 @@ impl Reply {
         self.redirect.is_none() && self.messages.iter().all(ReplyMessage::is_empty)
     }
 
+    /// Adds choices to the last message, like [`ReplyMessage::choices`].
+    ///
+    /// ```
+    /// use replyhook::{Context, InboundMessage, Reply};
+    ///
+    /// async fn bot(_cx: Context, message: InboundMessage) -> Reply {
+    ///     match message.choice() {
+    ///         Some(chosen) => Reply::text(format!("{} it is.", chosen.title)),
+    ///         None => Reply::text("When shall we deliver?").choices(["Today", "Tomorrow", "Another day"]),
+    ///     }
+    /// }
+    /// # fn is_handler(_: impl replyhook::Handler) {}
+    /// # is_handler(bot);
+    /// ```
+    #[must_use]
+    pub fn choices(mut self, choices: impl IntoIterator<Item = impl Into<Choice>>) -> Self {
+        let last = self.messages.pop().unwrap_or_default();
+        self.messages.push(last.choices(choices));
+        self
+    }
+
+    /// Checks the contents that only a run can check.
+    ///
+    /// # Errors
+    /// [`ReplyContentError`] for the first message that cannot be sent.
+    pub fn check(&self) -> Result<(), ReplyContentError> {
+        let mut contents = self
+            .messages
+            .iter()
+            .filter_map(|message| message.rich.as_deref());
+        contents.try_for_each(RichContent::check)
+    }
+
+    /// Sets the texts of questions that have none of their own.
+    #[doc(hidden)]
+    pub fn set_choice_texts(&mut self, button: &str, hint: &str) {
+        for message in &mut self.messages {
+            if let Some(RichContent::Choices(question)) = message.rich.as_deref_mut() {
+                question.button.get_or_insert_with(|| button.to_owned());
+                question.hint.get_or_insert_with(|| hint.to_owned());
+            }
+        }
+    }
+
+    /// Gives each question its identity in the reply to a message.
+    #[doc(hidden)]
+    pub fn identify_questions(&mut self, account: AccountSid, sid: MessageSid) {
+        for (ordinal, message) in self.messages.iter_mut().enumerate() {
+            if let Some(RichContent::Choices(question)) = message.rich.as_deref_mut() {
+                question.id = Some(QuestionId::of_reply(account, sid, ordinal));
+            }
+        }
+    }
+
+    /// Returns whether a message has choices, a template, a location or a link.
+    #[doc(hidden)]
+    pub fn has_rich_content(&self) -> bool {
+        self.messages.iter().any(|message| message.rich.is_some())
+    }
+
     #[doc(hidden)]
     pub fn has_media(&self) -> bool {
         self.messages
@@ -290,6 +356,11 @@ impl ReplyMessage {
     }
 
     #[doc(hidden)]
+    pub fn set_text(&mut self, text: impl Into<String>) {
+        self.text = text.into();
+    }
+
+    #[doc(hidden)]
     pub fn media_files(&self) -> &[Media] {
         &self.media
     }
@@ -301,7 +372,7 @@ impl ReplyMessage {
 
     #[doc(hidden)]
     pub fn is_empty(&self) -> bool {
-        self.media.is_empty() && self.text.trim().is_empty()
+        self.media.is_empty() && self.text.trim().is_empty() && self.rich.is_none()
     }
 }
 
@@ -313,15 +384,6 @@ impl CallbackMethod {
             Self::Get => "GET",
         }
     }
-}
-
-/// Returns true for an absolute http or https URL with a host.
-#[doc(hidden)]
-pub fn is_web_url(url: &str) -> bool {
-    url.parse::<http::Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https"))
-            && uri.host().is_some_and(|h| !h.is_empty())
-    })
 }
 
 impl From<ReplyMessage> for Reply {
@@ -370,6 +432,7 @@ impl fmt::Debug for ReplyMessage {
             // The length only: texts are private.
             .field("text_len", &self.text.len())
             .field("media", &self.media.len())
+            .field("rich", &self.rich.is_some())
             .field("to", &self.to)
             .field("from", &self.from)
             .finish_non_exhaustive()

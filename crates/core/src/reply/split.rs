@@ -11,10 +11,10 @@ use unicode_segmentation::UnicodeSegmentation;
 use super::markdown::convert_markdown;
 use super::media::Media;
 use super::messages::{CallbackMethod, Reply, ReplyMessage};
+use super::rich_wire::{WireRichContent, render_content};
+use super::text_limit::MAX_TEXT_UNITS;
 use crate::address::{Address, Channel};
 
-/// Maximum length of one text in UTF-16 units, the strictest reading of Twilio's "1600 characters" (14103, 21617).
-pub const MAX_TEXT_UNITS: usize = 1600;
 /// Maximum number of media files of one MMS (21623).
 const MAX_MMS_MEDIA: usize = 10;
 
@@ -23,8 +23,11 @@ const MAX_MMS_MEDIA: usize = 10;
 #[doc(hidden)]
 #[expect(missing_debug_implementations, reason = "texts never reach a log")]
 pub struct WireMessage<'a> {
+    /// With `content`, the text that says the same without it.
     pub text: Cow<'a, str>,
     pub media: &'a [Media],
+    /// Rich content, which only the REST API can send.
+    pub content: Option<WireRichContent>,
     pub to: Option<&'a Address>,
     pub from: Option<&'a Address>,
     pub status_callback: Option<&'a str>,
@@ -51,7 +54,7 @@ impl Reply {
         let mut messages = Vec::with_capacity(self.messages.len().min(limit));
         let mut is_cut = false;
         for message in &self.messages {
-            is_cut = message.push_wire(channel, limit, &mut messages);
+            is_cut = push_wire(message, channel, limit, &mut messages);
             if is_cut {
                 break;
             }
@@ -78,71 +81,92 @@ impl WireMessage<'_> {
     }
 }
 
-impl ReplyMessage {
-    /// Appends this message's parts to `wire`, up to `limit` messages in total. Returns true if some did not fit.
-    fn push_wire<'a>(
-        &'a self,
-        channel: &Channel,
-        limit: usize,
-        wire: &mut Vec<WireMessage<'a>>,
-    ) -> bool {
-        let first = wire.len();
-        // A blank message sends nothing, so leaving it out does not cut the reply.
-        if first >= limit {
-            return !self.is_empty();
-        }
-        let part = |text: Cow<'a, str>, media| WireMessage {
-            text,
-            media,
-            to: self.to.as_ref(),
-            from: self.from.as_ref(),
-            status_callback: self.status_callback.as_deref(),
-            action: None,
-        };
-        let remaining = limit - first;
-        let mut texts = if self.markdown {
-            let converted = convert_markdown(&self.text, channel);
-            let pieces = self.pieces(&converted, remaining).into_iter();
-            pieces.map(|piece| Cow::Owned(piece.into_owned())).collect()
-        } else {
-            self.pieces(&self.text, remaining)
-        };
-        let per_message = if *channel == Channel::Sms {
-            MAX_MMS_MEDIA
-        } else {
-            1
-        };
-        let mut media = self.media.chunks(per_message);
-        // A caption, if the text is a single piece; otherwise all texts precede the media.
-        if texts.len() == 1
-            && can_caption(channel, &self.media)
-            && let Some(files) = media.next()
-        {
-            wire.extend(texts.drain(..).map(|caption| part(caption, files)));
-        }
-        wire.extend(texts.into_iter().map(|text| part(text, &[])));
-        wire.extend(media.map(|files| part("".into(), files)));
+/// Appends this message's parts to `wire`, up to `limit` messages in total. Returns true if some did not fit.
+fn push_wire<'a>(
+    message: &'a ReplyMessage,
+    channel: &Channel,
+    limit: usize,
+    wire: &mut Vec<WireMessage<'a>>,
+) -> bool {
+    let first = wire.len();
+    // A blank message sends nothing, so leaving it out does not cut the reply.
+    if first >= limit {
+        return !message.is_empty();
+    }
+    let part = |text: Cow<'a, str>, media| WireMessage {
+        text,
+        media,
+        content: None,
+        to: message.to.as_ref(),
+        from: message.from.as_ref(),
+        status_callback: message.status_callback.as_deref(),
+        action: None,
+    };
+    let remaining = limit - first;
+    let converted = if message.markdown {
+        convert_markdown(&message.text, channel)
+    } else {
+        Cow::Borrowed(message.text.as_str())
+    };
+    let rendered = render_content(message, &converted, channel);
+    if let Some(content) = rendered
+        .as_ref()
+        .and_then(|rendered| rendered.content.clone())
+    {
+        // The files first, so that the buttons are the last that the user sees.
+        let files = message.media.chunks(1).map(|files| part("".into(), files));
+        wire.extend(files);
+        let text = rendered.map(|rendered| rendered.text).unwrap_or_default();
+        let mut last = part(text.into(), &[]);
+        last.content = Some(content);
+        wire.push(last);
         let is_cut = wire.len() > limit;
         wire.truncate(limit);
-        // Twilio continues with the TwiML at `action` and skips the rest, so only the last part may have it.
-        if let Some(last) = wire[first..].last_mut() {
-            last.action = self
-                .action
-                .as_ref()
-                .map(|(url, method)| (url.as_str(), *method));
-        }
-        is_cut
+        return is_cut;
     }
+    let mut texts: Vec<Cow<'a, str>> = match (rendered, converted) {
+        (None, Cow::Borrowed(text)) => pieces(message, text, remaining),
+        (rendered, converted) => {
+            let text = rendered.map_or_else(|| converted.into_owned(), |rendered| rendered.text);
+            let pieces = pieces(message, &text, remaining).into_iter();
+            pieces.map(|piece| Cow::Owned(piece.into_owned())).collect()
+        }
+    };
+    let per_message = if *channel == Channel::Sms {
+        MAX_MMS_MEDIA
+    } else {
+        1
+    };
+    let mut media = message.media.chunks(per_message);
+    // A caption, if the text is a single piece; otherwise all texts precede the media.
+    if texts.len() == 1
+        && can_caption(channel, &message.media)
+        && let Some(files) = media.next()
+    {
+        wire.extend(texts.drain(..).map(|caption| part(caption, files)));
+    }
+    wire.extend(texts.into_iter().map(|text| part(text, &[])));
+    wire.extend(media.map(|files| part("".into(), files)));
+    let is_cut = wire.len() > limit;
+    wire.truncate(limit);
+    // Twilio continues with the TwiML at `action` and skips the rest, so only the last part may have it.
+    if let Some(last) = wire[first..].last_mut() {
+        last.action = message
+            .action
+            .as_ref()
+            .map(|(url, method)| (url.as_str(), *method));
+    }
+    is_cut
+}
 
-    /// Returns the pieces of a text for `limit` messages, and one more if it is cut.
-    fn pieces<'t>(&self, text: &'t str, limit: usize) -> Vec<Cow<'t, str>> {
-        if self.numbered {
-            return numbered_pieces(text, limit);
-        }
-        // One more than fits shows that the text is cut.
-        let pieces = first_pieces(text, MAX_TEXT_UNITS, limit.saturating_add(1));
-        pieces.into_iter().map(Cow::Borrowed).collect()
+/// Returns the pieces of a text for `limit` messages, and one more if it is cut.
+fn pieces<'t>(message: &ReplyMessage, text: &'t str, limit: usize) -> Vec<Cow<'t, str>> {
+    if message.numbered {
+        return numbered_pieces(text, limit);
     }
+    // One more than fits shows that the text is cut.
+    let pieces = first_pieces(text, MAX_TEXT_UNITS, limit.saturating_add(1));
+    pieces.into_iter().map(Cow::Borrowed).collect()
 }
 
 /// Returns true if a text and these files may share a message: always on SMS, elsewhere only if the first file is a

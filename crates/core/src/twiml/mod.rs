@@ -143,6 +143,10 @@ impl Document {
         let mut escaper = Escaper::default();
         let mut xml = Xml::new();
         for message in messages {
+            // A template, which TwiML cannot carry and no text replaces.
+            if message.content.is_some() && message.text.is_empty() {
+                continue;
+            }
             let mut start = BytesStart::new("Message");
             for (name, value) in attributes(message) {
                 // An `Attribute` is written as is, whereas the tuple form would escape the value a second time.

@@ -49,7 +49,7 @@ impl<T: Into<String>> IntoTexts for Vec<T> {
 }
 
 /// Returns a text in the form in which it is compared.
-pub(crate) fn fold(text: &str) -> String {
+pub fn fold(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     let mut space = false;
     let mut push = |c: char| {
@@ -134,7 +134,7 @@ fn is_variation_selector(mark: char) -> bool {
 }
 
 /// Returns whether a character is an invisible mark: of direction, hyphenation, line breaking or byte order.
-pub(crate) fn is_invisible(c: char) -> bool {
+pub fn is_invisible(c: char) -> bool {
     // Not the zero-width joiner (U+200D): it changes which emoji is shown.
     matches!(
         c,
@@ -169,7 +169,7 @@ const PUNCTUATION: [char; 14] = [
 /// Returns a folded text without the signs around it, so that `2.`, `(1)` and `_Bar_` match the option they mean.
 ///
 /// A text of nothing but such signs is returned as it is.
-pub(crate) fn trim_punctuation(folded: &str) -> &str {
+pub fn trim_punctuation(folded: &str) -> &str {
     let trimmed = folded.trim_matches(PUNCTUATION);
     if trimmed.is_empty() { folded } else { trimmed }
 }
@@ -178,8 +178,7 @@ pub(crate) fn trim_punctuation(folded: &str) -> &str {
 ///
 /// So `*STOP*`, `stop!` and `“Stop”` are `stop`, and `Opt-out.` is `opt out`. A text of signs without a word, such as an
 /// emoji, is compared without the punctuation around it, and a text of nothing but punctuation is empty.
-#[cfg(any(feature = "app", test))]
-pub(crate) fn fold_phrase(text: &str) -> String {
+pub fn fold_phrase(text: &str) -> String {
     let folded = fold(text);
     let words = spaced_words(&folded);
     let words = words.trim();
@@ -192,7 +191,7 @@ pub(crate) fn fold_phrase(text: &str) -> String {
 /// Returns the words of a folded text, each with a space on either side.
 ///
 /// WhatsApp's formatting marks, such as `_`, are not part of a word.
-pub(crate) fn spaced_words(folded: &str) -> String {
+pub fn spaced_words(folded: &str) -> String {
     let mut words = String::with_capacity(folded.len() + 2);
     words.push(' ');
     // Split at `_` first: Unicode's word boundaries count it as part of a word, unlike `*` and `~`.
@@ -208,7 +207,7 @@ pub(crate) fn spaced_words(folded: &str) -> String {
 
 /// Returns a text in the form against which patterns are matched: NFKC, without invisible marks, trimmed.
 // Case, accents and quotes stay: a pattern can ask for them.
-pub(crate) fn normalize(text: &str) -> String {
+pub fn normalize(text: &str) -> String {
     if text.is_ascii() {
         return text.trim().to_owned();
     }

@@ -1,0 +1,204 @@
+//! The number that a typed answer names, and the numbers in titles.
+
+use super::answer_words::ascii_digit;
+
+/// Number in an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AnswerNumber {
+    pub(super) value: usize,
+    /// True if it can only be the number of a choice, as in "option 2" or "the second one". "2" may also be an amount.
+    pub(super) is_position: bool,
+}
+
+/// Words before the number of a choice.
+const LABELS: [&str; 22] = [
+    "#",
+    "option",
+    "opcion",
+    "opcao",
+    "opzione",
+    "number",
+    "num",
+    "numero",
+    "nummer",
+    "nr",
+    "choice",
+    "answer",
+    "reply",
+    "variant",
+    "variante",
+    "auswahl",
+    "antwort",
+    "вариант",
+    "номер",
+    "番",
+    "番号",
+    "numer",
+];
+const ARTICLES: [&str; 10] = [
+    "the", "el", "la", "le", "die", "das", "der", "il", "lo", "den",
+];
+/// Ends of an ordinal number in digits.
+const ORDINAL_ENDS: [&str; 10] = [
+    "st", "nd", "rd", "th", "er", "e", "eme", "ere", "番", "番目",
+];
+
+/// Numbers in words, from 1. Left out is a word that means something else in another of these languages, such as `um`.
+const CARDINALS: [&[&str]; 10] = [
+    &["one", "uno", "eins", "un", "один", "一"],
+    &["two", "dos", "zwei", "deux", "dois", "duas", "два", "二"],
+    &["three", "tres", "drei", "trois", "tre", "три", "三"],
+    &[
+        "four",
+        "cuatro",
+        "vier",
+        "quatre",
+        "quatro",
+        "quattro",
+        "четыре",
+        "四",
+    ],
+    &["five", "cinco", "funf", "cinq", "cinque", "пять", "五"],
+    &["six", "seis", "sechs", "шесть", "六"],
+    &["seven", "siete", "sieben", "sete", "sette", "семь", "七"],
+    &[
+        "eight",
+        "ocho",
+        "acht",
+        "huit",
+        "oito",
+        "otto",
+        "восемь",
+        "八",
+    ],
+    &["nine", "nueve", "neun", "neuf", "nove", "девять", "九"],
+    &["ten", "diez", "zehn", "dix", "dez", "dieci", "десять", "十"],
+];
+/// Ordinal numbers in English, from 1.
+const ORDINALS: [&str; 10] = [
+    "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth",
+];
+/// Ordinal numbers of other languages, from 1, which need an article: Portuguese "segunda" alone is Monday.
+const ORDINALS_WITH_ARTICLE: [&[&str]; 3] = [
+    &[
+        "primera", "primero", "erste", "ersten", "premier", "premiere", "primo", "prima",
+    ],
+    &[
+        "segunda", "segundo", "zweite", "zweiten", "deuxieme", "seconde", "secondo",
+    ],
+    &[
+        "tercera",
+        "tercero",
+        "dritte",
+        "dritten",
+        "troisieme",
+        "terzo",
+        "terza",
+    ],
+];
+
+/// Returns an answer with the abbreviations of "number" replaced by `#`, before it is split into words.
+// Before, since "No. 2" and "no 2" have the same words: the second is a refusal of the second choice.
+//
+// `has_no` is true for a question with the choice "No", where "No. 1" could be both.
+pub(super) fn replace_number_signs(answer: &str, has_no: bool) -> String {
+    let chars: String = answer
+        .chars()
+        // The sign of a keycap emoji, such as 2️⃣, would stay a word of its own.
+        .filter(|c| *c != '\u{20e3}')
+        .map(|c| if c == '№' { '#' } else { ascii_digit(c) })
+        .collect();
+    let mut text = chars.to_lowercase();
+    for sign in ["n.º", "n.°", "nº", "n°", "no."] {
+        if sign == "no." && has_no {
+            continue;
+        }
+        if let Some(rest) = text.trim_start().strip_prefix(sign) {
+            let rest = rest.trim_start();
+            if rest.starts_with(|c: char| c.is_numeric()) {
+                text = format!("#{rest}");
+            }
+        }
+    }
+    // A digit with the sign of an ordinal: 2º, 2ª.
+    let mut result = String::with_capacity(text.len());
+    for c in text.chars() {
+        let follows_digit = result.ends_with(|last: char| last.is_ascii_digit());
+        if !(follows_digit && matches!(c, 'º' | 'ª' | '°')) {
+            result.push(c);
+        }
+    }
+    result
+}
+
+/// Returns the number that words consist of: `2`, `# 2`, `option two`, `the second one`.
+pub(super) fn number(words: &[String]) -> Option<AnswerNumber> {
+    let mut rest: Vec<&str> = words.iter().map(String::as_str).collect();
+    let has_article = rest.len() > 1 && ARTICLES.contains(&rest[0]);
+    if has_article {
+        rest.remove(0);
+    }
+    let mut is_position = false;
+    if rest.len() > 1 && LABELS.contains(&rest[0]) {
+        rest.remove(0);
+        is_position = true;
+    }
+    if let Some(number) = rest.first().and_then(|first| first.strip_prefix('#'))
+        && !number.is_empty()
+    {
+        rest[0] = number;
+        is_position = true;
+    }
+    let position = |value| {
+        Some(AnswerNumber {
+            value,
+            is_position: true,
+        })
+    };
+    match rest[..] {
+        [digits] if digit_value(digits).is_some() => Some(AnswerNumber {
+            value: digit_value(digits)?,
+            is_position: is_position || has_article,
+        }),
+        [digits, end] if ORDINAL_ENDS.contains(&end) => position(digit_value(digits)?),
+        [word] | [word, "one"] if ORDINALS.contains(&word) => {
+            position(ORDINALS.iter().position(|ordinal| *ordinal == word)? + 1)
+        }
+        [word] if has_article && !is_position => {
+            let found = ORDINALS_WITH_ARTICLE
+                .iter()
+                .position(|words| words.contains(&word));
+            position(found? + 1)
+        }
+        [word] => Some(AnswerNumber {
+            value: cardinal_value(word)?,
+            is_position,
+        }),
+        _ => None,
+    }
+}
+
+/// Returns the value of up to three digits.
+pub(super) fn digit_value(word: &str) -> Option<usize> {
+    let is_number = (1..=3).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| word.parse().ok())?
+}
+
+fn cardinal_value(word: &str) -> Option<usize> {
+    CARDINALS
+        .iter()
+        .position(|words| words.contains(&word))
+        .map(|at| at + 1)
+}
+
+/// Returns whether a word of a title is this number, or a range that has it.
+pub(super) fn has_number(word: &str, value: usize) -> bool {
+    if let Some((low, high)) = word.split_once('-')
+        && let (Some(low), Some(high)) = (digit_value(low), digit_value(high))
+    {
+        return (low..=high).contains(&value);
+    }
+    // An hour or a price, such as 9:30, counts by its first part.
+    let first = word.split([':', '.', ',', '/']).next().unwrap_or(word);
+    digit_value(first).or_else(|| cardinal_value(word)) == Some(value)
+}

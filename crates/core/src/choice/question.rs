@@ -1,0 +1,58 @@
+//! The open question of a conversation.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::choices::Choices;
+use super::chosen::{ChoiceVia, Chosen};
+use super::question_id::QuestionId;
+use super::tap_payload::TapPayload;
+use super::typed_answer::{self, TypedAnswer};
+
+/// Question that waits for its answer, as the store keeps it.
+// The field names are part of the stored data.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenQuestion {
+    /// Identity of the question.
+    pub id: QuestionId,
+    /// The bot's key for the question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The choices.
+    pub choices: Choices,
+}
+
+impl OpenQuestion {
+    /// Returns the choice that a typed answer certainly means.
+    pub fn typed(&self, answer: &str) -> Option<Chosen> {
+        let choices: Vec<_> = self.choices.iter().cloned().collect();
+        let TypedAnswer { index, is_number } = typed_answer::find(&choices, answer)?;
+        let choice = choices.get(index)?;
+        let via = if is_number {
+            ChoiceVia::Number
+        } else {
+            ChoiceVia::Text
+        };
+        let key = self.key.clone();
+        Some(Chosen::new(choice.id(), choice.title(), via, key, true))
+    }
+
+    /// Returns the choice of a tap on this question, with the title as it was asked.
+    pub fn tapped(&self, tap: &TapPayload) -> Option<Chosen> {
+        let mut choices = self.choices.iter();
+        let choice = choices.find(|choice| self.id == tap.question && choice.id() == tap.id)?;
+        let key = self.key.clone();
+        Some(Chosen::new(choice.id(), choice.title(), tap.via, key, true))
+    }
+}
+
+/// Hides the texts.
+impl fmt::Debug for OpenQuestion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenQuestion")
+            .field("id", &self.id)
+            .field("choices", &self.choices)
+            .finish_non_exhaustive()
+    }
+}

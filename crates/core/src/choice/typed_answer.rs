@@ -1,0 +1,129 @@
+//! The choice that a typed answer certainly means.
+//!
+//! The comparisons in order: the title as it is, the folded title, the words of the title, and the number. An answer
+//! that fits two choices, or one choice and something else, is none.
+
+use super::answer_number::{digit_value, has_number, number, replace_number_signs};
+use super::answer_words::{pictures, without_polite_words, words, words_before_parenthesis};
+use super::single_choice::Choice;
+use crate::folding::fold;
+
+/// Choice that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TypedAnswer {
+    pub(super) index: usize,
+    /// True for a number, false for a title.
+    pub(super) is_number: bool,
+}
+
+/// Returns the index of the choice that an answer means.
+pub(super) fn position(choices: &[Choice], answer: &str) -> Option<usize> {
+    find(choices, answer).map(|found| found.index)
+}
+
+pub(super) fn find(choices: &[Choice], answer: &str) -> Option<TypedAnswer> {
+    let answer = answer.trim();
+    let longest = choices.iter().map(|choice| choice.title().len()).max();
+    // Longer than any title with decorations, so it is a text of its own. This bounds the work for a long message.
+    if answer.is_empty() || answer.len() > longest.unwrap_or(0) * 2 + 200 {
+        return None;
+    }
+    let title = |index| TypedAnswer {
+        index,
+        is_number: false,
+    };
+    if let Some(index) = choices.iter().position(|choice| choice.title() == answer) {
+        return Some(title(index));
+    }
+    let folded = fold(answer);
+    if let Some(index) = choices
+        .iter()
+        .position(|choice| fold(choice.title()) == folded)
+    {
+        return Some(title(index));
+    }
+    let answer_words = words(answer);
+    if answer_words.is_empty() {
+        let shown = pictures(&folded);
+        let has_it =
+            |choice: &Choice| !shown.is_empty() && pictures(&fold(choice.title())) == shown;
+        return only(choices, has_it).map(title);
+    }
+    let titles: Vec<Vec<String>> = choices.iter().map(|choice| words(choice.title())).collect();
+    let by_words = by_words(choices, &titles, &answer_words);
+    by_words.map(title).or_else(|| by_number(&titles, answer))
+}
+
+/// Returns the only choice whose title has the words of the answer.
+fn by_words(choices: &[Choice], titles: &[Vec<String>], answer: &[String]) -> Option<usize> {
+    if let Some(index) = only(titles, |title| title == answer) {
+        return Some(index);
+    }
+    let answer = without_polite_words(answer);
+    if let Some(index) = only(titles, |title| without_polite_words(title) == answer) {
+        return Some(index);
+    }
+    only(choices, |choice| {
+        words_before_parenthesis(choice.title()).is_some_and(|title| title == answer)
+    })
+}
+
+/// Returns the choice whose number the answer is, alone or with its title: `2`, `2. Tomorrow`.
+fn by_number(titles: &[Vec<String>], answer: &str) -> Option<TypedAnswer> {
+    let has_no = titles.iter().any(|title| title == &["no"]);
+    let answer_words = words(&replace_number_signs(answer, has_no));
+    let answer_words = without_polite_words(&answer_words);
+    if let Some(found) = number(answer_words) {
+        let index = found
+            .value
+            .checked_sub(1)
+            .filter(|index| *index < titles.len());
+        if found.is_position {
+            return index.map(|index| TypedAnswer {
+                index,
+                is_number: true,
+            });
+        }
+        // "3" may be the third choice, or the choice "3 pm" or "2-4 people".
+        let begins_with_it = |title: &Vec<String>| {
+            title
+                .first()
+                .is_some_and(|word| has_number(word, found.value))
+        };
+        let contains_it =
+            |title: &Vec<String>| title.iter().any(|word| has_number(word, found.value));
+        if let Some(index) = index {
+            let mut others = (0..).zip(titles).filter(|(other, _)| *other != index);
+            let is_certain = !others.any(|(_, title)| contains_it(title));
+            return is_certain.then_some(TypedAnswer {
+                index,
+                is_number: true,
+            });
+        }
+        return only(titles, begins_with_it).map(|index| TypedAnswer {
+            index,
+            is_number: false,
+        });
+    }
+    let with_title = |number: &String, title: &[String]| {
+        let index = digit_value(number.trim_start_matches('#'))?.checked_sub(1)?;
+        let is_same = titles.get(index)? == title;
+        is_same.then_some(TypedAnswer {
+            index,
+            is_number: false,
+        })
+    };
+    let first = answer_words
+        .split_first()
+        .and_then(|(first, title)| with_title(first, title));
+    // After the title only in parentheses: "no 2" refuses the second choice.
+    let last = answer_words.split_last().filter(|_| answer.contains('('));
+    first.or_else(|| last.and_then(|(last, title)| with_title(last, title)))
+}
+
+/// Returns the index of the only item that fits.
+fn only<T>(items: &[T], fits: impl Fn(&T) -> bool) -> Option<usize> {
+    let mut fitting = (0..).zip(items).filter(|(_, item)| fits(item));
+    let (index, _) = fitting.next()?;
+    fitting.next().is_none().then_some(index)
+}

@@ -1,0 +1,3 @@
+//! Questions with choices: how they are asked, delivered and answered.
+
+mod answers;
