@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::future::StoreFuture;
 use super::redacted_params::RedactedParams;
 use crate::address::{Address, Channel};
+use crate::choice::OpenQuestion;
 use crate::sid::{MessageSid, MessagingServiceSid};
 
 /// Length of WhatsApp's customer service window: 24 hours after the user's last message, less two minutes.
@@ -289,6 +290,13 @@ pub trait Conversations: Send + Sync {
 
     /// Returns the dialogue state of a conversation, unless it has expired.
     fn dialogue(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<Dialogue>>;
+
+    /// Returns the question with choices that waits for its answer, unless it has expired.
+    fn open_question(
+        &self,
+        conversation: i64,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Option<OpenQuestion>>;
 
     /// Lists the last `limit` messages of the same user and sender before a message, oldest first.
     ///

@@ -18,6 +18,7 @@ use crate::message::MessageStatus;
 use crate::sid::MessagingServiceSid;
 
 /// Columns of an inbound message that decide who may handle it, and its response.
+#[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
 pub(super) struct MessageState {
     pub(super) id: i64,
     pub(super) conversation: i64,
@@ -35,6 +36,8 @@ pub(super) struct MessageState {
     pub(super) is_blocked: bool,
     /// End of the conversation's handoff, which may have passed.
     pub(super) handed_off_until: Option<i64>,
+    /// True if the conversation has a question, which may have expired.
+    pub(super) has_question: bool,
 }
 
 /// Decision about a redelivery of a stored message.
@@ -112,6 +115,7 @@ impl MessageState {
             attempt: self.attempt + 1,
             failed_before: self.failed_before,
             handed_off: is_handoff_active(self.handed_off_until, now),
+            has_question: self.has_question,
         }
     }
 }
@@ -143,6 +147,7 @@ pub(super) fn outcome_of_new(
     conversation: i64,
     ahead: u32,
     handed_off: bool,
+    has_question: bool,
 ) -> AcceptOutcome {
     match effect {
         ConsentEffect::Keyword {
@@ -165,6 +170,7 @@ pub(super) fn outcome_of_new(
             attempt: 1,
             failed_before: false,
             handed_off,
+            has_question,
         }),
     }
 }
@@ -234,6 +240,15 @@ pub(super) fn passing_failure(status: &str, code: Option<u32>) -> Option<u32> {
     code.filter(|code| failed && matches!(code, 30001 | 63017 | 63018 | 63053))
 }
 
+/// Returns the error code of a failed send whose rich content was refused, so that its text may still be sent.
+///
+/// 63005 and 63021: the channel does not take the content. 63013: a policy. 63028: the variables.
+pub(super) fn content_failure(status: &str, code: Option<u32>) -> Option<u32> {
+    let failed = [MessageStatus::Failed, MessageStatus::Undelivered];
+    let failed = failed.iter().any(|failed| failed.as_str() == status);
+    code.filter(|code| failed && matches!(code, 63005 | 63013 | 63021 | 63028))
+}
+
 /// Returns the opt-out that the error code of a status callback reveals.
 pub(super) fn opt_out_of_event(event: &StatusEvent) -> Option<ConsentRecord> {
     let (sender, user) = (event.sender.as_ref()?, event.user.as_ref()?);
@@ -267,6 +282,7 @@ mod tests {
             response: Some("<Response/>".to_owned()),
             is_blocked: false,
             handed_off_until: None,
+            has_question: false,
         }
     }
 

@@ -10,12 +10,13 @@
 //!   has no next row.
 
 /// Deletions of messages and consents, each before those of the tables that its table refers to.
-pub(super) const DELETE_CONTENT: [&str; 13] = [
+pub(super) const DELETE_CONTENT: [&str; 14] = [
     "DELETE FROM media_link",
     "DELETE FROM media_file",
     "DELETE FROM idempotency_key",
     "DELETE FROM send_rate",
     "DELETE FROM dialogue",
+    "DELETE FROM question",
     "DELETE FROM handoff",
     "DELETE FROM unmatched_status",
     "DELETE FROM outbound",

@@ -9,8 +9,8 @@ pub use super::future::StoreFuture;
 pub use super::handoff::{HandoffChange, HandoffRow, Handoffs};
 pub use super::journal::{
     AcceptOutcome, BacklogMessage, Claim, ClaimedBacklog, Completion, CrashPolicy, DeadMessage,
-    DeadReason, DialogueChange, FailOutcome, Journal, QueuedMessage, ReplyDecision, ReplyPath,
-    ReplyQueue, SavedResponse, TurnStatus,
+    DeadReason, DialogueChange, FailOutcome, Journal, QuestionChange, QueuedMessage, ReplyDecision,
+    ReplyPath, ReplyQueue, SavedResponse, TurnStatus,
 };
 pub use super::media::{
     CHUNK_BYTES, FileHash, LINK_SECRET_BYTES, LINK_TAG_BYTES, LinkSigningKey, LinkSource,
@@ -22,7 +22,8 @@ pub use super::operator::{
     Retention,
 };
 pub use super::outbound_message::{
-    NewOutbound, OutboundMessage, OutboundRow, ScheduledMessage, SendOutcome,
+    NewOutbound, OutboundMessage, OutboundRow, ScheduledMessage, SendOutcome, TEMPLATE_LANGUAGE,
+    TEMPLATE_NAME,
 };
 pub use super::outbox::{Outbox, OutboxStats, StatusEffect, StatusEvent};
 pub use super::redacted_params::RedactedParams;

@@ -11,6 +11,7 @@ use super::new_inbound::NewInbound;
 use super::outbound_message::NewOutbound;
 use super::redacted_params::RedactedParams;
 use crate::address::Address;
+use crate::choice::{OpenQuestion, QuestionId};
 use crate::sid::{AccountSid, MessageSid};
 use crate::signature::AuthTokenKind;
 
@@ -66,6 +67,8 @@ pub struct Claim {
     pub failed_before: bool,
     /// True if the conversation is handed off, so that the handler must not run.
     pub handed_off: bool,
+    /// True if the conversation has a question with choices, which may have expired.
+    pub has_question: bool,
 }
 
 /// State of a message that [`Journal::accept`] has queued, as [`Journal::try_claim`] returns it.
@@ -126,6 +129,20 @@ pub enum DialogueChange {
     End,
 }
 
+/// Change of a conversation's open question, committed together with the reply.
+#[derive(Clone, PartialEq, Eq)]
+pub enum QuestionChange {
+    /// Asks a question, which ends the one before.
+    Ask {
+        /// The question.
+        question: Box<OpenQuestion>,
+        /// Time when the question ends without an answer.
+        expires_at: Timestamp,
+    },
+    /// Ends this question, which was answered. Another one stays open.
+    End(QuestionId),
+}
+
 /// State changes that are committed together with the reply to a message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Completion {
@@ -133,6 +150,8 @@ pub struct Completion {
     pub dialogue: Option<DialogueChange>,
     /// Change of the conversation's handoff.
     pub handoff: Option<HandoffChange>,
+    /// Change of the conversation's open question.
+    pub question: Option<QuestionChange>,
     /// IDs of messages [queued behind](Journal::queued_behind) this one that the reply covers. They get the empty
     /// response, except those that were decided in another way before.
     pub merged: Vec<i64>,
@@ -154,6 +173,25 @@ pub struct ReplyQueue {
     pub sender: Address,
     /// Recipient of the replies.
     pub user: Address,
+}
+
+impl QuestionChange {
+    /// Returns the columns: the question's ID, and for a question that is asked its data and end.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(super) fn columns(&self) -> (String, Option<(String, i64)>) {
+        match self {
+            Self::Ask {
+                question,
+                expires_at,
+            } => {
+                // Cannot fail: the question consists of texts.
+                let data = serde_json::to_string(question).unwrap_or_default();
+                let id = question.id.as_str().to_owned();
+                (id, Some((data, expires_at.as_microsecond())))
+            }
+            Self::End(id) => (id.as_str().to_owned(), None),
+        }
+    }
 }
 
 impl From<DialogueChange> for Completion {
@@ -371,6 +409,15 @@ impl fmt::Debug for ReplyPath {
         f.write_str(match self {
             Self::Twiml(_) => "Twiml(…)",
             Self::Rest => "Rest",
+        })
+    }
+}
+
+impl fmt::Debug for QuestionChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ask { .. } => "Ask(…)",
+            Self::End(_) => "End(…)",
         })
     }
 }

@@ -13,6 +13,11 @@ use crate::message::MessageStatus;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::AuthTokenKind;
 
+/// Parameter of a stored message that names its template, in place of `ContentSid`. Twilio never gets it.
+pub const TEMPLATE_NAME: &str = "TemplateName";
+/// Parameter with the language of such a template.
+pub const TEMPLATE_LANGUAGE: &str = "TemplateLanguage";
+
 /// Message to add to the outbox.
 #[derive(Clone)]
 pub struct NewOutbound {

@@ -13,6 +13,7 @@ mod outbound_list;
 mod outbox;
 #[cfg(feature = "postgres")]
 mod postgres_machines;
+mod questions;
 mod reply_order;
 mod reply_path;
 mod retention;

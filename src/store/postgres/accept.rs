@@ -91,6 +91,7 @@ pub(super) async fn accept(
         conversation,
         ahead,
         conversation_row.handed_off,
+        conversation_row.has_question,
     ))
 }
 

@@ -56,7 +56,8 @@ const ACCEPT_USUAL: &str = concat!(
        FROM inserted WHERE c.id = inserted.conversation) ",
     "SELECT inserted.id AS new_id, inserted.conversation, ahead.n AS ahead, known_message.id AS known_id, known_message.state, \
        known_message.response, known_message.is_owned, \
-       EXISTS (SELECT 1 FROM handoff h WHERE h.conversation = inserted.conversation AND h.until > $6) AS handed_off \
+       EXISTS (SELECT 1 FROM handoff h WHERE h.conversation = inserted.conversation AND h.until > $6) AS handed_off, \
+       EXISTS (SELECT 1 FROM question q WHERE q.conversation = inserted.conversation AND q.expires_at > $6) AS has_question \
      FROM ahead LEFT JOIN inserted ON true LEFT JOIN known_message ON true"
 );
 
@@ -87,6 +88,7 @@ pub(super) async fn accept_usual(
         let conversation = row.try_get("conversation")?;
         let ahead: i64 = row.try_get("ahead")?;
         let handed_off = row.try_get("handed_off")?;
+        let has_question = row.try_get("has_question")?;
         let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
         return Ok(Some(decisions::outcome_of_new(
             ConsentEffect::Ordinary,
@@ -94,6 +96,7 @@ pub(super) async fn accept_usual(
             conversation,
             ahead,
             handed_off,
+            has_question,
         )));
     }
     let Some(id) = row.try_get::<Option<i64>, _>("known_id")? else {

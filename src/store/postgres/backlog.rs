@@ -48,8 +48,8 @@ const CLAIM_UNOWNED: &str = concat!(
        FROM unowned WHERE i.id = unowned.id \
        RETURNING i.id, i.conversation, i.attempt, i.reason IS NOT NULL AS failed_before, i.account, i.sid, i.auth_token, i.params, \
          i.received_at, unowned.dead, EXISTS (SELECT 1 FROM handoff h WHERE h.conversation = i.conversation AND h.until > $3) \
-         AS handed_off) \
-     SELECT id, conversation, attempt, failed_before, account, sid, auth_token, params, received_at, handed_off, dead FROM claimed \
+         AS handed_off, EXISTS (SELECT 1 FROM question q WHERE q.conversation = i.conversation AND q.expires_at > $3) AS has_question) \
+     SELECT id, conversation, attempt, failed_before, account, sid, auth_token, params, received_at, handed_off, dead, has_question FROM claimed \
      ORDER BY id"
 );
 
@@ -94,6 +94,7 @@ pub(super) async fn claim_backlog(
                 attempt: number(row.try_get(2)?),
                 failed_before: row.try_get(3)?,
                 handed_off: row.try_get(9)?,
+                has_question: row.try_get(11)?,
             },
             account: packing::account_sid(row.try_get(4)?)?,
             sid,

@@ -14,25 +14,25 @@ use crate::store::states::inbound;
 // One statement: either this reply or the `decide` of the request's deadline wins. Only a reply that wins changes the
 // dialogue state and the handoff.
 //
-// Parameters: 1 to 11 as in `save_completion!`, 12 the TwiML, 13 and 14 sender and user of the queue, 15 the longest wait, 16 the reason.
+// Parameters: 1 to 14 as in `save_completion!`, 15 the TwiML, 16 and 17 sender and user of the queue, 18 the longest wait, 19 the reason.
 const COMPLETE_INLINE: &str = concat!(
     // The oldest reply to the same user that is still to be sent. None that an operator has released or retried, which is
     // late already.
-    "WITH oldest_reply AS (SELECT q.created_at FROM outbound_in_queue q WHERE q.sender = $13 AND q.address = $14 \
+    "WITH oldest_reply AS (SELECT q.created_at FROM outbound_in_queue q WHERE q.sender = $16 AND q.address = $17 \
        AND q.account = (SELECT account FROM inbound WHERE id = $1) AND q.inbound IS NOT NULL AND q.unordered IS NULL \
        ORDER BY q.id LIMIT 1), ",
     // `abs`: a time in the future was written before the clock was set back, and must not extend the wait.
-    "must_wait AS (SELECT FROM oldest_reply WHERE abs($7 - created_at) < $15), ",
+    "must_wait AS (SELECT FROM oldest_reply WHERE abs($7 - created_at) < $18), ",
     // From PROCESSING (1) to DEFERRED (2), fenced by owner and attempt. The claim stays valid, and the reply is queued
     // behind the older one with it.
     "message_deferred AS (UPDATE inbound SET state = 2, claimed_at = $7 \
        WHERE id = $1 AND state = 1 AND owner = $2 AND attempt = $3 AND EXISTS (SELECT FROM must_wait) RETURNING state), ",
     // From PROCESSING (1) to ANSWERED (3), fenced by owner and attempt. The opt-out is checked in the same statement: the
     // reply of a user who opted out after the claim becomes NULL, the empty response.
-    "completed AS (UPDATE inbound i SET state = 3, reason = $16, response = CASE WHEN EXISTS (\
+    "completed AS (UPDATE inbound i SET state = 3, reason = $19, response = CASE WHEN EXISTS (\
        SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
        WHERE a.conversation = i.conversation AND c.opted_out IS NOT NULL AND (c.scope = a.sender OR c.scope = i.service)) \
-       THEN NULL ELSE $12 END, claimed_at = $7 \
+       THEN NULL ELSE $15 END, claimed_at = $7 \
      WHERE i.id = $1 AND i.state = 1 AND i.owner = $2 AND i.attempt = $3 AND NOT EXISTS (SELECT FROM must_wait) \
      RETURNING i.state, i.response, i.conversation), ",
     save_completion!(),

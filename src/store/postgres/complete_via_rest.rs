@@ -9,10 +9,10 @@ use super::new_outbound::{Columns, new_outbound_rows};
 /// Completes a message and puts its reply into the outbox.
 // One statement: a crash leaves either the claim or the complete reply, never some of its parts.
 //
-// Parameters: 1 to 11 as in `save_completion!`, 12 to 18 the new messages, 19 the reason.
+// Parameters: 1 to 14 as in `save_completion!`, 15 to 21 the new messages, 22 the reason.
 const COMPLETE_VIA_REST: &str = concat!(
     // To DONE (4) from PROCESSING or DEFERRED (1, 2), fenced by owner and attempt.
-    "WITH completed AS (UPDATE inbound SET state = 4, reason = $19 \
+    "WITH completed AS (UPDATE inbound SET state = 4, reason = $22 \
      WHERE id = $1 AND state IN (1, 2) AND owner = $2 AND attempt = $3 RETURNING id, conversation, unordered), ",
     save_completion!(),
     // In PENDING (0). Reads from `completed`, so a lost claim queues nothing. A retried message hands `unordered` on: its
@@ -20,7 +20,7 @@ const COMPLETE_VIA_REST: &str = concat!(
     ", queued AS (INSERT INTO outbound (inbound, ordinal, account, auth_token, sender, address, service, template, state, not_before, \
        created_at, params, unordered) SELECT completed.id, r.ordinal - 1, r.account, r.auth_token, r.sender, r.address, r.service, \
        r.template, 0, $7, $7, r.params, completed.unordered FROM completed, ",
-    new_outbound_rows!("$12", "$13", "$14", "$15", "$16", "$17", "$18"),
+    new_outbound_rows!("$15", "$16", "$17", "$18", "$19", "$20", "$21"),
     // Ids rise with the parts, since the outbox sends by id.
     " ORDER BY r.ordinal) SELECT id FROM completed"
 );

@@ -9,13 +9,14 @@ use sqlx::query::QueryAs;
 
 use super::text::pack;
 use crate::store::handoff::HandoffChange;
-use crate::store::journal::{Claim, Completion, DialogueChange};
+use crate::store::journal::{Claim, Completion, DialogueChange, QuestionChange};
 use crate::store::states;
 
 /// SQL that saves the state changes of the message in `completed`, which has its `conversation`.
 ///
 /// [`CompletionParams::query`] binds its parameters: 1 to 3 are message, owner and attempt, 4 to 7 the dialogue and the
-/// time, 8 and 9 the merged messages and their reason, 10 and 11 the handoff. The statement continues with 12.
+/// time, 8 and 9 the merged messages and their reason, 10 and 11 the handoff, 12 to 14 the question. The statement
+/// continues with 15.
 // All of them read from `completed`, which has no row if the claim was lost: the state changes only together with the
 // reply.
 macro_rules! save_completion {
@@ -42,13 +43,21 @@ macro_rules! save_completion {
             // $11 is NULL if the handoff does not change. An UPDATE and not an upsert: an operator may have ended the
             // handoff since the message was claimed.
             "handoff_extended AS (UPDATE handoff h SET until = $11::bigint FROM completed \
-               WHERE h.conversation = completed.conversation AND $10::text IS NULL AND $11::bigint IS NOT NULL)"
+               WHERE h.conversation = completed.conversation AND $10::text IS NULL AND $11::bigint IS NOT NULL), ",
+            // $13 is a question's data. A conversation has at most one open question, and the newest replaces it.
+            "question_asked AS (INSERT INTO question (conversation, id, data, expires_at, asked_at) \
+               SELECT completed.conversation, $12::text, $13::text, $14::bigint, $7::bigint FROM completed WHERE $13::text IS NOT NULL \
+               ON CONFLICT (conversation) DO UPDATE SET id = excluded.id, data = excluded.data, \
+               expires_at = excluded.expires_at, asked_at = excluded.asked_at), ",
+            // Without data, the question $12 was answered. By ID: one that was asked since stays open.
+            "question_ended AS (DELETE FROM question q USING completed WHERE q.conversation = completed.conversation \
+               AND q.id = $12::text AND $13::text IS NULL)"
         )
     };
 }
 pub(super) use save_completion;
 
-/// Parameters 1 to 11 of a statement with `save_completion!`.
+/// Parameters 1 to 14 of a statement with `save_completion!`.
 #[derive(Clone)]
 pub(super) struct CompletionParams {
     claim: Claim,
@@ -60,6 +69,9 @@ pub(super) struct CompletionParams {
     merged: Arc<[i64]>,
     handoff_url: Option<Arc<str>>,
     handoff_until: Option<i64>,
+    question_id: Option<Arc<str>>,
+    question: Option<Arc<str>>,
+    question_expires_at: Option<i64>,
 }
 
 impl CompletionParams {
@@ -73,6 +85,13 @@ impl CompletionParams {
         };
         let handoff = completion.handoff.as_ref().map(HandoffChange::columns);
         let (url, until) = handoff.map_or((None, None), |(url, until)| (url, Some(until)));
+        let (question_id, asked) = match completion.question.as_ref().map(QuestionChange::columns) {
+            Some((id, asked)) => (Some(id.into()), asked),
+            None => (None, None),
+        };
+        let (question, question_expires_at) = asked.map_or((None, None), |(data, at)| {
+            (Some(pack(&data).into()), Some(at))
+        });
         Self {
             claim,
             me,
@@ -83,10 +102,13 @@ impl CompletionParams {
             merged: completion.merged.as_slice().into(),
             handoff_url: url.map(|url| pack(url).into()),
             handoff_until: until,
+            question_id,
+            question,
+            question_expires_at,
         }
     }
 
-    /// Begins a query for a statement with `save_completion!`, and binds its parameters 1 to 11.
+    /// Begins a query for a statement with `save_completion!`, and binds its parameters 1 to 14.
     pub(super) fn query<'q, O>(&'q self, sql: &'static str) -> QueryAs<'q, Postgres, O, PgArguments>
     where
         O: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>,
@@ -103,5 +125,8 @@ impl CompletionParams {
             .bind(states::MERGED)
             .bind(self.handoff_url.as_deref())
             .bind(self.handoff_until)
+            .bind(self.question_id.as_deref())
+            .bind(self.question.as_deref())
+            .bind(self.question_expires_at)
     }
 }

@@ -188,6 +188,11 @@ async fn merge_conversations(
          (SELECT max(changed_at) FROM dialogue WHERE conversation IN ($1, $2))",
         "DELETE FROM dialogue WHERE conversation = $1 AND EXISTS (SELECT 1 FROM dialogue WHERE conversation = $2)",
         "UPDATE dialogue SET conversation = $1 WHERE conversation = $2",
+        // The same for their questions.
+        "DELETE FROM question WHERE conversation IN ($1, $2) AND asked_at < \
+         (SELECT max(asked_at) FROM question WHERE conversation IN ($1, $2))",
+        "DELETE FROM question WHERE conversation = $1 AND EXISTS (SELECT 1 FROM question WHERE conversation = $2)",
+        "UPDATE question SET conversation = $1 WHERE conversation = $2",
         // Conversations merged into `source` earlier as well, so that a merged conversation names the final one.
         "UPDATE conversation SET merged_into = $1, claims = claims + 1 WHERE id = $2 OR merged_into = $2",
     ] {
@@ -224,6 +229,7 @@ pub(super) struct ConversationRow {
     /// Number of open messages (below 3).
     pub(super) open: i64,
     pub(super) handed_off: bool,
+    pub(super) has_question: bool,
 }
 
 /// Reads the state of a conversation. The caller has locked it.
@@ -233,12 +239,13 @@ pub(super) async fn read_conversation(
     scopes: Vec<String>,
     now: i64,
 ) -> Result<ConversationRow, CallError> {
-    let (addresses, opted_out, open, handed_off): (Vec<String>, bool, i64, bool) = sqlx::query_as(
+    let (addresses, opted_out, open, handed_off, has_question): (Vec<String>, bool, i64, bool, bool) = sqlx::query_as(
         "SELECT ARRAY(SELECT address::text FROM conversation_address WHERE conversation = $1 ORDER BY address), \
          EXISTS (SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
            WHERE a.conversation = $1 AND c.scope = ANY ($2) AND c.opted_out IS NOT NULL), \
          (SELECT count(*) FROM inbound WHERE conversation = $1 AND state < 3), \
-         EXISTS (SELECT 1 FROM handoff WHERE conversation = $1 AND until > $3)",
+         EXISTS (SELECT 1 FROM handoff WHERE conversation = $1 AND until > $3), \
+         EXISTS (SELECT 1 FROM question WHERE conversation = $1 AND expires_at > $3)",
     )
     .bind(conversation)
     .bind(scopes)
@@ -254,5 +261,6 @@ pub(super) async fn read_conversation(
         opted_out,
         open,
         handed_off,
+        has_question,
     })
 }

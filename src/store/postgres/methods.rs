@@ -15,6 +15,7 @@ use super::{
     conversations, journal, operator, outbox, outbox_claim, reading, retention, submission,
 };
 use crate::address::Address;
+use crate::choice::OpenQuestion;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::store::conversations::{
     ConsentEntry, ConsentRecord, ConsentScope, ConsentState, Conversation, Conversations, Dialogue,
@@ -213,6 +214,14 @@ impl Conversations for PostgresStore {
 
     fn dialogue(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<Dialogue>> {
         self.run(move |db| Box::pin(shared::conversations::dialogue(db, conversation, now)))
+    }
+
+    fn open_question(
+        &self,
+        conversation: i64,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Option<OpenQuestion>> {
+        self.run(move |db| Box::pin(shared::conversations::open_question(db, conversation, now)))
     }
 
     fn earlier(&self, message: i64, limit: u32) -> StoreFuture<'_, Vec<EarlierMessage>> {

@@ -22,7 +22,8 @@ macro_rules! message_state {
             is_owned!("$1"),
             ", i.reason IS NOT NULL, i.response, ",
             is_blocked!("$1"),
-            ", (SELECT until FROM handoff h WHERE h.conversation = i.conversation) FROM inbound i WHERE i.id = $2",
+            ", (SELECT until FROM handoff h WHERE h.conversation = i.conversation), \
+             EXISTS (SELECT 1 FROM question q WHERE q.conversation = i.conversation) FROM inbound i WHERE i.id = $2",
             $more
         )
     };
@@ -64,6 +65,7 @@ async fn query_state(
         response: row.try_get::<Option<String>, _>(7)?.map(unpack),
         is_blocked: row.try_get(8)?,
         handed_off_until: row.try_get(9)?,
+        has_question: row.try_get(10)?,
     })
 }
 

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::database::{Database, params};
 use crate::address::Address;
+use crate::choice::OpenQuestion;
 use crate::store::conversations::{Conversation, Dialogue};
 use crate::store::packing;
 
@@ -44,6 +45,27 @@ pub(in crate::store) async fn dialogue<D: Database>(
     Ok(found.map(|mut row| row.take(0).map(Dialogue)).transpose()?)
 }
 
+/// Returns the open question of a conversation, unless it has expired.
+pub(in crate::store) async fn open_question<D: Database>(
+    db: &mut D,
+    conversation: i64,
+    now: Timestamp,
+) -> Result<Option<OpenQuestion>, D::Error> {
+    // An expired question stays in the table until it is replaced, or its conversation is deleted.
+    let found = db
+        .row(
+            "SELECT data FROM question WHERE conversation = $1 AND expires_at > $2",
+            params![conversation, now],
+        )
+        .await?;
+    let Some(mut row) = found else {
+        return Ok(None);
+    };
+    let data: String = row.take(0)?;
+    // A question that another version wrote and this one cannot read is over: its answers are ordinary texts.
+    Ok(serde_json::from_str(&data).ok())
+}
+
 /// Deletes conversations. In PostgreSQL the caller has locked them.
 pub(in crate::store) async fn delete_conversations<D: Database>(
     db: &mut D,
@@ -52,6 +74,7 @@ pub(in crate::store) async fn delete_conversations<D: Database>(
     for sql in [
         "DELETE FROM conversation_address WHERE conversation = ANY ($1)",
         "DELETE FROM dialogue WHERE conversation = ANY ($1)",
+        "DELETE FROM question WHERE conversation = ANY ($1)",
         "DELETE FROM handoff WHERE conversation = ANY ($1)",
         "DELETE FROM conversation WHERE id = ANY ($1)",
     ] {

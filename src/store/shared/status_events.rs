@@ -51,6 +51,9 @@ async fn queue_again<D: Database>(
     code: Option<u32>,
     now: Timestamp,
 ) -> Result<bool, D::Error> {
+    if let Some(code) = decisions::content_failure(status, code) {
+        return queue_as_text(db, id, code, now).await;
+    }
     let Some(code) = decisions::passing_failure(status, code) else {
         return Ok(false);
     };
@@ -60,6 +63,26 @@ async fn queue_again<D: Database>(
              sid = NULL, status = NULL, rank = -1, unordered = true \
              WHERE id = $1 AND state = 4 AND rank < 4 AND params IS NOT NULL AND coalesce(resent_after, 20404) = 20404",
             params![id, code, after(now, decisions::RESEND_DELAY)],
+        )
+        .await?;
+    Ok(changed > 0)
+}
+
+/// Queues a message whose rich content was refused, so that its text is sent. Returns false if it is a text.
+// As `queue_again`, but immediately: the text does not depend on what was refused. The worker sends it because of the
+// code in `resent_after`. The parameter `ContentShape` marks a rich message.
+async fn queue_as_text<D: Database>(
+    db: &mut D,
+    id: i64,
+    code: u32,
+    now: Timestamp,
+) -> Result<bool, D::Error> {
+    let changed = db
+        .execute(
+            "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $3, resent_after = $2, earlier_sid = sid, \
+             sid = NULL, status = NULL, rank = -1, unordered = true \
+             WHERE id = $1 AND state = 4 AND rank < 4 AND params LIKE '%ContentShape=%' AND coalesce(resent_after, 20404) = 20404",
+            params![id, code, now],
         )
         .await?;
     Ok(changed > 0)

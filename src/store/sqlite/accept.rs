@@ -44,10 +44,10 @@ pub(super) fn accept(
         }
     }
     let response = decisions::initial_response(&effect);
-    let (ahead, handed_off_until) = match effect {
-        ConsentEffect::Ordinary => conversation_state(db, conversation)?,
+    let (ahead, handed_off_until, has_question) = match effect {
+        ConsentEffect::Ordinary => conversation_state(db, conversation, now)?,
         // No handler runs, so neither the order nor the handoff applies.
-        ConsentEffect::Keyword { .. } | ConsentEffect::OptedOut => (0, None),
+        ConsentEffect::Keyword { .. } | ConsentEffect::OptedOut => (0, None, false),
     };
     let state = decisions::initial_state(&effect, ahead);
     let attempt = u32::from(state == inbound::PROCESSING);
@@ -81,21 +81,27 @@ pub(super) fn accept(
         conversation,
         ahead,
         handed_off,
+        has_question,
     ))
 }
 
-/// Returns the number of open messages of a conversation, and the end of its handoff, which may have passed.
+/// Returns the number of open messages of a conversation, the end of its handoff, which may have passed, and whether it has
+/// a question.
 fn conversation_state(
     db: &Connection,
     conversation: i64,
-) -> Result<(u32, Option<i64>), StoreError> {
+    now: i64,
+) -> Result<(u32, Option<i64>, bool), StoreError> {
     let found = db
         .prepare_cached(
             // Open messages are below 3, ANSWERED.
             "SELECT (SELECT count(*) FROM inbound WHERE conversation = ?1 AND state < 3), \
-             (SELECT until FROM handoff WHERE conversation = ?1)",
+             (SELECT until FROM handoff WHERE conversation = ?1), \
+             EXISTS (SELECT 1 FROM question WHERE conversation = ?1 AND expires_at > ?2)",
         )?
-        .query_row([conversation], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        .query_row([conversation, now], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
     Ok(found)
 }
 

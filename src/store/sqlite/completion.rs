@@ -5,7 +5,7 @@ use rusqlite::{Connection, params};
 
 use super::{conversations, handoff};
 use crate::store::error::StoreError;
-use crate::store::journal::Completion;
+use crate::store::journal::{Completion, QuestionChange};
 use crate::store::states;
 
 /// Saves the state changes that are committed with a reply. `conversation` comes from the message's row and not from
@@ -19,6 +19,7 @@ pub(super) fn save_completion(
 ) -> Result<(), StoreError> {
     conversations::change_dialogue(db, conversation, completion.dialogue.as_ref(), now)?;
     handoff::change_handoff(db, conversation, completion.handoff.as_ref())?;
+    change_question(db, conversation, completion.question.as_ref(), now)?;
     for id in &completion.merged {
         // RECEIVED (0) becomes ANSWERED (3) with the empty response, and DEFERRED (2) becomes DONE (4) without replies.
         // The conditions of `queued_behind` are repeated, because a message may have been claimed or decided since.
@@ -28,5 +29,29 @@ pub(super) fn save_completion(
         )?
         .execute(params![id, states::MERGED, now.as_microsecond(), conversation, me])?;
     }
+    Ok(())
+}
+
+/// Asks a question, which replaces the one before, or ends one.
+fn change_question(
+    db: &Connection,
+    conversation: i64,
+    change: Option<&QuestionChange>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let Some((id, asked)) = change.map(QuestionChange::columns) else {
+        return Ok(());
+    };
+    match asked {
+        Some((data, expires_at)) => db
+            .prepare_cached(
+                "INSERT OR REPLACE INTO question (conversation, id, data, expires_at, asked_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![conversation, id, data, expires_at, now.as_microsecond()])?,
+        // By ID: a question that was asked since stays open.
+        None => db
+            .prepare_cached("DELETE FROM question WHERE conversation = ?1 AND id = ?2")?
+            .execute(params![conversation, id])?,
+    };
     Ok(())
 }

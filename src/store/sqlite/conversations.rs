@@ -293,6 +293,16 @@ fn merge_conversations(db: &Connection, target: i64, source: i64) -> Result<(), 
         "UPDATE OR REPLACE dialogue SET conversation = ?1 WHERE conversation = ?2",
         [target, source],
     )?;
+    // The same for their questions.
+    db.execute(
+        "DELETE FROM question WHERE conversation IN (?1, ?2) AND asked_at < \
+         (SELECT max(asked_at) FROM question WHERE conversation IN (?1, ?2))",
+        [target, source],
+    )?;
+    db.execute(
+        "UPDATE OR REPLACE question SET conversation = ?1 WHERE conversation = ?2",
+        [target, source],
+    )?;
     handoff::merge_handoffs(db, target, source)?;
     // Conversations that were merged into `source` before lead here as well, so one step always finds the remaining
     // one.

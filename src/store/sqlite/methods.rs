@@ -12,6 +12,7 @@ use super::{
     operator, outbox, outbox_claim, retention, submission,
 };
 use crate::address::Address;
+use crate::choice::OpenQuestion;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::store::conversations::{
     ConsentEntry, ConsentRecord, ConsentScope, ConsentState, Conversation, Conversations, Dialogue,
@@ -143,6 +144,20 @@ impl Conversations for SqliteStore {
 
     fn dialogue(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<Dialogue>> {
         self.read(move |mut db| ready(shared::conversations::dialogue(&mut db, conversation, now)))
+    }
+
+    fn open_question(
+        &self,
+        conversation: i64,
+        now: Timestamp,
+    ) -> StoreFuture<'_, Option<OpenQuestion>> {
+        self.read(move |mut db| {
+            ready(shared::conversations::open_question(
+                &mut db,
+                conversation,
+                now,
+            ))
+        })
     }
 
     fn earlier(&self, message: i64, limit: u32) -> StoreFuture<'_, Vec<EarlierMessage>> {

@@ -22,11 +22,15 @@ pub(super) const BLOCKED: &str = "EXISTS (SELECT 1 FROM inbound p WHERE p.conver
 pub(super) const HANDOFF_END: &str =
     "(SELECT until FROM handoff h WHERE h.conversation = i.conversation)";
 
-/// Columns that [`read_state`] expects first. [`BLOCKED`] and [`HANDOFF_END`] must follow them.
+/// Condition: the message's conversation has a question, which may have expired.
+pub(super) const HAS_QUESTION: &str =
+    "EXISTS (SELECT 1 FROM question q WHERE q.conversation = i.conversation)";
+
+/// Columns that [`read_state`] expects first. [`BLOCKED`], [`HANDOFF_END`] and [`HAS_QUESTION`] must follow them.
 pub(super) const STATE_COLUMNS: &str =
     "i.id, i.conversation, i.state, i.attempt, i.owner, i.reason IS NOT NULL, i.response";
 
-/// Reads [`STATE_COLUMNS`] and the two conditions after them.
+/// Reads [`STATE_COLUMNS`] and the three conditions after them.
 pub(super) fn read_state(row: &Row<'_>, me: i64) -> rusqlite::Result<MessageState> {
     let owner = row.get(4)?;
     Ok(MessageState {
@@ -41,12 +45,14 @@ pub(super) fn read_state(row: &Row<'_>, me: i64) -> rusqlite::Result<MessageStat
         response: row.get(6)?,
         is_blocked: row.get(7)?,
         handed_off_until: row.get(8)?,
+        has_question: row.get(9)?,
     })
 }
 
 pub(super) fn message_state(db: &Connection, me: i64, id: i64) -> Result<MessageState, StoreError> {
-    let sql =
-        format!("SELECT {STATE_COLUMNS}, {BLOCKED}, {HANDOFF_END} FROM inbound i WHERE i.id = ?2");
+    let sql = format!(
+        "SELECT {STATE_COLUMNS}, {BLOCKED}, {HANDOFF_END}, {HAS_QUESTION} FROM inbound i WHERE i.id = ?2"
+    );
     Ok(db
         .prepare_cached(&sql)?
         .query_row([me, id], |row| read_state(row, me))?)

@@ -18,6 +18,7 @@ over_all_stores!(
     second_send_keeps_part_order_and_blocks_nothing,
     not_found_call_is_repeated_once,
     operator_sends_undelivered_message_again,
+    refused_content_is_queued_once_as_text,
 );
 
 fn status(number: u64, status: &str, code: u32, seconds: i64) -> StatusEvent {
@@ -248,4 +249,34 @@ async fn operator_sends_undelivered_message_again(backend: &mut Backend) {
         assert_eq!(found[0].message.id, id);
     }
     assert!(!store.send_again(999, at(7)).await.unwrap());
+}
+
+// The parameters have both. The code in `resent_after` tells the worker to send the text.
+async fn refused_content_is_queued_once_as_text(backend: &mut Backend) {
+    let store = backend.store();
+    let shape = [
+        ("ContentShape", "replyhook buttons-2 v1"),
+        ("ContentVariables", "{}"),
+    ];
+    let rich = || NewOutbound {
+        params: reply("text").params.iter().chain(shape).collect(),
+        ..reply("text")
+    };
+    store.enqueue(vec![rich()], at(1)).await.unwrap();
+    send_one(store, 11, 2).await;
+    let refused = |number, second| status(number, "undelivered", 63005, second);
+    assert_eq!(
+        apply(store, refused(11, 3)).await,
+        StatusEffect::QueuedAgain
+    );
+    let again = send_one(store, 12, 3).await;
+    assert_eq!(again.resent_after, Some(ErrorCode(63005)));
+    assert_eq!(apply(store, refused(12, 4)).await, StatusEffect::Applied);
+    // Another failure of a rich message, and the same failure of a text.
+    for (number, message, code) in [(13, rich(), 63016), (14, reply("text"), 63005)] {
+        store.enqueue(vec![message], at(5)).await.unwrap();
+        send_one(store, number, 5).await;
+        let effect = apply(store, status(number, "undelivered", code, 6)).await;
+        assert_eq!(effect, StatusEffect::Applied, "{code}");
+    }
 }

@@ -165,6 +165,15 @@ CREATE TABLE dialogue (
   changed_at BIGINT NOT NULL
 );
 
+-- The question with choices that waits for its answer: `id` is the identity that its buttons carry, `data` its choices.
+CREATE TABLE question (
+  conversation BIGINT PRIMARY KEY,
+  id TEXT NOT NULL,
+  data TEXT NOT NULL,
+  expires_at BIGINT NOT NULL,
+  asked_at BIGINT NOT NULL
+);
+
 -- Idempotency keys of outbound messages: SHA-256, since a key may contain a phone number. A key outlives its message.
 CREATE TABLE idempotency_key (
   key BYTEA PRIMARY KEY,

@@ -155,6 +155,15 @@ CREATE TABLE dialogue (
   changed_at INTEGER NOT NULL
 );
 
+-- The question with choices that waits for its answer: `id` is the identity that its buttons carry, `data` its choices.
+CREATE TABLE question (
+  conversation INTEGER PRIMARY KEY,
+  id TEXT NOT NULL,
+  data TEXT NOT NULL,
+  expires_at INTEGER NOT NULL,
+  asked_at INTEGER NOT NULL
+);
+
 -- Idempotency keys of outbound messages: SHA-256, since a key may contain a phone number. A key outlives its message.
 CREATE TABLE idempotency_key (
   key BLOB PRIMARY KEY,
