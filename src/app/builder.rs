@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::bot::{Bot, fallback_texts};
 use super::parts::{
-    delivery_policy, dispatch_limits, guard, routes, signature_layer, store_from_url,
+    choices, delivery_policy, dispatch_limits, guard, routes, signature_layer, store_from_url,
 };
 use super::reload::{ReloadControl, ReloadHandle, ReloadHook, Reloader};
 use super::tunnel::Tunnel;
@@ -247,6 +247,7 @@ impl AppBuilder {
             store_report: StoreReport::new(metrics.clone(), store_health.clone()),
             public_url: settings.server.public_url.clone(),
             limits: dispatch_limits(&settings),
+            choices: choices(&settings),
             consent: reloader.snapshot.part(|parts| &parts.consent),
             guard: guard(&settings),
             fallback: fallback_texts(&settings)?,

@@ -6,7 +6,7 @@ use super::tunnel::Tunnel;
 use crate::app_error::AppError;
 use crate::config::{OnCrash, ReplyRoute, Settings, SignatureMode, TwilioSettings};
 use crate::delivery::{ApiRoute, ApiRoutes, DeliveryPolicy};
-use crate::dispatch::{AccessRules, DispatchLimits, Guard, GuardRules};
+use crate::dispatch::{AccessRules, ChoiceSettings, DispatchLimits, Guard, GuardRules};
 use crate::outbound::SendingAccount;
 use crate::reloadable::Reloadable;
 use crate::sid::AccountSid;
@@ -63,6 +63,14 @@ pub(super) fn dispatch_limits(settings: &Settings) -> DispatchLimits {
     }
 }
 
+pub(super) fn choices(settings: &Settings) -> ChoiceSettings {
+    ChoiceSettings {
+        button: settings.reply.choices.button.clone(),
+        hint: settings.reply.choices.hint.clone(),
+        ttl: settings.reply.choices.ttl,
+    }
+}
+
 /// Base URL of status callbacks, or `None` if `PUBLIC_URL` is a loopback address and the API is not.
 ///
 /// Twilio rejects a message whose status callback URL it cannot reach (error 21609).
@@ -80,6 +88,7 @@ pub(super) fn routes(
     ApiRoutes {
         default: ApiRoute {
             client: Client::new(settings.rest.api_url.clone()),
+            content: Client::new(settings.rest.content_url.clone()),
             status_callback: status_callback(settings),
         },
         restrict_to,
@@ -87,6 +96,7 @@ pub(super) fn routes(
             let route = ApiRoute {
                 // The default URL is Twilio's: `rest.api_url` of a dev server is its emulator.
                 client: Client::new(ApiUrl::default()),
+                content: Client::new(ApiUrl::content()),
                 status_callback: Some(tunnel.public_url.clone()),
             };
             (tunnel.account, route)

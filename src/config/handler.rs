@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::SignedDuration;
-
-use super::layers::quoted;
 use super::reader::SettingsReader;
 use crate::forward::{ForwardSetupError, ForwardTarget};
 #[cfg(feature = "rules")]
@@ -99,23 +96,8 @@ pub(super) fn handler(reader: &mut SettingsReader<'_>) -> Option<HandlerSettings
 }
 
 pub(super) fn handoff(reader: &mut SettingsReader<'_>) -> Option<HandoffSettings> {
-    const KEY: &str = "handoff.ttl";
-    const MAX_TTL: Duration = Duration::from_hours(720);
-    let text = reader.text(KEY);
-    let ttl: Option<SignedDuration> = text.parse().ok();
-    // A negative time does not convert.
-    let ttl = ttl.and_then(|ttl| Duration::try_from(ttl).ok());
-    let ttl = ttl.filter(|ttl| (Duration::from_secs(1)..=MAX_TTL).contains(ttl));
-    if ttl.is_none() {
-        reader.problem(
-            KEY,
-            format!(
-                "is {}: write a time up to \"720h\", as in \"24h\" or \"90m\"",
-                quoted(text)
-            ),
-        );
-    }
-    Some(HandoffSettings { ttl: ttl? })
+    let ttl = reader.time("handoff.ttl")?;
+    Some(HandoffSettings { ttl })
 }
 
 const FORWARD_URL: &str = "handler.forward_url";

@@ -5,6 +5,7 @@
 //! and their types, which avoids a second table that would have to be kept in sync.
 
 mod changes;
+mod choices;
 mod cli;
 mod consent;
 mod guard;
@@ -21,6 +22,7 @@ mod store;
 mod twilio;
 
 pub(crate) use changes::{ChangedKeys, LOG_LEVEL, SettingValues};
+pub use choices::ChoicesSettings;
 pub use cli::{
     OnUnknown, OutboundSettings, ReconcileSettings, SendSettings, SenderWebhookSettings,
 };

@@ -6,6 +6,8 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 use super::layers::{self, Layers, SettingEntry, quoted};
 use super::problem::{Problem, Problems, Warning};
 use super::sources::display_path;
@@ -133,6 +135,26 @@ impl<'a> SettingsReader<'a> {
         self.number(key, range)
             .and_then(|value| u64::try_from(value).ok())
             .map(Duration::from_millis)
+    }
+
+    /// Reads a time of up to 30 days, such as `24h`.
+    pub(super) fn time(&mut self, key: &str) -> Option<Duration> {
+        const MAX: Duration = Duration::from_hours(720);
+        let text = self.text(key);
+        let time: Option<SignedDuration> = text.parse().ok();
+        // A negative time does not convert.
+        let time = time.and_then(|time| Duration::try_from(time).ok());
+        let time = time.filter(|time| (Duration::from_secs(1)..=MAX).contains(time));
+        if time.is_none() {
+            self.problem(
+                key,
+                format!(
+                    "is {}: write a time up to \"720h\", as in \"24h\" or \"90m\"",
+                    quoted(text)
+                ),
+            );
+        }
+        time
     }
 
     /// Returns the value of the word that is set, or records a problem that lists all words.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::choices::{self, ChoicesSettings};
 use super::layers::quoted;
 use super::paths;
 use super::reader::SettingsReader;
@@ -99,6 +100,8 @@ pub struct ReplySettings {
     pub wait_for_delivery: Duration,
     /// Time from the start of a handler to a typing indicator for the user; zero for none.
     pub typing_after: Duration,
+    /// Texts and lifetime of questions with choices.
+    pub choices: ChoicesSettings,
     /// Response to a fallback call when the handler fails again; empty for none.
     pub fallback_text: String,
     /// The template (`HX…`) that replaces a reply when the customer service window has closed.
@@ -335,6 +338,7 @@ pub(super) fn reply(reader: &mut SettingsReader<'_>) -> Option<ReplySettings> {
     let max_messages = reader.count("reply.max_messages", 1..=1000);
     let wait_for_delivery = reader.millis("reply.wait_for_delivery_ms", 0..=60_000);
     let typing_after = reader.millis("reply.typing_after_ms", 0..=60_000);
+    let choices = choices::read(reader);
     let fallback_text = reader.text("reply.fallback_text").to_owned();
     let template = reader.text("reply.window_closed_template").trim();
     let is_well_formed = template.len() == 34
@@ -357,6 +361,7 @@ pub(super) fn reply(reader: &mut SettingsReader<'_>) -> Option<ReplySettings> {
         numbered: numbered?,
         markdown: markdown?,
         max_messages: max_messages?,
+        choices: choices?,
         wait_for_delivery: wait_for_delivery?,
         typing_after: typing_after?,
         fallback_text,

@@ -7,11 +7,14 @@
 //! with `outbound.on_unknown = "resend"`.
 
 mod cancel_scheduled;
+mod content_resources;
 mod health;
 mod lookup;
+mod named_templates;
 mod outbox_worker;
 mod parts;
 mod policy;
+mod rich_message;
 mod route;
 mod send;
 

@@ -7,6 +7,8 @@ use crate::twilio::{Client, Credentials, Keyring};
 /// API to call, and the URL that it calls back.
 pub(crate) struct ApiRoute {
     pub(crate) client: Client,
+    /// Client of the Content API, which is on another host.
+    pub(crate) content: Client,
     /// Public URL of the status callback; `None` if Twilio could not call it.
     pub(crate) status_callback: Option<PublicUrl>,
 }
@@ -61,6 +63,7 @@ mod tests {
         let (status_callback, _) = PublicUrl::parse(url).unwrap();
         ApiRoute {
             client: Client::new(ApiUrl::default()),
+            content: Client::new(ApiUrl::default()),
             status_callback: Some(status_callback),
         }
     }

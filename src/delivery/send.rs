@@ -7,17 +7,19 @@ use backon::BackoffBuilder;
 use jiff::{SignedDuration, Timestamp};
 
 use super::health::RestHealth;
+use super::named_templates::{NamedTemplate, NamedTemplates};
 use super::parts::DeliveryParts;
 use super::policy::DeliveryPolicy;
-use super::route::ApiRoutes;
+use super::rich_message::{RichCall, RichMessages, is_content_gone, is_content_refusal, shape_of};
+use super::route::{ApiRoute, ApiRoutes};
 use crate::address::{Address, Channel};
 use crate::clock::{Clock, after};
 use crate::error_code::ErrorCode;
 use crate::form::FormParams;
 use crate::reloadable::Reloadable;
-use crate::store::{OutboundMessage, SendOutcome};
+use crate::store::{OutboundMessage, SendOutcome, TEMPLATE_LANGUAGE, TEMPLATE_NAME};
 use crate::telemetry::Throttle;
-use crate::twilio::{Keyring, RestError, RestErrorKind, RetryAdvice};
+use crate::twilio::{Credentials, Keyring, RestError, RestErrorKind, RetryAdvice};
 
 /// Age after which a message is not retried: its user does not expect it any more.
 const MAX_RETRY_AGE: SignedDuration = SignedDuration::from_hours(24);
@@ -46,6 +48,8 @@ pub(super) struct RestSender {
     health: Arc<RestHealth>,
     clock: Arc<dyn Clock>,
     policy: DeliveryPolicy,
+    rich: RichMessages,
+    templates: NamedTemplates,
     warnings: Throttle,
 }
 
@@ -57,6 +61,8 @@ impl RestSender {
             health: parts.health.clone(),
             clock: parts.clock.clone(),
             policy: parts.policy.clone(),
+            rich: RichMessages::new(parts.clock.clone()),
+            templates: NamedTemplates::default(),
             warnings: Throttle::new(10),
         }
     }
@@ -105,9 +111,38 @@ impl RestSender {
             );
         }
         let messages = route.client.messages(message.account, &credentials);
-        let created = match &message.window {
-            Some(window) => messages.create_form(&params, window).await,
-            None => messages.create_template_form(&params).await,
+        let post = async |params: &FormParams| match &message.window {
+            Some(window) => messages.create_form(params, window).await,
+            None => messages.create_template_form(params).await,
+        };
+        let params = match self
+            .named_template(message, &params, route, &credentials)
+            .await
+        {
+            Ok(None) => params,
+            Ok(Some(resolved)) => resolved,
+            Err(outcome) => return outcome,
+        };
+        // A message outside of the window is replaced by a template, so it has no shape.
+        let created = match shape_of(message).filter(|_| message.window.is_some()) {
+            None => post(&params).await,
+            Some(shape) => {
+                let rich = RichCall {
+                    shape,
+                    message,
+                    route,
+                    credentials: &credentials,
+                };
+                let created = post(&self.rich.params(&rich, &params).await).await;
+                match created {
+                    // Once: the second call has a resource that was just found or made.
+                    Err(error) if is_content_gone(&error) => {
+                        self.rich.forget(&rich).await;
+                        post(&self.rich.params(&rich, &params).await).await
+                    }
+                    created => created,
+                }
+            }
         };
         match created {
             Ok(sent) => {
@@ -119,6 +154,48 @@ impl RestSender {
                 }
             }
             Err(error) => self.handle_failure(message, &error),
+        }
+    }
+
+    /// Returns the parameters with the SID of the template that the message names; `None` if it names none.
+    async fn named_template(
+        &self,
+        message: &OutboundMessage,
+        params: &FormParams,
+        route: &ApiRoute,
+        credentials: &Credentials,
+    ) -> Result<Option<FormParams>, SendOutcome> {
+        let names = params.get(TEMPLATE_NAME).zip(params.get(TEMPLATE_LANGUAGE));
+        let Some(names) = names else {
+            return Ok(None);
+        };
+        let contents = route.content.contents(credentials);
+        let (is_open, now) = (message.window.is_some(), self.clock.monotonic());
+        let found = self
+            .templates
+            .find(names, is_open, message.account, &contents, now);
+        match found.await {
+            Ok(NamedTemplate::Found(sid)) => {
+                let others = params
+                    .iter()
+                    .filter(|(name, _)| ![TEMPLATE_NAME, TEMPLATE_LANGUAGE].contains(name));
+                Ok(Some(
+                    std::iter::once(("ContentSid", sid.as_str()))
+                        .chain(others)
+                        .collect(),
+                ))
+            }
+            Ok(NamedTemplate::Refused(reason)) => Err(failed(None, reason)),
+            // Nothing was sent, so the whole is tried again.
+            Err(error) => {
+                self.log_failed_call(
+                    message.id,
+                    "the account's templates could not be listed",
+                    &error,
+                );
+                let not_before = after(self.clock.now(), retry_delay(message.attempt));
+                Err(SendOutcome::Retry { not_before })
+            }
         }
     }
 
@@ -235,6 +312,19 @@ impl RestSender {
                 SendOutcome::Unknown {
                     lookup_at: after(now, CALLBACK_GRACE),
                     looked_up: false,
+                }
+            }
+            RetryAdvice::Never
+                if let Some(code) = error.code()
+                    && is_content_refusal(code)
+                    && shape_of(message).is_some()
+                    && message.resent_after.is_none() =>
+            {
+                self.health.set_ok(true);
+                self.log_failed_call(id, "Twilio refused a message with choices or a link", error);
+                SendOutcome::RetryOnce {
+                    not_before: now,
+                    code,
                 }
             }
             RetryAdvice::Never if is_not_found(error) && message.resent_after.is_none() => {

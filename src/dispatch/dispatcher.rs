@@ -14,6 +14,7 @@ use super::held_messages::HeldMessages;
 use super::limits::DispatchLimits;
 use super::outage::Outage;
 use super::permit::HandlerPermits;
+use super::questions::{ChoiceSettings, Questions};
 use super::store_monitor::StoreMonitor;
 use super::typing::TypingIndicators;
 use super::waiting::{Deferred, Waiting};
@@ -38,6 +39,7 @@ pub(crate) struct DispatcherParts {
     pub(crate) store_report: StoreReport,
     pub(crate) public_url: PublicUrl,
     pub(crate) limits: DispatchLimits,
+    pub(crate) choices: ChoiceSettings,
     pub(crate) consent: Reloadable<ConsentRules>,
     pub(crate) guard: Guard,
     pub(crate) fallback: FallbackTexts,
@@ -65,6 +67,7 @@ pub(crate) struct Dispatcher {
     /// Loop detection and rate limit.
     pub(super) guard: Guard,
     pub(super) handoffs: HandoffRedirects,
+    pub(super) questions: Questions,
     pub(super) debounce: Debounce,
     pub(super) fallback: FallbackTexts,
     pub(crate) outage: Outage,
@@ -126,6 +129,12 @@ impl Dispatcher {
                 monitor: monitor.clone(),
                 clock: clock.clone(),
                 ttl: limits.handoff_ttl,
+            },
+            questions: Questions {
+                store: store.clone(),
+                monitor: monitor.clone(),
+                clock: clock.clone(),
+                settings: parts.choices,
             },
             debounce: Debounce {
                 store: store.clone(),

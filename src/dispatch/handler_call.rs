@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use super::conversation_store::{ConversationStore, state_change};
 use super::deadlines::{Deadlines, handler_stopped_at, within};
 use super::dispatcher::Dispatcher;
+use super::origin::Origin;
 use super::outcome::HandlerFailure;
 use super::typing::TypingTarget;
 use super::webhook_kind::WebhookKind;
@@ -22,12 +23,14 @@ use crate::store::{Claim, Completion};
 pub(super) async fn call_handler(
     dispatcher: &Dispatcher,
     claim: Claim,
-    message: Box<InboundMessage>,
+    mut message: Box<InboundMessage>,
+    origin: &Origin,
     auth_token: AuthTokenKind,
     kind: WebhookKind,
     deadlines: &Deadlines,
 ) -> Result<(Reply, Completion), HandlerFailure> {
     let sid = message.message_sid;
+    let answered = dispatcher.questions.resolve(claim, &mut message).await?;
     let typing = TypingTarget::of(&message, auth_token);
     let typing = typing.map(|target| (dispatcher.typing.clone(), target));
     let typing_at = typing_at(dispatcher, claim, &kind, deadlines);
@@ -69,10 +72,17 @@ pub(super) async fn call_handler(
         .handler_duration
         .observe(started.elapsed().as_secs_f64());
     match outcome {
-        Ok(Some(Ok(reply))) => {
+        Ok(Some(Ok(mut reply))) => {
+            // Also checked when a function's value becomes a reply. A `Handler` of another kind returns it unchecked.
+            if let Err(error) = reply.check() {
+                tracing::error!(message_sid = %sid, %error, "the handler returned an invalid reply");
+                return Err(HandlerFailure::Error);
+            }
+            let question = dispatcher.questions.ask(&mut reply, origin, answered);
             let completion = Completion {
                 dialogue: state_change(&state),
                 handoff: dispatcher.handoffs.begun_handoff(&reply),
+                question,
                 ..Completion::default()
             };
             Ok((reply, completion))

@@ -349,6 +349,7 @@ impl MessageTask {
                 dispatcher,
                 claim,
                 message,
+                origin,
                 auth_token,
                 kind,
                 &self.deadlines,

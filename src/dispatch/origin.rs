@@ -1,12 +1,14 @@
 //! Parts of an inbound message that its reply needs.
 
+use std::collections::BTreeMap;
+
 use crate::address::Address;
 use crate::form::FormParams;
 use crate::message::InboundMessage;
-use crate::reply::{Reply, ReplyMessage, WireMessage};
+use crate::reply::{ContentShape, Reply, ReplyMessage, WireMessage, WireRichContent};
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::AuthTokenKind;
-use crate::store::{NewOutbound, ReplyQueue};
+use crate::store::{NewOutbound, ReplyQueue, TEMPLATE_LANGUAGE, TEMPLATE_NAME};
 use crate::twiml::replace_invalid_chars;
 
 /// Account, sender and user of an inbound message.
@@ -82,6 +84,14 @@ impl Origin {
             .iter()
             .filter_map(|media| Some(("MediaUrl", media.link()?)));
         let params: FormParams = single.chain(media).collect();
+        let content = wire
+            .content
+            .as_ref()
+            .map(content_params)
+            .unwrap_or_default();
+        let params = content.iter().fold(params, |params, (name, value)| {
+            params.iter().chain([(*name, value.as_str())]).collect()
+        });
         NewOutbound {
             account: self.account,
             auth_token: self.auth_token,
@@ -91,8 +101,45 @@ impl Origin {
             // For consent, whatever the sender is.
             service: self.service,
             params,
-            // A free-form message: the outbox checks the window.
-            template: false,
+            // A free-form message, unless it is a template of the bot: the outbox checks the window.
+            template: matches!(
+                wire.content,
+                Some(WireRichContent::Template { .. } | WireRichContent::NamedTemplate { .. })
+            ),
         }
+    }
+}
+
+/// Returns the parameters of a rich content, besides the text that replaces it.
+fn content_params(content: &WireRichContent) -> Vec<(&'static str, String)> {
+    let json = |variables: &BTreeMap<String, String>| {
+        let clean = |text: &String| replace_invalid_chars(text).into_owned();
+        let variables = variables
+            .iter()
+            .map(|(name, value)| (name.clone(), clean(value).into()));
+        serde_json::Value::Object(variables.collect()).to_string()
+    };
+    match content {
+        WireRichContent::Shape { shape, variables } => vec![
+            (ContentShape::PARAM, shape.name()),
+            ("ContentVariables", json(variables)),
+        ],
+        WireRichContent::Template { sid, variables } if variables.is_empty() => {
+            vec![("ContentSid", sid.clone())]
+        }
+        WireRichContent::Template { sid, variables } => vec![
+            ("ContentSid", sid.clone()),
+            ("ContentVariables", json(variables)),
+        ],
+        WireRichContent::NamedTemplate {
+            name,
+            language,
+            variables,
+        } => vec![
+            (TEMPLATE_NAME, name.clone()),
+            (TEMPLATE_LANGUAGE, language.clone()),
+            ("ContentVariables", json(variables)),
+        ],
+        WireRichContent::Location(action) => vec![("PersistentAction", action.clone())],
     }
 }

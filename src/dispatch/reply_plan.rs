@@ -31,7 +31,9 @@ pub(super) fn reply_plan(
     is_attended: bool,
     is_rest_only: bool,
 ) -> ReplyPlan {
-    let may_be_inline = is_attended && (messages.is_empty() || !is_rest_only);
+    // TwiML has no buttons, lists, templates or locations.
+    let is_rich = messages.iter().any(|message| message.content.is_some());
+    let may_be_inline = is_attended && !is_rich && (messages.is_empty() || !is_rest_only);
     let via_rest = || {
         // The redirect of a handoff is left out: the conversation is handed off all the same, and its next messages are
         // redirected.

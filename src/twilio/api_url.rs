@@ -71,6 +71,14 @@ impl ApiUrl {
         Self::parse(&format!("https://api.{edge}.{region}.twilio.com"))
     }
 
+    /// Returns `https://content.twilio.com`, the host of the `Content` resource.
+    pub fn content() -> Self {
+        Self {
+            origin: "https://content.twilio.com".to_owned(),
+            loopback: false,
+        }
+    }
+
     /// Returns `https://messaging.twilio.com`, the host of the `Channels/Senders` and `Indicators` resources.
     pub fn messaging() -> Self {
         Self {

@@ -8,12 +8,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use http::Method;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::error::RestError;
 use super::http_client::AuthenticatedClient;
 use super::response::{Meta, PagedList, send_and_parse};
+
+// Without the approvals, which take Twilio longer.
+const LIST_NAMES: PagedList<'_> = PagedList {
+    path: "/v1/Content",
+    query: "",
+    page_size: 500,
+    max_pages: 20,
+};
 
 // 50 pages bound the time and memory that a large account can take.
 const LIST: PagedList<'_> = PagedList {
@@ -203,6 +212,11 @@ struct ContentsPage {
 }
 
 #[derive(Deserialize)]
+struct CreatedContent {
+    sid: String,
+}
+
+#[derive(Deserialize)]
 struct WireContent {
     sid: Option<String>,
     friendly_name: Option<String>,
@@ -272,6 +286,37 @@ impl<'a> Contents<'a> {
         })
         .await?;
         Ok(templates)
+    }
+
+    /// Lists friendly name and SID of the first 10,000 resources of the account.
+    ///
+    /// # Errors
+    /// As [`Contents::list`].
+    pub(crate) async fn list_names(&self) -> Result<Vec<(String, String)>, RestError> {
+        let mut names = Vec::new();
+        LIST_NAMES
+            .for_each_page(self.0, |page: ContentsPage| {
+                let contents = page.contents.into_iter();
+                names.extend(
+                    contents.filter_map(|content| Some((content.friendly_name?, content.sid?))),
+                );
+                page.meta?.next_page_url
+            })
+            .await?;
+        Ok(names)
+    }
+
+    /// Creates a resource from its JSON, and returns its SID.
+    ///
+    /// # Errors
+    /// [`RestError`]. After an unknown result, the resource may exist.
+    pub(crate) async fn create(&self, content: &Value) -> Result<String, RestError> {
+        let request = self.0.request(Method::POST, "/v1/Content")?;
+        let request = request
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .body(content.to_string());
+        let wire: CreatedContent = send_and_parse(request).await?;
+        Ok(wire.sid)
     }
 
     /// Fetches WhatsApp's approval of a template, `HX…`.

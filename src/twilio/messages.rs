@@ -18,10 +18,12 @@ use crate::address::Address;
 use crate::error_code::ErrorCode;
 use crate::form::FormParams;
 use crate::message::MessageStatus;
+#[cfg(feature = "app")]
+use crate::reply::ContentShape;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::store::OpenWindow;
 #[cfg(feature = "app")]
-use crate::store::OutboundMessage;
+use crate::store::{OutboundMessage, TEMPLATE_NAME};
 
 /// The `Messages` resource of one account.
 ///
@@ -155,6 +157,8 @@ impl Message {
         // Twilio renders a template's text, so there is nothing to compare. With the window closed, the worker sends a
         // template in place of the text.
         let text_matches = outbound.params.get("ContentSid").is_some()
+            || outbound.params.get(ContentShape::PARAM).is_some()
+            || outbound.params.get(TEMPLATE_NAME).is_some()
             || outbound.window.is_none()
             || text.trim() == outbound.params.get("Body").unwrap_or_default().trim();
         // Twilio's clock may be behind the local one.

@@ -35,6 +35,7 @@ mod keyring;
 pub(crate) mod media;
 mod messages;
 mod new_message;
+mod prepared_content;
 mod response;
 mod typing_indicator;
 mod webhooks;
@@ -61,5 +62,6 @@ pub use new_message::NewMessage;
     expect(unused_imports, reason = "used by modules of the feature app")
 )]
 pub(crate) use new_message::{NewMessageContent, PinnedLocation};
+pub use prepared_content::PreparedContent;
 pub use typing_indicator::TypingIndicator;
 pub use webhooks::ConfiguredWebhooks;

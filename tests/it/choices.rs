@@ -1,3 +1,5 @@
 //! Questions with choices: how they are asked, delivered and answered.
 
 mod answers;
+mod asking;
+mod delivery;

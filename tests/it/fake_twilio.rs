@@ -199,6 +199,7 @@ fn rest_message_gets_full_response_and_reaches_phone() {
         via: SentVia::Rest,
         in_reply_to: None,
         from: BOT.to_owned(),
+        content: None,
     };
     assert_eq!(twilio.phone(USER), [message]);
     assert!(twilio.phone(BOT).is_empty());
@@ -531,6 +532,7 @@ async fn delivered_message_is_shown_and_listed_with_reply() {
             via: SentVia::Twiml,
             in_reply_to: Some("SM00000000000000000000000000000001".to_owned()),
             from: BOT.to_owned(),
+            content: None,
         }]
     );
     let listed = list(&twilio, |_| {}).await.unwrap();

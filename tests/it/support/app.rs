@@ -61,7 +61,10 @@ impl TestApp {
         configure: impl FnOnce(AppBuilder) -> AppBuilder,
     ) -> Self {
         let url = twilio.url();
-        let base_env = [("REPLYHOOK__TWILIO__API_URL", url.as_str())];
+        let base_env = [
+            ("REPLYHOOK__TWILIO__API_URL", url.as_str()),
+            ("REPLYHOOK__TWILIO__CONTENT_URL", url.as_str()),
+        ];
         Self::build(&[&base_env[..], env].concat(), configure)
     }
 
@@ -242,6 +245,7 @@ pub fn sources(env: &[(&str, &str)]) -> Sources {
             ("DATABASE_URL", "sqlite::memory:"),
             // Nothing listens there, so messages for the REST API stay in the outbox.
             ("REPLYHOOK__TWILIO__API_URL", "http://127.0.0.1:9"),
+            ("REPLYHOOK__TWILIO__CONTENT_URL", "http://127.0.0.1:9"),
         ])
         .with_env(env.iter().copied());
     sources.env.retain(|_, value| value != UNSET);

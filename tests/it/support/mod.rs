@@ -50,7 +50,8 @@ pub use server::{Server, silent_port};
 pub use temp_store::{TempStore, json_lines};
 use tokio::sync::Semaphore;
 pub use twilio::{
-    Attempt, Delivery, FakeTwilio, Fault, PhoneMessage, Policy, Post, PostOutcome, SentVia,
+    Attempt, ContentFault, Delivery, FakeTwilio, Fault, PhoneMessage, Policy, Post, PostOutcome,
+    SentVia,
 };
 pub use wait::Wait;
 

@@ -67,6 +67,7 @@ impl World {
         let mut all = vec![
             ("DATABASE_URL", url),
             ("REPLYHOOK__TWILIO__API_URL", twilio.url()),
+            ("REPLYHOOK__TWILIO__CONTENT_URL", twilio.url()),
         ];
         all.extend(env.iter().map(|(name, value)| (*name, (*value).to_owned())));
         Self {

@@ -5,6 +5,7 @@
 //! ([`FakeTwilio::status`]). Methods that wait block their thread. With an app in the same process, call them in
 //! `spawn_blocking`.
 
+mod content;
 mod delivery;
 mod phone;
 mod rest;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+pub use content::ContentFault;
 pub use delivery::{Attempt, Delivery, Policy};
 pub use phone::{PhoneMessage, SentVia};
 use replyhook::FormParams;
@@ -89,6 +91,7 @@ struct State {
     lists: Vec<FormParams>,
     faults: VecDeque<Fault>,
     list_faults: VecDeque<u16>,
+    content: content::ContentState,
     held: bool,
     listening: bool,
     stopped: bool,

@@ -21,6 +21,8 @@ pub struct PhoneMessage {
     /// `MessageSid` of the webhook whose response contained it. `None` via the REST API.
     pub in_reply_to: Option<String>,
     pub from: String,
+    /// Rich content: its type, and the fields with their variables filled in.
+    pub content: Option<Value>,
 }
 
 /// Path by which a message was sent.
@@ -44,6 +46,7 @@ pub(super) struct Message {
     pub status_callback: Option<String>,
     pub error_code: Option<u32>,
     pub created: Timestamp,
+    pub content: Option<Value>,
 }
 
 pub(super) enum Direction {
@@ -81,6 +84,7 @@ impl Message {
             via,
             in_reply_to,
             from: self.from.clone(),
+            content: self.content.clone(),
         };
         Some((&self.to, shown))
     }
@@ -157,6 +161,7 @@ impl State {
             status_callback: None,
             error_code: None,
             created: SystemClock.now(),
+            content: None,
         });
     }
 
@@ -168,6 +173,11 @@ impl State {
             Some(format!("{} {variables}", form.get("ContentSid")?))
         };
         let chosen_later = form.get("From").is_none();
+        let content = self.shown_content(form);
+        let shown_body = content
+            .as_ref()
+            .and_then(|content| content["fields"]["body"].as_str());
+        let shown_body = shown_body.map(str::to_owned);
         let media: Vec<_> = form
             .iter()
             .filter(|(name, _)| *name == "MediaUrl")
@@ -180,12 +190,16 @@ impl State {
             status: if chosen_later { "accepted" } else { "queued" }.to_owned(),
             from: value("From").unwrap_or_else(|| SERVICE_SENDER.to_owned()),
             to: value("To").unwrap_or_default(),
-            body: value("Body").or_else(template).unwrap_or_default(),
+            body: value("Body")
+                .or(shown_body)
+                .or_else(template)
+                .unwrap_or_default(),
             media,
             service: value("MessagingServiceSid"),
             status_callback: value("StatusCallback"),
             error_code: None,
             created: SystemClock.now(),
+            content,
         };
         self.messages.push(message);
         &self.messages[self.messages.len() - 1]
@@ -211,6 +225,7 @@ impl State {
             status_callback: twiml.status_callback,
             error_code: None,
             created: SystemClock.now(),
+            content: None,
         };
         self.messages.push(message);
     }

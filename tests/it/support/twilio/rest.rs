@@ -8,7 +8,7 @@ use replyhook::FormParams;
 use serde_json::{Value, json};
 
 use super::phone::{Message, is_too_long};
-use super::{Connection, Fault, Inner, Post, PostOutcome, State};
+use super::{Connection, ContentFault, Fault, Inner, Post, PostOutcome, State};
 use crate::support::TOKEN;
 
 /// Page size of a list without `PageSize`.
@@ -80,6 +80,9 @@ fn read(stream: &TcpStream) -> Option<Request> {
 
 /// Returns the response. `None` closes the connection without one.
 fn answer(inner: &Inner, request: &Request) -> Option<String> {
+    if ["/v1/Content", "/v1/ContentAndApprovals"].contains(&request.path.as_str()) {
+        return content(inner, request);
+    }
     let path = request.path.strip_prefix("/2010-04-01/Accounts/");
     let Some((account, resource)) = path.and_then(|path| path.split_once('/')) else {
         return Some(error(404, Some(20404), None));
@@ -94,10 +97,31 @@ fn answer(inner: &Inner, request: &Request) -> Option<String> {
     }
 }
 
+fn content(inner: &Inner, request: &Request) -> Option<String> {
+    let (user, _) = request.login.clone()?;
+    let mut state = inner.lock();
+    if !state.is_authorized(&user, request.login.as_ref()) {
+        return Some(error(401, Some(20003), None));
+    }
+    match state.content.faults.pop_front() {
+        Some(ContentFault::Status(status)) => {
+            Some(error(status, Some(20_000 + u32::from(status)), None))
+        }
+        Some(ContentFault::Hang) => {
+            drop(state);
+            drop(inner.wait_while(|state| !state.stopped));
+            None
+        }
+        None => Some(state.content_call(&user, &request.method, &request.body)),
+    }
+}
+
 fn post(inner: &Inner, account: &str, request: &Request, is_known: bool) -> Option<String> {
     let form = FormParams::parse(&request.body, usize::MAX).ok()?;
     let rejected = if is_known {
-        rejection(&form).map(|code| (400, code))
+        let has_content = inner.lock().has_content(&form);
+        let rejected = rejection(&form).or((!has_content).then_some(21655));
+        rejected.map(|code| (400, code))
     } else {
         Some((401, 20003))
     };
@@ -267,7 +291,7 @@ impl State {
 }
 
 /// Error response. Without a code it is that of a proxy in front of Twilio.
-fn error(status: u16, code: Option<u32>, retry_after: Option<u64>) -> String {
+pub(super) fn error(status: u16, code: Option<u32>, retry_after: Option<u64>) -> String {
     let body = code.map(|code| {
         let more_info = format!("https://www.twilio.com/docs/errors/{code}");
         let message = "not this time";
@@ -281,7 +305,7 @@ fn error(status: u16, code: Option<u32>, retry_after: Option<u64>) -> String {
     )
 }
 
-fn http(status: u16, retry_after: Option<u64>, body: &str) -> String {
+pub(super) fn http(status: u16, retry_after: Option<u64>, body: &str) -> String {
     let retry_after = retry_after.map(|seconds| format!("Retry-After: {seconds}\r\n"));
     format!(
         "HTTP/1.1 {status} Told\r\nContent-Type: application/json\r\n{}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",

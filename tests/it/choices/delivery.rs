@@ -1,0 +1,211 @@
+//! Delivery of questions: content resources, and the text that replaces them after a failure.
+
+use replyhook::{Context, InboundMessage, Reply, ReplyMessage};
+
+use crate::support::{ContentFault, EMPTY, FakeTwilio, Fault, TestApp};
+
+const USER: &str = "whatsapp:+15550001111";
+const TEXT: &str = "Really?\n1. Yes\n2. No";
+
+fn question(message: &InboundMessage) -> Reply {
+    let reply = Reply::text("Really?").choices(["Yes", "No"]);
+    if message.body == "two" {
+        Reply::text("First.")
+            .and(reply.messages()[0].clone())
+            .and("Last.")
+    } else {
+        reply
+    }
+}
+
+fn app(twilio: &FakeTwilio) -> TestApp {
+    TestApp::with_twilio(twilio, &[], |app| {
+        app.handler(|_cx: Context, message: InboundMessage| std::future::ready(question(&message)))
+    })
+}
+
+// Two questions of one shape use one resource, also after a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn resource_of_a_shape_is_made_once() {
+    let twilio = FakeTwilio::start();
+    let first = app(&twilio);
+    assert_eq!(first.says(1, "hi").await, EMPTY);
+    twilio.wait_for_phone(USER, 1);
+    first.says(2, "hi").await;
+    twilio.wait_for_phone(USER, 2);
+    let made = ["GET", "POST replyhook buttons-2 v1"];
+    assert_eq!(twilio.content_calls(), made);
+    first.shut_down().await;
+    let second = app(&twilio);
+    second.says(3, "hi").await;
+    let phone = twilio.wait_for_phone(USER, 3);
+    assert!(phone.iter().all(|message| message.content.is_some()));
+    assert_eq!(twilio.content_calls(), [&made[..], &["GET"]].concat());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn order_of_rich_and_plain_messages_is_kept() {
+    let twilio = FakeTwilio::start();
+    let app = app(&twilio);
+    assert_eq!(app.says(1, "two").await, EMPTY);
+    let phone = twilio.wait_for_phone(USER, 3);
+    let bodies: Vec<_> = phone.iter().map(|message| message.body.as_str()).collect();
+    assert_eq!(bodies, ["First.", "Really?", "Last."]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn resource_that_is_gone_is_made_again() {
+    let twilio = FakeTwilio::start();
+    let app = app(&twilio);
+    app.says(1, "hi").await;
+    twilio.wait_for_phone(USER, 1);
+    twilio.delete_content();
+    app.says(2, "hi").await;
+    let phone = twilio.wait_for_phone(USER, 2);
+    assert!(phone[1].content.is_some());
+    let posts = twilio
+        .content_calls()
+        .into_iter()
+        .filter(|call| call.starts_with("POST"));
+    assert_eq!(posts.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failing_content_api_sends_numbered_text() {
+    for status in [400, 401, 429, 500, 503] {
+        let twilio = FakeTwilio::start();
+        twilio.content_fault(ContentFault::Status(status), 1);
+        let app = app(&twilio);
+        app.says(1, "hi").await;
+        let phone = twilio.wait_for_phone(USER, 1);
+        assert_eq!(
+            (phone[0].body.as_str(), &phone[0].content),
+            (TEXT, &None),
+            "{status}"
+        );
+        // For a minute the API is not called.
+        app.says(2, "hi").await;
+        twilio.wait_for_phone(USER, 2);
+        assert_eq!(twilio.content_calls(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_content_api_does_not_hold_the_question() {
+    let twilio = FakeTwilio::start();
+    twilio.content_fault(ContentFault::Hang, 1);
+    let app = app(&twilio);
+    app.says(1, "hi").await;
+    let phone = twilio.wait_for_phone(USER, 1);
+    assert_eq!(phone[0].body, TEXT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_content_is_sent_once_as_text() {
+    for code in [63005, 63013, 63021, 63028] {
+        let twilio = FakeTwilio::start();
+        let app = app(&twilio);
+        app.says(1, "hi").await;
+        let phone = twilio.wait_for_phone(USER, 1);
+        app.wait_for_outbox("pending", 0).await;
+        let failed = twilio.status_webhook(&phone[0].sid, "undelivered", Some(code));
+        for _ in 0..2 {
+            app.send(failed.clone()).await.twiml();
+        }
+        let phone = twilio.wait_for_phone(USER, 2);
+        assert_eq!((phone[1].body.as_str(), &phone[1].content), (TEXT, &None));
+        // A second failure is final.
+        app.wait_for_outbox("pending", 0).await;
+        let failed = twilio.status_webhook(&phone[1].sid, "undelivered", Some(code));
+        app.send(failed).await.twiml();
+        app.wait_for_worker_rounds(2).await;
+        assert_eq!(twilio.posts().len(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_refused_by_the_call_is_sent_as_text() {
+    let twilio = FakeTwilio::start();
+    let rejected = Fault::Status {
+        status: 400,
+        code: Some(21656),
+        retry_after: None,
+    };
+    twilio.fault(rejected, 1);
+    let app = app(&twilio);
+    app.says(1, "hi").await;
+    let phone = twilio.wait_for_phone(USER, 1);
+    assert_eq!(phone[0].body, TEXT);
+    app.wait_for_outbox("pending", 0).await;
+    assert_eq!(twilio.posts().len(), 2);
+}
+
+// As for a text: a call of unknown result is looked up, and not repeated.
+#[tokio::test(flavor = "multi_thread")]
+async fn question_of_unknown_result_is_not_sent_twice() {
+    let twilio = FakeTwilio::start();
+    twilio.fault(Fault::AcceptedThenReset, 1);
+    let app = app(&twilio);
+    app.says(1, "hi").await;
+    twilio.wait_for_phone(USER, 1);
+    app.wait_for_outbox("pending", 0).await;
+    assert_eq!(twilio.phone(USER).len(), 1);
+    assert_eq!(app.outbox().await["held"], 0);
+}
+
+// By name and language. One that needs approval and has none is refused without a call.
+#[tokio::test(flavor = "multi_thread")]
+async fn template_is_found_by_name_and_language() {
+    let twilio = FakeTwilio::start();
+    twilio.add_template("receipt", "en", "twilio/text", "approved");
+    let spanish = twilio.add_template("receipt", "es", "twilio/quick-reply", "unsubmitted");
+    twilio.add_template("offer", "es", "twilio/carousel", "pending");
+    let app = TestApp::with_twilio(&twilio, &[], |app| {
+        app.handler(|_cx: Context, message: InboundMessage| {
+            std::future::ready(ReplyMessage::template(message.body, "es").variable("1", "Ana"))
+        })
+    });
+    assert_eq!(app.says(1, "receipt").await, EMPTY);
+    twilio.wait_for_phone(USER, 1);
+    let posts = twilio.posts();
+    assert_eq!(posts[0].form.get("ContentSid"), Some(spanish.as_str()));
+    assert_eq!(posts[0].form.get("TemplateName"), None);
+    app.says(2, "offer").await;
+    app.says(3, "missing").await;
+    app.wait_for_outbox("pending", 0).await;
+    assert_eq!(twilio.posts().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn template_location_and_link_are_sent() {
+    let twilio = FakeTwilio::start();
+    let sid = "HX00000000000000000000000000000042";
+    let app = TestApp::with_twilio(&twilio, &[], |app| {
+        app.handler(move |_cx: Context, message: InboundMessage| {
+            let reply = match message.body.as_str() {
+                "template" => ReplyMessage::content(sid).variable("1", "Ana"),
+                "location" => ReplyMessage::location(40.4, -3.7, "Office"),
+                _ => ReplyMessage::text("Your parcel.").link("Track it", "https://example.com/42"),
+            };
+            std::future::ready(reply)
+        })
+    });
+    app.says(1, "template").await;
+    let phone = twilio.wait_for_phone(USER, 1);
+    assert_eq!(phone[0].body, format!(r#"{sid} {{"1":"Ana"}}"#));
+    app.says(2, "location").await;
+    let posts = twilio.wait_for_posts(2);
+    assert_eq!(
+        posts[1].form.get("PersistentAction"),
+        Some("geo:40.4,-3.7|Office")
+    );
+    assert_eq!(posts[1].form.get("Body"), Some("Office"));
+    app.says(3, "link").await;
+    let phone = twilio.wait_for_phone(USER, 3);
+    let content = phone[2].content.as_ref().unwrap();
+    assert_eq!(content["type"], "twilio/call-to-action");
+    assert_eq!(
+        content["fields"]["actions"][0]["url"],
+        "https://example.com/42"
+    );
+}
