@@ -40,6 +40,7 @@ pub use question::{Answers, Question};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::choice::{has_sms_keywords, sms_keyword};
 use crate::folding::{IntoTexts, fold};
 use crate::handler::{Context, HandlerError, State};
 use crate::message::InboundMessage;
@@ -159,8 +160,8 @@ impl Form {
 
     /// Cancels the form when the whole message is one of these words, compared as by [`text`](crate::route::text()).
     ///
-    /// Do not use `stop`, `stopall`, `unsubscribe`, `cancel`, `end`, `quit`, `optout` or `revoke`: on SMS they are
-    /// Twilio's opt-out keywords, and the user would get no further message.
+    /// Do not use a keyword that Twilio handles itself on SMS and RCS, such as `cancel`, `end` or `quit`, after which the user
+    /// would get no further message. See [`sms_keyword`].
     #[must_use]
     pub fn cancel(self, words: impl IntoTexts, reply: impl Into<ReplyMessage>) -> Self {
         let reply = Reply::from(reply.into());
@@ -234,6 +235,15 @@ impl Form {
         cx: &Context,
         message: &InboundMessage,
     ) -> Result<Reply, HandlerError> {
+        if has_sms_keywords(message.channel())
+            && let Some(keyword) = self.cancel_words.iter().find_map(|word| sms_keyword(word))
+        {
+            tracing::warn!(
+                form = self.name,
+                keyword,
+                "a cancel word is a keyword that Twilio handles itself on SMS and RCS: a user who writes it unsubscribes, subscribes or gets help; use another word"
+            );
+        }
         self.ask_next(cx, message, Answers::default()).await
     }
 

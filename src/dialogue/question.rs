@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::choice::{Choice, Choices};
 use crate::folding::{fold, normalize, trim_punctuation};
 use crate::handler::HandlerError;
 use crate::message::InboundMessage;
@@ -185,6 +186,52 @@ impl Question {
             let chosen = by_text.or_else(by_trimmed_text).or_else(by_number);
             let chosen = chosen.and_then(|index| choices.get(index));
             chosen.cloned().ok_or(None)
+        })
+    }
+
+    /// Shows choices with the question, and accepts one of them: a tap, the title or the number. The answer is the ID.
+    ///
+    /// [`ReplyMessage::choices`] describes the forms that the channels show. Invalid choices fail the handler.
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// use replyhook::dialogue::{Answers, Form, Question};
+    /// use replyhook::route::{Router, anything};
+    /// use replyhook::{App, testing::TestBot};
+    ///
+    /// let day = || Form::new("day")
+    ///     .ask("day", Question::new("When?").choices(["Today", "Tomorrow"]))
+    ///     .done(|_cx, answers: Answers| async move { answers.of::<String>("day") });
+    /// let bot = TestBot::start(move || App::builder().handler(Router::new().form(anything(), day()))).await;
+    /// let ana = bot.sms("+34600000001");
+    /// ana.says("hi").await.assert_reply("When?\n1. Today\n2. Tomorrow");
+    /// ana.says("2").await.assert_reply("Tomorrow");
+    /// # });
+    /// ```
+    #[must_use]
+    pub fn choices(mut self, choices: impl IntoIterator<Item = impl Into<Choice>>) -> Self {
+        let choices = Choices::new(choices);
+        let (shown, render) = (choices.clone(), self.render);
+        self.render = Arc::new(move |answers, message| {
+            let reply = render(answers, message)?;
+            // An error fails here, where the question is asked.
+            Ok(reply.choices(shown.clone().map_err(HandlerError::new)?))
+        });
+        self.parse_with(move |message| {
+            if let Some(chosen) = message.choice() {
+                // A tap on an earlier question, or on a button of another kind, does not answer this one.
+                let is_offered =
+                    |choices: &Choices| choices.iter().any(|choice| choice.id() == chosen.id);
+                let is_answer = chosen.current && choices.as_ref().is_ok_and(is_offered);
+                return is_answer.then_some(chosen.id).ok_or(None);
+            }
+            // The open question may be over before the form is.
+            let found = choices
+                .as_ref()
+                .ok()
+                .and_then(|choices| choices.find(&message.body));
+            found.map(|choice| choice.id().to_owned()).ok_or(None)
         })
     }
 

@@ -40,6 +40,7 @@ pub(super) enum FilterKind {
     Regex(Pattern),
     Media(Option<String>),
     Location(Option<GeoCircle>),
+    Choice(Option<Vec<SearchText>>),
     Button(Option<Vec<SearchText>>),
     List(Option<Vec<SearchText>>),
     Flow,
@@ -206,6 +207,12 @@ impl Filter {
                     location.km_to(circle.latitude, circle.longitude) <= circle.km
                 })
             }
+            FilterKind::Choice(wanted) => message.choice().is_some_and(|chosen| {
+                // Folded: no two choices of a question have the same folded ID.
+                let id = fold(&chosen.id);
+                let mut wanted = wanted.iter().flatten().peekable();
+                wanted.peek().is_none() || wanted.any(|wanted| wanted.normalized == id)
+            }),
             FilterKind::Button(wanted) => message.button.as_ref().is_some_and(|button| {
                 is_chosen(
                     wanted.as_deref(),
@@ -397,6 +404,8 @@ impl fmt::Display for Filter {
                     circle.km, circle.latitude, circle.longitude
                 )
             }
+            FilterKind::Choice(None) => f.write_str("choice"),
+            FilterKind::Choice(Some(ids)) => list(f, "choice", ids),
             FilterKind::Button(None) => f.write_str("button"),
             FilterKind::Button(Some(payloads)) => list(f, "button", payloads),
             FilterKind::List(None) => f.write_str("list item"),

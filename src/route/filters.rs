@@ -295,6 +295,35 @@ pub fn button(payloads: impl IntoTexts) -> Filter {
     Filter(FilterKind::Button(Some(search_texts(payloads, fold))))
 }
 
+/// Matches any choice that the user has taken, by a tap or as a typed answer to the open question.
+///
+/// See [`choice`] for an example.
+pub fn any_choice() -> Filter {
+    Filter(FilterKind::Choice(None))
+}
+
+/// Matches a choice by its ID, which is the title unless the bot gives another. Case and accents do not matter.
+///
+/// A tap on a question that is over matches too. [`Chosen::current`](crate::choice::Chosen::current) is false then.
+///
+/// ```
+/// # #[cfg(feature = "testing")]
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use replyhook::route::{Router, choice};
+/// use replyhook::{App, Reply, testing::TestBot};
+///
+/// let question = Reply::text("When shall we deliver?").choices(["Today", "Tomorrow"]);
+/// let bot = Router::new().on(choice("today"), "Before 6 pm.").otherwise(question);
+/// let bot = TestBot::start(move || App::builder().handler(bot)).await;
+/// let ana = bot.sms("+34600000001");
+/// ana.says("hi").await.assert_reply("When shall we deliver?\n1. Today\n2. Tomorrow");
+/// ana.says("1").await.assert_reply("Before 6 pm.");
+/// # });
+/// ```
+pub fn choice(ids: impl IntoTexts) -> Filter {
+    Filter(FilterKind::Choice(Some(search_texts(ids, fold))))
+}
+
 /// Matches any choice from a list.
 ///
 /// See [`list_item`] for an example.

@@ -54,9 +54,10 @@ pub(crate) use extracted::Extracted;
 pub use filter::Filter;
 use filter::Subject;
 pub use filters::{
-    all, any, any_button, any_list_item, any_media, anything, audio, button, channel, command,
-    country, document, during, first_contact, flow_response, forwarded, hours, image, list_item,
-    location, matches, media, quotes_our_message, regex, text, try_regex, video, within_km, words,
+    all, any, any_button, any_choice, any_list_item, any_media, anything, audio, button, channel,
+    choice, command, country, document, during, first_contact, flow_response, forwarded, hours,
+    image, list_item, location, matches, media, quotes_our_message, regex, text, try_regex, video,
+    within_km, words,
 };
 #[cfg(feature = "rules")]
 pub(crate) use filters::{has_word, regex_filter};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::extracted::Extracted;
+use crate::choice::Chosen;
 use crate::handler::{Context, HandlerError};
 use crate::message::InboundMessage;
 use crate::reply::{IntoReply, Reply, ReplyMessage};
@@ -39,7 +40,7 @@ impl<S> RouteRequest<'_, S> {
 }
 
 /// Argument of a route handler: [`InboundMessage`], [`Context`], [`Captures<T>`](super::Captures),
-/// [`Shared<S>`](Shared), an `Option` of one of these, or your own type.
+/// [`Shared<S>`](Shared), [`Chosen`], an `Option` of one of these, or your own type.
 ///
 /// ```
 /// use replyhook::route::{FromMessage, RouteRequest, Router, any_media};
@@ -75,6 +76,12 @@ pub trait FromMessage<S>: Sized + Send {
 impl<S> FromMessage<S> for InboundMessage {
     fn from_message(call: &RouteRequest<'_, S>) -> Option<Self> {
         Some(call.message.clone())
+    }
+}
+
+impl<S> FromMessage<S> for Chosen {
+    fn from_message(call: &RouteRequest<'_, S>) -> Option<Self> {
+        call.message.choice()
     }
 }
 
