@@ -35,8 +35,14 @@ pub(super) enum ForwardError {
         "the service responded with messages and also with a body or media; move these into messages"
     )]
     MessagesAndBody,
-    #[error("message {0} of the service's response has neither body nor media")]
+    #[error(
+        "message {0} of the service's response has none of the keys body, media, choices, content and location"
+    )]
     EmptyMessage(usize),
+    #[error(
+        "the service responded with a content or a location that is invalid; expected {{\"sid\": \"HX…\", \"variables\": {{\"1\": \"…\"}}}} and {{\"latitude\": 40.4, \"longitude\": -3.7}}"
+    )]
+    Content,
     #[error("the service responded with media that is not an http or https URL")]
     MediaUrl,
 }

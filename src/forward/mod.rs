@@ -14,6 +14,7 @@
 //!
 //! Source: the Standard Webhooks specification, 1.0.
 
+mod choices;
 mod error;
 mod request;
 mod response;
@@ -183,12 +184,15 @@ impl Forward {
         let message_sid = message.message_sid;
         if response.is_foreign {
             if let Some(keys) = self.unknown_keys.record_new_shape(response.unknown_keys) {
-                tracing::warn!(%message_sid, keys, "the service's response has none of the keys body, media and messages, so the user gets no reply; logged once per set of keys");
+                tracing::warn!(%message_sid, keys, "the service's response has none of the keys body, media, messages, choices, content and location, so the user gets no reply; logged once per set of keys");
             }
             return Ok(response.reply);
         }
         for key in self.unknown_keys.record_new(response.unknown_keys) {
             tracing::warn!(%message_sid, key, "ignored an unknown key in the service's response; logged once per key");
+        }
+        if let Some(reason) = response.invalid_choices {
+            tracing::error!(%message_sid, reason, "the service's choices are invalid; the user gets the question as a text, and its answer is an ordinary text");
         }
         Ok(response.reply)
     }

@@ -39,7 +39,7 @@ pub(super) struct ForwardedMessage<'a> {
     media: Vec<ForwardedMedia<'a>>,
     location: Option<ForwardedLocation<'a>>,
     button: Option<ForwardedButton<'a>>,
-    choice: Option<ForwardedChoice<'a>>,
+    choice: Option<ForwardedChoice>,
     flow: Option<serde_json::Map<String, serde_json::Value>>,
     referral: Option<ForwardedReferral<'a>>,
     replied_to: Option<ForwardedQuote<'a>>,
@@ -77,31 +77,25 @@ struct ForwardedButton<'a> {
     kind: Option<&'a str>,
 }
 
-/// A chosen item of a list, or a tapped button.
+/// The choice that the user has taken.
 #[derive(Serialize)]
-struct ForwardedChoice<'a> {
-    id: &'a str,
-    title: &'a str,
+struct ForwardedChoice {
+    id: String,
+    title: String,
     via: &'static str,
-    // Always null and true: a reply cannot ask a question that has a key or ends.
-    key: Option<()>,
+    key: Option<String>,
     current: bool,
 }
 
-impl<'a> ForwardedChoice<'a> {
-    fn of(message: &'a InboundMessage) -> Option<Self> {
-        let (via, id, title) = match (&message.list, &message.button) {
-            (Some(list), _) => ("list", list.id.as_deref(), list.title.as_deref()),
-            (None, Some(button)) => ("button", button.payload.as_deref(), button.text.as_deref()),
-            (None, None) => return None,
-        };
-        // Each stands for the other, if it is missing.
+impl ForwardedChoice {
+    fn of(message: &InboundMessage) -> Option<Self> {
+        let chosen = message.choice()?;
         Some(Self {
-            id: id.or(title)?,
-            title: title.or(id)?,
-            via,
-            key: None,
-            current: true,
+            id: chosen.id,
+            title: chosen.title,
+            via: chosen.via.as_str(),
+            key: chosen.key,
+            current: chosen.current,
         })
     }
 }

@@ -8,6 +8,7 @@ use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::choices::{ServiceContent, ServiceLocation, add_choices};
 use super::error::ForwardError;
 use super::surrogates::replace_unpaired_surrogates;
 use crate::lock::IgnorePoison;
@@ -25,7 +26,16 @@ const MAX_SHAPE_KEYS: usize = 10;
 const MAX_KEY_BYTES: usize = 40;
 
 /// Keys of a response. A key that is nearly one of these is a failure, unless one of these is there too.
-const KEYS: [&str; 3] = ["messages", "body", "media"];
+const KEYS: [&str; 8] = [
+    "messages",
+    "body",
+    "media",
+    "choices",
+    "choices_key",
+    "choices_button",
+    "content",
+    "location",
+];
 
 /// A reply, and the keys of the response that were ignored.
 pub(super) struct ServiceResponse {
@@ -34,6 +44,8 @@ pub(super) struct ServiceResponse {
     pub(super) unknown_keys: BTreeSet<String>,
     /// True if the response is an object that has only unknown keys, such as a workflow tool's confirmation.
     pub(super) is_foreign: bool,
+    /// Reason why choices are sent as a text without an answer, for the log.
+    pub(super) invalid_choices: Option<String>,
 }
 
 /// The unknown keys and shapes that were logged, so that each is logged once.
@@ -169,6 +181,7 @@ fn read_foreign(keys: BTreeSet<String>) -> Result<ServiceResponse, ForwardError>
         None => Ok(ServiceResponse {
             reply: Reply::none(),
             is_foreign: !keys.is_empty(),
+            invalid_choices: None,
             unknown_keys: keys,
         }),
     }
@@ -180,6 +193,7 @@ impl From<Reply> for ServiceResponse {
             reply,
             unknown_keys: BTreeSet::new(),
             is_foreign: false,
+            invalid_choices: None,
         }
     }
 }
@@ -198,6 +212,12 @@ struct ServiceReply {
 struct ServiceMessage {
     body: Option<String>,
     media: Option<Vec<String>>,
+    // Read later: invalid choices must not lose the question.
+    choices: Option<serde_json::Value>,
+    choices_key: Option<String>,
+    choices_button: Option<String>,
+    content: Option<ServiceContent>,
+    location: Option<ServiceLocation>,
     #[serde(flatten)]
     #[expect(
         clippy::zero_sized_map_values,
@@ -225,34 +245,45 @@ impl ServiceReply {
             None => vec![single],
         };
         let mut reply_messages = Vec::with_capacity(messages.len());
+        let mut invalid_choices = None;
         for (number, mut message) in (1..).zip(messages) {
             if message.has_no_keys() {
                 return Err(ForwardError::EmptyMessage(number));
             }
             unknown_keys.extend(std::mem::take(&mut message.unknown_keys).into_keys());
-            reply_messages.push(message.into_reply_message()?);
+            let (messages, reason) = message.into_reply_messages()?;
+            reply_messages.extend(messages);
+            invalid_choices = invalid_choices.or(reason);
         }
         let reply = reply_messages.into_iter().collect();
         Ok(ServiceResponse {
             reply,
             unknown_keys,
             is_foreign: false,
+            invalid_choices,
         })
     }
 }
 
 impl ServiceMessage {
-    /// Returns whether both keys are missing. An empty body is a body.
+    /// Returns whether all keys that make a message are missing. An empty body is a body.
     fn has_no_keys(&self) -> bool {
-        self.body.is_none() && self.media.is_none()
+        self.body.is_none() && self.media.is_none() && !self.has_rich_content()
+    }
+
+    fn has_rich_content(&self) -> bool {
+        self.choices.is_some() || self.content.is_some() || self.location.is_some()
     }
 
     fn has_content(&self) -> bool {
         let has_text = self.body.as_ref().is_some_and(|body| !body.is_empty());
-        has_text || self.media.as_ref().is_some_and(|media| !media.is_empty())
+        has_text
+            || self.has_rich_content()
+            || self.media.as_ref().is_some_and(|media| !media.is_empty())
     }
 
-    fn into_reply_message(self) -> Result<ReplyMessage, ForwardError> {
+    /// Returns the messages, and the reason why choices are sent as a text, if they are.
+    fn into_reply_messages(self) -> Result<(Vec<ReplyMessage>, Option<String>), ForwardError> {
         let mut message = ReplyMessage::text(self.body.unwrap_or_default());
         for url in self.media.unwrap_or_default() {
             // Check here, where the error can name the service; Twilio would fail later, when it fetches the URL.
@@ -261,6 +292,27 @@ impl ServiceMessage {
             }
             message = message.media(Media::url(url));
         }
-        Ok(message)
+        let mut reason = None;
+        if let Some(choices) = &self.choices {
+            (message, reason) = add_choices(message, choices);
+        }
+        if reason.is_none() && self.choices.is_some() {
+            if let Some(key) = self.choices_key {
+                message = message.choices_key(key);
+            }
+            if let Some(label) = self.choices_button {
+                message = message.choices_button(label);
+            }
+        }
+        // A template and a location are messages of their own, after the text.
+        let mut messages = vec![message];
+        messages.extend(self.content.map(ServiceContent::into_message).transpose()?);
+        messages.extend(
+            self.location
+                .map(ServiceLocation::into_message)
+                .transpose()?,
+        );
+        messages.retain(|message| !message.is_empty());
+        Ok((messages, reason))
     }
 }

@@ -3,3 +3,4 @@
 mod answers;
 mod asking;
 mod delivery;
+mod forward;

@@ -1,0 +1,152 @@
+//! Choices of a service behind the handler `forward`.
+
+use serde_json::{Value, json};
+
+use crate::support::{EMPTY, FakeTwilio, ScriptedServer, TestApp, Webhook, twiml_message};
+
+const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
+const USER: &str = "whatsapp:+15550001111";
+
+/// An app that forwards to a scripted service.
+struct Forwarding {
+    app: TestApp,
+    twilio: FakeTwilio,
+    service: ScriptedServer,
+}
+
+impl Forwarding {
+    async fn start() -> Self {
+        let service = ScriptedServer::start().await;
+        let url = format!("{}/message", service.url());
+        let twilio = FakeTwilio::start();
+        let env = [
+            ("REPLYHOOK__HANDLER__KIND", "forward"),
+            ("REPLYHOOK__HANDLER__FORWARD_URL", url.as_str()),
+            ("REPLYHOOK__HANDLER__FORWARD_SECRET", SECRET),
+        ];
+        let app = TestApp::with_twilio(&twilio, &env, |app| app);
+        Self {
+            app,
+            twilio,
+            service,
+        }
+    }
+
+    /// Sends a message, to which the service responds with this JSON. Returns the TwiML.
+    async fn exchange(&self, webhook: Webhook, response: &Value) -> String {
+        self.respond(response);
+        self.app.send(webhook).await.twiml().to_owned()
+    }
+
+    /// Sets the response of the service.
+    fn respond(&self, response: &Value) {
+        self.service.clear_responses("/message");
+        self.service
+            .queue_response("/message", 200, "application/json", &response.to_string());
+    }
+
+    fn last_choice(&self) -> Value {
+        let request = self.service.requests().pop().unwrap();
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        body["choice"].clone()
+    }
+}
+
+fn sms(number: u64, body: &str) -> Webhook {
+    Webhook::message(number, body)
+        .with("From", "+15550001111")
+        .with("To", "+15550002222")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn service_asks_and_gets_typed_answer() {
+    let bot = Forwarding::start().await;
+    let question = json!({
+        "body": "When?", "choices_key": "day",
+        "choices": ["Today", {"id": "other", "title": "Another day", "description": "by post"}, {"title": "Never"}],
+    });
+    let twiml = bot.exchange(sms(1, "hi"), &question).await;
+    let text = "When?\n1. Today\n2. Another day – by post\n3. Never";
+    assert_eq!(twiml, twiml_message(text));
+    assert_eq!(bot.last_choice(), Value::Null);
+    bot.exchange(sms(2, "2"), &json!({})).await;
+    let expected = json!({"id": "other", "title": "Another day", "via": "number", "key": "day", "current": true});
+    assert_eq!(bot.last_choice(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn service_gets_tap_without_payload() {
+    let bot = Forwarding::start().await;
+    let question =
+        json!({"body": "When?", "choices": ["A", "B", "C", "D"], "choices_button": "Days"});
+    assert_eq!(
+        bot.exchange(Webhook::message(1, "hi"), &question).await,
+        EMPTY
+    );
+    let phone = bot.twilio.wait_for_phone(USER, 1);
+    let fields = &phone[0].content.as_ref().unwrap()["fields"];
+    assert_eq!(fields["button"], "Days");
+    let payload = fields["items"][1]["id"].as_str().unwrap();
+    let tap = Webhook::message(2, "B")
+        .with("ButtonText", "B")
+        .with("ButtonPayload", payload);
+    bot.exchange(tap, &json!({})).await;
+    let expected = json!({"id": "B", "title": "B", "via": "list", "key": null, "current": true});
+    assert_eq!(bot.last_choice(), expected);
+    let request = bot.service.requests().pop().unwrap();
+    let body = String::from_utf8(request.body.to_vec()).unwrap();
+    assert!(!body.contains(payload), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_choices_still_ask_the_question() {
+    let bot = Forwarding::start().await;
+    for (number, (choices, text)) in (1..).zip([
+        (json!(["A", "a"]), "When?\nA\na"),
+        (json!(["A", ""]), "When?\nA"),
+        (json!([]), "When?"),
+        (json!("A"), "When?"),
+        (json!({"A": "B"}), "When?"),
+        (json!([1, "A", {"id": "x"}]), "When?\nA"),
+        (
+            json!([{"id": "x", "title": "A"}, {"id": "X", "title": "B"}]),
+            "When?\nA\nB",
+        ),
+    ]) {
+        // A user of its own, since the loop detection counts equal texts.
+        let user = format!("+1555000{number:04}");
+        let sms = |number, body| sms(number, body).with("From", &user);
+        let response = json!({"body": "When?", "choices": choices});
+        let twiml = bot.exchange(sms(number, "hi"), &response).await;
+        assert_eq!(twiml, twiml_message(text), "{choices}");
+        // No question is open, so nothing is guessed.
+        let twiml = bot.exchange(sms(100 + number, "1"), &json!({})).await;
+        assert_eq!((twiml.as_str(), bot.last_choice()), (EMPTY, Value::Null));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn service_sends_template_and_location() {
+    let bot = Forwarding::start().await;
+    let sid = "HX00000000000000000000000000000042";
+    let response = json!({"messages": [
+        {"content": {"sid": sid, "variables": {"1": "Ana", "2": 7}}},
+        {"location": {"latitude": 40.4, "longitude": -3.7, "label": "Office"}},
+    ]});
+    assert_eq!(
+        bot.exchange(Webhook::message(1, "hi"), &response).await,
+        EMPTY
+    );
+    let phone = bot.twilio.wait_for_phone(USER, 2);
+    assert_eq!(phone[0].body, format!(r#"{sid} {{"1":"Ana","2":"7"}}"#));
+    assert_eq!(phone[1].body, "Office");
+    for (number, invalid) in (2..).zip([
+        json!({"content": {"sid": "HX1"}}),
+        json!({"content": {"sid": sid, "variables": {"1": null}}}),
+        json!({"location": {"latitude": 91, "longitude": 0}}),
+    ]) {
+        bot.respond(&invalid);
+        let response = bot.app.send(Webhook::message(number, "hi")).await;
+        assert_eq!(response.status, 500, "{invalid}");
+    }
+}
