@@ -8,8 +8,10 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 
+use super::example_question::{ExampleQuestion, TAPS};
 use super::opt_out::OptOutTexts;
 use super::reader::{Fields, RulesReader, SpannedValue};
+use crate::address::{Address, Channel};
 use crate::consent::{ConsentReplies, ConsentRules, Keywords};
 use crate::form::FormParams;
 use crate::handler::{
@@ -25,7 +27,8 @@ use crate::twiml::Document;
 /// One example: a conversation of one or more turns.
 pub(super) struct Example {
     name: String,
-    from: String,
+    /// `None` for the default user of the channel.
+    from: Option<String>,
     profile_name: Option<String>,
     at: Timestamp,
     turns: Vec<ExampleTurn>,
@@ -81,7 +84,8 @@ pub struct ExampleFailure {
     pub found: String,
 }
 
-const DEFAULT_FROM: &str = "whatsapp:+15550001111";
+const DEFAULT_PHONE: &str = "+15550001111";
+const DEFAULT_SENDER: &str = "+15550002222";
 // A fixed time, a Monday morning: examples must not depend on the day on which they run.
 const DEFAULT_TIME: &str = "2026-01-05T09:00:00Z";
 
@@ -109,7 +113,7 @@ pub(super) fn read(reader: &mut RulesReader<'_>, mut fields: Fields<'_>) -> Opti
     }
     Some(Example {
         name: name.unwrap_or_else(|| format!("line {line}")),
-        from: from.unwrap_or_else(|| DEFAULT_FROM.to_owned()),
+        from,
         profile_name,
         at: at.unwrap_or_else(|| DEFAULT_TIME.parse().unwrap_or_default()),
         turns,
@@ -154,6 +158,9 @@ fn read_turn(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Option<Ex
     if let Some(payload) = reader.text(fields, "button") {
         params.push(("ButtonPayload".to_owned(), payload.value));
     }
+    if let Some(choice) = reader.text(fields, "taps") {
+        params.push((TAPS.to_owned(), choice.value));
+    }
     if let Some(mut location) = reader.table(fields, "location") {
         let latitude = reader.number(&mut location, "latitude");
         let longitude = reader.number(&mut location, "longitude");
@@ -180,11 +187,11 @@ fn read_turn(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Option<Ex
         reader.add_problem(&span, text);
         return None;
     }
-    let sources = ["says", "media", "button", "location", "params"];
+    let sources = ["says", "taps", "media", "button", "location", "params"];
     if !sources.iter().any(|key| fields.has(key)) {
         reader.add_problem(
             &span,
-            "an example needs says, media, button, location or params",
+            "an example needs says, taps, media, button, location or params",
         );
         return None;
     }
@@ -270,6 +277,7 @@ struct ExampleConversation {
     has_begun: AtomicBool,
     has_opted_out: AtomicBool,
     is_handed_off: AtomicBool,
+    question: ExampleQuestion,
 }
 
 impl ConversationAccess for ExampleConversation {
@@ -356,6 +364,7 @@ impl Example {
         router: &Router,
         opt_out: &OptOutTexts,
         has_forwarded: &AtomicBool,
+        channel: &Channel,
     ) -> ExampleResult {
         let conversation = Arc::new(ExampleConversation::default());
         let mut failure = None;
@@ -365,7 +374,8 @@ impl Example {
             // By default one second after the previous turn, also if that one has a time of its own.
             let at = turn.at.unwrap_or(next_at);
             next_at = at.checked_add(SignedDuration::from_secs(1)).unwrap_or(at);
-            let found = self.message(number, at, turn).and_then(|message| {
+            let message = self.message(number, at, turn, channel, &conversation.question);
+            let found = message.and_then(|message| {
                 if let Some(outcome) = conversation.consent_outcome(&message, opt_out) {
                     return outcome;
                 }
@@ -411,18 +421,28 @@ impl Example {
         number: u32,
         at: Timestamp,
         turn: &ExampleTurn,
+        channel: &Channel,
+        question: &ExampleQuestion,
     ) -> Result<InboundMessage, String> {
-        let to = if self.from.starts_with("whatsapp:") {
-            "whatsapp:+15550002222"
-        } else {
-            "+15550002222"
+        let address = |channel: &Channel, id: &str| match channel {
+            Channel::Sms => id.to_owned(),
+            channel => format!("{}:{id}", channel.as_str()),
         };
+        let own_channel = self
+            .from
+            .as_deref()
+            .map(|from| Address::parse(from).channel().clone());
+        let to = address(own_channel.as_ref().unwrap_or(channel), DEFAULT_SENDER);
+        let from = self
+            .from
+            .clone()
+            .unwrap_or_else(|| address(channel, DEFAULT_PHONE));
         let sid = format!("SM{number:032x}");
         let base = [
             ("MessageSid", sid.as_str()),
             ("AccountSid", "AC00000000000000000000000000000000"),
-            ("From", self.from.as_str()),
-            ("To", to),
+            ("From", from.as_str()),
+            ("To", to.as_str()),
         ];
         let name = self
             .profile_name
@@ -434,20 +454,23 @@ impl Example {
             .map(|(name, value)| (name.as_str(), value.as_str()));
         // Parsed like a webhook, so that the rules get the same message as in the server.
         let form: FormParams = base.into_iter().chain(name).chain(turn_params).collect();
+        let form = question.tap(form)?;
         InboundMessage::parse(form, at).map_err(|error| error.to_string())
     }
 
     fn run_turn(
         router: &Router,
         conversation: &Arc<ExampleConversation>,
-        message: InboundMessage,
+        mut message: InboundMessage,
     ) -> Result<Reply, String> {
         let at = message.received_at;
+        let is_answered = conversation.question.resolve(&mut message);
+        let answered = message.clone();
         let cx = Context::new(1, at).in_conversation(conversation.clone(), at);
         let state_store = cx.state_store();
         // One poll suffices without a runtime: no part of the rules waits, and the service is a stand-in.
         let reply = router.handle(cx, message).now_or_never();
-        let reply = reply
+        let mut reply = reply
             .ok_or("the rules did not finish")?
             .map_err(|error| error.to_string())?;
         // Only now, because a handler that fails changes no state in the server either.
@@ -457,6 +480,9 @@ impl Example {
             Some(StateChange::Clear) => *conversation.lock() = None,
             None => {}
         }
+        conversation
+            .question
+            .record(&mut reply, &answered, is_answered);
         Ok(reply)
     }
 }

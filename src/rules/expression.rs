@@ -56,7 +56,8 @@ pub(super) const TESTS: [&str; 14] = [
     "true",
 ];
 /// Values that have parts, with the names of their parts.
-const VALUE_PARTS: [(&str, &[&str]); 6] = [
+const VALUE_PARTS: [(&str, &[&str]); 7] = [
+    ("choice", &["id", "title", "via", "key", "current"]),
     ("media", MEDIA_PARTS),
     ("location", &["latitude", "longitude", "address", "label"]),
     ("button", &["text", "payload"]),

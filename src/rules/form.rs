@@ -48,6 +48,8 @@ enum AnswerType {
     Number,
     YesOrNo,
     Choice(Vec<String>),
+    /// One of the choices that the question shows.
+    Chosen,
     Pattern(CompiledPattern),
     Media,
     Location,
@@ -75,9 +77,13 @@ pub(super) fn read(
     }
     let version = reader.count(&mut fields, "version").unwrap_or(1);
     let cancel = fields.take("cancel");
+    let cancel_span = cancel.map_or_else(|| span.clone(), toml::Spanned::span);
     let cancel = cancel
         .and_then(|value| reader.filled_texts(value, "cancel"))
         .unwrap_or_default();
+    for word in &cancel {
+        reader.warn_about_keyword(&cancel_span, word);
+    }
     let canceled = fields.take("canceled");
     if let (Some(canceled), true) = (canceled, cancel.is_empty()) {
         let text = "canceled is never sent: write cancel, the words that end the form";
@@ -158,7 +164,11 @@ fn read_question(
     let hint = hint.map(|value| reply::read(reader, templates, value, names));
     let only_if = reader.text(&mut fields, "if");
     let only_if = only_if.map(|text| templates.add_condition(reader, &text, names));
-    let answer_type = read_answer_type(reader, &mut fields);
+    let shows_choices = question
+        .iter()
+        .flatten()
+        .any(|message| message.choices().is_some());
+    let answer_type = read_answer_type(reader, &mut fields, shows_choices);
     // `has`, and not `is_some`: a value of a wrong type was reported, and is not missing.
     let has_required_keys = fields.has("field") && fields.has("question");
     if reader.report_unknown_keys(&fields) && !has_required_keys {
@@ -178,7 +188,11 @@ fn read_question(
 }
 
 /// Reads the type of an answer: `type`, `choice` or `pattern`.
-fn read_answer_type(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Option<AnswerType> {
+fn read_answer_type(
+    reader: &mut RulesReader<'_>,
+    fields: &mut Fields<'_>,
+    shows_choices: bool,
+) -> Option<AnswerType> {
     let name = reader.text(fields, "type");
     let choice = fields.take("choice");
     let pattern = reader.text(fields, "pattern");
@@ -188,9 +202,11 @@ fn read_answer_type(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Op
         reader.add_problem(&fields.span.clone(), text);
     }
     if let Some(choice) = choice {
-        return reader
-            .filled_texts(choice, "choice")
-            .map(AnswerType::Choice);
+        let texts = reader.filled_texts(choice, "choice");
+        for text in texts.iter().flatten() {
+            reader.warn_about_keyword(&choice.span(), text);
+        }
+        return texts.map(AnswerType::Choice);
     }
     if let Some(pattern) = pattern {
         // Check it by itself first: `a)|(b` is invalid, but would be valid within the brackets, and match parts.
@@ -206,7 +222,11 @@ fn read_answer_type(reader: &mut RulesReader<'_>, fields: &mut Fields<'_>) -> Op
         };
     }
     let Some(name) = name else {
-        return Some(AnswerType::Text);
+        return Some(if shows_choices {
+            AnswerType::Chosen
+        } else {
+            AnswerType::Text
+        });
     };
     let known = ANSWER_TYPES.iter().find(|(known, _)| *known == name.value);
     if known.is_none() {
@@ -341,6 +361,10 @@ impl QuestionDef {
             }
             AnswerType::YesOrNo => question.yes_or_no(),
             AnswerType::Choice(choices) => question.choice(choices),
+            AnswerType::Chosen => question.parse_with(|message| {
+                let chosen = message.choice().filter(|chosen| chosen.current);
+                chosen.map(|chosen| chosen.id).ok_or(None)
+            }),
             AnswerType::Pattern(pattern) => question.parse_with(move |message| {
                 let text = message.body.trim();
                 pattern.is_match(text).then(|| text.to_owned()).ok_or(None)

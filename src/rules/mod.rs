@@ -18,7 +18,9 @@
 //! `docs/src/reference/rules.md` describes the format. All problems of an invalid file are reported together, each with
 //! line and column, and the rules that were loaded before stay active.
 
+mod choices;
 mod example;
+mod example_question;
 mod expression;
 mod flow;
 mod form;

@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{LineStarts, RulesProblem};
+use crate::choice::sms_keyword;
 use crate::spelling::nearest;
 
 /// Maximum size of all patterns of a file, in bytes.
@@ -22,7 +23,8 @@ const MAX_TEXT_CHARS: usize = 400;
 
 /// Keys of `when`.
 // Listed here to recognize them in a rule, where they are a common mistake: `words = …` instead of `when.words = …`.
-const WHEN_KEYS: [&str; 20] = [
+const WHEN_KEYS: [&str; 21] = [
+    "choice",
     "text",
     "words",
     "command",
@@ -60,6 +62,8 @@ pub(super) struct RulesReader<'s> {
     source: &'s str,
     lines: LineStarts<'s>,
     problems: Vec<RulesProblem>,
+    /// Findings that do not make the file unusable.
+    warnings: Vec<RulesProblem>,
     /// Bytes that are left for further patterns.
     pub(super) pattern_budget: usize,
 }
@@ -80,6 +84,7 @@ impl<'s> RulesReader<'s> {
             source,
             lines: LineStarts::new(source),
             problems: Vec::new(),
+            warnings: Vec::new(),
             pattern_budget: MAX_ALL_PATTERN_BYTES,
         }
     }
@@ -96,6 +101,22 @@ impl<'s> RulesReader<'s> {
 
     pub(super) fn into_problems(self) -> Vec<RulesProblem> {
         self.problems
+    }
+
+    pub(super) fn take_warnings(&mut self) -> Vec<RulesProblem> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    /// Warns about a word that a user cannot answer with on SMS and RCS.
+    pub(super) fn warn_about_keyword(&mut self, span: &Span, word: &str) {
+        if let Some(keyword) = sms_keyword(word) {
+            let text = format!(
+                "{keyword} is a keyword that Twilio handles itself on SMS and RCS: a user who writes it unsubscribes, subscribes \
+                 or gets help; use another word"
+            );
+            let (line, column) = self.position(span.start);
+            self.warnings.push(RulesProblem { line, column, text });
+        }
     }
 
     pub(super) fn add_problem(&mut self, span: &Span, text: impl Into<String>) {

@@ -2,6 +2,7 @@
 
 use minijinja::value::Value;
 
+use super::choices::{self, ChoiceTemplates};
 use super::reader::{Located, RulesReader};
 use super::template::{RuleError, RulesTemplate, RulesTemplates, TemplateInput};
 use crate::handler::HandlerError;
@@ -15,6 +16,9 @@ const MAX_REPLY_BYTES: usize = 64 * 1024;
 pub(super) struct ReplyTemplate {
     text: Option<RulesTemplate>,
     media: Vec<(RulesTemplate, Option<String>)>,
+    choices: Option<ChoiceTemplates>,
+    /// A template or a location, sent after the rest.
+    other: Option<ReplyMessage>,
 }
 
 impl RulesTemplates {
@@ -63,7 +67,13 @@ impl RulesTemplates {
                 let line = reply.text.as_ref().map_or(0, RulesTemplate::line);
                 return Err(HandlerError::new(RuleError::TooLarge { line }));
             }
+            if let Some(choices) = &reply.choices {
+                let added;
+                (message, added) = choices.add_to(message, self, &variables)?;
+                bytes += added;
+            }
             messages.push(message);
+            messages.extend(reply.other.clone());
         }
         Ok(messages.into_iter().collect())
     }
@@ -86,7 +96,14 @@ impl ReplyTemplate {
     fn is_plain(&self) -> bool {
         let mut media = self.media.iter().map(|(template, _)| template);
         let is_plain = |template: &RulesTemplate| matches!(template, RulesTemplate::Plain(_));
-        self.text.as_ref().is_none_or(is_plain) && media.all(is_plain)
+        self.text.as_ref().is_none_or(is_plain)
+            && media.all(is_plain)
+            && self.choices.as_ref().is_none_or(ChoiceTemplates::is_plain)
+    }
+
+    /// Returns the choices of the message.
+    pub(super) fn choices(&self) -> Option<&ChoiceTemplates> {
+        self.choices.as_ref()
     }
 }
 
@@ -135,6 +152,8 @@ fn read_message(
         return Some(ReplyTemplate {
             text: Some(templates.add(reader, &text, names)?),
             media: Vec::new(),
+            choices: None,
+            other: None,
         });
     }
     if value.get_ref().as_table().is_none() {
@@ -178,15 +197,22 @@ fn read_message(
         let template = templates.add(reader, &url, names)?;
         media.push((template, content_type.clone()));
     }
+    let choices = choices::read(reader, templates, &mut fields, names);
+    let other = choices::read_other(reader, &mut fields);
     let has_only_known_keys = reader.report_unknown_keys(&fields);
-    if has_only_known_keys && !fields.has("text") && !fields.has("media") {
-        reader.add_problem(
-            &fields.span.clone(),
-            "this message is empty: write text, media, or both",
-        );
+    let has_content = ["text", "media", "content", "location"];
+    if has_only_known_keys && !has_content.iter().any(|key| fields.has(key)) {
+        let text = if choices.is_some() {
+            "choices need a question: write text"
+        } else {
+            "this message is empty: write text, media, content or location"
+        };
+        reader.add_problem(&fields.span.clone(), text);
     }
     Some(ReplyTemplate {
         text: text.flatten(),
         media,
+        choices,
+        other,
     })
 }

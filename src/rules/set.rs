@@ -8,11 +8,12 @@ use toml::de::DeTable;
 use super::example::{self, Example, ExampleResult};
 use super::form::{self, FormDef};
 use super::opt_out::{OptOutTexts, read_opt_out};
-use super::problem::RulesError;
+use super::problem::{RulesError, RulesProblem};
 use super::reader::{Fields, Located, RulesReader, Span};
 use super::reply::{self, ReplyTemplate};
 use super::template::{RulesTemplates, TemplateInput};
 use super::when::{self, RuleCondition, TimeSettings};
+use crate::address::Channel;
 use crate::handler::{Handler, HandlerError};
 use crate::reply::{Reply, is_web_url};
 use crate::route::{Filter, RouteFuture, RouteHandler, RouteRequest, Router, anything};
@@ -43,6 +44,7 @@ pub struct RuleSet {
     templates: RulesTemplates,
     examples: Vec<Example>,
     opt_out: OptOutTexts,
+    warnings: Vec<RulesProblem>,
 }
 
 struct Rule {
@@ -106,6 +108,11 @@ impl RuleSet {
         &self.opt_out
     }
 
+    /// Returns findings that do not make the file unusable, such as a choice that is a keyword of SMS.
+    pub fn warnings(&self) -> &[RulesProblem] {
+        &self.warnings
+    }
+
     /// Returns the number of examples.
     pub fn examples(&self) -> usize {
         self.examples.len()
@@ -122,12 +129,17 @@ impl RuleSet {
         self.into_parts(forward).0
     }
 
-    /// Runs the examples of the file, in order.
+    /// Runs the examples of the file, in order, by a user of WhatsApp.
     pub fn run_examples(self) -> Vec<ExampleResult> {
+        self.run_examples_on(&Channel::WhatsApp)
+    }
+
+    /// Runs the examples by a user of this channel. An example with its own `from` keeps it.
+    pub fn run_examples_on(self, channel: &Channel) -> Vec<ExampleResult> {
         let (forward, has_forwarded) = example::stub_service();
         let opt_out = self.opt_out.clone();
         let (router, examples) = self.into_parts(Some(&forward));
-        let run = |example: &Example| example.run(&router, &opt_out, &has_forwarded);
+        let run = |example: &Example| example.run(&router, &opt_out, &has_forwarded, channel);
         examples.iter().map(run).collect()
     }
 
@@ -338,6 +350,7 @@ fn read(reader: &mut RulesReader<'_>, mut fields: Fields<'_>) -> RuleSet {
         templates,
         examples,
         opt_out,
+        warnings: reader.take_warnings(),
     }
 }
 

@@ -28,11 +28,12 @@ use crate::spelling::nearest;
 const MAX_RENDER_FUEL: u64 = 20_000;
 
 /// Names of every template, besides those of `[vars]`, of a pattern's groups and of a form's fields.
-pub(super) const BUILT_IN_NAMES: [&str; 19] = [
+pub(super) const BUILT_IN_NAMES: [&str; 20] = [
     "args",
     "body",
     "button",
     "channel",
+    "choice",
     "date",
     "from",
     "list",
@@ -337,6 +338,15 @@ impl RulesTemplates {
                 ("description", text(list.description.as_deref())),
             ])
         });
+        let choice = message.choice().map(|chosen| {
+            Value::from_pairs([
+                ("id", Value::from(chosen.id)),
+                ("title", Value::from(chosen.title)),
+                ("via", Value::from(chosen.via.as_str())),
+                ("key", Value::from(chosen.key.unwrap_or_default())),
+                ("current", Value::from(chosen.current)),
+            ])
+        });
         let country = country_of(message);
         let replied_to = message
             .replied_to
@@ -350,6 +360,7 @@ impl RulesTemplates {
             ("body", Value::from(message.body.as_str())),
             ("button", button.unwrap_or_else(none)),
             ("channel", Value::from(message.channel().as_str())),
+            ("choice", choice.unwrap_or_else(none)),
             ("country", text(country)),
             ("date", Value::from(local.date().to_string())),
             ("flow", flow::value(message)),

@@ -41,7 +41,8 @@ const BY_TEXTS: [(&str, TextsFilter); 3] = [
     ("words", |texts| route::words(texts)),
     ("country", |texts| route::country(texts)),
 ];
-const BY_CHOICE: [(&str, PlainFilter, TextsFilter); 2] = [
+const BY_CHOICE: [(&str, PlainFilter, TextsFilter); 3] = [
+    ("choice", route::any_choice, |texts| route::choice(texts)),
     ("button", route::any_button, |texts| route::button(texts)),
     ("list", route::any_list_item, |texts| {
         route::list_item(texts)

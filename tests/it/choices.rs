@@ -3,4 +3,8 @@
 mod answers;
 mod asking;
 mod delivery;
+mod dialogue;
 mod forward;
+#[cfg(feature = "testing")]
+mod phone;
+mod rules;

@@ -67,7 +67,12 @@ impl Check {
 fn check_rules(file: &Path) -> anyhow::Result<ExitStatus> {
     let rules = rules::read_rules(file)?.set()?;
     let examples = rules.examples();
-    let mut text = format!("{}\n\nno problem", rules.table());
+    let warnings = rules.warnings().to_vec();
+    let mut text = format!("{}\n\n", rules.table());
+    for warning in warnings {
+        writeln!(text, "warning: {}: {warning}", file.display())?;
+    }
+    text.push_str("no problem");
     match examples {
         0 => writeln!(text, ", and no example")?,
         _ => writeln!(

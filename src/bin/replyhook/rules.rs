@@ -1,6 +1,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use replyhook::Channel;
 use replyhook::rules::{ExampleResult, RulesFile};
 
 use crate::exit::ExitStatus;
@@ -14,7 +15,8 @@ Exit codes:
   2  a file has problems, or usage error
 
 Example:
-  replyhook rules test bot.toml")]
+  replyhook rules test bot.toml
+  replyhook rules test bot.toml --channels whatsapp,sms,rcs,messenger")]
 pub(crate) struct RulesArgs {
     #[command(subcommand)]
     command: RulesCommand,
@@ -27,20 +29,45 @@ enum RulesCommand {
         /// Rules files
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        /// Channels on which to run each example that has no `from`: whatsapp, sms, rcs, messenger
+        #[arg(long, value_delimiter = ',', value_parser = parse_channel, default_value = "whatsapp")]
+        channels: Vec<Channel>,
     },
+}
+
+/// Parses the name of a channel.
+fn parse_channel(name: &str) -> Result<Channel, String> {
+    let known = [
+        Channel::WhatsApp,
+        Channel::Sms,
+        Channel::Rcs,
+        Channel::Messenger,
+    ];
+    let mut known = known.into_iter();
+    known
+        .find(|channel| channel.as_str() == name)
+        .ok_or_else(|| "expected whatsapp, sms, rcs or messenger".to_owned())
 }
 
 impl RulesArgs {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
-        let RulesCommand::Test { files } = self.command;
+        let RulesCommand::Test { files, channels } = self.command;
         // Read all files first: an unusable one is reported before any example runs.
         let rules: anyhow::Result<Vec<_>> = files.iter().map(|file| read_rules(file)).collect();
         let mut text = String::new();
         let mut all_passed = true;
         for (file, rules) in files.iter().zip(rules?) {
-            let results = rules.set()?.run_examples();
-            all_passed &= results.iter().all(|result| result.failure.is_none());
-            write_results(&mut text, file, &results)?;
+            for warning in rules.set()?.warnings() {
+                writeln!(text, "warning: {}: {warning}", file.display())?;
+            }
+            for channel in &channels {
+                let results = rules.set()?.run_examples_on(channel);
+                all_passed &= results.iter().all(|result| result.failure.is_none());
+                if channels.len() > 1 {
+                    writeln!(text, "on {}:", channel.as_str())?;
+                }
+                write_results(&mut text, file, &results)?;
+            }
         }
         print(&text)?;
         Ok(if all_passed {

@@ -2,7 +2,7 @@ use std::fmt::Write;
 
 use anyhow::anyhow;
 use replyhook::config::SendSettings;
-use replyhook::twilio::{Client, Template};
+use replyhook::twilio::{Client, Credentials, Template};
 use serde_json::json;
 
 use crate::exit::{ExitStatus, Failed};
@@ -11,7 +11,9 @@ use crate::runtime::runtime;
 use crate::settings_args::SettingsArgs;
 
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Reads the templates from Twilio (twilio.content_url) with TWILIO_ACCOUNT_SID and its auth token or API key. Outside of
 the customer service window, WhatsApp accepts only approved templates, and `replyhook send` rejects others.
 
@@ -20,9 +22,30 @@ Exit codes:
   1  Twilio rejected the request or did not respond
   2  usage or configuration error
 
-Example:
-  replyhook templates --json | jq -r 'select(.status == \"approved\") | .content_sid'")]
+Examples:
+  replyhook templates prepare
+  replyhook templates --json | jq -r 'select(.status == \"approved\") | .content_sid'"
+)]
 pub(crate) struct TemplatesArgs {
+    #[command(subcommand)]
+    command: Option<TemplatesCommand>,
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+#[derive(clap::Subcommand)]
+enum TemplatesCommand {
+    /// List templates, their variables and WhatsApp's approval (default)
+    List(ListArgs),
+    /// Make the content resources for questions with choices and link buttons, unless they exist
+    Prepare {
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
+}
+
+#[derive(clap::Args)]
+struct ListArgs {
     /// Print one JSON object per line
     #[arg(long)]
     json: bool,
@@ -32,11 +55,37 @@ pub(crate) struct TemplatesArgs {
 
 impl TemplatesArgs {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
-        let settings = SendSettings::load(&self.settings.sources())?;
-        let credentials = settings.credentials.ok_or_else(|| {
-            anyhow!("no credentials for Twilio; set TWILIO_AUTH_TOKEN, or twilio.api_key_sid and twilio.api_key_secret")
-        })?;
-        let client = Client::new(settings.content_url);
+        match self.command {
+            None => self.list.run(),
+            Some(TemplatesCommand::List(list)) => list.run(),
+            Some(TemplatesCommand::Prepare { settings }) => prepare(&settings),
+        }
+    }
+}
+
+fn content_api(settings: &SettingsArgs) -> anyhow::Result<(Client, Credentials)> {
+    let settings = SendSettings::load(&settings.sources())?;
+    let credentials = settings.credentials.ok_or_else(|| {
+        anyhow!("no credentials for Twilio; set TWILIO_AUTH_TOKEN, or twilio.api_key_sid and twilio.api_key_secret")
+    })?;
+    Ok((Client::new(settings.content_url), credentials))
+}
+
+fn prepare(settings: &SettingsArgs) -> anyhow::Result<ExitStatus> {
+    let (client, credentials) = content_api(settings)?;
+    let prepared = runtime()?.block_on(client.contents(&credentials).prepare_choices());
+    let mut text = String::new();
+    for content in prepared.map_err(Failed::from)? {
+        let state = if content.is_new { "made" } else { "exists" };
+        writeln!(text, "{} {state:6} {}", content.sid, content.name)?;
+    }
+    print(&text)?;
+    Ok(ExitStatus::Yes)
+}
+
+impl ListArgs {
+    fn run(self) -> anyhow::Result<ExitStatus> {
+        let (client, credentials) = content_api(&self.settings)?;
         let templates = runtime()?.block_on(client.contents(&credentials).list());
         let mut templates = templates.map_err(Failed::from)?;
         templates.sort_by(|a, b| (&a.name, &a.language).cmp(&(&b.name, &b.language)));
