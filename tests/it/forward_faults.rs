@@ -80,7 +80,7 @@ async fn invalid_response_log_explains_fault_without_content() {
         ),
         (
             complete_response(200, json, r#"{"messages":[{"body":""},{"text":"hush"}]}"#),
-            "message 2 of the service's response has neither body nor media",
+            "message 2 of the service's response has none of the keys body, media",
         ),
         (
             complete_response(
