@@ -152,8 +152,8 @@ fn list_opens_dialog_and_sends_row() {
     browser.press(ENTER);
     browser.wait_for("document.activeElement.closest('dialog .rows')");
     browser.press(DOWN);
-    let row = browser.run("return document.activeElement.textContent");
-    assert_eq!(row, "Tuesday");
+    let (role, row) = browser.role_and_label("dialog .row:focus");
+    assert_eq!((role.as_str(), row.as_str()), ("button", "Tuesday"));
     let described = browser.run(
         "return document.getElementById(document.activeElement.getAttribute('aria-describedby')).textContent",
     );

@@ -105,10 +105,11 @@ const listButton = (message) => h("div", { class: "offers", role: "group", "aria
     h("span", { "aria-hidden": "true" }, "☰ "), message.content.button || "Options"));
 
 function openList(message, opener) {
-  const rows = message.content.items.map((item, index) => h("li", {}, h("button", { type: "button", class: "row", "aria-describedby": item.description && `row-${index}`, onclick: reportErrors(() => {
+  // The description is a part of the target for the mouse, but not of the button's name.
+  const rows = message.content.items.map((item, index) => h("li", {}, h("button", { type: "button", class: "row", "aria-labelledby": `row-${index}-title`, "aria-describedby": item.description && `row-${index}-description`, onclick: reportErrors(() => {
     dialog.close();
     return sendTap(message, item);
-  }) }, h("span", { class: "name", dir: "auto" }, item.title)), item.description && h("span", { id: `row-${index}`, class: "muted", dir: "auto" }, item.description)));
+  }) }, h("span", { id: `row-${index}-title`, dir: "auto" }, item.title), item.description && h("span", { id: `row-${index}-description`, class: "muted", dir: "auto" }, item.description))));
   const list = h("ul", { class: "rows", onkeydown: (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     const buttons = [...list.querySelectorAll("button")];
