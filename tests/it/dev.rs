@@ -1,14 +1,19 @@
 //! `replyhook dev` and `replyhook chat`, as a user types them.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, OnceLock};
 
 use replyhook::emulator::{EmulatorClient, SignedRequest};
 use replyhook::{FormParams, Secret};
 use serde_json::json;
 
-use crate::support::{ACCOUNT, ANA, Dev, ScriptedServer, TOKEN, replyhook};
+use crate::support::http::{Listener, http_response};
+use crate::support::{
+    ACCOUNT, ANA, Dev, SANDBOX, ScriptedServer, TOKEN, base64_of, replyhook, wire,
+};
 
 /// Starts a dev server that reads its settings from a file.
 fn start_with_settings(file: &Path) -> Dev {
@@ -167,6 +172,57 @@ fn chat_in_pipe_prints_replies_and_exits() {
     assert_eq!(code, 1);
     assert!(out.contains("! /photo /nowhere.png"), "{out}");
     assert!(out.ends_with("bot: still here\n"), "{out}");
+}
+
+// A bot in another language asks by REST, with a list that has descriptions. Each message stays one line.
+#[test]
+fn chat_in_pipe_numbers_items_of_question() {
+    let question = Arc::new(OnceLock::<(SocketAddr, String)>::new());
+    let asked = question.clone();
+    let bot = Listener::start(None, move |request| {
+        let is_first = request.body.windows(7).any(|part| part == b"Body=hi");
+        if let Some((emulator, call)) = asked.get().filter(|_| is_first) {
+            let sent = wire::exchange(*emulator, call.as_bytes()).unwrap();
+            assert_eq!(sent.status, 201, "{}", sent.body);
+        }
+        http_response(200, &[("Content-Type", "text/xml")], "<Response/>")
+    });
+    let webhook = format!("http://{}/sms", bot.address);
+    let dev = Dev::start_with(&["--webhook", &webhook], &[]);
+    let list = json!({"body": "Which day?", "button": "Days", "items": [
+        {"item": "Today", "id": "today", "description": "before 6 pm"},
+        {"item": "Another day", "id": "other"},
+    ]});
+    let template = json!({"language": "en", "types": {"twilio/list-picker": list}}).to_string();
+    let created = dev.call(
+        "POST",
+        "/v1/Content",
+        &dev.token,
+        "application/json",
+        &template,
+    );
+    let created: serde_json::Value = serde_json::from_str(&created.body).unwrap();
+    let body = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs([("From", SANDBOX), ("To", ANA)])
+        .append_pair("ContentSid", created["sid"].as_str().unwrap())
+        .finish();
+    let login = base64_of(format!("{}:{}", dev.account, dev.token).as_bytes());
+    let call = format!(
+        "POST /2010-04-01/Accounts/{}/Messages.json HTTP/1.1\r\nHost: {}\r\nAuthorization: Basic {login}\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        dev.account,
+        dev.host(),
+        body.len()
+    );
+    question.set((dev.host().parse().unwrap(), call)).unwrap();
+    let lines = "hi\n/tap another day\n";
+    let (code, out, err) = replyhook(&["chat", "--emulator", &dev.url], &[], lines);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert_eq!(
+        out,
+        "bot: Which day? [1 Today (before 6 pm)] [2 Another day]\n"
+    );
+    assert_eq!(dev.conversation(ANA)[2]["button"]["payload"], "other");
 }
 
 // A wrong number or title sends nothing, and names the items.
