@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use replyhook::{Context, FallbackCause, HandlerError, InboundMessage};
+use tokio::sync::Semaphore;
 
-use crate::support::{EMPTY, TestApp, Webhook, base64_of, twiml_message};
+use crate::support::{EMPTY, FakeTwilio, TestApp, USER, Webhook, base64_of, twiml_message};
 
 fn fallback_call(number: u64, body: &str) -> Webhook {
     Webhook::message(number, body)
@@ -92,6 +93,33 @@ async fn fallback_with_failing_handler_sends_fallback_text() {
             .assert_rejected(500);
         assert_eq!(slow.send(fallback_call(4, "hi")).await.twiml(), expected);
     }
+}
+
+// Without a fallback text there is nothing to send in its place, so a slow second attempt still replies.
+#[tokio::test(flavor = "multi_thread")]
+async fn fallback_call_without_text_gets_late_reply_of_slow_second_attempt() {
+    let twilio = FakeTwilio::start();
+    let go = Arc::new(Semaphore::new(0));
+    let may_reply = go.clone();
+    let env = [("REPLYHOOK__REPLY__DEADLINE_MS", "300")];
+    let app = TestApp::with_twilio(&twilio, &env, |app| {
+        app.handler(move |cx: Context, _| {
+            let go = may_reply.clone();
+            async move {
+                if cx.attempt() == 1 {
+                    return Err(HandlerError::new("no"));
+                }
+                go.acquire().await.unwrap().forget();
+                Ok("Here I am")
+            }
+        })
+    });
+    app.send(Webhook::message(1, "hi"))
+        .await
+        .assert_rejected(500);
+    assert_eq!(app.send(fallback_call(1, "hi")).await.twiml(), EMPTY);
+    go.add_permits(1);
+    assert_eq!(twilio.wait_for_phone(USER, 1)[0].body, "Here I am");
 }
 
 #[tokio::test]

@@ -377,6 +377,8 @@ fn flow_form_posts_its_fields() {
     browser.wait_for("!document.querySelector('dialog')");
     // A Flow of Meta has no fields in the template: the form takes any.
     dev.control("POST", "/reset", &json!({}));
+    // Until the page has read the conversation again, it replaces the messages that it shows.
+    browser.wait_for("document.querySelectorAll('[role=log] article').length === 0");
     let flow =
         json!({"whatsapp/flows": {"body": "Rate us", "button_text": "Rate", "flow_id": "123"}});
     let sid = create(&dev, &flow);
