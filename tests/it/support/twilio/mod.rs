@@ -23,7 +23,7 @@ use replyhook::FormParams;
 use tokio::net::TcpSocket;
 
 /// Limit for conditions that must become true.
-const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Fault of a `POST Messages`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
