@@ -312,9 +312,10 @@ pub fn any_choice() -> Filter {
 /// use replyhook::route::{Router, choice};
 /// use replyhook::{App, Reply, testing::TestBot};
 ///
-/// let question = Reply::text("When shall we deliver?").choices(["Today", "Tomorrow"]);
-/// let bot = Router::new().on(choice("today"), "Before 6 pm.").otherwise(question);
-/// let bot = TestBot::start(move || App::builder().handler(bot)).await;
+/// let bot = || Router::new()
+///     .on(choice("today"), "Before 6 pm.")
+///     .otherwise(Reply::text("When shall we deliver?").choices(["Today", "Tomorrow"]));
+/// let bot = TestBot::start(move || App::builder().handler(bot())).await;
 /// let ana = bot.sms("+34600000001");
 /// ana.says("hi").await.assert_reply("When shall we deliver?\n1. Today\n2. Tomorrow");
 /// ana.says("1").await.assert_reply("Before 6 pm.");
