@@ -18,6 +18,8 @@
 //! The feature `axum` adds `signature::SignatureLayer`, `signature::SignedForm` and `clock::SystemClock`.
 
 pub mod address;
+#[doc(hidden)]
+pub mod address_key;
 pub mod choice;
 pub mod clock;
 mod error;

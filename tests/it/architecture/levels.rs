@@ -72,8 +72,9 @@ const LEVELS: [(&str, u8); 37] = [
 ];
 
 /// The level of each module of the package replyhook-core.
-const CORE_LEVELS: [(&str, u8); 16] = [
+const CORE_LEVELS: [(&str, u8); 17] = [
     ("address", 0),
+    ("address_key", 0),
     ("choice", 0),
     ("clock", 0),
     ("error", 0),
