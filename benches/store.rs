@@ -2,6 +2,7 @@
 //!
 //! - Processor time to accept a message and save its response, durably, with 64 concurrent tasks. It is measured in a
 //!   small journal, and in one of a million messages and a hundred thousand conversations.
+//! - The same for users with one and with two addresses, among a thousand users and among a million.
 //! - Time to open that store after `kill -9`, store a message, and claim the backlog and the outbox. The store has a
 //!   long write-ahead log, and thousands of open messages and replies.
 //!
@@ -24,6 +25,10 @@ use replyhook::store::sqlite::SqliteStore;
 
 /// Limit: processor time of a message in the large journal, divided by that in the small one.
 const MAX_GROWTH: f64 = 2.0;
+/// Limit: processor time of a message among a million users, divided by that among a thousand.
+const MAX_USER_GROWTH: f64 = 2.0;
+/// Limit: processor time of a message of a user with two addresses, divided by that of a user with one.
+const MAX_ADDRESSES: f64 = 1.2;
 /// Limit: time from opening the store to the first claims of its backlog and outbox.
 const MAX_OPEN_S: f64 = 2.0;
 
@@ -71,6 +76,28 @@ fn main() -> ExitCode {
             copy(&path, &copy_path, suffix);
         }
     });
+    let one = runtime.block_on(measure_users(
+        &folder.path().join("one.db"),
+        measured,
+        large,
+        1,
+    ));
+    let two = runtime.block_on(measure_users(
+        &folder.path().join("two.db"),
+        measured,
+        large,
+        2,
+    ));
+    for (addresses, (few, many)) in [("one address", one), ("two addresses", two)] {
+        figures.show(&format!("a message of a user with {addresses}"), few, "µs");
+        figures.limit(
+            &format!("many / few users with {addresses}"),
+            many / few,
+            "×",
+            MAX_USER_GROWTH,
+        );
+    }
+    figures.limit("two addresses / one", two.0 / one.0, "×", MAX_ADDRESSES);
     figures.show("size of the database", megabytes(&copy_path, ""), "MB");
     figures.show("size of its log", megabytes(&copy_path, "-wal"), "MB");
     let started = Instant::now();
@@ -100,6 +127,27 @@ fn main() -> ExitCode {
     figures.end()
 }
 
+/// Returns the processor time of a message of a known user in µs: among a thousand users, and among as many as `many`.
+async fn measure_users(path: &Path, measured: u32, many: u32, addresses: usize) -> (f64, f64) {
+    let few = many.min(1_000);
+    let store = journal::open(path).await;
+    let next = Arc::new(AtomicU32::new(0));
+    let mut times = Vec::new();
+    for users in [few, many] {
+        // Each user has written once, so that the messages measured are of known users.
+        journal::keep_with(&store, &next, users, users, addresses).await;
+        let mut rounds = Vec::new();
+        for _ in 0..3 {
+            let before = cpu_time();
+            journal::keep_with(&store, &next, measured, users, addresses).await;
+            let took = cpu_time().saturating_sub(before);
+            rounds.push(took.as_secs_f64() * 1e6 / f64::from(measured));
+        }
+        times.push(median(rounds));
+    }
+    (times[0], times[1])
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> std::path::PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -122,7 +170,7 @@ fn megabytes(path: &Path, suffix: &str) -> f64 {
 // Their responses are never saved, as if the process had died while the handlers ran.
 async fn leave_open(store: &Arc<SqliteStore>, next: &Arc<AtomicU32>, number: u32, users: u32) {
     for _ in 0..number {
-        let arrival = arrival(next.fetch_add(1, Ordering::Relaxed), users);
+        let arrival = arrival(next.fetch_add(1, Ordering::Relaxed), users, 2);
         let reply = NewOutbound {
             account: arrival.account,
             auth_token: arrival.auth_token,

@@ -29,6 +29,17 @@ pub(crate) async fn keep(
     messages: u32,
     users: u32,
 ) {
+    keep_with(store, next, messages, users, 2).await;
+}
+
+/// As [`keep`], with messages that name one or two `addresses` of their users.
+pub(crate) async fn keep_with(
+    store: &Arc<SqliteStore>,
+    next: &Arc<AtomicU32>,
+    messages: u32,
+    users: u32,
+    addresses: usize,
+) {
     // Relaxed, here and below: the counter only hands out numbers, and no other data depends on its order. `await` of
     // the tasks orders the last store after their increments.
     let end = next.load(Ordering::Relaxed) + messages;
@@ -43,7 +54,7 @@ pub(crate) async fn keep(
                     }
                     // Always claimed: the SID is new, and `arrival` gives neighbors different users, so no older
                     // message of the conversation is open.
-                    let accepted = store.accept(arrival(number, users)).await;
+                    let accepted = store.accept(arrival(number, users, addresses)).await;
                     let Ok(AcceptOutcome::Claimed(claim)) = accepted else {
                         panic!("{accepted:?}")
                     };
@@ -70,8 +81,8 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).expect("a time")
 }
 
-/// Creates the message with this number, from one of `users` users.
-pub(crate) fn arrival(number: u32, users: u32) -> Arc<NewInbound> {
+/// Creates the message with this number, from one of `users` users, which names one or two `addresses` of theirs.
+pub(crate) fn arrival(number: u32, users: u32, addresses: usize) -> Arc<NewInbound> {
     // Unique and spread over the index, as in `Webhook::numbered`.
     let spread = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
     // Neighbors are from different users: the journal queues a message behind an open one of its conversation.
@@ -83,16 +94,18 @@ pub(crate) fn arrival(number: u32, users: u32) -> Arc<NewInbound> {
         28,
         "the signature is the base64 of 20 bytes"
     );
+    let mut user_addresses = vec![
+        format!("whatsapp:+1555{user:07}").as_str().into(),
+        format!("whatsapp:US.1349120865530{user:07}")
+            .as_str()
+            .into(),
+    ];
+    user_addresses.truncate(addresses);
     let arrival = NewInbound {
         account: "AC00000000000000000000000000000001".parse().expect("a SID"),
         sid: format!("SM{spread:032x}").parse().expect("a SID"),
         sender: "whatsapp:+15550002222".into(),
-        user: vec![
-            format!("whatsapp:+1555{user:07}").as_str().into(),
-            format!("whatsapp:US.1349120865530{user:07}")
-                .as_str()
-                .into(),
-        ],
+        user: user_addresses,
         service: None,
         auth_token: AuthTokenKind::Primary,
         params: webhook.body,

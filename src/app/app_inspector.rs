@@ -85,8 +85,23 @@ impl AppState {
         Box::pin(async move {
             let now = self.clock.now();
             let conversation = self.store.conversation(&sender, &user).await?;
-            let scope = vec![ConsentScope::Sender(sender.clone())];
-            let consent = self.store.consent(scope, &user).await?;
+            let consents = self.store.consents(&user).await?;
+            let own_scope = ConsentScope::Sender(sender.clone());
+            let opted_in = consents
+                .iter()
+                .any(|consent| consent.scope == own_scope && consent.opted_in.is_some());
+            // An opt-out from a service keeps the bot silent too.
+            let opt_out = consents.iter().find_map(|consent| {
+                let is_other = matches!(&consent.scope, ConsentScope::Sender(of) if *of != sender);
+                let opt_out = consent.opt_out.as_ref().filter(|_| !is_other)?;
+                Some(json!({
+                    "since": opt_out.at.to_string(),
+                    "scope": consent.scope.as_str(),
+                    "source": opt_out.source.as_str(),
+                    "user": opt_out.address.as_str(),
+                    "message_sid": opt_out.evidence.map(|sid| sid.to_string()),
+                }))
+            });
             let (mut dialogue, mut handed_off_to) = (None, None);
             if let Some(conversation) = &conversation {
                 dialogue = self.store.dialogue(conversation.id, now).await?;
@@ -116,8 +131,9 @@ impl AppState {
             Ok(json!({
                 "sender": sender.as_str(),
                 "window": window,
-                "opted_out": consent.opted_out.is_some(),
-                "opted_in": consent.opted_in.is_some(),
+                "opted_out": opt_out.is_some(),
+                "opt_out": opt_out,
+                "opted_in": opted_in,
                 "handler": self.handler,
                 "handed_off_to": handed_off_to,
                 "pending": pending.count(),

@@ -29,7 +29,7 @@ use crate::sid::AccountSid;
 use crate::signature::SignatureLayer;
 use crate::store::{Store, StoreHandle};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::{StoreHealth, StoreReport};
+use crate::telemetry::{OptOutLog, StoreHealth, StoreReport};
 use crate::webhook::{
     self, ConversationEventHook, EndpointState, FallbackHook, InFlightLimit, StatusHook, Warnings,
     Webhooks,
@@ -237,6 +237,7 @@ impl AppBuilder {
             tasks: tasks.clone(),
             outbox: outbox.clone(),
             opted_out: Arc::default(),
+            opt_out_log: Arc::new(OptOutLog::new(store.clone(), clock.clone())),
         };
         let media = files::media_service(&settings, &delivery, &clock, &tasks);
         let dispatcher = Arc::new(Dispatcher::new(DispatcherParts {
@@ -252,6 +253,7 @@ impl AppBuilder {
             guard: guard(&settings),
             fallback: fallback_texts(&settings)?,
             on_consent: self.on_consent,
+            opt_out_log: delivery.opt_out_log.clone(),
             files: Arc::new(media.clone()),
             typing: outbound::typing(&settings, tunnel, keyring, &metrics),
             tasks: tasks.clone(),

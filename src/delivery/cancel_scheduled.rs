@@ -100,7 +100,7 @@ impl ScheduledCancellation {
             error_code: None,
             sender: None,
             service: None,
-            user: None,
+            user: Vec::new(),
             at: self.clock.now(),
         };
         let _ = self

@@ -12,7 +12,7 @@ use super::send::{CALLBACK_GRACE, RestSender};
 use crate::clock::{Clock, after};
 use crate::store::{OutboundMessage, SendOutcome, Store};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::{StoreReport, catch_panic};
+use crate::telemetry::{OptOutLog, StoreReport, catch_panic};
 
 /// Maximum number of concurrent calls.
 const MAX_CONCURRENT_SENDS: usize = 16;
@@ -31,6 +31,7 @@ pub(crate) struct OutboxWorker {
     tasks: TaskTracker,
     /// Notified when a message was queued.
     outbox: Arc<Notify>,
+    opt_out_log: Arc<OptOutLog>,
 }
 
 impl OutboxWorker {
@@ -45,6 +46,7 @@ impl OutboxWorker {
             wait_for_delivery: parts.policy.wait_for_delivery,
             tasks: parts.tasks.clone(),
             outbox: parts.outbox.clone(),
+            opt_out_log: parts.opt_out_log.clone(),
         }
     }
 
@@ -86,7 +88,8 @@ impl OutboxWorker {
         let free_permits = permits.available_permits();
         let wait = self.wait_for_delivery;
         let claimed = self.store.claim_with_wait(free_permits, wait, now).await;
-        let claimed = self.store_report.record_error("claim", claimed)?;
+        let outbox = self.store_report.record_error("claim", claimed)?;
+        let claimed = outbox.messages;
         let has_claimed = !claimed.is_empty();
         // Before the lookups: if claiming those fails, these must not be left without a task, since no other process
         // takes over what this one has claimed.
@@ -98,6 +101,9 @@ impl OutboxWorker {
                 worker.send_or_set_aside(message).await;
                 worker.outbox.notify_one();
             });
+        }
+        for message in &outbox.suppressed {
+            self.opt_out_log.explain_outbound(message).await;
         }
         let unknown = self.store_report.record_error(
             "claim_lookups",

@@ -11,8 +11,8 @@ use super::route::ApiRoutes;
 use crate::clock::Clock;
 use crate::reloadable::Reloadable;
 use crate::store::Store;
-use crate::telemetry::StoreReport;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{OptOutLog, StoreReport};
 use crate::twilio::Keyring;
 
 /// Arguments of [`OutboxWorker::new`](super::OutboxWorker::new) and
@@ -31,4 +31,5 @@ pub(crate) struct DeliveryParts {
     pub(crate) outbox: Arc<Notify>,
     /// Notified when a user has opted out.
     pub(crate) opted_out: Arc<Notify>,
+    pub(crate) opt_out_log: Arc<OptOutLog>,
 }

@@ -26,8 +26,8 @@ use crate::message::InboundMessage;
 use crate::reloadable::Reloadable;
 use crate::signature::{AuthTokenKind, PublicUrl};
 use crate::store::{NewInbound, Store};
-use crate::telemetry::StoreReport;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{OptOutLog, StoreReport};
 use crate::twiml::Document;
 
 /// Arguments of [`Dispatcher::new`].
@@ -44,6 +44,7 @@ pub(crate) struct DispatcherParts {
     pub(crate) guard: Guard,
     pub(crate) fallback: FallbackTexts,
     pub(crate) on_consent: Option<ConsentHook>,
+    pub(crate) opt_out_log: Arc<OptOutLog>,
     pub(crate) files: Arc<dyn Files>,
     pub(crate) typing: Arc<TypingIndicators>,
     pub(crate) tasks: TaskTracker,
@@ -71,6 +72,8 @@ pub(crate) struct Dispatcher {
     pub(super) debounce: Debounce,
     pub(super) fallback: FallbackTexts,
     pub(crate) outage: Outage,
+    /// Logs messages of users who have opted out.
+    pub(super) opt_out_log: Arc<OptOutLog>,
     /// Media of messages and replies.
     pub(super) files: Arc<dyn Files>,
     pub(super) typing: Arc<TypingIndicators>,
@@ -151,6 +154,7 @@ impl Dispatcher {
                 backlog.clone(),
             ),
             fallback: parts.fallback,
+            opt_out_log: parts.opt_out_log,
             files: parts.files,
             typing: parts.typing,
             tasks: parts.tasks,
@@ -172,16 +176,16 @@ impl Dispatcher {
         message: &InboundMessage,
         auth_token: AuthTokenKind,
     ) -> Arc<NewInbound> {
-        let other = message.external_user_id.as_ref().map(Address::normalized);
-        // The business-scoped user id as a second address, unless it is `From` already: the store merges the
-        // conversations of both into one.
-        let other = other.filter(|other| *other != message.from);
+        // The business-scoped IDs are further addresses of the same user: the store ties them to `From`.
+        let ids = [&message.external_user_id, &message.parent_external_user_id];
+        let ids = ids.into_iter().flatten().filter(|id| **id != message.from);
         Arc::new(NewInbound {
             account: message.account_sid,
             sid: message.message_sid,
             sender: message.to.normalized(),
-            user: std::iter::once(message.from.normalized())
-                .chain(other)
+            user: std::iter::once(&message.from)
+                .chain(ids)
+                .map(Address::normalized)
                 .collect(),
             service: message.messaging_service_sid,
             auth_token,

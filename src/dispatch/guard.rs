@@ -48,7 +48,7 @@ const MAX_SENDERS: usize = 1_000;
 pub(crate) struct GuardRules {
     /// True if reply loops are stopped.
     pub(crate) loops: bool,
-    /// Maximum number of messages of a conversation in a minute; 0 for no limit.
+    /// Maximum number of messages of a user in a minute; 0 for no limit.
     pub(crate) per_minute: u32,
     /// Own senders, in addition to those that messages are sent to.
     pub(crate) own_numbers: Vec<Address>,
@@ -151,8 +151,12 @@ impl Guard {
             conversation.mute(at);
             return Some(BlockReason::Loop);
         }
-        let is_over = self.per_minute > 0 && conversation.count_in_minute(at) > self.per_minute;
-        is_over.then_some(BlockReason::Rate)
+        if self.per_minute == 0 {
+            return None;
+        }
+        // By the user, who may have several conversations. A loop is one of a conversation.
+        let user = seen.conversations.counts_of(claim.user, at);
+        (user.count_in_minute(at) > self.per_minute).then_some(BlockReason::Rate)
     }
 
     /// Counts a reply as one turn, whatever its number of messages.

@@ -87,7 +87,10 @@ impl MessageTask {
                 let document = Document::from_stored(response.twiml);
                 self.resolve(DispatchOutcome::Duplicate(document));
             }
-            Some(AcceptOutcome::OptedOut) => self.resolve(DispatchOutcome::OptedOut),
+            Some(AcceptOutcome::OptedOut) => {
+                self.resolve(DispatchOutcome::OptedOut);
+                Box::pin(dispatcher.opt_out_log.explain_inbound(&message)).await;
+            }
             Some(AcceptOutcome::ConsentKeyword { confirmation, .. }) => {
                 let consent = &dispatcher.consent;
                 Box::pin(consent.confirm_via_rest(&message, auth_token)).await;

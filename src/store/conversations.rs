@@ -8,7 +8,7 @@ use super::future::StoreFuture;
 use super::redacted_params::RedactedParams;
 use crate::address::{Address, Channel};
 use crate::choice::OpenQuestion;
-use crate::sid::{MessageSid, MessagingServiceSid};
+use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 
 /// Length of WhatsApp's customer service window: 24 hours after the user's last message, less two minutes.
 ///
@@ -114,6 +114,8 @@ pub enum ConsentScope {
     Sender(Address),
     /// All senders of a Messaging Service.
     Service(MessagingServiceSid),
+    /// All senders of an account. Only merges and splits of users have this scope.
+    Account(AccountSid),
 }
 
 impl ConsentScope {
@@ -122,15 +124,19 @@ impl ConsentScope {
         match self {
             Self::Sender(address) => address.as_str(),
             Self::Service(sid) => sid.as_str(),
+            Self::Account(sid) => sid.as_str(),
         }
     }
 
     /// Parses the text that [`ConsentScope::as_str`] returns.
     pub fn parse(text: &str) -> Self {
-        text.parse().map_or_else(
-            |_| Self::Sender(Address::parse(text).normalized()),
-            Self::Service,
-        )
+        if let Ok(service) = text.parse() {
+            return Self::Service(service);
+        }
+        match text.parse() {
+            Ok(account) => Self::Account(account),
+            Err(_) => Self::Sender(Address::parse(text).normalized()),
+        }
     }
 }
 
@@ -150,6 +156,11 @@ pub enum ConsentAction {
     Resume,
     /// The user agrees to receive outbound messages. It ends an opt-out.
     OptIn,
+    /// Two addresses are of one user, by an operator's word. It changes no consent by itself.
+    Merge,
+    /// An address is of another user than was known, by an operator's word, or because a number has a new owner. It changes
+    /// no consent by itself.
+    Split,
 }
 
 /// Source of a consent change. See [`ConsentRecord`] for an example.
@@ -165,6 +176,8 @@ pub enum ConsentSource {
     Operator,
     /// Program, through the API.
     Api,
+    /// Webhook from Twilio, which shows that a number has a new owner.
+    Webhook,
 }
 
 macro_rules! named {
@@ -183,8 +196,8 @@ macro_rules! named {
     };
 }
 
-named!(ConsentAction { OptOut = "opt_out", Resume = "resume", OptIn = "opt_in" });
-named!(ConsentSource { Keyword = "keyword", OptOutType = "opt_out_type", Refusal = "refusal", Operator = "operator", Api = "api" });
+named!(ConsentAction { OptOut = "opt_out", Resume = "resume", OptIn = "opt_in", Merge = "merge", Split = "split" });
+named!(ConsentSource { Keyword = "keyword", OptOutType = "opt_out_type", Refusal = "refusal", Operator = "operator", Api = "api", Webhook = "webhook" });
 
 /// Record for the consent ledger.
 ///

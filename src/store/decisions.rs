@@ -12,7 +12,7 @@ use super::journal::{AcceptOutcome, Claim, FailOutcome, ReplyDecision, SavedResp
 use super::new_inbound::{ConsentEffect, NewInbound};
 use super::outbox::StatusEvent;
 use super::packing::time;
-use super::states::inbound;
+use super::states::{self, inbound};
 use crate::address::Address;
 use crate::message::MessageStatus;
 use crate::sid::MessagingServiceSid;
@@ -38,6 +38,8 @@ pub(super) struct MessageState {
     pub(super) handed_off_until: Option<i64>,
     /// True if the conversation has a question, which may have expired.
     pub(super) has_question: bool,
+    /// `user_id` of the conversation's addresses.
+    pub(super) user_id: Option<i64>,
 }
 
 /// Decision about a redelivery of a stored message.
@@ -111,6 +113,7 @@ impl MessageState {
         Claim {
             id: self.id,
             conversation: self.conversation,
+            user: self.user_id.unwrap_or(self.conversation),
             // A higher attempt invalidates earlier claims of this process too.
             attempt: self.attempt + 1,
             failed_before: self.failed_before,
@@ -145,6 +148,7 @@ pub(super) fn outcome_of_new(
     effect: ConsentEffect,
     id: i64,
     conversation: i64,
+    user_id: Option<i64>,
     ahead: u32,
     handed_off: bool,
     has_question: bool,
@@ -167,6 +171,7 @@ pub(super) fn outcome_of_new(
         ConsentEffect::Ordinary => AcceptOutcome::Claimed(Claim {
             id,
             conversation,
+            user: user_id.unwrap_or(conversation),
             attempt: 1,
             failed_before: false,
             handed_off,
@@ -178,6 +183,11 @@ pub(super) fn outcome_of_new(
 /// Returns a response text as it is stored. An empty one is stored as NULL, which is the empty response.
 pub(super) fn stored_response(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
+}
+
+/// Returns the reason that a new message is stored with.
+pub(super) fn initial_reason(effect: &ConsentEffect) -> Option<&'static str> {
+    matches!(effect, ConsentEffect::OptedOut).then_some(states::OPTED_OUT)
 }
 
 /// Returns the response that a new message is stored with; `None` if its reply is not decided yet, or is the empty
@@ -251,7 +261,7 @@ pub(super) fn content_failure(status: &str, code: Option<u32>) -> Option<u32> {
 
 /// Returns the opt-out that the error code of a status callback reveals.
 pub(super) fn opt_out_of_event(event: &StatusEvent) -> Option<ConsentRecord> {
-    let (sender, user) = (event.sender.as_ref()?, event.user.as_ref()?);
+    let (sender, user) = (event.sender.as_ref()?, event.user.first()?);
     let code = event.error_code.map(|code| code.0);
     let service = event.service.as_ref().map(MessagingServiceSid::as_str);
     let scope = opt_out_scope(code, sender.as_str(), service)?;
@@ -283,6 +293,7 @@ mod tests {
             is_blocked: false,
             handed_off_until: None,
             has_question: false,
+            user_id: None,
         }
     }
 

@@ -7,6 +7,7 @@ pub use super::conversations::{
 };
 pub use super::future::StoreFuture;
 pub use super::handoff::{HandoffChange, HandoffRow, Handoffs};
+pub use super::identity_kind::LinkKind;
 pub use super::journal::{
     AcceptOutcome, BacklogMessage, Claim, ClaimedBacklog, Completion, CrashPolicy, DeadMessage,
     DeadReason, DialogueChange, FailOutcome, Journal, QuestionChange, QueuedMessage, ReplyDecision,
@@ -25,11 +26,14 @@ pub use super::outbound_message::{
     NewOutbound, OutboundMessage, OutboundRow, ScheduledMessage, SendOutcome, TEMPLATE_LANGUAGE,
     TEMPLATE_NAME,
 };
-pub use super::outbox::{Outbox, OutboxStats, StatusEffect, StatusEvent};
+pub use super::outbox::{ClaimedOutbox, Outbox, OutboxStats, StatusEffect, StatusEvent};
 pub use super::redacted_params::RedactedParams;
 pub use super::store_trait::Store;
 pub use super::submission::{
     IdempotencyKey, Ineligible, SendEligibility, Submission, SubmitOutcome,
+};
+pub use super::users::{
+    AddressConsent, AddressLink, AppliedOptOut, UserChange, UserConversation, UserDetails, Users,
 };
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use super::versions::SCHEMA;

@@ -61,6 +61,8 @@ pub struct Claim {
     pub id: i64,
     /// ID of its conversation.
     pub conversation: i64,
+    /// ID that all conversations of the user have in common. Limits per user count by it.
+    pub user: i64,
     /// Number of the attempt, counted from 1.
     pub attempt: u32,
     /// True if an earlier attempt was recorded as failed, so that Twilio got a 500 for it.
@@ -155,6 +157,8 @@ pub struct Completion {
     /// IDs of messages [queued behind](Journal::queued_behind) this one that the reply covers. They get the empty
     /// response, except those that were decided in another way before.
     pub merged: Vec<i64>,
+    /// Reason why the handler did not get the message, for operators.
+    pub reason: Option<&'static str>,
     /// Queue whose order the reply keeps in [`Journal::complete_inline`]. `None` for a reply that never waits: an empty
     /// one, or a redirect.
     pub queue: Option<ReplyQueue>,

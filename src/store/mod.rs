@@ -28,6 +28,9 @@ mod future;
 #[cfg(feature = "app")]
 mod handle;
 mod handoff;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod identity;
+mod identity_kind;
 #[cfg(feature = "app")]
 #[cfg_attr(
     not(feature = "internals"),
@@ -54,6 +57,7 @@ mod states;
 mod store_trait;
 mod submission;
 mod url;
+mod users;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod versions;
 

@@ -9,6 +9,8 @@ use super::conversations::ConsentAction;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use super::conversations::ConsentRecord;
 use super::conversations::{ConsentScope, ConsentSource};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use super::identity::NamedAddresses;
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::AuthTokenKind;
@@ -22,7 +24,7 @@ pub struct NewInbound {
     pub sid: MessageSid,
     /// Your sender that the user wrote to.
     pub sender: Address,
-    /// Addresses of the author: one address, or a phone number and a business-scoped user ID of the same person.
+    /// Addresses of the author, of which the first is `From`. The others are business-scoped IDs of the same user.
     pub user: Vec<Address>,
     /// Messaging Service that received the message. Consent applies to all senders of the service.
     pub service: Option<MessagingServiceSid>,
@@ -129,22 +131,35 @@ impl NewInbound {
             .collect()
     }
 
+    /// Returns the keys of the addresses that the message names. `None` if it has none, which no webhook does.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(super) fn named_addresses(&self) -> Option<NamedAddresses> {
+        NamedAddresses::of(&self.user)
+    }
+
     /// Applies the consent keyword, given the author's opt-out state.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(super) fn apply_keyword(&self, opted_out: bool) -> ConsentEffect {
         ConsentEffect::of(self.consent.as_ref(), opted_out)
     }
 
-    /// Returns the ledger records of a change, under all addresses of the author.
+    /// Returns the records of a STOP whose user has opted out already; `None` if the message is none.
+    ///
+    /// The opt-out may be one of another address, and this one must hold when that ends.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(super) fn further_opt_out(&self, effect: &ConsentEffect) -> Option<Vec<ConsentRecord>> {
+        let is_stop = matches!(self.consent, Some(ConsentKeyword::Stop { .. }));
+        let has_opted_out = matches!(effect, ConsentEffect::OptedOut);
+        (is_stop && has_opted_out).then(|| self.ledger_records(ConsentAction::OptOut))
+    }
+
+    /// Returns the ledger records of a change, under all addresses that the message names.
     ///
     /// An opt-out is recorded for the Messaging Service, or for the sender if there is none. A resumption is recorded
     /// for both.
+    // Under each address and not only under `From`, so that the opt-out stays with both if they are split.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    pub(super) fn ledger_records(
-        &self,
-        user: &[Address],
-        action: ConsentAction,
-    ) -> Vec<ConsentRecord> {
+    pub(super) fn ledger_records(&self, action: ConsentAction) -> Vec<ConsentRecord> {
         let source = match &self.consent {
             Some(ConsentKeyword::Stop { source, .. } | ConsentKeyword::Start { source, .. }) => {
                 *source
@@ -165,7 +180,8 @@ impl NewInbound {
             note: None,
             at: self.received_at,
         };
-        user.iter()
+        self.user
+            .iter()
             .flat_map(|user| scopes.iter().map(move |scope| record(user, scope)))
             .collect()
     }

@@ -21,6 +21,8 @@ pub struct MessageFilter {
     pub sid: Option<MessageSid>,
     /// Only messages of this user, under any of their addresses.
     pub user: Option<Address>,
+    /// True if the same number on other channels is the same user.
+    pub all_channels: bool,
     /// Only messages that are shown in this state. `dead` excludes purged messages, which cannot be retried.
     pub state: Option<String>,
     /// Only messages with a lower ID, for paging.

@@ -35,8 +35,8 @@ pub struct StatusEvent {
     pub sender: Option<Address>,
     /// Messaging Service that sent the message.
     pub service: Option<MessagingServiceSid>,
-    /// Recipient of the message.
-    pub user: Option<Address>,
+    /// Addresses of the recipient, of which the first is `To`. The others are its business-scoped IDs.
+    pub user: Vec<Address>,
     /// Time when the callback arrived.
     pub at: Timestamp,
 }
@@ -68,6 +68,16 @@ pub struct OutboxStats {
     pub oldest: Option<Timestamp>,
 }
 
+/// Outcome of [`Outbox::claim_with_wait`].
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct ClaimedOutbox {
+    /// Claimed messages, to be sent.
+    pub messages: Vec<OutboundMessage>,
+    /// Messages that this call suppressed, because their users have opted out.
+    pub suppressed: Vec<OutboundMessage>,
+}
+
 /// Outbox of messages that are sent via the REST API.
 ///
 /// # Errors
@@ -79,7 +89,8 @@ pub trait Outbox: Send + Sync {
     /// reply. Messages whose user has opted out are suppressed in the same transaction. Calls of dead processes become
     /// unknown.
     fn claim(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
-        self.claim_with_wait(limit, Duration::ZERO, now)
+        let claimed = self.claim_with_wait(limit, Duration::ZERO, now);
+        Box::pin(async move { Ok(claimed.await?.messages) })
     }
 
     /// As [`claim`](Self::claim). A part of a reply also waits until the part before it is delivered or read, has failed,
@@ -89,7 +100,7 @@ pub trait Outbox: Send + Sync {
         limit: usize,
         wait: Duration,
         now: Timestamp,
-    ) -> StoreFuture<'_, Vec<OutboundMessage>>;
+    ) -> StoreFuture<'_, ClaimedOutbox>;
 
     /// Records the outcome of a call or a lookup. A message that is known to be sent stays sent.
     fn record_outcome(&self, id: i64, outcome: SendOutcome, now: Timestamp) -> StoreFuture<'_, ()>;

@@ -12,6 +12,7 @@ use super::journal::Journal;
 use super::media::MediaLinks;
 use super::operator::Operator;
 use super::outbox::Outbox;
+use super::users::Users;
 
 /// Default time limit of one operation.
 // Half a second less than the two seconds within which a webhook gets its 503 when the store is unavailable.
@@ -24,7 +25,7 @@ pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_millis(1500);
 /// while a handler or an HTTP call runs. Instead a process *claims* a message, and each later write checks the claim. A
 /// process that has lost its claim cannot write.
 pub trait Store:
-    Journal + Conversations + Handoffs + Outbox + MediaLinks + Operator + 'static
+    Journal + Conversations + Handoffs + Outbox + MediaLinks + Operator + Users + 'static
 {
     /// Connects to the store and prepares its schema as `access` allows. Every other method fails before that.
     ///

@@ -5,11 +5,13 @@
 
 mod background;
 pub mod metrics;
+mod opt_out_log;
 mod store_health;
 mod store_report;
 mod throttle;
 
 pub(crate) use background::catch_panic;
+pub(crate) use opt_out_log::OptOutLog;
 pub(crate) use store_health::{StoreFailure, StoreHealth};
 pub(crate) use store_report::StoreReport;
 pub(crate) use throttle::Throttle;

@@ -72,7 +72,7 @@ pub(super) async fn handle_callback(
         error_code: update.error_code,
         sender: update.from.as_ref().map(Address::normalized),
         service: update.messaging_service_sid,
-        user: update.to.as_ref().map(Address::normalized),
+        user: named_users(&update),
         at: webhooks.clock.now(),
     };
     crate::crash_point!("P13");
@@ -93,6 +93,19 @@ pub(super) async fn handle_callback(
         let _ = tokio::time::timeout(HOOK_TIMEOUT, running).await;
     }
     Ok((Document::empty(), Outcome::Ok))
+}
+
+/// Returns the recipient's address, and the business-scoped IDs of the same user.
+fn named_users(update: &StatusUpdate) -> Vec<Address> {
+    let Some(to) = &update.to else {
+        return Vec::new();
+    };
+    let ids = [&update.external_user_id, &update.parent_external_user_id];
+    let ids = ids.into_iter().flatten();
+    std::iter::once(to)
+        .chain(ids)
+        .map(Address::normalized)
+        .collect()
 }
 
 fn store_unavailable(webhooks: &Webhooks, failure: &dyn StoreFailure) -> ErrorResponse {

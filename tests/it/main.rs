@@ -72,6 +72,7 @@ mod guards;
 mod guide;
 mod handlers;
 mod handoff;
+mod identity_model;
 #[cfg(feature = "failpoints")]
 mod kill_loop;
 mod late_replies;
@@ -125,6 +126,7 @@ mod store_contract;
 mod test_kit;
 mod traces;
 mod unverified_bytes;
+mod users;
 mod wall_clock;
 mod webhook_paths;
 mod without_token;

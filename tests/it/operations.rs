@@ -220,7 +220,7 @@ fn invalid_arguments_exit_with_2_before_opening_store() {
             "cannot be used",
         ),
         (&["purge", "--user", " ", "--yes"], "--user is empty"),
-        (&["consent", "show", USER], "--sender"),
+        (&["consent", "opt-out", USER], "--sender"),
         (
             &["consent", "show", USER, "--service", "MG1"],
             "not a Messaging Service SID",
@@ -628,17 +628,16 @@ fn consent_commands_show_change_and_export_with_evidence() {
 
 // One user may have two addresses: a phone number and an ExternalUserId.
 #[test]
-fn opt_in_keeps_opt_out_of_other_address() {
+fn opt_in_ends_opt_out_under_other_address_of_the_conversation() {
     let store = TempStore::new();
     let server = store.server();
     let id = "whatsapp:US.13491208655302741918";
     let stop = canary(1, "STOP").with("ExternalUserId", id);
     server.send(&stop).twiml();
-    let (code, out, _) = store.run(&["consent", "opt-in", USER, "--sender", BOT]);
-    assert_eq!(code, 1, "{out}");
-    assert!(out.contains("under another address"), "{out}");
-    store.run_ok(&["consent", "opt-in", id, "--sender", BOT]);
+    store.run_ok(&["consent", "opt-in", USER, "--sender", BOT]);
     assert_eq!(server.send(&canary(2, "hi")).twiml(), twiml_message("hi"));
+    let by_id = canary(3, "hi").with("From", id);
+    assert_eq!(server.send(&by_id).twiml(), twiml_message("hi"));
 }
 
 #[tokio::test]

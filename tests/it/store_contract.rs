@@ -4,6 +4,7 @@ mod accepting;
 mod consent;
 mod handoff;
 mod history;
+mod identity;
 mod media;
 mod merge;
 mod message_order;

@@ -83,6 +83,25 @@ impl AddressKey {
         Some(Self(on_channel(&Channel::WhatsApp, &number)))
     }
 
+    /// Returns the texts of all addresses with this key.
+    pub fn spellings(&self) -> Vec<String> {
+        let address = self.address();
+        let mut texts = vec![self.0.clone()];
+        let number = address.id();
+        if address.identity() == Identity::Phone {
+            let mexican = number.strip_prefix("+52").map(|rest| format!("+521{rest}"));
+            let brazilian = number.strip_prefix("+55").and_then(|rest| {
+                let (area, subscriber) = rest.split_at_checked(2)?;
+                Some(format!("+55{area}{}", subscriber.strip_prefix('9')?))
+            });
+            let others = mexican.into_iter().chain(brazilian);
+            let others = others.map(|number| on_channel(address.channel(), &number));
+            // Those numbers that are no spelling have a key of their own.
+            texts.extend(others.filter(|text| Self::of(&text.as_str().into()) == *self));
+        }
+        texts
+    }
+
     /// Returns the key as an address. Two addresses with one key have one such address, which may be neither of them.
     pub fn address(&self) -> Address {
         Address::parse(self.0.as_str())
@@ -227,6 +246,15 @@ mod tests {
             prop_assert_eq!(spelled(&address).unwrap_or_else(|| address.clone()), canonical.clone());
             if canonical != address {
                 prop_assert!(address.contains("+52") || address.contains("+55"));
+            }
+        }
+
+        #[test]
+        fn spellings_are_all_addresses_with_the_key(address in addresses()) {
+            let own = AddressKey::of(&address.as_str().into());
+            prop_assert!(own.spellings().contains(&address));
+            for text in own.spellings() {
+                prop_assert_eq!(AddressKey::of(&text.as_str().into()), own.clone());
             }
         }
 

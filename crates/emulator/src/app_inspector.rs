@@ -56,8 +56,8 @@ pub trait AppInspector: Send + Sync + 'static {
     /// `sqlite::memory:`.
     fn store(&self) -> &str;
 
-    /// Returns a user's state as JSON, with the keys `window`, `opted_out`, `opted_in`, `handler`, `handed_off_to`,
-    /// `pending` and `dialogue`.
+    /// Returns a user's state as JSON, with the keys `window`, `opted_out`, `opt_out`, `opted_in`, `handler`,
+    /// `handed_off_to`, `pending` and `dialogue`. `opt_out` says since when, in which `scope` and by which `source`.
     fn state(&self, user: String, sender: String) -> BoxFuture<'_, serde_json::Value>;
 
     /// Deletes everything in the store.

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::exit::ExitStatus;
 use crate::operator::{OpenedStore, now, parse_address};
+use crate::opt_out::describe_since;
 use crate::print::{print, printable, try_print};
 use crate::settings_args::SettingsArgs;
 
@@ -28,7 +29,7 @@ pub(crate) struct ConsentArgs {
 
 #[derive(clap::Subcommand)]
 enum ConsentCommand {
-    /// Show whether a user has opted out or in
+    /// Show whether a user has opted out or in, since when and how; without a scope, in every scope
     #[command(after_help = "\
 Exit codes:
   0  shown
@@ -46,7 +47,7 @@ Exit codes:
     #[command(after_help = "\
 Exit codes:
   0  recorded
-  1  recorded, but an opt-out under another address still applies; or the store cannot be used
+  1  the store cannot be used
   2  usage or configuration error")]
     OptIn(ConsentChangeArgs),
     /// Print all consent records, oldest first
@@ -90,12 +91,33 @@ impl ScopeArgs {
 }
 
 #[derive(clap::Args)]
+#[group(multiple = false)]
+struct ShownScopeArgs {
+    /// Only for this sender
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
+    sender: Option<Address>,
+    /// Only for this Messaging Service
+    #[arg(long, value_name = "MG…")]
+    service: Option<MessagingServiceSid>,
+}
+
+impl ShownScopeArgs {
+    fn into_scope_args(self) -> Option<ScopeArgs> {
+        let has_scope = self.sender.is_some() || self.service.is_some();
+        has_scope.then_some(ScopeArgs {
+            sender: self.sender,
+            service: self.service,
+        })
+    }
+}
+
+#[derive(clap::Args)]
 struct ShowConsentArgs {
     /// The user, such as whatsapp:+15550001111
     #[arg(value_parser = parse_address)]
     user: Address,
     #[command(flatten)]
-    scope: ScopeArgs,
+    scope: ShownScopeArgs,
     #[command(flatten)]
     settings: SettingsArgs,
 }
@@ -142,9 +164,15 @@ impl ConsentArgs {
 
 impl ShowConsentArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
-        self.scope.check_channel(&self.user)?;
+        let scope = self.scope.into_scope_args();
+        if let Some(scope) = &scope {
+            scope.check_channel(&self.user)?;
+        }
         let opened = OpenedStore::from_sources(&self.settings.sources(), Access::Operator)?;
-        print_state(&opened, self.scope.into_scope(), &self.user)?;
+        match scope {
+            Some(scope) => print_state(&opened, &scope.into_scope(), &self.user)?,
+            None => print_all_states(&opened, &self.user)?,
+        }
         Ok(ExitStatus::Yes)
     }
 }
@@ -164,32 +192,63 @@ impl ConsentChangeArgs {
             at: now(),
         };
         opened.wait(opened.store.record_consent(record))?;
-        let opted_out = print_state(&opened, scope, &self.user)?;
-        // The state covers all addresses of the person, and the record only this one.
-        if opted_out && action == ConsentAction::OptIn {
-            print(
-                "the opt-out still applies under another address of this user; record an opt-in for that address too\n",
-            )?;
-            return Ok(ExitStatus::No);
-        }
+        print_state(&opened, &scope, &self.user)?;
         Ok(ExitStatus::Yes)
     }
 }
 
-/// Prints the consent state of a user, and returns whether the user has opted out.
-fn print_state(opened: &OpenedStore, scope: ConsentScope, user: &Address) -> anyhow::Result<bool> {
-    let scope_name = scope.as_str().to_owned();
-    let state = opened.wait(opened.store.consent(vec![scope], user))?;
-    let since = |at: Option<replyhook::Timestamp>, yes: &str, no: &str| {
-        at.map_or_else(|| no.to_owned(), |at| format!("{yes} since {at:.0}"))
-    };
+/// Prints the consent of a user in one scope, and in the service that the sender's messages come through.
+fn print_state(opened: &OpenedStore, scope: &ConsentScope, user: &Address) -> anyhow::Result<()> {
+    let consents = opened.wait(opened.store.consents(user))?;
+    let details = opened.wait(opened.store.user(user))?;
+    let mut services = details.conversations.iter().filter_map(|conversation| {
+        let ConsentScope::Sender(sender) = scope else {
+            return None;
+        };
+        conversation
+            .service
+            .filter(|_| conversation.sender == *sender)
+    });
+    // An opt-out from the service covers its senders.
+    let service = services.next().map(ConsentScope::Service);
+    let in_scope = |wanted: &ConsentScope| consents.iter().find(|found| found.scope == *wanted);
+    let (own, by_service) = (in_scope(scope), service.as_ref().and_then(in_scope));
+    let mut opt_outs = [own, by_service].into_iter().flatten();
+    let opted_out = opt_outs.find_map(|consent| describe_since(consent, scope.as_str()));
     print(&format!(
-        "{} for {scope_name}: {}, {}\n",
+        "{} for {}: {}, {}\n",
         user.as_str(),
-        since(state.opted_out, "opted out", "not opted out"),
-        since(state.opted_in, "opted in", "no opt-in recorded"),
-    ))?;
-    Ok(state.opted_out.is_some())
+        scope.as_str(),
+        opted_out.unwrap_or_else(|| "not opted out".to_owned()),
+        format_opt_in(own.and_then(|consent| consent.opted_in)),
+    ))
+}
+
+/// Prints the consents of a user in every scope.
+fn print_all_states(opened: &OpenedStore, user: &Address) -> anyhow::Result<()> {
+    let consents = opened.wait(opened.store.consents(user))?;
+    let mut text = String::new();
+    for consent in &consents {
+        let scope = consent.scope.as_str();
+        writeln!(
+            text,
+            "{} for {scope}: {}, {}",
+            user.as_str(),
+            describe_since(consent, scope).unwrap_or_else(|| "not opted out".to_owned()),
+            format_opt_in(consent.opted_in),
+        )?;
+    }
+    if consents.is_empty() {
+        writeln!(text, "{}: no opt-out or opt-in recorded", user.as_str())?;
+    }
+    print(&text)
+}
+
+fn format_opt_in(at: Option<replyhook::Timestamp>) -> String {
+    at.map_or_else(
+        || "no opt-in recorded".to_owned(),
+        |at| format!("opted in since {at:.0}"),
+    )
 }
 
 impl ExportConsentArgs {

@@ -21,6 +21,7 @@ mod invoke;
 mod messages;
 mod migrate;
 mod operator;
+mod opt_out;
 mod opt_out_advice;
 mod print;
 mod purge;
@@ -36,6 +37,7 @@ mod shell;
 mod sign;
 mod templates;
 mod tunnel_webhooks;
+mod user;
 mod webhook_backup;
 
 use std::io::Write;
@@ -102,6 +104,8 @@ enum Command {
     Purge(purge::Purge),
     /// Show, change and export opt-in and opt-out records
     Consent(consent::ConsentArgs),
+    /// Show who a user is and why they get replies or none; merge and split users
+    User(user::UserArgs),
     /// List or end handoffs of users to people or other systems
     Handoff(handoff::HandoffArgs),
     /// Send an outbound message, or one per row of a CSV file
@@ -140,6 +144,7 @@ fn main() -> ExitCode {
         Command::Reconcile(reconcile) => reconcile.run(),
         Command::Purge(purge) => purge.run(),
         Command::Consent(consent) => consent.run(),
+        Command::User(user) => user.run(),
         Command::Handoff(handoff) => handoff.run(),
         Command::Send(send) => send.run(),
         Command::Sender(sender) => sender.run(),

@@ -138,6 +138,7 @@ fn delete_files(opened: &OpenedStore, sources: &Sources, user: &Address) -> anyh
     }
     let mut filter = MessageFilter {
         user: Some(user.clone()),
+        all_channels: true,
         limit: PAGE_SIZE,
         ..MessageFilter::default()
     };

@@ -10,10 +10,12 @@ use super::text::{pack, packed};
 use crate::sid::MessagingServiceSid;
 use crate::store::conversations::ConsentScope;
 use crate::store::decisions::{self, Redelivery};
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::journal::{AcceptOutcome, SavedResponse};
 use crate::store::new_inbound::{ConsentEffect, NewInbound};
 use crate::store::packing;
-use crate::store::shared::consent;
+use crate::store::shared::consent::{self, Repeated};
+use crate::store::shared::identity;
 use crate::store::states::inbound;
 
 /// Id of the message, if it is stored.
@@ -39,12 +41,15 @@ pub(super) async fn accept(
         return accept_redelivery(db, me, id, inbound).await;
     }
     let now = inbound.received_at.as_microsecond();
-    // `find_or_create` locks the conversation. The statements after it see everything committed before the lock:
+    let named = inbound.named_addresses();
+    let named = named.ok_or_else(|| StoreError::new(StoreErrorKind::Internal))?;
+    // `find_conversation` locks the conversation. The statements after it see everything committed before the lock:
     // consent changes by an earlier keyword, and all messages that are ahead.
-    let conversation =
-        conversations::find_or_create(db, &inbound.sender, &inbound.user, now).await?;
+    let conversation = identity::find_conversation(db, inbound, &named).await?;
     let scopes = packed(inbound.scopes().iter().map(ConsentScope::as_str));
-    let conversation_row = conversations::read_conversation(db, conversation, scopes, now).await?;
+    let key = named.user.consent_key();
+    let conversation_row =
+        conversations::read_conversation(db, conversation, key.as_str(), scopes, now).await?;
     let effect = inbound.apply_keyword(conversation_row.opted_out);
     let response = decisions::initial_response(&effect);
     if let ConsentEffect::Keyword {
@@ -52,19 +57,20 @@ pub(super) async fn accept(
         ..
     } = effect
     {
-        for record in inbound.ledger_records(&conversation_row.user, action) {
-            consent::record_consent(db, &record).await?;
-        }
+        let records = inbound.ledger_records(action);
+        consent::record_consents(db, &records, Repeated::Recorded).await?;
+    } else if let Some(records) = inbound.further_opt_out(&effect) {
+        consent::record_consents(db, &records, Repeated::Skipped).await?;
     }
     let ahead = u32::try_from(conversation_row.open).unwrap_or(u32::MAX);
     let state = decisions::initial_state(&effect, ahead);
     let service = inbound.service.as_ref().map(MessagingServiceSid::as_str);
     // No message is lost from the linked list (`previous`), since `newest` is read and replaced under the
-    // conversation's lock. Unlike `ACCEPT_USUAL`, this need not increase `claims`: `find_or_create` has done it, or has
+    // conversation's lock. Unlike `ACCEPT_USUAL`, this need not increase `claims`: `find_conversation` has done it, or has
     // created the conversation.
     let id: Option<i64> = sqlx::query_scalar(
         "WITH inserted AS (INSERT INTO inbound (account, sid, conversation, state, attempt, owner, claimed_at, received_at, auth_token, \
-           service, response, params, previous) VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10, $11, \
+           service, response, params, reason, previous) VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10, $11, $12, \
            (SELECT newest FROM conversation WHERE id = $3)) ON CONFLICT (sid, account) DO NOTHING RETURNING id), \
          conversation_updated AS (UPDATE conversation SET newest = inserted.id FROM inserted WHERE conversation.id = $3) \
          SELECT id FROM inserted",
@@ -80,6 +86,7 @@ pub(super) async fn accept(
     .bind(service)
     .bind(response.as_deref().map(pack))
     .bind(pack(&inbound.params))
+    .bind(decisions::initial_reason(&effect))
     .fetch_optional(db)
     .await?;
     // A concurrent transaction has stored the message since `find_id`. Roll back: window and consent change once for
@@ -89,6 +96,7 @@ pub(super) async fn accept(
         effect,
         id,
         conversation,
+        conversation_row.user_id,
         ahead,
         conversation_row.handed_off,
         conversation_row.has_question,

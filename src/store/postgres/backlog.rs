@@ -48,8 +48,10 @@ const CLAIM_UNOWNED: &str = concat!(
        FROM unowned WHERE i.id = unowned.id \
        RETURNING i.id, i.conversation, i.attempt, i.reason IS NOT NULL AS failed_before, i.account, i.sid, i.auth_token, i.params, \
          i.received_at, unowned.dead, EXISTS (SELECT 1 FROM handoff h WHERE h.conversation = i.conversation AND h.until > $3) \
-         AS handed_off, EXISTS (SELECT 1 FROM question q WHERE q.conversation = i.conversation AND q.expires_at > $3) AS has_question) \
-     SELECT id, conversation, attempt, failed_before, account, sid, auth_token, params, received_at, handed_off, dead, has_question FROM claimed \
+         AS handed_off, EXISTS (SELECT 1 FROM question q WHERE q.conversation = i.conversation AND q.expires_at > $3) AS has_question, \
+         (SELECT min(user_id) FROM conversation_address a WHERE a.conversation = i.conversation) AS user_id) \
+     SELECT id, conversation, attempt, failed_before, account, sid, auth_token, params, received_at, handed_off, dead, has_question, user_id \
+     FROM claimed \
      ORDER BY id"
 );
 
@@ -87,10 +89,13 @@ pub(super) async fn claim_backlog(
             claimed.dead.push(DeadMessage { sid, reason });
             continue;
         }
+        let conversation = row.try_get(1)?;
+        let user_id: Option<i64> = row.try_get(12)?;
         claimed.messages.push(BacklogMessage {
             claim: Claim {
                 id: row.try_get(0)?,
-                conversation: row.try_get(1)?,
+                conversation,
+                user: user_id.unwrap_or(conversation),
                 attempt: number(row.try_get(2)?),
                 failed_before: row.try_get(3)?,
                 handed_off: row.try_get(9)?,

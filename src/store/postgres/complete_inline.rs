@@ -6,15 +6,16 @@ use super::completion::{CompletionParams, save_completion};
 use super::error::CallError;
 use super::reading::read_state;
 use super::text::{pack, unpack};
-use crate::store::journal::{Claim, ReplyDecision, ReplyQueue, SavedResponse};
+use crate::store::journal::{Claim, Completion, ReplyDecision, SavedResponse};
 use crate::store::outbox::MAX_ORDER_WAIT;
-use crate::store::states::inbound;
+use crate::store::states::{self, inbound};
 
 /// Saves a TwiML reply and completes its message, or defers the message because an older reply has to be sent first.
 // One statement: either this reply or the `decide` of the request's deadline wins. Only a reply that wins changes the
 // dialogue state and the handoff.
 //
-// Parameters: 1 to 14 as in `save_completion!`, 15 the TwiML, 16 and 17 sender and user of the queue, 18 the longest wait, 19 the reason.
+// Parameters: 1 to 14 as in `save_completion!`, 15 the TwiML, 16 and 17 sender and user of the queue, 18 the longest wait, 19
+// the reason, and 20 the reason of a suppressed reply.
 const COMPLETE_INLINE: &str = concat!(
     // The oldest reply to the same user that is still to be sent. None that an operator has released or retried, which is
     // late already.
@@ -27,12 +28,14 @@ const COMPLETE_INLINE: &str = concat!(
     // behind the older one with it.
     "message_deferred AS (UPDATE inbound SET state = 2, claimed_at = $7 \
        WHERE id = $1 AND state = 1 AND owner = $2 AND attempt = $3 AND EXISTS (SELECT FROM must_wait) RETURNING state), ",
+    "checked AS (SELECT EXISTS (SELECT 1 FROM conversation_address a JOIN consent c ON c.consent_key = a.consent_key \
+       WHERE a.conversation = m.conversation AND c.suppressed IS NOT NULL AND (c.scope = a.sender OR c.scope = m.service)) AS opted_out \
+     FROM inbound m WHERE m.id = $1), ",
     // From PROCESSING (1) to ANSWERED (3), fenced by owner and attempt. The opt-out is checked in the same statement: the
     // reply of a user who opted out after the claim becomes NULL, the empty response.
-    "completed AS (UPDATE inbound i SET state = 3, reason = $19, response = CASE WHEN EXISTS (\
-       SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
-       WHERE a.conversation = i.conversation AND c.opted_out IS NOT NULL AND (c.scope = a.sender OR c.scope = i.service)) \
-       THEN NULL ELSE $15 END, claimed_at = $7 \
+    "completed AS (UPDATE inbound i SET state = 3, \
+       reason = CASE WHEN checked.opted_out AND $15::text IS NOT NULL THEN $20 ELSE $19 END, \
+       response = CASE WHEN checked.opted_out THEN NULL ELSE $15::text END, claimed_at = $7 FROM checked \
      WHERE i.id = $1 AND i.state = 1 AND i.owner = $2 AND i.attempt = $3 AND NOT EXISTS (SELECT FROM must_wait) \
      RETURNING i.state, i.response, i.conversation), ",
     save_completion!(),
@@ -46,17 +49,18 @@ pub(super) async fn complete_inline(
     me: i64,
     claim: Claim,
     twiml: Option<&str>,
-    queue: Option<&ReplyQueue>,
-    reason: Option<&'static str>,
+    completion: &Completion,
     params: &CompletionParams,
 ) -> Result<ReplyDecision, CallError> {
+    let queue = completion.queue.as_ref();
     let decided: Option<(i64, Option<String>)> = params
         .query(COMPLETE_INLINE)
         .bind(twiml.map(pack))
         .bind(queue.map(|queue| pack(queue.sender.as_str())))
         .bind(queue.map(|queue| pack(queue.user.as_str())))
         .bind(i64::try_from(MAX_ORDER_WAIT.as_micros()).unwrap_or(i64::MAX))
-        .bind(reason)
+        .bind(completion.reason)
+        .bind(states::REPLY_SUPPRESSED)
         .fetch_optional(&mut *db)
         .await?;
     Ok(match decided {

@@ -9,18 +9,20 @@ use super::new_outbound::{Columns, new_outbound_rows};
 /// Completes a message and puts its reply into the outbox.
 // One statement: a crash leaves either the claim or the complete reply, never some of its parts.
 //
-// Parameters: 1 to 14 as in `save_completion!`, 15 to 21 the new messages, 22 the reason.
+// Parameters: 1 to 14 as in `save_completion!`, 15 to 23 the new messages, 24 the reason.
 const COMPLETE_VIA_REST: &str = concat!(
     // To DONE (4) from PROCESSING or DEFERRED (1, 2), fenced by owner and attempt.
-    "WITH completed AS (UPDATE inbound SET state = 4, reason = $22 \
+    "WITH completed AS (UPDATE inbound SET state = 4, reason = $24 \
      WHERE id = $1 AND state IN (1, 2) AND owner = $2 AND attempt = $3 RETURNING id, conversation, unordered), ",
     save_completion!(),
     // In PENDING (0). Reads from `completed`, so a lost claim queues nothing. A retried message hands `unordered` on: its
     // reply is late, and later replies do not wait for it.
-    ", queued AS (INSERT INTO outbound (inbound, ordinal, account, auth_token, sender, address, service, template, state, not_before, \
-       created_at, params, unordered) SELECT completed.id, r.ordinal - 1, r.account, r.auth_token, r.sender, r.address, r.service, \
-       r.template, 0, $7, $7, r.params, completed.unordered FROM completed, ",
-    new_outbound_rows!("$15", "$16", "$17", "$18", "$19", "$20", "$21"),
+    ", queued AS (INSERT INTO outbound (inbound, ordinal, account, auth_token, sender, address, address_key, consent_key, service, template, state, \
+       not_before, created_at, params, unordered) SELECT completed.id, r.ordinal - 1, r.account, r.auth_token, r.sender, r.address, \
+       r.address_key, r.consent_key, r.service, r.template, 0, $7, $7, r.params, completed.unordered FROM completed, ",
+    new_outbound_rows!(
+        "$15", "$16", "$17", "$18", "$19", "$20", "$21", "$22", "$23"
+    ),
     // Ids rise with the parts, since the outbox sends by id.
     " ORDER BY r.ordinal) SELECT id FROM completed"
 );

@@ -6,7 +6,7 @@ use sqlx::query::Query;
 use sqlx::{Column, PgConnection, Postgres, Row, TypeInfo};
 
 use super::error::CallError;
-use super::text::{pack, unpack};
+use super::text::{pack, packed, unpack};
 use crate::store::shared::database::{Database, Param, StoredRow, StoredValue};
 
 // Texts are escaped here, so the shared operations need not do it.
@@ -15,6 +15,22 @@ impl Database for PgConnection {
 
     fn choose(_sqlite: &'static str, postgres: &'static str) -> &'static str {
         postgres
+    }
+
+    // An advisory lock, since the address may have no row yet. The seed keeps these keys apart from those of message SIDs;
+    // two addresses with one hash wait for each other, and nothing worse.
+    fn lock_address<'a>(&'a mut self, key: &'a str) -> BoxFuture<'a, Result<(), CallError>> {
+        Box::pin(async move {
+            sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 7))")
+                .bind(pack(key))
+                .execute(self)
+                .await?;
+            Ok(())
+        })
+    }
+
+    fn conflict() -> CallError {
+        CallError::Conflict
     }
 
     fn rows<'a>(
@@ -45,6 +61,7 @@ fn bound<'q>(sql: &'static str, params: &'q [Param<'q>]) -> Query<'q, Postgres, 
             Param::Integer(value) => query.bind(value),
             Param::Integers(value) => query.bind(value),
             Param::Text(value) => query.bind(value.map(pack)),
+            Param::Texts(value) => query.bind(packed(value.iter().map(String::as_str))),
             Param::Bytes(value) => query.bind(value),
         })
 }

@@ -9,7 +9,6 @@ use super::calls::BEGIN;
 use super::completion::CompletionParams;
 use super::new_outbound::Columns;
 use super::store::PostgresStore;
-use super::text::{pack, packed};
 use super::{
     accept, accept_usual, backfill, backlog, claims, complete_inline, complete_via_rest,
     conversations, journal, operator, outbox, outbox_claim, reading, retention, submission,
@@ -40,10 +39,11 @@ use crate::store::operator::{
 use crate::store::outbound_message::{
     NewOutbound, OutboundMessage, OutboundRow, OutboundState, ScheduledMessage, SendOutcome,
 };
-use crate::store::outbox::{Outbox, OutboxStats, StatusEffect, StatusEvent};
+use crate::store::outbox::{ClaimedOutbox, Outbox, OutboxStats, StatusEffect, StatusEvent};
 use crate::store::shared::{self, consent, handoff, media, status_events};
 use crate::store::states;
 use crate::store::submission::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome};
+use crate::store::users::{AddressConsent, UserChange, UserDetails, Users};
 
 impl Journal for PostgresStore {
     fn accept(&self, inbound: Arc<NewInbound>) -> StoreFuture<'_, AcceptOutcome> {
@@ -100,14 +100,12 @@ impl Journal for PostgresStore {
     ) -> StoreFuture<'_, ReplyDecision> {
         let me = self.owner;
         let params = CompletionParams::of(me, claim, &completion, now);
-        let reason = completion.reason;
-        let reply = Arc::new((twiml, completion.queue));
+        let reply = Arc::new((twiml, completion));
         self.run(move |db| {
             let (params, reply) = (params.clone(), reply.clone());
             Box::pin(async move {
-                let (twiml, queue) = &*reply;
-                let (twiml, queue) = (twiml.as_deref(), queue.as_ref());
-                complete_inline::complete_inline(db, me, claim, twiml, queue, reason, &params).await
+                let (twiml, completion) = (reply.0.as_deref(), &reply.1);
+                complete_inline::complete_inline(db, me, claim, twiml, completion, &params).await
             })
         })
     }
@@ -192,11 +190,10 @@ impl Conversations for PostgresStore {
     }
 
     fn consent(&self, scopes: Vec<ConsentScope>, user: &Address) -> StoreFuture<'_, ConsentState> {
-        let scopes: Arc<[String]> = packed(scopes.iter().map(ConsentScope::as_str)).into();
-        let user = pack(user.as_str()).into_owned();
+        let asked = Arc::new((scopes, user.clone()));
         self.run(move |db| {
-            let (scopes, user) = (scopes.clone(), user.clone());
-            Box::pin(async move { conversations::consent(db, &scopes, &user).await })
+            let asked = asked.clone();
+            Box::pin(async move { consent::consent(db, &asked.0, &asked.1).await })
         })
     }
 
@@ -258,7 +255,7 @@ impl Outbox for PostgresStore {
         limit: usize,
         wait: Duration,
         now: Timestamp,
-    ) -> StoreFuture<'_, Vec<OutboundMessage>> {
+    ) -> StoreFuture<'_, ClaimedOutbox> {
         let me = self.owner;
         self.run_claiming(move |db| Box::pin(outbox_claim::claim(db, me, limit, wait, now)))
     }
@@ -363,6 +360,42 @@ impl Outbox for PostgresStore {
 
     fn outbox_stats(&self) -> StoreFuture<'_, OutboxStats> {
         self.run(|db| Box::pin(shared::outbox::outbox_stats(db)))
+    }
+}
+
+impl Users for PostgresStore {
+    fn user(&self, user: &Address) -> StoreFuture<'_, UserDetails> {
+        let user = Arc::new(user.clone());
+        self.run_maintenance(move |db| {
+            let user = user.clone();
+            Box::pin(async move { shared::users::user(db, &user).await })
+        })
+    }
+
+    fn consents(&self, user: &Address) -> StoreFuture<'_, Vec<AddressConsent>> {
+        let user = Arc::new(user.clone());
+        self.run(move |db| {
+            let user = user.clone();
+            Box::pin(async move { shared::users::consents(db, &user).await })
+        })
+    }
+
+    fn merge_users(&self, change: UserChange, other: &Address) -> StoreFuture<'_, bool> {
+        let change = Arc::new((change, other.clone()));
+        self.write(move |db| {
+            let change = change.clone();
+            Box::pin(
+                async move { shared::users::change_user(db, &change.0, Some(&change.1)).await },
+            )
+        })
+    }
+
+    fn split_user(&self, change: UserChange) -> StoreFuture<'_, bool> {
+        let change = Arc::new(change);
+        self.write(move |db| {
+            let change = change.clone();
+            Box::pin(async move { shared::users::change_user(db, &change, None).await })
+        })
     }
 }
 

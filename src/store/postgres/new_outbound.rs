@@ -1,5 +1,6 @@
 //! New messages of the outbox as array parameters.
 
+use replyhook_core::address_key::{AddressKey, ConsentKey};
 use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
@@ -8,9 +9,9 @@ use super::text::pack;
 use crate::store::outbound_message::NewOutbound;
 use crate::store::packing;
 
-/// SQL rows `r` of the new messages, whose `ordinal` counts from 1. [`Columns::bind`] binds the seven parameters.
+/// SQL rows `r` of the new messages, whose `ordinal` counts from 1. [`Columns::bind`] binds the nine parameters.
 macro_rules! new_outbound_rows {
-    ($account:literal, $auth_token:literal, $sender:literal, $address:literal, $service:literal, $template:literal, $params:literal) => {
+    ($account:literal, $auth_token:literal, $sender:literal, $address:literal, $address_key:literal, $consent_key:literal, $service:literal, $template:literal, $params:literal) => {
         concat!(
             "unnest(",
             $account,
@@ -21,13 +22,17 @@ macro_rules! new_outbound_rows {
             "::text[], ",
             $address,
             "::text[], ",
+            $address_key,
+            "::text[], ",
+            $consent_key,
+            "::text[], ",
             $service,
             "::text[], ",
             $template,
             "::boolean[], ",
             $params,
             "::text[]) WITH ORDINALITY \
-             AS r (account, auth_token, sender, address, service, template, params, ordinal)"
+             AS r (account, auth_token, sender, address, address_key, consent_key, service, template, params, ordinal)"
         )
     };
 }
@@ -40,6 +45,8 @@ pub(super) struct Columns {
     auth_tokens: Vec<i64>,
     senders: Vec<String>,
     addresses: Vec<String>,
+    address_keys: Vec<String>,
+    consent_keys: Vec<String>,
     services: Vec<Option<String>>,
     templates: Vec<bool>,
     params: Vec<String>,
@@ -62,6 +69,11 @@ impl Columns {
             columns
                 .addresses
                 .push(pack(reply.user.as_str()).into_owned());
+            let key = AddressKey::of(&reply.user);
+            columns.address_keys.push(pack(key.as_str()).into_owned());
+            columns
+                .consent_keys
+                .push(pack(ConsentKey::from(&key).as_str()).into_owned());
             columns
                 .services
                 .push(service.map(|sid| sid.as_str().to_owned()));
@@ -83,6 +95,8 @@ impl Columns {
             .bind(&self.auth_tokens)
             .bind(&self.senders)
             .bind(&self.addresses)
+            .bind(&self.address_keys)
+            .bind(&self.consent_keys)
             .bind(&self.services)
             .bind(&self.templates)
             .bind(&self.params)

@@ -5,13 +5,14 @@ use sqlx::PgConnection;
 
 use super::error::CallError;
 use super::reading::{message, read_message};
-use super::text::pack;
 use crate::address::Address;
 use crate::sid::MessageSid;
 use crate::store::operator::PurgeReport;
 use crate::store::outbound_message::{OutboundMessage, OutboundState};
 use crate::store::shared::conversations::delete_conversations;
+use crate::store::shared::identity::lock_user;
 use crate::store::shared::operator::conversations_of;
+use crate::store::shared::purge::purge_addresses;
 use crate::store::{packing, states};
 
 /// Puts a failed or dead message into the backlog.
@@ -68,28 +69,19 @@ pub(super) async fn purge_user(
     user: &Address,
     forget_opt_out: bool,
 ) -> Result<PurgeReport, CallError> {
-    let conversations = conversations_of(db, user).await?;
-    // In the order of ids, like `conversations::find_or_create`, so that the two do not deadlock.
+    // The addresses first, then the conversations, as everywhere.
+    let addresses = lock_user(db, user).await?;
+    let conversations = conversations_of(db, &addresses).await?;
+    // In the order of ids, like `conversation_members::join`, so that the two do not deadlock.
     sqlx::query("SELECT id FROM conversation WHERE id = ANY ($1) ORDER BY id FOR UPDATE")
         .bind(&conversations)
         .execute(&mut *db)
         .await?;
     // A conversation may have been merged or created while this waited for the locks. Without another attempt, its
     // messages would remain.
-    let now = conversations_of(db, user).await?;
+    let now = conversations_of(db, &addresses).await?;
     if now.iter().any(|id| !conversations.contains(id)) {
         return Err(CallError::Conflict);
-    }
-    let mut addresses: Vec<String> = sqlx::query_scalar(
-        "SELECT DISTINCT address::text FROM conversation_address WHERE conversation = ANY ($1)",
-    )
-    .bind(&conversations)
-    .fetch_all(&mut *db)
-    .await?;
-    // An address without a conversation can still have outbound messages and consents.
-    let user = pack(user.as_str()).into_owned();
-    if !addresses.contains(&user) {
-        addresses.push(user);
     }
     delete_links(db, &conversations).await?;
     // All but ANSWERED and DONE (3, 4) become DEAD (6), since there is nothing left to handle. Without an owner, a
@@ -103,44 +95,17 @@ pub(super) async fn purge_user(
     .execute(&mut *db)
     .await?;
     let replies = sqlx::query(
-        "DELETE FROM outbound WHERE inbound IN (SELECT id FROM inbound WHERE conversation = ANY ($1)) OR address = ANY ($2)",
+        "DELETE FROM outbound WHERE inbound IN (SELECT id FROM inbound WHERE conversation = ANY ($1))",
     )
     .bind(&conversations)
-    .bind(&addresses)
     .execute(&mut *db)
     .await?;
     delete_conversations(db, &conversations).await?;
-    let (consent, ledger) = if forget_opt_out {
-        (
-            "DELETE FROM consent WHERE address = ANY ($1)",
-            "DELETE FROM consent_ledger WHERE address = ANY ($1)",
-        )
-    } else {
-        (
-            "DELETE FROM consent WHERE address = ANY ($1) AND opted_out IS NULL",
-            // Keeps only the opt-out lines of an opt-out that still counts. One that has ended does not
-            // justify keeping an address.
-            "DELETE FROM consent_ledger l WHERE l.address = ANY ($1) AND (l.action <> 'opt_out' OR NOT EXISTS (\
-               SELECT 1 FROM consent c WHERE c.address = l.address AND c.scope = l.scope AND c.opted_out IS NOT NULL))",
-        )
-    };
-    let consents = sqlx::query(consent)
-        .bind(&addresses)
-        .execute(&mut *db)
-        .await?;
-    sqlx::query(ledger)
-        .bind(&addresses)
-        .execute(&mut *db)
-        .await?;
-    // The remaining rows are opt-outs.
-    sqlx::query("UPDATE consent SET opted_in = NULL WHERE address = ANY ($1)")
-        .bind(&addresses)
-        .execute(db)
-        .await?;
+    let (outbound, consents) = purge_addresses(db, &addresses, forget_opt_out).await?;
     Ok(PurgeReport {
         messages: messages.rows_affected(),
-        outbound: replies.rows_affected(),
-        consents: consents.rows_affected(),
+        outbound: replies.rows_affected() + outbound,
+        consents,
     })
 }
 

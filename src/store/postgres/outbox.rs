@@ -62,10 +62,11 @@ pub(super) async fn insert_confirmation(
 
 // In PENDING (0). `ORDER BY`, so that ids rise with the messages: the outbox sends by id.
 const ENQUEUE: &str = concat!(
-    "INSERT INTO outbound (ordinal, account, auth_token, sender, address, service, template, state, not_before, \
-     created_at, params) SELECT r.ordinal - 1, r.account, r.auth_token, r.sender, r.address, r.service, r.template, 0, $1, $1, r.params \
+    "INSERT INTO outbound (ordinal, account, auth_token, sender, address, address_key, consent_key, service, template, state, not_before, \
+     created_at, params) SELECT r.ordinal - 1, r.account, r.auth_token, r.sender, r.address, r.address_key, r.consent_key, r.service, \
+     r.template, 0, $1, $1, r.params \
      FROM ",
-    new_outbound_rows!("$2", "$3", "$4", "$5", "$6", "$7", "$8"),
+    new_outbound_rows!("$2", "$3", "$4", "$5", "$6", "$7", "$8", "$9", "$10"),
     " ORDER BY r.ordinal RETURNING ordinal, id"
 );
 

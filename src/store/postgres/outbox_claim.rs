@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row};
 
 use super::conditions::has_valid_lease;
 use super::error::CallError;
 use super::reading::{message, read_message};
 use crate::clock::after;
-use crate::store::outbound_message::OutboundMessage;
-use crate::store::outbox::{LOOKUP_GRACE, MAX_PAUSE};
+use crate::store::outbox::{ClaimedOutbox, LOOKUP_GRACE, MAX_PAUSE};
 use crate::store::shared::conditions::opted_out;
+use crate::store::states::outbound;
 
 /// Makes messages unknown that a dead process was sending.
 // SENDING (1) becomes UNKNOWN (2). The process may have died after its call reached Twilio, so the call must not be
@@ -33,7 +33,7 @@ const END_LONG_PAUSES: &str = "UPDATE outbound SET not_before = $1 \
 //
 // Parameters: 1 is this process, 2 the time, 3 the maximum number, 4 the wait for a delivery.
 const CLAIM: &str = concat!(
-    "WITH due AS (SELECT r.id, r.sender, r.address, r.service, r.confirms_opt_out FROM outbound r WHERE r.state = 0 AND r.not_before <= $2 AND ",
+    "WITH due AS (SELECT r.id, r.sender, r.consent_key, r.service, r.confirms_opt_out FROM outbound r WHERE r.state = 0 AND r.not_before <= $2 AND ",
     // Only the first of its queue, so that a user gets messages in their order.
     "r.id = (SELECT q.id FROM outbound_in_queue q WHERE q.sender = r.sender AND q.address = r.address AND q.account = r.account \
        AND (q.keeps_place OR q.not_before <= $2) ORDER BY q.id LIMIT 1) AND ",
@@ -59,7 +59,7 @@ const CLAIM: &str = concat!(
        sent_at = CASE WHEN c.opted_out THEN r.sent_at ELSE $2 END FROM checked c WHERE r.id = c.id RETURNING r.*) ",
     "SELECT ",
     message!(),
-    " FROM m WHERE m.state = 1 ORDER BY m.id"
+    ", m.state FROM m ORDER BY m.id"
 );
 
 /// Runs [`CLAIM`], after the messages of dead processes and of a clock that was set back are corrected.
@@ -69,7 +69,7 @@ pub(super) async fn claim(
     limit: usize,
     wait: Duration,
     now: Timestamp,
-) -> Result<Vec<OutboundMessage>, CallError> {
+) -> Result<ClaimedOutbox, CallError> {
     // Twilio's status callback may still prove that the call was processed, so the look-up waits for it.
     sqlx::query(MARK_ORPHANS_UNKNOWN)
         .bind(me)
@@ -88,5 +88,15 @@ pub(super) async fn claim(
         .bind(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX))
         .fetch_all(db)
         .await?;
-    claimed.iter().map(|row| read_message(row, now)).collect()
+    let mut outbox = ClaimedOutbox::default();
+    for row in &claimed {
+        let message = read_message(row, now)?;
+        // The column after those of `message!`.
+        if row.try_get::<i64, _>(15)? == outbound::SUPPRESSED {
+            outbox.suppressed.push(message);
+        } else {
+            outbox.messages.push(message);
+        }
+    }
+    Ok(outbox)
 }

@@ -23,7 +23,8 @@ macro_rules! message_state {
             ", i.reason IS NOT NULL, i.response, ",
             is_blocked!("$1"),
             ", (SELECT until FROM handoff h WHERE h.conversation = i.conversation), \
-             EXISTS (SELECT 1 FROM question q WHERE q.conversation = i.conversation) FROM inbound i WHERE i.id = $2",
+             EXISTS (SELECT 1 FROM question q WHERE q.conversation = i.conversation), \
+             (SELECT min(user_id) FROM conversation_address a WHERE a.conversation = i.conversation) FROM inbound i WHERE i.id = $2",
             $more
         )
     };
@@ -66,6 +67,7 @@ async fn query_state(
         is_blocked: row.try_get(8)?,
         handed_off_until: row.try_get(9)?,
         has_question: row.try_get(10)?,
+        user_id: row.try_get(11)?,
     })
 }
 
@@ -80,10 +82,8 @@ macro_rules! message {
     () => {
         "m.id, m.created_at, m.account, m.auth_token, m.sender, m.address, m.service, m.template, m.attempt, m.lookups, m.sent_at, m.params, \
          (SELECT c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
-           WHERE a.sender = m.sender AND a.address = m.address), \
-         EXISTS (SELECT 1 FROM consent c WHERE c.opted_in IS NOT NULL AND c.scope IN (m.sender, m.service) \
-           AND (c.address = m.address OR c.address IN (SELECT b.address FROM conversation_address a \
-             JOIN conversation_address b ON b.conversation = a.conversation WHERE a.sender = m.sender AND a.address = m.address))), \
+           WHERE a.sender = m.sender AND a.address_key = m.address_key), \
+         EXISTS (SELECT 1 FROM consent c WHERE c.consent_key = m.consent_key AND c.opted_in IS NOT NULL AND c.scope IN (m.sender, m.service)), \
          m.resent_after"
     };
 }

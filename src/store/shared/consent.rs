@@ -1,25 +1,72 @@
 //! Consents of users.
 
-use super::database::{Database, params};
+use std::collections::{BTreeMap, BTreeSet};
+
+use replyhook_core::address_key::{AddressKey, ConsentKey};
+
+use super::database::{Database, StoredRow, params};
+use super::identity::lock_graph;
 use crate::address::Address;
 use crate::store::conversations::{
-    ConsentAction, ConsentEntry, ConsentRecord, ConsentScope, ConsentSource,
+    ConsentAction, ConsentEntry, ConsentRecord, ConsentScope, ConsentSource, ConsentState,
 };
+use crate::store::error::StoreError;
+use crate::store::identity::{ConsentRow, Consents, LinkRow, Reach};
 use crate::store::packing;
 
-/// Returns true if this address has opted out in this scope.
-pub(in crate::store) async fn has_opted_out<D: Database>(
+/// Returns the current consent of a user. An opt-out in one of the scopes suffices.
+pub(in crate::store) async fn consent<D: Database>(
     db: &mut D,
+    scopes: &[ConsentScope],
     user: &Address,
-    scope: &ConsentScope,
-) -> Result<bool, D::Error> {
+) -> Result<ConsentState, D::Error> {
+    let key = ConsentKey::of(user);
+    let mut state = ConsentState::default();
+    for scope in scopes {
+        let found = db
+            .row(
+                "SELECT l.at, c.opted_in FROM consent c LEFT JOIN consent_ledger l ON l.id = c.suppressed \
+                 WHERE c.consent_key = $1 AND c.scope = $2",
+                params![key.as_str(), scope.as_str()],
+            )
+            .await?;
+        let Some(mut row) = found else { continue };
+        let (opted_out, opted_in): (Option<i64>, Option<i64>) = (row.take(0)?, row.take(1)?);
+        state.opted_out = state
+            .opted_out
+            .or(opted_out.map(packing::time).transpose()?);
+        state.opted_in = state.opted_in.or(opted_in.map(packing::time).transpose()?);
+    }
+    Ok(state)
+}
+
+/// Records the account of a sender or Messaging Service.
+pub(in crate::store) async fn record_account<D: Database>(
+    db: &mut D,
+    scope: &str,
+    account: &[u8],
+) -> Result<(), D::Error> {
+    // Read first: an upsert would lock the row of the sender, for which all messages of new users would wait.
+    if account_of(db, scope).await?.as_deref() == Some(account) {
+        return Ok(());
+    }
+    db.execute(
+        "INSERT INTO scope_account (scope, account) VALUES ($1, $2) \
+         ON CONFLICT (scope) DO UPDATE SET account = excluded.account",
+        params![scope, account],
+    )
+    .await?;
+    Ok(())
+}
+
+async fn account_of<D: Database>(db: &mut D, scope: &str) -> Result<Option<Vec<u8>>, D::Error> {
     let found = db
         .row(
-            "SELECT address FROM consent WHERE address = $1 AND scope = $2 AND opted_out IS NOT NULL",
-            params![user.as_str(), scope.as_str()],
+            "SELECT account FROM scope_account WHERE scope = $1",
+            params![scope],
         )
         .await?;
-    Ok(found.is_some())
+    Ok(found.map(|mut row| row.take(0)).transpose()?)
 }
 
 /// Changes a consent and adds its evidence to the ledger.
@@ -28,40 +75,176 @@ pub(in crate::store) async fn record_consent<D: Database>(
     db: &mut D,
     record: &ConsentRecord,
 ) -> Result<(), D::Error> {
-    let (user, scope) = (record.user.as_str(), record.scope.as_str());
-    let sql = match record.action {
-        // The first time stays: a repeated opt-out is not a later one. The ledger has both.
-        ConsentAction::OptOut => {
-            "INSERT INTO consent AS c (address, scope, opted_out) VALUES ($1, $2, $3) \
-             ON CONFLICT (address, scope) DO UPDATE SET opted_out = coalesce(c.opted_out, $3)"
+    record_consents(db, std::slice::from_ref(record), Repeated::Recorded).await
+}
+
+/// Treatment of an opt-out that changes nothing, since the user has opted out already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Repeated {
+    /// It is added to the ledger.
+    Recorded,
+    /// It is left out.
+    Skipped,
+}
+
+/// Changes the consents of one user, and adds their evidence to the ledger.
+pub(in crate::store) async fn record_consents<D: Database>(
+    db: &mut D,
+    records: &[ConsentRecord],
+    repeated: Repeated,
+) -> Result<(), D::Error> {
+    let seeds: Vec<AddressKey> = records
+        .iter()
+        .map(|record| AddressKey::of(&record.user))
+        .collect();
+    let graph = lock_graph(db, &seeds).await?;
+    let keys = graph.consent_keys();
+    let stored = read_consents(db, &keys).await?;
+    let mut consents = stored.clone();
+    let mut scopes = BTreeMap::new();
+    for record in records {
+        let (key, scope) = (ConsentKey::of(&record.user), record.scope.as_str());
+        if !scopes.contains_key(scope) {
+            let account = account_of(db, scope).await?;
+            scopes.insert(scope, Reach::of(&keys, &graph.links, account.as_deref()));
         }
-        // Only the opt-out ends. `nullif($3, $3)` is a NULL that uses the third parameter, which the other statements
-        // need.
-        ConsentAction::Resume => {
-            "INSERT INTO consent AS c (address, scope, opted_out) VALUES ($1, $2, nullif($3, $3)) \
-             ON CONFLICT (address, scope) DO UPDATE SET opted_out = NULL"
+        if repeated == Repeated::Skipped
+            && record.action == ConsentAction::OptOut
+            && let Some(reach) = scopes.get(scope)
+            && reach.is_repeated(&keys, &key, scope, &stored)
+        {
+            continue;
         }
-        // An opt-in also ends an opt-out.
-        ConsentAction::OptIn => {
-            "INSERT INTO consent AS c (address, scope, opted_in) VALUES ($1, $2, $3) \
-             ON CONFLICT (address, scope) DO UPDATE SET opted_in = coalesce(c.opted_in, $3), opted_out = NULL"
-        }
-    };
-    db.execute(sql, params![user, scope, record.at]).await?;
+        let entry = insert_entry(db, record).await?;
+        let row = consents.entry((key, scope.to_owned())).or_default();
+        row.apply(record.action, entry, record.at.as_microsecond());
+    }
+    for (scope, reach) in scopes {
+        reach.derive(&keys, scope, &mut consents);
+    }
+    write_consents(db, &stored, &consents).await
+}
+
+/// Adds a record to the ledger, and returns its ID.
+pub(in crate::store) async fn insert_entry<D: Database>(
+    db: &mut D,
+    record: &ConsentRecord,
+) -> Result<i64, D::Error> {
     let evidence = record.evidence.map(|sid| packing::sid_bytes(sid.as_str()));
-    db.execute(
-        "INSERT INTO consent_ledger (scope, address, action, source, evidence, note, at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        params![
-            scope,
-            user,
-            record.action.as_str(),
-            record.source.as_str(),
-            evidence.as_ref(),
-            record.note.as_deref(),
-            record.at,
-        ],
-    )
-    .await?;
+    let inserted = db
+        .row(
+            "INSERT INTO consent_ledger (scope, address, action, source, evidence, note, at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
+            params![
+                record.scope.as_str(),
+                record.user.as_str(),
+                record.action.as_str(),
+                record.source.as_str(),
+                evidence.as_ref(),
+                record.note.as_deref(),
+                record.at,
+            ],
+        )
+        .await?;
+    Ok(inserted.unwrap_or_default().take(0)?)
+}
+
+/// Derives the consents of these addresses again, after a change of their links.
+// The caller has locked the addresses.
+pub(in crate::store) async fn derive<D: Database>(
+    db: &mut D,
+    addresses: &BTreeSet<AddressKey>,
+    links: &[LinkRow],
+) -> Result<(), D::Error> {
+    let mut keys: BTreeSet<ConsentKey> = addresses.iter().map(ConsentKey::from).collect();
+    // A link may be new, and one of its ends not among the addresses that were connected before.
+    for link in links {
+        keys.extend([&link.a.key, &link.b.key].map(ConsentKey::from));
+    }
+    let stored = read_consents(db, &keys).await?;
+    let mut consents = stored.clone();
+    let scopes: BTreeSet<String> = stored.keys().map(|(_, scope)| scope.clone()).collect();
+    for scope in scopes {
+        let account = account_of(db, &scope).await?;
+        Reach::of(&keys, links, account.as_deref()).derive(&keys, &scope, &mut consents);
+    }
+    write_consents(db, &stored, &consents).await
+}
+
+/// Forgets what the old owner of a number agreed to, in the scopes of one account. An opt-out of the number stays.
+// The caller derives the consents again.
+pub(in crate::store) async fn forget_old_owner<D: Database>(
+    db: &mut D,
+    account: &[u8],
+    number: &AddressKey,
+) -> Result<(), D::Error> {
+    let keys = BTreeSet::from([ConsentKey::from(number)]);
+    let stored = read_consents(db, &keys).await?;
+    let mut consents = stored.clone();
+    for ((_, scope), row) in &mut consents {
+        let of_scope = account_of(db, scope).await?;
+        if of_scope.is_none_or(|of_scope| of_scope == account) {
+            *row = row.after_new_owner();
+        }
+    }
+    write_consents(db, &stored, &consents).await
+}
+
+async fn read_consents<D: Database>(
+    db: &mut D,
+    keys: &BTreeSet<ConsentKey>,
+) -> Result<Consents, D::Error> {
+    let mut consents = Consents::new();
+    for key in keys {
+        let rows = db
+            .rows(
+                "SELECT scope, opt_out, since, start, own_opt_in, suppressed, opted_in FROM consent WHERE consent_key = $1",
+                params![key.as_str()],
+            )
+            .await?;
+        for mut row in rows {
+            let consent = ConsentRow {
+                opt_out: row.take(1)?,
+                since: row.take(2)?,
+                start: row.take(3)?,
+                own_opt_in: row.take(4)?,
+                suppressed: row.take(5)?,
+                opted_in: row.take(6)?,
+            };
+            consents.insert((key.clone(), row.take(0)?), consent);
+        }
+    }
+    Ok(consents)
+}
+
+/// Writes the rows that have changed, in the order of keys.
+async fn write_consents<D: Database>(
+    db: &mut D,
+    stored: &Consents,
+    consents: &Consents,
+) -> Result<(), D::Error> {
+    for ((key, scope), row) in consents {
+        if stored.get(&(key.clone(), scope.clone())) == Some(row) {
+            continue;
+        }
+        db.execute(
+            "INSERT INTO consent (consent_key, scope, opt_out, since, start, own_opt_in, suppressed, opted_in) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (consent_key, scope) DO UPDATE SET opt_out = excluded.opt_out, \
+             since = excluded.since, start = excluded.start, own_opt_in = excluded.own_opt_in, suppressed = excluded.suppressed, \
+             opted_in = excluded.opted_in",
+            params![
+                key.as_str(),
+                &**scope,
+                row.opt_out,
+                row.since,
+                row.start,
+                row.own_opt_in,
+                row.suppressed,
+                row.opted_in,
+            ],
+        )
+        .await?;
+    }
     Ok(())
 }
 
@@ -78,22 +261,27 @@ pub(in crate::store) async fn consent_ledger<D: Database>(
             params![after, limit],
         )
         .await?;
-    let entries = found.into_iter().map(|mut row| {
-        let (scope, user): (String, String) = (row.take(1)?, row.take(2)?);
-        let (action, source): (String, String) = (row.take(3)?, row.take(4)?);
-        let evidence: Option<Vec<u8>> = row.take(5)?;
-        Ok(ConsentEntry {
-            id: row.take(0)?,
-            record: ConsentRecord {
-                scope: ConsentScope::parse(&scope),
-                user: user.into(),
-                action: ConsentAction::parse(&action).ok_or_else(packing::unreadable)?,
-                source: ConsentSource::parse(&source).ok_or_else(packing::unreadable)?,
-                evidence: evidence.map(|sid| packing::message_sid(&sid)).transpose()?,
-                note: row.take(6)?,
-                at: packing::time(row.take(7)?)?,
-            },
-        })
-    });
-    entries.collect()
+    Ok(found
+        .into_iter()
+        .map(read_entry)
+        .collect::<Result<_, _>>()?)
+}
+
+/// Reads the columns `id, scope, address, action, source, evidence, note, at` of the ledger.
+pub(in crate::store) fn read_entry(mut row: StoredRow) -> Result<ConsentEntry, StoreError> {
+    let (scope, user): (String, String) = (row.take(1)?, row.take(2)?);
+    let (action, source): (String, String) = (row.take(3)?, row.take(4)?);
+    let evidence: Option<Vec<u8>> = row.take(5)?;
+    Ok(ConsentEntry {
+        id: row.take(0)?,
+        record: ConsentRecord {
+            scope: ConsentScope::parse(&scope),
+            user: user.into(),
+            action: ConsentAction::parse(&action).ok_or_else(packing::unreadable)?,
+            source: ConsentSource::parse(&source).ok_or_else(packing::unreadable)?,
+            evidence: evidence.map(|sid| packing::message_sid(&sid)).transpose()?,
+            note: row.take(6)?,
+            at: packing::time(row.take(7)?)?,
+        },
+    })
 }

@@ -1,11 +1,13 @@
 //! Conversations and their dialogues.
 
 use jiff::Timestamp;
+use replyhook_core::address_key::AddressKey;
 
 use super::database::{Database, params};
 use crate::address::Address;
 use crate::choice::OpenQuestion;
 use crate::store::conversations::{Conversation, Dialogue};
+use crate::store::error::StoreError;
 use crate::store::packing;
 
 /// Returns the conversation of a sender and a user.
@@ -17,8 +19,8 @@ pub(in crate::store) async fn conversation<D: Database>(
     let found = db
         .row(
             "SELECT c.id, c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
-             WHERE a.sender = $1 AND a.address = $2",
-            params![sender.as_str(), user.as_str()],
+             WHERE a.sender = $1 AND a.address_key = $2",
+            params![sender.as_str(), AddressKey::of(user).as_str()],
         )
         .await?;
     let Some(mut row) = found else {
@@ -71,6 +73,15 @@ pub(in crate::store) async fn delete_conversations<D: Database>(
     db: &mut D,
     conversations: &[i64],
 ) -> Result<(), D::Error> {
+    let rows = db
+        .rows(
+            "SELECT DISTINCT address_key FROM conversation_address WHERE conversation = ANY ($1)",
+            params![conversations],
+        )
+        .await?;
+    let keys: Result<Vec<String>, StoreError> =
+        rows.into_iter().map(|mut row| row.take(0)).collect();
+    let keys = keys?;
     for sql in [
         "DELETE FROM conversation_address WHERE conversation = ANY ($1)",
         "DELETE FROM dialogue WHERE conversation = ANY ($1)",
@@ -80,5 +91,14 @@ pub(in crate::store) async fn delete_conversations<D: Database>(
     ] {
         db.execute(sql, params![conversations]).await?;
     }
+    // A link is kept as long as one of its addresses has a conversation or a consent. The consents of RCS are those of SMS.
+    db.execute(
+        "DELETE FROM identity_link WHERE (a = ANY ($1) OR b = ANY ($1)) AND NOT EXISTS (\
+           SELECT 1 FROM conversation_address n WHERE n.address_key IN (identity_link.a, identity_link.b)) AND NOT EXISTS (\
+           SELECT 1 FROM consent c WHERE c.consent_key IN (identity_link.a, identity_link.b, \
+             replace(identity_link.a, 'rcs:', ''), replace(identity_link.b, 'rcs:', '')))",
+        params![&keys[..]],
+    )
+    .await?;
     Ok(())
 }

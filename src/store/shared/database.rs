@@ -33,6 +33,13 @@ pub(in crate::store) trait Database {
         params: &'a [Param<'a>],
     ) -> BoxFuture<'a, Result<u64, Self::Error>>;
 
+    /// Locks a user's address until the end of the transaction.
+    fn lock_address<'a>(&'a mut self, key: &'a str) -> BoxFuture<'a, Result<(), Self::Error>>;
+
+    /// Returns the error after which the whole operation runs again, because a concurrent transaction has changed the same
+    /// rows.
+    fn conflict() -> Self::Error;
+
     /// Runs a statement, and returns its first row.
     fn row<'a>(
         &'a mut self,
@@ -51,6 +58,7 @@ pub(in crate::store) enum Param<'a> {
     Integer(Option<i64>),
     Integers(Option<&'a [i64]>),
     Text(Option<&'a str>),
+    Texts(&'a [String]),
     Bytes(Option<&'a [u8]>),
 }
 
@@ -114,6 +122,12 @@ impl<'a> From<&'a str> for Param<'a> {
 impl<'a> From<Option<&'a str>> for Param<'a> {
     fn from(value: Option<&'a str>) -> Self {
         Self::Text(value)
+    }
+}
+
+impl<'a> From<&'a [String]> for Param<'a> {
+    fn from(value: &'a [String]) -> Self {
+        Self::Texts(value)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Handoffs, but for those that begin or continue with a reply.
 
 use jiff::Timestamp;
+use replyhook_core::address_key::AddressKey;
 
 use super::database::{Database, params};
 use crate::address::Address;
@@ -32,8 +33,12 @@ pub(in crate::store) async fn end_handoff<D: Database>(
     // Only active handoffs, since their number is returned. The row of an expired one has no effect.
     db.execute(
         "DELETE FROM handoff WHERE until > $3 AND conversation IN (\
-           SELECT conversation FROM conversation_address WHERE address = $2 AND ($1 IS NULL OR sender = $1))",
-        params![sender.map(Address::as_str), user.as_str(), now],
+           SELECT conversation FROM conversation_address WHERE address_key = $2 AND ($1 IS NULL OR sender = $1))",
+        params![
+            sender.map(Address::as_str),
+            AddressKey::of(user).as_str(),
+            now
+        ],
     )
     .await
 }

@@ -5,12 +5,16 @@
 
 pub(super) mod conditions;
 pub(super) mod consent;
+pub(super) mod conversation_members;
 pub(super) mod conversations;
 pub(super) mod database;
 pub(super) mod handoff;
+pub(super) mod identity;
 pub(super) mod media;
 pub(super) mod operator;
 pub(super) mod outbox;
+pub(super) mod purge;
 pub(super) mod retention;
 pub(super) mod status_events;
 pub(super) mod submission;
+pub(super) mod users;

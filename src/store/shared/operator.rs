@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
+use replyhook_core::address_key::AddressKey;
 
 use super::database::{Database, ids, params};
+use super::identity::keys_of_user;
 use super::outbox::read_outbound;
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid};
@@ -122,9 +124,7 @@ macro_rules! outbound_messages {
             $inbound,
             " IS NULL OR $2 IS NOT NULL) AND id < $1 AND ($2 IS NULL OR sid = $2 OR earlier_sid = $2) \
              AND ($3 IS NULL OR $3 = CASE WHEN state = 4 AND rank = 6 THEN 5 ELSE state END) \
-             AND ($4 IS NULL OR address = $4 OR address IN (SELECT b.address FROM conversation_address a \
-               JOIN conversation_address b ON b.conversation = a.conversation WHERE a.address = $4)) \
-             ORDER BY id DESC LIMIT $5"
+             AND ($6 OR address_key = ANY ($4)) ORDER BY id DESC LIMIT $5"
         )
     };
 }
@@ -146,6 +146,10 @@ pub(in crate::store) async fn outbound_messages<D: Database>(
         outbound_messages!("inbound"),
     );
     let sid = filter.sid.map(|sid| packing::sid_bytes(sid.as_str()));
+    let addresses = match &filter.user {
+        Some(user) => address_texts(&keys_of_user(db, user, filter.all_channels).await?),
+        None => Vec::new(),
+    };
     let found = db
         .rows(
             sql,
@@ -153,8 +157,9 @@ pub(in crate::store) async fn outbound_messages<D: Database>(
                 filter.before_id.unwrap_or(i64::MAX),
                 sid.as_ref(),
                 state.flatten(),
-                filter.user.as_ref().map(Address::as_str),
+                &addresses[..],
                 filter.limit.max(1),
+                filter.user.is_none(),
             ],
         )
         .await?;
@@ -196,7 +201,10 @@ pub(in crate::store) async fn messages<D: Database>(
 ) -> Result<Vec<MessageRow>, D::Error> {
     let conversations = match &filter.user {
         None => None,
-        Some(user) => Some(conversations_of(db, user).await?),
+        Some(user) => {
+            let keys = keys_of_user(db, user, filter.all_channels).await?;
+            Some(conversations_of(db, &keys).await?)
+        }
     };
     let sid = filter.sid.map(|sid| packing::sid_bytes(sid.as_str()));
     // Two conditions: with one for both cases SQLite would scan the whole table for a single SID. So would it with the
@@ -278,17 +286,25 @@ async fn replies<D: Database>(
     Ok(replies)
 }
 
-/// Returns all conversations of a user, including those that were merged into others.
+/// Returns all conversations with these addresses, including those that were merged into others.
 pub(in crate::store) async fn conversations_of<D: Database>(
     db: &mut D,
-    user: &Address,
+    addresses: &[AddressKey],
 ) -> Result<Vec<i64>, D::Error> {
     let found = db
         .rows(
-            "WITH own AS (SELECT DISTINCT conversation AS id FROM conversation_address WHERE address = $1) \
+            "WITH own AS (SELECT DISTINCT conversation AS id FROM conversation_address WHERE address_key = ANY ($1)) \
              SELECT id FROM own UNION SELECT id FROM conversation WHERE merged_into IN (SELECT id FROM own)",
-            params![user.as_str()],
+            params![&address_texts(addresses)[..]],
         )
         .await?;
     Ok(ids(found)?)
+}
+
+/// Returns the texts of keys, for a parameter that is a list.
+pub(in crate::store) fn address_texts(addresses: &[AddressKey]) -> Vec<String> {
+    addresses
+        .iter()
+        .map(|address| address.as_str().to_owned())
+        .collect()
 }

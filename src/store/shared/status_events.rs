@@ -2,11 +2,14 @@
 
 use jiff::Timestamp;
 
-use super::consent;
+use super::consent::{self, Repeated};
 use super::database::{Database, params};
+use super::identity::{self, Evidence};
 use crate::clock::after;
 use crate::sid::MessageSid;
 use crate::store::conversations::ConsentRecord;
+use crate::store::identity::NamedAddresses;
+use crate::store::identity_kind::LinkKind;
 use crate::store::outbox::{StatusEffect, StatusEvent};
 use crate::store::{decisions, outbound_message, packing, states};
 
@@ -16,10 +19,37 @@ pub(in crate::store) async fn record_rejection<D: Database>(
     record: &ConsentRecord,
 ) -> Result<(), D::Error> {
     // Twilio reports the error for every message to the user. The ledger gets one record.
-    if consent::has_opted_out(db, &record.user, &record.scope).await? {
+    consent::record_consents(db, std::slice::from_ref(record), Repeated::Skipped).await
+}
+
+/// Learns the business-scoped IDs of a status callback's user.
+async fn learn_ids<D: Database>(
+    db: &mut D,
+    event: &StatusEvent,
+    sid: &Vec<u8>,
+    account: &Vec<u8>,
+) -> Result<(), D::Error> {
+    let (Some(sender), Some(named)) = (&event.sender, NamedAddresses::of(&event.user)) else {
         return Ok(());
-    }
-    consent::record_consent(db, record).await
+    };
+    // The evidence is as old as the message: a late callback says nothing about the present owner of a number.
+    let sent_at = db
+        .row(
+            "SELECT created_at FROM outbound WHERE sid = $1 AND account = $2",
+            params![sid, account],
+        )
+        .await?;
+    let sent_at: Option<i64> = sent_at.map(|mut row| row.take(0)).transpose()?;
+    let evidence = Evidence {
+        account,
+        sender: sender.as_str(),
+        kind: LinkKind::StatusCallback,
+        message: Some(event.sid),
+        note: None,
+        at: sent_at.unwrap_or(event.at.as_microsecond()),
+    };
+    identity::learn(db, &evidence, &named).await?;
+    Ok(())
 }
 
 /// Raises the status of a message. Returns false if the message already has this rank or a higher one.
@@ -98,6 +128,9 @@ pub(in crate::store) async fn apply_status<D: Database>(
         packing::sid_bytes(event.account.as_str()),
         packing::sid_bytes(event.sid.as_str()),
     );
+    if event.user.len() > 1 {
+        learn_ids(db, event, &sid, &account).await?;
+    }
     // Independent of the message: the opt-out counts even if the outbox does not know the SID.
     if let Some(record) = decisions::opt_out_of_event(event) {
         record_rejection(db, &record).await?;

@@ -1,6 +1,7 @@
 //! Submission of outbound messages: all but the insertion of the message.
 
 use jiff::Timestamp;
+use replyhook_core::address_key::{AddressKey, ConsentKey};
 
 use super::database::{Database, params};
 use crate::address::Address;
@@ -98,8 +99,7 @@ pub(in crate::store) async fn find_by_key<D: Database>(
     Ok(found.map(|mut row| row.take(0)).transpose()?)
 }
 
-/// Returns consent and window of a user under all addresses of the conversation with the sender, which may be the SID of
-/// a service.
+/// Returns consent and window of a user for messages of a sender, which may be the SID of a service.
 pub(in crate::store) async fn eligibility<D: Database>(
     db: &mut D,
     sender: &Address,
@@ -107,22 +107,21 @@ pub(in crate::store) async fn eligibility<D: Database>(
     user: &Address,
     at: Timestamp,
 ) -> Result<SendEligibility, D::Error> {
+    let key = AddressKey::of(user);
     // An opt-out counts in the scope of the sender and of the service. If the service chooses the sender (`$1 = $3`),
     // an opt-out from any sender counts, because any of them may be chosen. An opt-in counts for its scope only.
     let found = db
         .row(
-            "WITH user_address (address) AS (SELECT $2 UNION SELECT b.address FROM conversation_address a \
-               JOIN conversation_address b ON b.conversation = a.conversation WHERE a.sender = $1 AND a.address = $2) \
-             SELECT (SELECT c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
-               WHERE a.sender = $1 AND a.address = $2), \
-             EXISTS (SELECT 1 FROM consent c JOIN user_address u ON u.address = c.address \
-               WHERE c.opted_out IS NOT NULL AND (c.scope = $1 OR c.scope = $3 OR $1 = $3)), \
-             EXISTS (SELECT 1 FROM consent c JOIN user_address u ON u.address = c.address \
-               WHERE c.opted_in IS NOT NULL AND (c.scope = $1 OR c.scope = $3))",
+            "SELECT (SELECT c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
+               WHERE a.sender = $1 AND a.address_key = $2), \
+             EXISTS (SELECT 1 FROM consent c WHERE c.consent_key = $4 AND c.suppressed IS NOT NULL \
+               AND (c.scope = $1 OR c.scope = $3 OR $1 = $3)), \
+             EXISTS (SELECT 1 FROM consent c WHERE c.consent_key = $4 AND c.opted_in IS NOT NULL AND (c.scope = $1 OR c.scope = $3))",
             params![
                 sender.as_str(),
-                user.as_str(),
+                key.as_str(),
                 service.as_ref().map(MessagingServiceSid::as_str),
+                ConsentKey::from(&key).as_str(),
             ],
         )
         .await?;

@@ -12,7 +12,7 @@ use crate::store::error::StoreError;
 use crate::store::journal::{AcceptOutcome, SavedResponse};
 use crate::store::new_inbound::{ConsentEffect, NewInbound};
 use crate::store::packing;
-use crate::store::shared::consent;
+use crate::store::shared::consent::{self, Repeated};
 use crate::store::states::inbound;
 
 /// Stores a new message, or returns the outcome of a stored one.
@@ -29,8 +29,7 @@ pub(super) fn accept(
         return accept_redelivery(db, me, &message_state(db, me, id)?, inbound);
     }
     let now = inbound.received_at.as_microsecond();
-    let found =
-        conversations::find_or_create(db, &inbound.sender, &inbound.user, &inbound.scopes(), now)?;
+    let found = conversations::find_or_create(db, inbound)?;
     let conversation = found.id;
     let effect = inbound.apply_keyword(found.opted_out);
     // In the transaction that accepts the message, so that an acknowledged STOP is always in force.
@@ -39,9 +38,18 @@ pub(super) fn accept(
         ..
     } = effect
     {
-        for record in inbound.ledger_records(&found.addresses, action) {
-            ready(consent::record_consent(&mut &*db, &record))?;
-        }
+        let records = inbound.ledger_records(action);
+        ready(consent::record_consents(
+            &mut &*db,
+            &records,
+            Repeated::Recorded,
+        ))?;
+    } else if let Some(records) = inbound.further_opt_out(&effect) {
+        ready(consent::record_consents(
+            &mut &*db,
+            &records,
+            Repeated::Skipped,
+        ))?;
     }
     let response = decisions::initial_response(&effect);
     let (ahead, handed_off_until, has_question) = match effect {
@@ -56,7 +64,7 @@ pub(super) fn accept(
     // `find_id` has found no message with this key.
     db.prepare_cached(
         "INSERT INTO inbound (account, sid, conversation, state, attempt, owner, claimed_at, received_at, auth_token, service, \
-         response, params, previous) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11, \
+         response, params, reason, previous) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11, ?12, \
          (SELECT newest FROM conversation WHERE id = ?3))",
     )?
     .execute(params![
@@ -71,6 +79,7 @@ pub(super) fn accept(
         inbound.service.as_ref().map(MessagingServiceSid::as_str),
         response,
         inbound.params,
+        decisions::initial_reason(&effect),
     ])?;
     let id = db.last_insert_rowid();
     conversations::record_newest(db, conversation, id, now)?;
@@ -79,6 +88,7 @@ pub(super) fn accept(
         effect,
         id,
         conversation,
+        found.user_id,
         ahead,
         handed_off,
         has_question,

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::claims::claim;
-use super::reading::{BLOCKED, HANDOFF_END, HAS_QUESTION, STATE_COLUMNS, read_state};
+use super::reading::{BLOCKED, HANDOFF_END, HAS_QUESTION, STATE_COLUMNS, USER_ID, read_state};
 use crate::store::error::StoreError;
 use crate::store::journal::{BacklogMessage, ClaimedBacklog, CrashPolicy, DeadMessage};
 use crate::store::packing;
@@ -22,7 +22,7 @@ pub(super) fn claim_backlog(
     // is free if it has no owner, or another one, which is dead, because one server owns the file. `BLOCKED` keeps the
     // order of each conversation.
     let sql = format!(
-        "SELECT {STATE_COLUMNS}, {BLOCKED}, {HANDOFF_END}, {HAS_QUESTION}, i.account, i.sid, i.auth_token, i.received_at, i.params \
+        "SELECT {STATE_COLUMNS}, {BLOCKED}, {HANDOFF_END}, {HAS_QUESTION}, {USER_ID}, i.account, i.sid, i.auth_token, i.received_at, i.params \
          FROM inbound i INDEXED BY inbound_open WHERE i.state < 3 AND (i.owner IS NULL OR i.owner <> ?1) AND NOT {BLOCKED} ORDER BY i.id LIMIT ?2"
     );
     let found: Vec<_> = db
@@ -32,11 +32,11 @@ pub(super) fn claim_backlog(
             |row| {
                 Ok((
                     read_state(row, me)?,
-                    row.get::<_, Vec<u8>>(10)?,
                     row.get::<_, Vec<u8>>(11)?,
-                    row.get::<_, i64>(12)?,
+                    row.get::<_, Vec<u8>>(12)?,
                     row.get::<_, i64>(13)?,
-                    row.get::<_, Option<String>>(14)?,
+                    row.get::<_, i64>(14)?,
+                    row.get::<_, Option<String>>(15)?,
                 ))
             },
         )?

@@ -8,14 +8,15 @@ use super::reading::message_state;
 use crate::store::error::StoreError;
 use crate::store::journal::{Claim, Completion, ReplyDecision, SavedResponse};
 use crate::store::outbox::MAX_ORDER_WAIT;
+use crate::store::states;
 
 /// Reads a claimed message whose reply path is undecided: its conversation, whether its author has opted out, and the
 /// time of creation of the oldest open reply in the queue from `?4` to `?5`.
 const UNDECIDED_MESSAGE: &str = concat!(
     "SELECT i.conversation, ",
-    // Under any address of the author. Unary `+` limits the index search to the address.
-    "EXISTS (SELECT 1 FROM conversation_address a JOIN consent c ON c.address = a.address \
-       WHERE a.conversation = i.conversation AND c.opted_out IS NOT NULL \
+    // Under any address of the author. Unary `+` limits the index search to the key.
+    "EXISTS (SELECT 1 FROM conversation_address a JOIN consent c ON c.consent_key = a.consent_key \
+       WHERE a.conversation = i.conversation AND c.suppressed IS NOT NULL \
        AND (+c.scope = a.sender OR +c.scope = i.service)), ",
     // Replies only, and none that an operator has released or retried: those are late already.
     "(SELECT q.created_at FROM outbound_in_queue q WHERE q.sender = ?4 AND q.address = ?5 AND q.account = i.account \
@@ -59,15 +60,14 @@ pub(super) fn complete_inline(
     // After a STOP that arrived while the handler ran, nothing may follow its confirmation.
     let response = twiml.filter(|_| !opted_out);
     // To ANSWERED (3). By ID alone: the row was read in this transaction, under the write lock.
+    let suppressed = opted_out && twiml.is_some();
+    let reason = suppressed
+        .then_some(states::REPLY_SUPPRESSED)
+        .or(completion.reason);
     db.prepare_cached(
         "UPDATE inbound SET state = 3, reason = ?4, response = ?2, claimed_at = ?3 WHERE id = ?1",
     )?
-    .execute(params![
-        claim.id,
-        response,
-        now.as_microsecond(),
-        completion.reason
-    ])?;
+    .execute(params![claim.id, response, now.as_microsecond(), reason])?;
     save_completion(db, me, conversation, completion, now)?;
     Ok(ReplyDecision::Inline(SavedResponse {
         twiml: response.map(str::to_owned),

@@ -5,43 +5,15 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::handoff;
-use crate::address::Address;
-use crate::store::conversations::{ConsentScope, ConsentState, EarlierMessage};
-use crate::store::error::StoreError;
+use super::database::ready;
+use crate::store::conversations::{ConsentScope, EarlierMessage};
+use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::identity::NamedAddresses;
 use crate::store::journal::DialogueChange;
+use crate::store::new_inbound::NewInbound;
 use crate::store::redacted_params::RedactedParams;
+use crate::store::shared::identity;
 use crate::store::{packing, states};
-
-/// Returns the current consent of a user, under any of their addresses.
-pub(super) fn consent(
-    db: &Connection,
-    scopes: &[ConsentScope],
-    user: &Address,
-) -> Result<ConsentState, StoreError> {
-    let mut state = ConsentState::default();
-    for address in addresses_of(db, scopes, user)? {
-        for scope in scopes {
-            let found: Option<(Option<i64>, Option<i64>)> = db
-                .prepare_cached(
-                    "SELECT opted_out, opted_in FROM consent WHERE address = ?1 AND scope = ?2",
-                )?
-                .query_row(params![address, scope.as_str()], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })
-                .optional()?;
-            let Some((opted_out, opted_in)) = found else {
-                continue;
-            };
-            // One opt-out in any scope, under any address, suffices.
-            state.opted_out = state
-                .opted_out
-                .or(opted_out.map(packing::time).transpose()?);
-            state.opted_in = state.opted_in.or(opted_in.map(packing::time).transpose()?);
-        }
-    }
-    Ok(state)
-}
 
 /// Lists earlier messages, newest first by following the `previous` links, and then reverses the list.
 pub(super) fn earlier(
@@ -111,143 +83,78 @@ pub(super) fn earlier(
     Ok(found)
 }
 
-/// Returns all addresses of the user in the conversations with these senders.
-fn addresses_of(
-    db: &Connection,
-    scopes: &[ConsentScope],
-    user: &Address,
-) -> Result<Vec<String>, StoreError> {
-    let mut addresses = vec![user.as_str().to_owned()];
-    for scope in scopes {
-        // A scope that is a Messaging Service matches no row here.
-        let found = db
-            .prepare_cached(
-                "SELECT b.address FROM conversation_address a JOIN conversation_address b ON b.conversation = a.conversation \
-                 WHERE a.sender = ?1 AND a.address = ?2",
-            )?
-            .query_map(params![scope.as_str(), user.as_str()], |row| row.get(0))?
-            .collect::<Result<Vec<String>, _>>()?;
-        addresses.extend(found);
-    }
-    addresses.sort_unstable();
-    addresses.dedup();
-    Ok(addresses)
-}
-
 /// Conversation of a new message.
 pub(super) struct FoundConversation {
     pub(super) id: i64,
-    /// All known addresses, not only those of the current message: consent under one of them applies to all.
-    pub(super) addresses: Vec<Address>,
+    /// ID that the conversations of the user have in common.
+    pub(super) user_id: Option<i64>,
+    /// True if its user has opted out in one of the message's scopes.
     pub(super) opted_out: bool,
 }
 
-/// Finds or creates the conversation of a sender and a user, and merges conversations that turn out to be one.
+/// Finds or creates the conversation of a new message, and merges conversations that turn out to be one.
 ///
 /// The caller must then call [`record_newest`] with the new message.
 pub(super) fn find_or_create(
     db: &Connection,
-    sender: &Address,
-    user: &[Address],
-    scopes: &[ConsentScope],
-    now: i64,
+    inbound: &NewInbound,
 ) -> Result<FoundConversation, StoreError> {
-    if let Some(found) = find_known(db, sender, user, scopes)? {
+    let named = inbound.named_addresses();
+    let named = named.ok_or_else(|| StoreError::new(StoreErrorKind::Internal))?;
+    let scopes = inbound.scopes();
+    if let Some(found) = find_known(db, inbound, &named, &scopes)? {
         return Ok(found);
     }
-    // After the merge, since the other conversation brings its addresses.
-    let id = find_or_create_id(db, sender, user, now)?;
-    let addresses = list_addresses(db, id)?;
-    let opted_out = has_opted_out(db, &addresses, scopes)?;
+    let id = ready(identity::find_conversation(&mut &*db, inbound, &named))?;
+    // After what the message says about its user, which can bring an opt-out, or end the one of a number's old owner.
+    let opted_out = has_opted_out(db, named.user.consent_key().as_str(), &scopes)?;
+    let user_id = db
+        .prepare_cached("SELECT min(user_id) FROM conversation_address WHERE conversation = ?1")?
+        .query_row([id], |row| row.get(0))?;
     Ok(FoundConversation {
         id,
-        addresses,
+        user_id,
         opted_out,
     })
 }
 
-/// Returns the conversation if it has all of these addresses, which is the usual case and takes one statement.
+/// Returns the conversation if the message says nothing new about its user, which is the usual case and takes one statement.
 fn find_known(
     db: &Connection,
-    sender: &Address,
-    user: &[Address],
+    inbound: &NewInbound,
+    named: &NamedAddresses,
     scopes: &[ConsentScope],
 ) -> Result<Option<FoundConversation>, StoreError> {
-    let ([first, ..], Some(scope), Some(other)) = (user, scopes.first(), scopes.last()) else {
+    let (Some(scope), Some(other)) = (scopes.first(), scopes.last()) else {
         return Ok(None);
     };
-    // A subquery instead of a join: SQLite used to plan a cached join again whenever its parameters changed. Unary `+`
-    // keeps it from building a table for the two scopes.
+    // Unary `+` keeps SQLite from building a table for the two scopes.
     let mut statement = db.prepare_cached(
-        "SELECT a.conversation, a.address, EXISTS (\
-           SELECT 1 FROM consent c WHERE c.address = a.address AND c.opted_out IS NOT NULL AND (+c.scope = ?3 OR +c.scope = ?4)) \
-         FROM conversation_address a \
-         WHERE a.conversation = (SELECT conversation FROM conversation_address WHERE sender = ?1 AND address = ?2)",
+        "SELECT a.conversation, EXISTS (\
+           SELECT 1 FROM consent c WHERE c.consent_key = a.consent_key AND c.suppressed IS NOT NULL AND (+c.scope = ?3 OR +c.scope = ?4)), \
+         a.external_id, a.parent_id, a.user_id FROM conversation_address a WHERE a.sender = ?1 AND a.address_key = ?2",
     )?;
     let mut found = statement.query(params![
-        sender.as_str(),
-        first.as_str(),
+        inbound.sender.as_str(),
+        named.user.key.as_str(),
         scope.as_str(),
         other.as_str()
     ])?;
-    let mut conversation = FoundConversation {
-        id: 0,
-        addresses: Vec::with_capacity(user.len()),
-        opted_out: false,
+    let Some(row) = found.next()? else {
+        return Ok(None);
     };
-    while let Some(row) = found.next()? {
-        conversation.id = row.get(0)?;
-        conversation.addresses.push(row.get::<_, String>(1)?.into());
-        conversation.opted_out |= row.get::<_, bool>(2)?;
-    }
-    let has_all = user
-        .iter()
-        .all(|address| conversation.addresses.contains(address));
-    Ok(has_all.then_some(conversation))
-}
-
-/// Returns the ID of the conversation with these addresses, after a merge if they belong to several.
-fn find_or_create_id(
-    db: &Connection,
-    sender: &Address,
-    user: &[Address],
-    now: i64,
-) -> Result<i64, StoreError> {
-    let mut ids = Vec::with_capacity(user.len());
-    for address in user {
-        let id: Option<i64> = db
-            .prepare_cached(
-                "SELECT conversation FROM conversation_address WHERE sender = ?1 AND address = ?2",
-            )?
-            .query_row(params![sender.as_str(), address.as_str()], |row| row.get(0))
-            .optional()?;
-        ids.push(id);
-    }
-    // The conversation with the lowest ID, which is the oldest one, absorbs the others.
-    let mut known: Vec<i64> = ids.iter().flatten().copied().collect();
-    known.sort_unstable();
-    known.dedup();
-    let id = match known[..] {
-        [] => {
-            db.prepare_cached("INSERT INTO conversation (last_inbound) VALUES (?1)")?
-                .execute([now])?;
-            db.last_insert_rowid()
-        }
-        [target, ref sources @ ..] => {
-            for source in sources {
-                merge_conversations(db, target, *source)?;
-            }
-            target
-        }
+    let text = |column| {
+        row.get_ref(column)?
+            .as_str_or_null()
+            .map_err(rusqlite::Error::from)
     };
-    for address in user.iter().zip(&ids).filter(|(_, id)| id.is_none()) {
-        // OR IGNORE, in case `user` contains an address twice.
-        db.prepare_cached(
-            "INSERT OR IGNORE INTO conversation_address (sender, address, conversation) VALUES (?1, ?2, ?3)",
-        )?
-        .execute(params![sender.as_str(), address.0.as_str(), id])?;
-    }
-    Ok(id)
+    let is_known = named.are_recorded(text(2)?, text(3)?);
+    let conversation = FoundConversation {
+        id: row.get(0)?,
+        opted_out: row.get(1)?,
+        user_id: row.get(4)?,
+    };
+    Ok(is_known.then_some(conversation))
 }
 
 /// Makes a message the newest of its conversation, and opens the customer service window.
@@ -265,54 +172,6 @@ pub(super) fn record_newest(
     Ok(())
 }
 
-/// Merges the conversation `source` into `target`, because both are with one user.
-///
-/// The later window, the newer dialogue and the longer handoff remain.
-fn merge_conversations(db: &Connection, target: i64, source: i64) -> Result<(), StoreError> {
-    db.execute(
-        "UPDATE conversation SET last_inbound = max(last_inbound, (SELECT last_inbound FROM conversation WHERE id = ?2)) WHERE id = ?1",
-        [target, source],
-    )?;
-    db.execute(
-        "UPDATE conversation_address SET conversation = ?1 WHERE conversation = ?2",
-        [target, source],
-    )?;
-    // Only open messages (below 3): from now on one order applies to all of them. Closed messages stay in their list,
-    // and `merged_into` leads from there to this conversation.
-    db.execute(
-        "UPDATE inbound SET conversation = ?1 WHERE conversation = ?2 AND state < 3",
-        [target, source],
-    )?;
-    // Deletes the older of two dialogues, and then moves the remaining one if it is that of `source`.
-    db.execute(
-        "DELETE FROM dialogue WHERE conversation IN (?1, ?2) AND changed_at < \
-         (SELECT max(changed_at) FROM dialogue WHERE conversation IN (?1, ?2))",
-        [target, source],
-    )?;
-    db.execute(
-        "UPDATE OR REPLACE dialogue SET conversation = ?1 WHERE conversation = ?2",
-        [target, source],
-    )?;
-    // The same for their questions.
-    db.execute(
-        "DELETE FROM question WHERE conversation IN (?1, ?2) AND asked_at < \
-         (SELECT max(asked_at) FROM question WHERE conversation IN (?1, ?2))",
-        [target, source],
-    )?;
-    db.execute(
-        "UPDATE OR REPLACE question SET conversation = ?1 WHERE conversation = ?2",
-        [target, source],
-    )?;
-    handoff::merge_handoffs(db, target, source)?;
-    // Conversations that were merged into `source` before lead here as well, so one step always finds the remaining
-    // one.
-    db.execute(
-        "UPDATE conversation SET merged_into = ?1 WHERE id = ?2 OR merged_into = ?2",
-        [target, source],
-    )?;
-    Ok(())
-}
-
 /// Moves a message to the conversation that its own was merged into.
 pub(super) fn move_to_merged(db: &Connection, message: i64) -> Result<(), StoreError> {
     // `merge_conversations` moves open messages only. A failed message that a redelivery opens again must keep the
@@ -325,36 +184,19 @@ pub(super) fn move_to_merged(db: &Connection, message: i64) -> Result<(), StoreE
     Ok(())
 }
 
-/// Returns the addresses of a conversation's user.
-fn list_addresses(db: &Connection, conversation: i64) -> Result<Vec<Address>, StoreError> {
-    let addresses = db
-        .prepare_cached("SELECT address FROM conversation_address WHERE conversation = ?1")?
-        .query_map([conversation], |row| row.get(0))?
-        .collect::<Result<Vec<String>, _>>()?;
-    Ok(addresses.into_iter().map(Address::from).collect())
-}
-
-/// Returns true if a user has opted out in one of up to two scopes, under one of these addresses.
+/// Returns true if a user has opted out in one of up to two scopes.
 fn has_opted_out(
     db: &Connection,
-    user: &[Address],
+    consent_key: &str,
     scopes: &[ConsentScope],
 ) -> Result<bool, StoreError> {
     let (Some(scope), Some(other)) = (scopes.first(), scopes.last()) else {
         return Ok(false);
     };
-    // One address at a time, and unary `+`: SQLite builds a table for each list of values, also for two scopes of an
-    // OR.
     let mut statement = db.prepare_cached(
-        "SELECT 1 FROM consent WHERE address = ?1 AND opted_out IS NOT NULL AND (+scope = ?2 OR +scope = ?3)",
+        "SELECT 1 FROM consent WHERE consent_key = ?1 AND suppressed IS NOT NULL AND (+scope = ?2 OR +scope = ?3)",
     )?;
-    for address in user {
-        let found = params![address.as_str(), scope.as_str(), other.as_str()];
-        if statement.exists(found)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    Ok(statement.exists(params![consent_key, scope.as_str(), other.as_str()])?)
 }
 
 pub(super) fn change_dialogue(

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection};
 
-use crate::store::error::StoreError;
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::packing;
 use crate::store::shared::database::{Database, Param, StoredRow, StoredValue};
 
@@ -27,6 +27,16 @@ impl Database for &Connection {
 
     fn choose(sqlite: &'static str, _postgres: &'static str) -> &'static str {
         sqlite
+    }
+
+    // The transaction has the write lock of the whole file.
+    fn lock_address<'a>(&'a mut self, _key: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(future::ready(Ok(())))
+    }
+
+    // Unreachable for the same reason.
+    fn conflict() -> StoreError {
+        StoreError::new(StoreErrorKind::Internal)
     }
 
     fn rows<'a>(
@@ -80,6 +90,10 @@ fn bound<'db>(
                 statement.raw_bind_parameter(name, value.map(|list| format!("{list:?}")))?;
             }
             Param::Text(value) => statement.raw_bind_parameter(name, value)?,
+            Param::Texts(value) => {
+                let list = serde_json::Value::from(value);
+                statement.raw_bind_parameter(name, list.to_string())?;
+            }
             Param::Bytes(value) => statement.raw_bind_parameter(name, value)?,
         }
     }

@@ -26,14 +26,3 @@ pub(super) fn change_handoff(
     };
     Ok(())
 }
-
-/// Merges the handoffs of two conversations of one user: the later end wins.
-pub(super) fn merge_handoffs(db: &Connection, target: i64, source: i64) -> Result<(), StoreError> {
-    db.execute(
-        "INSERT INTO handoff (conversation, url, until) SELECT ?1, url, until FROM handoff WHERE conversation = ?2 \
-         ON CONFLICT (conversation) DO UPDATE SET url = excluded.url, until = excluded.until WHERE excluded.until > until",
-        [target, source],
-    )?;
-    db.execute("DELETE FROM handoff WHERE conversation = ?1", [source])?;
-    Ok(())
-}

@@ -37,9 +37,10 @@ use crate::store::operator::{
 use crate::store::outbound_message::{
     NewOutbound, OutboundMessage, OutboundRow, OutboundState, ScheduledMessage, SendOutcome,
 };
-use crate::store::outbox::{Outbox, OutboxStats, StatusEffect, StatusEvent};
+use crate::store::outbox::{ClaimedOutbox, Outbox, OutboxStats, StatusEffect, StatusEvent};
 use crate::store::shared::{self, consent, handoff, media, status_events};
 use crate::store::submission::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome};
+use crate::store::users::{AddressConsent, UserChange, UserDetails, Users};
 
 impl Journal for SqliteStore {
     fn accept(&self, inbound: Arc<NewInbound>) -> StoreFuture<'_, AcceptOutcome> {
@@ -131,7 +132,7 @@ impl Conversations for SqliteStore {
 
     fn consent(&self, scopes: Vec<ConsentScope>, user: &Address) -> StoreFuture<'_, ConsentState> {
         let user = user.clone();
-        self.read(move |db| conversations::consent(db, &scopes, &user))
+        self.read(move |mut db| ready(consent::consent(&mut db, &scopes, &user)))
     }
 
     fn record_consent(&self, record: ConsentRecord) -> StoreFuture<'_, ()> {
@@ -191,7 +192,7 @@ impl Outbox for SqliteStore {
         limit: usize,
         wait: Duration,
         now: Timestamp,
-    ) -> StoreFuture<'_, Vec<OutboundMessage>> {
+    ) -> StoreFuture<'_, ClaimedOutbox> {
         let me = self.owner;
         self.write(move |db| outbox_claim::claim(db, me, limit, wait, now))
     }
@@ -266,6 +267,27 @@ impl Outbox for SqliteStore {
 
     fn outbox_stats(&self) -> StoreFuture<'_, OutboxStats> {
         self.read(|mut db| ready(shared::outbox::outbox_stats(&mut db)))
+    }
+}
+
+impl Users for SqliteStore {
+    fn user(&self, user: &Address) -> StoreFuture<'_, UserDetails> {
+        let user = user.clone();
+        self.read(move |mut db| ready(shared::users::user(&mut db, &user)))
+    }
+
+    fn consents(&self, user: &Address) -> StoreFuture<'_, Vec<AddressConsent>> {
+        let user = user.clone();
+        self.read(move |mut db| ready(shared::users::consents(&mut db, &user)))
+    }
+
+    fn merge_users(&self, change: UserChange, other: &Address) -> StoreFuture<'_, bool> {
+        let other = other.clone();
+        self.write(move |mut db| ready(shared::users::change_user(&mut db, &change, Some(&other))))
+    }
+
+    fn split_user(&self, change: UserChange) -> StoreFuture<'_, bool> {
+        self.write(move |mut db| ready(shared::users::change_user(&mut db, &change, None)))
     }
 }
 

@@ -11,7 +11,9 @@ use crate::store::error::StoreError;
 use crate::store::operator::PurgeReport;
 use crate::store::outbound_message::{OutboundMessage, OutboundState};
 use crate::store::shared::conversations::delete_conversations;
+use crate::store::shared::identity::lock_user;
 use crate::store::shared::operator::conversations_of;
+use crate::store::shared::purge::purge_addresses;
 use crate::store::{packing, states};
 
 /// Puts a failed or dead message into the backlog.
@@ -57,16 +59,10 @@ pub(super) fn purge_user(
     // Overwrite deleted content in every page, not only where that costs no I/O. It stays on for this connection, so
     // that later deletions are overwritten too.
     db.pragma_update_and_check(None, "secure_delete", "on", |_| Ok(()))?;
-    let conversations = ready(conversations_of(&mut &*db, user))?;
-    // The address itself too: an outbound message or a consent may exist without a conversation.
-    let mut addresses = vec![user.as_str().to_owned()];
+    let addresses = ready(lock_user(&mut &*db, user))?;
+    let conversations = ready(conversations_of(&mut &*db, &addresses))?;
     let mut purged = PurgeReport::default();
     for &conversation in &conversations {
-        let found = db
-            .prepare("SELECT address FROM conversation_address WHERE conversation = ?1")?
-            .query_map([conversation], |row| row.get(0))?
-            .collect::<Result<Vec<String>, _>>()?;
-        addresses.extend(found);
         // The rows stay with their keys, so that a redelivery is still a duplicate. All but ANSWERED and DONE (3, 4)
         // become DEAD (6), because without content no handler can run.
         purged.messages += db.execute(
@@ -81,35 +77,9 @@ pub(super) fn purge_user(
         )? as u64;
     }
     ready(delete_conversations(&mut &*db, &conversations))?;
-    // Two conversations may have the same address, with different senders.
-    addresses.sort_unstable();
-    addresses.dedup();
-    for address in &addresses {
-        purged.outbound += db.execute("DELETE FROM outbound WHERE address = ?1", [address])? as u64;
-        let (consent, ledger) = if forget_opt_out {
-            (
-                "DELETE FROM consent WHERE address = ?1",
-                "DELETE FROM consent_ledger WHERE address = ?1",
-            )
-        } else {
-            (
-                "DELETE FROM consent WHERE address = ?1 AND opted_out IS NULL",
-                // Of the ledger only the evidence of an opt-out in force stays. It is the only reason to keep a number.
-                "DELETE FROM consent_ledger WHERE address = ?1 AND (action <> 'opt_out' OR NOT EXISTS (\
-                   SELECT 1 FROM consent c WHERE c.address = consent_ledger.address AND c.scope = consent_ledger.scope \
-                   AND c.opted_out IS NOT NULL))",
-            )
-        };
-        purged.consents += db.execute(consent, [address])? as u64;
-        db.execute(ledger, [address])?;
-        // An opt-out stays, an opt-in of the same row does not.
-        if !forget_opt_out {
-            db.execute(
-                "UPDATE consent SET opted_in = NULL WHERE address = ?1",
-                [address],
-            )?;
-        }
-    }
+    let (outbound, consents) = ready(purge_addresses(&mut &*db, &addresses, forget_opt_out))?;
+    purged.outbound += outbound;
+    purged.consents = consents;
     Ok(purged)
 }
 

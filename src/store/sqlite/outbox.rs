@@ -1,6 +1,7 @@
 //! Messages of the outbox in SQLite: queueing, lookups and outcomes.
 
 use jiff::Timestamp;
+use replyhook_core::address_key::{AddressKey, ConsentKey};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::database::ready;
@@ -27,11 +28,12 @@ pub(super) fn insert(
 ) -> Result<Vec<i64>, StoreError> {
     let mut ids = Vec::with_capacity(replies.len());
     for (ordinal, reply) in replies.iter().enumerate() {
+        let key = AddressKey::of(&reply.user);
         // In PENDING (0). `ordinal` is the order of the parts of a reply. `unordered` is inherited from a retried
         // message: its reply is late, and later replies must not wait for it.
         db.prepare_cached(
-            "INSERT INTO outbound (inbound, ordinal, account, auth_token, sender, address, service, template, state, not_before, \
-             created_at, params, unordered) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?9, ?10, \
+            "INSERT INTO outbound (inbound, ordinal, account, auth_token, sender, address, address_key, consent_key, service, template, \
+             state, not_before, created_at, params, unordered) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, ?11, ?11, ?12, \
              (SELECT unordered FROM inbound WHERE id = ?1))",
         )?
         .execute(params![
@@ -41,6 +43,8 @@ pub(super) fn insert(
             packing::auth_token_number(reply.auth_token),
             reply.sender.as_str(),
             reply.user.as_str(),
+            key.as_str(),
+            ConsentKey::from(&key).as_str(),
             reply.service.as_ref().map(MessagingServiceSid::as_str),
             reply.template,
             now.as_microsecond(),

@@ -8,8 +8,7 @@ use rusqlite::{Connection, params};
 use super::reading::message;
 use crate::clock::after;
 use crate::store::error::StoreError;
-use crate::store::outbound_message::OutboundMessage;
-use crate::store::outbox::{LOOKUP_GRACE, MAX_PAUSE};
+use crate::store::outbox::{ClaimedOutbox, LOOKUP_GRACE, MAX_PAUSE};
 use crate::store::shared::conditions::opted_out;
 
 // These statements run every second on a table of everything that was ever sent. SQLite uses the partial index of open
@@ -48,14 +47,15 @@ pub(super) fn claim(
     limit: usize,
     wait: Duration,
     now: Timestamp,
-) -> Result<Vec<OutboundMessage>, StoreError> {
+) -> Result<ClaimedOutbox, StoreError> {
     // Before the claims: an unknown message keeps the later messages to its user waiting.
     db.prepare_cached(MARK_ORPHANS_UNKNOWN)?
         .execute(params![me, after(now, LOOKUP_GRACE).as_microsecond()])?;
     db.prepare_cached(END_LONG_PAUSES)?
         .execute([now.as_microsecond(), after(now, MAX_PAUSE).as_microsecond()])?;
-    let mut claimed = Vec::new();
+    let mut outbox = ClaimedOutbox::default();
     loop {
+        let claimed = &mut outbox.messages;
         let ids: Vec<i64> = db
             .prepare_cached(DUE_MESSAGES)?
             .query_map(
@@ -72,6 +72,7 @@ pub(super) fn claim(
             // In the transaction of the claim: an opt-out that was committed before always suppresses the message.
             if suppress(db, id)? {
                 suppressed = true;
+                outbox.suppressed.push(message(db, id, now)?);
                 continue;
             }
             // To SENDING (1). By ID alone: the row was found in this transaction, under the write lock.
@@ -83,7 +84,7 @@ pub(super) fn claim(
         }
         // A suppressed message makes way for the next one of its reply or of its user, so search again.
         if !suppressed || claimed.len() >= limit {
-            return Ok(claimed);
+            return Ok(outbox);
         }
     }
 }

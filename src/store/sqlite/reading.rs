@@ -26,11 +26,15 @@ pub(super) const HANDOFF_END: &str =
 pub(super) const HAS_QUESTION: &str =
     "EXISTS (SELECT 1 FROM question q WHERE q.conversation = i.conversation)";
 
-/// Columns that [`read_state`] expects first. [`BLOCKED`], [`HANDOFF_END`] and [`HAS_QUESTION`] must follow them.
+/// ID that the conversations of the message's user have in common.
+pub(super) const USER_ID: &str =
+    "(SELECT min(user_id) FROM conversation_address a WHERE a.conversation = i.conversation)";
+
+/// Columns that [`read_state`] expects first. [`BLOCKED`], [`HANDOFF_END`], [`HAS_QUESTION`] and [`USER_ID`] must follow them.
 pub(super) const STATE_COLUMNS: &str =
     "i.id, i.conversation, i.state, i.attempt, i.owner, i.reason IS NOT NULL, i.response";
 
-/// Reads [`STATE_COLUMNS`] and the three conditions after them.
+/// Reads [`STATE_COLUMNS`] and the four columns after them.
 pub(super) fn read_state(row: &Row<'_>, me: i64) -> rusqlite::Result<MessageState> {
     let owner = row.get(4)?;
     Ok(MessageState {
@@ -46,12 +50,13 @@ pub(super) fn read_state(row: &Row<'_>, me: i64) -> rusqlite::Result<MessageStat
         is_blocked: row.get(7)?,
         handed_off_until: row.get(8)?,
         has_question: row.get(9)?,
+        user_id: row.get(10)?,
     })
 }
 
 pub(super) fn message_state(db: &Connection, me: i64, id: i64) -> Result<MessageState, StoreError> {
     let sql = format!(
-        "SELECT {STATE_COLUMNS}, {BLOCKED}, {HANDOFF_END}, {HAS_QUESTION} FROM inbound i WHERE i.id = ?2"
+        "SELECT {STATE_COLUMNS}, {BLOCKED}, {HANDOFF_END}, {HAS_QUESTION}, {USER_ID} FROM inbound i WHERE i.id = ?2"
     );
     Ok(db
         .prepare_cached(&sql)?
@@ -67,10 +72,8 @@ pub(super) fn message(
     let mut statement = db.prepare_cached(
         "SELECT r.id, r.created_at, r.account, r.auth_token, r.sender, r.address, r.service, r.template, r.attempt, r.lookups, r.sent_at, \
          r.params, (SELECT c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
-           WHERE a.sender = r.sender AND a.address = r.address), \
-         EXISTS (SELECT 1 FROM consent c WHERE c.opted_in IS NOT NULL AND c.scope IN (r.sender, r.service) \
-           AND (c.address = r.address OR c.address IN (SELECT b.address FROM conversation_address a \
-             JOIN conversation_address b ON b.conversation = a.conversation WHERE a.sender = r.sender AND a.address = r.address))), \
+           WHERE a.sender = r.sender AND a.address_key = r.address_key), \
+         EXISTS (SELECT 1 FROM consent c WHERE c.consent_key = r.consent_key AND c.opted_in IS NOT NULL AND c.scope IN (r.sender, r.service)), \
          r.resent_after FROM outbound r WHERE r.id = ?1",
     )?;
     let mut found = statement.query([id])?;

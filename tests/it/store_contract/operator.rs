@@ -128,7 +128,7 @@ async fn message_list_shows_current_state(backend: &mut Backend) {
         error_code: None,
         sender: None,
         service: None,
-        user: None,
+        user: Vec::new(),
         at: at(4),
     };
     store.apply_status(failed).await.unwrap();

@@ -63,7 +63,7 @@ async fn outbound_messages_are_listed_newest_first_and_filtered(backend: &mut Ba
         error_code: Some(ErrorCode(63024)),
         sender: None,
         service: None,
-        user: None,
+        user: Vec::new(),
         at: at(6),
     };
     store.apply_status(undelivered).await.unwrap();

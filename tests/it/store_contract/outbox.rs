@@ -255,7 +255,7 @@ async fn opt_out_lists_scheduled_messages_for_cancellation(backend: &mut Backend
         error_code: None,
         sender: None,
         service: None,
-        user: None,
+        user: Vec::new(),
         at: at(5),
     };
     store.apply_status(called_back).await.unwrap();
@@ -480,7 +480,7 @@ async fn opt_out_error_of_service_message_covers_service(backend: &mut Backend) 
         error_code: Some(ErrorCode(21610)),
         sender: Some(SENDER.into()),
         service: Some(service()),
-        user: Some(BEN.into()),
+        user: vec![BEN.into()],
         at: at(5),
     };
     store.apply_status(told_later.clone()).await.unwrap();

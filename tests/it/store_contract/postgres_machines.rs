@@ -12,8 +12,9 @@ use replyhook::store::postgres::PostgresStore;
 use replyhook::store::{Access, StoreErrorKind};
 
 use super::{
-    ANA, BEN, Backend, Completion, Kind, RETRY, accept, accept_and_answer, accept_claimed, at,
-    claim_backlog, inbound_from, message_row, new_inbound, reply, reply_via_rest, run, sid,
+    ANA, BEN, Backend, Completion, Kind, RETRY, SENDER, accept, accept_and_answer, accept_claimed,
+    at, claim_backlog, inbound_from, message_row, new_inbound, reply, reply_via_rest, run, sid,
+    stop_keyword, with_keyword,
 };
 use crate::support::Wait;
 use crate::support::postgres::{Proxy, ProxyState};
@@ -459,5 +460,56 @@ fn store_errors_reveal_no_user_data_or_password() {
         let error = unreachable.open(Access::Owner).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Unavailable);
         assert!(!format!("{error} {unreachable:?}").contains("s3cret"));
+    });
+}
+
+// One machine learns the pair from a message, the other one from a message to another sender or a STOP under the ID. Whatever
+// runs first, they agree in the end, and the STOP holds under both addresses.
+#[test]
+fn threat_79_machines_that_learn_one_pair_concurrently_agree() {
+    run(Kind::Postgres, async |backend: &mut Backend| {
+        const OTHER_SENDER: &str = "whatsapp:+15550004444";
+        let (one, two) = (backend.shared(), open_another(backend).await);
+        for round in 0..40_u64 {
+            let phone = format!("whatsapp:+1555{round:07}");
+            let id = format!("whatsapp:US.1349{round:07}");
+            let number = 10 * round + 10;
+            // Each address has a conversation already, on two senders.
+            accept_and_answer(&*one, inbound_from(&[&phone], number)).await;
+            accept_and_answer(&*one, inbound_from(&[&id], number + 1)).await;
+            let pair = inbound_from(&[&phone, &id], number + 2);
+            let stop = with_keyword(stop_keyword(), inbound_from(&[&id], number + 3));
+            let elsewhere = replyhook::internals::NewInbound {
+                sender: OTHER_SENDER.into(),
+                ..inbound_from(&[&phone, &id], number + 4)
+            };
+            let (learned, stopped, other) = tokio::join!(
+                one.accept(Arc::new(pair)),
+                two.accept(Arc::new(stop)),
+                two.accept(Arc::new(elsewhere)),
+            );
+            let (_, _, _) = (learned.unwrap(), stopped.unwrap(), other.unwrap());
+            for store in [&*one, &*two] {
+                for sender in [SENDER, OTHER_SENDER] {
+                    let of = |user: &str| store.conversation(&sender.into(), &user.into());
+                    let (by_phone, by_id) = (of(&phone).await.unwrap(), of(&id).await.unwrap());
+                    assert_eq!(by_phone.unwrap().id, by_id.unwrap().id, "round {round}");
+                }
+                for user in [&phone, &id] {
+                    let found =
+                        store.eligibility(&SENDER.into(), None, &user.as_str().into(), at(1));
+                    assert!(found.await.unwrap().opted_out, "round {round}");
+                }
+                assert_eq!(
+                    store
+                        .user(&phone.as_str().into())
+                        .await
+                        .unwrap()
+                        .links
+                        .len(),
+                    2
+                );
+            }
+        }
     });
 }

@@ -245,8 +245,8 @@ async fn conversation_expires_once_no_message_is_open(backend: &mut Backend) {
 #[test]
 fn step_reads_few_rows_of_large_postgres_tables() {
     use super::{Kind, run};
-    const FILL: &str = "INSERT INTO outbound (ordinal, account, auth_token, sender, address, template, state, not_before, created_at) \
-           SELECT 0, '', 0, 'us', n::text, false, 4, 0, 1e18::bigint FROM generate_series(1, 20000) n; \
+    const FILL: &str = "INSERT INTO outbound (ordinal, account, auth_token, sender, address, address_key, consent_key, template, state, \
+           not_before, created_at) SELECT 0, '', 0, 'us', n::text, n::text, n::text, false, 4, 0, 1e18::bigint FROM generate_series(1, 20000) n; \
          INSERT INTO unmatched_status (sid, account, status, rank, at) \
            SELECT n::text::bytea, '', 'sent', 1, 1e18::bigint FROM generate_series(1, 20000) n; \
          INSERT INTO conversation (last_inbound) SELECT 1e18::bigint FROM generate_series(1, 20000) n; \

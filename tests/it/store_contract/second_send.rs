@@ -30,7 +30,7 @@ fn status(number: u64, status: &str, code: u32, seconds: i64) -> StatusEvent {
         error_code: Some(ErrorCode(code)).filter(|code| code.0 > 0),
         sender: Some(SENDER.into()),
         service: None,
-        user: Some(ANA.into()),
+        user: vec![ANA.into()],
         at: at(seconds),
     }
 }

@@ -176,17 +176,25 @@ async fn part_waits_for_delivery_of_part_before(backend: &mut Backend) {
         error_code: None,
         sender: None,
         service: None,
-        user: None,
+        user: Vec::new(),
         at: at(2),
     };
     let send = async |store: &dyn Store, seconds: i64, number: u64, text: &str| {
-        let claimed = store.claim_with_wait(9, wait, at(seconds)).await.unwrap();
+        let claimed = store
+            .claim_with_wait(9, wait, at(seconds))
+            .await
+            .unwrap()
+            .messages;
         assert_eq!(bodies(&claimed), [text]);
         let recorded = store.record_outcome(claimed[0].id, sent_outcome(number), at(seconds));
         recorded.await.unwrap();
     };
     let assert_waits = async |store: &dyn Store, seconds: i64| {
-        let claimed = store.claim_with_wait(9, wait, at(seconds)).await.unwrap();
+        let claimed = store
+            .claim_with_wait(9, wait, at(seconds))
+            .await
+            .unwrap()
+            .messages;
         assert_eq!(bodies(&claimed), [""; 0]);
     };
     send(backend.store(), 2, 11, "one").await;

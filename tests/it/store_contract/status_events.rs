@@ -32,7 +32,7 @@ fn status_event(number: u64, status: &str) -> StatusEvent {
         error_code: None,
         sender: Some(SENDER.into()),
         service: None,
-        user: Some(ANA.into()),
+        user: vec![ANA.into()],
         at: at(5),
     }
 }

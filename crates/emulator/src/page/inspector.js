@@ -104,6 +104,13 @@ function drawSelected() {
     size && h("p", { class: "muted" }, size)]);
 }
 
+// When, where and how the user opted out.
+function why(optOut) {
+  if (!optOut) return "";
+  const as = optOut.user === state.current ? "" : `, as ${optOut.user}`;
+  return `; since ${time.full(optOut.since)} from ${optOut.scope} by ${optOut.source}${as}`;
+}
+
 function drawServer() {
   const { server } = state;
   const rows = [];
@@ -115,7 +122,7 @@ function drawServer() {
     pills.push([`Window ${server.window.open ? text : "closed"}`, server.window.open ? "good" : "warn"]);
   }
   if (server) {
-    rows.push(["Consent", server.opted_out ? "opted out: nothing may be sent until START" : "not opted out"]);
+    rows.push(["Consent", server.opted_out ? `opted out: nothing may be sent until START${why(server.opt_out)}` : "not opted out"]);
     pills.push(server.opted_out ? ["Opted out", "bad"] : ["Not opted out"]);
     if (isWhatsApp(state.current)) {
       rows.push(["Opt-in", server.opted_in ? "recorded" : "none recorded"]);

@@ -68,7 +68,7 @@ pub(super) fn format_text(author: &str, text: &str) -> String {
 }
 
 /// Returns the texts of a message, its response and its replies, one per line.
-fn format_texts(row: &MessageRow) -> Vec<String> {
+pub(crate) fn format_texts(row: &MessageRow) -> Vec<String> {
     let body = row
         .params
         .as_ref()
@@ -104,7 +104,7 @@ pub(super) fn reply_body(params: &RedactedParams) -> String {
 }
 
 /// Returns the object for a line of `list --json`.
-pub(super) fn summary_json(row: &MessageRow, content: bool) -> Value {
+pub(crate) fn summary_json(row: &MessageRow, content: bool) -> Value {
     let replies = row.replies.iter().map(|reply| {
         let sid = reply.sid.as_ref().map(MessageSid::as_str);
         let mut line = json!({"id": reply.id, "state": reply.state.as_str(), "sid": sid, "error_code": reply.error_code});

@@ -17,12 +17,14 @@ use replyhook::store::Access;
 use replyhook::{Address, MessageSid};
 use serde_json::json;
 
-use self::format::{format_details, format_line, message_json, summary_json};
-use self::query::{PAGE_SIZE, find_inbound, print_unknown};
+use self::format::{format_details, format_line, message_json};
+pub(crate) use self::format::{format_texts as message_texts, summary_json};
+use self::query::{PAGE_SIZE, find_inbound, is_kept_by_consent, print_unknown};
 use self::release::Release;
 use self::retry::Retry;
 use crate::exit::ExitStatus;
 use crate::operator::{OpenedStore, now, parse_address};
+use crate::opt_out::{consent_json, describe_opt_out};
 use crate::print::{print, try_print};
 use crate::settings_args::SettingsArgs;
 
@@ -213,12 +215,24 @@ impl ShowMessageArgs {
             };
         };
         let files = list_saved_files(&sources, sid)?;
+        let consents = match &row.user {
+            Some(user) if is_kept_by_consent(&row) => opened.wait(opened.store.consents(user))?,
+            _ => Vec::new(),
+        };
+        let opt_outs = consents.iter().filter(|consent| consent.opt_out.is_some());
         if self.json {
             let mut message = message_json(&row, self.content);
             message["files"] = json!(files);
+            message["opt_outs"] = json!(opt_outs.map(consent_json).collect::<Vec<_>>());
             print(&format!("{message}\n"))?;
         } else {
-            print(&format_details(&row, &files, self.content)?)?;
+            let mut text = format_details(&row, &files, self.content)?;
+            for consent in opt_outs {
+                if let Some(described) = describe_opt_out(consent, now()) {
+                    writeln!(text, "consent   {described}")?;
+                }
+            }
+            print(&text)?;
         }
         Ok(ExitStatus::Yes)
     }

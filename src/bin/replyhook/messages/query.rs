@@ -48,6 +48,15 @@ pub(super) fn list_in_state(opened: &OpenedStore, state: &str) -> anyhow::Result
     }
 }
 
+/// Returns true if consent kept the message from the bot, or its reply from the user.
+pub(super) fn is_kept_by_consent(row: &MessageRow) -> bool {
+    let by_consent = |reason: &Option<String>| {
+        let reason = reason.as_deref().unwrap_or_default();
+        reason.contains("has opted out")
+    };
+    by_consent(&row.reason) || row.replies.iter().any(|reply| by_consent(&reply.reason))
+}
+
 /// Returns true if `release` sends this message.
 pub(super) fn is_releasable(message: &OutboundRow) -> bool {
     let is_unsent = matches!(message.state, OutboundState::Held | OutboundState::Failed);

@@ -17,14 +17,49 @@ CREATE TABLE conversation (
 );
 CREATE INDEX conversation_merged_into ON conversation (merged_into) WHERE merged_into IS NOT NULL;
 
--- A user may have several addresses.
+-- The addresses of the users of conversations, each with the keys of crates/core/src/address_key.rs: two spellings of one
+-- number have one row. `address` is the spelling that came first, and is the one that is shown.
+-- `external_id` and `parent_id` are the keys of the business-scoped IDs that the last message from this address named: a
+-- message that names the same ones tells nothing new about its user.
+-- `user_id` is the same in all conversations of a user who has several addresses; NULL means the conversation's id.
 CREATE TABLE conversation_address (
   sender TEXT NOT NULL,
+  address_key TEXT NOT NULL,
+  consent_key TEXT NOT NULL,
   address TEXT NOT NULL,
   conversation INTEGER NOT NULL,
-  PRIMARY KEY (sender, address)
+  external_id TEXT,
+  parent_id TEXT,
+  user_id INTEGER,
+  PRIMARY KEY (sender, address_key)
 ) WITHOUT ROWID;
 CREATE INDEX conversation_address_conversation ON conversation_address (conversation);
+CREATE INDEX conversation_address_key ON conversation_address (address_key);
+
+-- Evidence that two addresses are of one user, within one account. A user is a set of addresses that links connect. A user
+-- with one address has no row. `a` is before `b` in the order of bytes. `sender` is the sender whose message or status
+-- callback named both, or '' for an operator's link.
+CREATE TABLE identity_link (
+  account BLOB NOT NULL,
+  a TEXT NOT NULL,
+  b TEXT NOT NULL,
+  sender TEXT NOT NULL,
+  a_address TEXT NOT NULL,
+  b_address TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  evidence BLOB,
+  note TEXT,
+  at INTEGER NOT NULL,
+  PRIMARY KEY (a, b, account, sender)
+) WITHOUT ROWID;
+-- The primary key finds the links of `a`, this index those of `b`.
+CREATE INDEX identity_link_b ON identity_link (b);
+
+-- The account of a sender or Messaging Service. Its consents and conversations follow the links of that account only.
+CREATE TABLE scope_account (
+  scope TEXT PRIMARY KEY,
+  account BLOB NOT NULL
+) WITHOUT ROWID;
 
 -- Messages from users. `previous` is the message before this one in its conversation. An index in its place would be one
 -- more page to write for every message; this column is in a row that is written anyway. Messages of a merged conversation
@@ -60,6 +95,7 @@ CREATE INDEX inbound_dead ON inbound (reason) WHERE state = 6;
 -- `unordered` marks a reply that an operator has released, or that belongs to a message with that mark.
 -- `resent_after` is the error code after which the message is sent a second time without an operator. It happens once.
 -- `earlier_sid` is the SID of the message's send before its current one. Twilio had accepted that send, which then failed.
+-- `address_key` and `consent_key` are the keys of `address`, as in `conversation_address`.
 -- `confirms_opt_out` marks the confirmation of an opt-out, which is sent although its user has opted out.
 CREATE TABLE outbound (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -69,6 +105,8 @@ CREATE TABLE outbound (
   auth_token INTEGER NOT NULL,
   sender TEXT NOT NULL,
   address TEXT NOT NULL,
+  address_key TEXT NOT NULL,
+  consent_key TEXT NOT NULL,
   service TEXT,
   template INTEGER NOT NULL,
   state INTEGER NOT NULL,
@@ -126,13 +164,23 @@ CREATE TABLE unmatched_status (
 ) WITHOUT ROWID;
 CREATE INDEX unmatched_status_at ON unmatched_status (at);
 
--- The current consent. `scope` is a sender's address or the SID of a Messaging Service.
+-- The current consent of an address, by its key. `scope` is a sender's address or the SID of a Messaging Service.
+-- What the user did under this address: `opt_out` is the last opt-out, `since` the first one that no START has ended since,
+-- and `start` the last START or opt-in, each as an id of `consent_ledger`. A higher id is later, whatever the clocks of two
+-- servers say. `own_opt_in` is the time of the opt-in under this address.
+-- What follows from these facts and from those of the user's other addresses: `suppressed` is the opt-out that applies, an id
+-- of `consent_ledger`; NULL if none does. `opted_in` is the time of the opt-in that applies. Every change of a fact or a
+-- link writes them again for all addresses of the user, so that accepting and sending a message read one row.
 CREATE TABLE consent (
-  address TEXT NOT NULL,
+  consent_key TEXT NOT NULL,
   scope TEXT NOT NULL,
-  opted_out INTEGER,
+  opt_out INTEGER,
+  since INTEGER,
+  start INTEGER,
+  own_opt_in INTEGER,
+  suppressed INTEGER,
   opted_in INTEGER,
-  PRIMARY KEY (address, scope)
+  PRIMARY KEY (consent_key, scope)
 ) WITHOUT ROWID;
 
 -- The evidence for it. Rows are only added, and deleted by a purge alone.

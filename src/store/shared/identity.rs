@@ -1,0 +1,586 @@
+//! Users with several addresses: learning, merging and splitting.
+//!
+//! Every operation here that writes first locks all addresses of the users that it concerns, in the order of their keys, in
+//! [`lock_graph`]. So two servers that learn the same pair concurrently, or of which one learns a pair and the other one
+//! records a STOP, run one after the other, and the second one sees what the first one has written. The locks come before
+//! those of conversations.
+
+use std::collections::BTreeSet;
+
+use replyhook_core::address_key::{AddressKey, ConsentKey};
+
+use super::database::{Database, StoredRow, params};
+use super::{consent, conversation_members};
+use crate::address::Address;
+use crate::sid::MessageSid;
+use crate::store::conversations::{ConsentAction, ConsentRecord, ConsentScope, ConsentSource};
+use crate::store::error::StoreError;
+use crate::store::identity::{LinkRow, Member, NamedAddresses, class_of, contradicted_by, user_of};
+use crate::store::identity_kind::LinkKind;
+use crate::store::new_inbound::{ConsentKeyword, NewInbound};
+use crate::store::packing;
+
+/// Addresses that are connected with some others, and the links between them.
+#[derive(Default)]
+pub(in crate::store) struct IdentityGraph {
+    pub(in crate::store) keys: BTreeSet<AddressKey>,
+    pub(in crate::store) links: Vec<LinkRow>,
+}
+
+impl IdentityGraph {
+    /// Returns the consent keys of all addresses.
+    pub(in crate::store) fn consent_keys(&self) -> BTreeSet<ConsentKey> {
+        self.keys.iter().map(ConsentKey::from).collect()
+    }
+}
+
+/// Webhook or command that says that addresses are of one user.
+pub(in crate::store) struct Evidence<'a> {
+    /// Account, packed.
+    pub(in crate::store) account: &'a [u8],
+    /// Sender of the webhook; empty for a command.
+    pub(in crate::store) sender: &'a str,
+    pub(in crate::store) kind: LinkKind,
+    pub(in crate::store) message: Option<MessageSid>,
+    pub(in crate::store) note: Option<&'a str>,
+    /// Time of the message.
+    pub(in crate::store) at: i64,
+}
+
+const LINKS: &str = "SELECT account, a, b, sender, a_address, b_address, kind, evidence, note, at FROM identity_link WHERE a = $1 \
+     UNION ALL SELECT account, a, b, sender, a_address, b_address, kind, evidence, note, at FROM identity_link WHERE b = $1";
+
+/// Reads the links of an address, in all accounts.
+async fn links_of<D: Database>(db: &mut D, key: &AddressKey) -> Result<Vec<LinkRow>, D::Error> {
+    let rows = db.rows(LINKS, params![key.as_str()]).await?;
+    let links: Result<Vec<_>, StoreError> = rows.into_iter().map(read_link).collect();
+    Ok(links?)
+}
+
+fn read_link(mut row: StoredRow) -> Result<LinkRow, StoreError> {
+    let (a, b): (String, String) = (row.take(1)?, row.take(2)?);
+    let (a_address, b_address): (String, String) = (row.take(4)?, row.take(5)?);
+    let kind: String = row.take(6)?;
+    let member = |key: String, address: String| Member {
+        key: key.into(),
+        address: address.into(),
+    };
+    Ok(LinkRow {
+        account: row.take(0)?,
+        a: member(a, a_address),
+        b: member(b, b_address),
+        kind: LinkKind::parse(&kind).ok_or_else(packing::unreadable)?,
+        sender: row.take(3)?,
+        evidence: row.take(7)?,
+        note: row.take(8)?,
+        at: row.take(9)?,
+    })
+}
+
+/// Reads all addresses that links connect with `seeds`, in all accounts.
+pub(in crate::store) async fn read_links<D: Database>(
+    db: &mut D,
+    seeds: &[AddressKey],
+) -> Result<Vec<LinkRow>, D::Error> {
+    Ok(read_graph(db, seeds, false).await?.links)
+}
+
+/// Reads all addresses that are connected with `seeds`, and their links. With `shares_consent` also by the rules that make
+/// addresses share opt-outs without a link.
+async fn read_graph<D: Database>(
+    db: &mut D,
+    seeds: &[AddressKey],
+    shares_consent: bool,
+) -> Result<IdentityGraph, D::Error> {
+    let mut graph = IdentityGraph::default();
+    let mut open: Vec<AddressKey> = seeds.to_vec();
+    while let Some(key) = open.pop() {
+        if !graph.keys.insert(key.clone()) {
+            continue;
+        }
+        if shares_consent {
+            open.extend(ConsentKey::from(&key).address_keys());
+            open.extend(key.possible_alias());
+        }
+        for link in links_of(db, &key).await? {
+            let Some(other) = link.other(&key) else {
+                continue;
+            };
+            // Its other end has added the link if it was read before.
+            if !graph.keys.contains(&other.key) {
+                open.push(other.key.clone());
+                graph.links.push(link);
+            }
+        }
+    }
+    Ok(graph)
+}
+
+/// Locks all addresses that are connected with `seeds`, and returns them with their links. Until the end of the transaction
+/// no other one changes these links or consents.
+pub(in crate::store) async fn lock_graph<D: Database>(
+    db: &mut D,
+    seeds: &[AddressKey],
+) -> Result<IdentityGraph, D::Error> {
+    let known = read_graph(db, seeds, true).await?;
+    // In the order of keys, once in a transaction: two transactions that need the same locks do not deadlock.
+    for key in &known.keys {
+        db.lock_address(key.as_str()).await?;
+    }
+    // Read again: while this waited for a lock, another transaction may have linked one of the addresses with a further
+    // one, which is not locked. The next attempt locks that too.
+    let now = read_graph(db, seeds, true).await?;
+    if now.keys.is_subset(&known.keys) {
+        Ok(now)
+    } else {
+        Err(D::conflict())
+    }
+}
+
+/// Learns what a new message says about its user, and finds or creates the conversation. In PostgreSQL it is locked from
+/// then on.
+pub(in crate::store) async fn find_conversation<D: Database>(
+    db: &mut D,
+    inbound: &NewInbound,
+    named: &NamedAddresses,
+) -> Result<i64, D::Error> {
+    let account = &packing::sid_bytes(inbound.account.as_str())[..];
+    let sender = inbound.sender.as_str();
+    for scope in inbound.scopes() {
+        consent::record_account(db, scope.as_str(), account).await?;
+    }
+    if matches!(
+        inbound.consent,
+        Some(ConsentKeyword::Stop { .. } | ConsentKeyword::Start { .. })
+    ) {
+        // Before the lock on the conversation, as everywhere: the consent is recorded after that.
+        lock_graph(db, &keys_of(named)).await?;
+    }
+    let at = inbound.received_at.as_microsecond();
+    let evidence = Evidence {
+        account,
+        sender,
+        kind: LinkKind::SameForm,
+        message: Some(inbound.sid),
+        note: None,
+        at,
+    };
+    let links = match learn(db, &evidence, named).await? {
+        Some(links) => links,
+        None => read_links(db, std::slice::from_ref(&named.user.key)).await?,
+    };
+    let mut members = class_of(&links, account, &named.user);
+    // In the spelling that came, whatever spelling the link has.
+    members[0] = named.user.clone();
+    let conversation = conversation_members::find_or_create(db, sender, &members, at).await?;
+    // Not the ID of an old message that contradicts what is known since.
+    let is_member = |id: &Member| members.iter().any(|member| member.key == id.key);
+    if named.members().count() > 1 && named.members().all(is_member) {
+        conversation_members::record_ids(db, sender, named).await?;
+    }
+    if !links.is_empty() {
+        assign_user(db, account, &links, &named.user).await?;
+    }
+    Ok(conversation)
+}
+
+/// Learns what a webhook says: the addresses that it names are of one user. Returns the links of the user, or `None` if
+/// nothing is new.
+pub(in crate::store) async fn learn<D: Database>(
+    db: &mut D,
+    evidence: &Evidence<'_>,
+    named: &NamedAddresses,
+) -> Result<Option<Vec<LinkRow>>, D::Error> {
+    let pairs = named.pairs(evidence.kind);
+    let mut is_new = false;
+    for (one, other, _) in &pairs {
+        is_new |= !has_link(db, evidence, one, other).await?;
+    }
+    if !is_new {
+        return Ok(None);
+    }
+    let graph = lock_graph(db, &keys_of(named)).await?;
+    let mut links = graph.links.clone();
+    for (one, other, kind) in pairs {
+        let contradicting = contradicted_by(&links, evidence.account, one, other, evidence.sender);
+        if contradicting.iter().any(|link| link.at > evidence.at) {
+            // This is about an older message than the evidence that the number has a new owner.
+            continue;
+        }
+        if !contradicting.is_empty() {
+            let note =
+                "the number has another ExternalUserId on the same sender, so it has a new owner";
+            links = split_off(db, evidence, one, &links, note, true).await?;
+        }
+        links.extend(insert_link(db, evidence, one, other, kind, &links).await?);
+    }
+    apply_links(db, evidence.account, &graph, &links, &named.user).await?;
+    Ok(Some(links))
+}
+
+fn keys_of(named: &NamedAddresses) -> Vec<AddressKey> {
+    named.members().map(|member| member.key.clone()).collect()
+}
+
+async fn has_link<D: Database>(
+    db: &mut D,
+    evidence: &Evidence<'_>,
+    one: &Member,
+    other: &Member,
+) -> Result<bool, D::Error> {
+    let (a, b) = in_order(one, other);
+    let found = db
+        .row(
+            "SELECT at FROM identity_link WHERE a = $1 AND b = $2 AND account = $3 AND sender = $4",
+            params![
+                a.key.as_str(),
+                b.key.as_str(),
+                evidence.account,
+                evidence.sender
+            ],
+        )
+        .await?;
+    Ok(found.is_some())
+}
+
+fn in_order<'a>(one: &'a Member, other: &'a Member) -> (&'a Member, &'a Member) {
+    if one.key < other.key {
+        (one, other)
+    } else {
+        (other, one)
+    }
+}
+
+/// Stores a link, and returns it; `None` if it is stored already.
+async fn insert_link<D: Database>(
+    db: &mut D,
+    evidence: &Evidence<'_>,
+    one: &Member,
+    other: &Member,
+    kind: LinkKind,
+    links: &[LinkRow],
+) -> Result<Option<LinkRow>, D::Error> {
+    let (a, b) = in_order(one, other);
+    let is_stored = links.iter().any(|link| {
+        link.account == evidence.account
+            && link.sender == evidence.sender
+            && link.connects(&a.key, &b.key)
+    });
+    if is_stored {
+        return Ok(None);
+    }
+    let message = evidence.message.map(|sid| packing::sid_bytes(sid.as_str()));
+    db.execute(
+        "INSERT INTO identity_link (account, a, b, sender, a_address, b_address, kind, evidence, note, at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        params![
+            evidence.account,
+            a.key.as_str(),
+            b.key.as_str(),
+            evidence.sender,
+            a.address.as_str(),
+            b.address.as_str(),
+            kind.as_str(),
+            message.as_ref(),
+            evidence.note,
+            evidence.at,
+        ],
+    )
+    .await?;
+    Ok(Some(LinkRow {
+        account: evidence.account.to_vec(),
+        a: a.clone(),
+        b: b.clone(),
+        kind,
+        sender: evidence.sender.to_owned(),
+        evidence: message,
+        note: evidence.note.map(str::to_owned),
+        at: evidence.at,
+    }))
+}
+
+/// Joins the conversations of a user, on every sender of the account, and derives the consents again.
+async fn apply_links<D: Database>(
+    db: &mut D,
+    account: &[u8],
+    graph: &IdentityGraph,
+    links: &[LinkRow],
+    of: &Member,
+) -> Result<(), D::Error> {
+    for class in classes(links, account, of) {
+        for sender in senders_of(db, account, &class).await? {
+            conversation_members::join(db, &sender, &class).await?;
+        }
+    }
+    assign_user(db, account, links, of).await?;
+    consent::derive(db, &graph.keys, links).await
+}
+
+/// Returns the classes of a user.
+fn classes(links: &[LinkRow], account: &[u8], of: &Member) -> Vec<Vec<Member>> {
+    let mut classes: Vec<Vec<Member>> = Vec::new();
+    for member in user_of(links, account, of) {
+        if !classes
+            .iter()
+            .flatten()
+            .any(|known| known.key == member.key)
+        {
+            classes.push(class_of(links, account, &member));
+        }
+    }
+    classes
+}
+
+fn texts(members: &[Member]) -> Vec<String> {
+    members
+        .iter()
+        .map(|member| member.key.as_str().to_owned())
+        .collect()
+}
+
+/// Returns the senders of the account that have a conversation with one of these addresses.
+async fn senders_of<D: Database>(
+    db: &mut D,
+    account: &[u8],
+    members: &[Member],
+) -> Result<Vec<String>, D::Error> {
+    let rows = db
+        .rows(
+            "SELECT DISTINCT n.sender FROM conversation_address n LEFT JOIN scope_account s ON s.scope = n.sender \
+             WHERE n.address_key = ANY ($1) AND (s.account IS NULL OR s.account = $2) ORDER BY n.sender",
+            params![&texts(members)[..], account],
+        )
+        .await?;
+    let senders: Result<Vec<String>, StoreError> =
+        rows.into_iter().map(|mut row| row.take(0)).collect();
+    Ok(senders?)
+}
+
+/// Gives the conversations of a user one `user_id`, by which limits per user count.
+pub(in crate::store) async fn assign_user<D: Database>(
+    db: &mut D,
+    account: &[u8],
+    links: &[LinkRow],
+    of: &Member,
+) -> Result<(), D::Error> {
+    let members = user_of(links, account, of);
+    let keys = texts(&members);
+    let is_several = members.len() > 1;
+    // The lowest ID, so that every order of events gives the same one.
+    db.execute(
+        "UPDATE conversation_address SET user_id = CASE WHEN $2 THEN (\
+           SELECT min(n.conversation) FROM conversation_address n LEFT JOIN scope_account s ON s.scope = n.sender \
+           WHERE n.address_key = ANY ($1) AND (s.account IS NULL OR s.account = $3)) END \
+         WHERE address_key = ANY ($1) AND NOT EXISTS (\
+           SELECT 1 FROM scope_account o WHERE o.scope = conversation_address.sender AND o.account <> $3)",
+        params![&keys[..], is_several, account],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Splits an address off its user, and returns the links that remain. The others stay one user.
+// The caller has locked the graph, and derives the consents again.
+async fn split_off<D: Database>(
+    db: &mut D,
+    evidence: &Evidence<'_>,
+    split: &Member,
+    links: &[LinkRow],
+    note: &str,
+    has_new_owner: bool,
+) -> Result<Vec<LinkRow>, D::Error> {
+    let account = evidence.account;
+    let class = class_of(links, account, split);
+    let (removed, mut kept): (Vec<_>, Vec<_>) = links
+        .iter()
+        .cloned()
+        .partition(|link| link.account == account && link.other(&split.key).is_some());
+    db.execute(
+        "DELETE FROM identity_link WHERE account = $1 AND (a = $2 OR b = $2)",
+        params![account, split.key.as_str()],
+    )
+    .await?;
+    let mut ends = removed
+        .iter()
+        .filter_map(|link| Some((link, link.other(&split.key)?)));
+    if let Some((_, first)) = ends.next() {
+        let mut known = vec![first];
+        for (link, other) in ends {
+            // Those that only the address connected are still one user, and on one channel one class.
+            let same_channel = known
+                .iter()
+                .find(|member| member.address.channel() == other.address.channel());
+            let (end, connected) = match same_channel {
+                Some(end) => (*end, class_of(&kept, account, end)),
+                None => (first, user_of(&kept, account, first)),
+            };
+            if !connected.iter().any(|member| member.key == other.key) {
+                // Without the sender: its webhook has not named these two together.
+                let evidence = Evidence {
+                    sender: "",
+                    message: link
+                        .evidence
+                        .as_deref()
+                        .and_then(|sid| packing::message_sid(sid).ok()),
+                    note: link.note.as_deref(),
+                    at: link.at,
+                    ..*evidence
+                };
+                kept.extend(insert_link(db, &evidence, end, other, link.kind, &kept).await?);
+            }
+            known.push(other);
+        }
+        // A user of the old address who is left alone counts alone.
+        assign_user(db, account, &kept, first).await?;
+    }
+    // The conversations stay with the others. Where the address has one of its own, with nobody else, it keeps it.
+    for sender in senders_of(db, account, std::slice::from_ref(split)).await? {
+        db.execute(
+            "DELETE FROM conversation_address WHERE sender = $1 AND address_key = $2 AND EXISTS (\
+               SELECT 1 FROM conversation_address o WHERE o.conversation = conversation_address.conversation \
+               AND o.address_key <> $2)",
+            params![&*sender, split.key.as_str()],
+        )
+        .await?;
+    }
+    // A message that names the address together with one of the others says something new again.
+    db.execute(
+        "UPDATE conversation_address SET external_id = NULL, parent_id = NULL WHERE address_key = ANY ($1)",
+        params![&texts(&class)[..]],
+    )
+    .await?;
+    if has_new_owner {
+        consent::forget_old_owner(db, account, &split.key).await?;
+    }
+    for member in &class {
+        record_change(db, evidence, member, split, ConsentAction::Split, note).await?;
+    }
+    if !class.iter().any(|member| member.key != split.key) {
+        // Links to other channels only.
+        for (_, other) in removed
+            .iter()
+            .filter_map(|link| Some((link, link.other(&split.key)?)))
+        {
+            record_change(db, evidence, other, split, ConsentAction::Split, note).await?;
+        }
+    }
+    Ok(kept)
+}
+
+/// Adds a merge or a split to the ledger, under the address `of`.
+async fn record_change<D: Database>(
+    db: &mut D,
+    evidence: &Evidence<'_>,
+    of: &Member,
+    other: &Member,
+    action: ConsentAction,
+    note: &str,
+) -> Result<(), D::Error> {
+    let note = if of.key == other.key {
+        note.to_owned()
+    } else {
+        format!("{}: {note}", other.address.as_str())
+    };
+    let record = ConsentRecord {
+        scope: ConsentScope::Account(packing::account_sid(evidence.account)?),
+        user: of.address.clone(),
+        action,
+        source: if evidence.kind == LinkKind::Operator {
+            ConsentSource::Operator
+        } else {
+            ConsentSource::Webhook
+        },
+        evidence: evidence.message,
+        note: Some(note),
+        at: packing::time(evidence.at)?,
+    };
+    consent::insert_entry(db, &record).await?;
+    Ok(())
+}
+
+/// Records an operator's word that two addresses are of one user. Returns false if they are already.
+pub(in crate::store) async fn merge_users<D: Database>(
+    db: &mut D,
+    evidence: &Evidence<'_>,
+    one: &Member,
+    other: &Member,
+) -> Result<bool, D::Error> {
+    let graph = lock_graph(db, &[one.key.clone(), other.key.clone()]).await?;
+    let is_known = one.key == other.key
+        || graph.links.iter().any(|link| {
+            link.account == evidence.account
+                && link.sender.is_empty()
+                && link.connects(&one.key, &other.key)
+        });
+    if is_known {
+        return Ok(false);
+    }
+    let mut links = graph.links.clone();
+    links.extend(insert_link(db, evidence, one, other, evidence.kind, &links).await?);
+    let note = evidence.note.unwrap_or_default();
+    record_change(db, evidence, one, other, ConsentAction::Merge, note).await?;
+    record_change(db, evidence, other, one, ConsentAction::Merge, note).await?;
+    apply_links(db, evidence.account, &graph, &links, one).await?;
+    Ok(true)
+}
+
+/// Records an operator's word that an address is of another user than those that it is tied to. Returns false if it is tied
+/// to none.
+pub(in crate::store) async fn split_user<D: Database>(
+    db: &mut D,
+    evidence: &Evidence<'_>,
+    split: &Member,
+) -> Result<bool, D::Error> {
+    let graph = lock_graph(db, std::slice::from_ref(&split.key)).await?;
+    let links = &graph.links;
+    if !links
+        .iter()
+        .any(|link| link.account == evidence.account && link.other(&split.key).is_some())
+    {
+        return Ok(false);
+    }
+    let note = evidence.note.unwrap_or_default();
+    let links = split_off(db, evidence, split, links, note, false).await?;
+    assign_user(db, evidence.account, &links, split).await?;
+    consent::derive(db, &graph.keys, &links).await?;
+    Ok(true)
+}
+
+/// Returns the keys of all addresses of a user, in all accounts: those that links connect, and with `all_channels` those of
+/// the same number on other channels.
+pub(in crate::store) async fn keys_of_user<D: Database>(
+    db: &mut D,
+    user: &Address,
+    all_channels: bool,
+) -> Result<Vec<AddressKey>, D::Error> {
+    let expand = |key: &AddressKey| {
+        if all_channels {
+            key.on_all_channels()
+        } else {
+            vec![key.clone()]
+        }
+    };
+    let mut found: BTreeSet<AddressKey> = BTreeSet::new();
+    let mut open = expand(&AddressKey::of(user));
+    while let Some(key) = open.pop() {
+        if !found.insert(key.clone()) {
+            continue;
+        }
+        for link in links_of(db, &key).await? {
+            if let Some(other) = link.other(&key) {
+                open.extend(expand(&other.key));
+            }
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// Locks all addresses of a user, also on other channels, and returns their keys.
+pub(in crate::store) async fn lock_user<D: Database>(
+    db: &mut D,
+    user: &Address,
+) -> Result<Vec<AddressKey>, D::Error> {
+    let keys = keys_of_user(db, user, true).await?;
+    lock_graph(db, &keys).await?;
+    Ok(keys)
+}

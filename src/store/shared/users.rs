@@ -1,0 +1,235 @@
+//! Users with several addresses, for operators.
+
+use std::collections::BTreeMap;
+
+use replyhook_core::address_key::{AddressKey, ConsentKey};
+
+use super::consent::read_entry;
+use super::database::{Database, StoredRow, params};
+use super::identity::{Evidence, keys_of_user, merge_users, read_links, split_user};
+use super::operator::address_texts;
+use crate::address::Address;
+use crate::sid::AccountSid;
+use crate::store::conversations::{ConsentEntry, ConsentScope, ConsentSource};
+use crate::store::error::StoreError;
+use crate::store::identity::{LinkRow, Member};
+use crate::store::identity_kind::LinkKind;
+use crate::store::packing;
+use crate::store::users::{
+    AddressConsent, AddressLink, AppliedOptOut, UserChange, UserConversation, UserDetails,
+};
+
+/// Returns what the store has about a user, under any of their addresses.
+pub(in crate::store) async fn user<D: Database>(
+    db: &mut D,
+    user: &Address,
+) -> Result<UserDetails, D::Error> {
+    let keys = keys_of_user(db, user, true).await?;
+    let links = read_links(db, &keys).await?;
+    let conversations = conversations(db, &keys).await?;
+    let changes = changes(db, &keys).await?;
+    let mut details = UserDetails {
+        addresses: vec![user.clone()],
+        links: links.iter().map(read_link).collect::<Result<_, _>>()?,
+        possible_aliases: known_aliases(db, &keys).await?,
+        accounts: accounts(db, &keys, &links).await?,
+        ..UserDetails::default()
+    };
+    let seen = conversations
+        .iter()
+        .flat_map(|conversation| &conversation.addresses);
+    let linked = links
+        .iter()
+        .flat_map(|link| [&link.a.address, &link.b.address]);
+    let recorded = changes.iter().map(|entry| &entry.record.user);
+    for address in seen.chain(linked).chain(recorded) {
+        if !details.addresses.contains(address) {
+            details.addresses.push(address.clone());
+        }
+    }
+    // One line for each number: SMS and RCS have one consent.
+    let mut shown: BTreeMap<ConsentKey, Address> = BTreeMap::new();
+    for address in &details.addresses {
+        shown
+            .entry(ConsentKey::of(address))
+            .or_insert_with(|| address.clone());
+    }
+    for address in &details.addresses {
+        if shown.get(&ConsentKey::of(address)) == Some(address) {
+            details.consents.extend(consents(db, address).await?);
+        }
+    }
+    details.conversations = conversations;
+    details.changes = changes;
+    Ok(details)
+}
+
+fn read_link(link: &LinkRow) -> Result<AddressLink, StoreError> {
+    let evidence = link.evidence.as_deref().map(packing::message_sid);
+    Ok(AddressLink {
+        account: packing::account_sid(&link.account)?,
+        addresses: (link.a.address.clone(), link.b.address.clone()),
+        kind: link.kind,
+        sender: (!link.sender.is_empty()).then(|| link.sender.as_str().into()),
+        evidence: evidence.transpose()?,
+        note: link.note.clone(),
+        at: packing::time(link.at)?,
+    })
+}
+
+/// Returns those possible aliases of a user under which somebody has written.
+async fn known_aliases<D: Database>(
+    db: &mut D,
+    keys: &[AddressKey],
+) -> Result<Vec<Address>, D::Error> {
+    let aliases = keys.iter().filter_map(AddressKey::possible_alias);
+    let aliases: Vec<AddressKey> = aliases.filter(|alias| !keys.contains(alias)).collect();
+    let rows = db
+        .rows(
+            "SELECT DISTINCT address FROM conversation_address WHERE address_key = ANY ($1) ORDER BY address",
+            params![&address_texts(&aliases)[..]],
+        )
+        .await?;
+    let addresses: Result<Vec<Address>, StoreError> = rows
+        .into_iter()
+        .map(|mut row| Ok(row.take::<String>(0)?.into()))
+        .collect();
+    Ok(addresses?)
+}
+
+/// Returns the accounts of the user's conversations and links; without any, all accounts of the store.
+async fn accounts<D: Database>(
+    db: &mut D,
+    keys: &[AddressKey],
+    links: &[LinkRow],
+) -> Result<Vec<AccountSid>, D::Error> {
+    let mut rows = db
+        .rows(
+            "SELECT DISTINCT s.account FROM conversation_address a JOIN scope_account s ON s.scope = a.sender \
+             WHERE a.address_key = ANY ($1)",
+            params![&address_texts(keys)[..]],
+        )
+        .await?;
+    if rows.is_empty() && links.is_empty() {
+        rows = db
+            .rows("SELECT DISTINCT account FROM scope_account", params![])
+            .await?;
+    }
+    let mut accounts: Vec<Vec<u8>> = links.iter().map(|link| link.account.clone()).collect();
+    for mut row in rows {
+        accounts.push(row.take(0)?);
+    }
+    accounts.sort_unstable();
+    accounts.dedup();
+    let accounts = accounts.iter().map(|account| packing::account_sid(account));
+    Ok(accounts.collect::<Result<_, _>>()?)
+}
+
+async fn conversations<D: Database>(
+    db: &mut D,
+    keys: &[AddressKey],
+) -> Result<Vec<UserConversation>, D::Error> {
+    let rows = db
+        .rows(
+            "SELECT c.id, a.sender, a.address, c.last_inbound, h.until, (SELECT i.service FROM inbound i WHERE i.id = c.newest) FROM conversation_address a \
+             JOIN conversation c ON c.id = a.conversation LEFT JOIN handoff h ON h.conversation = c.id \
+             WHERE a.address_key = ANY ($1) ORDER BY c.last_inbound DESC, c.id, a.address",
+            params![&address_texts(keys)[..]],
+        )
+        .await?;
+    let mut found: Vec<UserConversation> = Vec::new();
+    for mut row in rows {
+        let (id, address): (i64, String) = (row.take(0)?, row.take(2)?);
+        if let Some(known) = found.last_mut().filter(|known| known.id == id) {
+            known.addresses.push(address.into());
+            continue;
+        }
+        let (sender, until): (String, Option<i64>) = (row.take(1)?, row.take(4)?);
+        let service: Option<String> = row.take(5)?;
+        found.push(UserConversation {
+            id,
+            sender: sender.into(),
+            addresses: vec![address.into()],
+            service: service.and_then(|service| service.parse().ok()),
+            last_inbound: packing::time(row.take(3)?)?,
+            handed_off_until: until.map(packing::time).transpose()?,
+        });
+    }
+    Ok(found)
+}
+
+/// Returns the ledger's entries of a user. It has no index by address, so this reads the whole ledger, for an operator.
+async fn changes<D: Database>(
+    db: &mut D,
+    keys: &[AddressKey],
+) -> Result<Vec<ConsentEntry>, D::Error> {
+    let spellings: Vec<String> = keys.iter().flat_map(AddressKey::spellings).collect();
+    let rows = db
+        .rows(
+            "SELECT id, scope, address, action, source, evidence, note, at FROM consent_ledger WHERE address = ANY ($1) ORDER BY id",
+            params![&spellings[..]],
+        )
+        .await?;
+    Ok(rows.into_iter().map(read_entry).collect::<Result<_, _>>()?)
+}
+
+/// Returns the consents of an address in every scope.
+pub(in crate::store) async fn consents<D: Database>(
+    db: &mut D,
+    user: &Address,
+) -> Result<Vec<AddressConsent>, D::Error> {
+    let rows = db
+        .rows(
+            "SELECT c.scope, c.opted_in, l.address, l.source, l.evidence, l.note, l.at FROM consent c \
+             LEFT JOIN consent_ledger l ON l.id = c.suppressed WHERE c.consent_key = $1 ORDER BY c.scope",
+            params![ConsentKey::of(user).as_str()],
+        )
+        .await?;
+    let consents = rows.into_iter().map(|row| read_consent(row, user));
+    Ok(consents.collect::<Result<_, _>>()?)
+}
+
+fn read_consent(mut row: StoredRow, user: &Address) -> Result<AddressConsent, StoreError> {
+    let (scope, opted_in): (String, Option<i64>) = (row.take(0)?, row.take(1)?);
+    let address: Option<String> = row.take(2)?;
+    let opt_out = match address {
+        None => None,
+        Some(address) => {
+            let (source, evidence): (String, Option<Vec<u8>>) = (row.take(3)?, row.take(4)?);
+            Some(AppliedOptOut {
+                address: address.into(),
+                source: ConsentSource::parse(&source).ok_or_else(packing::unreadable)?,
+                evidence: evidence.map(|sid| packing::message_sid(&sid)).transpose()?,
+                note: row.take(5)?,
+                at: packing::time(row.take(6)?)?,
+            })
+        }
+    };
+    Ok(AddressConsent {
+        address: user.clone(),
+        scope: ConsentScope::parse(&scope),
+        opt_out,
+        opted_in: opted_in.map(packing::time).transpose()?,
+    })
+}
+
+/// Ties two addresses to one user, or with no `other` splits the address off its user.
+pub(in crate::store) async fn change_user<D: Database>(
+    db: &mut D,
+    change: &UserChange,
+    other: Option<&Address>,
+) -> Result<bool, D::Error> {
+    let evidence = Evidence {
+        account: &packing::sid_bytes(change.account.as_str()),
+        sender: "",
+        kind: LinkKind::Operator,
+        message: None,
+        note: Some(&change.reason),
+        at: change.at.as_microsecond(),
+    };
+    let user = Member::of(&change.user);
+    match other {
+        Some(other) => merge_users(db, &evidence, &user, &Member::of(other)).await,
+        None => split_user(db, &evidence, &user).await,
+    }
+}

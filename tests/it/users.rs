@@ -1,0 +1,412 @@
+//! Users with several addresses: what reaches which phone, and what an operator sees.
+//!
+//! Twilio's Python library signs the webhooks, where it is installed. The fake Twilio's record of accepted messages judges
+//! what was sent.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use crate::support::{
+    ACCOUNT, EMPTY, FakeTwilio, HttpResponse, ORIGIN, Server, TOKEN, TempStore, Webhook, installed,
+};
+
+const BOT: &str = "whatsapp:+15550002222";
+const ANA: &str = "whatsapp:+15550001111";
+const ANA_ID: &str = "whatsapp:US.13491208655302741918";
+const OTHER_ID: &str = "whatsapp:US.99999999999999999999";
+const SERVICE: &str = "MG00000000000000000000000000000001";
+const TEMPLATE: &str = "HX00000000000000000000000000000001";
+const SIGN: &str = "import json, sys
+from twilio.request_validator import RequestValidator
+url, token, params = json.load(sys.stdin)
+print(RequestValidator(token).compute_signature(url, dict(params)))";
+
+/// Signs a webhook with Twilio's Python library, or if that is missing as the test support does.
+fn signed(webhook: Webhook) -> Webhook {
+    let Some(python) = installed("REPLYHOOK_TEST_PYTHON") else {
+        return webhook;
+    };
+    let pairs: Vec<(&str, &str)> = webhook.form.iter().collect();
+    let input = serde_json::json!([format!("{ORIGIN}{}", webhook.target), TOKEN, pairs]);
+    let mut child = Command::new(python)
+        .args(["-c", SIGN])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.to_string().as_bytes()).unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let signature = String::from_utf8(output.stdout).unwrap();
+    webhook.signature(signature.trim())
+}
+
+/// A bot with its store, and the fake Twilio.
+struct Bot {
+    store: TempStore,
+    server: Server,
+    twilio: FakeTwilio,
+    number: std::cell::Cell<u64>,
+}
+
+impl Bot {
+    fn start() -> Self {
+        let twilio = FakeTwilio::start();
+        let store = TempStore::with(&twilio);
+        let server = store.server();
+        Self {
+            store,
+            server,
+            twilio,
+            number: std::cell::Cell::new(0),
+        }
+    }
+
+    fn receive(&self, from: &str, body: &str, more: &[(&str, &str)]) -> HttpResponse {
+        self.number.set(self.number.get() + 1);
+        let mut webhook = Webhook::message(self.number.get(), body).with("From", from);
+        for (name, value) in more {
+            webhook = webhook.with(name, value);
+        }
+        self.server.send(&signed(webhook))
+    }
+
+    /// Sends a message to the bot, which must reply to it.
+    fn is_answered(&self, from: &str, more: &[(&str, &str)]) {
+        let response = self.receive(from, "hi", more);
+        let reply = response.twiml();
+        assert!(reply.contains("<Message>hi"), "{from}: {reply}");
+    }
+
+    fn is_silent(&self, from: &str, more: &[(&str, &str)]) {
+        assert_eq!(self.receive(from, "hi", more).twiml(), EMPTY, "{from}");
+    }
+
+    /// Sends an outbound message with the command, and returns its exit code and output.
+    fn send(&self, args: &[&str]) -> (i32, String) {
+        let env = [
+            ("TWILIO_ACCOUNT_SID", ACCOUNT),
+            ("TWILIO_AUTH_TOKEN", TOKEN),
+            ("REPLYHOOK__TWILIO__CONTENT_URL", "http://127.0.0.1:9"),
+            ("REPLYHOOK__CONSENT__REQUIRED", "false"),
+        ];
+        let (code, out, err) = self.store.run_with(&[&["send"], args].concat(), &env);
+        (code, out + &err)
+    }
+
+    fn show(&self, user: &str) -> String {
+        let (_, out, _) = self.store.run(&["user", "show", user]);
+        out
+    }
+}
+
+#[test]
+fn threat_77_stop_under_one_spelling_holds_for_the_other() {
+    let bot = Bot::start();
+    for (stopped, other) in [
+        ("whatsapp:+5215512345678", "whatsapp:+525512345678"),
+        ("whatsapp:+556199887766", "whatsapp:+5561999887766"),
+        ("whatsapp:+5491123456789", "whatsapp:+541123456789"),
+    ] {
+        bot.is_answered(stopped, &[]);
+        bot.receive(stopped, "STOP", &[]);
+        bot.is_silent(other, &[]);
+        let (code, out) = bot.send(&["--to", other, "--from", BOT, "--template", TEMPLATE]);
+        assert_eq!(code, 1, "{out}");
+        assert!(out.contains("opted out"), "{out}");
+        assert!(
+            bot.show(other)
+                .starts_with("gets no replies: opted out of whatsapp:+15550002222 on ")
+        );
+    }
+    assert!(bot.twilio.posts().is_empty());
+}
+
+#[test]
+fn window_is_shared_by_spellings_and_address_stays_as_given() {
+    let bot = Bot::start();
+    bot.is_answered("whatsapp:+5215512345678", &[]);
+    let (code, out) = bot.send(&[
+        "--to",
+        "whatsapp:+525512345678",
+        "--from",
+        BOT,
+        "--body",
+        "ready",
+    ]);
+    assert_eq!(code, 0, "{out}");
+    // The address that was given, not the one that wrote.
+    let phone = bot.twilio.wait_for_phone("whatsapp:+525512345678", 1);
+    assert_eq!(phone[0].body, "ready");
+    // In Argentina the window is not shared.
+    bot.is_answered("whatsapp:+5491123456789", &[]);
+    let (code, out) = bot.send(&[
+        "--to",
+        "whatsapp:+541123456789",
+        "--from",
+        BOT,
+        "--body",
+        "ready",
+    ]);
+    assert_eq!(code, 1, "{out}");
+}
+
+#[test]
+fn start_by_rcs_ends_stop_by_sms() {
+    let bot = Bot::start();
+    let sms = [("To", "+15550002222"), ("MessagingServiceSid", SERVICE)];
+    let rcs = [("To", "rcs:brand_agent"), ("MessagingServiceSid", SERVICE)];
+    bot.is_answered("+15550001111", &sms);
+    bot.receive("+15550001111", "STOP", &sms);
+    bot.is_silent("rcs:+15550001111", &rcs);
+    let to = [
+        "--to",
+        "+15550001111",
+        "--service",
+        SERVICE,
+        "--body",
+        "news",
+    ];
+    assert_eq!(bot.send(&to).0, 1);
+    bot.receive("rcs:+15550001111", "START", &rcs);
+    bot.is_answered("+15550001111", &sms);
+    assert_eq!(bot.send(&to).0, 0);
+    assert_eq!(bot.twilio.wait_for_phone("+15550001111", 1)[0].body, "news");
+}
+
+#[test]
+fn status_callback_with_id_ties_it_to_the_number() {
+    let bot = Bot::start();
+    bot.is_answered(ANA, &[]);
+    let callback = Webhook::form(
+        "/webhook/status",
+        &[
+            ("MessageSid", "MM00000000000000000000000000000015"),
+            ("AccountSid", ACCOUNT),
+            ("MessageStatus", "delivered"),
+            ("From", BOT),
+            ("To", ANA),
+            ("ExternalUserId", ANA_ID),
+        ],
+    );
+    // An unverified one teaches nothing.
+    let forged = callback
+        .clone()
+        .with("ExternalUserId", OTHER_ID)
+        .token("00000000000000000000000000000000");
+    bot.server.send(&forged).assert_rejected(403);
+    bot.server.send(&signed(callback)).twiml();
+    bot.receive(ANA_ID, "STOP", &[]);
+    bot.is_silent(ANA, &[]);
+    bot.is_answered(OTHER_ID, &[]);
+    let shown = bot.show(ANA);
+    assert!(
+        shown.contains(
+            "by status callback to whatsapp:+15550002222 (MM00000000000000000000000000000015)"
+        ),
+        "{shown}"
+    );
+}
+
+#[test]
+fn threat_78_new_owner_of_a_number_inherits_nothing() {
+    let bot = Bot::start();
+    bot.is_answered(ANA, &[("ExternalUserId", ANA_ID)]);
+    bot.store
+        .run_ok(&["consent", "opt-in", ANA, "--sender", BOT]);
+    bot.is_answered(ANA, &[("ExternalUserId", OTHER_ID)]);
+    let shown = bot.show(ANA);
+    assert!(shown.starts_with("gets replies\n"), "{shown}");
+    assert!(!shown.contains(ANA_ID), "{shown}");
+    assert!(
+        shown.contains("no opt-in recorded") && shown.contains("new owner"),
+        "{shown}"
+    );
+    let ledger = bot.store.run_ok(&["consent", "export"]);
+    assert!(
+        ledger.contains(&format!("{ANA} {ACCOUNT} split webhook")),
+        "{ledger}"
+    );
+    // A STOP of the number holds for the next owner too.
+    bot.receive(ANA, "STOP", &[("ExternalUserId", OTHER_ID)]);
+    bot.is_silent(
+        ANA,
+        &[("ExternalUserId", "whatsapp:US.33333333333333333333")],
+    );
+    bot.is_silent(OTHER_ID, &[]);
+    bot.is_answered(ANA_ID, &[]);
+}
+
+#[test]
+fn operator_merges_and_splits_with_a_reason() {
+    let bot = Bot::start();
+    let new_number = "whatsapp:+15550009999";
+    bot.receive(ANA, "STOP", &[]);
+    bot.is_answered(new_number, &[]);
+    let merge = ["user", "merge", new_number, ANA, "--reason"];
+    let (code, _, err) = bot.store.run(&[&merge[..], &[" "]].concat());
+    assert_eq!(code, 2);
+    assert!(err.contains("--reason is empty"), "{err}");
+    let merged = bot
+        .store
+        .run_ok(&[&merge[..], &["says her letter"]].concat());
+    assert!(merged.contains("are one user"), "{merged}");
+    let (code, out, _) = bot.store.run(&[&merge[..], &["again"]].concat());
+    assert_eq!((code, out.contains("one user already")), (1, true), "{out}");
+    bot.is_silent(new_number, &[]);
+    let shown = bot.show(new_number);
+    let first = shown.lines().next().unwrap();
+    assert!(
+        first.starts_with("gets no replies: opted out of whatsapp:+15550002222 on "),
+        "{shown}"
+    );
+    assert!(
+        first.ends_with("by STOP (SM00000000000000000000000000000001), as whatsapp:+15550001111"),
+        "{shown}"
+    );
+    assert!(shown.contains("says her letter"), "{shown}");
+    let split = ["user", "split", new_number, "--reason", "a mistake"];
+    bot.store.run_ok(&split);
+    let (code, out, _) = bot.store.run(&split);
+    assert_eq!(
+        (code, out.contains("tied to no other address")),
+        (1, true),
+        "{out}"
+    );
+    bot.is_answered(new_number, &[]);
+    bot.is_silent(ANA, &[]);
+    let ledger = bot.store.run_json(&["consent", "export", "--json"]);
+    let notes: Vec<&str> = ledger
+        .iter()
+        .filter_map(|entry| entry["note"].as_str())
+        .collect();
+    assert!(
+        notes.iter().any(|note| note.contains("says her letter")),
+        "{notes:?}"
+    );
+    assert!(
+        notes.iter().any(|note| note.contains("a mistake")),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn user_show_hides_texts_and_prints_json() {
+    let bot = Bot::start();
+    bot.is_answered(ANA, &[("ExternalUserId", ANA_ID)]);
+    bot.receive(ANA, "a secret", &[]);
+    let shown = bot.show(ANA_ID);
+    assert!(shown.starts_with("gets replies\n"), "{shown}");
+    assert!(
+        shown.contains("by same form to whatsapp:+15550002222 (SM"),
+        "{shown}"
+    );
+    assert!(shown.contains("window open until"), "{shown}");
+    assert!(!shown.contains("a secret"), "{shown}");
+    let content = bot.store.run_ok(&["user", "show", ANA, "--content"]);
+    assert!(content.contains("a secret"), "{content}");
+    let user = &bot.store.run_json(&["user", "show", ANA, "--json"])[0];
+    assert_eq!(user["verdict"], "gets replies");
+    assert_eq!(user["addresses"], serde_json::json!([ANA, ANA_ID]));
+    assert_eq!(user["conversations"][0]["window"]["open"], true);
+    assert_eq!(user["messages"].as_array().unwrap().len(), 2);
+    let (code, out, _) = bot.store.run(&["user", "show", "whatsapp:+15550007777"]);
+    assert_eq!(
+        (code, out.contains("nothing is stored")),
+        (1, true),
+        "{out}"
+    );
+}
+
+#[test]
+fn purge_deletes_the_same_number_on_other_channels() {
+    let bot = Bot::start();
+    bot.is_answered(ANA, &[("ExternalUserId", ANA_ID)]);
+    bot.is_answered("+15550001111", &[("To", "+15550002222")]);
+    let purged = bot.store.run_ok(&["purge", "--user", ANA_ID, "--yes"]);
+    assert!(purged.contains("the content of 2 messages"), "{purged}");
+    let (code, _, _) = bot.store.run(&["user", "show", "+15550001111"]);
+    assert_eq!(code, 1);
+}
+
+#[test]
+fn operator_is_told_why_a_message_was_not_given_to_the_bot() {
+    let bot = Bot::start();
+    let through = [("MessagingServiceSid", SERVICE)];
+    bot.is_answered(ANA, &through);
+    bot.receive(ANA, "STOP", &through);
+    bot.is_silent(ANA, &through);
+    bot.is_silent(ANA, &through);
+    let stop = "SM00000000000000000000000000000002";
+    let silent = "SM00000000000000000000000000000003";
+    let listed = bot.store.run_ok(&["messages", "list"]);
+    assert!(listed.contains("its user has opted out"), "{listed}");
+    let shown = bot.store.run_ok(&["messages", "show", silent]);
+    assert!(
+        shown.contains("it was not given to the bot: its user has opted out"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains(&format!("opted out of {SERVICE} on ")),
+        "{shown}"
+    );
+    assert!(shown.contains(&format!("by STOP ({stop})")), "{shown}");
+    let json = &bot.store.run_json(&["messages", "show", silent, "--json"])[0];
+    assert_eq!(json["opt_outs"][0]["scope"], SERVICE);
+    assert_eq!(json["opt_outs"][0]["opted_out"]["evidence"], stop);
+    // The opt-out from the service counts for the sender.
+    let by_sender = bot.store.run_ok(&["consent", "show", ANA, "--sender", BOT]);
+    assert!(by_sender.contains("opted out since"), "{by_sender}");
+    assert!(
+        by_sender.contains(&format!("of {SERVICE} by STOP ({stop})")),
+        "{by_sender}"
+    );
+    let everywhere = bot.store.run_ok(&["consent", "show", ANA]);
+    assert!(
+        everywhere.contains(&format!("{ANA} for {SERVICE}: opted out since")),
+        "{everywhere}"
+    );
+    // Once, and without the number.
+    let line = bot
+        .server
+        .wait_for("a message was not given to the bot: its user has opted out");
+    assert!(line.contains(SERVICE) && line.contains("keyword"), "{line}");
+    let log = bot.server.log();
+    assert_eq!(log.matches("its user has opted out").count(), 1, "{log}");
+    assert!(!log.contains("15550001111"), "{log}");
+}
+
+#[test]
+fn guard_counts_a_user_under_all_addresses_and_says_so() {
+    let twilio = FakeTwilio::start();
+    let store = TempStore::with(&twilio);
+    let server = store.server_with(&[("REPLYHOOK__GUARD__MESSAGES_PER_USER_PER_MINUTE", "2")]);
+    let bot = Bot {
+        store,
+        server,
+        twilio,
+        number: std::cell::Cell::new(0),
+    };
+    let other_number = "whatsapp:+15550009999";
+    bot.is_answered(ANA, &[("To", "whatsapp:+15550004444")]);
+    bot.store.run_ok(&[
+        "user",
+        "merge",
+        ANA,
+        other_number,
+        "--reason",
+        "a second phone",
+    ]);
+    bot.is_answered(ANA, &[]);
+    // The second sender is another conversation of the same user.
+    bot.is_silent(other_number, &[]);
+    let shown = bot
+        .store
+        .run_ok(&["messages", "show", "SM00000000000000000000000000000003"]);
+    assert!(
+        shown.contains("more than guard.messages_per_user_per_minute"),
+        "{shown}"
+    );
+}
