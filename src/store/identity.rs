@@ -63,9 +63,10 @@ impl LinkRow {
         self.other(one).is_some_and(|end| end.key == *other)
     }
 
-    /// Returns true if both ends are on one channel.
-    fn is_on_one_channel(&self) -> bool {
-        self.a.address.channel() == self.b.address.channel()
+    /// Returns true if the ends share a conversation: the evidence is about both, and they are on one channel.
+    fn is_strong(&self) -> bool {
+        self.kind != LinkKind::SplitRemainder
+            && self.a.address.channel() == self.b.address.channel()
     }
 }
 
@@ -156,7 +157,7 @@ pub(super) fn is_parent_id(address: &Address) -> bool {
 
 /// Returns the addresses of the class of `of`, itself included, by the links of one account.
 pub(super) fn class_of(links: &[LinkRow], account: &[u8], of: &Member) -> Vec<Member> {
-    let own = |link: &&LinkRow| link.account == account && link.is_on_one_channel();
+    let own = |link: &&LinkRow| link.account == account && link.is_strong();
     connected(links.iter().filter(own), of)
 }
 
@@ -321,7 +322,7 @@ impl Reach {
         let own = |link: &&LinkRow| account.is_none_or(|account| link.account == account);
         let edge = |link: &LinkRow| (ConsentKey::from(&link.a.key), ConsentKey::from(&link.b.key));
         let links = links.iter().filter(own);
-        let strong = links.clone().filter(|link| link.is_on_one_channel());
+        let strong = links.clone().filter(|link| link.is_strong());
         let classes = Sets::of(keys, strong.map(edge));
         // Possibly the same number: opt-outs are shared, and nothing else.
         let aliases = keys.iter().flat_map(|key| {

@@ -11,6 +11,8 @@ pub enum LinkKind {
     ParentId,
     /// An operator said so.
     Operator,
+    /// Both were tied to an address of another channel that was split off. They share opt-outs, and no conversation.
+    SplitRemainder,
 }
 
 impl LinkKind {
@@ -21,6 +23,7 @@ impl LinkKind {
             Self::StatusCallback => "status_callback",
             Self::ParentId => "parent_id",
             Self::Operator => "operator",
+            Self::SplitRemainder => "split_remainder",
         }
     }
 
@@ -32,6 +35,7 @@ impl LinkKind {
             Self::StatusCallback,
             Self::ParentId,
             Self::Operator,
+            Self::SplitRemainder,
         ];
         all.into_iter().find(|kind| kind.as_str() == text)
     }

@@ -8,7 +8,7 @@ use super::identity_kind::LinkKind;
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 
-/// What the store has about a user.
+/// Addresses, consents and conversations of a user.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct UserDetails {

@@ -176,6 +176,8 @@ struct Tie {
     account: u64,
     ends: (Who, Who),
     sender: Option<Scope>,
+    /// True if the two were only tied by an address of another channel, which was split off.
+    is_weak: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,7 +187,7 @@ enum Said {
     OptIn,
 }
 
-/// What was said under an address, in order.
+/// Consent change under an address, in order.
 #[derive(Debug, Clone, Copy)]
 struct Fact {
     order: u64,
@@ -222,7 +224,7 @@ impl Model {
         loop {
             let size = found.len();
             for tie in self.ties.iter().filter(|tie| tie.account == account) {
-                if strong && tie.ends.0.on() != tie.ends.1.on() {
+                if strong && (tie.is_weak || tie.ends.0.on() != tie.ends.1.on()) {
                     continue;
                 }
                 let ends = [as_seen(tie.ends.0), as_seen(tie.ends.1)];
@@ -329,6 +331,7 @@ impl Model {
             account,
             ends: (one, other),
             sender,
+            is_weak: false,
         });
         self.join_chats();
     }
@@ -352,6 +355,7 @@ impl Model {
                     account,
                     ends: (*one, *other),
                     sender: None,
+                    is_weak: one.on() != who.on() || other.on() != who.on(),
                 });
             }
         }

@@ -96,7 +96,7 @@ impl AddressKey {
             });
             let others = mexican.into_iter().chain(brazilian);
             let others = others.map(|number| on_channel(address.channel(), &number));
-            // Those numbers that are no spelling have a key of their own.
+            // A number that is not another spelling has a key of its own.
             texts.extend(others.filter(|text| Self::of(&text.as_str().into()) == *self));
         }
         texts

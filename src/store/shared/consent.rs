@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use replyhook_core::address_key::{AddressKey, ConsentKey};
 
 use super::database::{Database, StoredRow, params};
-use super::identity::lock_graph;
+use super::identity_graph::lock_graph;
 use crate::address::Address;
 use crate::store::conversations::{
     ConsentAction, ConsentEntry, ConsentRecord, ConsentScope, ConsentSource, ConsentState,

@@ -1,15 +1,16 @@
 //! Users with several addresses: learning, merging and splitting.
 //!
 //! Every operation here that writes first locks all addresses of the users that it concerns, in the order of their keys, in
-//! [`lock_graph`]. So two servers that learn the same pair concurrently, or of which one learns a pair and the other one
+//! [`lock_graph`](super::identity_graph::lock_graph). So two servers that learn the same pair concurrently, or of which one learns a pair and the other one
 //! records a STOP, run one after the other, and the second one sees what the first one has written. The locks come before
 //! those of conversations.
 
 use std::collections::BTreeSet;
 
-use replyhook_core::address_key::{AddressKey, ConsentKey};
+use replyhook_core::address_key::AddressKey;
 
-use super::database::{Database, StoredRow, params};
+use super::database::{Database, params};
+use super::identity_graph::{IdentityGraph, links_of, lock_graph, read_links};
 use super::{consent, conversation_members};
 use crate::address::Address;
 use crate::sid::MessageSid;
@@ -19,20 +20,6 @@ use crate::store::identity::{LinkRow, Member, NamedAddresses, class_of, contradi
 use crate::store::identity_kind::LinkKind;
 use crate::store::new_inbound::{ConsentKeyword, NewInbound};
 use crate::store::packing;
-
-/// Addresses that are connected with some others, and the links between them.
-#[derive(Default)]
-pub(in crate::store) struct IdentityGraph {
-    pub(in crate::store) keys: BTreeSet<AddressKey>,
-    pub(in crate::store) links: Vec<LinkRow>,
-}
-
-impl IdentityGraph {
-    /// Returns the consent keys of all addresses.
-    pub(in crate::store) fn consent_keys(&self) -> BTreeSet<ConsentKey> {
-        self.keys.iter().map(ConsentKey::from).collect()
-    }
-}
 
 /// Webhook or command that says that addresses are of one user.
 pub(in crate::store) struct Evidence<'a> {
@@ -45,96 +32,6 @@ pub(in crate::store) struct Evidence<'a> {
     pub(in crate::store) note: Option<&'a str>,
     /// Time of the message.
     pub(in crate::store) at: i64,
-}
-
-const LINKS: &str = "SELECT account, a, b, sender, a_address, b_address, kind, evidence, note, at FROM identity_link WHERE a = $1 \
-     UNION ALL SELECT account, a, b, sender, a_address, b_address, kind, evidence, note, at FROM identity_link WHERE b = $1";
-
-/// Reads the links of an address, in all accounts.
-async fn links_of<D: Database>(db: &mut D, key: &AddressKey) -> Result<Vec<LinkRow>, D::Error> {
-    let rows = db.rows(LINKS, params![key.as_str()]).await?;
-    let links: Result<Vec<_>, StoreError> = rows.into_iter().map(read_link).collect();
-    Ok(links?)
-}
-
-fn read_link(mut row: StoredRow) -> Result<LinkRow, StoreError> {
-    let (a, b): (String, String) = (row.take(1)?, row.take(2)?);
-    let (a_address, b_address): (String, String) = (row.take(4)?, row.take(5)?);
-    let kind: String = row.take(6)?;
-    let member = |key: String, address: String| Member {
-        key: key.into(),
-        address: address.into(),
-    };
-    Ok(LinkRow {
-        account: row.take(0)?,
-        a: member(a, a_address),
-        b: member(b, b_address),
-        kind: LinkKind::parse(&kind).ok_or_else(packing::unreadable)?,
-        sender: row.take(3)?,
-        evidence: row.take(7)?,
-        note: row.take(8)?,
-        at: row.take(9)?,
-    })
-}
-
-/// Reads all addresses that links connect with `seeds`, in all accounts.
-pub(in crate::store) async fn read_links<D: Database>(
-    db: &mut D,
-    seeds: &[AddressKey],
-) -> Result<Vec<LinkRow>, D::Error> {
-    Ok(read_graph(db, seeds, false).await?.links)
-}
-
-/// Reads all addresses that are connected with `seeds`, and their links. With `shares_consent` also by the rules that make
-/// addresses share opt-outs without a link.
-async fn read_graph<D: Database>(
-    db: &mut D,
-    seeds: &[AddressKey],
-    shares_consent: bool,
-) -> Result<IdentityGraph, D::Error> {
-    let mut graph = IdentityGraph::default();
-    let mut open: Vec<AddressKey> = seeds.to_vec();
-    while let Some(key) = open.pop() {
-        if !graph.keys.insert(key.clone()) {
-            continue;
-        }
-        if shares_consent {
-            open.extend(ConsentKey::from(&key).address_keys());
-            open.extend(key.possible_alias());
-        }
-        for link in links_of(db, &key).await? {
-            let Some(other) = link.other(&key) else {
-                continue;
-            };
-            // Its other end has added the link if it was read before.
-            if !graph.keys.contains(&other.key) {
-                open.push(other.key.clone());
-                graph.links.push(link);
-            }
-        }
-    }
-    Ok(graph)
-}
-
-/// Locks all addresses that are connected with `seeds`, and returns them with their links. Until the end of the transaction
-/// no other one changes these links or consents.
-pub(in crate::store) async fn lock_graph<D: Database>(
-    db: &mut D,
-    seeds: &[AddressKey],
-) -> Result<IdentityGraph, D::Error> {
-    let known = read_graph(db, seeds, true).await?;
-    // In the order of keys, once in a transaction: two transactions that need the same locks do not deadlock.
-    for key in &known.keys {
-        db.lock_address(key.as_str()).await?;
-    }
-    // Read again: while this waited for a lock, another transaction may have linked one of the addresses with a further
-    // one, which is not locked. The next attempt locks that too.
-    let now = read_graph(db, seeds, true).await?;
-    if now.keys.is_subset(&known.keys) {
-        Ok(now)
-    } else {
-        Err(D::conflict())
-    }
 }
 
 /// Learns what a new message says about its user, and finds or creates the conversation. In PostgreSQL it is locked from
@@ -379,6 +276,9 @@ pub(in crate::store) async fn assign_user<D: Database>(
     Ok(())
 }
 
+/// In place of the sender of a link that a split has left. An operator's link can exist beside it.
+const REMAINDER: &str = "split";
+
 /// Splits an address off its user, and returns the links that remain. The others stay one user.
 // The caller has locked the graph, and derives the consents again.
 async fn split_off<D: Database>(
@@ -400,24 +300,28 @@ async fn split_off<D: Database>(
         params![account, split.key.as_str()],
     )
     .await?;
-    let mut ends = removed
+    let ends = removed
         .iter()
         .filter_map(|link| Some((link, link.other(&split.key)?)));
-    if let Some((_, first)) = ends.next() {
-        let mut known = vec![first];
-        for (link, other) in ends {
-            // Those that only the address connected are still one user, and on one channel one class.
-            let same_channel = known
+    let mut ends: Vec<(&LinkRow, &Member)> = ends.collect();
+    // Those on the channel of the address first: they stay one class, and others are tied to one of them.
+    ends.sort_by_key(|(_, end)| end.address.channel() != split.address.channel());
+    if let Some(((_, first), others)) = ends.split_first() {
+        for (link, other) in others {
+            // Those that only the address connected are still one user.
+            let is_class = [first, other]
                 .iter()
-                .find(|member| member.address.channel() == other.address.channel());
-            let (end, connected) = match same_channel {
-                Some(end) => (*end, class_of(&kept, account, end)),
-                None => (first, user_of(&kept, account, first)),
+                .all(|end| end.address.channel() == split.address.channel());
+            let (kind, sender, connected) = if is_class {
+                (link.kind, "", class_of(&kept, account, first))
+            } else {
+                let connected = user_of(&kept, account, first);
+                (LinkKind::SplitRemainder, REMAINDER, connected)
             };
             if !connected.iter().any(|member| member.key == other.key) {
                 // Without the sender: its webhook has not named these two together.
                 let evidence = Evidence {
-                    sender: "",
+                    sender,
                     message: link
                         .evidence
                         .as_deref()
@@ -426,22 +330,11 @@ async fn split_off<D: Database>(
                     at: link.at,
                     ..*evidence
                 };
-                kept.extend(insert_link(db, &evidence, end, other, link.kind, &kept).await?);
+                kept.extend(insert_link(db, &evidence, first, other, kind, &kept).await?);
             }
-            known.push(other);
         }
         // A user of the old address who is left alone counts alone.
         assign_user(db, account, &kept, first).await?;
-    }
-    // The conversations stay with the others. Where the address has one of its own, with nobody else, it keeps it.
-    for sender in senders_of(db, account, std::slice::from_ref(split)).await? {
-        db.execute(
-            "DELETE FROM conversation_address WHERE sender = $1 AND address_key = $2 AND EXISTS (\
-               SELECT 1 FROM conversation_address o WHERE o.conversation = conversation_address.conversation \
-               AND o.address_key <> $2)",
-            params![&*sender, split.key.as_str()],
-        )
-        .await?;
     }
     // A message that names the address together with one of the others says something new again.
     db.execute(

@@ -10,6 +10,7 @@ pub(super) mod conversations;
 pub(super) mod database;
 pub(super) mod handoff;
 pub(super) mod identity;
+pub(super) mod identity_graph;
 pub(super) mod media;
 pub(super) mod operator;
 pub(super) mod outbox;

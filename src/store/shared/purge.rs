@@ -4,7 +4,7 @@ use replyhook_core::address_key::{AddressKey, ConsentKey};
 
 use super::consent;
 use super::database::{Database, params};
-use super::identity::{lock_graph, read_links};
+use super::identity_graph::{lock_graph, read_links};
 use super::operator::address_texts;
 
 /// Deletes the links, consents and outbound messages of a user's addresses. Opt-outs stay unless `forget_opt_out`. Returns

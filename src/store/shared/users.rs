@@ -6,7 +6,8 @@ use replyhook_core::address_key::{AddressKey, ConsentKey};
 
 use super::consent::read_entry;
 use super::database::{Database, StoredRow, params};
-use super::identity::{Evidence, keys_of_user, merge_users, read_links, split_user};
+use super::identity::{Evidence, keys_of_user, merge_users, split_user};
+use super::identity_graph::read_links;
 use super::operator::address_texts;
 use crate::address::Address;
 use crate::sid::AccountSid;
@@ -70,14 +71,15 @@ fn read_link(link: &LinkRow) -> Result<AddressLink, StoreError> {
         account: packing::account_sid(&link.account)?,
         addresses: (link.a.address.clone(), link.b.address.clone()),
         kind: link.kind,
-        sender: (!link.sender.is_empty()).then(|| link.sender.as_str().into()),
+        sender: (!link.sender.is_empty() && link.kind != LinkKind::SplitRemainder)
+            .then(|| link.sender.as_str().into()),
         evidence: evidence.transpose()?,
         note: link.note.clone(),
         at: packing::time(link.at)?,
     })
 }
 
-/// Returns those possible aliases of a user under which somebody has written.
+/// Returns the possible aliases of a user that have a conversation.
 async fn known_aliases<D: Database>(
     db: &mut D,
     keys: &[AddressKey],
