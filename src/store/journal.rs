@@ -157,8 +157,6 @@ pub struct Completion {
     /// IDs of messages [queued behind](Journal::queued_behind) this one that the reply covers. They get the empty
     /// response, except those that were decided in another way before.
     pub merged: Vec<i64>,
-    /// Reason why the handler did not get the message, for operators.
-    pub reason: Option<&'static str>,
     /// Queue whose order the reply keeps in [`Journal::complete_inline`]. `None` for a reply that never waits: an empty
     /// one, or a redirect.
     pub queue: Option<ReplyQueue>,

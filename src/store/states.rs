@@ -52,7 +52,7 @@ pub(super) const NOT_REDIRECTED: &str =
     "it was not redirected to the handoff URL: its reply went via the REST API";
 
 /// Reason of a message whose user had opted out when it came.
-pub(super) const OPTED_OUT: &str = "it was not given to the bot: its user has opted out";
+pub(super) const OPTED_OUT: &str = "the bot did not get it: its user has opted out";
 
 /// Reason of a message whose reply was ready after its user had opted out.
 pub(super) const REPLY_SUPPRESSED: &str = "its reply was not sent: its user has opted out";

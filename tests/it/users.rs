@@ -345,7 +345,7 @@ fn operator_is_told_why_a_message_was_not_given_to_the_bot() {
     assert!(listed.contains("its user has opted out"), "{listed}");
     let shown = bot.store.run_ok(&["messages", "show", silent]);
     assert!(
-        shown.contains("it was not given to the bot: its user has opted out"),
+        shown.contains("the bot did not get it: its user has opted out"),
         "{shown}"
     );
     assert!(
