@@ -278,8 +278,7 @@ impl AppBuilder {
             instance,
         };
         let endpoints = Arc::new(EndpointState::new(metrics.clone(), lifecycle.clone()));
-        let verifier = reloader.snapshot.part(|parts| &parts.verifier);
-        let signature = signature_layer(&settings, verifier);
+        let signature = signature_layer(&settings, reloader.snapshot.part(|it| &it.verifier));
         let router = public_router(&settings.server, webhooks, &endpoints, &signature);
         let admin = Admin {
             lifecycle: lifecycle.clone(),
@@ -289,8 +288,8 @@ impl AppBuilder {
             dispatcher: dispatcher.clone(),
             instance,
         };
-        let reload = reloader.control.clone();
         Ok(App {
+            reload: reloader.control.clone(),
             router,
             worker: Worker {
                 lifecycle,
@@ -312,7 +311,6 @@ impl AppBuilder {
             settings,
             warnings: loaded.warnings,
             handler: bot.name,
-            reload,
         })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use replyhook::{Context, FallbackCause, HandlerError, InboundMessage};
 use tokio::sync::Semaphore;
 
-use crate::support::{EMPTY, FakeTwilio, TestApp, USER, Webhook, base64_of, twiml_message};
+use crate::support::{EMPTY, FakeTwilio, TestApp, Webhook, base64_of, twiml_message};
 
 fn fallback_call(number: u64, body: &str) -> Webhook {
     Webhook::message(number, body)
@@ -14,6 +14,7 @@ fn fallback_call(number: u64, body: &str) -> Webhook {
         .with("ErrorUrl", "https://hooks.example.test/webhook")
 }
 
+const USER: &str = "whatsapp:+15550001111";
 const FALLBACK_TEXT: [(&str, &str); 1] = [("REPLYHOOK__REPLY__FALLBACK_TEXT", "Sorry & later")];
 
 #[tokio::test]
