@@ -276,7 +276,7 @@ pub(in crate::store) async fn assign_user<D: Database>(
     Ok(())
 }
 
-/// In place of the sender of a link that a split has left. An operator's link can exist beside it.
+/// Value of `sender` in a link that a split has left, which can exist together with an operator's link.
 const REMAINDER: &str = "split";
 
 /// Splits an address off its user, and returns the links that remain. The others stay one user.
@@ -335,6 +335,16 @@ async fn split_off<D: Database>(
         }
         // A user of the old address who is left alone counts alone.
         assign_user(db, account, &kept, first).await?;
+    }
+    // The conversations stay with the other addresses. The address keeps a conversation that it has alone.
+    for sender in senders_of(db, account, std::slice::from_ref(split)).await? {
+        db.execute(
+            "DELETE FROM conversation_address WHERE sender = $1 AND address_key = $2 AND EXISTS (\
+               SELECT 1 FROM conversation_address o WHERE o.conversation = conversation_address.conversation \
+               AND o.address_key <> $2)",
+            params![&*sender, split.key.as_str()],
+        )
+        .await?;
     }
     // A message that names the address together with one of the others says something new again.
     db.execute(
