@@ -158,15 +158,15 @@ pub(super) fn is_parent_id(address: &Address) -> bool {
 /// Returns the addresses of the class of `of`, itself included, by the links of one account.
 pub(super) fn class_of(links: &[LinkRow], account: &[u8], of: &Member) -> Vec<Member> {
     let own = |link: &&LinkRow| link.account == account && link.is_strong();
-    connected(links.iter().filter(own), of)
+    connected(&links.iter().filter(own), of)
 }
 
 /// Returns all addresses that the links of one account connect with `of`, itself included.
 pub(super) fn user_of(links: &[LinkRow], account: &[u8], of: &Member) -> Vec<Member> {
-    connected(links.iter().filter(|link| link.account == account), of)
+    connected(&links.iter().filter(|link| link.account == account), of)
 }
 
-fn connected<'a>(links: impl Iterator<Item = &'a LinkRow> + Clone, of: &Member) -> Vec<Member> {
+fn connected<'a>(links: &(impl Iterator<Item = &'a LinkRow> + Clone), of: &Member) -> Vec<Member> {
     let mut found = vec![of.clone()];
     let mut next = 0;
     while let Some(member) = found.get(next).cloned() {

@@ -319,7 +319,7 @@ mod tests {
             ]
         );
         let id = AddressKey::of(&"whatsapp:US.1349".into());
-        assert_eq!(id.on_all_channels(), [id.clone()]);
+        assert_eq!(id.on_all_channels(), std::slice::from_ref(&id));
     }
 
     #[test]
