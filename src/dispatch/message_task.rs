@@ -361,7 +361,9 @@ impl MessageTask {
         };
         // The permit limits handlers. Saving the reply may wait for the store, and must not block other handlers.
         drop(permit);
-        self.save(claim, origin, outcome, merged.clone()).await;
+        // Boxed: the task of a message waits for its handler most of its time, and should not reserve memory for what
+        // comes after it.
+        Box::pin(self.save(claim, origin, outcome, merged.clone())).await;
         self.wake_successors(claim, merged);
     }
 
