@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::support::{ANA, Dev, installed, read, replyhook, report_skipped, root};
@@ -144,6 +144,16 @@ fn options_that_exclude_each_other_exit_with_2() {
     }
 }
 
+/// Returns whether a process runs. One that has ended but was not waited for by its parent does not.
+fn is_running(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit(") ")
+        .next()
+        .and_then(|rest| rest.chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
+}
+
 /// Writes a Python service that replies with its process ID and one of its variables.
 fn write_service(file: &Path, variable: &str, reply: &str) {
     let text = format!(
@@ -202,10 +212,7 @@ fn check_command(args: &[&str], variable: &str, reply_expression: &str) {
     assert!(line.contains("signal 9"), "{line}");
     let second = process(&dev, Some(first));
     assert_eq!(dev.program.signal_and_wait(Signal::TERM), Some(0));
-    assert!(
-        test_kill_process(Pid::from_raw(second).unwrap()).is_err(),
-        "it still runs"
-    );
+    assert!(!is_running(second), "it still runs");
 }
 
 #[test]
@@ -267,4 +274,48 @@ fn examples_read_port_and_secret_of_environment() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     };
     assert_eq!(reply, "Hello Ana, you said: hi");
+}
+
+// A process that the bot's process has started keeps the port, and must end with it.
+#[test]
+fn processes_of_ended_bot_are_ended_before_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = folder.path().join("server.py");
+    write_service(&server, "FORWARD_SECRET", "'text/plain', str(os.getpid())");
+    let script = "python3 server.py & sleep 1; exit 3";
+    let args = ["--port", "0", "--", "sh", "-c", script];
+    let env = [("PATH", "/usr/local/bin:/usr/bin:/bin")];
+    let mut dev = Dev::start_in(folder.path(), &args, &env);
+    let pid = |dev: &Dev, but: Option<i32>| {
+        for number in 0.. {
+            let result = dev.says(&json!({"from": ANA, "body": format!("hi {number}")}));
+            let body = result["messages"][0]["body"].as_str();
+            match body.and_then(|pid| pid.parse::<i32>().ok()) {
+                Some(pid) if Some(pid) != but => return pid,
+                _ => std::thread::sleep(std::time::Duration::from_millis(20)),
+            }
+        }
+        unreachable!()
+    };
+    let first = pid(&dev, None);
+    assert!(printed(&dev, "The bot's process ").contains("exit code 3"));
+    let second = pid(&dev, Some(first));
+    assert!(!is_running(first));
+    assert_eq!(dev.program.signal_and_wait(Signal::TERM), Some(0));
+    assert!(!is_running(second));
+}
+
+// Its end is reported at once, also if it never listens.
+#[test]
+fn bot_that_ends_at_once_is_reported_before_the_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["--port", "0", "--", "sh", "-c", "exit 7"];
+    let dev = Dev::start_in(folder.path(), &args, &[("PATH", "/usr/bin:/bin")]);
+    let output = dev.program.output();
+    let (ended, page) = (
+        output.find("exit code 7"),
+        output.find("Chat with your bot"),
+    );
+    assert!(ended.unwrap() < page.unwrap(), "{output}");
+    assert!(output.contains("does not listen on its port"), "{output}");
 }

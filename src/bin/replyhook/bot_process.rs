@@ -22,6 +22,8 @@ pub(crate) struct BotProcess {
     env: Vec<(&'static str, String)>,
     removed: Vec<String>,
     child: Child,
+    /// The process group of `child`, which further processes may belong to, also after `child` has ended.
+    group: Option<Pid>,
 }
 
 impl BotProcess {
@@ -35,11 +37,13 @@ impl BotProcess {
         removed: Vec<String>,
     ) -> anyhow::Result<Self> {
         let child = spawn(&command, &env, &removed)?;
+        let group = group_of(&child);
         Ok(Self {
             command,
             env,
             removed,
             child,
+            group,
         })
     }
 
@@ -50,6 +54,8 @@ impl BotProcess {
                 Ok(status) => describe(status),
                 Err(error) => format!("was lost ({error})"),
             };
+            // Those that it has started: one of them may still listen on the port that the next process needs.
+            self.signal(Signal::KILL);
             print(&format!(
                 "  The bot's process {ended}. It starts again in {} s.\n",
                 RESTART_DELAY.as_secs()
@@ -58,6 +64,7 @@ impl BotProcess {
                 tokio::time::sleep(RESTART_DELAY).await;
                 match spawn(&self.command, &self.env, &self.removed) {
                     Ok(child) => {
+                        self.group = group_of(&child);
                         self.child = child;
                         break;
                     }
@@ -69,20 +76,22 @@ impl BotProcess {
     }
 
     /// Ends the process and those it has started: SIGTERM, and SIGKILL if they do not end in time.
-    pub(crate) async fn stop(mut self) {
+    pub(crate) async fn stop(&mut self) {
         self.signal(Signal::TERM);
         let ended = tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await;
+        // Also if it has ended in time: processes that it has started may ignore SIGTERM.
+        self.signal(Signal::KILL);
         if ended.is_err() {
-            self.signal(Signal::KILL);
             let _ = self.child.wait().await;
         }
     }
 
-    /// Sends a signal to the process group; does nothing if the process has been waited for.
+    /// Sends a signal to the process group, of which processes may be left after its first one has ended.
+    // The number of a group is not given to another process while the group has processes; if it has none, the call fails.
+    // Within the moment between the end of the last process and this call the number is not used again: numbers are given
+    // in a circle.
     fn signal(&self, signal: Signal) {
-        let group = self.child.id().and_then(|id| i32::try_from(id).ok());
-        if let Some(group) = group.and_then(Pid::from_raw) {
-            // It may have ended by itself.
+        if let Some(group) = self.group {
             let _ = kill_process_group(group, signal);
         }
     }
@@ -93,6 +102,11 @@ impl Drop for BotProcess {
     fn drop(&mut self) {
         self.signal(Signal::KILL);
     }
+}
+
+fn group_of(child: &Child) -> Option<Pid> {
+    let id = child.id().and_then(|id| i32::try_from(id).ok());
+    id.and_then(Pid::from_raw)
 }
 
 fn spawn(

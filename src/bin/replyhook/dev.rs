@@ -50,7 +50,7 @@ Examples:
   replyhook dev --protect                                the same on a machine with other users")]
 pub(crate) struct Dev {
     /// Call this webhook of another server instead of the built-in one
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with = "rules")]
     webhook: Option<String>,
     /// Fallback URL of that server
     #[arg(long, value_name = "URL", requires = "webhook")]
@@ -147,11 +147,18 @@ impl Dev {
                 account.save(dev_server.emulator(), bot.forward_secret())
             };
             let mut process = bot.start(self.command, removed, &dev_server)?;
-            let is_listening = process.is_none()
-                || tokio::select! {
+            let is_listening = match &mut process {
+                None => true,
+                Some(process) => tokio::select! {
                     is_listening = bot.wait_until_listening() => is_listening,
-                    () = signals.next() => return Ok(ExitStatus::Yes),
-                };
+                    // Reports a process that ends meanwhile, and starts it again.
+                    ended = process.keep_running() => return ended.map(|()| ExitStatus::No),
+                    () = signals.next() => {
+                        process.stop().await;
+                        return Ok(ExitStatus::Yes);
+                    }
+                },
+            };
             // A block, so that an error of `print` does not skip the restore below either.
             let session = async {
                 let mut bot = bot.describe(&dev_server, process.is_some())?;
@@ -175,7 +182,7 @@ impl Dev {
                 .await
             };
             let ended = session.await;
-            if let Some(process) = process {
+            if let Some(process) = &mut process {
                 process.stop().await;
             }
             // Whatever the result, and while the server still accepts webhooks: Twilio calls the tunnel until this is

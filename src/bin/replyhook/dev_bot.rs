@@ -140,7 +140,7 @@ impl DevBot {
         match self {
             Self::BuiltIn => {}
             Self::Forward { url, secret } => {
-                writeln!(text, "  forward      {url}")?;
+                writeln!(text, "  forward      {}", without_password(url))?;
                 if !has_process {
                     writeln!(
                         text,
@@ -151,7 +151,7 @@ impl DevBot {
                 }
             }
             Self::Webhook { url } => {
-                writeln!(text, "  webhook      {url}")?;
+                writeln!(text, "  webhook      {}", without_password(url))?;
                 let (account, token) = (emulator.account_sid(), emulator.auth_token().expose());
                 let base = emulator.url();
                 if !has_process {
@@ -169,6 +169,18 @@ impl DevBot {
             }
         }
         Ok(text)
+    }
+}
+
+/// Returns a URL without user name and password, to print it.
+fn without_password(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let authority = rest.split('/').next().unwrap_or_default();
+            let start = authority.rfind('@').map_or(0, |at| at + 1);
+            format!("{scheme}://{}", &rest[start..])
+        }
+        None => url.to_owned(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Users with several addresses: learning, merging and splitting.
 //!
 //! Every operation here that writes first locks all addresses of the users that it concerns, in the order of their keys, in
-//! [`lock_graph`](super::identity_graph::lock_graph). So two servers that learn the same pair concurrently, or of which one learns a pair and the other one
+//! [`lock_graph`]. So two servers that learn the same pair concurrently, or of which one learns a pair and the other one
 //! records a STOP, run one after the other, and the second one sees what the first one has written. The locks come before
 //! those of conversations.
 
