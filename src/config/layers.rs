@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::problem::Problems;
+use super::problem::{Problem, Problems};
 use super::sources::{DEFAULT_FILE, DEFAULT_TOML, Sources, display_path};
 use crate::spelling::nearest;
 use replyhook_core::redact::{is_url, redacted_url};
@@ -90,6 +90,8 @@ pub(super) struct Layers {
     entries: BTreeMap<String, SettingEntry>,
     /// Keys and origins of tables below [`NAMED_TABLES`] that are empty in the file.
     pub(super) empty_tables: BTreeMap<String, String>,
+    /// The problem of a file that cannot be read or is not TOML.
+    pub(super) file_problem: Option<Problem>,
     /// Folder of the settings file, which relative paths start from.
     pub(super) directory: PathBuf,
     /// `PORT`. Kept apart from `server.listen`, of which it replaces only the port.
@@ -118,6 +120,7 @@ impl Layers {
         let mut layers = Self {
             entries,
             empty_tables: BTreeMap::new(),
+            file_problem: None,
             directory: PathBuf::new(),
             port: None,
             table_names: HashMap::new(),
@@ -201,21 +204,23 @@ impl Layers {
             // The default file is optional; a file that was named must exist.
             Err(error) if !is_explicit && error.kind() == std::io::ErrorKind::NotFound => return,
             Err(error) => {
-                return problems.push(
-                    "--config",
-                    display_path(path),
-                    format!("cannot be read: {error}"),
-                );
+                self.file_problem = Some(Problem {
+                    key: "--config".to_owned(),
+                    origin: display_path(path),
+                    text: format!("cannot be read: {error}"),
+                });
+                return;
             }
         };
         let table: Table = match text.parse() {
             Ok(table) => table,
             Err(error) => {
-                return problems.push(
-                    "(file)",
-                    error_position(path, &text, &error),
-                    format!("is not TOML: {}", syntax_error_message(&text, &error)),
-                );
+                self.file_problem = Some(Problem {
+                    key: "(file)".to_owned(),
+                    origin: error_position(path, &text, &error),
+                    text: format!("is not TOML: {}", syntax_error_message(&text, &error)),
+                });
+                return;
             }
         };
         self.directory = path.parent().map(Path::to_path_buf).unwrap_or_default();

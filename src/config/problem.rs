@@ -48,6 +48,10 @@ impl Problems {
         });
     }
 
+    pub(super) fn only(problem: Problem) -> Self {
+        Self(vec![problem])
+    }
+
     /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -34,6 +34,10 @@ impl<'a> SettingsReader<'a> {
     }
 
     pub(super) fn finish(self) -> (Problems, Vec<Warning>) {
+        // Without the file every other problem may be false: what is missing may be in it.
+        if let Some(problem) = &self.layers.file_problem {
+            return (Problems::only(problem.clone()), Vec::new());
+        }
         (self.problems, self.warnings)
     }
 

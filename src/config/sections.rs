@@ -218,6 +218,10 @@ fn is_filter(level: &str) -> bool {
     // A single word must be a level: `EnvFilter` takes a misspelled one for a target, and silences all others.
     let is_valid = |directive: &str| {
         let word = directive.trim();
+        // `EnvFilter` takes an empty level for a level.
+        if word.ends_with('=') {
+            return false;
+        }
         word.contains(['=', '[']) || LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level))
     };
     level.split(',').all(is_valid)

@@ -140,6 +140,9 @@ pub(super) fn twilio(
     let names = reader.layers.accounts();
     let accounts = names.iter().filter_map(|name| account(reader, name));
     let accounts = accounts.collect();
+    if let Some(account) = account_sid.filter(|_| main.is_some()) {
+        report_second_main_keys(reader, account, &names);
+    }
     // A command that only calls Twilio needs no access to the secrets that verify webhooks.
     let shared_keys = if needs_verification {
         shared_keys::shared_keys(reader, account_sid)
@@ -178,6 +181,20 @@ fn report_missing_token(reader: &mut SettingsReader<'_>, account_sid: Option<Acc
     };
     if !has_account && reader.layers.names_below(SHARED_KEYS_PREFIX).is_empty() {
         reader.problem("twilio.auth_token", MISSING_TOKEN);
+    }
+}
+
+/// Records a table of the main account below `twilio.accounts`, whose keys would replace those of `[twilio]`.
+fn report_second_main_keys(reader: &mut SettingsReader<'_>, main: AccountSid, names: &[String]) {
+    let is_main = |name: &&String| AccountSid::parse(name).is_ok_and(|sid| sid.is_same(main));
+    for name in names.iter().filter(is_main) {
+        let table = format!("{ACCOUNTS_PREFIX}{name}");
+        let first_key = reader.layers.first_key_below(&format!("{table}."));
+        reader.problem(
+            &first_key.unwrap_or(table),
+            "is a key of the main account, twilio.account_sid, whose keys are in [twilio]: move auth_token, api_key_sid and \
+             api_key_secret to [twilio], and leave this table out",
+        );
     }
 }
 

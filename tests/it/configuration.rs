@@ -161,6 +161,9 @@ fn effective_setting_names_its_origin() {
 
 #[test]
 fn invalid_value_is_reported_with_expected_form() {
+    let in_main_table = format!(
+        "[twilio.accounts.{ACCOUNT}]\napi_key_sid = \"SK00000000000000000000000000000001\"\napi_key_secret = \"x\""
+    );
     for (env, file, problem) in [
         (
             &[("PORT", "http")][..],
@@ -213,6 +216,14 @@ fn invalid_value_is_reported_with_expected_form() {
             "twilio.accounts.AC1.auth_token: is not an account SID: expected AC and 32 hexadecimal digits, 34 characters",
         ),
         (
+            &[("TWILIO_ACCOUNT_SID", ACCOUNT)],
+            &in_main_table,
+            &format!(
+                "twilio.accounts.{ACCOUNT}.api_key_secret: is a key of the main account, twilio.account_sid, whose keys are in \
+                 [twilio]: move auth_token, api_key_sid and api_key_secret to [twilio], and leave this table out"
+            ),
+        ),
+        (
             &[],
             "[admin]\nlisten = \"127.0.0.1:8080\"",
             "admin.listen: has the port of server.listen: the private listener needs one of its own",
@@ -250,7 +261,15 @@ fn invalid_value_is_reported_with_expected_form() {
 
 #[test]
 fn invalid_log_level_is_rejected_and_directive_accepted() {
-    for level in ["infoo", "loud", "info,replyhook", "replyhook=debg", ""] {
+    for level in [
+        "infoo",
+        "loud",
+        "info,replyhook",
+        "replyhook=debg",
+        "nonsense=",
+        "info,nonsense=,warn",
+        "",
+    ] {
         let found = only_problem(&[("REPLYHOOK__LOG__LEVEL", level)], "");
         assert!(
             found.starts_with(&format!("log.level: is {level:?}: write")),
@@ -401,10 +420,22 @@ fn port_is_part_of_effective_listen_address() {
 
 #[test]
 fn invalid_or_missing_config_file_is_located() {
+    let broken = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(broken.path(), "[twilio\n").unwrap();
     let found = load(&REQUIRED_ENV, "[server]\nshutdown_timeout_s = = 5\n")
         .unwrap_err()
         .to_string();
     assert!(found.contains("line 2, column 22"), "{found}");
+    // What else is missing may be in the file.
+    for sources in [
+        Sources::default().with_file("/nonexistent/replyhook.toml"),
+        Sources::default().with_file(broken.path()),
+    ] {
+        let found = Settings::load(&sources).unwrap_err();
+        assert_eq!(found.iter().count(), 1, "{found}");
+        let found = ReconcileSettings::load(&sources).unwrap_err();
+        assert_eq!(found.iter().count(), 1, "{found}");
+    }
     let sources = Sources::default()
         .with_file("/nonexistent/replyhook.toml")
         .with_env(REQUIRED_ENV);
