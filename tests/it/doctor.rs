@@ -617,8 +617,9 @@ fn api_key_and_auth_token_are_both_checked() {
         .doctor(&key("canary-secret"))
         .assert_finding(
             "FAIL credentials: API key of AC",
-            "copy the API key of exactly this account",
+            "the API key's SID and secret do not fit together",
         )
+        .assert_lacks("token that was rotated")
         .assert_lacks("canary-secret")
         .assert_lacks(" twilio: ");
 }

@@ -11,6 +11,8 @@ use super::accepted_account::AcceptedAccount;
 use super::finding::{Finding, Report};
 
 const CHECK: &str = "credentials";
+/// Name of an API key in a finding.
+const API_KEY: &str = "API key";
 /// Largest accepted difference to Twilio's clock, in seconds.
 const MAX_SKEW: i64 = 60;
 
@@ -113,7 +115,7 @@ async fn check_key(
                 "give the key the permission /twilio/messaging/messages/list: `replyhook reconcile`, and the look-up of a \
                  message whose result is unknown, need it",
             ),
-            Err(error) => error_finding(account, "API key", error, settings),
+            Err(error) => error_finding(account, API_KEY, error, settings),
         },
         // Twilio knows the key. Other permissions may be there.
         is_usable: listed.is_ok() || is_restricted,
@@ -187,6 +189,15 @@ fn error_finding(
 ) -> Finding {
     let found = format!("{credential} of {account}: {error}");
     match error.kind() {
+        RestErrorKind::Rejected {
+            status: 401 | 403, ..
+        } if credential == API_KEY => Finding::fail(
+            CHECK,
+            found,
+            "the API key's SID and secret do not fit together, the key was deleted, or it belongs to another account or \
+             region: create a new API key in Twilio's console, where its secret is shown only once, and set api_key_sid and \
+             api_key_secret to it",
+        ),
         RestErrorKind::Rejected {
             status: 401 | 403, ..
         } => Finding::fail(
