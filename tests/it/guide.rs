@@ -18,7 +18,7 @@ use crate::support::{ANA, BEN, Dev, Program, installed, read, report_skipped};
 const GUIDE: &str = "docs/src";
 
 /// Command blocks that are not run: page, text and reason.
-const NOT_RUN: [(&str, &str, &str); 16] = [
+const NOT_RUN: [(&str, &str, &str); 18] = [
     (
         "README.md",
         "git clone <repository> replyhook && cd replyhook\ncargo run -- dev    # a bot, an emulated Twilio and a chat page: no account, phone or tunnel\n./scripts/test      # every test; installs what is missing\n",
@@ -33,6 +33,16 @@ const NOT_RUN: [(&str, &str, &str); 16] = [
         "docs/src/how-to/deploy-fly.md",
         "fly launch --copy-config --no-deploy --ha=false\nfly secrets set TWILIO_AUTH_TOKEN=…\nfly deploy --ha=false\n",
         "it makes an app at fly.io",
+    ),
+    (
+        "docs/src/how-to/express-flask.md",
+        "npm install express twilio standardwebhooks\n",
+        "scripts/sdk installs them",
+    ),
+    (
+        "docs/src/how-to/express-flask.md",
+        "pip install flask twilio requests standardwebhooks\n",
+        "scripts/sdk installs them",
     ),
     (
         "docs/src/how-to/express-flask.md",
