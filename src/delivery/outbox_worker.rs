@@ -86,6 +86,11 @@ impl OutboxWorker {
         let now = self.clock.now();
         crate::panic_point!("outbox.poll");
         let free_permits = permits.available_permits();
+        // The messages of a paused account wait in the store until the end of its pause.
+        for account in self.sender.end_pauses_of_old_keys() {
+            let ended = self.store.end_retry_delays(account, now).await;
+            self.store_report.record_error("end_retry_delays", ended)?;
+        }
         let wait = self.wait_for_delivery;
         let claimed = self.store.claim_with_wait(free_permits, wait, now).await;
         let outbox = self.store_report.record_error("claim", claimed)?;

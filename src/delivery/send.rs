@@ -17,6 +17,7 @@ use crate::clock::{Clock, after};
 use crate::error_code::ErrorCode;
 use crate::form::FormParams;
 use crate::reloadable::Reloadable;
+use crate::sid::AccountSid;
 use crate::store::{OutboundMessage, SendOutcome, TEMPLATE_LANGUAGE, TEMPLATE_NAME};
 use crate::telemetry::Throttle;
 use crate::twilio::{Credentials, Keyring, RestError, RestErrorKind, RetryAdvice};
@@ -67,6 +68,11 @@ impl RestSender {
         }
     }
 
+    /// Ends the pauses of accounts whose rejected keys a reload has replaced, and returns these accounts.
+    pub(super) fn end_pauses_of_old_keys(&self) -> Vec<AccountSid> {
+        self.health.end_pauses_of_old_keys(&self.keyring.load())
+    }
+
     /// Makes the call for a claimed message, unless it must wait or cannot be sent, and returns the outcome.
     pub(super) async fn send(&self, message: &OutboundMessage) -> SendOutcome {
         crate::crash_point!("P11");
@@ -88,9 +94,10 @@ impl RestSender {
             Ok(params) => params,
             Err(rejection) => return rejection,
         };
-        let found =
-            self.routes
-                .authenticated(&self.keyring.load(), message.account, message.auth_token);
+        let keyring = self.keyring.load();
+        let found = self
+            .routes
+            .authenticated(&keyring, message.account, message.auth_token);
         let Some((route, credentials)) = found else {
             if self.health.add_unknown_account(message.account) {
                 tracing::warn!(
@@ -153,7 +160,7 @@ impl RestSender {
                     status: sent.status,
                 }
             }
-            Err(error) => self.handle_failure(message, &error),
+            Err(error) => self.handle_failure(message, &error, &keyring),
         }
     }
 
@@ -285,7 +292,12 @@ impl RestSender {
     }
 
     /// Returns the outcome of a failed call, and pauses the account if all its calls would fail.
-    fn handle_failure(&self, message: &OutboundMessage, error: &RestError) -> SendOutcome {
+    fn handle_failure(
+        &self,
+        message: &OutboundMessage,
+        error: &RestError,
+        keyring: &Keyring,
+    ) -> SendOutcome {
         let now = self.clock.now();
         let id = message.id;
         match error.retry_advice() {
@@ -297,7 +309,7 @@ impl RestSender {
                 let not_before = after(now, delay);
                 if rate_limited {
                     let until = self.clock.monotonic().saturating_add(delay);
-                    self.health.pause_account(message.account, until);
+                    self.health.pause_account(message.account, until, None);
                 }
                 self.log_failed_call(id, "a message was not sent and will be retried", error);
                 SendOutcome::Retry { not_before }
@@ -344,7 +356,8 @@ impl RestSender {
                 self.health.set_ok(!unauthenticated);
                 if unauthenticated {
                     let until = self.clock.monotonic() + AUTH_RETRY_DELAY;
-                    self.health.pause_account(message.account, until);
+                    let rejected = keyring.keys(message.account).cloned();
+                    self.health.pause_account(message.account, until, rejected);
                 }
                 self.log_failed_call(id, "Twilio rejected a message", error);
                 failed(error.code(), "Twilio rejected it")

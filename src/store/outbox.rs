@@ -105,6 +105,9 @@ pub trait Outbox: Send + Sync {
     /// Records the outcome of a call or a lookup. A message that is known to be sent stays sent.
     fn record_outcome(&self, id: i64, outcome: SendOutcome, now: Timestamp) -> StoreFuture<'_, ()>;
 
+    /// Makes the messages of an account that wait for a retry due now. The rate limit of their sender still holds.
+    fn end_retry_delays(&self, account: AccountSid, now: Timestamp) -> StoreFuture<'_, ()>;
+
     /// Claims up to `limit` messages with an unknown result whose lookup is due.
     fn claim_lookups(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>>;
 

@@ -132,6 +132,25 @@ impl AccountKeys {
         }
     }
 
+    /// Returns whether both are the same keys.
+    // Not `PartialEq`, which does not take constant time, and could be used for texts of others as well.
+    #[cfg(feature = "app")]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let secrets = |keys: &Self| {
+            let tokens = keys.tokens().cloned();
+            let (primary, secondary) =
+                tokens.map_or((None, None), |it| (Some(it.primary), it.secondary));
+            let key = keys.api_key().map(|key| key.secret.clone());
+            [primary, secondary, key]
+        };
+        let is_equal = |(one, other): (&Option<Secret>, &Option<Secret>)| {
+            one.as_ref().map(Secret::expose) == other.as_ref().map(Secret::expose)
+        };
+        let (ours, theirs) = (secrets(self), secrets(other));
+        let sid = |keys: &Self| keys.api_key().map(|key| key.sid.clone());
+        sid(self) == sid(other) && ours.iter().zip(&theirs).all(is_equal)
+    }
+
     /// Returns the credentials of REST calls: the API key if there is one, otherwise the auth token that verified the
     /// message.
     pub fn credentials(&self, account: AccountSid, verified_by: AuthTokenKind) -> Credentials {

@@ -116,6 +116,37 @@ fn token_rotated_in_secret_file_applies_on_sighup() {
     assert!(!log.contains(TOKEN) && !log.contains(OTHER_TOKEN), "{log}");
 }
 
+// The first message fails, and the pause of the account makes the second one wait.
+#[test]
+fn new_api_key_ends_pause_of_rejected_one_on_sighup() {
+    const API_KEY: &str = "SK00000000000000000000000000000001";
+    const WAITING: &str = "whatsapp:+15550005555";
+    let settings = |secret: &str| {
+        format!(
+            "[twilio]\nauth_token = \"{TOKEN}\"\naccount_sid = \"{ACCOUNT}\"\napi_key_sid = \"{API_KEY}\"\n\
+             api_key_secret = \"{secret}\"\n[reply]\npath = \"rest\"\n"
+        )
+    };
+    let files = Files::new(&settings("wrong"));
+    let twilio = FakeTwilio::start();
+    twilio.logins(&[(API_KEY, "right")]);
+    let server = files.server_with(&[("REPLYHOOK__TWILIO__API_URL", &twilio.url())]);
+    assert_verifies(&server, &Webhook::message(1, "rejected"));
+    server.wait_until(r#"replyhook_replies_total{outcome="failed"}"#, 1.0);
+    assert_verifies(&server, &Webhook::message(2, "hi").with("From", WAITING));
+    server.wait_until(r#"replyhook_replies_total{outcome="retry"}"#, 1.0);
+    // A reload that leaves the keys as they are does not end the pause: the next message would fail too.
+    reload(&server);
+    let other = "whatsapp:+15550006666";
+    assert_verifies(&server, &Webhook::message(3, "hi").with("From", other));
+    server.wait_until(r#"replyhook_replies_total{outcome="retry"}"#, 2.0);
+    assert_eq!(twilio.posts().len(), 1);
+    files.write("replyhook.toml", &settings("right"));
+    reload(&server);
+    twilio.wait_for_phone(WAITING, 1);
+    twilio.wait_for_phone(other, 1);
+}
+
 #[test]
 fn account_and_shared_key_are_added_and_removed_on_sighup() {
     const KEY: &str = "webhooks_sharedkey_01h455vb4pex5vsknk084sn02a";

@@ -358,6 +358,10 @@ impl Outbox for PostgresStore {
         })
     }
 
+    fn end_retry_delays(&self, account: AccountSid, now: Timestamp) -> StoreFuture<'_, ()> {
+        self.run(move |db| Box::pin(shared::outbox::end_retry_delays(db, account, now)))
+    }
+
     fn outbox_stats(&self) -> StoreFuture<'_, OutboxStats> {
         self.run(|db| Box::pin(shared::outbox::outbox_stats(db)))
     }

@@ -1,7 +1,10 @@
 //! Reads of the outbox.
 
+use jiff::Timestamp;
+
 use super::conditions::opted_out;
 use super::database::{Database, StoredRow, params};
+use crate::sid::AccountSid;
 use crate::store::error::StoreError;
 use crate::store::outbound_message::{OutboundRow, ScheduledMessage};
 use crate::store::outbox::OutboxStats;
@@ -59,6 +62,23 @@ pub(in crate::store) async fn outbox_stats<D: Database>(
         stats.add(row.take(0)?, row.take(1)?, packing::time(row.take(2)?)?);
     }
     Ok(stats)
+}
+
+/// Makes the messages of an account that wait for a retry due now.
+pub(in crate::store) async fn end_retry_delays<D: Database>(
+    db: &mut D,
+    account: AccountSid,
+    now: Timestamp,
+) -> Result<(), D::Error> {
+    // PENDING (0) only. `attempt > 0`: tried, or behind a message that was tried. `due` is the send time from the rate
+    // limit.
+    db.execute(
+        "UPDATE outbound SET not_before = CASE WHEN due > $2 THEN due ELSE $2 END \
+         WHERE state = 0 AND state < 4 AND account = $1 AND attempt > 0 AND not_before > $2",
+        params![&packing::sid_bytes(account.as_str()), now],
+    )
+    .await?;
+    Ok(())
 }
 
 /// Finds messages that Twilio holds until their send time although the user has opted out.

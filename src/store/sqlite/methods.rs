@@ -265,6 +265,10 @@ impl Outbox for SqliteStore {
         self.write(move |mut db| ready(status_events::apply_status(&mut db, &event)))
     }
 
+    fn end_retry_delays(&self, account: AccountSid, now: Timestamp) -> StoreFuture<'_, ()> {
+        self.write(move |mut db| ready(shared::outbox::end_retry_delays(&mut db, account, now)))
+    }
+
     fn outbox_stats(&self) -> StoreFuture<'_, OutboxStats> {
         self.read(|mut db| ready(shared::outbox::outbox_stats(&mut db)))
     }

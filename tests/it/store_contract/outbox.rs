@@ -21,6 +21,7 @@ over_all_stores!(
     confirmation_of_opt_out_is_sent,
     opt_out_lists_scheduled_messages_for_cancellation,
     claimed_message_carries_window_and_opt_in,
+    retry_delays_of_one_account_end,
     retried_message_waits_until_due,
     send_interrupted_by_crash_is_looked_up,
     lookup_goes_to_one_worker_until_resolved,
@@ -305,6 +306,22 @@ async fn claimed_message_carries_window_and_opt_in(backend: &mut Backend) {
     assert_eq!(closed(&claimed), [true, true, false, true]);
     let opted_in: Vec<_> = claimed.iter().map(|message| message.opted_in).collect();
     assert_eq!(opted_in, [true, true, false, false]);
+}
+
+// Also the message behind it, which was not tried yet.
+async fn retry_delays_of_one_account_end(backend: &mut Backend) {
+    let store = backend.store();
+    reply_via_rest(store, new_inbound(1), &["text", "next"]).await;
+    let message = claim_one(store, 2).await;
+    let retry = SendOutcome::Retry { not_before: at(60) };
+    let recorded = store.record_outcome(message.id, retry, at(3));
+    recorded.await.unwrap();
+    let other = "AC00000000000000000000000000000002".parse().unwrap();
+    store.end_retry_delays(other, at(4)).await.unwrap();
+    assert!(store.claim(9, at(9)).await.unwrap().is_empty());
+    let account = super::account();
+    store.end_retry_delays(account, at(10)).await.unwrap();
+    assert_eq!(bodies(&deliver(store, 10).await), ["text", "next"]);
 }
 
 async fn retried_message_waits_until_due(backend: &mut Backend) {

@@ -147,7 +147,8 @@ impl Send {
         print(&self.format_receipt(&receipt))?;
         if !is_final {
             return Err(anyhow!(Failed(format!(
-                "message {} is not sent yet and stays queued; check that a server runs on this store and sends for {account}",
+                "message {} is not sent yet and stays queued; check that a server runs on this store and sends for {account}, \
+                 and that Twilio accepts its credentials (`replyhook doctor`)",
                 receipt.id
             ))));
         }
