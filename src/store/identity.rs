@@ -83,6 +83,8 @@ pub(super) struct NamedAddresses {
 
 impl NamedAddresses {
     /// Sorts the addresses of a message, of which the first is `From`. Returns `None` without an address.
+    ///
+    /// Only business-scoped IDs are evidence: an empty `ExternalUserId`, or a number in it, would tie strangers together.
     pub(super) fn of(addresses: &[Address]) -> Option<Self> {
         let (user, others) = addresses.split_first()?;
         let user = Member::of(user);
@@ -93,8 +95,7 @@ impl NamedAddresses {
         };
         for other in others {
             let member = Member::of(other);
-            // Channels are not joined by what a webhook says.
-            if member.key == named.user.key || other.channel() != named.user.address.channel() {
+            if member.key == named.user.key || !is_evidence(&named.user.address, other) {
                 continue;
             }
             let place = if is_parent_id(other) {
@@ -142,6 +143,15 @@ impl NamedAddresses {
         }
         pairs
     }
+}
+
+/// Returns true if a message or status callback of `user` that names `id` as an ID shows that both are of one user.
+fn is_evidence(user: &Address, id: &Address) -> bool {
+    // An empty or unknown `From` is not known to be of one user.
+    matches!(user.identity(), Identity::Phone | Identity::BusinessScopedId)
+        && id.identity() == Identity::BusinessScopedId
+        // Channels are not joined by what a webhook says.
+        && id.channel() == user.channel()
 }
 
 /// Returns true for the ID of a parent portfolio, which has `ENT.` after the country.

@@ -180,8 +180,11 @@ impl NewInbound {
             note: None,
             at: self.received_at,
         };
-        self.user
-            .iter()
+        let Some(named) = self.named_addresses() else {
+            return Vec::new();
+        };
+        let users = named.members().map(|member| &member.address);
+        users
             .flat_map(|user| scopes.iter().map(move |scope| record(user, scope)))
             .collect()
     }

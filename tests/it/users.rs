@@ -211,6 +211,42 @@ fn status_callback_with_id_ties_it_to_the_number() {
 }
 
 #[test]
+fn only_a_business_scoped_id_ties_addresses_together() {
+    let bot = Bot::start();
+    for (number, id) in [
+        "whatsapp:",
+        "",
+        "whatsapp:+15550009999",
+        "whatsapp:ACME",
+        "junk",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for name in ["ExternalUserId", "ParentExternalUserId"] {
+            let [one, other] = ["3", "4"].map(|last| format!("whatsapp:+1555000{number}00{last}"));
+            bot.is_answered(&one, &[(name, id)]);
+            bot.is_answered(&other, &[(name, id)]);
+            let shown = bot.show(&one);
+            assert_eq!(
+                shown.matches("\naddress ").count(),
+                1,
+                "{name}={id}: {shown}"
+            );
+        }
+        let stopped = format!("whatsapp:+1555000{number}005");
+        let other = format!("whatsapp:+1555000{number}006");
+        bot.receive(&stopped, "STOP", &[("ExternalUserId", id)]);
+        bot.is_silent(&stopped, &[]);
+        bot.is_answered(&other, &[("ExternalUserId", id)]);
+    }
+    // A `From` without an ID is nobody in particular.
+    bot.receive("whatsapp:", "hi", &[("ExternalUserId", ANA_ID)]);
+    bot.is_answered(ANA, &[("ExternalUserId", ANA_ID)]);
+    assert_eq!(bot.show(ANA).matches("\naddress ").count(), 2);
+}
+
+#[test]
 fn threat_78_new_owner_of_a_number_inherits_nothing() {
     let bot = Bot::start();
     bot.is_answered(ANA, &[("ExternalUserId", ANA_ID)]);
