@@ -219,7 +219,23 @@ fn invalid_arguments_exit_with_2_before_opening_store() {
             &["purge", "--user", USER, "--expired", "--yes"],
             "cannot be used",
         ),
-        (&["purge", "--user", " ", "--yes"], "--user is empty"),
+        (&["purge", "--user", " ", "--yes"], "not an address"),
+        (&["purge", "--user", "rubbish", "--yes"], "not an address"),
+        (&["messages", "list", "--user", "rubbish"], "not an address"),
+        (&["consent", "show", "rubbish"], "not an address"),
+        (&["user", "show", "nonsense"], "not an address"),
+        (
+            &["user", "split", "whatsapp:ACME", "--reason", "x"],
+            "not an address",
+        ),
+        (
+            &["user", "merge", USER, USER, "--reason", "x"],
+            "both addresses are the same",
+        ),
+        (
+            &["user", "split", USER, "--reason", "one\ntwo"],
+            "--reason has a line break",
+        ),
         (&["consent", "opt-out", USER], "--sender"),
         (
             &["consent", "show", USER, "--service", "MG1"],

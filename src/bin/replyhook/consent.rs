@@ -6,7 +6,7 @@ use replyhook::{Address, MessageSid, MessagingServiceSid};
 use serde_json::json;
 
 use crate::exit::ExitStatus;
-use crate::operator::{OpenedStore, now, parse_address};
+use crate::operator::{OpenedStore, now, parse_address, parse_user};
 use crate::opt_out::describe_since;
 use crate::print::{print, printable, try_print};
 use crate::settings_args::SettingsArgs;
@@ -114,7 +114,7 @@ impl ShownScopeArgs {
 #[derive(clap::Args)]
 struct ShowConsentArgs {
     /// The user, such as whatsapp:+15550001111
-    #[arg(value_parser = parse_address)]
+    #[arg(value_parser = parse_user)]
     user: Address,
     #[command(flatten)]
     scope: ShownScopeArgs,
@@ -125,7 +125,7 @@ struct ShowConsentArgs {
 #[derive(clap::Args)]
 struct ConsentChangeArgs {
     /// The user, such as whatsapp:+15550001111
-    #[arg(value_parser = parse_address)]
+    #[arg(value_parser = parse_user)]
     user: Address,
     #[command(flatten)]
     scope: ScopeArgs,

@@ -102,6 +102,17 @@ pub(crate) fn parse_address(text: &str) -> Result<Address, &'static str> {
     }
 }
 
+/// Parses the address of a user. Unlike a sender's, it is no name such as `ACME`.
+pub(crate) fn parse_user(text: &str) -> Result<Address, String> {
+    match parse_address(text) {
+        Ok(address) if address.identity() != Identity::Alphanumeric => Ok(address),
+        _ => Err(
+            "not an address: write it as Twilio does: +15550001111, or whatsapp:+15550001111"
+                .to_owned(),
+        ),
+    }
+}
+
 /// Formats an address: in full with `content`, otherwise masked.
 pub(crate) fn format_user(address: &Address, content: bool) -> String {
     // The `Debug` format of an address masks it.

@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use replyhook::Address;
 use replyhook::config::{MediaSettings, Sources};
 use replyhook::internals::{ExpiryReport, MessageFilter, Retention};
@@ -9,7 +9,7 @@ use replyhook::store::Access;
 use crate::confirm::confirm;
 use crate::exit::ExitStatus;
 use crate::messages::list_saved_files;
-use crate::operator::{OpenedStore, format_count, now};
+use crate::operator::{OpenedStore, format_count, now, parse_user};
 use crate::print::print;
 use crate::settings_args::SettingsArgs;
 
@@ -35,8 +35,8 @@ Examples:
 )]
 pub(crate) struct Purge {
     /// Delete the data of this user, under this and all other known addresses of the user
-    #[arg(long, value_name = "ADDRESS", group = "what")]
-    user: Option<String>,
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_user, group = "what")]
+    user: Option<Address>,
     /// Delete content older than the retention times of `[store]`, without waiting for the server's hourly run
     #[arg(long, group = "what")]
     expired: bool,
@@ -53,17 +53,12 @@ pub(crate) struct Purge {
 impl Purge {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         match &self.user {
-            Some(user) => self.purge_user(&Address::parse(user.trim()).normalized()),
+            Some(user) => self.purge_user(user),
             None => self.purge_expired(),
         }
     }
 
     fn purge_user(&self, user: &Address) -> anyhow::Result<ExitStatus> {
-        if user.as_str().is_empty() {
-            bail!(
-                "--user is empty: write the address as Twilio does, such as whatsapp:+15550001111"
-            );
-        }
         let sources = self.settings.sources();
         let opened = OpenedStore::from_sources(&sources, Access::Operator)?;
         if !self.yes && !self.confirm(user)? {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::exit::ExitStatus;
 use crate::messages::{message_texts, summary_json};
-use crate::operator::{OpenedStore, format_age, now, parse_address};
+use crate::operator::{OpenedStore, format_age, now, parse_user};
 use crate::opt_out::{consent_json, describe_opt_out};
 use crate::print::{print, printable};
 use crate::settings_args::SettingsArgs;
@@ -61,7 +61,7 @@ Exit codes:
 #[derive(clap::Args)]
 struct ShowUserArgs {
     /// An address of the user, such as whatsapp:+15550001111
-    #[arg(value_name = "ADDRESS", value_parser = parse_address)]
+    #[arg(value_name = "ADDRESS", value_parser = parse_user)]
     user: Address,
     /// Show the texts of the last messages
     #[arg(long)]
@@ -88,10 +88,10 @@ struct ReasonArgs {
 #[derive(clap::Args)]
 struct MergeUsersArgs {
     /// An address of the user
-    #[arg(value_name = "ADDRESS", value_parser = parse_address)]
+    #[arg(value_name = "ADDRESS", value_parser = parse_user)]
     user: Address,
     /// Another address of the same user
-    #[arg(value_name = "ADDRESS", value_parser = parse_address)]
+    #[arg(value_name = "ADDRESS", value_parser = parse_user)]
     other: Address,
     #[command(flatten)]
     reason: ReasonArgs,
@@ -100,7 +100,7 @@ struct MergeUsersArgs {
 #[derive(clap::Args)]
 struct SplitUserArgs {
     /// The address that is of another user
-    #[arg(value_name = "ADDRESS", value_parser = parse_address)]
+    #[arg(value_name = "ADDRESS", value_parser = parse_user)]
     user: Address,
     #[command(flatten)]
     reason: ReasonArgs,
@@ -120,6 +120,11 @@ impl ReasonArgs {
     fn open(&self) -> anyhow::Result<OpenedStore> {
         if self.reason.trim().is_empty() {
             bail!("--reason is empty; the ledger needs one");
+        }
+        if self.reason.trim().contains(char::is_control) {
+            bail!(
+                "--reason has a line break or another control character; the ledger has one line"
+            );
         }
         OpenedStore::from_sources(&self.settings.sources(), Access::Operator)
     }
@@ -151,6 +156,9 @@ impl ReasonArgs {
 
 impl MergeUsersArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
+        if self.user == self.other {
+            bail!("both addresses are the same; name two addresses of one user");
+        }
         let opened = self.reason.open()?;
         let change = self.reason.change(&opened, &[&self.user, &self.other])?;
         let (user, other) = (self.user.as_str(), self.other.as_str());
@@ -205,11 +213,13 @@ impl ShowUserArgs {
             let line = user_json(&user, &messages, self.content, now);
             print(&format!("{line}\n"))?;
         } else {
-            let mut text = format_user_details(&user, &messages, self.content, now)?;
-            if !is_known {
-                text.push_str("nothing is stored about this user\n");
-            }
-            print(&text)?;
+            let text = format_user_details(&user, &messages, self.content, now)?;
+            let known = if is_known {
+                ""
+            } else {
+                "nothing is stored about this user\n"
+            };
+            print(&format!("{known}{text}"))?;
         }
         Ok(if is_known {
             ExitStatus::Yes

@@ -23,7 +23,7 @@ use self::query::{PAGE_SIZE, find_inbound, is_kept_by_consent, print_unknown};
 use self::release::Release;
 use self::retry::Retry;
 use crate::exit::ExitStatus;
-use crate::operator::{OpenedStore, now, parse_address};
+use crate::operator::{OpenedStore, now, parse_user};
 use crate::opt_out::{consent_json, describe_opt_out};
 use crate::print::{print, try_print};
 use crate::settings_args::SettingsArgs;
@@ -98,7 +98,7 @@ struct ListMessagesArgs {
         "pending", "sending", "suppressed"])]
     state: Option<String>,
     /// Only messages of this user, such as whatsapp:+15550001111
-    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_user)]
     user: Option<Address>,
     /// List outbound messages instead; states: pending, sending, unknown, held, sent, failed, suppressed
     #[arg(long)]
