@@ -10,7 +10,7 @@
 //!   has no next row.
 
 /// Deletions of messages and consents, each before those of the tables that its table refers to.
-pub(super) const DELETE_CONTENT: [&str; 16] = [
+pub(super) const DELETE_CONTENT: [&str; 17] = [
     "DELETE FROM media_link",
     "DELETE FROM media_file",
     "DELETE FROM idempotency_key",
@@ -25,6 +25,7 @@ pub(super) const DELETE_CONTENT: [&str; 16] = [
     "DELETE FROM consent_ledger",
     "DELETE FROM identity_link",
     "DELETE FROM scope_account",
+    "DELETE FROM service_sender",
     "DELETE FROM conversation_address",
     "DELETE FROM conversation",
 ];

@@ -147,29 +147,36 @@ impl NewInbound {
     ///
     /// The opt-out may be one of another address, and this one must hold when that ends.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    pub(super) fn further_opt_out(&self, effect: &ConsentEffect) -> Option<Vec<ConsentRecord>> {
+    pub(super) fn further_opt_out(
+        &self,
+        effect: &ConsentEffect,
+        scopes: &[ConsentScope],
+    ) -> Option<Vec<ConsentRecord>> {
         let is_stop = matches!(self.consent, Some(ConsentKeyword::Stop { .. }));
         let has_opted_out = matches!(effect, ConsentEffect::OptedOut);
-        (is_stop && has_opted_out).then(|| self.ledger_records(ConsentAction::OptOut))
+        (is_stop && has_opted_out).then(|| self.ledger_records(ConsentAction::OptOut, scopes))
     }
 
-    /// Returns the ledger records of a change, under all addresses that the message names.
+    /// Returns the ledger records of a change in `scopes`, under all addresses that the message names.
     ///
     /// An opt-out is recorded for the Messaging Service, or for the sender if there is none. A resumption is recorded
     /// for both.
     // Under each address and not only under `From`, so that the opt-out stays with both if they are split.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    pub(super) fn ledger_records(&self, action: ConsentAction) -> Vec<ConsentRecord> {
+    pub(super) fn ledger_records(
+        &self,
+        action: ConsentAction,
+        mut scopes: &[ConsentScope],
+    ) -> Vec<ConsentRecord> {
         let source = match &self.consent {
             Some(ConsentKeyword::Stop { source, .. } | ConsentKeyword::Start { source, .. }) => {
                 *source
             }
             Some(ConsentKeyword::Help) | None => return Vec::new(),
         };
-        let mut scopes = self.scopes();
         // The service's opt-out covers the sender. A resumption has to clear an opt-out in either scope.
         if action == ConsentAction::OptOut {
-            scopes.truncate(1);
+            scopes = scopes.get(..1).unwrap_or_default();
         }
         let record = |user: &Address, scope: &ConsentScope| ConsentRecord {
             scope: scope.clone(),

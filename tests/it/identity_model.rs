@@ -677,7 +677,7 @@ impl History<'_> {
         self.store.enqueue(vec![message], self.at()).await.unwrap();
         let claimed = self.store.claim(9, self.at()).await.unwrap();
         let is_out = self.model.is_opted_out(who, sender.address)
-            || (by_service && self.model.is_opted_out(who, SERVICE));
+            || (sender.is_in_service && self.model.is_opted_out(who, SERVICE));
         assert_eq!(claimed.is_empty(), is_out, "{}", self.story());
         for message in claimed {
             let outcome = SendOutcome::Sent {
@@ -726,7 +726,8 @@ impl History<'_> {
                         .chain(service.map(|_| SERVICE))
                         .collect();
                     let any = |is: &dyn Fn(Scope) -> bool| scopes.iter().any(|scope| is(scope));
-                    let out = any(&|scope| self.model.is_opted_out(who, scope));
+                    let out = any(&|scope| self.model.is_opted_out(who, scope))
+                        || (sender.is_in_service && self.model.is_opted_out(who, SERVICE));
                     let opted_in = any(&|scope| self.model.is_opted_in(who, scope));
                     let last = self.model.chat(sender.address, who).map(|chat| chat.last);
                     let open = who.on() != On::WhatsApp

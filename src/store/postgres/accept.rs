@@ -46,10 +46,12 @@ pub(super) async fn accept(
     // `find_conversation` locks the conversation. The statements after it see everything committed before the lock:
     // consent changes by an earlier keyword, and all messages that are ahead.
     let conversation = identity::find_conversation(db, inbound, &named).await?;
-    let scopes = packed(inbound.scopes().iter().map(ConsentScope::as_str));
+    let scopes = consent::scopes_of(db, inbound).await?;
     let key = named.user.consent_key();
+    let packed_scopes = packed(scopes.iter().map(ConsentScope::as_str));
     let conversation_row =
-        conversations::read_conversation(db, conversation, key.as_str(), scopes, now).await?;
+        conversations::read_conversation(db, conversation, key.as_str(), packed_scopes, now)
+            .await?;
     let effect = inbound.apply_keyword(conversation_row.opted_out);
     let response = decisions::initial_response(&effect);
     if let ConsentEffect::Keyword {
@@ -57,9 +59,9 @@ pub(super) async fn accept(
         ..
     } = effect
     {
-        let records = inbound.ledger_records(action);
+        let records = inbound.ledger_records(action, &scopes);
         consent::record_consents(db, &records, Repeated::Recorded).await?;
-    } else if let Some(records) = inbound.further_opt_out(&effect) {
+    } else if let Some(records) = inbound.further_opt_out(&effect, &scopes) {
         consent::record_consents(db, &records, Repeated::Skipped).await?;
     }
     let ahead = u32::try_from(conversation_row.open).unwrap_or(u32::MAX);

@@ -33,12 +33,14 @@ const ACCEPT_USUAL: &str = concat!(
     // while its handler starts. The transaction of `accept` renews the lease instead.
     //
     // An opt-out in any of the scopes leaves the message to `accept`; `suppressed` covers the user's other addresses. So does
-    // an ID that this address has not named before.
+    // an ID that this address has not named before, and a service that the sender was not seen in.
     "conversation_locked AS (SELECT c.id, c.claims, c.newest, a.user_id FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
        WHERE a.sender = $3 AND a.address_key = $4 AND $10 \
        AND ($12::text IS NULL OR a.external_id = $12) AND ($13::text IS NULL OR a.parent_id = $13) AND c.merged_into IS NULL AND NOT EXISTS (SELECT 1 FROM known_message) \
        AND EXISTS (SELECT 1 FROM owner o WHERE o.id = $5 AND o.alive_until > statement_timestamp() + interval '5 s') \
-       AND NOT EXISTS (SELECT 1 FROM consent n WHERE n.consent_key = a.consent_key AND n.scope = ANY ($11) AND n.suppressed IS NOT NULL) \
+       AND ($8::text IS NULL OR EXISTS (SELECT 1 FROM service_sender v WHERE v.sender = $3 AND v.service = $8)) \
+       AND NOT EXISTS (SELECT 1 FROM consent n WHERE n.consent_key = a.consent_key AND (n.scope = ANY ($11) \
+         OR n.scope = (SELECT v.service FROM service_sender v WHERE v.sender = $3)) AND n.suppressed IS NOT NULL) \
        FOR UPDATE OF c), ",
     // Reads the row as of the statement's snapshot. If `claims` differs, another transaction has accepted or claimed a
     // message while this one waited for the lock. The snapshot misses that message, so `ahead` could not be trusted.

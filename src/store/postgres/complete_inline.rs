@@ -29,7 +29,8 @@ const COMPLETE_INLINE: &str = concat!(
     "message_deferred AS (UPDATE inbound SET state = 2, claimed_at = $7 \
        WHERE id = $1 AND state = 1 AND owner = $2 AND attempt = $3 AND EXISTS (SELECT FROM must_wait) RETURNING state), ",
     "checked AS (SELECT EXISTS (SELECT 1 FROM conversation_address a JOIN consent c ON c.consent_key = a.consent_key \
-       WHERE a.conversation = m.conversation AND c.suppressed IS NOT NULL AND (c.scope = a.sender OR c.scope = m.service)) AS opted_out \
+       WHERE a.conversation = m.conversation AND c.suppressed IS NOT NULL AND (c.scope = a.sender OR c.scope = m.service \
+         OR c.scope = (SELECT v.service FROM service_sender v WHERE v.sender = a.sender))) AS opted_out \
      FROM inbound m WHERE m.id = $1), ",
     // From PROCESSING (1) to ANSWERED (3), fenced by owner and attempt. The opt-out is checked in the same statement: the
     // reply of a user who opted out after the claim becomes NULL, the empty response.

@@ -2,7 +2,8 @@
 
 /// SQL condition: the user of the row `$row` has opted out, under any address.
 // `suppressed` of the row's own address covers the user's other addresses. A sender that equals the service means that the
-// service chooses the sender, so an opt-out from any sender counts.
+// service chooses the sender, so an opt-out from any sender counts. A message that does not name the service of its sender is
+// covered by an opt-out from it.
 macro_rules! opted_out {
     ($row:literal) => {
         concat!(
@@ -13,7 +14,9 @@ macro_rules! opted_out {
             $row,
             ".sender OR c.scope = ",
             $row,
-            ".service OR ",
+            ".service OR c.scope = (SELECT v.service FROM service_sender v WHERE v.sender = ",
+            $row,
+            ".sender) OR ",
             $row,
             ".sender = ",
             $row,

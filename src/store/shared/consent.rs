@@ -7,11 +7,13 @@ use replyhook_core::address_key::{AddressKey, ConsentKey};
 use super::database::{Database, StoredRow, params};
 use super::identity_graph::lock_graph;
 use crate::address::Address;
+use crate::sid::MessagingServiceSid;
 use crate::store::conversations::{
     ConsentAction, ConsentEntry, ConsentRecord, ConsentScope, ConsentSource, ConsentState,
 };
 use crate::store::error::StoreError;
 use crate::store::identity::{ConsentRow, Consents, LinkRow, Reach};
+use crate::store::new_inbound::NewInbound;
 use crate::store::packing;
 
 /// Returns the current consent of a user. An opt-out in one of the scopes suffices.
@@ -57,6 +59,49 @@ pub(in crate::store) async fn record_account<D: Database>(
     )
     .await?;
     Ok(())
+}
+
+/// Records the Messaging Service that a sender is in.
+pub(in crate::store) async fn record_service<D: Database>(
+    db: &mut D,
+    sender: &Address,
+    service: MessagingServiceSid,
+) -> Result<(), D::Error> {
+    // Read first, as in `record_account`.
+    if service_of(db, sender).await?.as_deref() == Some(service.as_str()) {
+        return Ok(());
+    }
+    db.execute(
+        "INSERT INTO service_sender (sender, service) VALUES ($1, $2) \
+         ON CONFLICT (sender) DO UPDATE SET service = excluded.service",
+        params![sender.as_str(), service.as_str()],
+    )
+    .await?;
+    Ok(())
+}
+
+async fn service_of<D: Database>(db: &mut D, sender: &Address) -> Result<Option<String>, D::Error> {
+    let found = db
+        .row(
+            "SELECT service FROM service_sender WHERE sender = $1",
+            params![sender.as_str()],
+        )
+        .await?;
+    Ok(found.map(|mut row| row.take(0)).transpose()?)
+}
+
+/// Returns the scopes of a message: those that it names, and the service that its sender was last seen in.
+pub(in crate::store) async fn scopes_of<D: Database>(
+    db: &mut D,
+    inbound: &NewInbound,
+) -> Result<Vec<ConsentScope>, D::Error> {
+    let mut scopes = inbound.scopes();
+    if inbound.service.is_none()
+        && let Some(service) = service_of(db, &inbound.sender).await?
+    {
+        scopes.insert(0, ConsentScope::parse(&service));
+    }
+    Ok(scopes)
 }
 
 async fn account_of<D: Database>(db: &mut D, scope: &str) -> Result<Option<Vec<u8>>, D::Error> {

@@ -46,6 +46,9 @@ pub(in crate::store) async fn find_conversation<D: Database>(
     for scope in inbound.scopes() {
         consent::record_account(db, scope.as_str(), account).await?;
     }
+    if let Some(service) = inbound.service {
+        consent::record_service(db, &inbound.sender, service).await?;
+    }
     if matches!(
         inbound.consent,
         Some(ConsentKeyword::Stop { .. } | ConsentKeyword::Start { .. })

@@ -108,14 +108,16 @@ pub(in crate::store) async fn eligibility<D: Database>(
     at: Timestamp,
 ) -> Result<SendEligibility, D::Error> {
     let key = AddressKey::of(user);
-    // An opt-out counts in the scope of the sender and of the service. If the service chooses the sender (`$1 = $3`),
+    // An opt-out counts in the scope of the sender and of the service, also of the service that the sender was last
+    // seen in. If the service chooses the sender (`$1 = $3`),
     // an opt-out from any sender counts, because any of them may be chosen. An opt-in counts for its scope only.
     let found = db
         .row(
             "SELECT (SELECT c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
                WHERE a.sender = $1 AND a.address_key = $2), \
              EXISTS (SELECT 1 FROM consent c WHERE c.consent_key = $4 AND c.suppressed IS NOT NULL \
-               AND (c.scope = $1 OR c.scope = $3 OR $1 = $3)), \
+               AND (c.scope = $1 OR c.scope = $3 OR $1 = $3 \
+                 OR c.scope = (SELECT v.service FROM service_sender v WHERE v.sender = $1))), \
              EXISTS (SELECT 1 FROM consent c WHERE c.consent_key = $4 AND c.opted_in IS NOT NULL AND (c.scope = $1 OR c.scope = $3))",
             params![
                 sender.as_str(),

@@ -32,19 +32,23 @@ pub(super) fn accept(
     let found = conversations::find_or_create(db, inbound)?;
     let conversation = found.id;
     let effect = inbound.apply_keyword(found.opted_out);
+    let scopes = match &inbound.consent {
+        Some(_) => ready(consent::scopes_of(&mut &*db, inbound))?,
+        None => Vec::new(),
+    };
     // In the transaction that accepts the message, so that an acknowledged STOP is always in force.
     if let ConsentEffect::Keyword {
         change: Some(action),
         ..
     } = effect
     {
-        let records = inbound.ledger_records(action);
+        let records = inbound.ledger_records(action, &scopes);
         ready(consent::record_consents(
             &mut &*db,
             &records,
             Repeated::Recorded,
         ))?;
-    } else if let Some(records) = inbound.further_opt_out(&effect) {
+    } else if let Some(records) = inbound.further_opt_out(&effect, &scopes) {
         ready(consent::record_consents(
             &mut &*db,
             &records,

@@ -17,7 +17,8 @@ const UNDECIDED_MESSAGE: &str = concat!(
     // Under any address of the author. Unary `+` limits the index search to the key.
     "EXISTS (SELECT 1 FROM conversation_address a JOIN consent c ON c.consent_key = a.consent_key \
        WHERE a.conversation = i.conversation AND c.suppressed IS NOT NULL \
-       AND (+c.scope = a.sender OR +c.scope = i.service)), ",
+       AND (+c.scope = a.sender OR +c.scope = i.service \
+         OR +c.scope = (SELECT v.service FROM service_sender v WHERE v.sender = a.sender))), ",
     // Replies only, and none that an operator has released or retried: those are late already.
     "(SELECT q.created_at FROM outbound_in_queue q WHERE q.sender = ?4 AND q.address = ?5 AND q.account = i.account \
        AND q.inbound IS NOT NULL AND q.unordered IS NULL ORDER BY q.id LIMIT 1) ",

@@ -6,13 +6,14 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::database::ready;
+use crate::sid::MessagingServiceSid;
 use crate::store::conversations::{ConsentScope, EarlierMessage};
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::identity::NamedAddresses;
 use crate::store::journal::DialogueChange;
 use crate::store::new_inbound::NewInbound;
 use crate::store::redacted_params::RedactedParams;
-use crate::store::shared::identity;
+use crate::store::shared::{consent, identity};
 use crate::store::{packing, states};
 
 /// Lists earlier messages, newest first by following the `previous` links, and then reverses the list.
@@ -101,12 +102,12 @@ pub(super) fn find_or_create(
 ) -> Result<FoundConversation, StoreError> {
     let named = inbound.named_addresses();
     let named = named.ok_or_else(|| StoreError::new(StoreErrorKind::Internal))?;
-    let scopes = inbound.scopes();
-    if let Some(found) = find_known(db, inbound, &named, &scopes)? {
+    if let Some(found) = find_known(db, inbound, &named)? {
         return Ok(found);
     }
     let id = ready(identity::find_conversation(&mut &*db, inbound, &named))?;
     // After what the message says about its user, which can bring an opt-out, or end the one of a number's old owner.
+    let scopes = ready(consent::scopes_of(&mut &*db, inbound))?;
     let opted_out = has_opted_out(db, named.user.consent_key().as_str(), &scopes)?;
     let user_id = db
         .prepare_cached("SELECT min(user_id) FROM conversation_address WHERE conversation = ?1")?
@@ -123,22 +124,20 @@ fn find_known(
     db: &Connection,
     inbound: &NewInbound,
     named: &NamedAddresses,
-    scopes: &[ConsentScope],
 ) -> Result<Option<FoundConversation>, StoreError> {
-    let (Some(scope), Some(other)) = (scopes.first(), scopes.last()) else {
-        return Ok(None);
-    };
-    // Unary `+` keeps SQLite from building a table for the two scopes.
+    // Not if the sender was not seen in the service of the message. Without one, an opt-out from the service that it was
+    // last seen in counts. Unary `+` keeps SQLite from building a table for the scopes.
     let mut statement = db.prepare_cached(
         "SELECT a.conversation, EXISTS (\
-           SELECT 1 FROM consent c WHERE c.consent_key = a.consent_key AND c.suppressed IS NOT NULL AND (+c.scope = ?3 OR +c.scope = ?4)), \
-         a.external_id, a.parent_id, a.user_id FROM conversation_address a WHERE a.sender = ?1 AND a.address_key = ?2",
+           SELECT 1 FROM consent c WHERE c.consent_key = a.consent_key AND c.suppressed IS NOT NULL AND (+c.scope = ?1 OR +c.scope = ?3 \
+             OR +c.scope = (SELECT v.service FROM service_sender v WHERE v.sender = ?1))), \
+         a.external_id, a.parent_id, a.user_id FROM conversation_address a WHERE a.sender = ?1 AND a.address_key = ?2 \
+         AND (?3 IS NULL OR EXISTS (SELECT 1 FROM service_sender v WHERE v.sender = ?1 AND v.service = ?3))",
     )?;
     let mut found = statement.query(params![
         inbound.sender.as_str(),
         named.user.key.as_str(),
-        scope.as_str(),
-        other.as_str()
+        inbound.service.as_ref().map(MessagingServiceSid::as_str)
     ])?;
     let Some(row) = found.next()? else {
         return Ok(None);

@@ -119,8 +119,33 @@ async fn service_consent_applies_to_its_other_senders(backend: &mut Backend) {
     accept(store, through(with_keyword(stop_keyword(), new_inbound(1)))).await;
     let other = accept(store, through(to_other_sender(2))).await;
     assert_eq!(other, AcceptOutcome::OptedOut);
-    // The opt-out from the service does not cover a message without the service.
-    accept_claimed(store, to_other_sender(3)).await;
+    // It covers a message and a send that do not name the service, once the sender was seen in it.
+    let unnamed = accept(store, to_other_sender(3)).await;
+    assert_eq!(unnamed, AcceptOutcome::OptedOut);
+    for sender in [SENDER, "whatsapp:+15550004444"] {
+        let found = store.eligibility(&sender.into(), None, &ANA.into(), at(3));
+        assert!(found.await.unwrap().opted_out);
+    }
+    let queued = [SENDER, "whatsapp:+15550004444"].map(|sender| NewOutbound {
+        sender: sender.into(),
+        ..reply("without the service")
+    });
+    store.enqueue(queued.into(), at(3)).await.unwrap();
+    assert!(store.claim(9, at(3)).await.unwrap().is_empty());
+    // A sender that was never seen in it is not covered.
+    let elsewhere = NewInbound {
+        sender: "whatsapp:+15550005555".into(),
+        ..new_inbound(6)
+    };
+    accept_claimed(store, elsewhere).await;
+    // A START that does not name the service ends the opt-out from it, and a STOP begins it.
+    let started = accept(store, with_keyword(start_keyword(), to_other_sender(7))).await;
+    assert_eq!(started, keyword_outcome(false, "started"));
+    let found = store.eligibility(&SENDER.into(), None, &ANA.into(), at(8));
+    assert!(!found.await.unwrap().opted_out);
+    accept(store, with_keyword(stop_keyword(), to_other_sender(8))).await;
+    let found = store.eligibility(&SENDER.into(), None, &ANA.into(), at(9));
+    assert!(found.await.unwrap().opted_out);
     let started = accept(
         store,
         through(with_keyword(start_keyword(), to_other_sender(4))),

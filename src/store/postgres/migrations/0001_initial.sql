@@ -71,6 +71,13 @@ CREATE TABLE scope_account (
   account BYTEA NOT NULL
 );
 
+-- The Messaging Service that a sender was last seen in, from messages with a MessagingServiceSid. An opt-out from the service
+-- covers its senders, also where a message does not name the service.
+CREATE TABLE service_sender (
+  sender TEXT COLLATE "C" PRIMARY KEY,
+  service TEXT COLLATE "C" NOT NULL
+);
+
 -- Messages from users. `previous` is the message before this one in its conversation. An index in its place would be one
 -- more page to write for every message; this column is in a row that is written anyway. Messages of a merged conversation
 -- stay in their own list, so the history of a user reads both lists.

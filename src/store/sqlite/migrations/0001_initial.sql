@@ -61,6 +61,13 @@ CREATE TABLE scope_account (
   account BLOB NOT NULL
 ) WITHOUT ROWID;
 
+-- The Messaging Service that a sender was last seen in, from messages with a MessagingServiceSid. An opt-out from the service
+-- covers its senders, also where a message does not name the service.
+CREATE TABLE service_sender (
+  sender TEXT PRIMARY KEY,
+  service TEXT NOT NULL
+) WITHOUT ROWID;
+
 -- Messages from users. `previous` is the message before this one in its conversation. An index in its place would be one
 -- more page to write for every message; this column is in a row that is written anyway. Messages of a merged conversation
 -- stay in their own list, so the history of a user reads both lists.
