@@ -240,7 +240,7 @@ fn only_a_business_scoped_id_ties_addresses_together() {
         bot.is_silent(&stopped, &[]);
         bot.is_answered(&other, &[("ExternalUserId", id)]);
     }
-    // A `From` without an ID is nobody in particular.
+    // An empty `From` is not one user.
     bot.receive("whatsapp:", "hi", &[("ExternalUserId", ANA_ID)]);
     bot.is_answered(ANA, &[("ExternalUserId", ANA_ID)]);
     assert_eq!(bot.show(ANA).matches("\naddress ").count(), 2);

@@ -102,7 +102,7 @@ pub(crate) fn parse_address(text: &str) -> Result<Address, &'static str> {
     }
 }
 
-/// Parses the address of a user. Unlike a sender's, it is no name such as `ACME`.
+/// Parses the address of a user, which cannot be a sender's name, like ACME Shop.
 pub(crate) fn parse_user(text: &str) -> Result<Address, String> {
     match parse_address(text) {
         Ok(address) if address.identity() != Identity::Alphanumeric => Ok(address),
