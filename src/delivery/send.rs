@@ -109,7 +109,9 @@ impl RestSender {
             let not_before = after(now, UNKNOWN_ACCOUNT_RETRY);
             return SendOutcome::Retry { not_before };
         };
-        if let Some(code) = message.resent_after.filter(|code| *code != NOT_FOUND) {
+        // Twilio did not accept a message with these codes, or its content was refused, which is logged elsewhere.
+        let is_passing = |code: &ErrorCode| *code != NOT_FOUND && !is_content_refusal(*code);
+        if let Some(code) = message.resent_after.filter(is_passing) {
             tracing::info!(
                 outbound_id = message.id,
                 error_code = code.0,

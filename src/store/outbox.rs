@@ -48,6 +48,8 @@ pub enum StatusEffect {
     Applied,
     /// The message failed for a reason that passes by itself, and is queued for a second send.
     QueuedAgain,
+    /// The content of the message was refused, and its text is queued.
+    QueuedAsText,
     /// The message already has this status or a later one.
     Stale,
     /// No message in the outbox has the SID. The event is stored for a day, in case its REST call has not ended yet.

@@ -81,6 +81,9 @@ pub(super) async fn handle_callback(
         Ok(Ok(StatusEffect::QueuedAgain)) => {
             tracing::warn!(message_sid = %update.message_sid, error_code = update.error_code.map(|code| code.0), "a message failed for a reason that passes by itself; it is sent again in a minute");
         }
+        Ok(Ok(StatusEffect::QueuedAsText)) => {
+            tracing::warn!(message_sid = %update.message_sid, error_code = update.error_code.map(|code| code.0), "the content of a message was refused; its text is sent now");
+        }
         Ok(Ok(_)) => {}
         Ok(Err(error)) => return Err(store_unavailable(webhooks, &error)),
         Err(_) => return Err(store_unavailable(webhooks, &"it takes too long")),

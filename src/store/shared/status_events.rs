@@ -166,7 +166,10 @@ pub(in crate::store) async fn apply_status<D: Database>(
     if let Some(mut row) = found {
         let id = row.take(0)?;
         if queue_again(db, id, status, code, event.at).await? {
-            return Ok(StatusEffect::QueuedAgain);
+            return Ok(match decisions::content_failure(status, code) {
+                Some(_) => StatusEffect::QueuedAsText,
+                None => StatusEffect::QueuedAgain,
+            });
         }
         let changed = raise_status(db, id, status, rank, code.map(i64::from)).await?;
         return Ok(if changed {

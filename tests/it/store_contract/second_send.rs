@@ -267,7 +267,7 @@ async fn refused_content_is_queued_once_as_text(backend: &mut Backend) {
     let refused = |number, second| status(number, "undelivered", 63005, second);
     assert_eq!(
         apply(store, refused(11, 3)).await,
-        StatusEffect::QueuedAgain
+        StatusEffect::QueuedAsText
     );
     let again = send_one(store, 12, 3).await;
     assert_eq!(again.resent_after, Some(ErrorCode(63005)));
