@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use super::reader::SettingsReader;
-
-/// Maximum length of the label of a list's button in UTF-16 units.
-const MAX_LABEL_UNITS: usize = 20;
+use crate::choice::ChoiceForm;
 
 /// Texts and lifetime of questions with choices; part of [`ReplySettings`](super::ReplySettings).
 #[derive(Debug, Clone)]
@@ -22,8 +20,9 @@ pub struct ChoicesSettings {
 pub(super) fn read(reader: &mut SettingsReader<'_>) -> Option<ChoicesSettings> {
     const BUTTON: &str = "reply.choices_button";
     let button = reader.text(BUTTON).trim().to_owned();
-    if button.encode_utf16().count() > MAX_LABEL_UNITS {
-        let text = format!("has over {MAX_LABEL_UNITS} characters, which WhatsApp does not show");
+    if !ChoiceForm::fits_label(&button) {
+        let max = ChoiceForm::MAX_LABEL_UNITS;
+        let text = format!("has over {max} characters, which WhatsApp does not show");
         reader.problem(BUTTON, text);
     }
     Some(ChoicesSettings {

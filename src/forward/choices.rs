@@ -1,6 +1,6 @@
 //! `choices`, `content` and `location` of a service's response.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -28,82 +28,99 @@ pub(super) struct ServiceLocation {
     label: Option<String>,
 }
 
-/// One choice of a response: its title, or an object.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum ServiceChoice {
-    Title(String),
-    Object {
-        id: Option<String>,
-        title: String,
-        description: Option<String>,
-    },
+/// Choices of a response, read.
+pub(super) struct ServiceChoices {
+    /// The question with its choices, or with their titles as a text if they are invalid.
+    pub(super) message: ReplyMessage,
+    /// Reason why the choices are invalid.
+    pub(super) reason: Option<String>,
+    /// Unknown keys of choices.
+    pub(super) unknown_keys: BTreeSet<String>,
 }
 
-impl From<ServiceChoice> for Choice {
-    fn from(choice: ServiceChoice) -> Self {
-        match choice {
-            ServiceChoice::Title(title) => Self::from(title),
-            ServiceChoice::Object {
-                id,
-                title,
-                description,
-            } => {
-                let id = id.unwrap_or_else(|| title.clone());
-                let choice = Self::new(id, title);
-                match description {
-                    Some(description) => choice.description(description),
-                    None => choice,
-                }
-            }
+/// Adds choices to a message. If they are invalid, the user gets the question and the titles as a text.
+pub(super) fn add_choices(message: ReplyMessage, choices: &Value) -> ServiceChoices {
+    let mut unknown_keys = BTreeSet::new();
+    let read = choices.as_array().map(|choices| {
+        let read = |choice| read_choice(choice, &mut unknown_keys);
+        // Not `collect` into an option, which would end at the first one: the keys of all are logged.
+        let read: Vec<_> = choices.iter().map(read).collect();
+        read.into_iter().collect::<Option<Vec<_>>>()
+    });
+    let reason = match read.flatten().map(Choices::new) {
+        Some(Ok(choices)) => {
+            return ServiceChoices {
+                message: message.choices(choices),
+                reason: None,
+                unknown_keys,
+            };
         }
-    }
-}
-
-/// Adds choices to a message. If they are invalid, the user gets the question and the titles as a text, and the reason is
-/// returned.
-pub(super) fn add_choices(
-    message: ReplyMessage,
-    choices: &Value,
-) -> (ReplyMessage, Option<String>) {
-    let reason = match serde_json::from_value::<Vec<ServiceChoice>>(choices.clone()) {
-        Ok(read) => match Choices::new(read) {
-            Ok(choices) => return (message.choices(choices), None),
-            Err(error) => error.to_string(),
-        },
-        // Not serde's own text, which may quote a title.
-        Err(_) => "choices is not a list of titles and of objects with a title".to_owned(),
+        Some(Err(error)) => error.to_string(),
+        None => "choices is not a list of titles and of objects with a title".to_owned(),
     };
-    (with_titles(message, choices), Some(reason))
+    ServiceChoices {
+        message: with_titles(message, choices),
+        reason: Some(reason),
+        unknown_keys,
+    }
 }
 
-/// Appends the titles that can be read, one a line.
+/// Reads a choice: its title, or an object. `None` for one of another shape.
+fn read_choice(choice: &Value, unknown_keys: &mut BTreeSet<String>) -> Option<Choice> {
+    if let Value::String(title) = choice {
+        return Some(Choice::from(title.as_str()));
+    }
+    let fields = choice.as_object()?;
+    let is_unknown = |key: &&String| !["id", "title", "description"].contains(&key.as_str());
+    unknown_keys.extend(fields.keys().filter(is_unknown).cloned());
+    let text = |key| match fields.get(key) {
+        None | Some(Value::Null) => Some(None),
+        Some(Value::String(text)) => Some(Some(text.as_str())),
+        Some(_) => None,
+    };
+    let title = text("title")??;
+    let choice = Choice::new(text("id")?.unwrap_or(title), title);
+    Some(match text("description")? {
+        Some(description) => choice.description(description),
+        None => choice,
+    })
+}
+
+/// Appends all titles that can be read, one a line.
 fn with_titles(mut message: ReplyMessage, choices: &Value) -> ReplyMessage {
-    let titles = choices
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|choice| {
-            let title = choice.as_str().or_else(|| choice.get("title")?.as_str())?;
-            Some(title.trim()).filter(|title| !title.is_empty())
-        });
-    let mut lines = vec![message.body().trim_end()];
-    for title in titles.take(Choices::MAX) {
-        if !lines.contains(&title) {
-            lines.push(title);
+    let items: Vec<&Value> = match choices {
+        Value::Array(items) => items.iter().collect(),
+        Value::Object(fields) if !fields.contains_key("title") => fields.values().collect(),
+        other => vec![other],
+    };
+    let title = |choice: &Value| match choice.get("title").unwrap_or(choice) {
+        Value::String(title) => Some(title.trim().to_owned()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    let mut text = message.body().trim_end().to_owned();
+    let mut seen = BTreeSet::new();
+    for title in items.into_iter().filter_map(title) {
+        if !title.is_empty() && seen.insert(title.clone()) {
+            text.push('\n');
+            text.push_str(&title);
         }
     }
-    let text = lines.join("\n");
     message.set_text(text.trim_start_matches('\n'));
     message
 }
 
 impl ServiceContent {
-    /// Returns the message of a template.
+    /// Reads the message of a template.
     ///
     /// # Errors
-    /// [`ForwardError::Content`] if the SID or a value of a variable is invalid.
-    pub(super) fn into_message(self) -> Result<ReplyMessage, ForwardError> {
+    /// [`ForwardError::Content`] if it is of another shape, or the SID or a value of a variable is invalid.
+    pub(super) fn read(content: Value) -> Result<ReplyMessage, ForwardError> {
+        let content: Self = serde_json::from_value(content).map_err(|_| ForwardError::Content)?;
+        content.into_message()
+    }
+
+    fn into_message(self) -> Result<ReplyMessage, ForwardError> {
         let mut message = match (self.sid, self.name, self.language) {
             (Some(sid), None, None) => ReplyMessage::content(sid),
             (None, Some(name), Some(language)) => ReplyMessage::template(name, language),
@@ -122,13 +139,18 @@ impl ServiceContent {
 }
 
 impl ServiceLocation {
-    /// Returns the message of a location.
+    /// Reads the message of a location.
     ///
     /// # Errors
-    /// [`ForwardError::Content`] if it is not on the globe.
-    pub(super) fn into_message(self) -> Result<ReplyMessage, ForwardError> {
-        let label = self.label.unwrap_or_default();
-        checked(ReplyMessage::location(self.latitude, self.longitude, label))
+    /// [`ForwardError::Content`] if it is of another shape, or not on the globe.
+    pub(super) fn read(location: Value) -> Result<ReplyMessage, ForwardError> {
+        let location: Self = serde_json::from_value(location).map_err(|_| ForwardError::Content)?;
+        let label = location.label.unwrap_or_default();
+        checked(ReplyMessage::location(
+            location.latitude,
+            location.longitude,
+            label,
+        ))
     }
 }
 

@@ -191,6 +191,9 @@ impl Forward {
         for key in self.unknown_keys.record_new(response.unknown_keys) {
             tracing::warn!(%message_sid, key, "ignored an unknown key in the service's response; logged once per key");
         }
+        for part in self.unknown_keys.record_new_parts(response.left_out) {
+            tracing::error!(%message_sid, part, "left out a part of the service's response that is invalid, and sent the rest; logged once per part");
+        }
         if let Some(reason) = response.invalid_choices {
             tracing::error!(%message_sid, reason, "the service's choices are invalid; the user gets the question as a text, and its answer is an ordinary text");
         }

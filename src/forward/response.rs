@@ -11,6 +11,7 @@ use serde::de::IgnoredAny;
 use super::choices::{ServiceContent, ServiceLocation, add_choices};
 use super::error::ForwardError;
 use super::surrogates::replace_unpaired_surrogates;
+use crate::choice::ChoiceForm;
 use crate::lock::IgnorePoison;
 use crate::reply::{Media, Reply, ReplyMessage, is_web_url};
 use crate::spelling::misspelt;
@@ -46,6 +47,8 @@ pub(super) struct ServiceResponse {
     pub(super) is_foreign: bool,
     /// Reason why choices are sent as a text without an answer, for the log.
     pub(super) invalid_choices: Option<String>,
+    /// Parts that were left out of the reply because they are invalid.
+    pub(super) left_out: BTreeSet<&'static str>,
 }
 
 /// The unknown keys and shapes that were logged, so that each is logged once.
@@ -61,6 +64,17 @@ impl UnknownKeyLog {
         let mut logged = self.0.lock().ignore_poison();
         let is_new = |key: &String| logged.len() < MAX_LOGGED_KEYS && logged.insert(key.clone());
         keys.into_iter().map(loggable).filter(is_new).collect()
+    }
+
+    /// Returns the parts that were not logged before, and records them.
+    // No maximum: there are a few fixed names.
+    pub(super) fn record_new_parts(&self, parts: BTreeSet<&'static str>) -> Vec<&'static str> {
+        if parts.is_empty() {
+            return Vec::new();
+        }
+        let mut logged = self.0.lock().ignore_poison();
+        let is_new = |part: &&str| logged.insert(format!("left out: {part}"));
+        parts.into_iter().filter(is_new).collect()
     }
 
     /// Returns the names of a response's keys as one text, unless a response with the same keys was logged before.
@@ -182,6 +196,7 @@ fn read_foreign(keys: BTreeSet<String>) -> Result<ServiceResponse, ForwardError>
             reply: Reply::none(),
             is_foreign: !keys.is_empty(),
             invalid_choices: None,
+            left_out: BTreeSet::new(),
             unknown_keys: keys,
         }),
     }
@@ -194,6 +209,7 @@ impl From<Reply> for ServiceResponse {
             unknown_keys: BTreeSet::new(),
             is_foreign: false,
             invalid_choices: None,
+            left_out: BTreeSet::new(),
         }
     }
 }
@@ -212,12 +228,12 @@ struct ServiceReply {
 struct ServiceMessage {
     body: Option<String>,
     media: Option<Vec<String>>,
-    // Read later: invalid choices must not lose the question.
+    // These are read later: invalid ones must not lose the text.
     choices: Option<serde_json::Value>,
-    choices_key: Option<String>,
-    choices_button: Option<String>,
-    content: Option<ServiceContent>,
-    location: Option<ServiceLocation>,
+    choices_key: Option<serde_json::Value>,
+    choices_button: Option<serde_json::Value>,
+    content: Option<serde_json::Value>,
+    location: Option<serde_json::Value>,
     #[serde(flatten)]
     #[expect(
         clippy::zero_sized_map_values,
@@ -245,15 +261,23 @@ impl ServiceReply {
             None => vec![single],
         };
         let mut reply_messages = Vec::with_capacity(messages.len());
-        let mut invalid_choices = None;
+        let (mut invalid_choices, mut left_out) = (None, BTreeSet::new());
         for (number, mut message) in (1..).zip(messages) {
             if message.has_no_keys() {
                 return Err(ForwardError::EmptyMessage(number));
             }
             unknown_keys.extend(std::mem::take(&mut message.unknown_keys).into_keys());
-            let (messages, reason) = message.into_reply_messages()?;
-            reply_messages.extend(messages);
-            invalid_choices = invalid_choices.or(reason);
+            let read = message.into_reply_messages()?;
+            reply_messages.extend(read.messages);
+            invalid_choices = invalid_choices.or(read.invalid_choices);
+            unknown_keys.extend(read.unknown_keys);
+            left_out.extend(read.left_out);
+        }
+        // Without anything else to send, silence would hide the mistake.
+        if reply_messages.is_empty()
+            && (left_out.contains("content") || left_out.contains("location"))
+        {
+            return Err(ForwardError::Content);
         }
         let reply = reply_messages.into_iter().collect();
         Ok(ServiceResponse {
@@ -261,6 +285,7 @@ impl ServiceReply {
             unknown_keys,
             is_foreign: false,
             invalid_choices,
+            left_out,
         })
     }
 }
@@ -282,8 +307,12 @@ impl ServiceMessage {
             || self.media.as_ref().is_some_and(|media| !media.is_empty())
     }
 
-    /// Returns the messages, and the reason why choices are sent as a text, if they are.
-    fn into_reply_messages(self) -> Result<(Vec<ReplyMessage>, Option<String>), ForwardError> {
+    /// Returns the messages without the parts that are invalid.
+    ///
+    /// # Errors
+    /// [`ForwardError::MediaUrl`] if a media URL is invalid.
+    fn into_reply_messages(self) -> Result<ReadMessage, ForwardError> {
+        let mut read = ReadMessage::default();
         let mut message = ReplyMessage::text(self.body.unwrap_or_default());
         for url in self.media.unwrap_or_default() {
             // Check here, where the error can name the service; Twilio would fail later, when it fetches the URL.
@@ -292,27 +321,47 @@ impl ServiceMessage {
             }
             message = message.media(Media::url(url));
         }
-        let mut reason = None;
         if let Some(choices) = &self.choices {
-            (message, reason) = add_choices(message, choices);
+            let choices = add_choices(message, choices);
+            message = choices.message;
+            read.invalid_choices = choices.reason;
+            read.unknown_keys = choices.unknown_keys;
         }
-        if reason.is_none() && self.choices.is_some() {
-            if let Some(key) = self.choices_key {
-                message = message.choices_key(key);
+        if read.invalid_choices.is_none() && self.choices.is_some() {
+            match self.choices_key {
+                Some(serde_json::Value::String(key)) => message = message.choices_key(key),
+                Some(_) => read.left_out.extend(["choices_key"]),
+                None => {}
             }
-            if let Some(label) = self.choices_button {
-                message = message.choices_button(label);
+            match self.choices_button {
+                Some(serde_json::Value::String(label)) if ChoiceForm::fits_label(&label) => {
+                    message = message.choices_button(label);
+                }
+                Some(_) => read.left_out.extend(["choices_button"]),
+                None => {}
             }
         }
         // A template and a location are messages of their own, after the text.
-        let mut messages = vec![message];
-        messages.extend(self.content.map(ServiceContent::into_message).transpose()?);
-        messages.extend(
-            self.location
-                .map(ServiceLocation::into_message)
-                .transpose()?,
-        );
-        messages.retain(|message| !message.is_empty());
-        Ok((messages, reason))
+        let content = self.content.map(ServiceContent::read);
+        let location = self.location.map(ServiceLocation::read);
+        read.messages.push(message);
+        for (part, other) in [("content", content), ("location", location)] {
+            match other {
+                Some(Ok(other)) => read.messages.push(other),
+                Some(Err(_)) => read.left_out.extend([part]),
+                None => {}
+            }
+        }
+        read.messages.retain(|message| !message.is_empty());
+        Ok(read)
     }
+}
+
+/// A message of a response as messages of a reply, and what is to be logged.
+#[derive(Default)]
+struct ReadMessage {
+    messages: Vec<ReplyMessage>,
+    invalid_choices: Option<String>,
+    unknown_keys: BTreeSet<String>,
+    left_out: BTreeSet<&'static str>,
 }

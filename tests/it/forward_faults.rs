@@ -127,6 +127,34 @@ fn log_distinguishes_refused_connection_from_unknown_host() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn invalid_parts_and_keys_of_choices_are_logged_once() {
+    let service = RawServer::start().await;
+    let response = r#"{"body":"hi","location":{"latitude":91,"longitude":"hush"},"choices":[{"title":"A","descripton":"hush"}],"choices_button":"hush, a label that is too long"}"#;
+    for answer in [response, response, "end"] {
+        let answer = complete_response(200, "application/json", answer);
+        service.queue_bytes(HANDLER_REQUEST, answer, ResponseEnd::Close);
+    }
+    let server = forwarding_to(service.url(), &[]);
+    for number in 1..=2 {
+        let webhook = Webhook::message(number, "hush");
+        let webhook = webhook
+            .with("From", "+15550001111")
+            .with("To", "+15550002222");
+        assert_eq!(server.send(&webhook).twiml(), twiml_message("hi\n1. A"));
+    }
+    failure_log(&server, 3);
+    let log = server.log();
+    for part in [
+        "descripton",
+        r#""part":"location""#,
+        r#""part":"choices_button""#,
+    ] {
+        assert_eq!(log.matches(part).count(), 1, "{part}: {log}");
+    }
+    assert!(!log.contains("hush"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn unknown_response_key_is_logged_once_without_value() {
     let service = RawServer::start().await;
     let messages =

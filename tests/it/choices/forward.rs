@@ -105,9 +105,13 @@ async fn malformed_choices_still_ask_the_question() {
         (json!(["A", "a"]), "When?\nA\na"),
         (json!(["A", ""]), "When?\nA"),
         (json!([]), "When?"),
-        (json!("A"), "When?"),
-        (json!({"A": "B"}), "When?"),
-        (json!([1, "A", {"id": "x"}]), "When?\nA"),
+        (json!("A"), "When?\nA"),
+        (json!({"A": "B"}), "When?\nB"),
+        (json!([1, "A", {"id": "x"}]), "When?\n1\nA"),
+        (
+            json!([{"title": 9}, {"title": "A", "id": 5}]),
+            "When?\n9\nA",
+        ),
         (
             json!([{"id": "x", "title": "A"}, {"id": "X", "title": "B"}]),
             "When?\nA\nB",
@@ -123,6 +127,40 @@ async fn malformed_choices_still_ask_the_question() {
         let twiml = bot.exchange(sms(100 + number, "1"), &json!({})).await;
         assert_eq!((twiml.as_str(), bot.last_choice()), (EMPTY, Value::Null));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_choices_are_all_shown() {
+    let bot = Forwarding::start().await;
+    let titles: Vec<String> = (0..120).map(|number| format!("Title {number}")).collect();
+    let response = json!({"body": "When?", "choices": titles});
+    let twiml = bot.exchange(sms(1, "hi"), &response).await;
+    for title in &titles {
+        assert!(twiml.contains(title.as_str()), "{title}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn invalid_parts_do_not_lose_the_text() {
+    let bot = Forwarding::start().await;
+    for (number, invalid) in (1..).zip([
+        json!({"location": {"latitude": 91, "longitude": 0}}),
+        json!({"location": "here"}),
+        json!({"content": {"sid": "HX1"}}),
+        json!({"content": 7}),
+    ]) {
+        let mut response = invalid.clone();
+        response["body"] = json!("Here.");
+        let user = format!("+1555000{number:04}");
+        let webhook = sms(number, "hi").with("From", &user);
+        let twiml = bot.exchange(webhook, &response).await;
+        assert_eq!(twiml, twiml_message("Here."), "{invalid}");
+    }
+    // A label that is too long is that of the settings.
+    let response = json!({"body": "When?", "choices": ["A", "B", "C", "D"], "choices_button": "A label that is too long"});
+    bot.exchange(Webhook::message(9, "hi"), &response).await;
+    let phone = bot.twilio.wait_for_phone(USER, 1);
+    assert_eq!(phone[0].content.as_ref().unwrap()["fields"]["button"], "☰");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -56,6 +56,16 @@ const MAX_ITEMS: usize = 10;
 const MAX_CHIPS: usize = 11;
 
 impl ChoiceForm {
+    /// Maximum length of the label of a list's button in UTF-16 units.
+    #[doc(hidden)]
+    pub const MAX_LABEL_UNITS: usize = MAX_LABEL;
+
+    /// Returns whether a label is short enough for the button of a list.
+    #[doc(hidden)]
+    pub fn fits_label(label: &str) -> bool {
+        units(label) <= MAX_LABEL
+    }
+
     /// Returns the form for a question on a channel. `label` is that of the button that opens a list.
     ///
     /// No title is ever cut: a form that cannot show a text whole is not chosen. The numbered text can show any.
@@ -123,7 +133,7 @@ impl Limits {
 }
 
 fn has_list_label(label: Option<&str>) -> bool {
-    label.is_some_and(|label| !label.trim().is_empty() && units(label) <= MAX_LABEL)
+    label.is_some_and(|label| !label.trim().is_empty() && ChoiceForm::fits_label(label))
 }
 
 fn units(text: &str) -> usize {
