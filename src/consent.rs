@@ -149,6 +149,17 @@ impl Keywords {
         )
     }
 
+    /// Returns whether Twilio handles the keywords of a channel.
+    fn are_twilios(&self, channel: &Channel) -> bool {
+        self.sms_side == SmsKeywords::Twilio && shares_sms_opt_outs(channel)
+    }
+
+    /// Returns whether a text is a keyword on the channels on which Twilio does not handle keywords.
+    #[cfg(feature = "rules")]
+    pub(crate) fn has_on_other_channels(&self, text: &str) -> bool {
+        self.others.meaning(&fold_phrase(text)).is_some()
+    }
+
     /// Returns the meaning of a text that a user has sent to a sender, if the whole text is a keyword.
     fn meaning(&self, sender: &Address, text: &str) -> Option<Keyword> {
         let is_sms = shares_sms_opt_outs(sender.channel());
@@ -171,7 +182,7 @@ impl Keywords {
     // A decorated keyword, such as `stop!`, is an ordinary message to Twilio, which then neither confirms it nor blocks our
     // confirmation.
     fn is_confirmed_by_twilio(&self, sender: &Address, text: &str, keyword: Keyword) -> bool {
-        if self.sms_side == SmsKeywords::Own || !shares_sms_opt_outs(sender.channel()) {
+        if !self.are_twilios(sender.channel()) {
             return false;
         }
         let known: &[&str] = match (keyword, is_toll_free(sender)) {
@@ -245,6 +256,11 @@ impl ConsentRules {
         &self.keywords
     }
 
+    /// Returns whether a user who types this text to a sender opts out or in.
+    pub(crate) fn has_keyword(&self, sender: &Address, text: &str) -> bool {
+        self.keywords.meaning(sender, text).is_some()
+    }
+
     /// Returns the consent keyword of a message, if it is one. `OptOutType` takes precedence over the text.
     pub(crate) fn meaning(&self, message: &InboundMessage) -> Option<ConsentKeyword> {
         let how = ConsentSource::OptOutType;
@@ -268,6 +284,10 @@ impl ConsentRules {
             None => {}
         }
         let (sender, text) = (&message.to, &message.body);
+        // The tap on a choice is an answer, whatever its title is. Where Twilio handles keywords, it has counted as one.
+        if message.is_tap_on_choice() && !self.keywords.are_twilios(sender.channel()) {
+            return None;
+        }
         let how = ConsentSource::Keyword;
         let word = self.keywords.meaning(sender, text)?;
         let answer = |reply: &Document| {

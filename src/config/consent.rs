@@ -1,12 +1,8 @@
 //! The section `[consent]`: opt-out and opt-in keywords, and their confirmations.
 
-#[cfg(all(feature = "server", feature = "emulator"))]
-use super::layers::Layers;
-use super::layers::quoted;
-#[cfg(all(feature = "server", feature = "emulator"))]
+use super::layers::{Layers, quoted};
 use super::problem::Problems;
 use super::reader::SettingsReader;
-#[cfg(all(feature = "server", feature = "emulator"))]
 use super::sources::Sources;
 use crate::consent::SmsKeywords;
 use crate::folding::fold_phrase;
@@ -31,6 +27,26 @@ pub struct ConsentSettings {
     pub stop_reply: String,
     /// Confirmation of an opt-in; empty for none.
     pub start_reply: String,
+}
+
+impl ConsentSettings {
+    /// Returns `consent.stop_words` and `consent.start_words`, although other settings may be missing or invalid.
+    ///
+    /// ```
+    /// use replyhook::config::{ConsentSettings, Sources};
+    ///
+    /// let sources = Sources::default().with_env([("REPLYHOOK__CONSENT__STOP_WORDS", "STOP, basta")]);
+    /// let (stop_words, start_words) = ConsentSettings::words(&sources);
+    /// assert_eq!(stop_words, ["STOP", "basta"]);
+    /// assert_eq!(start_words, ["START", "UNSTOP"]);
+    /// ```
+    pub fn words(sources: &Sources) -> (Vec<String>, Vec<String>) {
+        let mut problems = Problems::default();
+        let layers = Layers::read(sources, &mut problems);
+        let reader = SettingsReader::new(&layers, problems);
+        let items = |key| reader.items(key);
+        (items("consent.stop_words"), items("consent.start_words"))
+    }
 }
 
 pub(super) fn consent(reader: &mut SettingsReader<'_>) -> Option<ConsentSettings> {

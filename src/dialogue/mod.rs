@@ -255,7 +255,13 @@ impl Form {
         progress: FormProgress,
     ) -> Result<Reply, HandlerError> {
         // Before the version check, so that a conversation in an older version can be canceled too.
-        if !self.cancel_words.is_empty() && self.cancel_words.contains(&fold(&message.body)) {
+        // Not a tap on a choice of the open question: its title is an answer, although it may be a cancel word too.
+        let is_answer =
+            || message.is_tap_on_choice() && message.choice().is_some_and(|chosen| chosen.current);
+        if !self.cancel_words.is_empty()
+            && self.cancel_words.contains(&fold(&message.body))
+            && !is_answer()
+        {
             progress_state(cx).clear().await?;
             return (self.cancel_reply)(message);
         }

@@ -115,7 +115,7 @@ impl Dispatcher {
             limits,
             permits: HandlerPermits::new(limits.running, metrics.clone()),
             consent: ConsentKeywords {
-                rules: parts.consent,
+                rules: parts.consent.clone(),
                 hook: parts.on_consent,
                 is_rest_only: limits.is_rest_only,
                 store: store.clone(),
@@ -138,6 +138,7 @@ impl Dispatcher {
                 monitor: monitor.clone(),
                 clock: clock.clone(),
                 settings: parts.choices,
+                consent: parts.consent,
             },
             debounce: Debounce {
                 store: store.clone(),

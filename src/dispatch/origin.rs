@@ -17,7 +17,7 @@ pub(super) struct Origin {
     pub(super) account: AccountSid,
     pub(super) sid: MessageSid,
     auth_token: AuthTokenKind,
-    sender: Address,
+    pub(super) sender: Address,
     pub(super) user: Address,
     service: Option<MessagingServiceSid>,
 }

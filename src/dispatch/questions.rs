@@ -8,7 +8,9 @@ use super::outcome::HandlerFailure;
 use super::store_monitor::StoreMonitor;
 use crate::choice::{OpenQuestion, QuestionId, has_sms_keywords, sms_keyword};
 use crate::clock::{Clock, after};
+use crate::consent::ConsentRules;
 use crate::message::InboundMessage;
+use crate::reloadable::Reloadable;
 use crate::reply::Reply;
 use crate::store::{Claim, QuestionChange, Store};
 
@@ -29,6 +31,8 @@ pub(super) struct Questions {
     pub(super) monitor: Arc<StoreMonitor>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: ChoiceSettings,
+    /// Keywords that a choice must not be.
+    pub(super) consent: Reloadable<ConsentRules>,
 }
 
 impl Questions {
@@ -81,9 +85,7 @@ impl Questions {
         });
         match asked {
             Some(question) => {
-                if has_sms_keywords(origin.user.channel()) {
-                    warn_about_keywords(&question, origin);
-                }
+                self.warn_about_keywords(&question, origin);
                 Some(QuestionChange::Ask {
                     question: Box::new(question),
                     expires_at: after(self.clock.now(), self.settings.ttl),
@@ -92,14 +94,17 @@ impl Questions {
             None => answered.map(QuestionChange::End),
         }
     }
-}
-
-/// Warns about choices that Twilio handles as keywords, so that the bot gets no answer.
-// Names the keyword and not the title, which may be content.
-fn warn_about_keywords(question: &OpenQuestion, origin: &Origin) {
-    for (number, choice) in (1..).zip(&question.choices) {
-        if let Some(keyword) = sms_keyword(choice.title()) {
-            tracing::warn!(message_sid = %origin.sid, choice = number, keyword, "a choice is a keyword that Twilio handles itself on SMS and RCS: a user who types it unsubscribes, subscribes or gets help; use another title");
+    /// Warns about choices that are consent keywords, so that the bot gets no answer from a user who types one.
+    // Names Twilio's keyword and not the title, which may be content.
+    fn warn_about_keywords(&self, question: &OpenQuestion, origin: &Origin) {
+        let consent = self.consent.load();
+        let is_twilios = has_sms_keywords(origin.user.channel());
+        for (number, choice) in (1..).zip(&question.choices) {
+            if let Some(keyword) = sms_keyword(choice.title()).filter(|_| is_twilios) {
+                tracing::warn!(message_sid = %origin.sid, choice = number, keyword, "a choice is a keyword that Twilio handles itself on SMS and RCS: a user who types it unsubscribes, subscribes or gets help; use another title");
+            } else if consent.has_keyword(&origin.sender, choice.title()) {
+                tracing::warn!(message_sid = %origin.sid, choice = number, channel = origin.user.channel().as_str(), "a choice is one of the opt-out and opt-in words of this server: a user who types it, as on WhatsApp and Messenger, unsubscribes or subscribes; use another title");
+            }
         }
     }
 }

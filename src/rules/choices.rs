@@ -1,10 +1,10 @@
-//! `reply.choices` and the other contents of a reply that only the REST API can send.
+//! `reply.choices`: the choices of a question.
 
 use minijinja::value::Value;
 
 use super::reader::{Fields, Located, RulesReader, SpannedValue};
 use super::template::{RulesTemplate, RulesTemplates};
-use crate::choice::{Choice, Choices};
+use crate::choice::{Choice, ChoiceForm, Choices};
 use crate::handler::HandlerError;
 use crate::reply::ReplyMessage;
 
@@ -31,12 +31,23 @@ pub(super) fn read(
     fields: &mut Fields<'_>,
     names: &[String],
 ) -> Option<ChoiceTemplates> {
-    let mut text = |key| reader.text(fields, key).map(|text| text.value);
+    let plain = |text: Located<String>| text.value;
+    let mut text = |key| reader.text(fields, key);
     let (key, button, hint) = (
         text("choices_key"),
         text("choices_button"),
         text("choices_hint"),
     );
+    // As for the setting `reply.choices_button`: WhatsApp shows no longer label.
+    if let Some(label) = &button
+        && !ChoiceForm::fits_label(&label.value)
+    {
+        let max = ChoiceForm::MAX_LABEL_UNITS;
+        let text =
+            format!("choices_button has over {max} characters, which WhatsApp does not show");
+        reader.add_problem(&label.span, text);
+    }
+    let (key, button, hint) = (key.map(plain), button.map(plain), hint.map(plain));
     let Some(value) = fields.take("choices") else {
         if key.is_some() || button.is_some() || hint.is_some() {
             let text = "choices_key, choices_button and choices_hint belong to choices: write choices = [\"…\"]";
@@ -68,7 +79,7 @@ pub(super) fn read(
         reader.add_problem(&value.span(), error.to_string());
     }
     for title in found.plain_titles() {
-        reader.warn_about_keyword(&value.span(), title);
+        reader.add_answer(&value.span(), title);
     }
     Some(found)
 }
@@ -200,47 +211,4 @@ impl ChoiceTemplate {
             None => choice,
         })
     }
-}
-
-/// Reads `content`, `location` and `link`, which need no template.
-pub(super) fn read_other(
-    reader: &mut RulesReader<'_>,
-    fields: &mut Fields<'_>,
-) -> Option<ReplyMessage> {
-    let mut message = None;
-    let span = fields.span.clone();
-    if let Some(mut content) = reader.table(fields, "content") {
-        let mut text = |key| reader.text(&mut content, key).map(|text| text.value);
-        let (sid, name, language) = (text("sid"), text("name"), text("language"));
-        let mut template = match (sid, name.zip(language)) {
-            (None, Some((name, language))) => ReplyMessage::template(name, language),
-            (sid, _) => ReplyMessage::content(sid.unwrap_or_default()),
-        };
-        if let Some(variables) = reader.table(&mut content, "variables") {
-            for (name, value) in variables.entries() {
-                match value.get_ref().as_str() {
-                    Some(text) => template = template.variable(name.value, text),
-                    None => reader.add_problem(&value.span(), "a variable is a text in quotes"),
-                }
-            }
-        }
-        reader.report_unknown_keys(&content);
-        message = Some(template);
-    }
-    if let Some(mut location) = reader.table(fields, "location") {
-        let latitude = reader.number(&mut location, "latitude");
-        let longitude = reader.number(&mut location, "longitude");
-        let label = reader.text(&mut location, "label").map(|label| label.value);
-        reader.report_unknown_keys(&location);
-        message = Some(ReplyMessage::location(
-            latitude.unwrap_or(f64::NAN),
-            longitude.unwrap_or(f64::NAN),
-            label.unwrap_or_default(),
-        ));
-    }
-    let message = message?;
-    if let Err(error) = crate::reply::Reply::from(message.clone()).check() {
-        reader.add_problem(&span, error.to_string());
-    }
-    Some(message)
 }

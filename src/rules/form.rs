@@ -82,7 +82,7 @@ pub(super) fn read(
         .and_then(|value| reader.filled_texts(value, "cancel"))
         .unwrap_or_default();
     for word in &cancel {
-        reader.warn_about_keyword(&cancel_span, word);
+        reader.add_answer(&cancel_span, word);
     }
     let canceled = fields.take("canceled");
     if let (Some(canceled), true) = (canceled, cancel.is_empty()) {
@@ -204,7 +204,7 @@ fn read_answer_type(
     if let Some(choice) = choice {
         let texts = reader.filled_texts(choice, "choice");
         for text in texts.iter().flatten() {
-            reader.warn_about_keyword(&choice.span(), text);
+            reader.add_answer(&choice.span(), text);
         }
         return texts.map(AnswerType::Choice);
     }

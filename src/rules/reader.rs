@@ -8,8 +8,8 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::keyword_warnings::AnswerWord;
 use super::problem::{LineStarts, RulesProblem};
-use crate::choice::sms_keyword;
 use crate::spelling::nearest;
 
 /// Maximum size of all patterns of a file, in bytes.
@@ -63,7 +63,8 @@ pub(super) struct RulesReader<'s> {
     lines: LineStarts<'s>,
     problems: Vec<RulesProblem>,
     /// Findings that do not make the file unusable.
-    warnings: Vec<RulesProblem>,
+    /// Words that a user is meant to write.
+    answers: Vec<AnswerWord>,
     /// Bytes that are left for further patterns.
     pub(super) pattern_budget: usize,
 }
@@ -84,7 +85,7 @@ impl<'s> RulesReader<'s> {
             source,
             lines: LineStarts::new(source),
             problems: Vec::new(),
-            warnings: Vec::new(),
+            answers: Vec::new(),
             pattern_budget: MAX_ALL_PATTERN_BYTES,
         }
     }
@@ -103,20 +104,15 @@ impl<'s> RulesReader<'s> {
         self.problems
     }
 
-    pub(super) fn take_warnings(&mut self) -> Vec<RulesProblem> {
-        std::mem::take(&mut self.warnings)
+    pub(super) fn take_answers(&mut self) -> Vec<AnswerWord> {
+        std::mem::take(&mut self.answers)
     }
 
-    /// Warns about a word that a user cannot answer with on SMS and RCS.
-    pub(super) fn warn_about_keyword(&mut self, span: &Span, word: &str) {
-        if let Some(keyword) = sms_keyword(word) {
-            let text = format!(
-                "{keyword} is a keyword that Twilio handles itself on SMS and RCS: a user who writes it unsubscribes, subscribes \
-                 or gets help; use another word"
-            );
-            let (line, column) = self.position(span.start);
-            self.warnings.push(RulesProblem { line, column, text });
-        }
+    /// Records a word that a user is meant to write, for the warnings about keywords.
+    pub(super) fn add_answer(&mut self, span: &Span, word: &str) {
+        let (line, column) = self.position(span.start);
+        let word = word.to_owned();
+        self.answers.push(AnswerWord { line, column, word });
     }
 
     pub(super) fn add_problem(&mut self, span: &Span, text: impl Into<String>) {

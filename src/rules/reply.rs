@@ -3,6 +3,7 @@
 use minijinja::value::Value;
 
 use super::choices::{self, ChoiceTemplates};
+use super::other_content::{self, OtherContent};
 use super::reader::{Located, RulesReader};
 use super::template::{RuleError, RulesTemplate, RulesTemplates, TemplateInput};
 use crate::handler::HandlerError;
@@ -18,7 +19,7 @@ pub(super) struct ReplyTemplate {
     media: Vec<(RulesTemplate, Option<String>)>,
     choices: Option<ChoiceTemplates>,
     /// A template or a location, sent after the rest.
-    other: Option<ReplyMessage>,
+    other: Option<OtherContent>,
 }
 
 impl RulesTemplates {
@@ -72,8 +73,17 @@ impl RulesTemplates {
                 (message, added) = choices.add_to(message, self, &variables)?;
                 bytes += added;
             }
-            messages.push(message);
-            messages.extend(reply.other.clone());
+            let other = reply.other.as_ref();
+            let other = other.map(|other| other.render(self, &variables));
+            let other = other.transpose()?;
+            // A location or a template alone is one message.
+            if other.is_none() || !message.is_empty() {
+                messages.push(message);
+            }
+            if let Some((other, added)) = other {
+                bytes += added;
+                messages.push(other);
+            }
         }
         Ok(messages.into_iter().collect())
     }
@@ -99,6 +109,7 @@ impl ReplyTemplate {
         self.text.as_ref().is_none_or(is_plain)
             && media.all(is_plain)
             && self.choices.as_ref().is_none_or(ChoiceTemplates::is_plain)
+            && self.other.as_ref().is_none_or(OtherContent::is_plain)
     }
 
     /// Returns the choices of the message.
@@ -198,7 +209,7 @@ fn read_message(
         media.push((template, content_type.clone()));
     }
     let choices = choices::read(reader, templates, &mut fields, names);
-    let other = choices::read_other(reader, &mut fields);
+    let other = other_content::read(reader, templates, &mut fields, names);
     let has_only_known_keys = reader.report_unknown_keys(&fields);
     let has_content = ["text", "media", "content", "location"];
     if has_only_known_keys && !has_content.iter().any(|key| fields.has(key)) {

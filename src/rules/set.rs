@@ -7,6 +7,7 @@ use toml::de::DeTable;
 
 use super::example::{self, Example, ExampleResult};
 use super::form::{self, FormDef};
+use super::keyword_warnings::AnswerWord;
 use super::opt_out::{OptOutTexts, read_opt_out};
 use super::problem::{RulesError, RulesProblem};
 use super::reader::{Fields, Located, RulesReader, Span};
@@ -14,6 +15,7 @@ use super::reply::{self, ReplyTemplate};
 use super::template::{RulesTemplates, TemplateInput};
 use super::when::{self, RuleCondition, TimeSettings};
 use crate::address::Channel;
+use crate::consent::Keywords;
 use crate::handler::{Handler, HandlerError};
 use crate::reply::{Reply, is_web_url};
 use crate::route::{Filter, RouteFuture, RouteHandler, RouteRequest, Router, anything};
@@ -44,7 +46,7 @@ pub struct RuleSet {
     templates: RulesTemplates,
     examples: Vec<Example>,
     opt_out: OptOutTexts,
-    warnings: Vec<RulesProblem>,
+    answers: Vec<AnswerWord>,
 }
 
 struct Rule {
@@ -108,9 +110,16 @@ impl RuleSet {
         &self.opt_out
     }
 
-    /// Returns findings that do not make the file unusable, such as a choice that is a keyword of SMS.
-    pub fn warnings(&self) -> &[RulesProblem] {
-        &self.warnings
+    /// Returns findings that do not make the file unusable: choices and words of a form that are keywords on SMS and RCS,
+    /// or one of these words, `consent.stop_words` and `consent.start_words`, on other channels.
+    pub fn warnings<S: AsRef<str>>(
+        &self,
+        stop_words: &[S],
+        start_words: &[S],
+    ) -> Vec<RulesProblem> {
+        let keywords = Keywords::new(stop_words, start_words);
+        let warnings = self.answers.iter().map(|answer| answer.warning(&keywords));
+        warnings.flatten().collect()
     }
 
     /// Returns the number of examples.
@@ -350,7 +359,7 @@ fn read(reader: &mut RulesReader<'_>, mut fields: Fields<'_>) -> RuleSet {
         templates,
         examples,
         opt_out,
-        warnings: reader.take_warnings(),
+        answers: reader.take_answers(),
     }
 }
 

@@ -1,7 +1,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use replyhook::config::Settings;
+use replyhook::config::{ConsentSettings, Settings, Sources};
 use replyhook::store::StoreUrl;
 use replyhook::store::sqlite::file_warnings;
 
@@ -31,7 +31,7 @@ pub(crate) struct Check {
 impl Check {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         if let Some(file) = &self.rules {
-            return check_rules(file);
+            return check_rules(file, &self.settings.sources());
         }
         let sources = self.settings.sources();
         let mut text = String::new();
@@ -64,10 +64,11 @@ impl Check {
     }
 }
 
-fn check_rules(file: &Path) -> anyhow::Result<ExitStatus> {
+fn check_rules(file: &Path, sources: &Sources) -> anyhow::Result<ExitStatus> {
     let rules = rules::read_rules(file)?.set()?;
     let examples = rules.examples();
-    let warnings = rules.warnings().to_vec();
+    let (stop_words, start_words) = ConsentSettings::words(sources);
+    let warnings = rules.warnings(&stop_words, &start_words);
     let mut text = format!("{}\n\n", rules.table());
     for warning in warnings {
         writeln!(text, "warning: {}: {warning}", file.display())?;

@@ -2,6 +2,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use replyhook::Channel;
+use replyhook::config::{ConsentSettings, Sources};
 use replyhook::rules::{ExampleResult, RulesFile};
 
 use crate::exit::ExitStatus;
@@ -54,10 +55,11 @@ impl RulesArgs {
         let RulesCommand::Test { files, channels } = self.command;
         // Read all files first: an unusable one is reported before any example runs.
         let rules: anyhow::Result<Vec<_>> = files.iter().map(|file| read_rules(file)).collect();
+        let (stop_words, start_words) = ConsentSettings::words(&Sources::from_env());
         let mut text = String::new();
         let mut all_passed = true;
         for (file, rules) in files.iter().zip(rules?) {
-            for warning in rules.set()?.warnings() {
+            for warning in rules.set()?.warnings(&stop_words, &start_words) {
                 writeln!(text, "warning: {}: {warning}", file.display())?;
             }
             for channel in &channels {

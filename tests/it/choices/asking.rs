@@ -127,6 +127,38 @@ async fn whatsapp_shows_buttons_and_tap_is_told() {
     assert_eq!(asker.seen.lock().unwrap().len(), runs);
 }
 
+// The title of a choice that is also a keyword: a tap is the answer, and a typed text opts out.
+#[tokio::test(flavor = "multi_thread")]
+async fn tap_on_choice_with_keyword_as_title_is_an_answer() {
+    let titles = ["Opt out", "basta", "START"];
+    let twilio = FakeTwilio::start();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let record = seen.clone();
+    let bot = move |_cx: Context, message: InboundMessage| {
+        let asks = message.body == "ask";
+        record.lock().unwrap().push(message.choice());
+        std::future::ready(asks.then(|| ReplyMessage::text("What?").choices(titles)))
+    };
+    let env = [("REPLYHOOK__CONSENT__STOP_WORDS", "STOP, opt out, basta")];
+    let app = TestApp::with_twilio(&twilio, &env, |app| app.handler(bot));
+    for (round, (user, sender)) in (1..).zip([
+        (USER, "whatsapp:+15550002222"),
+        ("messenger:1234567890", "messenger:9876543210"),
+    ]) {
+        let from_user = |webhook: Webhook| webhook.with("From", user).with("To", sender);
+        let number = round * 10;
+        app.send(from_user(Webhook::message(number, "ask"))).await;
+        let phone = twilio.wait_for_phone(user, 1);
+        for (number, item) in (number + 1..).zip(items(&phone[0])) {
+            assert_eq!(app.send(from_user(tap(number, &item))).await.twiml(), EMPTY);
+            let chosen = seen.lock().unwrap().last().unwrap().clone();
+            assert_eq!(chosen.map(|chosen| chosen.id), Some(item.0), "{user}");
+        }
+        let typed = app.send(from_user(Webhook::message(number + 5, "Opt out")));
+        assert!(typed.await.twiml().contains("no more messages"), "{user}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn more_choices_are_a_list_with_label_of_settings() {
     let twilio = FakeTwilio::start();

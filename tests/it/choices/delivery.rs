@@ -2,7 +2,7 @@
 
 use replyhook::{Context, InboundMessage, Reply, ReplyMessage};
 
-use crate::support::{ContentFault, EMPTY, FakeTwilio, Fault, TestApp};
+use crate::support::{ContentFault, EMPTY, FakeTwilio, Fault, Server, TestApp, Webhook};
 
 const USER: &str = "whatsapp:+15550001111";
 const TEXT: &str = "Really?\n1. Yes\n2. No";
@@ -138,6 +138,43 @@ async fn content_refused_by_the_call_is_sent_as_text() {
     assert_eq!(phone[0].body, TEXT);
     app.wait_for_outbox("pending", 0).await;
     assert_eq!(twilio.posts().len(), 2);
+}
+
+#[test]
+fn log_warns_about_keyword_and_tells_that_text_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("bot.toml");
+    let question = "[otherwise]\nreply.text = 'Really?'\nreply.choices = ['Yes', 'Opt out']\n";
+    let text = "Really?\n1. Yes\n2. Opt out";
+    std::fs::write(&rules, question).unwrap();
+    let twilio = FakeTwilio::start();
+    let api = twilio.url();
+    let server = Server::start(&[
+        ("REPLYHOOK__HANDLER__KIND", "rules"),
+        ("REPLYHOOK__HANDLER__RULES", rules.to_str().unwrap()),
+        ("REPLYHOOK__TWILIO__API_URL", api.as_str()),
+        ("REPLYHOOK__TWILIO__CONTENT_URL", api.as_str()),
+    ]);
+    server.send(&Webhook::message(1, "hi"));
+    // A user who types it would opt out. `Yes` is a keyword on SMS and RCS only.
+    let warning = server.wait_for("a choice is one of the opt-out and opt-in words of this server");
+    assert!(warning.contains("\"choice\":2"), "{warning}");
+    let phone = twilio.wait_for_phone(USER, 1);
+    server.send(&twilio.status_webhook(&phone[0].sid, "undelivered", Some(63005)));
+    assert_eq!(twilio.wait_for_phone(USER, 2)[1].body, text);
+    server.wait_for("the content of a message was refused; its text is sent now");
+    let rejected = Fault::Status {
+        status: 400,
+        code: Some(21656),
+        retry_after: None,
+    };
+    twilio.fault(rejected, 1);
+    server.send(&Webhook::message(2, "hi again"));
+    assert_eq!(twilio.wait_for_phone(USER, 3)[2].body, text);
+    let log = server.log();
+    for wrong in ["passes by itself", "had accepted"] {
+        assert!(!log.contains(wrong), "{log}");
+    }
 }
 
 // As for a text: a call of unknown result is looked up, and not repeated.

@@ -3,6 +3,10 @@
 use replyhook::Channel;
 use replyhook::rules::RuleSet;
 
+use crate::support::{FakeTwilio, TestApp, Webhook};
+
+const USER: &str = "whatsapp:+15550001111";
+
 const BOT: &str = r#"
 [[rule]]
 when.choice = "today"
@@ -79,10 +83,81 @@ fn invalid_choices_are_problems_of_the_file() {
             "reply.location = { latitude = 91, longitude = 0 }",
             "not a location",
         ),
+        (
+            "reply.content = { name = 'x' }",
+            "content lacks the language",
+        ),
+        (
+            "reply.content = { sid = 'HX00000000000000000000000000000042', name = 'x' }",
+            "content names one template",
+        ),
+        (
+            "reply.content = { name = 'x', language = 'en' }\nreply.location = { latitude = 1, longitude = 2 }",
+            "content or location",
+        ),
+        (
+            "reply.choices = ['A', 'B']\nreply.choices_button = 'A label that is too long'",
+            "choices_button has over 20 characters",
+        ),
+        (
+            "reply.location = { latitude = 1, longitude = 2, label = '{{ body ' }",
+            "line 3",
+        ),
     ] {
         let error = RuleSet::parse(&format!("{otherwise}{choices}")).err();
         let error = error.unwrap_or_else(|| panic!("{choices} is accepted"));
         assert!(error.to_string().contains(expected), "{choices}: {error}");
+    }
+}
+
+#[test]
+fn location_or_content_alone_is_one_message() {
+    let rules = "[[rule]]\nwhen.text = 'where'\nreply.location = { latitude = 1, longitude = 2 }\n\
+         [otherwise]\nreply.content = { name = 'x', language = 'en' }\n\
+         [[example]]\nsays = 'where'\ngets = ['']\n[[example]]\nsays = 'hi'\ngets = ['']\n\
+         [[example]]\nsays = 'hi'\ngets = ['', '']\n";
+    let results = RuleSet::parse(rules).unwrap().run_examples();
+    let passed: Vec<_> = results
+        .iter()
+        .map(|result| result.failure.is_none())
+        .collect();
+    assert_eq!(passed, [true, true, false]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn variables_and_label_are_templates() {
+    const SID: &str = "HX00000000000000000000000000000042";
+    let rules = format!(
+        "[[rule]]\nwhen.text = 'where'\nreply.location = {{ latitude = 1, longitude = 2, label = 'For {{{{ profile_name }}}}' }}\n\
+         [otherwise]\nreply.content = {{ sid = '{SID}', variables = {{ 1 = '{{{{ body }}}}!' }} }}\n"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bot.toml");
+    std::fs::write(&file, rules).unwrap();
+    let twilio = FakeTwilio::start();
+    let env = [
+        ("REPLYHOOK__HANDLER__KIND", "rules"),
+        ("REPLYHOOK__HANDLER__RULES", file.to_str().unwrap()),
+    ];
+    let app = TestApp::with_twilio(&twilio, &env, |app| app);
+    app.send(Webhook::message(1, "where").with("ProfileName", "Ana"))
+        .await;
+    assert_eq!(twilio.wait_for_phone(USER, 1)[0].body, "For Ana");
+    app.says(2, "hi").await;
+    let phone = twilio.wait_for_phone(USER, 2);
+    assert_eq!(phone[1].body, format!(r#"{SID} {{"1":"hi!"}}"#));
+}
+
+// A tap on the form's own question is its answer, although the title is a cancel word too.
+#[test]
+fn tap_on_choice_of_form_precedes_cancel_word() {
+    let rules = "[[rule]]\nwhen.text = 'book'\nask = 'f'\n[otherwise]\nreply = 'Other.'\n\
+         [[form]]\nname = 'f'\ncancel = 'later'\ncanceled = 'Canceled.'\ndone = 'At {{ a }}.'\n\
+         [[form.ask]]\nfield = 'a'\nquestion = { text = 'When?', choices = ['Now', 'Later'] }\n\
+         [[example]]\nturns = [{ says = 'book', gets = 'When?' }, { taps = 'Later', gets = 'At Later.' }]\n\
+         [[example]]\nturns = [{ says = 'book', gets = 'When?' }, { says = 'later', gets = 'Canceled.' }]\n";
+    for result in RuleSet::parse(rules).unwrap().run_examples() {
+        assert_eq!(result.failure, None, "{}", result.name);
     }
 }
 
@@ -91,13 +166,21 @@ fn invalid_choices_are_problems_of_the_file() {
 fn keywords_as_choices_or_words_of_a_form_are_warned_about() {
     let warnings = |rules: &str| -> Vec<String> {
         let rules = RuleSet::parse(rules).unwrap();
-        rules.warnings().iter().map(ToString::to_string).collect()
+        let warnings = rules.warnings(&["STOP", "basta"], &["START"]);
+        warnings.iter().map(ToString::to_string).collect()
     };
     let otherwise = "[otherwise]\nreply.text = 'Sure?'\n";
     let found = warnings(&format!(
-        "{otherwise}reply.choices = ['Yes', 'No', 'Stop.']"
+        "{otherwise}reply.choices = ['Yes', 'No', 'Stop.', 'Basta!']"
     ));
-    assert_eq!(found.len(), 2);
+    assert_eq!(found.len(), 3);
+    assert!(!found[0].contains("WhatsApp"), "{found:?}");
+    for found in &found[1..] {
+        assert!(
+            found.contains("WhatsApp") && found.contains("Messenger"),
+            "{found}"
+        );
+    }
     assert!(
         found[0].starts_with("line 3, ") && found[0].contains("YES is a keyword"),
         "{found:?}"

@@ -113,6 +113,8 @@ pub struct InboundMessage {
     pub params: FormParams,
     /// The choice, once it was compared with the open question.
     pub(super) chosen: Option<Box<Chosen>>,
+    /// True if our payload was stripped.
+    pub(super) had_payload: bool,
 }
 
 impl InboundMessage {
@@ -166,9 +168,16 @@ impl InboundMessage {
             .or_else(|| self.tapped(tap.as_ref()));
         self.chosen = chosen.map(Box::new);
         if tap.is_some() {
+            self.had_payload = true;
             self.strip_payloads();
         }
         answers_open
+    }
+
+    /// Returns whether the message is a tap on a choice of ours.
+    #[doc(hidden)]
+    pub fn is_tap_on_choice(&self) -> bool {
+        self.had_payload || self.tap_payload().is_some()
     }
 
     fn tap_id(&self) -> Option<&str> {

@@ -183,6 +183,7 @@ pub(super) fn parse_inbound(
         received_at,
         merged: Vec::new(),
         chosen: None,
+        had_payload: false,
         params: FormParams::default(),
     };
     let mut media_parts = Vec::new();
