@@ -151,7 +151,7 @@ impl Dev {
                 None => true,
                 Some(process) => tokio::select! {
                     is_listening = bot.wait_until_listening() => is_listening,
-                    // Reports a process that ends meanwhile, and starts it again.
+                    // Reports a process that ends during that time, and starts it again.
                     ended = process.keep_running() => return ended.map(|()| ExitStatus::No),
                     () = signals.next() => {
                         process.stop().await;
