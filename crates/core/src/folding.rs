@@ -199,7 +199,8 @@ pub fn spaced_words(folded: &str) -> String {
         .split('_')
         .flat_map(UnicodeSegmentation::unicode_words)
     {
-        words.push_str(word);
+        // A mark without a letter belongs to the space before it, which is not part of the word.
+        words.push_str(word.trim());
         words.push(' ');
     }
     words
