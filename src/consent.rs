@@ -7,25 +7,14 @@
 //! Sources: Twilio's "default handling of opt-out keywords" for SMS, MMS and, since 2026-03-15, RCS; its help article about
 //! toll-free numbers, whose carriers know fewer words. On other channels Twilio does not handle keywords.
 
+use replyhook_core::sms_keywords::{self, has_sms_keywords};
+
 use crate::address::{Address, Channel, Identity};
 use crate::folding::fold_phrase;
 use crate::message::{InboundMessage, OptOutType};
 use crate::store::{ConsentKeyword, ConsentSource};
 use crate::twiml::Document;
 
-/// Keywords with which Twilio itself opts a user out on SMS, MMS and RCS.
-const TWILIO_STOP: [&str; 8] = [
-    "STOP",
-    "STOPALL",
-    "UNSUBSCRIBE",
-    "CANCEL",
-    "END",
-    "QUIT",
-    "OPTOUT",
-    "REVOKE",
-];
-/// Keywords with which Twilio itself opts a user in again on these channels.
-const TWILIO_START: [&str; 3] = ["START", "YES", "UNSTOP"];
 /// Keywords with which the carriers of toll-free numbers opt a user out.
 const TOLL_FREE_STOP: [&str; 1] = ["STOP"];
 /// Keywords with which they opt a user in again.
@@ -118,7 +107,7 @@ impl Keywords {
     /// several words.
     pub(crate) fn new<S: AsRef<str>>(stop: &[S], start: &[S]) -> Self {
         Self {
-            sms: KeywordLists::new(&TWILIO_STOP, &TWILIO_START),
+            sms: KeywordLists::new(&sms_keywords::STOP, &sms_keywords::START),
             sms_side: SmsKeywords::Twilio,
             others: KeywordLists::new(stop, start),
         }
@@ -151,7 +140,7 @@ impl Keywords {
 
     /// Returns whether Twilio handles the keywords of a channel.
     fn are_twilios(&self, channel: &Channel) -> bool {
-        self.sms_side == SmsKeywords::Twilio && shares_sms_opt_outs(channel)
+        self.sms_side == SmsKeywords::Twilio && has_sms_keywords(channel)
     }
 
     /// Returns whether a text is a keyword on the channels on which Twilio does not handle keywords.
@@ -162,7 +151,7 @@ impl Keywords {
 
     /// Returns the meaning of a text that a user has sent to a sender, if the whole text is a keyword.
     fn meaning(&self, sender: &Address, text: &str) -> Option<Keyword> {
-        let is_sms = shares_sms_opt_outs(sender.channel());
+        let is_sms = has_sms_keywords(sender.channel());
         let lists = if is_sms { &self.sms } else { &self.others };
         if has_more_letters(text, lists.max_letters()) {
             return None;
@@ -186,9 +175,9 @@ impl Keywords {
             return false;
         }
         let known: &[&str] = match (keyword, is_toll_free(sender)) {
-            (Keyword::Stop, false) => &TWILIO_STOP,
+            (Keyword::Stop, false) => &sms_keywords::STOP,
             (Keyword::Stop, true) => &TOLL_FREE_STOP,
-            (Keyword::Start, false) => &TWILIO_START,
+            (Keyword::Start, false) => &sms_keywords::START,
             (Keyword::Start, true) => &TOLL_FREE_START,
         };
         is_one_of(known, text.trim())
@@ -197,11 +186,6 @@ impl Keywords {
 
 fn is_one_of(known: &[&str], text: &str) -> bool {
     known.iter().any(|word| word.eq_ignore_ascii_case(text))
-}
-
-/// Returns whether a channel is one of those whose opt-outs Twilio handles together: SMS, MMS and RCS.
-fn shares_sms_opt_outs(channel: &Channel) -> bool {
-    matches!(channel, Channel::Sms | Channel::Rcs)
 }
 
 /// Returns whether a sender is a toll-free number, whose carriers handle opt-outs.
@@ -429,7 +413,7 @@ mod tests {
     #[test]
     fn consent_keywords_are_twilios_on_sms_and_rcs() {
         for sender in [SMS, RCS] {
-            for text in TWILIO_STOP {
+            for text in sms_keywords::STOP {
                 assert_eq!(meaning(&words(), sender, text), Some(Keyword::Stop));
             }
             assert_eq!(meaning(&words(), sender, "yes"), Some(Keyword::Start));

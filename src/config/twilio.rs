@@ -155,7 +155,7 @@ pub(super) fn twilio(
         accounts,
         shared_keys,
     };
-    // What is missing is not known while something is wrong.
+    // An invalid key is not stored in `settings`, and would be reported as missing too.
     if reader.problem_count() == problems_before {
         if needs_verification {
             check_verification(reader, &settings);

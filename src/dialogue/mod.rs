@@ -40,11 +40,11 @@ pub use question::{Answers, Question};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::choice::{has_sms_keywords, sms_keyword};
 use crate::folding::{IntoTexts, fold};
 use crate::handler::{Context, HandlerError, State};
 use crate::message::InboundMessage;
 use crate::reply::{IntoReply, Reply, ReplyMessage};
+use replyhook_core::sms_keywords::{has_sms_keywords, sms_keyword};
 
 /// Name of the conversation state that stores the progress of a form. Part of the stored data. It is not
 /// reserved: a bot that uses `state_named("form")` overwrites it.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::origin::Origin;
 use super::outcome::HandlerFailure;
 use super::store_monitor::StoreMonitor;
-use crate::choice::{OpenQuestion, QuestionId, has_sms_keywords, sms_keyword};
+use replyhook_core::sms_keywords::{has_sms_keywords, sms_keyword};
+
+use crate::choice::{OpenQuestion, QuestionId};
 use crate::clock::{Clock, after};
 use crate::consent::ConsentRules;
 use crate::message::InboundMessage;

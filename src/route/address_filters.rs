@@ -43,7 +43,7 @@ pub fn sent_by(patterns: Vec<AddressPattern>) -> Filter {
     Filter(FilterKind::From(patterns))
 }
 
-/// Matches messages to these senders of yours, given as in [`from`].
+/// Matches messages to any of these senders. The arguments are those of [`from`].
 ///
 /// ```
 /// # #[cfg(feature = "testing")]

@@ -426,7 +426,7 @@ fn invalid_or_missing_config_file_is_located() {
         .unwrap_err()
         .to_string();
     assert!(found.contains("line 2, column 22"), "{found}");
-    // What else is missing may be in the file.
+    // The file may contain the other settings, so they are not reported as missing.
     for sources in [
         Sources::default().with_file("/nonexistent/replyhook.toml"),
         Sources::default().with_file(broken.path()),

@@ -179,7 +179,7 @@ fn form_after_crash_asks_each_question_once() {
 #[test]
 fn postgres_form_after_crash_asks_each_question_once() {
     if World::on_postgres().is_none() {
-        return report_skipped("a crash in a form: there is no PostgreSQL");
+        return report_skipped("a crash in a form, which needs PostgreSQL");
     }
     sign_up_across_each_crash(2, || World::on_postgres().unwrap());
 }

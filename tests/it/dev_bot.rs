@@ -305,7 +305,7 @@ fn processes_of_ended_bot_are_ended_before_the_next_start() {
     assert!(!is_running(second));
 }
 
-// Its end is reported at once, also if it never listens.
+// `dev` reports the exit code before it stops waiting for the port.
 #[test]
 fn bot_that_ends_at_once_is_reported_before_the_page() {
     let folder = tempfile::tempdir().unwrap();

@@ -782,7 +782,7 @@ async fn introduce_senders(store: &dyn Store) {
             account: account(sender.account),
             sid: format!("SM{:016x}{number:016x}", u64::MAX).parse().unwrap(),
             sender: sender.address.into(),
-            user: vec![Address::from("sip:somebody")],
+            user: vec![Address::from("sip:filler")],
             service: sender.is_in_service.then(service),
             auth_token: AuthTokenKind::Primary,
             params: "Body=text".to_owned(),

@@ -28,7 +28,7 @@ impl Database {
         )]
         let is_requested = std::env::var_os("REPLYHOOK_TEST_POSTGRES").is_some();
         if !is_requested {
-            report_skipped("several machines: there is no PostgreSQL");
+            report_skipped("several machines, which needs PostgreSQL");
             return None;
         }
         let folder = tempfile::tempdir().unwrap();

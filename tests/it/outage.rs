@@ -509,7 +509,7 @@ async fn threat_58_clock_jump_keeps_messages_and_window() {
 async fn threat_55_slow_database_sends_each_reply_once() {
     use crate::support::postgres::{Proxy, ProxyState, TestDatabase};
     let Some(database) = TestDatabase::create().await else {
-        return crate::support::report_skipped("a slow database: there is no PostgreSQL");
+        return crate::support::report_skipped("a slow database, which needs PostgreSQL");
     };
     let twilio = FakeTwilio::start();
     let api = twilio.url();

@@ -70,7 +70,7 @@ impl Machine {
 /// responded 503.
 async fn during_outage(number: usize, test: impl AsyncFnOnce(&[Machine], &FakeTwilio)) {
     let Some(database) = TestDatabase::create().await else {
-        return report_skipped("an outage with several machines: there is no PostgreSQL");
+        return report_skipped("an outage with several machines, which needs PostgreSQL");
     };
     let twilio = FakeTwilio::start();
     let mut machines = Vec::new();

@@ -34,6 +34,8 @@ pub mod reply;
 mod secret;
 pub mod sid;
 pub mod signature;
+#[doc(hidden)]
+pub mod sms_keywords;
 #[cfg(feature = "client")]
 #[doc(hidden)]
 pub mod tls;

@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 
 use crate::print::print;
 
-/// Wait before a process that has ended is started again: it may fail at once, each time.
+/// Delay before a restart. Without it, a command that always fails would be started in a busy loop.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
 /// Time that the process has to end after SIGTERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);

@@ -91,7 +91,8 @@ pub(in crate::store) async fn delete_conversations<D: Database>(
     ] {
         db.execute(sql, params![conversations]).await?;
     }
-    // A link is kept as long as one of its addresses has a conversation or a consent. The consents of RCS are those of SMS.
+    // Delete links whose two addresses have neither a conversation nor a consent. An RCS address shares the consent of its
+    // bare number.
     db.execute(
         "DELETE FROM identity_link WHERE (a = ANY ($1) OR b = ANY ($1)) AND NOT EXISTS (\
            SELECT 1 FROM conversation_address n WHERE n.address_key IN (identity_link.a, identity_link.b)) AND NOT EXISTS (\

@@ -145,7 +145,7 @@ fn dialogue_survives_kill_on_every_channel() {
 fn dialogue_continues_on_another_machine() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let Some(database) = runtime.block_on(crate::support::postgres::TestDatabase::create()) else {
-        return report_skipped("a dialogue on two machines: there is no PostgreSQL");
+        return report_skipped("a dialogue on two machines, which needs PostgreSQL");
     };
     let (folder, twilio) = (rules(), FakeTwilio::start());
     let url = database.url().expose().to_owned();

@@ -22,7 +22,6 @@ mod chosen;
 mod question;
 mod question_id;
 mod single_choice;
-mod sms_keyword;
 mod tap_payload;
 mod typed_answer;
 
@@ -34,8 +33,7 @@ pub use question::OpenQuestion;
 #[doc(hidden)]
 pub use question_id::QuestionId;
 pub use single_choice::Choice;
-#[doc(hidden)]
-pub use sms_keyword::has_sms_keywords;
-pub use sms_keyword::sms_keyword;
+
+pub use crate::sms_keywords::sms_keyword;
 #[doc(hidden)]
 pub use tap_payload::TapPayload;

@@ -147,8 +147,8 @@ impl InboundMessage {
         }
     }
 
-    /// Finds the choice, given the open question of the conversation, and strips our payload from the message. Returns
-    /// whether the message answers the open question.
+    /// Finds the choice that this message names in the open question of its conversation, and strips our payload from the
+    /// message. Returns true if the message answers that question.
     #[doc(hidden)]
     pub fn resolve_choice(&mut self, open: Option<&OpenQuestion>) -> bool {
         let is_tap = self.button.is_some() || self.list.is_some();

@@ -54,7 +54,7 @@ pub(super) async fn check(
     let Some(probe) = Probe::new(settings) else {
         return report.add(Finding::note(
             CHECK,
-            format!("{public_url} is not checked: there is no key to sign with"),
+            format!("{public_url} was not checked: the settings have no key to sign the request"),
             "set TWILIO_AUTH_TOKEN, or a key in signature.shared_keys",
         ));
     };

@@ -1,9 +1,11 @@
-//! Keywords that Twilio handles itself on SMS and RCS, so that they cannot be answers.
+//! Keywords that Twilio handles itself on SMS, MMS and RCS.
+//!
+//! Sources: Twilio's "default handling of opt-out keywords"; its changelog of 2026-03-15 for RCS.
 
 use crate::address::Channel;
 
-/// Opt-out, opt-in and help keywords. Source: Twilio's "default handling of opt-out keywords".
-const KEYWORDS: [&str; 13] = [
+/// Keywords with which Twilio opts a user out.
+pub const STOP: [&str; 8] = [
     "STOP",
     "STOPALL",
     "UNSUBSCRIBE",
@@ -12,12 +14,11 @@ const KEYWORDS: [&str; 13] = [
     "QUIT",
     "OPTOUT",
     "REVOKE",
-    "START",
-    "YES",
-    "UNSTOP",
-    "HELP",
-    "INFO",
 ];
+/// Keywords with which Twilio opts a user in again.
+pub const START: [&str; 3] = ["START", "YES", "UNSTOP"];
+/// Keywords to which Twilio replies with a help text.
+const HELP: [&str; 2] = ["HELP", "INFO"];
 
 /// Returns the keyword that a text is on SMS and RCS. A user who answers with it unsubscribes, subscribes or gets Twilio's
 /// help text.
@@ -31,13 +32,13 @@ const KEYWORDS: [&str; 13] = [
 pub fn sms_keyword(text: &str) -> Option<&'static str> {
     let text = text.trim();
     let text = text.strip_suffix('.').unwrap_or(text).trim_end();
-    KEYWORDS
+    let keywords = STOP.into_iter().chain(START).chain(HELP);
+    keywords
         .into_iter()
         .find(|keyword| text.eq_ignore_ascii_case(keyword))
 }
 
-/// Returns whether Twilio handles these keywords on a channel.
-#[doc(hidden)]
+/// Returns whether Twilio handles these keywords on a channel. MMS has the addresses of SMS.
 pub fn has_sms_keywords(channel: &Channel) -> bool {
     matches!(channel, Channel::Sms | Channel::Rcs)
 }
