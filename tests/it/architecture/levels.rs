@@ -72,7 +72,7 @@ const LEVELS: [(&str, u8); 37] = [
 ];
 
 /// The level of each module of the package replyhook-core.
-const CORE_LEVELS: [(&str, u8); 17] = [
+const CORE_LEVELS: [(&str, u8); 18] = [
     ("address", 0),
     ("address_key", 0),
     ("choice", 0),
@@ -87,6 +87,7 @@ const CORE_LEVELS: [(&str, u8); 17] = [
     ("secret", 0),
     ("sid", 0),
     ("signature", 0),
+    ("sms_keywords", 0),
     ("tls", 0),
     ("twiml", 0),
     // The layer speaks axum, and reports through a callback.
