@@ -158,7 +158,7 @@ impl Keywords {
         }
         let phrase = fold_phrase(text);
         let keyword = lists.meaning(&phrase)?;
-        // The carriers would go on to block the user.
+        // The carriers would continue to block the user.
         let is_ignored = is_sms
             && self.sms_side == SmsKeywords::Twilio
             && keyword == Keyword::Start
@@ -167,7 +167,7 @@ impl Keywords {
         (!is_ignored).then_some(keyword)
     }
 
-    /// Returns whether Twilio, or a carrier, itself confirms the keyword that a text is.
+    /// Returns whether Twilio or a carrier confirms the keyword in a text.
     // A decorated keyword, such as `stop!`, is an ordinary message to Twilio, which then neither confirms it nor blocks our
     // confirmation.
     fn is_confirmed_by_twilio(&self, sender: &Address, text: &str, keyword: Keyword) -> bool {
@@ -208,7 +208,7 @@ fn letters(text: &str) -> usize {
 }
 
 /// Returns whether a text has more letters than a folded text with at most `max` of them can have before folding.
-// Ends an ordinary message after a few characters, whatever its length. Decorations contain no letters, so they may be long.
+// Reads only a few characters of an ordinary message. Decorations contain no letters, so they may be long.
 fn has_more_letters(text: &str, max: usize) -> bool {
     // Folding composes a Hangul syllable from up to three letters.
     const MAX_COMPOSED: usize = 3;
@@ -268,7 +268,7 @@ impl ConsentRules {
             None => {}
         }
         let (sender, text) = (&message.to, &message.body);
-        // The tap on a choice is an answer, whatever its title is. Where Twilio handles keywords, it has counted as one.
+        // A tap on a choice is an answer, whatever its title, unless Twilio handles keywords: then it was a keyword.
         if message.is_tap_on_choice() && !self.keywords.are_twilios(sender.channel()) {
             return None;
         }
@@ -460,7 +460,7 @@ mod tests {
         ] {
             assert_eq!(is_confirmed(sender, text), expected, "{sender} {text:?}");
         }
-        // A carrier would go on to block the user.
+        // A carrier would continue to block the user.
         assert_eq!(meaning(&words(), TOLL_FREE, "YES"), None);
         assert_eq!(meaning(&words(), SMS, "YES"), Some(Keyword::Start));
     }

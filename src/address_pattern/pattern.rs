@@ -149,7 +149,7 @@ impl AddressPattern {
             PatternKind::Country(country) => {
                 author_country.is_some_and(|known| country.eq_ignore_ascii_case(known))
             }
-            // The IDs as well: a user whose number is hidden today may be listed by it, and the other way round.
+            // Compare the IDs too: the entry may be an ID while `From` is the number.
             PatternKind::Prefix { .. } => {
                 let ids = [&message.external_user_id, &message.parent_external_user_id];
                 let ids = ids.into_iter().flatten();
@@ -228,9 +228,9 @@ fn check_id(channel: Option<&Channel>, id: &str) -> Result<(), AddressPatternErr
         return Err(AddressPatternError::Space);
     }
     match channel {
-        // A channel alone stands for all of its users.
+        // An entry that is only a channel matches all of its users.
         Some(_) if id.is_empty() => Ok(()),
-        // IDs of Messenger and senders of RCS have forms of their own.
+        // Messenger IDs and RCS senders have other formats.
         Some(Channel::Messenger | Channel::Rcs) => Ok(()),
         _ if is_digits(id) && id.len() > MAX_SHORT_CODE => Err(AddressPatternError::NoPlus),
         Some(Channel::WhatsApp) if is_digits(id) => Err(AddressPatternError::NoPlus),

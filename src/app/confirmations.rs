@@ -16,7 +16,7 @@ pub(super) fn render_document(text: &str) -> Result<Document, AppError> {
         .map_err(|error| AppError::config(&error))
 }
 
-/// Confirmations of consent keywords that replace those of the settings; `None` for one that does not.
+/// Confirmations of consent keywords. A text replaces that of the settings; `None` keeps it.
 #[derive(Default)]
 pub(super) struct ConfirmationTexts {
     stop: Option<String>,

@@ -66,7 +66,7 @@ pub struct DevServerOptions {
     /// Public URL of a tunnel to the app, which then also accepts the real account's webhooks for this URL.
     ///
     /// They are verified with `TWILIO_AUTH_TOKEN` or `TWILIO_AUTH_TOKEN_SECONDARY`, or with a shared key of the account.
-    /// The emulator has none of them.
+    /// The emulator does not use these keys.
     pub tunnel_url: Option<String>,
     /// Folder to record pseudonymised conversations in, for replay with the test kit.
     pub record_dir: Option<PathBuf>,

@@ -52,7 +52,7 @@ pub(super) fn typing(
         };
         Box::pin(async move {
             let keyring = keyring.load();
-            // An account without keys has no REST calls, and its users see no indicator.
+            // Without keys of the account, no REST call is possible, so its users see no indicator.
             let Some(credentials) = keyring.credentials(target.account, target.auth_token) else {
                 return Ok(());
             };

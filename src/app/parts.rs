@@ -227,7 +227,7 @@ impl TwilioSettings {
                 (Some(tokens), _) => verifier
                     .with_account(account.sid, tokens.iter().cloned())
                     .map_err(|error| AppError::config(&error))?,
-                // The main token is also that of this account, which has only its API key here.
+                // This account has only an API key, so the main token verifies its webhooks.
                 (None, Some(_)) => verifier,
                 (None, None) => verifier.with_tokenless_account(account.sid),
             };

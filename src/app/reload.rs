@@ -41,7 +41,7 @@ pub(super) type ReloadHook = Arc<dyn Fn(Result<(), &str>) + Send + Sync>;
 /// });
 /// # Ok(()) }
 /// ```
-// The notification keeps one request until the worker runs, and one that arrives during a reload.
+// `Notify` stores one request that arrives before the worker runs or during a reload.
 #[derive(Clone, Default)]
 pub struct ReloadHandle(Arc<Notify>);
 
@@ -227,7 +227,7 @@ impl Reloader {
                 set_level(&settings.log.level);
             }
             Some(_) => {}
-            // The log is that of the program around this app.
+            // The embedding program installed the log, so this app cannot set its level.
             None => changed.reloaded.retain(|key| key != LOG_LEVEL),
         }
         let warnings = loaded.warnings.iter();

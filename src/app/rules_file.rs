@@ -42,7 +42,7 @@ impl RulesSource {
     ///
     /// # Errors
     /// [`AppError`] if a rule forwards and the app has no service to forward to.
-    // Another file of `handler.rules` takes effect after a restart: the active rules stay, and are still hot reloaded.
+    // A changed path in `handler.rules` takes effect after a restart. Until then the active file is still hot reloaded.
     pub(super) fn prepare(&self, settings: &Settings) -> Result<NewRules, AppError> {
         let mut new = NewRules {
             texts: self.texts(),

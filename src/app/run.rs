@@ -40,7 +40,7 @@ impl App {
 
 async fn run(app: App) -> Result<(), AppError> {
     let mut app = app;
-    // First: until this, SIGHUP ends the process.
+    // Install the handler first: without it, SIGHUP ends the process.
     let _hangup_task = reload_on_hangup(app.reload_handle());
     // Dropped at the end, which sends waiting traces.
     let _telemetry_guard = install_logs(&app);

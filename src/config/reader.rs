@@ -34,7 +34,7 @@ impl<'a> SettingsReader<'a> {
     }
 
     pub(super) fn finish(self) -> (Problems, Vec<Warning>) {
-        // Without the file every other problem may be false: what is missing may be in it.
+        // Report only the unreadable file: it may contain the settings that other problems call missing.
         if let Some(problem) = &self.layers.file_problem {
             return (Problems::only(problem.clone()), Vec::new());
         }

@@ -39,11 +39,11 @@ pub struct AccountSettings {
 pub(super) enum AccountUse {
     /// A server: something verifies webhooks, and each account has credentials for REST calls.
     Serve,
-    /// A server of a dev server. Its own account has an auth token, and the shared keys may be those of others.
+    /// A server of `replyhook dev`: its own account has an auth token, and shared keys may belong to other accounts.
     ServeEmulator,
     /// Signing and verifying: something verifies webhooks.
     Sign,
-    /// REST calls of a command, which checks the keys of its accounts. Without the shared keys.
+    /// REST calls of a command, which checks the keys of its accounts and does not read shared keys.
     Call,
 }
 

@@ -11,7 +11,7 @@ use crate::reply::ContentShape;
 use crate::sid::AccountSid;
 use crate::twilio::{Contents, RestError};
 
-/// Maximum time to find or make a resource. The user waits for it, and gets the text after it.
+/// Maximum time to find or make a resource. After it, the user gets the text instead.
 const FIND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failure of the Content API, in which rich messages go as texts.
 const FAILURE_PAUSE: Duration = Duration::from_mins(1);
@@ -51,7 +51,7 @@ pub(super) enum ContentFailure {
 
 impl ContentResources {
     /// Returns the SID of the resource with a shape. Makes the resource if the account has none.
-    // A message whose shape is known waits for nothing, also while another resource is made.
+    // A message with a known shape does not wait while another message makes a resource.
     pub(super) async fn sid_of(
         &self,
         shape: ContentShape,
@@ -87,7 +87,7 @@ impl ContentResources {
     pub(super) async fn forget(&self, shape: ContentShape, account: AccountSid) {
         let content = self.account(account);
         let mut state = content.lookup.lock().await;
-        // Others may be gone as well, and another server may have made this one again.
+        // List again: other resources may be gone too, or another server may have remade this one.
         state.is_listed = false;
         content.sids.lock().ignore_poison().remove(&shape);
     }
@@ -113,7 +113,7 @@ impl AccountContent {
             let listed = contents.list_names().await?;
             let mut sids = self.sids.lock().ignore_poison();
             for (name, sid) in listed {
-                // If two servers made one at the same time, any of the two is right.
+                // Two servers may have made the same resource concurrently; use either.
                 if let Some(found) = ContentShape::parse(&name) {
                     sids.entry(found).or_insert(sid);
                 }

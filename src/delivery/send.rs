@@ -144,7 +144,7 @@ impl RestSender {
                 };
                 let created = post(&self.rich.params(&rich, &params).await).await;
                 match created {
-                    // Once: the second call has a resource that was just found or made.
+                    // At most once: the second call uses a resource that was just found or made.
                     Err(error) if is_content_gone(&error) => {
                         self.rich.forget(&rich).await;
                         post(&self.rich.params(&rich, &params).await).await
@@ -195,7 +195,7 @@ impl RestSender {
                 ))
             }
             Ok(NamedTemplate::Refused(reason)) => Err(failed(None, reason)),
-            // Nothing was sent, so the whole is tried again.
+            // Nothing was sent, so the send is retried.
             Err(error) => {
                 self.log_failed_call(
                     message.id,

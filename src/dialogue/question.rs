@@ -215,7 +215,7 @@ impl Question {
         let (shown, render) = (choices.clone(), self.render);
         self.render = Arc::new(move |answers, message| {
             let reply = render(answers, message)?;
-            // An error fails here, where the question is asked.
+            // Invalid choices fail here, when the question is asked.
             Ok(reply.choices(shown.clone().map_err(HandlerError::new)?))
         });
         self.parse_with(move |message| {
@@ -226,7 +226,7 @@ impl Question {
                 let is_answer = chosen.current && choices.as_ref().is_ok_and(is_offered);
                 return is_answer.then_some(chosen.id).ok_or(None);
             }
-            // The open question may be over before the form is.
+            // The question may expire before the form does.
             let found = choices
                 .as_ref()
                 .ok()

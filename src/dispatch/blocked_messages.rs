@@ -79,7 +79,7 @@ async fn refusal(dispatcher: &Dispatcher, claim: Claim, message: &InboundMessage
     // The memory of this process is not enough: it may have just started, or another server may have sent one.
     let earlier = dispatcher.store.earlier(claim.id, MAX_EARLIER);
     let Ok(earlier) = dispatcher.monitor.timed("earlier", earlier).await else {
-        // Rather no refusal than a second one.
+        // If the store fails, send no refusal: it could be a second one.
         return Reply::none();
     };
     let refusal = Reply::text(text);

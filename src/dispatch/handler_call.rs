@@ -34,7 +34,7 @@ pub(super) async fn call_handler(
     let typing = TypingTarget::of(&message, auth_token);
     let typing = typing.map(|target| (dispatcher.typing.clone(), target));
     let typing_at = typing_at(dispatcher, claim, &kind, deadlines);
-    // Dropped, and with it the indicator, as soon as the handler is done.
+    // Dropped when the handler ends, which cancels the indicator.
     let _indicator = typing_at
         .zip(typing.as_ref())
         .map(|(at, (indicators, target))| {

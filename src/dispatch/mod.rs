@@ -114,8 +114,8 @@ impl Dispatcher {
         is_fallback: bool,
         pending: &PendingResponse,
     ) -> DispatchOutcome {
-        // A fallback call gets the fallback text if the handler failed before, since it may fail again. Without a text
-        // nothing is gained by giving up on the handler, whose reply can still be sent.
+        // A fallback call gets the fallback text if the handler failed before, since it may fail again. Without a text,
+        // wait for the handler: its reply can still be sent.
         let has_text = self.fallback.twiml != Document::empty();
         let path = if is_fallback && message.failed_before && has_text && !self.limits.is_rest_only
         {

@@ -125,7 +125,7 @@ impl Outage {
 
     /// Flushes all replies, and retries while the store is unavailable.
     pub(crate) async fn flush_all(&self) {
-        // Without a limit of its own: the caller has a timeout.
+        // Has no timeout, since the caller has one.
         while self.flush().await.is_err() || self.reply_count() > 0 {
             tokio::time::sleep(FLUSH_INTERVAL).await;
         }
@@ -168,9 +168,9 @@ impl Outage {
         Ok(())
     }
 
-    /// Returns until when nothing may go via the REST API in reply to a message that was received at a time of
-    /// [`Clock::monotonic`]; `None` if it may now.
-    // Only with peers and a fallback text: otherwise no other server can have sent one that this server does not know.
+    /// Returns the end of the pause of REST replies to a message received at `received` ([`Clock::monotonic`]); `None`
+    /// if a reply may be sent now.
+    // Needed only with peers and a fallback text: otherwise this server knows every fallback reply to the message.
     pub(super) fn rest_held_until(&self, received: Duration) -> Option<Duration> {
         if !self.store.has_peers() || !self.has_fallback_text {
             return None;

@@ -19,7 +19,7 @@ pub(crate) struct StoreMonitor {
 
 impl StoreMonitor {
     /// Creates the monitor of a server that starts now. The start counts as a failure: this process resumes messages of
-    /// others, which may still buffer replies to them.
+    /// other servers, which may still buffer replies to them.
     pub(super) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, report: StoreReport) -> Self {
         Self {
             failed_at: Mutex::new(clock.monotonic()),

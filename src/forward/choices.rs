@@ -43,7 +43,7 @@ pub(super) fn add_choices(message: ReplyMessage, choices: &Value) -> ServiceChoi
     let mut unknown_keys = BTreeSet::new();
     let read = choices.as_array().map(|choices| {
         let read = |choice| read_choice(choice, &mut unknown_keys);
-        // Not `collect` into an option, which would end at the first one: the keys of all are logged.
+        // Not `collect` into an `Option`, which stops at the first invalid choice: the log needs the keys of all.
         let read: Vec<_> = choices.iter().map(read).collect();
         read.into_iter().collect::<Option<Vec<_>>>()
     });

@@ -67,7 +67,7 @@ impl UnknownKeyLog {
     }
 
     /// Returns the parts that were not logged before, and records them.
-    // No maximum: there are a few fixed names.
+    // Needs no maximum: the names are few and fixed.
     pub(super) fn record_new_parts(&self, parts: BTreeSet<&'static str>) -> Vec<&'static str> {
         if parts.is_empty() {
             return Vec::new();
@@ -228,7 +228,7 @@ struct ServiceReply {
 struct ServiceMessage {
     body: Option<String>,
     media: Option<Vec<String>>,
-    // These are read later: invalid ones must not lose the text.
+    // Parsed later, so that an invalid value does not lose the text.
     choices: Option<serde_json::Value>,
     choices_key: Option<serde_json::Value>,
     choices_button: Option<serde_json::Value>,

@@ -76,7 +76,7 @@ pub fn sent_to(patterns: Vec<AddressPattern>) -> Filter {
 fn parse_patterns(entries: impl IntoTexts) -> Vec<AddressPattern> {
     let entries = entries.texts();
     let mut patterns = Vec::with_capacity(entries.len());
-    // A loop and no closure, so that the panic names the caller's line.
+    // A loop instead of a closure, so that the panic names the caller's line.
     for (number, entry) in (1..).zip(entries) {
         match AddressPattern::parse(&entry) {
             Ok(pattern) => patterns.push(pattern),

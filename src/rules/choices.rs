@@ -38,7 +38,7 @@ pub(super) fn read(
         text("choices_button"),
         text("choices_hint"),
     );
-    // As for the setting `reply.choices_button`: WhatsApp shows no longer label.
+    // The limit of `reply.choices_button`: WhatsApp does not show longer labels.
     if let Some(label) = &button
         && !ChoiceForm::fits_label(&label.value)
     {

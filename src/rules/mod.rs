@@ -91,7 +91,7 @@ pub struct Rules {
 
 /// Rules in the form in which messages are handled.
 struct LoadedRules {
-    /// Text of the file, to notice that another reading has the same rules.
+    /// Text of the file, to detect that it has not changed.
     text: String,
     router: Router,
     opt_out: OptOutTexts,

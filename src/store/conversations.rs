@@ -156,10 +156,10 @@ pub enum ConsentAction {
     Resume,
     /// The user agrees to receive outbound messages. It ends an opt-out.
     OptIn,
-    /// Two addresses are of one user, by an operator's word. It changes no consent by itself.
+    /// An operator recorded that two addresses are of one user. This alone changes no consent.
     Merge,
-    /// An address is of another user than was known, by an operator's word, or because a number has a new owner. It changes
-    /// no consent by itself.
+    /// An operator recorded that an address is of another user, or a webhook showed that a number has a new owner. This
+    /// alone changes no consent.
     Split,
 }
 

@@ -1,10 +1,10 @@
 //! Decisions about users with several addresses, over plain rows. Both databases read the rows, decide here, and write.
 //!
 //! - A *user* is a set of addresses that links connect, whatever the evidence.
-//! - The *class* of an address are those that links connect without leaving its channel. They share conversations, opt-ins
-//!   and the effect of START. Channels are not joined, because the sender of an SMS can be forged.
-//! - The *reach* of an opt-out are the user's addresses on the same channels, and the Argentine spellings that are possibly
-//!   the same number.
+//! - The *class* of an address is the set of addresses that links within its channel connect with it. They share
+//!   conversations, opt-ins and START. A class has one channel, because the sender of an SMS can be forged.
+//! - The *reach* of an opt-out is the set of the user's addresses on the same channels, and of the Argentine spellings
+//!   that are possibly the same number.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -147,10 +147,10 @@ impl NamedAddresses {
 
 /// Returns true if a message or status callback of `user` that names `id` as an ID shows that both are of one user.
 fn is_evidence(user: &Address, id: &Address) -> bool {
-    // An empty or unknown `From` is not known to be of one user.
+    // Several users can have an empty or unknown `From`.
     matches!(user.identity(), Identity::Phone | Identity::BusinessScopedId)
         && id.identity() == Identity::BusinessScopedId
-        // Channels are not joined by what a webhook says.
+        // A webhook never joins channels.
         && id.channel() == user.channel()
 }
 
@@ -190,8 +190,8 @@ fn connected<'a>(links: &(impl Iterator<Item = &'a LinkRow> + Clone), of: &Membe
     found
 }
 
-/// Returns the links that show that a number has changed its owner: on one sender it has another ID than `id`, which is not
-/// known to be of the same user.
+/// Returns the links that show that a number has a new owner: on the same sender they tie it to an ID other than
+/// `id`, and nothing ties the two IDs.
 ///
 /// A number has one business-scoped ID per sender: a new number at Meta means a new ID.
 ///
@@ -243,7 +243,7 @@ impl ConsentRow {
     pub(super) fn apply(&mut self, action: ConsentAction, entry: i64, at: i64) {
         match action {
             ConsentAction::OptOut => {
-                // A repeated opt-out does not begin later. The ledger has both.
+                // A repeated opt-out does not change `since`. The ledger has both.
                 let is_in_force = self.opt_out > self.start;
                 self.since = self.since.filter(|_| is_in_force).or(Some(entry));
                 self.opt_out = Some(entry);
@@ -258,7 +258,7 @@ impl ConsentRow {
         }
     }
 
-    /// Clears everything but an opt-out of the address itself that is in force: the number has a new owner.
+    /// Clears everything except an active opt-out of the address itself: the number has a new owner.
     pub(super) fn after_new_owner(&self) -> Self {
         let in_force = self.opt_out.filter(|out| Some(*out) > self.start);
         Self {
@@ -316,8 +316,8 @@ impl Sets {
     }
 }
 
-/// Users and classes among the consent keys `keys`, by the links of one account; `None` stands for all accounts, where it is
-/// not known to which one a scope belongs.
+/// Users and classes among the consent keys `keys`, by the links of one account, or of all accounts (`None`) if the
+/// account of a scope is unknown.
 pub(super) struct Reach {
     users: Sets,
     classes: Sets,
@@ -345,8 +345,8 @@ impl Reach {
         Self { users, classes }
     }
 
-    /// Returns true if a further opt-out under `key` would change nothing: the one before is in force, and suppresses every
-    /// address of the user on these channels.
+    /// Returns true if another opt-out under `key` would change nothing: the previous one is active, and suppresses
+    /// every address of the user on these channels.
     pub(super) fn is_repeated(
         &self,
         keys: &BTreeSet<ConsentKey>,
@@ -422,7 +422,7 @@ impl Reach {
     }
 }
 
-/// Returns the smaller one of those that exist.
+/// Returns the smaller value; `None` if both are `None`.
 fn earlier(one: Option<i64>, other: Option<i64>) -> Option<i64> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),

@@ -9,7 +9,7 @@ pub enum LinkKind {
     StatusCallback,
     /// `ParentExternalUserId` of a webhook or status callback.
     ParentId,
-    /// An operator said so.
+    /// An operator recorded it.
     Operator,
     /// Both were tied to an address of another channel that was split off. They share opt-outs, and no conversation.
     SplitRemainder,

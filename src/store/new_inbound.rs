@@ -143,9 +143,9 @@ impl NewInbound {
         ConsentEffect::of(self.consent.as_ref(), opted_out)
     }
 
-    /// Returns the records of a STOP whose user has opted out already; `None` if the message is none.
+    /// Returns the records of a STOP from a user who has already opted out; `None` for other messages.
     ///
-    /// The opt-out may be one of another address, and this one must hold when that ends.
+    /// The earlier opt-out may be of another address. When it ends, this address must stay opted out.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(super) fn further_opt_out(
         &self,

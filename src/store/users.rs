@@ -1,4 +1,4 @@
-//! Users with several addresses, for operators: who is who, and what consent applies.
+//! Users with several addresses, for operators: their addresses, and the consents that apply.
 
 use jiff::Timestamp;
 
@@ -96,7 +96,7 @@ pub struct UserConversation {
     pub handed_off_until: Option<Timestamp>,
 }
 
-/// Change by an operator of who is who.
+/// An operator's merge or split of users.
 #[derive(Debug, Clone)]
 pub struct UserChange {
     /// Account within which it counts.

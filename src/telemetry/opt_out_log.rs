@@ -17,7 +17,7 @@ const HOUR: SignedDuration = SignedDuration::from_hours(1);
 /// Maximum number of users in an hour. Further ones are not logged.
 const MAX_USERS: usize = 10_000;
 
-/// Logs why messages of users, and to users, who have opted out go nowhere: one line per user and hour, without the address.
+/// Logs why messages from and to users who have opted out are dropped: one line per user and hour, without the address.
 pub(crate) struct OptOutLog {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -62,7 +62,7 @@ impl OptOutLog {
         let Some(consents) = self.consents_of(&message.user).await else {
             return;
         };
-        // If a service chooses the sender, an opt-out from any sender counts, and this names none.
+        // If a service chooses the sender, an opt-out from any sender counts, and the log line has no scope.
         let found = applied_opt_out(&consents, &message.sender, message.service);
         let (scope, since, source) = fields(found);
         tracing::info!(

@@ -133,7 +133,7 @@ impl AccountKeys {
     }
 
     /// Returns whether both are the same keys.
-    // Not `PartialEq`, which does not take constant time, and could be used for texts of others as well.
+    // Not `PartialEq`, which does not take constant time, and which callers could use with untrusted input.
     #[cfg(feature = "app")]
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let secrets = |keys: &Self| {

@@ -1,6 +1,6 @@
 //! Random histories of users with several addresses, against a model.
 //!
-//! The model is a list of what was said, and searches it for each question. It shares no code with the store: numbers are
+//! The model is a list of events, which it searches for each question. It shares no code with the store: numbers are
 //! indexes, and their spellings are written down here.
 //!
 //! The random numbers come from a printed seed, which `IDENTITY_SEED` sets. `IDENTITY_HISTORIES` sets the number of

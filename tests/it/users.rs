@@ -137,7 +137,7 @@ fn window_is_shared_by_spellings_and_address_stays_as_given() {
         "ready",
     ]);
     assert_eq!(code, 0, "{out}");
-    // The address that was given, not the one that wrote.
+    // Sent to the address of `--to`, not to the spelling that wrote.
     let phone = bot.twilio.wait_for_phone("whatsapp:+525512345678", 1);
     assert_eq!(phone[0].body, "ready");
     // In Argentina the window is not shared.
@@ -191,7 +191,7 @@ fn status_callback_with_id_ties_it_to_the_number() {
             ("ExternalUserId", ANA_ID),
         ],
     );
-    // An unverified one teaches nothing.
+    // A callback with an invalid signature creates no link.
     let forged = callback
         .clone()
         .with("ExternalUserId", OTHER_ID)
@@ -240,7 +240,7 @@ fn only_a_business_scoped_id_ties_addresses_together() {
         bot.is_silent(&stopped, &[]);
         bot.is_answered(&other, &[("ExternalUserId", id)]);
     }
-    // An empty `From` is not one user.
+    // Messages with an empty `From` are not of one user.
     bot.receive("whatsapp:", "hi", &[("ExternalUserId", ANA_ID)]);
     bot.is_answered(ANA, &[("ExternalUserId", ANA_ID)]);
     assert_eq!(bot.show(ANA).matches("\naddress ").count(), 2);

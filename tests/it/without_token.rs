@@ -98,7 +98,7 @@ async fn each_account_replies_with_its_own_api_key() {
     assert_eq!(users, [SUB_API_KEY, API_KEY]);
 }
 
-// No token is configured, so nothing that a token has signed is accepted, whatever the token.
+// Without a configured token, the server rejects every webhook that a token signed.
 #[tokio::test]
 async fn webhook_signed_with_auth_token_is_rejected() {
     let app = TestApp::build(&ENV, |app| {

@@ -11,7 +11,7 @@
 //! Sources: Meta, "Business phone numbers" (the prefix "may be modified" for Brazil and Mexico); the number plans of the
 //! three countries, ITU-T E.164 national numbering plans.
 //!
-//! A key serves to find stored rows. It is never sent to Twilio, exported or shown: those have the address that came.
+//! A key only finds stored rows. Calls to Twilio, exports and output use the address as received.
 
 use crate::address::{Address, Channel, Identity};
 

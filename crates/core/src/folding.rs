@@ -72,8 +72,8 @@ pub fn fold(text: &str) -> String {
     // Decompose, so that an accent is a character of its own that can be dropped, and remember the letter under it.
     let mut base = '\0';
     // The zero-width non-joiner (U+200C) is not in `is_invisible`: `normalize` keeps it for patterns. Here it is dropped,
-    // because Persian words are written with and without it. Before the loop, so that a mark after an invisible character
-    // is one of the letter before that.
+    // because Persian words are written with and without it. Filter before the loop, so that a mark after an invisible
+    // character still belongs to the letter before it.
     let is_dropped = |c: &char| is_invisible(*c) || *c == '\u{200c}' || is_variation_selector(*c);
     let visible = text.nfkd().filter(|c| !is_dropped(c));
     let mut visible = visible.map(straighten_quote).peekable();

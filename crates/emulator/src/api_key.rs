@@ -65,8 +65,8 @@ fn is_permission(name: &str) -> bool {
 }
 
 /// Returns the permission that a call needs.
-// Twilio's names are known for messages and services only; the others follow their pattern. Media have those of their
-// message here.
+// Twilio documents the names for messages and services only; the others follow their pattern. Media need the
+// permissions of their message.
 fn permission(method: &Method, path: &str) -> String {
     let parts: Vec<_> = path.split('/').collect();
     let (resource, is_item) = match parts.as_slice() {

@@ -22,7 +22,7 @@ pub(crate) struct BotProcess {
     env: Vec<(&'static str, String)>,
     removed: Vec<String>,
     child: Child,
-    /// The process group of `child`, which further processes may belong to, also after `child` has ended.
+    /// Process group of `child`. The processes that `child` starts belong to it, and may outlive `child`.
     group: Option<Pid>,
 }
 
@@ -54,7 +54,7 @@ impl BotProcess {
                 Ok(status) => describe(status),
                 Err(error) => format!("was lost ({error})"),
             };
-            // Those that it has started: one of them may still listen on the port that the next process needs.
+            // Kill the processes that it has started: one may still listen on the port that the next process needs.
             self.signal(Signal::KILL);
             print(&format!(
                 "  The bot's process {ended}. It starts again in {} s.\n",
@@ -79,17 +79,16 @@ impl BotProcess {
     pub(crate) async fn stop(&mut self) {
         self.signal(Signal::TERM);
         let ended = tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await;
-        // Also if it has ended in time: processes that it has started may ignore SIGTERM.
+        // Kill the group even if the process has ended: processes that it has started may ignore SIGTERM.
         self.signal(Signal::KILL);
         if ended.is_err() {
             let _ = self.child.wait().await;
         }
     }
 
-    /// Sends a signal to the process group, of which processes may be left after its first one has ended.
-    // The number of a group is not given to another process while the group has processes; if it has none, the call fails.
-    // Within the moment between the end of the last process and this call the number is not used again: numbers are given
-    // in a circle.
+    /// Sends a signal to the process group, which may still have processes after `child` has ended.
+    // The kernel does not reuse the number of a group that has processes; for an empty group, the call fails. It
+    // assigns numbers in rising order, so it reuses none between the end of the last process and this call.
     fn signal(&self, signal: Signal) {
         if let Some(group) = self.group {
             let _ = kill_process_group(group, signal);
@@ -124,7 +123,7 @@ fn spawn(
     process
         .args(args)
         .envs(env.iter().map(|(name, value)| (*name, value)))
-        // `dev` reads nothing either. A process in the background that reads the terminal would be stopped.
+        // `dev` reads no input either. The kernel would stop a background process that reads the terminal.
         .stdin(Stdio::null())
         // A group of its own: `npm start` and the like start further processes, which must end with it. Ctrl-C of the
         // terminal then does not reach it directly; `stop` passes it on.

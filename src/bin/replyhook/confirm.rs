@@ -1,4 +1,4 @@
-//! Confirmation of an operation that cannot be taken back.
+//! Confirmation of an operation that cannot be undone.
 
 use std::io::{IsTerminal, Write};
 

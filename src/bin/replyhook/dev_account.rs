@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 struct SavedCredentials {
     account_sid: String,
     auth_token: String,
-    /// The secret of `dev --forward`, once that was used.
+    /// The secret of `dev --forward`; `None` before its first use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     forward_secret: Option<String>,
 }
@@ -38,7 +38,7 @@ impl DevAccount {
         Self("replyhook-dev-account.json".into())
     }
 
-    /// Reads the credentials; there are none without a file.
+    /// Reads the credentials, which are empty without a file.
     ///
     /// # Errors
     /// The file is not one that [`save`](Self::save) has written, or belongs to another user.
@@ -64,7 +64,7 @@ impl DevAccount {
         let is_token =
             saved.auth_token.len() == 32 && saved.auth_token.bytes().all(|b| b.is_ascii_hexdigit());
         ensure!(is_token, "{}: invalid auth_token", advice());
-        // A secret that no service could have was not written by `save` either; the start reports it.
+        // `save` writes valid secrets only. The start reports a secret that was edited and is invalid.
         Ok(DevCredentials {
             account: Some((account, Secret::new(saved.auth_token))),
             forward_secret: saved.forward_secret.map(Secret::new),

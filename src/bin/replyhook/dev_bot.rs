@@ -54,7 +54,7 @@ impl DevBot {
         Ok(Self::Forward { url, secret })
     }
 
-    /// Returns the secret that the next start shall have too.
+    /// Returns the secret to keep for the next start.
     pub(crate) fn forward_secret(&self) -> Option<&Secret> {
         match self {
             Self::Forward { secret, .. } => Some(secret),
@@ -65,7 +65,7 @@ impl DevBot {
     /// Sets the handler, over the settings file and the environment.
     pub(crate) fn apply(&self, sources: &mut Sources) {
         if let Self::Forward { url, secret } = self {
-            // With its `_file` key, which together with the secret would be a contradiction.
+            // Also ignores the `_file` key: setting both is a problem.
             sources.ignored.push("handler.forward_secret");
             let settings = [
                 ("handler.kind", "forward"),

@@ -42,8 +42,8 @@ fn format_date(at: Timestamp, now: Timestamp) -> String {
     at.strftime(format).to_string()
 }
 
-/// Returns when, how and where the user opted out: `opted out since … by STOP (SM…)`. Of another scope than `asked` it names
-/// the scope.
+/// Returns when, how and where the user opted out: `opted out since … by STOP (SM…)`. The text names the scope if it is
+/// not `asked`.
 pub(crate) fn describe_since(consent: &AddressConsent, asked: &str) -> Option<String> {
     let opt_out = consent.opt_out.as_ref()?;
     let scope = consent.scope.as_str();

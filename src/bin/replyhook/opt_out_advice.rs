@@ -10,7 +10,7 @@ pub(crate) struct OptOutAdvice {
 }
 
 /// Returns the advice for these settings and the known senders.
-// Not about Messaging Services: Twilio's API does not tell whether one has Advanced Opt-Out.
+// Leaves out Messaging Services: Twilio's API does not tell whether one has Advanced Opt-Out.
 pub(crate) fn opt_out_advice<'a>(
     settings: &Settings,
     senders: impl Iterator<Item = &'a Address>,

@@ -243,7 +243,7 @@ fn verdict(user: &UserDetails, now: Timestamp) -> String {
     });
     let own = own.filter_map(|consent| describe_opt_out(consent, now));
     let own: Vec<String> = own.collect();
-    // Those of the address that was asked for come first, and are enough.
+    // The opt-outs of the requested address suffice, if it has any.
     let shown = if own.is_empty() { opt_outs } else { own };
     if shown.is_empty() {
         "gets replies".to_owned()

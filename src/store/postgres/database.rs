@@ -17,8 +17,8 @@ impl Database for PgConnection {
         postgres
     }
 
-    // An advisory lock, since the address may have no row yet. The seed keeps these keys apart from those of message SIDs;
-    // two addresses with one hash wait for each other, and nothing worse.
+    // An advisory lock, since the address may have no row yet. The seed keeps these keys apart from those of message
+    // SIDs. Two addresses with the same hash only wait for each other.
     fn lock_address<'a>(&'a mut self, key: &'a str) -> BoxFuture<'a, Result<(), CallError>> {
         Box::pin(async move {
             sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 7))")

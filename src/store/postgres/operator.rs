@@ -69,7 +69,7 @@ pub(super) async fn purge_user(
     user: &Address,
     forget_opt_out: bool,
 ) -> Result<PurgeReport, CallError> {
-    // The addresses first, then the conversations, as everywhere.
+    // Lock addresses before conversations, as everywhere, so that operations do not deadlock.
     let addresses = lock_user(db, user).await?;
     let conversations = conversations_of(db, &addresses).await?;
     // In the order of ids, like `conversation_members::join`, so that the two do not deadlock.

@@ -46,8 +46,8 @@ const CLAIM: &str = concat!(
     // queue are not claimed concurrently, because the subquery of the younger one still counts the older one while it is
     // open.
     "ORDER BY r.not_before, r.id LIMIT $3 FOR UPDATE SKIP LOCKED), ",
-    // In the statement that claims, so that an opt-out that was committed before the claim always counts. Its confirmation
-    // is sent.
+    // Check in the statement that claims, so that an opt-out that was committed before the claim always counts. The
+    // confirmation of the opt-out is sent.
     "checked AS (SELECT due.id, due.confirms_opt_out IS NULL AND ",
     opted_out!("due"),
     " AS opted_out FROM due), ",

@@ -202,7 +202,7 @@ pub(in crate::store) async fn derive<D: Database>(
     links: &[LinkRow],
 ) -> Result<(), D::Error> {
     let mut keys: BTreeSet<ConsentKey> = addresses.iter().map(ConsentKey::from).collect();
-    // A link may be new, and one of its ends not among the addresses that were connected before.
+    // A new link may end at an address that was not connected before.
     for link in links {
         keys.extend([&link.a.key, &link.b.key].map(ConsentKey::from));
     }
@@ -216,7 +216,7 @@ pub(in crate::store) async fn derive<D: Database>(
     write_consents(db, &stored, &consents).await
 }
 
-/// Forgets what the old owner of a number agreed to, in the scopes of one account. An opt-out of the number stays.
+/// Clears the consents of a number's old owner, in the scopes of one account. An opt-out of the number stays.
 // The caller derives the consents again.
 pub(in crate::store) async fn forget_old_owner<D: Database>(
     db: &mut D,

@@ -1,9 +1,8 @@
-//! Users with several addresses: learning, merging and splitting.
+//! Users with several addresses: linking, merging and splitting.
 //!
 //! Every operation here that writes first locks all addresses of the users that it concerns, in the order of their keys, in
-//! [`lock_graph`]. So two servers that learn the same pair concurrently, or of which one learns a pair and the other one
-//! records a STOP, run one after the other, and the second one sees what the first one has written. The locks come before
-//! those of conversations.
+//! [`lock_graph`]. So two servers that link the same pair, or of which one links a pair and the other records a STOP,
+//! run one after the other, and the second sees the writes of the first. Addresses are locked before conversations.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +33,7 @@ pub(in crate::store) struct Evidence<'a> {
     pub(in crate::store) at: i64,
 }
 
-/// Learns what a new message says about its user, and finds or creates the conversation. In PostgreSQL it is locked from
+/// Links the addresses that a new message names, and finds or creates the conversation. In PostgreSQL it is locked from
 /// then on.
 pub(in crate::store) async fn find_conversation<D: Database>(
     db: &mut D,
@@ -70,10 +69,10 @@ pub(in crate::store) async fn find_conversation<D: Database>(
         None => read_links(db, std::slice::from_ref(&named.user.key)).await?,
     };
     let mut members = class_of(&links, account, &named.user);
-    // In the spelling that came, whatever spelling the link has.
+    // Use the spelling of the message, which may differ from that of the link.
     members[0] = named.user.clone();
     let conversation = conversation_members::find_or_create(db, sender, &members, at).await?;
-    // Not the ID of an old message that contradicts what is known since.
+    // Leave out the ID of an old message that contradicts newer evidence.
     let is_member = |id: &Member| members.iter().any(|member| member.key == id.key);
     if named.members().count() > 1 && named.members().all(is_member) {
         conversation_members::record_ids(db, sender, named).await?;
@@ -84,8 +83,8 @@ pub(in crate::store) async fn find_conversation<D: Database>(
     Ok(conversation)
 }
 
-/// Learns what a webhook says: the addresses that it names are of one user. Returns the links of the user, or `None` if
-/// nothing is new.
+/// Links the addresses that a webhook names, which are of one user. Returns the links of the user, or `None` if nothing
+/// is new.
 pub(in crate::store) async fn learn<D: Database>(
     db: &mut D,
     evidence: &Evidence<'_>,
@@ -104,7 +103,7 @@ pub(in crate::store) async fn learn<D: Database>(
     for (one, other, kind) in pairs {
         let contradicting = contradicted_by(&links, evidence.account, one, other, evidence.sender);
         if contradicting.iter().any(|link| link.at > evidence.at) {
-            // This is about an older message than the evidence that the number has a new owner.
+            // The message is older than the evidence that the number has a new owner.
             continue;
         }
         if !contradicting.is_empty() {
@@ -307,11 +306,11 @@ async fn split_off<D: Database>(
         .iter()
         .filter_map(|link| Some((link, link.other(&split.key)?)));
     let mut ends: Vec<(&LinkRow, &Member)> = ends.collect();
-    // Those on the channel of the address first: they stay one class, and others are tied to one of them.
+    // Start with the addresses on the channel of `split`: they stay one class, and the others are tied to one of them.
     ends.sort_by_key(|(_, end)| end.address.channel() != split.address.channel());
     if let Some(((_, first), others)) = ends.split_first() {
         for (link, other) in others {
-            // Those that only the address connected are still one user.
+            // Addresses that only `split` connected stay one user.
             let is_class = [first, other]
                 .iter()
                 .all(|end| end.address.channel() == split.address.channel());
@@ -322,7 +321,7 @@ async fn split_off<D: Database>(
                 (LinkKind::SplitRemainder, REMAINDER, connected)
             };
             if !connected.iter().any(|member| member.key == other.key) {
-                // Without the sender: its webhook has not named these two together.
+                // Store no sender: no webhook has named these two together.
                 let evidence = Evidence {
                     sender,
                     message: link
@@ -336,7 +335,7 @@ async fn split_off<D: Database>(
                 kept.extend(insert_link(db, &evidence, first, other, kind, &kept).await?);
             }
         }
-        // A user of the old address who is left alone counts alone.
+        // The remaining user counts alone from now on.
         assign_user(db, account, &kept, first).await?;
     }
     // The conversations stay with the other addresses. The address keeps a conversation that it has alone.
@@ -349,7 +348,7 @@ async fn split_off<D: Database>(
         )
         .await?;
     }
-    // A message that names the address together with one of the others says something new again.
+    // Clear the recorded IDs: a later message that names the address with one of the others is new evidence.
     db.execute(
         "UPDATE conversation_address SET external_id = NULL, parent_id = NULL WHERE address_key = ANY ($1)",
         params![&texts(&class)[..]],
@@ -404,7 +403,7 @@ async fn record_change<D: Database>(
     Ok(())
 }
 
-/// Records an operator's word that two addresses are of one user. Returns false if they are already.
+/// Records an operator's decision that two addresses are of one user. Returns false if they are already.
 pub(in crate::store) async fn merge_users<D: Database>(
     db: &mut D,
     evidence: &Evidence<'_>,
@@ -430,8 +429,8 @@ pub(in crate::store) async fn merge_users<D: Database>(
     Ok(true)
 }
 
-/// Records an operator's word that an address is of another user than those that it is tied to. Returns false if it is tied
-/// to none.
+/// Records an operator's decision that an address is not of the user that it is tied to. Returns false if it is tied to
+/// no other address.
 pub(in crate::store) async fn split_user<D: Database>(
     db: &mut D,
     evidence: &Evidence<'_>,

@@ -86,7 +86,7 @@ async fn read_graph<D: Database>(
             let Some(other) = link.other(&key) else {
                 continue;
             };
-            // Its other end has added the link if it was read before.
+            // If the other end was read before, it has added the link.
             if !graph.keys.contains(&other.key) {
                 open.push(other.key.clone());
                 graph.links.push(link);
@@ -96,8 +96,8 @@ async fn read_graph<D: Database>(
     Ok(graph)
 }
 
-/// Locks all addresses that are connected with `seeds`, and returns them with their links. Until the end of the transaction
-/// no other one changes these links or consents.
+/// Locks all addresses that are connected with `seeds`, and returns them with their links. Until this transaction
+/// ends, no other transaction changes these links or consents.
 pub(in crate::store) async fn lock_graph<D: Database>(
     db: &mut D,
     seeds: &[AddressKey],
@@ -107,8 +107,8 @@ pub(in crate::store) async fn lock_graph<D: Database>(
     for key in &known.keys {
         db.lock_address(key.as_str()).await?;
     }
-    // Read again: while this waited for a lock, another transaction may have linked one of the addresses with a further
-    // one, which is not locked. The next attempt locks that too.
+    // Read again: while this waited for a lock, another transaction may have linked one of the addresses with one
+    // that is not locked. The next attempt locks that too.
     let now = read_graph(db, seeds, true).await?;
     if now.keys.is_subset(&known.keys) {
         Ok(now)

@@ -1,4 +1,4 @@
-//! Deletion of what is stored about a user's addresses, but for messages.
+//! Deletion of the links, consents and outbound messages of a user's addresses.
 
 use replyhook_core::address_key::{AddressKey, ConsentKey};
 
@@ -41,7 +41,7 @@ pub(in crate::store) async fn purge_addresses<D: Database>(
         "DELETE FROM consent WHERE consent_key = ANY ($1) AND suppressed IS NULL"
     };
     let consents = db.execute(consents, params![&consent_keys[..]]).await?;
-    // The remaining rows are opt-outs. Their links are deleted, so each has to hold by itself from now on.
+    // The remaining rows are opt-outs. Their links are deleted, so each row must now state its own opt-out.
     db.execute(
         "UPDATE consent SET opt_out = suppressed, since = suppressed, start = NULL, own_opt_in = NULL, \
          opted_in = NULL WHERE consent_key = ANY ($1)",
@@ -49,7 +49,7 @@ pub(in crate::store) async fn purge_addresses<D: Database>(
     )
     .await?;
     let spellings: Vec<String> = addresses.iter().flat_map(AddressKey::spellings).collect();
-    // Of the ledger only the evidence of an opt-out in force stays. It is the only reason to keep a number.
+    // Keep only the evidence of active opt-outs in the ledger, the only reason to keep a number.
     db.execute(
         "DELETE FROM consent_ledger WHERE address = ANY ($1) AND NOT EXISTS (\
            SELECT 1 FROM consent c WHERE c.consent_key = ANY ($2) AND consent_ledger.id IN (c.suppressed, c.opt_out))",
@@ -62,12 +62,12 @@ pub(in crate::store) async fn purge_addresses<D: Database>(
     Ok((outbound, consents))
 }
 
-/// Gives each address evidence of its own for an opt-out that was made under another one, whose link is about to be deleted.
+/// Copies the evidence of an opt-out to each address that another address opted out, since their link is deleted next.
 async fn copy_evidence<D: Database>(db: &mut D, addresses: &[AddressKey]) -> Result<(), D::Error> {
     let links = read_links(db, addresses).await?;
     let linked = links.iter().flat_map(|link| [&link.a, &link.b]);
     for key in addresses {
-        // The spelling that came. Without a link, the opt-out was made under the address itself.
+        // Use the spelling of the link. Without a link, the opt-out was made under the address itself.
         let Some(member) = linked.clone().find(|member| member.key == *key) else {
             continue;
         };

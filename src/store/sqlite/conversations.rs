@@ -106,7 +106,7 @@ pub(super) fn find_or_create(
         return Ok(found);
     }
     let id = ready(identity::find_conversation(&mut &*db, inbound, &named))?;
-    // After what the message says about its user, which can bring an opt-out, or end the one of a number's old owner.
+    // After linking the addresses, which can add an opt-out, or end that of a number's old owner.
     let scopes = ready(consent::scopes_of(&mut &*db, inbound))?;
     let opted_out = has_opted_out(db, named.user.consent_key().as_str(), &scopes)?;
     let user_id = db
@@ -125,8 +125,8 @@ fn find_known(
     inbound: &NewInbound,
     named: &NamedAddresses,
 ) -> Result<Option<FoundConversation>, StoreError> {
-    // Not if the sender was not seen in the service of the message. Without one, an opt-out from the service that it was
-    // last seen in counts. Unary `+` keeps SQLite from building a table for the scopes.
+    // If the message has a service, finds nothing unless the sender was last seen in it. Otherwise an opt-out from the
+    // service that the sender was last seen in counts. Unary `+` keeps SQLite from building a table for the scopes.
     let mut statement = db.prepare_cached(
         "SELECT a.conversation, EXISTS (\
            SELECT 1 FROM consent c WHERE c.consent_key = a.consent_key AND c.suppressed IS NOT NULL AND (+c.scope = ?1 OR +c.scope = ?3 \

@@ -14,7 +14,7 @@ const USER: &str = "whatsapp:+15550001111";
 /// Choice of a message, and the message.
 type Seen = (Option<Chosen>, InboundMessage);
 
-/// Asks on "ask …", and records what it is told otherwise.
+/// Asks a question for "ask …", and records the choice of any other message.
 #[derive(Clone, Default)]
 struct Asker {
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -91,7 +91,7 @@ fn tap(number: u64, item: &(String, String)) -> Webhook {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatsapp_shows_buttons_and_tap_is_told() {
+async fn whatsapp_shows_buttons_and_tap_is_reported() {
     let twilio = FakeTwilio::start();
     let asker = Asker::default();
     let app = TestApp::with_twilio(&twilio, &[], |app| app.handler(asker.handler()));

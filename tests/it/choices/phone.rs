@@ -53,7 +53,7 @@ async fn conversation_is_the_same_on_every_channel() {
     }
 }
 
-// The button of an old question is told as such. On SMS the same tap is a typed number, which means nothing then.
+// The bot sees that a tapped question is over. On SMS the same tap is a typed number, which is an ordinary text then.
 #[tokio::test(flavor = "multi_thread")]
 async fn button_of_old_question_is_known_as_such() {
     let bot = TestBot::start(|| App::builder().handler(bot())).await;

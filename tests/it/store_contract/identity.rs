@@ -260,7 +260,7 @@ async fn opt_out_under_one_address_holds_under_all(backend: &mut Backend) {
 
 async fn start_counts_for_the_class_only(backend: &mut Backend) {
     let store = backend.store();
-    // The same operator's word ties an SMS address to one on WhatsApp, and that one to a second SMS address.
+    // An operator ties an SMS address to one on WhatsApp, and that one to a second SMS address.
     let (one, other) = ("+15550001111", "+15550003333");
     store
         .merge_users(change(one, "a form"), &ANA.into())

@@ -43,7 +43,7 @@ const ORDINAL_ENDS: [&str; 10] = [
     "st", "nd", "rd", "th", "er", "e", "eme", "ere", "番", "番目",
 ];
 
-/// Numbers in words, from 1. Left out is a word that means something else in another of these languages, such as `um`.
+/// Numbers in words, from 1. Omits words that mean something else in another of these languages, such as `um`.
 const CARDINALS: [&[&str]; 10] = [
     &["one", "uno", "eins", "un", "один", "一"],
     &["two", "dos", "zwei", "deux", "dois", "duas", "два", "二"],
@@ -98,7 +98,7 @@ const ORDINALS_WITH_ARTICLE: [&[&str]; 3] = [
 ];
 
 /// Returns an answer with the abbreviations of "number" replaced by `#`, before it is split into words.
-// Before, since "No. 2" and "no 2" have the same words: the second is a refusal of the second choice.
+// Before the split, since "No. 2" and "no 2" have the same words, and "no 2" refuses the second choice.
 //
 // `has_no` is true for a question with the choice "No", where "No. 1" could be both.
 pub(super) fn replace_number_signs(answer: &str, has_no: bool) -> String {

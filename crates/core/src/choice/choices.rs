@@ -21,7 +21,7 @@ use crate::folding::fold;
 #[serde(transparent)]
 pub struct Choices(Vec<Choice>);
 
-/// Error of choices that no question can have. Numbers count from 1.
+/// Error of invalid choices. Numbers count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChoicesError {

@@ -10,7 +10,7 @@ const PREFIX: &str = "rh1";
 
 /// Payload of a tap on one of our questions.
 ///
-/// It has all that a bot gets to know of a question that is over and no longer stored: the choice's ID and the key.
+/// Contains the choice's ID and the key, so that a bot gets both even if the question is not stored any more.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TapPayload {
     /// Form of the question: button, list or chip.
@@ -36,7 +36,7 @@ impl TapPayload {
             ChoiceVia::Number | ChoiceVia::Text => return None,
         };
         let question = self.question.as_str();
-        // The length of the key precedes it, so that key and ID may contain any character. Without a key there is none.
+        // The length precedes the key, so that key and ID may contain any character. Without a key, both are empty.
         let key = self.key.as_deref();
         let length = key.map_or(String::new(), |key| key.len().to_string());
         let key = key.unwrap_or_default();

@@ -24,7 +24,7 @@ pub(super) fn position(choices: &[Choice], answer: &str) -> Option<usize> {
 pub(super) fn find(choices: &[Choice], answer: &str) -> Option<TypedAnswer> {
     let answer = answer.trim();
     let longest = choices.iter().map(|choice| choice.title().len()).max();
-    // Longer than any title with decorations, so it is a text of its own. This bounds the work for a long message.
+    // Longer than any decorated title, so it is not an answer. This bounds the work for a long message.
     if answer.is_empty() || answer.len() > longest.unwrap_or(0) * 2 + 200 {
         return None;
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::choice::{ChoiceForm, Choices};
 
-/// Version of the shapes, in the name of each resource. Another layout needs another version: servers of both may run.
+/// Version of the shapes, in the name of each resource. A new layout needs a new version, since both may be in use.
 const VERSION: u32 = 1;
 /// Description of an item without one, in a list where others have one. A language-neutral sign, since Twilio's page
 /// requires a description.
@@ -150,14 +150,14 @@ impl ContentShape {
         types.insert("twilio/text".to_owned(), json!({"body": "{{text}}"}));
         json!({
             "friendly_name": self.name(),
-            // No text of ours is in it, so any language is right.
+            // The resource contains variables only, so any language is valid.
             "language": "en",
             "variables": self.samples(),
             "types": types,
         })
     }
 
-    /// Returns a value for each variable. Twilio sends it for a variable that a message leaves out, which none of ours does.
+    /// Returns a sample for each variable. Twilio sends it for a variable without a value; our messages set all.
     fn samples(self) -> BTreeMap<String, String> {
         let (_, number) = self.parts();
         let mut names = vec!["body".to_owned(), "text".to_owned()];

@@ -220,7 +220,7 @@ impl Reply {
         self
     }
 
-    /// Checks the contents that only a run can check.
+    /// Checks that each message can be sent.
     ///
     /// # Errors
     /// [`ReplyContentError`] for the first message that cannot be sent.

@@ -218,8 +218,8 @@ pub(crate) fn new_content_sid() -> String {
 
 /// Returns whether an emulator has made this SID.
 ///
-/// The emulator accepts any other well-formed SID, as one of a real account that it cannot know. One of its own must
-/// exist: a server with a store on disk may name a template of an earlier run, which is gone.
+/// The emulator accepts any other well-formed SID, since a real account may have it. Its own SIDs must exist: a server
+/// with a store on disk may name a template of an earlier run, which is gone.
 pub(crate) fn is_own_sid(sid: &str) -> bool {
     let parts = sid
         .strip_prefix("HX")

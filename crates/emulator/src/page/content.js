@@ -26,7 +26,7 @@ const itemGroup = (message, items, label) =>
 /** Returns the button or link of an item. */
 function itemElement(message, item) {
   const element = makeItem(message, item);
-  // What was not delivered is not on the phone.
+  // A message that was not delivered is not on the phone.
   if (isFailed(message)) element.ariaDisabled = "true";
   return element;
 }

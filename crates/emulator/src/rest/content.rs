@@ -273,7 +273,7 @@ pub(super) fn submit(engine: &Engine, call: &ApiCall, sid: &str) -> RestResponse
     }
     found.submission = Some(ContentSubmission { name, category });
     let mut approval = found.approval_json(forced);
-    // As in the moment of the submission. A later fetch shows the result.
+    // The state at submission; a later fetch has the result.
     approval["status"] = "received".into();
     ok(201, &approval)
 }

@@ -7,7 +7,7 @@ use super::response::{RestResponse, TwilioError, ok};
 use crate::engine::Engine;
 use crate::state::EmulatorState;
 
-/// Handles a typing indicator, and reports it to the page. Version 2 has WhatsApp alone.
+/// Handles a typing indicator, and reports it to the page. Version 2 supports WhatsApp only.
 pub(super) fn create(engine: &Engine, call: &ApiCall, version: &str) -> RestResponse {
     let json = call.json.as_ref();
     let field = |name: &str| {

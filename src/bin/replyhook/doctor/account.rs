@@ -117,7 +117,7 @@ async fn check_key(
             ),
             Err(error) => error_finding(account, API_KEY, error, settings),
         },
-        // Twilio knows the key. Other permissions may be there.
+        // Twilio knows the key, which may have other permissions.
         is_usable: listed.is_ok() || is_restricted,
     }
 }
