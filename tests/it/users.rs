@@ -368,7 +368,7 @@ fn purge_deletes_the_same_number_on_other_channels() {
 }
 
 #[test]
-fn operator_is_told_why_a_message_was_not_given_to_the_bot() {
+fn commands_show_why_the_bot_did_not_get_a_message() {
     let bot = Bot::start();
     let through = [("MessagingServiceSid", SERVICE)];
     bot.is_answered(ANA, &through);

@@ -30,7 +30,7 @@ pub(crate) struct Serve {
     settings: SettingsArgs,
     #[command(flatten)]
     handler: HandlerArgs,
-    /// Port of the public listener, in place of that of server.listen and PORT
+    /// Port of the public listener; overrides PORT and the port of server.listen
     #[arg(long, value_name = "N")]
     port: Option<u16>,
     /// Allow signature.mode = "report" on a listener that is not on loopback

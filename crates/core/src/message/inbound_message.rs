@@ -153,7 +153,7 @@ impl InboundMessage {
     pub fn resolve_choice(&mut self, open: Option<&OpenQuestion>) -> bool {
         let is_tap = self.button.is_some() || self.list.is_some();
         let tap = self.tap_payload();
-        // A tap whose payload got lost counts by its title.
+        // Without a payload, a tap is matched by its title, as if the user had typed it.
         let is_typed = !is_tap || self.tap_id().is_none();
         let has_content = !self.media.is_empty() || self.location.is_some();
         let answer = open.filter(|_| is_typed && !has_content);
@@ -458,7 +458,7 @@ mod choice_tests {
     }
 
     #[test]
-    fn tap_is_told_for_open_and_old_questions() {
+    fn tap_is_reported_for_open_and_old_questions() {
         let (open, old) = (question(0), question(1));
         for (asked, is_current) in [(&open, true), (&old, false)] {
             let payload = payload(asked, "Tomorrow");

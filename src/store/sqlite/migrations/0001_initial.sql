@@ -145,9 +145,9 @@ CREATE INDEX outbound_queue ON outbound (sender, address) WHERE state < 3;
 CREATE INDEX outbound_scheduled ON outbound (id) WHERE status = 'scheduled';
 
 -- The order of the outbox: messages of one account, from one sender to one user, are a queue, and only its first message is
--- sent. This view has the messages with a place in a queue. Left out is a part of a reply behind a HELD or FAILED part (3,
--- 5): it is not sent without an operator, so no other message waits for it. Left out as well is a part behind one that
--- is PENDING (0) for its second send, which may be a minute ahead.
+-- sent. This view has the messages with a place in a queue. It omits two kinds of messages, for which no other one waits:
+-- a part of a reply behind a HELD or FAILED part (3, 5), which is not sent without an operator; and a part behind a
+-- PENDING part (0) with a second send, which may be a minute ahead.
 -- `keeps_place`: the message is SENDING or UNKNOWN (1, 2), or was tried before. Any other message has a place only once its
 -- time, `not_before`, has come.
 -- `state < 3`, below HELD, is the condition of the index `outbound_queue`.
