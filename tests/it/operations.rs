@@ -224,6 +224,7 @@ fn invalid_arguments_exit_with_2_before_opening_store() {
         (&["messages", "list", "--user", "rubbish"], "not an address"),
         (&["consent", "show", "rubbish"], "not an address"),
         (&["user", "show", "nonsense"], "not an address"),
+        (&["handoff", "end", "nonsense"], "not an address"),
         (
             &["user", "split", "whatsapp:ACME", "--reason", "x"],
             "not an address",

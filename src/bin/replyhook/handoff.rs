@@ -6,7 +6,7 @@ use replyhook::store::Access;
 use serde_json::json;
 
 use crate::exit::ExitStatus;
-use crate::operator::{OpenedStore, format_count, format_user, now, parse_address};
+use crate::operator::{OpenedStore, format_count, format_user, now, parse_address, parse_user};
 use crate::print::print;
 use crate::settings_args::SettingsArgs;
 
@@ -54,7 +54,7 @@ struct ListHandoffsArgs {
 #[derive(clap::Args)]
 struct EndHandoffArgs {
     /// The user, such as whatsapp:+15550001111
-    #[arg(value_name = "ADDRESS", value_parser = parse_address)]
+    #[arg(value_name = "ADDRESS", value_parser = parse_user)]
     user: Address,
     /// Only the conversation with this sender
     #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]

@@ -10,6 +10,10 @@ use tokio::runtime::Runtime;
 
 use crate::exit::Failed;
 
+/// Error of an address on the command line.
+const INVALID_ADDRESS: &str =
+    "not an address: write it as Twilio does: +15550001111, or whatsapp:+15550001111";
+
 /// The opened store, which a running server may use at the same time.
 pub(crate) struct OpenedStore {
     pub(crate) store: StoreHandle,
@@ -98,19 +102,17 @@ pub(crate) fn parse_address(text: &str) -> Result<Address, &'static str> {
     if is_valid && !address.id().is_empty() {
         Ok(address)
     } else {
-        Err("write it as Twilio does: +15550001111, or whatsapp:+15550001111")
+        Err(INVALID_ADDRESS)
     }
 }
 
 /// Parses the address of a user, which cannot be a sender's name, like ACME Shop.
-pub(crate) fn parse_user(text: &str) -> Result<Address, String> {
-    match parse_address(text) {
-        Ok(address) if address.identity() != Identity::Alphanumeric => Ok(address),
-        _ => Err(
-            "not an address: write it as Twilio does: +15550001111, or whatsapp:+15550001111"
-                .to_owned(),
-        ),
+pub(crate) fn parse_user(text: &str) -> Result<Address, &'static str> {
+    let address = parse_address(text)?;
+    if address.identity() == Identity::Alphanumeric {
+        return Err(INVALID_ADDRESS);
     }
+    Ok(address)
 }
 
 /// Formats an address: in full with `content`, otherwise masked.

@@ -146,6 +146,7 @@ fn invalid_send_usage_exits_with_2_and_hint() {
             &["--to", "15550001111", "--body", "hi"],
             "write it as Twilio does",
         ),
+        (&["--to", "ACME Shop", "--body", "hi"], "not an address"),
         (&["--to", ANA, "--body", "hi"], "missing sender"),
         (
             &["--to", ANA, "--service", SERVICE, "--body", "hi"],
@@ -271,7 +272,7 @@ fn csv_row_in_repeated_file_is_sent_once() {
     assert_eq!((code, err.as_str()), (1, ""));
     let rejected = "line 4 whatsapp:…55: the customer service window is closed: the user has not written to this sender within \
         24 hours, and only a template may be sent\n\
-        line 5 sms:…66: invalid recipient address; write it as Twilio does: +15550001111, or whatsapp:+15550001111\n\
+        line 5 sms:…66: the recipient is not an address: write it as Twilio does: +15550001111, or whatsapp:+15550001111\n\
         line 6: 5 fields, but the header line has 6\n\
         line 7: the recipient is missing\n\
         line 8 whatsapp:…11: both a text and a template are given; leave one out\n";

@@ -18,7 +18,7 @@ use super::command::{failure_reason, has_failed, open_outbox, to_exit_error};
 use super::row::Draft;
 use super::rows::{Column, CsvRows};
 use crate::exit::ExitStatus;
-use crate::operator::{OpenedStore, format_count, parse_address};
+use crate::operator::{OpenedStore, format_count, parse_address, parse_user};
 use crate::print::print;
 
 /// The result of one row.
@@ -146,9 +146,7 @@ impl Send {
         let text = to.ok_or_else(|| (None, "the recipient is missing".to_owned()))?;
         let (to, message) = problem
             .map_or(Ok(()), Err)
-            .and_then(|()| {
-                parse_address(text).map_err(|error| anyhow!("invalid recipient address; {error}"))
-            })
+            .and_then(|()| parse_user(text).map_err(|error| anyhow!("the recipient is {error}")))
             .and_then(|to| Ok((to.clone(), draft.message(to)?)))
             .map_err(|error| (Some(Address::parse(text)), error.to_string()))?;
         let content = draft.content_for(&to);
@@ -250,8 +248,7 @@ fn set_field(draft: &mut Draft, column: &Column, field: &str) -> anyhow::Result<
     match column {
         Column::To | Column::Key => {}
         Column::From => {
-            let from = parse_address(trimmed)
-                .map_err(|error| anyhow!("invalid sender address; {error}"))?;
+            let from = parse_address(trimmed).map_err(|error| anyhow!("the sender is {error}"))?;
             draft.from = Some(from);
         }
         Column::Service => draft.service = Some(trimmed.parse().context("service")?),

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::row::Draft;
 use crate::exit::{ExitStatus, Failed};
-use crate::operator::{OpenedStore, parse_address};
+use crate::operator::{OpenedStore, parse_address, parse_user};
 use crate::print::print;
 use crate::settings_args::SettingsArgs;
 
@@ -44,7 +44,7 @@ Examples:
   replyhook send --csv customers.csv --service MG… --template HX… --idempotency-key spring --dry-run")]
 pub(crate) struct Send {
     /// Recipient, such as whatsapp:+15550001111
-    #[arg(long, value_name = "ADDRESS", value_parser = parse_address, required_unless_present = "csv")]
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_user, required_unless_present = "csv")]
     to: Option<Address>,
     /// Sender
     #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
