@@ -1,29 +1,21 @@
 //! Opt-outs as sentences.
 
-use replyhook::Timestamp;
 use replyhook::internals::{AddressConsent, AppliedOptOut};
 use replyhook::store::ConsentSource;
+use replyhook::{Address, Timestamp};
 use serde_json::{Value, json};
 
 /// Returns a sentence such as `opted out of +15550002222 on 3 Nov by STOP (SM…)`; `None` if the address has not opted out.
 pub(crate) fn describe_opt_out(consent: &AddressConsent, now: Timestamp) -> Option<String> {
     let opt_out = consent.opt_out.as_ref()?;
     let scope = consent.scope.as_str();
-    let (date, cause) = (format_date(opt_out.at, now), describe_cause(opt_out));
-    let evidence = opt_out.evidence.map(|sid| format!(" ({sid})"));
-    let under = if opt_out.address == consent.address {
-        String::new()
-    } else {
-        format!(", as {}", opt_out.address.as_str())
-    };
-    let evidence = evidence.unwrap_or_default();
-    Some(format!(
-        "opted out of {scope} on {date} by {cause}{evidence}{under}"
-    ))
+    let date = format_date(opt_out.at, now);
+    let cause = describe_cause(opt_out, &consent.address);
+    Some(format!("opted out of {scope} on {date} by {cause}"))
 }
 
-fn describe_cause(opt_out: &AppliedOptOut) -> String {
-    let note = opt_out.note.as_deref().map(|note| format!(": {note}"));
+/// Returns the cause with its evidence, and the address that opted out if that is another one than `user`.
+fn describe_cause(opt_out: &AppliedOptOut, user: &Address) -> String {
     let cause = match opt_out.source {
         ConsentSource::Keyword => "STOP",
         ConsentSource::OptOutType => "STOP, as Twilio reports",
@@ -32,7 +24,12 @@ fn describe_cause(opt_out: &AppliedOptOut) -> String {
         ConsentSource::Api => "the API",
         ConsentSource::Webhook => "a webhook",
     };
-    format!("{cause}{}", note.unwrap_or_default())
+    let note = opt_out.note.as_deref().map(|note| format!(": {note}"));
+    let evidence = opt_out.evidence.map(|sid| format!(" ({sid})"));
+    let is_other = opt_out.address != *user;
+    let other = is_other.then(|| format!(", as {}", opt_out.address.as_str()));
+    let details = [note, evidence, other].into_iter().flatten();
+    std::iter::once(cause.to_owned()).chain(details).collect()
 }
 
 /// Formats a day, with its year unless that is the present one.
@@ -52,17 +49,10 @@ pub(crate) fn describe_since(consent: &AddressConsent, asked: &str) -> Option<St
     } else {
         format!(" of {scope}")
     };
-    let evidence = opt_out.evidence.map(|sid| format!(" ({sid})"));
-    let under = if opt_out.address == consent.address {
-        String::new()
-    } else {
-        format!(", as {}", opt_out.address.as_str())
-    };
     Some(format!(
-        "opted out since {:.0}{of_scope} by {}{}{under}",
+        "opted out since {:.0}{of_scope} by {}",
         opt_out.at,
-        describe_cause(opt_out),
-        evidence.unwrap_or_default()
+        describe_cause(opt_out, &consent.address)
     ))
 }
 
