@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use crate::address::Address;
 use crate::form::FormParams;
 use crate::message::InboundMessage;
-use crate::reply::{ContentShape, Reply, ReplyMessage, WireMessage, WireRichContent};
+use crate::reply::{
+    ContentShape, Reply, ReplyMessage, TemplateContent, TemplateKey, WireMessage, WireRichContent,
+};
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::AuthTokenKind;
 use crate::store::{NewOutbound, ReplyQueue, TEMPLATE_LANGUAGE, TEMPLATE_NAME};
@@ -102,10 +104,7 @@ impl Origin {
             service: self.service,
             params,
             // A free-form message, unless it is a template of the bot: the outbox checks the window.
-            template: matches!(
-                wire.content,
-                Some(WireRichContent::Template { .. } | WireRichContent::NamedTemplate { .. })
-            ),
+            template: matches!(wire.content, Some(WireRichContent::Template(_))),
         }
     }
 }
@@ -124,22 +123,19 @@ fn content_params(content: &WireRichContent) -> Vec<(&'static str, String)> {
             (ContentShape::PARAM, shape.name()),
             ("ContentVariables", json(variables)),
         ],
-        WireRichContent::Template { sid, variables } if variables.is_empty() => {
-            vec![("ContentSid", sid.clone())]
+        WireRichContent::Template(TemplateContent { key, variables }) => {
+            let mut params = match key {
+                TemplateKey::Sid(sid) => vec![("ContentSid", sid.clone())],
+                TemplateKey::Name { name, language } => vec![
+                    (TEMPLATE_NAME, name.clone()),
+                    (TEMPLATE_LANGUAGE, language.clone()),
+                ],
+            };
+            if !variables.is_empty() {
+                params.push(("ContentVariables", json(variables)));
+            }
+            params
         }
-        WireRichContent::Template { sid, variables } => vec![
-            ("ContentSid", sid.clone()),
-            ("ContentVariables", json(variables)),
-        ],
-        WireRichContent::NamedTemplate {
-            name,
-            language,
-            variables,
-        } => vec![
-            (TEMPLATE_NAME, name.clone()),
-            (TEMPLATE_LANGUAGE, language.clone()),
-            ("ContentVariables", json(variables)),
-        ],
         WireRichContent::Location(action) => vec![("PersistentAction", action.clone())],
     }
 }

@@ -40,6 +40,8 @@ pub use media::MediaSource;
 pub use messages::{CallbackMethod, RedirectError, Reply, ReplyMessage};
 pub use rich_content::ReplyContentError;
 #[doc(hidden)]
+pub use rich_content::{TemplateContent, TemplateKey};
+#[doc(hidden)]
 pub use rich_wire::WireRichContent;
 pub use segments::{Segments, segments};
 #[doc(hidden)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::messages::ReplyMessage;
-use super::rich_content::{ChoiceQuestion, Place, RichContent};
+use super::rich_content::{ChoiceQuestion, Place, RichContent, TemplateContent, TemplateKey};
 use crate::choice::{Choice, Choices, OpenQuestion};
 
 impl ReplyMessage {
@@ -67,10 +67,7 @@ impl ReplyMessage {
     /// # drop(receipt);
     /// ```
     pub fn content(sid: impl Into<String>) -> Self {
-        Self::default().with_rich(RichContent::Template {
-            sid: sid.into(),
-            variables: BTreeMap::new(),
-        })
+        Self::from_template(TemplateKey::Sid(sid.into()))
     }
 
     /// Creates a message from the template with this name and language, such as `en` or `pt_BR`.
@@ -85,21 +82,17 @@ impl ReplyMessage {
     /// # drop(receipt);
     /// ```
     pub fn template(name: impl Into<String>, language: impl Into<String>) -> Self {
-        Self::default().with_rich(RichContent::NamedTemplate {
+        Self::from_template(TemplateKey::Name {
             name: name.into(),
             language: language.into(),
-            variables: BTreeMap::new(),
         })
     }
 
     /// Sets a variable of the template. Without a template it has no effect.
     #[must_use]
     pub fn variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        if let Some(
-            RichContent::Template { variables, .. } | RichContent::NamedTemplate { variables, .. },
-        ) = self.rich.as_deref_mut()
-        {
-            variables.insert(name.into(), value.into());
+        if let Some(RichContent::Template(template)) = self.rich.as_deref_mut() {
+            template.variables.insert(name.into(), value.into());
         }
         self
     }
@@ -151,6 +144,13 @@ impl ReplyMessage {
             key: question.key.clone(),
             choices: question.choices.clone().ok()?,
         })
+    }
+
+    fn from_template(key: TemplateKey) -> Self {
+        Self::default().with_rich(RichContent::Template(TemplateContent {
+            key,
+            variables: BTreeMap::new(),
+        }))
     }
 
     fn with_rich(mut self, content: RichContent) -> Self {

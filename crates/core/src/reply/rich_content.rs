@@ -9,20 +9,26 @@ use crate::choice::{Choices, ChoicesError, QuestionId};
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum RichContent {
     Choices(ChoiceQuestion),
-    Template {
-        sid: String,
-        variables: BTreeMap<String, String>,
-    },
-    NamedTemplate {
-        name: String,
-        language: String,
-        variables: BTreeMap<String, String>,
-    },
+    Template(TemplateContent),
     Location(Place),
-    Link {
-        title: String,
-        url: String,
-    },
+    Link { title: String, url: String },
+}
+
+/// Template at Twilio and the values of its variables.
+#[derive(Clone, PartialEq, Eq)]
+#[doc(hidden)]
+#[expect(missing_debug_implementations, reason = "texts never reach a log")]
+pub struct TemplateContent {
+    pub key: TemplateKey,
+    pub variables: BTreeMap<String, String>,
+}
+
+/// SID of a template at Twilio, or its name and language.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[doc(hidden)]
+pub enum TemplateKey {
+    Sid(String),
+    Name { name: String, language: String },
 }
 
 /// Question with its choices and texts.
@@ -84,9 +90,10 @@ impl RichContent {
                 Ok(_) => Ok(()),
                 Err(error) => Err(error.into()),
             },
-            Self::Template { sid, .. } if !is_content_sid(sid) => {
-                Err(ReplyContentError::ContentSid)
-            }
+            Self::Template(TemplateContent {
+                key: TemplateKey::Sid(sid),
+                ..
+            }) if !is_content_sid(sid) => Err(ReplyContentError::ContentSid),
             Self::Location(place) if place.coordinates.is_none() => {
                 Err(ReplyContentError::Coordinates)
             }

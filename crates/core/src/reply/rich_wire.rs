@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::content_shape::ContentShape;
 use super::messages::ReplyMessage;
-use super::rich_content::{ChoiceQuestion, Place, RichContent};
+use super::rich_content::{ChoiceQuestion, Place, RichContent, TemplateContent};
 use super::text_limit::MAX_TEXT_UNITS;
 use crate::address::Channel;
 use crate::choice::{ChoiceForm, ChoiceVia, TapPayload};
@@ -24,17 +24,7 @@ pub enum WireRichContent {
         shape: ContentShape,
         variables: BTreeMap<String, String>,
     },
-    /// Template at Twilio.
-    Template {
-        sid: String,
-        variables: BTreeMap<String, String>,
-    },
-    /// Template at Twilio, by name and language.
-    NamedTemplate {
-        name: String,
-        language: String,
-        variables: BTreeMap<String, String>,
-    },
+    Template(TemplateContent),
     /// `PersistentAction` of a location.
     Location(String),
 }
@@ -54,24 +44,9 @@ pub(super) fn render_content(
 ) -> Option<RenderedContent> {
     Some(match message.rich.as_deref()? {
         RichContent::Choices(question) => question.render(text, channel),
-        RichContent::Template { sid, variables } => RenderedContent {
+        RichContent::Template(template) => RenderedContent {
             text: text.to_owned(),
-            content: Some(WireRichContent::Template {
-                sid: sid.clone(),
-                variables: variables.clone(),
-            }),
-        },
-        RichContent::NamedTemplate {
-            name,
-            language,
-            variables,
-        } => RenderedContent {
-            text: text.to_owned(),
-            content: Some(WireRichContent::NamedTemplate {
-                name: name.clone(),
-                language: language.clone(),
-                variables: variables.clone(),
-            }),
+            content: Some(WireRichContent::Template(template.clone())),
         },
         RichContent::Location(place) => place.render(channel),
         RichContent::Link { title, url } => render_link(text, title, url, channel),
