@@ -5,12 +5,11 @@
 //!
 //! Source: twilio.com/docs/content/content-api-resources.
 
-use std::ops::Range;
-
 use http::Method;
 use serde_json::{Value, json};
 
 use super::call::{ApiCall, is_sid};
+use super::page_range::page_range;
 use super::response::{RestResponse, TwilioError, no_content, not_allowed, ok};
 use crate::content::stored_content::{
     ContentDraft, ContentSubmission, StoredContent, TemplateState, is_own_sid, new_content_sid,
@@ -55,7 +54,10 @@ fn list(engine: &Engine, call: &ApiCall) -> RestResponse {
         .get("Page")
         .and_then(|page| page.parse().ok())
         .unwrap_or_default();
-    let range = page_range(&matching, call, page, size);
+    // The oldest template is first.
+    let range = page_range(&matching, &call.query, page, size, |content, position| {
+        content.position.cmp(&position)
+    });
     let contents: Vec<Value> = matching[range.clone()]
         .iter()
         .map(|content| {
@@ -91,37 +93,6 @@ fn list(engine: &Engine, call: &ApiCall) -> RestResponse {
         "key": "contents",
     });
     ok(200, &json!({"contents": contents, "meta": meta}))
-}
-
-/// Returns the range of a page in `matching`, which has the oldest template first.
-fn page_range(
-    matching: &[&StoredContent],
-    call: &ApiCall,
-    page: usize,
-    size: usize,
-) -> Range<usize> {
-    // A page token has the position of the last template of the page before, or of the first one of the page after.
-    // Positions stay valid when templates are made or deleted between two pages.
-    let token = |prefix: &str| {
-        let position = call.query.get("PageToken")?.strip_prefix(prefix)?;
-        position.parse::<u64>().ok()
-    };
-    let (begin, end) = match (token("PA"), token("PB")) {
-        (Some(last_of_previous), _) => {
-            let begin = matching.partition_point(|content| content.position <= last_of_previous);
-            (begin, begin.saturating_add(size))
-        }
-        (None, Some(first_of_next)) => {
-            let end = matching.partition_point(|content| content.position < first_of_next);
-            (end.saturating_sub(size), end)
-        }
-        (None, None) => {
-            let begin = page.saturating_mul(size);
-            (begin, begin.saturating_add(size))
-        }
-    };
-    let end = end.min(matching.len());
-    begin.min(end)..end
 }
 
 /// Returns whether a template matches the search, which only v2 of the API has.

@@ -1,6 +1,5 @@
 //! `Messages` resource with its `Media` and `Feedback` subresources.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use http::Method;
@@ -9,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::call::{ApiCall, is_sid};
 use super::content_message::content_for;
+use super::page_range::page_range;
 use super::response::{RestResponse, TwilioError, no_content, not_allowed, ok};
 use crate::engine::Engine;
 use crate::faults::Faults;
@@ -274,7 +274,10 @@ pub(super) fn list(engine: &Engine, call: &ApiCall) -> RestResponse {
         .rev()
         .filter(|message| matches_query(message, query))
         .collect();
-    let range = page_range(&matching, query, page, size);
+    // The newest message is first.
+    let range = page_range(&matching, query, page, size, |message, position| {
+        position.cmp(&message.position)
+    });
     let is_last_page = range.end == matching.len();
     let records = &matching[range];
     let page_messages: Vec<Value> = records
@@ -317,33 +320,6 @@ pub(super) fn list(engine: &Engine, call: &ApiCall) -> RestResponse {
             "uri": format!("{uri}&Page={page}"),
         }),
     )
-}
-
-/// Returns the range of a page in `matching`, which has the newest message first.
-fn page_range(matching: &[&Record], query: &FormParams, page: usize, size: usize) -> Range<usize> {
-    // A page token is `PA` and the position of the last message of the previous page, or `PB` and that of the first
-    // message of the next page. Positions stay valid when messages are added or deleted between two pages.
-    let token = |prefix: &str| {
-        let position = query.get("PageToken")?.strip_prefix(prefix)?;
-        position.parse::<u64>().ok()
-    };
-    // `matching` has the highest position first, so the positions partition it.
-    let (begin, end) = match (token("PA"), token("PB")) {
-        (Some(last_of_previous), _) => {
-            let begin = matching.partition_point(|message| message.position >= last_of_previous);
-            (begin, begin.saturating_add(size))
-        }
-        (None, Some(first_of_next)) => {
-            let end = matching.partition_point(|message| message.position > first_of_next);
-            (end.saturating_sub(size), end)
-        }
-        (None, None) => {
-            let begin = page.saturating_mul(size);
-            (begin, begin.saturating_add(size))
-        }
-    };
-    let end = end.min(matching.len());
-    begin.min(end)..end
 }
 
 fn matches_query(message: &Record, query: &FormParams) -> bool {

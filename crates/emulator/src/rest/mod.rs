@@ -6,6 +6,7 @@ mod call;
 mod content;
 mod content_message;
 mod messages;
+mod page_range;
 mod response;
 mod senders;
 mod typing;
