@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{ANA, Dev, installed, read, replyhook, report_skipped, root};
+use crate::support::{ANA, Dev, Wait, installed, replyhook, report_skipped, root};
 
 const RULES: &str = "[[rule]]\nwhen.text = \"hi\"\nreply = \"Hello from the file\"\n";
 
@@ -175,6 +175,29 @@ http.server.ThreadingHTTPServer(('127.0.0.1', int(os.environ['PORT'])), Handler)
     fs::write(file, text).unwrap();
 }
 
+/// Chats until a reply is accepted. The bot's process may not listen yet; then the handler fails.
+fn wait_for_reply<T>(dev: &Dev, accept: impl Fn(&str) -> Option<T>) -> T {
+    let wait = Wait::until("the bot replies");
+    for number in 0.. {
+        // Repeated texts would be taken for a loop of two bots.
+        let body = format!("hi {number}");
+        let result = dev.says(&json!({"from": ANA, "body": body, "profile_name": "Ana"}));
+        if let Some(found) = result["messages"][0]["body"].as_str().and_then(&accept) {
+            return found;
+        }
+        wait.check();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    unreachable!()
+}
+
+/// Returns the ID of the process that replies, once it is another one than `but`.
+fn wait_for_process(dev: &Dev, but: Option<i32>) -> i32 {
+    wait_for_reply(dev, |body| {
+        body.parse().ok().filter(|pid| Some(*pid) != but)
+    })
+}
+
 /// Chats with a bot whose process `dev` starts, kills the process, and chats with the next one.
 fn check_command(args: &[&str], variable: &str, reply_expression: &str) {
     let folder = tempfile::tempdir().unwrap();
@@ -192,25 +215,11 @@ fn check_command(args: &[&str], variable: &str, reply_expression: &str) {
         ("TWILIO_AUTH_TOKEN", "real"),
     ];
     let mut dev = Dev::start_in(folder.path(), &args, &env);
-    // The process may not listen yet; then the handler fails.
-    let mut texts = 0..;
-    let mut process = |dev: &Dev, but: Option<i32>| loop {
-        // Repeated texts would be taken for a loop of two bots.
-        let text = format!("hi {}", texts.next().unwrap());
-        let result = dev.says(&json!({"from": ANA, "body": text}));
-        let body = result["messages"][0]["body"]
-            .as_str()
-            .and_then(|pid| pid.parse().ok());
-        match body {
-            Some(pid) if Some(pid) != but => break pid,
-            _ => std::thread::sleep(std::time::Duration::from_millis(20)),
-        }
-    };
-    let first: i32 = process(&dev, None);
+    let first = wait_for_process(&dev, None);
     kill_process(Pid::from_raw(first).unwrap(), Signal::KILL).unwrap();
     let line = printed(&dev, "The bot's process ");
     assert!(line.contains("signal 9"), "{line}");
-    let second = process(&dev, Some(first));
+    let second = wait_for_process(&dev, Some(first));
     assert_eq!(dev.program.signal_and_wait(Signal::TERM), Some(0));
     assert!(!is_running(second), "it still runs");
 }
@@ -249,31 +258,28 @@ fn webhook_option_prints_lines_for_env_file_node_and_python() {
     assert_eq!(config["webhook"], "http://127.0.0.1:9/sms");
 }
 
+/// Chats with an example that `dev` starts.
+fn check_example(program: &str, file: &str, env: &[(&str, &str)]) {
+    let bot = root().join("examples/forward").join(file);
+    let args = ["--port", "0", "--", program, bot.to_str().unwrap()];
+    let dev = Dev::start_with(&args, env);
+    let reply = wait_for_reply(&dev, |body| Some(body.to_owned()));
+    assert!(reply.starts_with("Hello Ana, you said: hi"), "{reply}");
+}
+
 // The examples find their port as hosting platforms pass it.
 #[test]
 fn examples_read_port_and_secret_of_environment() {
-    for file in ["examples/forward/bot.py", "examples/forward/bot.mjs"] {
-        let text = read(file);
-        assert!(
-            text.contains("PORT") && text.contains("FORWARD_SECRET"),
-            "{file}"
-        );
-    }
     let Some(python) = installed("REPLYHOOK_TEST_PYTHON") else {
-        report_skipped("the example in Python as a command of dev");
-        return;
+        return report_skipped("the examples in Python and Node as commands of dev");
     };
-    let bot = root().join("examples/forward/bot.py");
-    let args = ["--port", "0", "--", &python, bot.to_str().unwrap()];
-    let dev = Dev::start_with(&args, &[]);
-    let reply = loop {
-        let result = dev.says(&json!({"from": ANA, "body": "hi", "profile_name": "Ana"}));
-        if let Some(body) = result["messages"][0]["body"].as_str() {
-            break body.to_owned();
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
+    check_example(&python, "bot.py", &[]);
+    let Some(modules) = installed("REPLYHOOK_TEST_NODE_MODULES") else {
+        return report_skipped("the example in Node as a command of dev");
     };
-    assert_eq!(reply, "Hello Ana, you said: hi");
+    let path = installed("PATH").unwrap();
+    let env = [("NODE_PATH", modules.as_str()), ("PATH", path.as_str())];
+    check_example("node", "bot.mjs", &env);
 }
 
 // A process that the bot's process has started keeps the port, and must end with it.
@@ -286,20 +292,9 @@ fn processes_of_ended_bot_are_ended_before_the_next_start() {
     let args = ["--port", "0", "--", "sh", "-c", script];
     let env = [("PATH", "/usr/local/bin:/usr/bin:/bin")];
     let mut dev = Dev::start_in(folder.path(), &args, &env);
-    let pid = |dev: &Dev, but: Option<i32>| {
-        for number in 0.. {
-            let result = dev.says(&json!({"from": ANA, "body": format!("hi {number}")}));
-            let body = result["messages"][0]["body"].as_str();
-            match body.and_then(|pid| pid.parse::<i32>().ok()) {
-                Some(pid) if Some(pid) != but => return pid,
-                _ => std::thread::sleep(std::time::Duration::from_millis(20)),
-            }
-        }
-        unreachable!()
-    };
-    let first = pid(&dev, None);
+    let first = wait_for_process(&dev, None);
     assert!(printed(&dev, "The bot's process ").contains("exit code 3"));
-    let second = pid(&dev, Some(first));
+    let second = wait_for_process(&dev, Some(first));
     assert!(!is_running(first));
     assert_eq!(dev.program.signal_and_wait(Signal::TERM), Some(0));
     assert!(!is_running(second));
