@@ -124,20 +124,23 @@ fn rules() -> tempfile::TempDir {
     folder
 }
 
-#[test]
-fn dialogue_survives_kill_on_every_channel() {
-    let (folder, twilio) = (rules(), FakeTwilio::start());
-    let url = format!("sqlite:{}", folder.path().join("replyhook.db").display());
+fn start_server(url: &str, folder: &tempfile::TempDir, twilio: &FakeTwilio) -> Rc<Server> {
     let (rules, api) = (folder.path().join("bot.toml"), twilio.url());
-    let env = [
-        ("DATABASE_URL", url.as_str()),
+    Rc::new(Server::start(&[
+        ("DATABASE_URL", url),
         ("REPLYHOOK__HANDLER__KIND", "rules"),
         ("REPLYHOOK__HANDLER__RULES", rules.to_str().unwrap()),
         ("REPLYHOOK__TWILIO__API_URL", api.as_str()),
         ("REPLYHOOK__TWILIO__CONTENT_URL", api.as_str()),
-    ];
+    ]))
+}
+
+#[test]
+fn dialogue_survives_kill_on_every_channel() {
+    let (folder, twilio) = (rules(), FakeTwilio::start());
+    let url = format!("sqlite:{}", folder.path().join("replyhook.db").display());
     // A server of its own for each message. It is killed when it is dropped, which is after the question has arrived.
-    run(&twilio, || Rc::new(Server::start(&env)));
+    run(&twilio, || start_server(&url, &folder, &twilio));
 }
 
 #[cfg(feature = "postgres")]
@@ -149,22 +152,14 @@ fn dialogue_continues_on_another_machine() {
     };
     let (folder, twilio) = (rules(), FakeTwilio::start());
     let url = database.url().expose().to_owned();
-    let (rules, api) = (folder.path().join("bot.toml"), twilio.url());
-    let env = [
-        ("DATABASE_URL", url.as_str()),
-        ("REPLYHOOK__HANDLER__KIND", "rules"),
-        ("REPLYHOOK__HANDLER__RULES", rules.to_str().unwrap()),
-        ("REPLYHOOK__TWILIO__API_URL", api.as_str()),
-        ("REPLYHOOK__TWILIO__CONTENT_URL", api.as_str()),
-    ];
     // Each answers what the other has asked. At every fourth message one is killed, and a new one takes its place.
-    let mut servers = [(); 2].map(|()| Rc::new(Server::start(&env)));
+    let mut servers = [(); 2].map(|()| start_server(&url, &folder, &twilio));
     let mut messages = 0;
     run(&twilio, || {
         messages += 1;
         servers.swap(0, 1);
         if messages % 4 == 0 {
-            servers[1] = Rc::new(Server::start(&env));
+            servers[1] = start_server(&url, &folder, &twilio);
         }
         servers[0].clone()
     });
