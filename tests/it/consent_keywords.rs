@@ -1,15 +1,13 @@
 //! Opt-out and opt-in keywords: who handles them on each channel, phrases, and decorated keywords.
 
-use std::process::Command;
-
 use replyhook::config::Sources;
 use replyhook::emulator::EmulatorClient;
 use replyhook::{App, DevServer, DevServerOptions, Echo};
 use serde_json::{Value, json};
 
 use crate::support::{
-    EMPTY, FakeTwilio, HttpResponse, ORIGIN, TOKEN, TestApp, Webhook, installed, replyhook,
-    report_skipped, twiml_message,
+    EMPTY, FakeTwilio, HttpResponse, ORIGIN, TOKEN, TestApp, Webhook, replyhook, report_skipped,
+    twiml_message,
 };
 
 const LOOP_DETECTION_OFF: (&str, &str) = ("REPLYHOOK__GUARD__LOOP_DETECTION", "false");
@@ -195,34 +193,15 @@ async fn own_confirmation_via_rest_is_sent_once() {
 // Twilio's own library signs a keyword of each channel.
 #[tokio::test]
 async fn keywords_signed_by_twilio_library_opt_out() {
-    const SIGN: &str = "\
-import json, sys
-from twilio.request_validator import RequestValidator
-token, url, form = json.load(sys.stdin)
-print(RequestValidator(token).compute_signature(url, dict(form)))
-";
-    let Some(python) = installed("REPLYHOOK_TEST_PYTHON") else {
-        return report_skipped("keywords signed by the official Python library");
-    };
     let bot = Bot::echo(&[]);
     for (pair, text, reply) in [
         (WHATSAPP, "*Stop*", twiml_message(GOODBYE)),
         (SMS, "CANCEL", EMPTY.to_owned()),
         (RCS, "OPTOUT", EMPTY.to_owned()),
     ] {
-        let webhook = bot.webhook(pair, text);
-        let form: Vec<_> = webhook.form.iter().collect();
-        let input = json!([TOKEN, format!("{ORIGIN}/webhook"), form]);
-        let mut child = Command::new(&python)
-            .args(["-c", SIGN])
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        serde_json::to_writer(child.stdin.take().unwrap(), &input).unwrap();
-        let signed = child.wait_with_output().unwrap();
-        let signature = String::from_utf8(signed.stdout).unwrap();
-        let webhook = webhook.signature(signature.trim());
+        let Some(webhook) = bot.webhook(pair, text).signed_by_library() else {
+            return report_skipped("keywords signed by the official Python library");
+        };
         assert_eq!(bot.app.send(webhook).await.twiml(), reply, "{pair:?}");
         bot.assert_opted_out(pair, true).await;
     }

@@ -21,33 +21,14 @@ use replyhook::{
     AccountSid, Address, FormParams, MessageSid, MessageStatus, MessagingServiceSid, Timestamp,
 };
 
+use crate::support::{Random, number_setting};
+
 /// Histories of a normal run, and those among them over PostgreSQL.
 const HISTORIES: u64 = 400;
 const IN_POSTGRES: u64 = 20;
 /// Events of a history.
 const EVENTS: u64 = 30;
 const HOUR: i64 = 3600;
-
-/// Random number generator `SplitMix64`.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % end
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[usize::try_from(self.below(from.len() as u64)).unwrap()]
-    }
-
-    fn is_one_in(&mut self, number: u64) -> bool {
-        self.below(number) == 0
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum On {
@@ -402,7 +383,7 @@ impl Model {
 struct History<'a> {
     store: &'a dyn Store,
     model: Model,
-    dice: Dice,
+    random: Random,
     number: u64,
     now: i64,
     sids: u64,
@@ -424,20 +405,20 @@ impl History<'_> {
     /// One of the spellings.
     fn spelled(&mut self, who: Who) -> Address {
         let texts = who.spellings(self.number);
-        let index = self.dice.below(texts.len() as u64);
+        let index = self.random.below(texts.len() as u64);
         texts[usize::try_from(index).unwrap()].as_str().into()
     }
 
     fn user(&mut self, on: On) -> Who {
-        if on == On::WhatsApp && self.dice.is_one_in(3) {
-            return Who::Id(self.dice.below(IDS));
+        if on == On::WhatsApp && self.random.is_one_in(3) {
+            return Who::Id(self.random.below(IDS));
         }
-        Who::Number(self.dice.below(NUMBERS), on)
+        Who::Number(self.random.below(NUMBERS), on)
     }
 
     fn any_user(&mut self) -> Who {
         let on = self
-            .dice
+            .random
             .pick(&[On::Sms, On::Rcs, On::WhatsApp, On::WhatsApp]);
         self.user(on)
     }
@@ -446,20 +427,20 @@ impl History<'_> {
     fn named(&mut self, who: Who) -> Vec<Who> {
         let mut named = vec![who];
         if who.on() == On::WhatsApp {
-            if matches!(who, Who::Number(..)) && !self.dice.is_one_in(3) {
+            if matches!(who, Who::Number(..)) && !self.random.is_one_in(3) {
                 // Mostly the same IDs for a number, so that few numbers change their owner.
                 let Who::Number(number, _) = who else {
                     unreachable!()
                 };
-                let id = if self.dice.is_one_in(3) {
-                    self.dice.below(IDS)
+                let id = if self.random.is_one_in(3) {
+                    self.random.below(IDS)
                 } else {
                     number % IDS
                 };
                 named.push(Who::Id(id));
             }
-            if self.dice.is_one_in(4) {
-                named.push(Who::Parent(self.dice.below(PARENTS)));
+            if self.random.is_one_in(4) {
+                named.push(Who::Parent(self.random.below(PARENTS)));
             }
         }
         named
@@ -478,10 +459,10 @@ impl History<'_> {
     }
 
     async fn message(&mut self) {
-        let sender = self.dice.pick(&SENDERS);
+        let sender = self.random.pick(&SENDERS);
         let who = self.user(sender.on);
         let named = self.named(who);
-        let keyword = match self.dice.below(5) {
+        let keyword = match self.random.below(5) {
             0 => Some(ConsentKeyword::Stop {
                 source: ConsentSource::Keyword,
                 confirmation: "stopped".to_owned(),
@@ -557,8 +538,8 @@ impl History<'_> {
     }
 
     async fn callback(&mut self) {
-        let sender = self.dice.pick(&[SENDERS[0], SENDERS[1], SENDERS[4]]);
-        let who = Who::Number(self.dice.below(NUMBERS), On::WhatsApp);
+        let sender = self.random.pick(&[SENDERS[0], SENDERS[1], SENDERS[4]]);
+        let who = Who::Number(self.random.below(NUMBERS), On::WhatsApp);
         let named = self.named(who);
         self.log
             .push(format!("callback of {} about {named:?}", sender.address));
@@ -588,8 +569,8 @@ impl History<'_> {
             .map(|sender| sender.address)
             .chain([SERVICE])
             .collect();
-        let scope = self.dice.pick(&scopes);
-        let (action, said) = self.dice.pick(&[
+        let scope = self.random.pick(&scopes);
+        let (action, said) = self.random.pick(&[
             (ConsentAction::OptOut, Said::Stop),
             (ConsentAction::Resume, Said::Start),
             (ConsentAction::OptIn, Said::OptIn),
@@ -611,7 +592,7 @@ impl History<'_> {
 
     async fn operator_merge(&mut self) {
         let (one, other) = (self.any_user(), self.any_user());
-        let number = 1 + self.dice.below(2);
+        let number = 1 + self.random.below(2);
         if one == other {
             return;
         }
@@ -628,7 +609,7 @@ impl History<'_> {
 
     async fn operator_split(&mut self) {
         let who = self.any_user();
-        let number = 1 + self.dice.below(2);
+        let number = 1 + self.random.below(2);
         self.log.push(format!("split in account {number}: {who:?}"));
         let change = self.change(number, who);
         let is_tied = self
@@ -657,9 +638,9 @@ impl History<'_> {
     }
 
     async fn send(&mut self) {
-        let sender = self.dice.pick(&SENDERS);
+        let sender = self.random.pick(&SENDERS);
         let who = self.user(sender.on);
-        let by_service = sender.is_in_service && self.dice.is_one_in(2);
+        let by_service = sender.is_in_service && self.random.is_one_in(2);
         self.log
             .push(format!("send from {} to {who:?}", sender.address));
         let user = self.spelled(who);
@@ -693,10 +674,10 @@ impl History<'_> {
 
     async fn event(&mut self) {
         self.now += 1;
-        if self.dice.is_one_in(20) {
+        if self.random.is_one_in(20) {
             self.now += 30 * HOUR;
         }
-        match self.dice.below(20) {
+        match self.random.below(20) {
             0..10 => self.message().await,
             10..12 => self.callback().await,
             12..14 => self.operator_consent().await,
@@ -796,15 +777,6 @@ async fn introduce_senders(store: &dyn Store) {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a setting of the tests, not of the server"
-)]
-fn setting(name: &str, default: u64) -> u64 {
-    let value = std::env::var(name).ok();
-    value.map_or(default, |value| value.parse().unwrap())
-}
-
 /// Runs histories on a store, each with its own addresses.
 async fn run_histories(store: &dyn Store, seed: u64, histories: std::ops::Range<u64>) {
     introduce_senders(store).await;
@@ -812,7 +784,7 @@ async fn run_histories(store: &dyn Store, seed: u64, histories: std::ops::Range<
         let mut history = History {
             store,
             model: Model::default(),
-            dice: Dice(seed ^ number.wrapping_mul(0xD134_2543_DE82_EF95)),
+            random: Random::new(seed, number),
             number,
             now: 0,
             sids: 0,
@@ -826,7 +798,7 @@ async fn run_histories(store: &dyn Store, seed: u64, histories: std::ops::Range<
 }
 
 fn seed() -> u64 {
-    let seed = setting("IDENTITY_SEED", 20_261_130);
+    let seed = number_setting("IDENTITY_SEED", 20_261_130);
     // Directly, because the test harness hides the captured output of passing tests.
     let _ = writeln!(std::io::stderr(), "IDENTITY_SEED={seed}");
     seed
@@ -836,7 +808,7 @@ fn seed() -> u64 {
 // nothing.
 #[tokio::test]
 async fn threat_76_random_histories_agree_with_the_model() {
-    let histories = setting("IDENTITY_HISTORIES", HISTORIES);
+    let histories = number_setting("IDENTITY_HISTORIES", HISTORIES);
     let seed = seed();
     let store = SqliteStore::memory();
     store.open(Access::Owner).await.unwrap();
@@ -849,7 +821,7 @@ async fn threat_76_random_histories_agree_in_postgres() {
     let Some(database) = crate::support::postgres::TestDatabase::create().await else {
         return crate::support::report_skipped("random histories over PostgreSQL");
     };
-    let histories = setting("IDENTITY_HISTORIES", HISTORIES) * IN_POSTGRES / HISTORIES;
+    let histories = number_setting("IDENTITY_HISTORIES", HISTORIES) * IN_POSTGRES / HISTORIES;
     let store = replyhook::store::postgres::PostgresStore::new(database.url());
     let store = store.with_operation_timeout(std::time::Duration::from_secs(30));
     store.open(Access::Owner).await.unwrap();

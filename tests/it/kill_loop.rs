@@ -18,8 +18,8 @@ use rustix::process::Signal;
 
 use crate::support::wal;
 use crate::support::{
-    FakeTwilio, HttpResponse, JournalFile, ORIGIN, PhoneMessage, Policy, Server, Wait, Webhook,
-    wire,
+    FakeTwilio, HttpResponse, JournalFile, ORIGIN, PhoneMessage, Policy, Random, Server, Wait,
+    Webhook, number_setting, wire,
 };
 
 const SENDERS: u64 = 12;
@@ -31,39 +31,10 @@ const MAX_WATCH: Duration = Duration::from_millis(50);
 /// Number of users of each sender. Two senders share them, so that a conversation has concurrent messages.
 const USERS: u64 = 6;
 
-/// Random number generator `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    /// Creates a generator with its own sequence for each `lane`.
-    fn new(seed: u64, lane: u64) -> Self {
-        let mut random = Self(seed ^ lane.wrapping_mul(0xD134_2543_DE82_EF95));
-        random.below(1);
-        random
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % end
-    }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a setting of the tests, not of the server"
-)]
-fn setting(name: &str, default: u64) -> u64 {
-    let value = std::env::var(name).ok();
-    value.map_or(default, |value| value.parse().unwrap())
-}
-
 /// Returns the seed of this run: `KILL_SEED`, or else the time.
 fn seed() -> u64 {
     let now = SystemClock.now().as_microsecond();
-    setting("KILL_SEED", now.unsigned_abs())
+    number_setting("KILL_SEED", now.unsigned_abs())
 }
 
 /// Prints a line to standard error directly, because the test harness hides the captured output of passing tests.
@@ -205,7 +176,7 @@ fn send_until_stopped(
 // Every acknowledged message is stored, and no user receives two replies.
 #[test]
 fn threat_59_random_kill_neither_loses_nor_repeats_acknowledged_message() {
-    let (cycles, seed) = (setting("KILL_CYCLES", 50), seed());
+    let (cycles, seed) = (number_setting("KILL_CYCLES", 50), seed());
     report(&format!("kill loop: KILL_SEED={seed} KILL_CYCLES={cycles}"));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("replyhook.db");
@@ -386,7 +357,7 @@ impl CheckedDatabase {
 
 #[test]
 fn threat_59_commit_cut_by_kill_is_atomic() {
-    let (kills, seed) = (setting("KILL_COMMITS", 200), seed());
+    let (kills, seed) = (number_setting("KILL_COMMITS", 200), seed());
     report(&format!("kills in commits: KILL_SEED={seed}"));
     let mut database = CheckedDatabase::new();
     let (mut random, mut hits) = (Random::new(seed, 0), 0);
@@ -419,7 +390,7 @@ fn threat_59_commit_cut_by_kill_is_atomic() {
 
 #[test]
 fn threat_59_checkpoint_cut_by_kill_keeps_acknowledged_messages() {
-    let (kills, seed) = (setting("KILL_CHECKPOINTS", 200), seed());
+    let (kills, seed) = (number_setting("KILL_CHECKPOINTS", 200), seed());
     report(&format!("kills in checkpoints: KILL_SEED={seed}"));
     let mut database = CheckedDatabase::new();
     let (mut random, mut hits) = (Random::new(seed, 0), 0);

@@ -3,13 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
-use crate::support::{installed, read, report_skipped};
+use crate::support::{installed, output_of, read, report_skipped};
 
 /// The files of a build, and a folder to install them in.
 struct Packages {
@@ -76,32 +75,9 @@ impl Packages {
     }
 }
 
-/// Runs a command with this input, and returns its output if it succeeds.
-fn output(command: &mut Command, input: &str) -> String {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(input.as_bytes())
-        .unwrap();
-    let output = child.wait_with_output().unwrap();
-    let (out, err) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert!(output.status.success(), "{command:?}: {out}{err}");
-    out.into_owned()
-}
-
 /// The folder of a program that is on this process's PATH.
 fn folder_of(program: &str) -> PathBuf {
-    let found = output(
+    let found = output_of(
         Command::new("sh").args(["-c", &format!("command -v {program}")]),
         "",
     );
@@ -114,11 +90,11 @@ fn wheel_installs_command_that_chats_without_rust() {
         return;
     };
     let venv = packages.home.path().join("venv");
-    output(Command::new("python3").args(["-m", "venv"]).arg(&venv), "");
+    output_of(Command::new("python3").args(["-m", "venv"]).arg(&venv), "");
     let bin = venv.join("bin");
     let wheel = packages.file("replyhook-", ".whl");
     // Without an index: the package depends on nothing.
-    output(
+    output_of(
         packages
             .command(bin.join("pip").to_str().unwrap(), &[&bin])
             .args(["install", "--quiet", "--no-index"])
@@ -127,7 +103,7 @@ fn wheel_installs_command_that_chats_without_rust() {
     );
     let mut chat = packages.command("sh", &[&bin]);
     chat.args(["-c", "! command -v cargo && replyhook chat"]);
-    assert_eq!(output(&mut chat, "hi\n"), "bot: hi\n");
+    assert_eq!(output_of(&mut chat, "hi\n"), "bot: hi\n");
 }
 
 #[test]
@@ -154,12 +130,12 @@ fn npm_packages_install_command_that_chats_and_passes_on_signals() {
         .arg("--package")
         .arg(platform);
     npx.args(["replyhook", "chat"]);
-    assert_eq!(output(&mut npx, "hi\n"), "bot: hi\n");
+    assert_eq!(output_of(&mut npx, "hi\n"), "bot: hi\n");
 
     // Installed, the launcher passes on exit codes, and SIGTERM, which ends `dev` gracefully.
     let folder = packages.home.path().join("node");
     fs::create_dir(&folder).unwrap();
-    output(
+    output_of(
         packages
             .command("npm", &[&node])
             .args([
@@ -184,7 +160,7 @@ fn npm_packages_install_command_that_chats_and_passes_on_signals() {
         until grep -q 'Chat with your bot' out; do sleep 0.05; kill -0 $pid || exit 9; done
         kill -TERM $pid; wait $pid";
     let mut dev = packages.command("sh", &[&node]);
-    output(dev.args(["-c", script]).arg(&launcher), "");
+    output_of(dev.args(["-c", script]).arg(&launcher), "");
 
     // Without the package of the platform there is an explanation.
     fs::remove_dir_all(folder.join("node_modules/@replyhook")).unwrap();
@@ -204,7 +180,7 @@ fn archive_has_program_manual_page_and_licenses_and_checksums_match() {
         return;
     };
     let archive = packages.file("replyhook-", ".tar.gz");
-    output(
+    output_of(
         Command::new("tar")
             .arg("-xzf")
             .arg(archive)
@@ -233,7 +209,7 @@ fn archive_has_program_manual_page_and_licenses_and_checksums_match() {
         manifest.contains(r#"bin-dir = "{ name }-{ version }-{ target }/{ bin }{ binary-ext }""#)
     );
     let mut chat = packages.command(folder.join("replyhook").to_str().unwrap(), &[]);
-    assert_eq!(output(chat.arg("chat"), "hi\n"), "bot: hi\n");
+    assert_eq!(output_of(chat.arg("chat"), "hi\n"), "bot: hi\n");
 
     let sums = fs::read_to_string(packages.file("SHA256SUMS", "")).unwrap();
     let listed: BTreeSet<_> = sums

@@ -3,12 +3,7 @@
 //! Twilio's Python library signs the webhooks, where it is installed. The fake Twilio's record of accepted messages judges
 //! what was sent.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
-
-use crate::support::{
-    ACCOUNT, EMPTY, FakeTwilio, HttpResponse, ORIGIN, Server, TOKEN, TempStore, Webhook, installed,
-};
+use crate::support::{ACCOUNT, EMPTY, FakeTwilio, HttpResponse, Server, TOKEN, TempStore, Webhook};
 
 const BOT: &str = "whatsapp:+15550002222";
 const ANA: &str = "whatsapp:+15550001111";
@@ -16,31 +11,9 @@ const ANA_ID: &str = "whatsapp:US.13491208655302741918";
 const OTHER_ID: &str = "whatsapp:US.99999999999999999999";
 const SERVICE: &str = "MG00000000000000000000000000000001";
 const TEMPLATE: &str = "HX00000000000000000000000000000001";
-const SIGN: &str = "import json, sys
-from twilio.request_validator import RequestValidator
-url, token, params = json.load(sys.stdin)
-print(RequestValidator(token).compute_signature(url, dict(params)))";
-
 /// Signs a webhook with Twilio's Python library, or if that is missing as the test support does.
 fn signed(webhook: Webhook) -> Webhook {
-    let Some(python) = installed("REPLYHOOK_TEST_PYTHON") else {
-        return webhook;
-    };
-    let pairs: Vec<(&str, &str)> = webhook.form.iter().collect();
-    let input = serde_json::json!([format!("{ORIGIN}{}", webhook.target), TOKEN, pairs]);
-    let mut child = Command::new(python)
-        .args(["-c", SIGN])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(input.to_string().as_bytes()).unwrap();
-    drop(stdin);
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    let signature = String::from_utf8(output.stdout).unwrap();
-    webhook.signature(signature.trim())
+    webhook.clone().signed_by_library().unwrap_or(webhook)
 }
 
 /// A bot with its store, and the fake Twilio.

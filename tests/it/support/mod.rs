@@ -13,6 +13,7 @@ pub mod markdown;
 pub mod postgres;
 mod program;
 pub mod proxy;
+mod random;
 mod raw_server;
 mod request;
 mod scripted_server;
@@ -35,11 +36,12 @@ use std::time::Duration;
 
 pub use app::{TestApp, sources};
 pub use browser::Browser;
-pub use command::replyhook;
+pub use command::{output_of, replyhook};
 pub use dev::{ANA, BEN, Dev, NUMBER, SANDBOX};
 use futures_util::future::BoxFuture;
 pub use journal::JournalFile;
 pub use program::Program;
+pub use random::Random;
 pub use raw_server::{RawServer, ResponseEnd};
 use replyhook::store::OpenWindow;
 use replyhook::{Context, InboundMessage, Timestamp};
@@ -92,6 +94,11 @@ pub fn installed(name: &str) -> Option<String> {
         reason = "a test asks its script, not a setting"
     )]
     std::env::var(name).ok().filter(|path| !path.is_empty())
+}
+
+/// Number in a variable of a test run, such as the number of rounds.
+pub fn number_setting(name: &str, default: u64) -> u64 {
+    installed(name).map_or(default, |value| value.parse().unwrap())
 }
 
 /// Open window for calls that do not depend on a user's window.

@@ -1,9 +1,11 @@
+use std::process::Command;
+
 use axum::body::Body;
 use http::{HeaderMap, Method, Request};
 use replyhook::signature::sign;
 use replyhook::{FormParams, Secret};
 
-use super::{ACCOUNT, ORIGIN, TOKEN};
+use super::{ACCOUNT, ORIGIN, TOKEN, installed, output_of};
 
 /// Webhook request, signed as Twilio does unless set otherwise.
 #[derive(Clone)]
@@ -54,6 +56,19 @@ impl Webhook {
             headers: Vec::new(),
             signature: None,
         }
+    }
+
+    /// Sets the signature that Twilio's Python library computes; `None` if that is not installed.
+    pub fn signed_by_library(self) -> Option<Self> {
+        const SIGN: &str = "import json, sys
+from twilio.request_validator import RequestValidator
+url, token, params = json.load(sys.stdin)
+print(RequestValidator(token).compute_signature(url, dict(params)))";
+        let python = installed("REPLYHOOK_TEST_PYTHON")?;
+        let pairs: Vec<(&str, &str)> = self.form.iter().collect();
+        let input = serde_json::json!([format!("{ORIGIN}{}", self.target), TOKEN, pairs]);
+        let signature = output_of(Command::new(python).args(["-c", SIGN]), &input.to_string());
+        Some(self.signature(signature.trim()))
     }
 
     pub fn to(mut self, target: &str) -> Self {
