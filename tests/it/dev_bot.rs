@@ -314,3 +314,12 @@ fn bot_that_ends_at_once_is_reported_before_the_page() {
     assert!(ended.unwrap() < page.unwrap(), "{output}");
     assert!(output.contains("does not listen on its port"), "{output}");
 }
+
+#[test]
+fn printed_url_of_bot_has_no_password_or_query_value() {
+    let url = "http://user:s3cret@127.0.0.1:9/message?key=s3cret";
+    let dev = Dev::start_with(&["--port", "0", "--forward", url], &[]);
+    let output = dev.program.output();
+    assert!(output.contains("127.0.0.1:9/message"), "{output}");
+    assert!(!output.contains("s3cret"), "{output}");
+}

@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use replyhook::config::Sources;
 use replyhook::{DevServer, Secret};
+use replyhook_core::redact::redacted_url;
 
 use crate::bot_process::BotProcess;
 
@@ -140,7 +141,7 @@ impl DevBot {
         match self {
             Self::BuiltIn => {}
             Self::Forward { url, secret } => {
-                writeln!(text, "  forward      {}", without_password(url))?;
+                writeln!(text, "  forward      {}", redacted_url(url))?;
                 if !has_process {
                     writeln!(
                         text,
@@ -151,7 +152,7 @@ impl DevBot {
                 }
             }
             Self::Webhook { url } => {
-                writeln!(text, "  webhook      {}", without_password(url))?;
+                writeln!(text, "  webhook      {}", redacted_url(url))?;
                 let (account, token) = (emulator.account_sid(), emulator.auth_token().expose());
                 let base = emulator.url();
                 if !has_process {
@@ -169,18 +170,6 @@ impl DevBot {
             }
         }
         Ok(text)
-    }
-}
-
-/// Returns a URL without user name and password, to print it.
-fn without_password(url: &str) -> String {
-    match url.split_once("://") {
-        Some((scheme, rest)) => {
-            let authority = rest.split('/').next().unwrap_or_default();
-            let start = authority.rfind('@').map_or(0, |at| at + 1);
-            format!("{scheme}://{}", &rest[start..])
-        }
-        None => url.to_owned(),
     }
 }
 
