@@ -59,17 +59,22 @@ enum Keyword {
 struct KeywordLists {
     stop: Vec<String>,
     start: Vec<String>,
+    /// Number of letters and digits of the longest keyword. Counted once, and not for each message.
+    max_letters: usize,
 }
 
 impl KeywordLists {
     fn new<S: AsRef<str>>(stop: &[S], start: &[S]) -> Self {
-        let phrases = |texts: &[S]| {
+        let phrases = |texts: &[S]| -> Vec<String> {
             let folded = texts.iter().map(|text| fold_phrase(text.as_ref()));
             folded.filter(|phrase| !phrase.is_empty()).collect()
         };
+        let (stop, start) = (phrases(stop), phrases(start));
+        let lengths = stop.iter().chain(&start).map(|phrase| letters(phrase));
         Self {
-            stop: phrases(stop),
-            start: phrases(start),
+            max_letters: lengths.max().unwrap_or(0),
+            stop,
+            start,
         }
     }
 
@@ -83,12 +88,6 @@ impl KeywordLists {
         } else {
             None
         }
-    }
-
-    /// Returns the number of letters and digits of the longest keyword.
-    fn max_letters(&self) -> usize {
-        let phrases = self.stop.iter().chain(&self.start);
-        phrases.map(|phrase| letters(phrase)).max().unwrap_or(0)
     }
 }
 
@@ -153,7 +152,7 @@ impl Keywords {
     fn meaning(&self, sender: &Address, text: &str) -> Option<Keyword> {
         let is_sms = has_sms_keywords(sender.channel());
         let lists = if is_sms { &self.sms } else { &self.others };
-        if has_more_letters(text, lists.max_letters()) {
+        if has_more_letters(text, lists.max_letters) {
             return None;
         }
         let phrase = fold_phrase(text);
@@ -210,10 +209,10 @@ fn letters(text: &str) -> usize {
 /// Returns whether a text has more letters than a folded text with at most `max` of them can have before folding.
 // Reads only a few characters of an ordinary message. Decorations contain no letters, so they may be long.
 fn has_more_letters(text: &str, max: usize) -> bool {
-    // Folding composes a Hangul syllable from up to three letters.
-    const MAX_COMPOSED: usize = 3;
+    // Folding composes a Hangul syllable from up to three letters, and ASCII from none.
+    let max_composed = if text.is_ascii() { 1 } else { 3 };
     let mut letters = text.chars().filter(|c| c.is_alphanumeric());
-    letters.nth(max * MAX_COMPOSED).is_some()
+    letters.nth(max * max_composed).is_some()
 }
 
 /// The effect of a message on consent, and the confirmation for its author. Webhooks, `reconcile` and the examples of a
