@@ -113,7 +113,10 @@ impl Address {
         if !matches!(self.channel, Channel::Sms | Channel::Other(_)) {
             // As many bytes: the prefix differs at most in the case of its ASCII letters.
             let prefix = self.channel.as_str();
-            address.text.replace_range(..prefix.len(), prefix);
+            // Nearly always as Twilio writes it already.
+            if !address.text.starts_with(prefix) {
+                address.text.replace_range(..prefix.len(), prefix);
+            }
         }
         address
     }
