@@ -428,9 +428,8 @@ impl LayerState {
                 Err(_) => return Err(reject(RejectionReason::BodyTooSlow, b"")),
             }
         };
-        if let Err(kind) = signature {
-            return Err(reject(RejectionReason::Signature(kind.into()), b""));
-        }
+        let signature =
+            signature.map_err(|kind| reject(RejectionReason::Signature(kind.into()), b""))?;
         let request = UnverifiedRequest {
             method: &head.method,
             target,
@@ -438,7 +437,7 @@ impl LayerState {
             body: &body,
         };
         verifier
-            .verify(&request)
+            .verify_with(&request, &signature)
             .map(Arc::new)
             .map_err(|error| reject(RejectionReason::Signature(error), &body))
     }

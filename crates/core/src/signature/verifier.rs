@@ -234,11 +234,21 @@ impl SignatureVerifier {
     /// # Errors
     /// [`SignatureError`] if the request is not verified. Nothing of the request may be used then.
     pub fn verify(&self, request: &UnverifiedRequest<'_>) -> Result<Verified, SignatureError> {
-        let verified = self.verify_own(request);
+        self.verify_with(request, &SignatureHeaders::of(request.headers)?)
+    }
+
+    /// Verifies a request whose signature headers are decoded already.
+    pub(super) fn verify_with(
+        &self,
+        request: &UnverifiedRequest<'_>,
+        headers: &SignatureHeaders,
+    ) -> Result<Verified, SignatureError> {
+        let verified = self.verify_own(request, headers);
         let (Err(_), Some(other)) = (&verified, &self.other) else {
             return verified;
         };
-        let other_result = other.verify(request).map(|verified| Verified {
+        let other_result = other.verify_with(request, headers);
+        let other_result = other_result.map(|verified| Verified {
             token: match verified.token {
                 AuthTokenKind::SharedKey => AuthTokenKind::SharedKey,
                 _ => AuthTokenKind::Subaccount,
@@ -254,10 +264,13 @@ impl SignatureVerifier {
     }
 
     /// Verifies a request without the verifiers that were added with [`or`](Self::or).
-    fn verify_own(&self, request: &UnverifiedRequest<'_>) -> Result<Verified, SignatureError> {
-        let headers = SignatureHeaders::of(request.headers)?;
+    fn verify_own(
+        &self,
+        request: &UnverifiedRequest<'_>,
+        headers: &SignatureHeaders,
+    ) -> Result<Verified, SignatureError> {
         let signature = headers.signature;
-        let shared_key = self.shared_key_of(&headers)?;
+        let shared_key = self.shared_key_of(headers)?;
         let content = self.decode_content(request)?;
         let owner = match shared_key {
             None => self.tokens_for(&content.form),
