@@ -35,7 +35,7 @@ impl Member {
 }
 
 /// Row of `identity_link`. `a` is before `b`.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct LinkRow {
     pub(super) account: Vec<u8>,
     pub(super) a: Member,

@@ -13,17 +13,23 @@
 //!
 //! A key only finds stored rows. Calls to Twilio, exports and output use the address as received.
 
+use std::fmt;
+
 use crate::address::{Address, Channel, Identity};
 
 /// Key of an address on its channel. Two spellings of one number in Mexico or Brazil have one key.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+///
+/// `Debug` shows no more of the number than that of an [`Address`].
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AddressKey(String);
 
 /// Key of an address for consents. The keys of one number on SMS, MMS and RCS are equal, because Twilio applies an
 /// opt-out to all three.
 ///
+/// `Debug` shows no more of the number than that of an [`Address`].
+///
 /// Source: Twilio's changelog of 2026-03-15, "unified opt-outs".
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConsentKey(String);
 
 /// Channels that share opt-outs.
@@ -163,6 +169,18 @@ impl From<String> for ConsentKey {
     }
 }
 
+impl fmt::Debug for AddressKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AddressKey({:?})", self.address())
+    }
+}
+
+impl fmt::Debug for ConsentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConsentKey({:?})", Address::parse(self.0.as_str()))
+    }
+}
+
 fn on_channel(channel: &Channel, number: &str) -> String {
     match channel {
         Channel::Sms => number.to_owned(),
@@ -201,6 +219,14 @@ mod tests {
 
     fn key(address: &str) -> String {
         AddressKey::of(&address.into()).as_str().to_owned()
+    }
+
+    #[test]
+    fn debug_of_keys_hides_the_number() {
+        let key = AddressKey::of(&"whatsapp:+5215512345678".into());
+        assert_eq!(format!("{key:?}"), "AddressKey(whatsapp:…78)");
+        let key = ConsentKey::of(&"rcs:+15550001111".into());
+        assert_eq!(format!("{key:?}"), "ConsentKey(sms:…11)");
     }
 
     /// Addresses, with many in the three countries, and numbers one digit too long or too short.
