@@ -150,6 +150,15 @@ fn in_order<'a>(one: &'a Member, other: &'a Member) -> (&'a Member, &'a Member) 
     }
 }
 
+/// Returns true if the links have one of these two from the same sender, or from an operator if the evidence is one's.
+fn is_stored(links: &[LinkRow], evidence: &Evidence<'_>, one: &Member, other: &Member) -> bool {
+    links.iter().any(|link| {
+        link.account == evidence.account
+            && link.sender == evidence.sender
+            && link.connects(&one.key, &other.key)
+    })
+}
+
 /// Stores a link, and returns it; `None` if it is stored already.
 async fn insert_link<D: Database>(
     db: &mut D,
@@ -159,15 +168,10 @@ async fn insert_link<D: Database>(
     kind: LinkKind,
     links: &[LinkRow],
 ) -> Result<Option<LinkRow>, D::Error> {
-    let (a, b) = in_order(one, other);
-    let is_stored = links.iter().any(|link| {
-        link.account == evidence.account
-            && link.sender == evidence.sender
-            && link.connects(&a.key, &b.key)
-    });
-    if is_stored {
+    if is_stored(links, evidence, one, other) {
         return Ok(None);
     }
+    let (a, b) = in_order(one, other);
     let message = evidence.message.map(|sid| packing::sid_bytes(sid.as_str()));
     db.execute(
         "INSERT INTO identity_link (account, a, b, sender, a_address, b_address, kind, evidence, note, at) \
@@ -411,13 +415,7 @@ pub(in crate::store) async fn merge_users<D: Database>(
     other: &Member,
 ) -> Result<bool, D::Error> {
     let graph = lock_graph(db, &[one.key.clone(), other.key.clone()]).await?;
-    let is_known = one.key == other.key
-        || graph.links.iter().any(|link| {
-            link.account == evidence.account
-                && link.sender.is_empty()
-                && link.connects(&one.key, &other.key)
-        });
-    if is_known {
+    if one.key == other.key || is_stored(&graph.links, evidence, one, other) {
         return Ok(false);
     }
     let mut links = graph.links.clone();
