@@ -35,6 +35,7 @@ fn test_kit_without_testing_feature_is_skipped() {
 
 mod access_lists;
 mod architecture;
+mod audit;
 mod choices;
 mod command_line;
 mod configuration;

@@ -65,5 +65,7 @@ pub use app_inspector::AppInspector;
 pub use client::{EmulatorClient, EmulatorClientError, EmulatorEvent, EventStream};
 pub use emulator::{Emulator, EmulatorError};
 pub use options::EmulatorOptions;
-pub use signed_request::{SignedRequest, SignedRequestError, SignedResponse, send_signed};
+pub use signed_request::{
+    SignedRequest, SignedRequestError, SignedResponse, send_signed, send_unsigned,
+};
 pub use webhook_params::SimulatedMessage;

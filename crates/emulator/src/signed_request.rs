@@ -14,7 +14,7 @@ use replyhook_core::signature::{
     SIGNATURE_HEADER, SIGNATURE_SETTINGS_HEADER, SigningKey, TokenError,
 };
 
-/// Webhook request, to be signed and sent by [`send_signed`].
+/// Webhook request, to be signed and sent by [`send_signed`], or sent without a signature by [`send_unsigned`].
 ///
 /// ```no_run
 /// use replyhook::emulator::{SignedRequest, send_signed};
@@ -119,29 +119,35 @@ impl SignedRequest {
         settings_header: Option<String>,
     ) -> Result<HttpRequest, TokenError> {
         let (signed_url, form) = self.signed_parts();
-        let mut headers = self.headers.clone();
         let signature = key.sign(&signed_url, form)?;
+        let mut request = self.to_unsigned_http_request();
         if let Some(settings) = settings_header {
             let settings =
                 HeaderValue::try_from(settings).expect("the ID of a key is a valid header value");
-            headers.insert(SIGNATURE_SETTINGS_HEADER, settings);
+            request.headers.insert(SIGNATURE_SETTINGS_HEADER, settings);
         }
         // Keep a given signature, with which the caller tests a rejection. A second header would change the test.
-        if !headers.contains_key(SIGNATURE_HEADER) {
+        if !request.headers.contains_key(SIGNATURE_HEADER) {
             let value = HeaderValue::try_from(signature).expect("base64 is a valid header value");
-            headers.insert(SIGNATURE_HEADER, value);
+            request.headers.insert(SIGNATURE_HEADER, value);
         }
+        Ok(request)
+    }
+
+    fn to_unsigned_http_request(&self) -> HttpRequest {
+        let (_, form) = self.signed_parts();
+        let mut headers = self.headers.clone();
         let body = form.map_or_else(String::new, FormParams::encode);
         if form.is_some() {
             let form = HeaderValue::from_static("application/x-www-form-urlencoded");
             headers.insert(CONTENT_TYPE, form);
         }
-        Ok(HttpRequest {
+        HttpRequest {
             method: self.method.clone(),
             url: self.with_query(&self.url),
             headers,
             body,
-        })
+        }
     }
 
     /// Returns the URL and body parameters that the signature covers. With GET, the parameters are part of the URL.
@@ -173,8 +179,27 @@ pub async fn send_signed(
     request: &SignedRequest,
 ) -> Result<SignedResponse, SignedRequestError> {
     let key = key.into();
-    let request = request.to_http_request(&key, key.settings_header())?;
-    let (time, result) = send(&request, Timeouts::DEFAULT).await;
+    send_request(&request.to_http_request(&key, key.settings_header())?).await
+}
+
+/// Sends a request once without a signature, to test that a server rejects it.
+///
+/// ```no_run
+/// # use replyhook::emulator::{SignedRequest, SignedRequestError, send_unsigned};
+/// # async fn run(request: SignedRequest) -> Result<(), SignedRequestError> {
+/// let response = send_unsigned(&request).await?;
+/// assert_eq!(response.status, 403);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// [`SignedRequestError`] if the URL is invalid, or without a response.
+pub async fn send_unsigned(request: &SignedRequest) -> Result<SignedResponse, SignedRequestError> {
+    send_request(&request.to_unsigned_http_request()).await
+}
+
+async fn send_request(request: &HttpRequest) -> Result<SignedResponse, SignedRequestError> {
+    let (time, result) = send(request, Timeouts::DEFAULT).await;
     let response = result.map_err(|error| match error.code {
         // reqwest rejects such a URL before it connects.
         ErrorCode(11100) => SignedRequestError::Url,

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done or yes, 1 no, 2 usage or configuration error.
 
+mod audit;
 mod bot_process;
 mod chat;
 mod check;
@@ -14,6 +15,7 @@ mod dev_bot;
 mod doctor;
 mod exit;
 mod explain;
+mod finding;
 mod handler_args;
 mod handoff;
 mod health;
@@ -93,6 +95,9 @@ enum Command {
     Sign(sign::Sign),
     /// Explain why a captured request does not verify, and how to fix it
     Explain(explain::Explain),
+    /// Check any bot behind a Twilio webhook: some 20 requests, and a scorecard
+    #[cfg(feature = "emulator")]
+    Audit(audit::Audit),
     /// Send one signed webhook to any URL, and check the response as Twilio would
     #[cfg(feature = "emulator")]
     Invoke(invoke::Invoke),
@@ -140,6 +145,8 @@ fn main() -> ExitCode {
         Command::Explain(explain) => explain.run(),
         #[cfg(feature = "emulator")]
         Command::Invoke(invoke) => invoke.run(),
+        #[cfg(feature = "emulator")]
+        Command::Audit(audit) => audit.run(),
         Command::Messages(messages) => messages.run(),
         Command::Reconcile(reconcile) => reconcile.run(),
         Command::Purge(purge) => purge.run(),

@@ -8,7 +8,7 @@ use replyhook::twilio::{
 use replyhook::{AccountSid, Clock, Secret, SystemClock, Timestamp};
 
 use super::accepted_account::AcceptedAccount;
-use super::finding::{Finding, Report};
+use crate::finding::{Finding, Report};
 
 const CHECK: &str = "credentials";
 /// Name of an API key in a finding.

@@ -8,8 +8,8 @@ use replyhook::twilio::{
 };
 
 use super::accepted_account::AcceptedAccount;
-use super::finding::{Finding, Report, Severity};
 use super::webhook_url::{EndpointKind, UrlMismatch, UrlTarget, without_secrets};
+use crate::finding::{Finding, Report, Severity};
 use crate::opt_out_advice::opt_out_advice;
 
 const CHECK: &str = "twilio";

@@ -7,7 +7,6 @@
 mod accepted_account;
 mod account;
 mod console_config;
-mod finding;
 mod public_url;
 mod remedy;
 mod server;
@@ -19,8 +18,8 @@ use replyhook::config::{Loaded, Settings};
 
 use self::accepted_account::accepted_accounts;
 use crate::exit::ExitStatus;
+use crate::finding::{Finding, Report};
 use crate::settings_args::SettingsArgs;
-use finding::{Finding, Report};
 
 #[derive(clap::Args)]
 #[command(after_help = "\

@@ -12,10 +12,10 @@ use replyhook::probe::{ENDPOINT_HEADER, INSTANCE_HEADER, Instance, PARAMETER};
 use replyhook::signature::{PublicUrl, SigningKey};
 use replyhook::store::StoreUrl;
 
-use super::finding::{Finding, Report, Severity};
 use super::remedy;
 use super::server::LocalServer;
 use super::webhook_url::without_secrets;
+use crate::finding::{Finding, Report, Severity};
 const CHECK: &str = "url";
 
 /// The result for one endpoint. Endpoints with equal verdicts share a line.

@@ -8,7 +8,7 @@ use replyhook::probe::Instance;
 use replyhook::store::StoreUrl;
 use replyhook::store::sqlite::file_warnings;
 
-use super::finding::{Finding, Report};
+use crate::finding::{Finding, Report};
 
 /// The identity of the local server, which [`public_url`](super::public_url) compares with the public one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use crate::print::{print, printable};
 
 /// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Severity {
+pub(crate) enum Severity {
     /// Correct.
     Ok,
     /// Not checked, or not this server's.
@@ -19,16 +19,16 @@ pub(super) enum Severity {
 
 /// The result of a check, with a remedy unless it is correct.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Finding {
-    pub(super) check: &'static str,
-    pub(super) severity: Severity,
-    pub(super) found: String,
+pub(crate) struct Finding {
+    pub(crate) check: &'static str,
+    pub(crate) severity: Severity,
+    pub(crate) found: String,
     /// Remedy; `None` for [`Severity::Ok`].
-    pub(super) remedy: Option<String>,
+    pub(crate) remedy: Option<String>,
 }
 
 impl Finding {
-    pub(super) fn ok(check: &'static str, found: impl Into<String>) -> Self {
+    pub(crate) fn ok(check: &'static str, found: impl Into<String>) -> Self {
         Self {
             check,
             severity: Severity::Ok,
@@ -37,7 +37,7 @@ impl Finding {
         }
     }
 
-    pub(super) fn note(
+    pub(crate) fn note(
         check: &'static str,
         found: impl Into<String>,
         remedy: impl Into<String>,
@@ -45,7 +45,7 @@ impl Finding {
         Self::new(check, Severity::Note, found, remedy)
     }
 
-    pub(super) fn warn(
+    pub(crate) fn warn(
         check: &'static str,
         found: impl Into<String>,
         remedy: impl Into<String>,
@@ -53,12 +53,23 @@ impl Finding {
         Self::new(check, Severity::Warn, found, remedy)
     }
 
-    pub(super) fn fail(
+    pub(crate) fn fail(
         check: &'static str,
         found: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
         Self::new(check, Severity::Fail, found, remedy)
+    }
+
+    /// Creates a finding that is correct, or one that fails with this text and remedy.
+    pub(crate) fn from_result(
+        check: &'static str,
+        result: Result<String, (String, &'static str)>,
+    ) -> Self {
+        match result {
+            Ok(found) => Self::ok(check, found),
+            Err((found, remedy)) => Self::fail(check, found, remedy),
+        }
     }
 
     fn new(
@@ -77,27 +88,28 @@ impl Finding {
 }
 
 /// Prints each finding immediately, so that an operator sees at which check a broken deployment hangs.
-pub(super) struct Report {
+pub(crate) struct Report {
     json: bool,
-    has_problems: bool,
+    /// Number of findings, by [`Severity`].
+    counts: [usize; 4],
 }
 
 impl Report {
-    pub(super) fn new(json: bool) -> Self {
+    pub(crate) fn new(json: bool) -> Self {
         Self {
             json,
-            has_problems: false,
+            counts: [0; 4],
         }
     }
 
-    pub(super) fn add(&mut self, finding: Finding) -> anyhow::Result<()> {
+    pub(crate) fn add(&mut self, finding: Finding) -> anyhow::Result<()> {
         let Finding {
             check,
             severity,
             found,
             remedy,
         } = finding;
-        self.has_problems |= matches!(severity, Severity::Warn | Severity::Fail);
+        self.counts[severity as usize] += 1;
         let found = one_line(&found);
         let remedy = remedy.map(|remedy| one_line(&remedy));
         if self.json {
@@ -123,8 +135,13 @@ impl Report {
         ))
     }
 
-    pub(super) fn has_problems(&self) -> bool {
-        self.has_problems
+    pub(crate) fn has_problems(&self) -> bool {
+        self.count(Severity::Warn) + self.count(Severity::Fail) > 0
+    }
+
+    /// Returns the number of findings with this severity.
+    pub(crate) fn count(&self, severity: Severity) -> usize {
+        self.counts[severity as usize]
     }
 }
 
