@@ -262,6 +262,9 @@ mod documents {
     #[doc = include_str!("../docs/src/reference/routes.md")]
     struct RoutesPage;
     #[cfg(feature = "testing")]
+    #[doc = include_str!("../docs/src/tutorial/appointment-bot.md")]
+    struct AppointmentBotPage;
+    #[cfg(feature = "testing")]
     #[doc = include_str!("../docs/src/tutorial/rust-bot.md")]
     struct RustBotPage;
 }

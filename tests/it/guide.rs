@@ -18,7 +18,7 @@ use crate::support::{ANA, BEN, Dev, Program, installed, read, report_skipped};
 const GUIDE: &str = "docs/src";
 
 /// Command blocks that are not run: page, text and reason.
-const NOT_RUN: [(&str, &str, &str); 18] = [
+const NOT_RUN: [(&str, &str, &str); 20] = [
     (
         "README.md",
         "git clone <repository> replyhook && cd replyhook\ncargo run -- dev    # a bot, an emulated Twilio and a chat page: no account, phone or tunnel\n./scripts/test      # every test; installs what is missing\n",
@@ -98,6 +98,16 @@ const NOT_RUN: [(&str, &str, &str); 18] = [
         "docs/src/how-to/migrate.md",
         "replyhook dev --webhook http://localhost:3000/sms\n",
         "it needs a bot elsewhere: the test of the two bots does it",
+    ),
+    (
+        "docs/src/tutorial/appointment-bot.md",
+        "pip install flask standardwebhooks\n",
+        "scripts/sdk installs them",
+    ),
+    (
+        "docs/src/tutorial/appointment-bot.md",
+        "replyhook dev -- python bot.py\n",
+        "it runs until it is stopped: `appointment_bots` runs it",
     ),
     (
         "docs/src/tutorial/quick-start.md",

@@ -117,3 +117,38 @@ fn broken_link_is_detected() {
         assert_eq!(found.is_some(), is_broken, "{link}: {found:?}");
     }
 }
+
+/// Returns alternative text and target of each picture of a page.
+fn pictures(page: &str) -> Vec<(String, String)> {
+    let text = prose(page).join("\n");
+    let picture = |rest: &str| {
+        let (alt, rest) = rest.split_once("](")?;
+        let (target, _) = rest.split_once(')')?;
+        Some((alt.to_owned(), target.to_owned()))
+    };
+    text.split("![").skip(1).filter_map(picture).collect()
+}
+
+#[test]
+fn picture_is_small_png_with_alternative_text() {
+    const MAX_BYTES: usize = 60_000;
+    let mut shown = BTreeSet::new();
+    for page in documents() {
+        for (alt, target) in pictures(&page) {
+            let path = normalize(&Path::new(&page).parent().unwrap().join(&target));
+            let picture = std::fs::read(root().join(&path));
+            let picture = picture.unwrap_or_else(|error| panic!("{page}: {target}: {error}"));
+            assert!(picture.starts_with(b"\x89PNG\r\n"), "{page}: {target}");
+            assert!(alt.split_whitespace().count() >= 5, "{page}: {target}");
+            if path.starts_with("docs/src/images") {
+                assert!(picture.len() <= MAX_BYTES, "{target}: {}", picture.len());
+            }
+            shown.insert(path);
+        }
+    }
+    assert!(shown.len() >= 5, "{shown:?}");
+    for file in std::fs::read_dir(root().join("docs/src/images")).unwrap() {
+        let path = Path::new("docs/src/images").join(file.unwrap().file_name());
+        assert!(shown.contains(&path), "{} is on no page", path.display());
+    }
+}

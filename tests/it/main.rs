@@ -34,6 +34,8 @@ fn test_kit_without_testing_feature_is_skipped() {
 }
 
 mod access_lists;
+#[cfg(feature = "testing")]
+mod appointment_bots;
 mod architecture;
 mod audit;
 mod choices;

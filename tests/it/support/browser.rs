@@ -28,7 +28,9 @@ impl Browser {
             Command::new(chromedriver)
                 .arg("--port=0")
                 // Its temporary files are deleted with the profile.
-                .env("TMPDIR", profile.path()),
+                .env("TMPDIR", profile.path())
+                // The page shows local times.
+                .env("TZ", "UTC"),
         );
         let port: u16 = driver.wait_for("port of the driver", |line| {
             let (_, port) = line.split_once("started successfully on port ")?;
@@ -161,6 +163,19 @@ impl Browser {
     pub fn screenshot(&self) -> Vec<u8> {
         let screenshot = self.command("GET", "/screenshot", &Value::Null);
         base64_decoded(screenshot.as_str().unwrap())
+    }
+
+    /// Screenshot of the element of a selector as PNG.
+    pub fn screenshot_of(&self, selector: &str) -> Vec<u8> {
+        let element = self.element(selector);
+        let path = format!("/element/{element}/screenshot");
+        let screenshot = self.command("GET", &path, &Value::Null);
+        base64_decoded(screenshot.as_str().unwrap())
+    }
+
+    pub fn resize(&self, width: u32, height: u32) {
+        let size = json!({"width": width, "height": height});
+        self.command("POST", "/window/rect", &size);
     }
 
     /// Returns true if a dialog of the page is open.
