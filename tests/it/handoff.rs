@@ -10,9 +10,7 @@ use replyhook::{Clock, Context, HandlerError, InboundMessage, ManualClock, Reply
 use tokio::sync::Semaphore;
 
 use crate::support::twilio::SentVia;
-use crate::support::{
-    EMPTY, FakeTwilio, ScriptedServer, TempStore, TestApp, Webhook, sources, twiml_message,
-};
+use crate::support::{EMPTY, FakeTwilio, TempStore, TestApp, Webhook, sources, twiml_message};
 
 const FLOW: &str = "https://webhooks.twilio.com/v1/Accounts/AC1/Flows/FW1?a=1&b=2";
 const USER: &str = "whatsapp:+15550001111";
@@ -285,6 +283,8 @@ fn handoff_survives_restart_and_ends_by_command() {
 async fn handoff_in_emulator_delivers_flow_reply() {
     use replyhook::App;
     use replyhook::testing::TestBot;
+
+    use crate::support::ScriptedServer;
 
     let flow = ScriptedServer::start().await;
     flow.queue_twiml("/flow", "<Message>A person.</Message>");

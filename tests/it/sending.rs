@@ -5,6 +5,7 @@ mod command;
 mod outbound_commands;
 mod program;
 mod rows;
+#[cfg(feature = "testing")]
 mod scheduled;
 mod templates;
 mod typing;

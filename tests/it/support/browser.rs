@@ -166,6 +166,7 @@ impl Browser {
     }
 
     /// Screenshot of the element of a selector as PNG.
+    #[cfg(feature = "testing")]
     pub fn screenshot_of(&self, selector: &str) -> Vec<u8> {
         let element = self.element(selector);
         let path = format!("/element/{element}/screenshot");
@@ -173,6 +174,7 @@ impl Browser {
         base64_decoded(screenshot.as_str().unwrap())
     }
 
+    #[cfg(feature = "testing")]
     pub fn resize(&self, width: u32, height: u32) {
         let size = json!({"width": width, "height": height});
         self.command("POST", "/window/rect", &size);
