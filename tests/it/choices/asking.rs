@@ -338,3 +338,22 @@ async fn long_question_goes_as_text_with_whole_titles() {
         twiml_message(&format!("Which?\n1. {long}\n2. Short"))
     );
 }
+
+// A template or another program on the same number has sent it.
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_button_is_an_ordinary_button_message() {
+    let twilio = FakeTwilio::start();
+    let asker = Asker::default();
+    let app = TestApp::with_twilio(&twilio, &[], |app| app.handler(asker.handler()));
+    let foreign = ("Today".to_owned(), "today".to_owned());
+    app.send(tap(1, &foreign)).await.twiml();
+    assert_eq!(asker.chosen(), None);
+    app.says(2, "ask").await;
+    app.send(tap(3, &foreign)).await.twiml();
+    let (choice, message) = asker.last();
+    assert_eq!(choice, None);
+    assert_eq!(message.button.unwrap().payload.as_deref(), Some("today"));
+    // It did not end the question.
+    app.says(4, "today").await;
+    assert_eq!(asker.chosen(), chosen("today", "text", Some("day"), true));
+}

@@ -125,19 +125,19 @@ impl InboundMessage {
 
     /// Returns the choice that the user has taken, by a tap or as a typed answer to the open question.
     ///
-    /// A tap on a button of another program or of a template is a choice without a key, whose ID is the payload. See
+    /// A tap on a button of another program or of a template is no choice; [`button`](Self::button) has its payload. See
     /// [`ReplyMessage::choices`](crate::reply::ReplyMessage::choices).
     ///
     /// ```
-    /// use replyhook::choice::ChoiceVia;
     /// use replyhook::{InboundMessage, Timestamp};
     ///
     /// # let pairs = [("MessageSid", "SM00000000000000000000000000000001"), ("From", "whatsapp:+15550001111"),
     /// #     ("AccountSid", "AC00000000000000000000000000000001"), ("To", "whatsapp:+15550002222")];
     /// let tap = [("ButtonText", "Yes"), ("ButtonPayload", "confirm:42")];
     /// let message = InboundMessage::parse(pairs.into_iter().chain(tap).collect(), Timestamp::UNIX_EPOCH)?;
-    /// let chosen = message.choice().expect("a tap");
-    /// assert_eq!((chosen.id.as_str(), chosen.via), ("confirm:42", ChoiceVia::Button));
+    /// assert_eq!(message.choice(), None);
+    /// let button = message.button.expect("a tap");
+    /// assert_eq!(button.payload.as_deref(), Some("confirm:42"));
     /// # Ok::<(), replyhook::message::ParseError>(())
     /// ```
     pub fn choice(&self) -> Option<Chosen> {
@@ -200,32 +200,19 @@ impl InboundMessage {
         }
     }
 
-    /// Returns the choice of a tap on a question that is not open: one that is over, or one of another program.
+    /// Returns the choice of a tap on a question of ours that is not open.
     fn tapped(&self, tap: Option<&TapPayload>) -> Option<Chosen> {
         let parsed = self.tap_payload();
-        let tap = tap.or(parsed.as_ref());
+        let tap = tap.or(parsed.as_ref())?;
         let button_text = self
             .button
             .as_ref()
             .and_then(|button| button.text.as_deref());
         let list_title = self.list.as_ref().and_then(|list| list.title.as_deref());
         let title = list_title.or(button_text).filter(|title| !title.is_empty());
-        let title = title.or_else(|| {
-            self.text()
-                .filter(|_| self.button.is_some() || self.list.is_some())
-        });
-        if let Some(tap) = tap {
-            let title = title.unwrap_or(&tap.id);
-            return Some(Chosen::new(
-                tap.id.as_str(),
-                title,
-                tap.via,
-                tap.key.clone(),
-                false,
-            ));
-        }
-        let id = self.tap_id().filter(|id| !id.is_empty()).or(title)?;
-        Some(Chosen::new(id, title.unwrap_or(id), self.via(), None, true))
+        let title = title.or_else(|| self.text()).unwrap_or(&tap.id);
+        let key = tap.key.clone();
+        Some(Chosen::new(tap.id.as_str(), title, tap.via, key, false))
     }
 
     /// Replaces our payloads by the IDs of the choices, also in the parameters.
@@ -513,8 +500,9 @@ mod choice_tests {
             ("ButtonPayload", "Today"),
         ]);
         assert!(!tap.resolve_choice(Some(&open)));
-        let chosen = tap.choice().unwrap();
-        assert_eq!((chosen.key, chosen.current), (None, true));
+        assert_eq!(tap.choice(), None);
+        let button = tap.button.as_ref().unwrap();
+        assert_eq!(button.payload.as_deref(), Some("Today"));
         let mut lost = message(&[("Body", "Today"), ("ButtonText", "Today")]);
         assert!(lost.resolve_choice(Some(&open)));
         assert_eq!(lost.choice().unwrap().via, ChoiceVia::Button);
