@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use super::layers::Layers;
+use super::problem::Problems;
 use super::reader::SettingsReader;
+use super::sources::Sources;
 use crate::choice::ChoiceForm;
 
 /// Texts and lifetime of questions with choices; part of [`ReplySettings`](super::ReplySettings).
@@ -15,6 +18,30 @@ pub struct ChoicesSettings {
     pub hint: String,
     /// Time after which an unanswered question is over.
     pub ttl: Duration,
+}
+
+impl ChoicesSettings {
+    /// Reads only `reply.choices_*`; other settings may be missing.
+    ///
+    /// ```
+    /// use replyhook::config::{ChoicesSettings, Sources};
+    ///
+    /// let sources = Sources::default().with_env([("REPLYHOOK__REPLY__CHOICES_TTL", "2h")]);
+    /// let choices = ChoicesSettings::load(&sources)?;
+    /// assert_eq!(choices.ttl.as_secs(), 2 * 3600);
+    /// # Ok::<(), replyhook::config::Problems>(())
+    /// ```
+    ///
+    /// # Errors
+    /// All [`Problems`] together.
+    pub fn load(sources: &Sources) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let layers = Layers::read(sources, &mut problems);
+        let mut reader = SettingsReader::new(&layers, problems);
+        let choices = read(&mut reader);
+        let (problems, _) = reader.finish();
+        choices.filter(|_| problems.is_empty()).ok_or(problems)
+    }
 }
 
 pub(super) fn read(reader: &mut SettingsReader<'_>) -> Option<ChoicesSettings> {

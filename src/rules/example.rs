@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 
-use super::example_question::{ExampleQuestion, TAPS};
+use super::example_question::{ExampleQuestion, ExampleSettings, TAPS};
 use super::opt_out::OptOutTexts;
 use super::reader::{Fields, RulesReader, SpannedValue};
 use crate::address::{Address, Channel};
@@ -365,8 +365,12 @@ impl Example {
         opt_out: &OptOutTexts,
         has_forwarded: &AtomicBool,
         channel: &Channel,
+        settings: &ExampleSettings,
     ) -> ExampleResult {
-        let conversation = Arc::new(ExampleConversation::default());
+        let conversation = Arc::new(ExampleConversation {
+            question: ExampleQuestion::new(settings.clone()),
+            ..ExampleConversation::default()
+        });
         let mut failure = None;
         let mut next_at = self.at;
         for (number, turn) in (0..).zip(&self.turns) {

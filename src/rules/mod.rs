@@ -44,6 +44,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use futures_util::future::BoxFuture;
 
 pub use example::{ExampleFailure, ExampleResult};
+pub use example_question::ExampleSettings;
 pub use opt_out::OptOutTexts;
 pub use problem::{RulesError, RulesProblem};
 pub use set::RuleSet;

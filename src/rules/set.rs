@@ -6,6 +6,7 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 use super::example::{self, Example, ExampleResult};
+use super::example_question::ExampleSettings;
 use super::form::{self, FormDef};
 use super::keyword_warnings::AnswerWord;
 use super::opt_out::{OptOutTexts, read_opt_out};
@@ -145,10 +146,20 @@ impl RuleSet {
 
     /// Runs the examples by a user of this channel. An example with its own `from` keeps it.
     pub fn run_examples_on(self, channel: &Channel) -> Vec<ExampleResult> {
+        self.run_examples_with(channel, &ExampleSettings::default())
+    }
+
+    /// Runs the examples by a user of this channel, with these settings of the server.
+    pub fn run_examples_with(
+        self,
+        channel: &Channel,
+        settings: &ExampleSettings,
+    ) -> Vec<ExampleResult> {
         let (forward, has_forwarded) = example::stub_service();
         let opt_out = self.opt_out.clone();
         let (router, examples) = self.into_parts(Some(&forward));
-        let run = |example: &Example| example.run(&router, &opt_out, &has_forwarded, channel);
+        let run =
+            |example: &Example| example.run(&router, &opt_out, &has_forwarded, channel, settings);
         examples.iter().map(run).collect()
     }
 

@@ -2,11 +2,12 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use replyhook::Channel;
-use replyhook::config::{ConsentSettings, Sources};
-use replyhook::rules::{ExampleResult, RulesFile};
+use replyhook::config::{ChoicesSettings, ConsentSettings, Sources};
+use replyhook::rules::{ExampleResult, ExampleSettings, RulesFile};
 
 use crate::exit::ExitStatus;
 use crate::print::print;
+use crate::settings_args::SettingsArgs;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -33,6 +34,8 @@ enum RulesCommand {
         /// Channels on which to run each example that has no `from`: whatsapp, sms, rcs, messenger
         #[arg(long, value_delimiter = ',', value_parser = parse_channel, default_value = "whatsapp")]
         channels: Vec<Channel>,
+        #[command(flatten)]
+        settings: SettingsArgs,
     },
 }
 
@@ -52,10 +55,16 @@ fn parse_channel(name: &str) -> Result<Channel, String> {
 
 impl RulesArgs {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
-        let RulesCommand::Test { files, channels } = self.command;
+        let RulesCommand::Test {
+            files,
+            channels,
+            settings,
+        } = self.command;
         // Read all files first: an unusable one is reported before any example runs.
         let rules: anyhow::Result<Vec<_>> = files.iter().map(|file| read_rules(file)).collect();
-        let (stop_words, start_words) = ConsentSettings::words(&Sources::from_env());
+        let sources = settings.sources();
+        let (stop_words, start_words) = ConsentSettings::words(&sources);
+        let settings = example_settings(&sources)?;
         let mut text = String::new();
         let mut all_passed = true;
         for (file, rules) in files.iter().zip(rules?) {
@@ -63,7 +72,7 @@ impl RulesArgs {
                 writeln!(text, "warning: {}: {warning}", file.display())?;
             }
             for channel in &channels {
-                let results = rules.set()?.run_examples_on(channel);
+                let results = rules.set()?.run_examples_with(channel, &settings);
                 all_passed &= results.iter().all(|result| result.failure.is_none());
                 if channels.len() > 1 {
                     writeln!(text, "on {}:", channel.as_str())?;
@@ -78,6 +87,15 @@ impl RulesArgs {
             ExitStatus::No
         })
     }
+}
+
+/// Returns the settings that examples depend on: those of the server, from the same sources.
+fn example_settings(sources: &Sources) -> anyhow::Result<ExampleSettings> {
+    let choices = ChoicesSettings::load(sources)?;
+    let mut settings = ExampleSettings::default();
+    settings.choices_button = choices.button;
+    settings.choices_ttl = choices.ttl;
+    Ok(settings)
 }
 
 fn write_results(text: &mut String, file: &Path, results: &[ExampleResult]) -> std::fmt::Result {

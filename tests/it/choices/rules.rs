@@ -1,9 +1,11 @@
 //! Choices in a rules file: problems, warnings and examples.
 
-use replyhook::Channel;
-use replyhook::rules::RuleSet;
+use std::time::Duration;
 
-use crate::support::{FakeTwilio, TestApp, Webhook};
+use replyhook::Channel;
+use replyhook::rules::{ExampleSettings, RuleSet};
+
+use crate::support::{FakeTwilio, TestApp, Webhook, replyhook};
 
 const USER: &str = "whatsapp:+15550001111";
 
@@ -194,4 +196,127 @@ fn keywords_as_choices_or_words_of_a_form_are_warned_about() {
     );
     assert_eq!(found.len(), 2);
     assert_eq!(warnings(BOT), Vec::<String>::new());
+}
+
+/// Rules whose examples show the way of an answer, and a question that is over.
+const WAYS: &str = r#"
+[[rule]]
+when.choice = true
+reply = "{{ choice.id }} by {{ choice.via }}, {{ choice.current }}"
+
+[[rule]]
+when.text = "hours"
+reply.text = "When?"
+reply.choices = ["9 am", "10 am", "11 am", "2 pm"]
+
+[[rule]]
+when.text = "days"
+reply.text = "When?"
+reply.choices = ["Today", "Tomorrow"]
+
+[otherwise]
+reply = "What?"
+"#;
+
+fn failures(examples: &str, channel: &Channel, settings: &ExampleSettings) -> Vec<String> {
+    let rules = RuleSet::parse(&format!("{WAYS}{examples}")).unwrap();
+    let results = rules.run_examples_with(channel, settings).into_iter();
+    results
+        .filter_map(|result| Some(result.failure?.found))
+        .collect()
+}
+
+#[test]
+fn tap_in_example_has_the_way_of_the_channels_form() {
+    for (channel, day, hour) in [
+        (Channel::WhatsApp, "button", "list"),
+        (Channel::Rcs, "chip", "chip"),
+        (Channel::Messenger, "button", "button"),
+        (Channel::Sms, "number", "number"),
+    ] {
+        let examples = format!(
+            "[[example]]\nturns = [{{ says = 'days', gets = 'When?' }}, {{ taps = 'Tomorrow', gets = 'Tomorrow by {day}, true' }},\n\
+             {{ says = 'hours', gets = 'When?' }}, {{ taps = '2 pm', gets = '2 pm by {hour}, true' }}]\n"
+        );
+        let found = failures(&examples, &channel, &ExampleSettings::default());
+        assert!(found.is_empty(), "{channel:?}: {found:?}");
+    }
+    let mut no_lists = ExampleSettings::default();
+    no_lists.choices_button = String::new();
+    let example = "[[example]]\nturns = [{ says = 'hours', gets = 'When?' }, { taps = '2 pm', gets = '2 pm by number, true' }]\n";
+    assert!(failures(example, &Channel::WhatsApp, &no_lists).is_empty());
+}
+
+#[test]
+fn question_of_example_is_over_after_choices_ttl() {
+    let example = |minute: &str, gets: &str, turn: &str| {
+        format!(
+            "[[example]]\nturns = [{{ says = 'days', gets = 'When?', at = '2026-01-05T09:00:00Z' }},\n\
+             {{ {turn}, gets = '{gets}', at = '2026-01-05T{minute}:00Z' }}]\n"
+        )
+    };
+    let mut settings = ExampleSettings::default();
+    settings.choices_ttl = Duration::from_hours(1);
+    for (minute, turn, on_whatsapp, on_sms) in [
+        (
+            "09:59",
+            "says = '2'",
+            "Tomorrow by number, true",
+            "Tomorrow by number, true",
+        ),
+        ("10:00", "says = '2'", "What?", "What?"),
+        (
+            "09:59",
+            "taps = 'Tomorrow'",
+            "Tomorrow by button, true",
+            "Tomorrow by number, true",
+        ),
+        (
+            "10:00",
+            "taps = 'Tomorrow'",
+            "Tomorrow by button, false",
+            "What?",
+        ),
+    ] {
+        for (channel, gets) in [(Channel::WhatsApp, on_whatsapp), (Channel::Sms, on_sms)] {
+            let found = failures(&example(minute, gets, turn), &channel, &settings);
+            assert!(
+                found.is_empty(),
+                "{minute} {turn} on {channel:?}: {found:?}"
+            );
+        }
+    }
+    // 24 hours by default.
+    let later = example("20:00", "Tomorrow by number, true", "says = '2'");
+    assert!(failures(&later, &Channel::Sms, &ExampleSettings::default()).is_empty());
+}
+
+#[test]
+fn rules_test_reads_settings_of_questions() {
+    let folder = tempfile::tempdir().unwrap();
+    let (rules, config) = (folder.path().join("bot.toml"), folder.path().join("r.toml"));
+    let example = "[[example]]\nturns = [{ says = 'days', gets = 'When?', at = '2026-01-05T09:00:00Z' },\n\
+         { says = '2', gets = 'What?', at = '2026-01-05T11:00:00Z' }]\n";
+    std::fs::write(&rules, format!("{WAYS}{example}")).unwrap();
+    std::fs::write(&config, "[reply]\nchoices_ttl = '1h'\n").unwrap();
+    let (rules, config) = (rules.to_str().unwrap(), config.to_str().unwrap());
+    let test = ["rules", "test", rules];
+    let with_file = ["rules", "test", rules, "--config", config];
+    let ttl = "REPLYHOOK__REPLY__CHOICES_TTL";
+    for (args, env, expected) in [
+        (&test[..], &[][..], 1),
+        (&with_file, &[], 0),
+        (&test, &[(ttl, "1h")], 0),
+        (&test, &[(ttl, "soon")], 2),
+        (
+            &["rules", "test", rules, "--config", "/no/such.toml"],
+            &[],
+            2,
+        ),
+    ] {
+        let (code, out, err) = replyhook(args, env, "");
+        assert_eq!(code, expected, "{args:?} {env:?}: {out}{err}");
+    }
+    let (_, _, err) = replyhook(&test, &[(ttl, "soon")], "");
+    assert!(err.contains("reply.choices_ttl"), "{err}");
 }
