@@ -16,6 +16,7 @@ use crate::dispatch::{Backlog, Dispatcher, report_expired};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::store::{Access, ExpiryReport, Retention, Store};
 use crate::supervisor::{Supervisor, TaskFailed};
+use crate::telemetry::log_traffic;
 use crate::telemetry::metrics::Metrics;
 
 /// Interval at which histogram samples are folded, and backlog and outbox are counted.
@@ -145,6 +146,7 @@ impl Worker {
             // Not spawned: the tasks are dropped together at the end of `run_tasks`.
             tokio::select! {
                 failed = supervisor.run("stats", || self.update_stats()) => failed,
+                failed = supervisor.run("traffic_log", || log_traffic(&self.metrics)) => failed,
                 failed = supervisor.run("store_check", || self.check_store()) => failed,
                 failed = supervisor.run("expiry", || self.expire_content()) => failed,
                 failed = supervisor.run("backlog", || Backlog::new(self.dispatcher.clone()).run()) => failed,

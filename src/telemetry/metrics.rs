@@ -384,6 +384,15 @@ impl Metrics {
         self.webhook_duration[endpoint as usize].observe(seconds);
     }
 
+    /// Returns the number of requests to an endpoint by outcome.
+    pub(crate) fn outcomes(&self, endpoint: Endpoint) -> impl Iterator<Item = (Outcome, u64)> {
+        let counters = self.webhooks[endpoint as usize * Outcome::ALL.len()..].iter();
+        Outcome::ALL
+            .iter()
+            .copied()
+            .zip(counters.map(IntCounter::get))
+    }
+
     // The indices are those of the array in `new`.
     pub(crate) fn verified_request(&self, token: AuthTokenKind) {
         self.verified_requests[match token {

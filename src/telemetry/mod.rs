@@ -9,9 +9,11 @@ mod opt_out_log;
 mod store_health;
 mod store_report;
 mod throttle;
+mod traffic_log;
 
 pub(crate) use background::catch_panic;
 pub(crate) use opt_out_log::OptOutLog;
 pub(crate) use store_health::{StoreFailure, StoreHealth};
 pub(crate) use store_report::StoreReport;
 pub(crate) use throttle::Throttle;
+pub(crate) use traffic_log::log_traffic;

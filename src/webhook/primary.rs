@@ -1,6 +1,7 @@
 //! `/webhook`: receives inbound messages and responds with their replies.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -51,11 +52,12 @@ async fn reply(
 ) -> WebhookResult {
     let message = InboundMessage::parse(params, webhooks.clock.now());
     let message = webhooks.require_parsed(Endpoint::Primary, message)?;
+    let (sid, started) = (message.message_sid, Instant::now());
     let outcome = webhooks
         .dispatcher
         .dispatch(message, auth_token, WebhookKind::Primary)
         .await;
-    match outcome {
+    let result = match outcome {
         DispatchOutcome::Reply(document) => Ok((document, Outcome::Ok)),
         DispatchOutcome::Duplicate(document) => Ok((document, Outcome::Duplicate)),
         DispatchOutcome::ConsentConfirmation(document) => Ok((document, Outcome::Consent)),
@@ -65,5 +67,9 @@ async fn reply(
         DispatchOutcome::Failed(failure) => Err(ErrorResponse::Failed(failure)),
         DispatchOutcome::Overloaded => Err(ErrorResponse::Unavailable("overloaded\n")),
         DispatchOutcome::Unavailable => Err(ErrorResponse::Unavailable("store unavailable\n")),
-    }
+    };
+    let outcome = response::outcome_of(&result).as_str();
+    let ms = started.elapsed().as_millis();
+    tracing::debug!(message_sid = %sid, outcome, ms, "responded to a message");
+    result
 }

@@ -57,6 +57,14 @@ impl ErrorResponse {
     }
 }
 
+/// Returns the outcome of a result in the metrics.
+pub(super) fn outcome_of(result: &WebhookResult) -> Outcome {
+    match result {
+        Ok((_, outcome)) => *outcome,
+        Err(cause) => cause.parts().2,
+    }
+}
+
 /// Creates the response for a result.
 pub(super) fn respond(result: WebhookResult, method: &Method) -> Response {
     let (status, content_type, body, outcome) = match result {
