@@ -16,7 +16,7 @@ use crate::dispatch::{Backlog, Dispatcher, report_expired};
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::store::{Access, ExpiryReport, Retention, Store};
 use crate::supervisor::{Supervisor, TaskFailed};
-use crate::telemetry::log_traffic;
+use crate::telemetry::TrafficLog;
 use crate::telemetry::metrics::Metrics;
 
 /// Interval at which histogram samples are folded, and backlog and outbox are counted.
@@ -146,7 +146,7 @@ impl Worker {
             // Not spawned: the tasks are dropped together at the end of `run_tasks`.
             tokio::select! {
                 failed = supervisor.run("stats", || self.update_stats()) => failed,
-                failed = supervisor.run("traffic_log", || log_traffic(&self.metrics)) => failed,
+                failed = supervisor.run("traffic_log", || self.log_traffic()) => failed,
                 failed = supervisor.run("store_check", || self.check_store()) => failed,
                 failed = supervisor.run("expiry", || self.expire_content()) => failed,
                 failed = supervisor.run("backlog", || Backlog::new(self.dispatcher.clone()).run()) => failed,
@@ -192,6 +192,14 @@ impl Worker {
             self.is_open = true;
         }
         Ok(())
+    }
+
+    async fn log_traffic(&self) {
+        let mut log = TrafficLog::new(&self.metrics);
+        loop {
+            tokio::time::sleep(Duration::from_mins(1)).await;
+            log.log_minute();
+        }
     }
 
     async fn update_stats(&self) {

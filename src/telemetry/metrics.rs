@@ -384,13 +384,9 @@ impl Metrics {
         self.webhook_duration[endpoint as usize].observe(seconds);
     }
 
-    /// Returns the number of requests to an endpoint by outcome.
     pub(crate) fn outcomes(&self, endpoint: Endpoint) -> impl Iterator<Item = (Outcome, u64)> {
-        let counters = self.webhooks[endpoint as usize * Outcome::ALL.len()..].iter();
-        Outcome::ALL
-            .iter()
-            .copied()
-            .zip(counters.map(IntCounter::get))
+        let counters = &self.webhooks[endpoint as usize * Outcome::ALL.len()..];
+        (Outcome::ALL.iter().copied()).zip(counters.iter().map(IntCounter::get))
     }
 
     // The indices are those of the array in `new`.

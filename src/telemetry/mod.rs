@@ -16,4 +16,4 @@ pub(crate) use opt_out_log::OptOutLog;
 pub(crate) use store_health::{StoreFailure, StoreHealth};
 pub(crate) use store_report::StoreReport;
 pub(crate) use throttle::Throttle;
-pub(crate) use traffic_log::log_traffic;
+pub(crate) use traffic_log::TrafficLog;

@@ -1,24 +1,29 @@
-//! [`log_traffic`]: one log line for each minute that had messages.
-
-use std::time::Duration;
+//! [`TrafficLog`]: one log line for each minute that had messages.
 
 use super::metrics::{Endpoint, Metrics, Outcome};
-
-const INTERVAL: Duration = Duration::from_mins(1);
 
 /// Number of messages by outcome.
 type Counts = Vec<(Outcome, u64)>;
 
-/// Logs the number of messages by outcome, once a minute and only if there were any.
-pub(crate) async fn log_traffic(metrics: &Metrics) {
-    let mut before = counts(metrics);
-    loop {
-        tokio::time::sleep(INTERVAL).await;
-        let now = counts(metrics);
-        if let Some((messages, outcomes)) = describe(&before, &now) {
+/// Logs the number of messages by outcome.
+pub(crate) struct TrafficLog<'a> {
+    metrics: &'a Metrics,
+    before: Counts,
+}
+
+impl<'a> TrafficLog<'a> {
+    pub(crate) fn new(metrics: &'a Metrics) -> Self {
+        let before = counts(metrics);
+        Self { metrics, before }
+    }
+
+    /// Logs the messages since the last call, if there were any. Call it once a minute.
+    pub(crate) fn log_minute(&mut self) {
+        let now = counts(self.metrics);
+        if let Some((messages, outcomes)) = describe(&self.before, &now) {
             tracing::info!(messages, outcomes, "messages of the last minute");
         }
-        before = now;
+        self.before = now;
     }
 }
 
