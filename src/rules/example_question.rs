@@ -65,7 +65,7 @@ struct QuestionState {
 
 struct ShownQuestion {
     choices: Choices,
-    /// What a tap on each choice sends; `None` for a numbered text.
+    /// Payload of a tap on each choice; `None` for a numbered text.
     payloads: Option<Vec<String>>,
 }
 

@@ -279,20 +279,6 @@ async fn rcs_and_messenger_show_their_forms() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn button_of_another_bot_does_not_answer() {
-    let twilio = FakeTwilio::start();
-    let asker = Asker::default();
-    let app = TestApp::with_twilio(&twilio, &[], |app| app.handler(asker.handler()));
-    app.says(1, "ask").await;
-    let foreign = ("Today".to_owned(), "confirm:42".to_owned());
-    app.send(tap(2, &foreign)).await.twiml();
-    assert_eq!(asker.chosen(), chosen("confirm:42", "button", None, true));
-    // The question is still open.
-    app.says(3, "1").await;
-    assert_eq!(asker.chosen(), chosen("today", "number", Some("day"), true));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn questions_of_two_users_are_separate() {
     let asker = Asker::default();
     let app = TestApp::with(asker.handler());

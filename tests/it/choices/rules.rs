@@ -235,15 +235,15 @@ fn tap_in_example_has_the_way_of_the_channels_form() {
         (Channel::Sms, "number", "number"),
     ] {
         let examples = format!(
-            "[[example]]\nturns = [{{ says = 'days', gets = 'When?' }}, {{ taps = 'Tomorrow', gets = 'Tomorrow by {day}, true' }},\n\
-             {{ says = 'hours', gets = 'When?' }}, {{ taps = '2 pm', gets = '2 pm by {hour}, true' }}]\n"
+            "[[example]]\nturns = [{{ says = 'days', gets = 'When?' }}, {{ taps = 'Tomorrow', gets = 'Tomorrow by {day}, True' }},\n\
+             {{ says = 'hours', gets = 'When?' }}, {{ taps = '2 pm', gets = '2 pm by {hour}, True' }}]\n"
         );
         let found = failures(&examples, &channel, &ExampleSettings::default());
         assert!(found.is_empty(), "{channel:?}: {found:?}");
     }
     let mut no_lists = ExampleSettings::default();
     no_lists.choices_button = String::new();
-    let example = "[[example]]\nturns = [{ says = 'hours', gets = 'When?' }, { taps = '2 pm', gets = '2 pm by number, true' }]\n";
+    let example = "[[example]]\nturns = [{ says = 'hours', gets = 'When?' }, { taps = '2 pm', gets = '2 pm by number, True' }]\n";
     assert!(failures(example, &Channel::WhatsApp, &no_lists).is_empty());
 }
 
@@ -261,20 +261,20 @@ fn question_of_example_is_over_after_choices_ttl() {
         (
             "09:59",
             "says = '2'",
-            "Tomorrow by number, true",
-            "Tomorrow by number, true",
+            "Tomorrow by number, True",
+            "Tomorrow by number, True",
         ),
         ("10:00", "says = '2'", "What?", "What?"),
         (
             "09:59",
             "taps = 'Tomorrow'",
-            "Tomorrow by button, true",
-            "Tomorrow by number, true",
+            "Tomorrow by button, True",
+            "Tomorrow by number, True",
         ),
         (
             "10:00",
             "taps = 'Tomorrow'",
-            "Tomorrow by button, false",
+            "Tomorrow by button, False",
             "What?",
         ),
     ] {
@@ -287,7 +287,7 @@ fn question_of_example_is_over_after_choices_ttl() {
         }
     }
     // 24 hours by default.
-    let later = example("20:00", "Tomorrow by number, true", "says = '2'");
+    let later = example("20:00", "Tomorrow by number, True", "says = '2'");
     assert!(failures(&later, &Channel::Sms, &ExampleSettings::default()).is_empty());
 }
 

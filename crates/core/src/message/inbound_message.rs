@@ -125,7 +125,7 @@ impl InboundMessage {
 
     /// Returns the choice that the user has taken, by a tap or as a typed answer to the open question.
     ///
-    /// A tap on a button of another program or of a template is no choice; [`button`](Self::button) has its payload. See
+    /// A tap on a button of another program or a template is not a choice; [`button`](Self::button) has its payload. See
     /// [`ReplyMessage::choices`](crate::reply::ReplyMessage::choices).
     ///
     /// ```

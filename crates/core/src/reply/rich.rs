@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use super::messages::ReplyMessage;
 use super::rich_content::{ChoiceQuestion, Place, RichContent, TemplateContent, TemplateKey};
+use super::rich_wire::WireRichContent;
+use crate::address::Channel;
 use crate::choice::{Choice, Choices, OpenQuestion};
 
 impl ReplyMessage {
@@ -144,6 +146,31 @@ impl ReplyMessage {
             key: question.key.clone(),
             choices: question.choices.clone().ok()?,
         })
+    }
+
+    /// Returns the payload of a tap on each choice, in order; `None` if the channel shows nothing to tap. Needs the
+    /// identity of the question.
+    #[doc(hidden)]
+    pub fn choice_payloads(&self, channel: &Channel) -> Option<Vec<String>> {
+        let RichContent::Choices(question) = self.rich.as_deref()? else {
+            return None;
+        };
+        let rendered = question.render(self.body(), channel);
+        let Some(WireRichContent::Shape { variables, .. }) = rendered.content else {
+            return None;
+        };
+        let payload = |number: usize| variables.get(&format!("i{number}")).cloned();
+        Some((1..).map_while(payload).collect())
+    }
+
+    /// Returns the titles of the choices.
+    #[doc(hidden)]
+    pub fn choice_titles(&self) -> Vec<&str> {
+        let Some(RichContent::Choices(question)) = self.rich.as_deref() else {
+            return Vec::new();
+        };
+        let choices = question.choices.iter().flat_map(Choices::iter);
+        choices.map(Choice::title).collect()
     }
 
     fn from_template(key: TemplateKey) -> Self {

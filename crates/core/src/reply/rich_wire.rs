@@ -53,26 +53,8 @@ pub(super) fn render_content(
     })
 }
 
-impl ReplyMessage {
-    /// Returns what a tap on each choice sends, in order; `None` if the channel shows no choices to tap. Needs the
-    /// identity of the question.
-    #[doc(hidden)]
-    pub fn choice_payloads(&self, channel: &Channel) -> Option<Vec<String>> {
-        let RichContent::Choices(question) = self.rich.as_deref()? else {
-            return None;
-        };
-        let Some(WireRichContent::Shape { variables, .. }) =
-            question.render(self.body(), channel).content
-        else {
-            return None;
-        };
-        let payload = |number: usize| variables.get(&format!("i{number}")).cloned();
-        Some((1..).map_while(payload).collect())
-    }
-}
-
 impl ChoiceQuestion {
-    fn render(&self, text: &str, channel: &Channel) -> RenderedContent {
+    pub(super) fn render(&self, text: &str, channel: &Channel) -> RenderedContent {
         // Invalid choices fail the handler, so a reply that gets here has valid ones.
         let Ok(choices) = &self.choices else {
             return RenderedContent {
