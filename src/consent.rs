@@ -7,7 +7,7 @@
 //! Sources: Twilio's "default handling of opt-out keywords" for SMS, MMS and, since 2026-03-15, RCS; its help article about
 //! toll-free numbers, whose carriers know fewer words. On other channels Twilio does not handle keywords.
 
-use replyhook_core::sms_keywords::{self, has_sms_keywords};
+use replyhook_core::sms_keywords::{self, has_sms_keywords, sms_keyword};
 
 use crate::address::{Address, Channel, Identity};
 use crate::folding::fold_phrase;
@@ -222,6 +222,15 @@ pub(crate) struct ConsentRules {
     replies: ConsentReplies,
 }
 
+/// Keyword that a user cannot answer with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AnswerKeyword {
+    /// A keyword that Twilio handles itself.
+    Twilios(&'static str),
+    /// One of the keywords of this server.
+    Own,
+}
+
 /// Confirmations of a keyword, on the channels on which Twilio does not send one.
 #[derive(Debug, Clone)]
 pub(crate) struct ConsentReplies {
@@ -239,9 +248,13 @@ impl ConsentRules {
         &self.keywords
     }
 
-    /// Returns whether a user who types this text to a sender opts out or in.
-    pub(crate) fn has_keyword(&self, sender: &Address, text: &str) -> bool {
-        self.keywords.meaning(sender, text).is_some()
+    /// Returns the keyword that a text is, so that a user cannot answer with it.
+    pub(crate) fn answer_keyword(&self, sender: &Address, text: &str) -> Option<AnswerKeyword> {
+        if self.keywords.are_twilios(sender.channel()) {
+            return sms_keyword(text).map(AnswerKeyword::Twilios);
+        }
+        let meaning = self.keywords.meaning(sender, text);
+        meaning.map(|_| AnswerKeyword::Own)
     }
 
     /// Returns the consent keyword of a message, if it is one. `OptOutType` takes precedence over the text.

@@ -19,7 +19,6 @@ use crate::handler::{Context, Handler, HandlerError};
 use crate::lock::IgnorePoison;
 use crate::message::InboundMessage;
 use crate::reply::Reply;
-#[cfg(feature = "testing")]
 use crate::sid::MessageSid;
 use crate::store::{ConsentScope, MessageFilter, OutboundState, Store, StoreFuture};
 
@@ -59,6 +58,23 @@ impl AppInspector for AppState {
             state
                 .await
                 .unwrap_or_else(|error| json!({"error": error.to_string()}))
+        })
+    }
+
+    fn is_sending(&self, message_sid: String) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let Ok(sid) = message_sid.parse() else {
+                return false;
+            };
+            let filter = MessageFilter {
+                sid: Some(sid),
+                limit: 1,
+                ..MessageFilter::default()
+            };
+            let messages = self.store.messages(filter).await.unwrap_or_default();
+            let mut replies = messages.iter().flat_map(|message| &message.replies);
+            replies
+                .any(|reply| matches!(reply.state, OutboundState::Pending | OutboundState::Sending))
         })
     }
 
@@ -128,7 +144,14 @@ impl AppState {
                 is_unfinished(message.state)
                     || replies.any(|reply| reply.state == OutboundState::Pending)
             });
+            // By SID: the message that each reply answers, which may not be the user's last one.
+            let answers = messages.iter().flat_map(|message| {
+                let sids = message.replies.iter().filter_map(|reply| reply.sid);
+                sids.map(|sid| (sid.to_string(), message.sid.to_string().into()))
+            });
+            let answers: serde_json::Map<String, Value> = answers.collect();
             Ok(json!({
+                "answers": answers,
                 "sender": sender.as_str(),
                 "window": window,
                 "opted_out": opt_out.is_some(),
@@ -143,6 +166,9 @@ impl AppState {
     }
 }
 
+/// Reports that the handler of a message failed, with the reason, or that it succeeded.
+pub(super) type HandlerReport = Arc<dyn Fn(MessageSid, Option<&str>) + Send + Sync>;
+
 /// Faults to inject into the app's handler. Shared with the emulator, and kept across restarts of the app.
 #[derive(Default)]
 pub(super) struct FaultInjector {
@@ -153,6 +179,9 @@ pub(super) struct FaultInjector {
     /// Author and messages of each call. Only for the test kit, because it grows with each call.
     #[cfg(feature = "testing")]
     handled: Mutex<Vec<(Address, Vec<MessageSid>)>>,
+    /// Words that a user may answer with, by the message whose handler offered them. Only for the test kit.
+    #[cfg(feature = "testing")]
+    offered_words: Mutex<Vec<(MessageSid, Address, String)>>,
 }
 
 impl FaultInjector {
@@ -160,6 +189,7 @@ impl FaultInjector {
         self: &Arc<Self>,
         mut builder: AppBuilder,
         clock: Arc<dyn Advance>,
+        report: HandlerReport,
     ) -> AppBuilder {
         let injector = self.clone();
         builder.wrap_handler = Some(Box::new(move |handler| {
@@ -167,6 +197,7 @@ impl FaultInjector {
                 inner: handler,
                 injector,
                 clock,
+                report,
             })
         }));
         builder
@@ -179,6 +210,25 @@ impl FaultInjector {
         let sids = std::iter::once(message.message_sid).chain(merged);
         let mut handled = self.handled.lock().ignore_poison();
         handled.push((message.from.clone(), sids.collect()));
+    }
+
+    /// Records the choices of a reply, and the words that a form takes as an answer.
+    #[cfg(feature = "testing")]
+    fn record_words(&self, sid: MessageSid, sender: &Address, reply: &Reply, words: Vec<String>) {
+        let messages = reply.messages().iter();
+        let titles = messages.flat_map(crate::reply::ReplyMessage::choice_titles);
+        let words = titles.map(str::to_owned).chain(words);
+        let offered = words.map(|word| (sid, sender.clone(), word));
+        self.offered_words.lock().ignore_poison().extend(offered);
+    }
+
+    /// Returns sender and word of everything that the replies to these messages offered as an answer.
+    #[cfg(feature = "testing")]
+    pub(super) fn words_offered_for(&self, sids: &[MessageSid]) -> Vec<(Address, String)> {
+        let offered = self.offered_words.lock().ignore_poison();
+        let offered = offered.iter().filter(|(sid, ..)| sids.contains(sid));
+        let offered = offered.map(|(_, sender, word)| (sender.clone(), word.clone()));
+        offered.collect()
     }
 
     /// Returns the number of calls whose author and messages fulfil a condition.
@@ -195,6 +245,47 @@ struct FaultyHandler {
     inner: Arc<dyn Handler>,
     injector: Arc<FaultInjector>,
     clock: Arc<dyn Advance>,
+    report: HandlerReport,
+}
+
+/// Reports the result of a call. One that is dropped without a result was stopped, or has panicked.
+struct CallReport {
+    report: HandlerReport,
+    sids: Vec<MessageSid>,
+    is_done: bool,
+}
+
+impl CallReport {
+    fn new(report: &HandlerReport, message: &InboundMessage) -> Self {
+        let merged = message.merged.iter().copied();
+        Self {
+            report: report.clone(),
+            sids: std::iter::once(message.message_sid).chain(merged).collect(),
+            is_done: false,
+        }
+    }
+
+    fn end(&mut self, failure: Option<&str>) {
+        self.is_done = true;
+        for sid in &self.sids {
+            (self.report)(*sid, failure);
+        }
+    }
+}
+
+impl Drop for CallReport {
+    fn drop(&mut self) {
+        if self.is_done {
+            return;
+        }
+        // Not the text of the panic: the panic hook reports it.
+        let failure = if std::thread::panicking() {
+            "the handler panicked; the bot's log has the line"
+        } else {
+            "the handler was stopped: it ran longer than handler.timeout_ms"
+        };
+        self.end(Some(failure));
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -213,14 +304,33 @@ impl Handler for FaultyHandler {
             #[cfg(feature = "testing")]
             self.injector.record_call(&message);
             self.injector.calls.send_modify(|calls| *calls += 1);
+            let mut call = CallReport::new(&self.report, &message);
             if ms > 0 {
                 // The emulator's clock, so that advancing it ends the delay.
                 self.clock.sleep(Duration::from_millis(ms)).await;
             }
-            if self.injector.fail.load(Ordering::Relaxed) {
-                return Err(HandlerError::new(InjectedFailure));
+            #[cfg(feature = "testing")]
+            let (cx, words) = cx.with_answer_words();
+            #[cfg(feature = "testing")]
+            let (sid, sender) = (message.message_sid, message.to.clone());
+            let result = if self.injector.fail.load(Ordering::Relaxed) {
+                Err(HandlerError::new(InjectedFailure))
+            } else {
+                self.inner.handle(cx, message).await
+            };
+            // The dispatcher rejects an invalid reply as well, and logs why.
+            let result = result.and_then(|reply| {
+                let checked = reply.check().map_err(HandlerError::new);
+                checked.map(|()| reply)
+            });
+            #[cfg(feature = "testing")]
+            if let Ok(reply) = &result {
+                let words = std::mem::take(&mut *words.lock().ignore_poison());
+                self.injector.record_words(sid, &sender, reply, words);
             }
-            self.inner.handle(cx, message).await
+            let failure = result.as_ref().err().map(HandlerError::to_string);
+            call.end(failure.as_deref());
+            result
         })
     }
 }

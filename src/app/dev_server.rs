@@ -2,26 +2,27 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::app_inspector::FaultInjector;
+use super::app_inspector::{FaultInjector, HandlerReport};
 use super::builder::{App, AppBuilder};
+use super::dev_server_options::DevServerOptions;
 use super::reload::ReloadHook;
 use super::run;
 use super::running_app::{RunningApp, admin_listen_address, base_url, task_error};
 use super::tunnel::Tunnel;
-use replyhook_core::redact::redacted_url;
 
 #[cfg(feature = "testing")]
 use crate::address::Address;
 use crate::app_error::AppError;
 use crate::clock::{Advance, ShiftedClock};
 use crate::config::{self, SigningSettings, Sources};
+#[cfg(feature = "testing")]
+use crate::consent::AnswerKeyword;
 use crate::emulator::{Emulator, EmulatorOptions};
 use crate::logs;
 use crate::outbound::OutboundClient;
@@ -30,7 +31,6 @@ use crate::sid::AccountSid;
 use crate::sid::MessageSid;
 use crate::signature::{PublicUrl, WebhookPaths};
 use crate::store::{Store, StoreHandle};
-use replyhook_core::Secret;
 
 /// Default port of the emulator.
 const EMULATOR_PORT: u16 = 8081;
@@ -40,71 +40,6 @@ const SERVER_PORT: u16 = 8080;
 const MAX_PORT_ATTEMPTS: u16 = 100;
 /// Settings that a dev server overrides. The values from the file and the environment are for production.
 const IGNORED_SETTINGS: [&str; 4] = ["twilio.", "server.public_url", "server.listen", "store.url"];
-
-/// Options of [`DevServer::start`].
-///
-/// ```
-/// use replyhook::DevServerOptions;
-///
-/// let mut options = DevServerOptions::default();
-/// options.webhook = Some("http://localhost:3000/sms".to_owned());
-/// options.emulator_port = Some(0);
-/// ```
-#[derive(Clone, Default)]
-#[non_exhaustive]
-pub struct DevServerOptions {
-    /// Webhook URL of another server, in any language; `None` starts the app.
-    pub webhook: Option<String>,
-    /// Fallback URL of that server.
-    pub fallback: Option<String>,
-    /// Status callback URL of that server.
-    pub status_callback: Option<String>,
-    /// Port of the emulator; `None` is 8081 or the next free port, 0 any free port.
-    pub emulator_port: Option<u16>,
-    /// Port of the app; `None` is 8080 or the next free port, 0 any free port.
-    pub port: Option<u16>,
-    /// Public URL of a tunnel to the app, which then also accepts the real account's webhooks for this URL.
-    ///
-    /// They are verified with `TWILIO_AUTH_TOKEN` or `TWILIO_AUTH_TOKEN_SECONDARY`, or with a shared key of the account.
-    /// The emulator does not use these keys.
-    pub tunnel_url: Option<String>,
-    /// Folder to record pseudonymised conversations in, for replay with the test kit.
-    pub record_dir: Option<PathBuf>,
-    /// Folder with the files that messages may refer to by path; `None` is the working directory.
-    pub media_dir: Option<PathBuf>,
-    /// SID and auth token of the emulated account; `None` generates them.
-    ///
-    /// Never those of a real account, which any local page could then have requests signed with.
-    pub account: Option<(AccountSid, Secret)>,
-    /// Requires the key of this run for the emulator's control interface and page.
-    ///
-    /// [`Emulator::page_url`](crate::emulator::Emulator::page_url) contains the key.
-    pub protect: bool,
-    /// Installs logging as the app's settings configure it.
-    pub logs: bool,
-    /// Opens the private listener on loopback, if `admin.listen` is set. Only the port of that setting is used.
-    pub admin_listener: bool,
-    /// Clock of the emulator and the app; `None` is the system clock, which can be advanced.
-    pub clock: Option<Arc<dyn Advance>>,
-}
-
-/// Redacts passwords in URLs.
-impl fmt::Debug for DevServerOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let redacted = |url: &Option<String>| url.as_deref().map(redacted_url);
-        f.debug_struct("DevServerOptions")
-            .field("webhook", &redacted(&self.webhook))
-            .field("fallback", &redacted(&self.fallback))
-            .field("status_callback", &redacted(&self.status_callback))
-            .field("emulator_port", &self.emulator_port)
-            .field("port", &self.port)
-            .field("tunnel_url", &redacted(&self.tunnel_url))
-            .field("record_dir", &self.record_dir)
-            .field("media_dir", &self.media_dir)
-            .field("protect", &self.protect)
-            .finish_non_exhaustive()
-    }
-}
 
 /// A running emulator, and the app that it calls unless [`DevServerOptions::webhook`] is set.
 ///
@@ -137,6 +72,8 @@ struct AppFactory {
     account: AccountSid,
     /// Announces reloaded rules on the emulator's page.
     on_reload: ReloadHook,
+    /// Marks messages on the emulator's page whose handler failed.
+    report_handler: HandlerReport,
 }
 
 impl AppFactory {
@@ -149,8 +86,9 @@ impl AppFactory {
         // A store of `DATABASE_URL` may hold outbound messages of real accounts: send none of them to the emulator.
         builder.restrict_to = Some(self.account);
         builder.on_reload = Some(self.on_reload.clone());
+        let clock = self.clock.clone();
         self.fault_injector
-            .wrap(builder, self.clock.clone())
+            .wrap(builder, clock, self.report_handler.clone())
             .build()
     }
 }
@@ -217,12 +155,15 @@ impl DevServer {
             fault_injector: Arc::default(),
             account: emulator.account_sid(),
             on_reload: reload_hook(&emulator),
+            report_handler: handler_report(&emulator),
         };
         let app = match app_listener {
             Some(app_listener) => {
                 let app = app_factory.build(builder, None)?;
                 if options.logs {
-                    logs::install(app.settings());
+                    // Without the panic hook, which hides the text of a panic: here the messages are the developer's own,
+                    // and a test needs the text.
+                    logs::install_subscriber(app.settings());
                 }
                 let state = (app_factory.fault_injector.clone(), &emulator);
                 Some(RunningApp::start(app, app_listener, state, false).await?)
@@ -306,6 +247,29 @@ impl DevServer {
     pub(crate) fn handler_calls_for(&self, sids: &[MessageSid]) -> u64 {
         let injector = &self.app_factory.fault_injector;
         injector.count_calls(|_, handled| handled.iter().any(|sid| sids.contains(sid)))
+    }
+
+    /// Returns a sentence for each consent keyword that the replies to these messages offered as an answer.
+    #[cfg(feature = "testing")]
+    pub(crate) fn keyword_findings(&self, sids: &[MessageSid]) -> Vec<String> {
+        let offered = self.app_factory.fault_injector.words_offered_for(sids);
+        let Some(app) = &self.app else {
+            return Vec::new();
+        };
+        let findings = offered.into_iter().filter_map(|(sender, word)| {
+            let channel = sender.channel().as_str();
+            match app.consent.answer_keyword(&sender, &word)? {
+                AnswerKeyword::Twilios(keyword) => Some(format!(
+                    "the bot offers the answer {word:?} on {channel}, where Twilio handles {keyword} itself: a user who \
+                     writes it unsubscribes, subscribes or gets help, and the bot gets no answer; use another word"
+                )),
+                AnswerKeyword::Own => Some(format!(
+                    "the bot offers the answer {word:?} on {channel}, where it is one of the opt-out and opt-in words of \
+                     the settings: a user who writes it unsubscribes or subscribes; use another word"
+                )),
+            }
+        });
+        findings.collect()
     }
 
     /// Completes once the handler was called more than `previous_calls` times.
@@ -402,6 +366,11 @@ impl fmt::Debug for DevServer {
 fn reload_hook(emulator: &Emulator) -> ReloadHook {
     let emulator = emulator.clone();
     Arc::new(move |outcome| emulator.announce_reload(outcome))
+}
+
+fn handler_report(emulator: &Emulator) -> HandlerReport {
+    let emulator = emulator.clone();
+    Arc::new(move |sid, failure| emulator.report_handler(sid.as_str(), failure))
 }
 
 /// Binds a listener on loopback. Only a default port that is in use is replaced by the next free one.

@@ -7,6 +7,8 @@ mod builder;
 mod confirmations;
 #[cfg(all(feature = "server", feature = "emulator"))]
 mod dev_server;
+#[cfg(all(feature = "server", feature = "emulator"))]
+mod dev_server_options;
 mod files;
 mod outbound;
 mod parts;
@@ -21,6 +23,8 @@ mod tunnel;
 
 pub use builder::{App, AppBuilder};
 #[cfg(all(feature = "server", feature = "emulator"))]
-pub use dev_server::{DevServer, DevServerOptions};
+pub use dev_server::DevServer;
+#[cfg(all(feature = "server", feature = "emulator"))]
+pub use dev_server_options::DevServerOptions;
 pub use parts::store_from_url;
 pub use reload::ReloadHandle;

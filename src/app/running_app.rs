@@ -10,9 +10,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::app_inspector::{AppState, FaultInjector};
 use super::builder::App;
+#[cfg(feature = "testing")]
+use super::confirmations::{ConfirmationTexts, consent_rules};
 use super::run;
 use crate::admin;
 use crate::app_error::AppError;
+#[cfg(feature = "testing")]
+use crate::consent::ConsentRules;
 use crate::emulator::Emulator;
 use crate::outbound::OutboundClient;
 use crate::server;
@@ -29,6 +33,9 @@ pub(super) struct RunningApp {
     pub(super) handler: &'static str,
     pub(super) store_url: String,
     pub(super) admin_addr: Option<SocketAddr>,
+    /// Keywords that a bot must not expect as an answer, for the test kit.
+    #[cfg(feature = "testing")]
+    pub(super) consent: ConsentRules,
     stop: CancellationToken,
     pub(super) worker: JoinHandle<Result<bool, AppError>>,
     pub(super) listeners: Vec<JoinHandle<()>>,
@@ -78,6 +85,8 @@ impl RunningApp {
             store_url: app.worker.store_url.clone(),
             fault_injector,
         };
+        #[cfg(feature = "testing")]
+        let consent = consent_rules(&app.settings, &ConfirmationTexts::default())?;
         let (handler, store_url) = (app.handler, app.worker.store_url.clone());
         let outbound = app.outbound();
         emulator.attach(Arc::new(state));
@@ -94,6 +103,8 @@ impl RunningApp {
             handler,
             store_url,
             admin_addr,
+            #[cfg(feature = "testing")]
+            consent,
             stop,
             worker,
             listeners,

@@ -235,13 +235,17 @@ impl Form {
         cx: &Context,
         message: &InboundMessage,
     ) -> Result<Reply, HandlerError> {
+        let questions = self.questions.iter();
+        let answers = questions.flat_map(|(_, question)| question.answer_words());
+        cx.offer_answers(self.cancel_words.iter().chain(answers.clone()));
+        let mut words = self.cancel_words.iter().chain(answers);
         if has_sms_keywords(message.channel())
-            && let Some(keyword) = self.cancel_words.iter().find_map(|word| sms_keyword(word))
+            && let Some(keyword) = words.find_map(|word| sms_keyword(word))
         {
             tracing::warn!(
                 form = self.name,
                 keyword,
-                "a cancel word is a keyword that Twilio handles itself on SMS and RCS: a user who writes it unsubscribes, subscribes or gets help; use another word"
+                "a cancel word or an answer is a keyword that Twilio handles itself on SMS and RCS: a user who writes it unsubscribes, subscribes or gets help; use another word"
             );
         }
         self.ask_next(cx, message, Answers::default()).await

@@ -83,6 +83,8 @@ pub struct Question {
     parse_answer: ParseFn,
     hint: Option<RenderFn>,
     only_if: Option<ConditionFn>,
+    /// Words that it takes as an answer, if it names them.
+    answer_words: Vec<String>,
 }
 
 /// Creates the text of a question or hint from the answers so far and the message.
@@ -115,6 +117,7 @@ impl Question {
             parse_answer: Arc::new(|message| Ok(Value::from(text(message)?))),
             hint: None,
             only_if: None,
+            answer_words: Vec::new(),
         }
     }
 
@@ -164,8 +167,9 @@ impl Question {
     ///
     /// Punctuation around either is ignored, as in `2.` and `bar!`.
     #[must_use]
-    pub fn choice(self, choices: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    pub fn choice(mut self, choices: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let choices: Vec<String> = choices.into_iter().map(Into::into).collect();
+        self.answer_words.clone_from(&choices);
         let folded_choices: Vec<String> = choices.iter().map(|choice| fold(choice)).collect();
         self.parse_with(move |message| {
             let folded = fold(text(message)?);
@@ -233,6 +237,10 @@ impl Question {
                 .and_then(|choices| choices.find(&message.body));
             found.map(|choice| choice.id().to_owned()).ok_or(None)
         })
+    }
+
+    pub(super) fn answer_words(&self) -> &[String] {
+        &self.answer_words
     }
 
     /// Accepts a message with media. The answer is its first file, as `{"url": …, "content_type": …}`.

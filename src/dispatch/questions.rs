@@ -6,11 +6,9 @@ use std::time::Duration;
 use super::origin::Origin;
 use super::outcome::HandlerFailure;
 use super::store_monitor::StoreMonitor;
-use replyhook_core::sms_keywords::{has_sms_keywords, sms_keyword};
-
 use crate::choice::{OpenQuestion, QuestionId};
 use crate::clock::{Clock, after};
-use crate::consent::ConsentRules;
+use crate::consent::{AnswerKeyword, ConsentRules};
 use crate::message::InboundMessage;
 use crate::reloadable::Reloadable;
 use crate::reply::Reply;
@@ -100,12 +98,15 @@ impl Questions {
     // Names Twilio's keyword and not the title, which may be content.
     fn warn_about_keywords(&self, question: &OpenQuestion, origin: &Origin) {
         let consent = self.consent.load();
-        let is_twilios = has_sms_keywords(origin.user.channel());
         for (number, choice) in (1..).zip(&question.choices) {
-            if let Some(keyword) = sms_keyword(choice.title()).filter(|_| is_twilios) {
-                tracing::warn!(message_sid = %origin.sid, choice = number, keyword, "a choice is a keyword that Twilio handles itself on SMS and RCS: a user who types it unsubscribes, subscribes or gets help; use another title");
-            } else if consent.has_keyword(&origin.sender, choice.title()) {
-                tracing::warn!(message_sid = %origin.sid, choice = number, channel = origin.user.channel().as_str(), "a choice is one of the opt-out and opt-in words of this server: a user who types it, as on WhatsApp and Messenger, unsubscribes or subscribes; use another title");
+            match consent.answer_keyword(&origin.sender, choice.title()) {
+                Some(AnswerKeyword::Twilios(keyword)) => {
+                    tracing::warn!(message_sid = %origin.sid, choice = number, keyword, "a choice is a keyword that Twilio handles itself on SMS and RCS: a user who types it unsubscribes, subscribes or gets help; use another title");
+                }
+                Some(AnswerKeyword::Own) => {
+                    tracing::warn!(message_sid = %origin.sid, choice = number, channel = origin.user.channel().as_str(), "a choice is one of the opt-out and opt-in words of this server: a user who types it, as on WhatsApp and Messenger, unsubscribes or subscribes; use another title");
+                }
+                None => {}
             }
         }
     }

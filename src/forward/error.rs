@@ -1,6 +1,7 @@
 //! Errors of a forwarded message: the reason why the service gave no reply.
 
 use std::error::Error;
+use std::io::ErrorKind;
 use std::iter::successors;
 
 /// The reason why the service gave no reply.
@@ -50,17 +51,29 @@ pub(super) enum ForwardError {
 impl ForwardError {
     /// Creates the error of a request to which no response has begun.
     pub(super) fn from_send_error(error: &reqwest::Error) -> Self {
-        let cause = source_chain(error);
         if error.is_connect() {
-            Self::NotReached(cause)
+            Self::NotReached(connect_failure(error))
         } else {
-            Self::HttpError(cause)
+            Self::HttpError(source_chain(error))
         }
     }
 
     /// Creates the error of a response that broke off.
     pub(super) fn from_read_error(error: &reqwest::Error) -> Self {
         Self::HttpError(source_chain(error))
+    }
+}
+
+/// Returns the cause of a failed connection, such as `connection refused`.
+fn connect_failure(error: &reqwest::Error) -> String {
+    let causes = successors(error.source(), |cause| (*cause).source());
+    let io_errors = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    // The words of the kind, without those of the operating system. An error without a kind of its own has a text only.
+    match io_errors.last().map(std::io::Error::kind) {
+        Some(kind) if kind != ErrorKind::Other && kind.to_string() != "uncategorized error" => {
+            kind.to_string()
+        }
+        _ => source_chain(error),
     }
 }
 

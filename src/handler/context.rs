@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::sync::Arc;
+#[cfg(feature = "testing")]
+use std::sync::Mutex;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -11,6 +13,8 @@ use super::history::{ConversationAccess, HistoryEntry};
 use super::media::{Attachments, IncomingMedia};
 use super::state::{State, StateStore};
 use crate::address::Address;
+#[cfg(feature = "testing")]
+use crate::lock::IgnorePoison;
 use crate::message::FallbackCause;
 use replyhook_core::HandlerError;
 
@@ -45,6 +49,9 @@ pub struct Context {
     conversation: Option<Arc<dyn ConversationAccess>>,
     state_store: Arc<StateStore>,
     attachments: Option<Arc<dyn Attachments>>,
+    /// Words that the handler takes as an answer, for the test kit.
+    #[cfg(feature = "testing")]
+    answer_words: Option<Arc<Mutex<Vec<String>>>>,
 }
 
 impl Context {
@@ -60,7 +67,35 @@ impl Context {
             // The time only matters to `State::expires_in`, and nothing reads this state at a later time.
             state_store: Arc::new(StateStore::new(None, Timestamp::UNIX_EPOCH)),
             attachments: None,
+            #[cfg(feature = "testing")]
+            answer_words: None,
         }
+    }
+
+    /// Collects the words of [`offer_answers`](Self::offer_answers).
+    #[cfg(feature = "testing")]
+    pub(crate) fn with_answer_words(mut self) -> (Self, Arc<Mutex<Vec<String>>>) {
+        let words = Arc::<Mutex<Vec<String>>>::default();
+        self.answer_words = Some(words.clone());
+        (self, words)
+    }
+
+    /// Records words that the user may answer with. The test kit reports those that are consent keywords.
+    #[cfg_attr(
+        not(feature = "testing"),
+        expect(clippy::unused_self, reason = "only the test kit collects them")
+    )]
+    #[cfg_attr(
+        not(feature = "route"),
+        expect(dead_code, reason = "only forms take words")
+    )]
+    pub(crate) fn offer_answers<'a>(&self, words: impl Iterator<Item = &'a String>) {
+        #[cfg(feature = "testing")]
+        if let Some(collected) = &self.answer_words {
+            collected.lock().ignore_poison().extend(words.cloned());
+        }
+        #[cfg(not(feature = "testing"))]
+        drop(words);
     }
 
     /// Sets the cause of a fallback call.

@@ -20,16 +20,8 @@ use crate::config::{LogFormat, LogSettings, Settings};
 ///
 /// Keep the returned guard until the end of the process.
 pub(crate) fn install(settings: &Settings) -> TelemetryGuard {
-    let (logs, filter) = log_layer(&settings.log);
-    #[cfg(feature = "otel")]
-    let (spans, traces) = otel::layer(&settings.telemetry).unzip();
-    #[cfg(not(feature = "otel"))]
-    let spans = None;
-    let layers: Vec<BoxedLayer> = std::iter::once(logs).chain(spans).collect();
-    let registry = tracing_subscriber::registry().with(layers);
-    // An application that embeds the crate and has set up logging keeps its subscriber and its panic hook.
-    let is_installed = registry.try_init().is_ok();
-    if is_installed {
+    let guard = install_subscriber(settings);
+    if guard.filter.is_some() {
         std::panic::set_hook(Box::new(|panic| {
             // The default hook prints the panic's text, so replace it.
             let location = panic.location().map(ToString::to_string);
@@ -39,6 +31,20 @@ pub(crate) fn install(settings: &Settings) -> TelemetryGuard {
             );
         }));
     }
+    guard
+}
+
+/// Installs logs and traces, unless the process already has a tracing subscriber.
+pub(crate) fn install_subscriber(settings: &Settings) -> TelemetryGuard {
+    let (logs, filter) = log_layer(&settings.log);
+    #[cfg(feature = "otel")]
+    let (spans, traces) = otel::layer(&settings.telemetry).unzip();
+    #[cfg(not(feature = "otel"))]
+    let spans = None;
+    let layers: Vec<BoxedLayer> = std::iter::once(logs).chain(spans).collect();
+    let registry = tracing_subscriber::registry().with(layers);
+    // An application that embeds the crate and has set up logging keeps its subscriber and its panic hook.
+    let is_installed = registry.try_init().is_ok();
     TelemetryGuard {
         filter: is_installed.then_some(filter),
         #[cfg(feature = "otel")]

@@ -1,7 +1,8 @@
 //! Test kit: runs an app and the emulator in the test process.
 //!
 //! Requests are signed, routed, stored and replied to as in production. The store is in memory, and time stands still
-//! until the test advances it. Methods panic when something fails, like assertions.
+//! until the test advances it. Methods panic when something fails, like assertions. They also panic if the bot offers an
+//! answer that is an opt-out, opt-in or help keyword of the channel, as a choice or as a word of a form.
 //!
 //! ```
 //! use std::time::Duration;

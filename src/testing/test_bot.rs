@@ -92,6 +92,8 @@ impl TestBot {
             emulator_port: Some(0),
             port: Some(0),
             clock: Some(clock.clone()),
+            // A test's own subscriber decides, if there is one.
+            logs: false,
             ..DevServerOptions::default()
         };
         // A default, so that `sources` can turn loop detection on.
@@ -381,7 +383,13 @@ impl TestBot {
             let burst = state.bursts.entry(first.to_owned());
             burst.or_insert(delivered_sids).clone()
         };
-        let runs = self.dev_server.lock().await.handler_calls_for(&sids);
+        let runs = {
+            let dev_server = self.dev_server.lock().await;
+            let findings = dev_server.keyword_findings(&sids);
+            // Not a redelivery: the first delivery has failed already.
+            assert!(findings.is_empty(), "{}", findings.join("\n"));
+            dev_server.handler_calls_for(&sids)
+        };
         // From the conversation, not from `delivered`, which has no replies sent after the webhook calls.
         let conversation = expect_ok(self.emulator_client.get(&["conversations", user])).await;
         let is_new = |message: &&Value| {

@@ -429,3 +429,69 @@ async fn real_account_behind_tunnel_is_hidden_from_emulator() {
     assert_eq!(code, 2);
     assert!(err.contains("TWILIO_ACCOUNT_SID"), "{err}");
 }
+
+/// Returns code and output of a chat with a bot that forwards to this URL.
+fn chat_with_service(url: &str) -> (i32, String) {
+    let env = [
+        ("REPLYHOOK__HANDLER__KIND", "forward"),
+        ("REPLYHOOK__HANDLER__FORWARD_URL", url),
+        (
+            "REPLYHOOK__HANDLER__FORWARD_SECRET",
+            "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX",
+        ),
+    ];
+    let (code, out, err) = replyhook(&["chat"], &env, "hi\n");
+    assert!(err.is_empty(), "{err}");
+    (code, out)
+}
+
+// Neither the fallback call nor the empty reply hides that the bot failed.
+#[test]
+fn chat_in_pipe_names_reason_of_failed_bot() {
+    let (code, out) = chat_with_service("http://127.0.0.1:9/message");
+    let refused = "bot failed: the service cannot be reached: connection refused\n";
+    assert_eq!((code, out.as_str()), (1, refused));
+    let service = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/message", service.local_addr().unwrap());
+    let failing = std::thread::spawn(move || {
+        for stream in service.incoming().take(2) {
+            use std::io::{Read, Write};
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 65536]);
+            let response = b"HTTP/1.1 500 Oops\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            stream.write_all(response).unwrap();
+        }
+    });
+    let (code, out) = chat_with_service(&url);
+    let status = "bot failed: the service responded with HTTP status 500\n";
+    assert_eq!((code, out.as_str()), (1, status));
+    failing.join().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("bot.toml");
+    std::fs::write(&rules, "[otherwise]\nreply = '{{ 1 / 0 }}'\n").unwrap();
+    let rules = rules.to_str().unwrap();
+    let (code, out, _) = replyhook(&["chat", "--rules", rules], &[], "hi\n");
+    assert_eq!(code, 1, "{out}");
+    assert!(
+        out.starts_with("bot failed: ") && out.contains("line 2"),
+        "{out}"
+    );
+}
+
+// The lines have neither text nor number.
+#[test]
+fn debug_log_has_a_line_for_each_message() {
+    let env = [("REPLYHOOK__LOG__LEVEL", "replyhook=debug")];
+    let dev = Dev::start_with(&["--port", "0"], &env);
+    let said = dev.says(&json!({"from": ANA, "body": "a secret"}));
+    let line = dev.program.wait_for("line of the message", |line| {
+        let is_line = line.contains("responded to a message");
+        is_line.then(|| line.to_owned())
+    });
+    let sid = said["message_sid"].as_str().unwrap();
+    assert!(line.contains(sid) && line.contains("ok"), "{line}");
+    let output = dev.program.output();
+    assert!(!output.contains("a secret"), "{output}");
+    // On a pipe, `dev` prints no lines about messages.
+    assert!(!output.contains("primary -> 200"), "{output}");
+}

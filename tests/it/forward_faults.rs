@@ -117,7 +117,7 @@ fn log_distinguishes_refused_connection_from_unknown_host() {
     let refused = format!("http://{}", reserved_port.local_addr().unwrap());
     // A label of a DNS name has 63 characters at most.
     let unknown = format!("http://{}.test", "a".repeat(64));
-    for (url, reason) in [(refused, "Connection refused"), (unknown, "dns error")] {
+    for (url, reason) in [(refused, "connection refused"), (unknown, "dns error")] {
         let server = forwarding_to(&url, &[]);
         let line = failure_log(&server, 1);
         assert!(line.contains("the service cannot be reached: "), "{line}");

@@ -842,3 +842,32 @@ fn page_screenshot_is_saved() {
     std::fs::write(artifact_path("page.png"), screenshot).unwrap();
     assert_no_console_messages(&browser);
 }
+
+// The fallback call succeeds with an empty response, which must not look like a message that the bot has taken.
+#[test]
+fn message_of_failed_bot_shows_reason_and_that_user_gets_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("bot.toml");
+    let text =
+        "[[rule]]\nwhen.text = 'fail'\nreply = '{{ 1 / 0 }}'\n[otherwise]\nreply = 'Fine.'\n";
+    std::fs::write(&rules, text).unwrap();
+    let args = ["--port", "0", "--rules", rules.to_str().unwrap()];
+    let Some((_dev, browser)) = open_page_with("a failed bot", &args) else {
+        return;
+    };
+    for text in ["hello", "fail"] {
+        browser.type_into("#body", text);
+        browser.type_into("#body", ENTER);
+        wait_for_reply(&browser, "Fine.");
+    }
+    browser.wait_for("[...document.querySelectorAll('[role=log] .in .problem')].some((one) => one.textContent.startsWith('Your bot failed: '))");
+    let shown = browser.run(
+        "return [...document.querySelectorAll('[role=log] .in')].map((one) => [one.querySelector('.ticks').textContent, one.querySelector('.problem')?.textContent])",
+    );
+    assert_eq!(shown[0], json!(["✓✓", null]));
+    assert_eq!(shown[1][0], "⚠");
+    let problem = shown[1][1].as_str().unwrap();
+    assert!(problem.contains("The user gets nothing"), "{problem}");
+    assert!(problem.contains("reply.fallback_text"), "{problem}");
+    assert_no_console_messages(&browser);
+}

@@ -60,6 +60,13 @@ pub trait AppInspector: Send + Sync + 'static {
     /// `handed_off_to`, `pending` and `dialogue`. `opt_out` says since when, in which `scope` and by which `source`.
     fn state(&self, user: String, sender: String) -> BoxFuture<'_, serde_json::Value>;
 
+    /// Returns whether the server is sending messages via the REST API in reply to the inbound message with this SID.
+    ///
+    /// `POST /_emulator/messages` waits for them. False while the handler runs: its reply is a late one.
+    fn is_sending(&self, _message_sid: String) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(false))
+    }
+
     /// Deletes everything in the store.
     fn reset(&self) -> BoxFuture<'_, Result<(), String>>;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::response::sse::{Event as ServerEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -32,6 +33,8 @@ use super::webhook::deliver;
 const MAX_BODY_BYTES: usize = MAX_MEDIA_BYTES * 14;
 // A year per call.
 const MAX_ADVANCE_SECONDS: i64 = 366 * 24 * 3600;
+/// Maximum of the parameter `wait_ms`.
+const MAX_WAIT_MS: u64 = 60_000;
 
 pub(super) fn routes() -> Router<Arc<Engine>> {
     Router::new()
@@ -125,19 +128,35 @@ async fn config(State(engine): State<Arc<Engine>>) -> ApiResult {
     }))
 }
 
-async fn send(State(engine): State<Arc<Engine>>, body: Bytes) -> ApiResult {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SendQuery {
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+async fn send(
+    State(engine): State<Arc<Engine>>,
+    query: Result<Query<SendQuery>, QueryRejection>,
+    body: Bytes,
+) -> ApiResult {
+    let Query(SendQuery { wait_ms }) = query.map_err(|error| bad_request(error.body_text()))?;
+    if wait_ms > MAX_WAIT_MS {
+        return Err(bad_request(format!("wait_ms: at most {MAX_WAIT_MS}")));
+    }
     let message: UserMessage = parse(&body)?;
     let record = accept_message(&engine, message)
         .await
         .map_err(bad_request)?;
-    ok(&deliver(&engine, record, false).await)
+    let wait = Duration::from_millis(wait_ms);
+    ok(&deliver(&engine, record, false, wait).await)
 }
 
 async fn redeliver(State(engine): State<Arc<Engine>>, Path(sid): Path<String>) -> ApiResult {
     let message = engine.state().message(&sid).cloned();
     let message = message.filter(|message| message.direction.is_in());
     let message = message.ok_or_else(|| not_found("inbound message"))?;
-    ok(&deliver(&engine, message, true).await)
+    ok(&deliver(&engine, message, true, Duration::ZERO).await)
 }
 
 #[derive(Serialize)]

@@ -146,6 +146,23 @@ impl Emulator {
         self.engine.attach(app);
     }
 
+    /// Marks an inbound message with the reason why its handler failed; `None` for a handler that succeeded.
+    pub fn report_handler(&self, message_sid: &str, failure: Option<&str>) {
+        let changed = {
+            let mut state = self.engine.state();
+            let message = state.message_mut(message_sid);
+            // Most handlers succeed, and then nothing changes.
+            let message = message.filter(|message| message.failure.as_deref() != failure);
+            message.map(|message| {
+                message.failure = failure.map(str::to_owned);
+                message.clone()
+            })
+        };
+        if let Some(message) = changed {
+            self.engine.emit_status(&message);
+        }
+    }
+
     /// Reports on the page that the settings or rules were reloaded, or why not.
     pub fn announce_reload(&self, outcome: Result<(), &str>) {
         let message = outcome.err();

@@ -127,6 +127,7 @@ impl Engine {
             "sid": message.sid,
             "status": message.status.as_str(),
             "error_code": message.error_code.map(|code| code.0),
+            "failure": message.failure,
         });
         self.emit("status", &data);
     }

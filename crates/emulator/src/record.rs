@@ -48,6 +48,8 @@ pub(super) struct Record {
     pub(super) profile_name: Option<String>,
     /// True once a webhook response was executed (inbound). Responses to redeliveries are then not executed.
     pub(super) has_executed_response: bool,
+    /// The reason why the handler failed, if the app has reported one (inbound).
+    pub(super) failure: Option<String>,
     /// SID of the inbound message, if this is a TwiML reply.
     pub(super) in_reply_to: Option<String>,
     /// Position in the order of arrival, from 1. Assigned by `EmulatorState::add_message`.
@@ -144,6 +146,8 @@ pub(super) struct MessageView {
     buttons: Vec<QuickReply>,
     content: Option<Value>,
     by: Author,
+    /// The reason why the handler failed, if the app has reported one (inbound).
+    failure: Option<String>,
 }
 
 /// Media file in the control API.
@@ -190,6 +194,7 @@ impl Record {
             params: Vec::new(),
             profile_name: None,
             has_executed_response: false,
+            failure: None,
             in_reply_to: None,
             position: 0,
         }
@@ -211,6 +216,7 @@ impl Record {
             buttons: self.quick_replies(),
             content: self.content_view(),
             by: self.author,
+            failure: self.failure.clone(),
         }
     }
 
@@ -220,7 +226,7 @@ impl Record {
         let replies = items.filter(|item| item.kind == PhoneItemKind::Reply);
         let button = |item: &PhoneItem| QuickReply {
             text: item.title.clone(),
-            payload: item.id.clone(),
+            payload: item.payload().to_owned(),
         };
         replies.map(button).collect()
     }
@@ -310,6 +316,14 @@ impl Exchange {
             signed: None,
             attempt: None,
         }
+    }
+
+    /// Returns whether this is a refused call of `POST Messages`.
+    pub(super) fn is_refused_message(&self) -> bool {
+        self.kind == ExchangeKind::Rest
+            && self.error_code.is_some()
+            && self.request.method == "POST"
+            && self.request.url.ends_with("/Messages.json")
     }
 
     /// Returns the approximate size in memory, in bytes.

@@ -182,6 +182,7 @@ fn add_message(engine: &Engine, draft: OutboundDraft) -> Record {
         params: Vec::new(),
         profile_name: None,
         has_executed_response: false,
+        failure: None,
         in_reply_to: draft.in_reply_to,
         position: 0,
     };

@@ -49,6 +49,8 @@ pub(super) struct EmulatorState {
     pub(super) number_settings: HashMap<String, BTreeMap<String, String>>,
     /// Position of the message added last.
     last_position: u64,
+    /// Number of refused calls of `POST Messages`.
+    pub(super) refused_messages: u64,
     exchange_number: u64,
     exchange_bytes: usize,
     /// Number of resets. Tasks that started before a reset compare it and discard their results.
@@ -163,6 +165,7 @@ impl EmulatorState {
     }
 
     pub(super) fn add_exchange(&mut self, mut exchange: Exchange) -> Exchange {
+        self.refused_messages += u64::from(exchange.is_refused_message());
         self.exchange_number += 1;
         exchange.id = format!("ex{}", self.exchange_number);
         self.exchange_bytes += exchange.size();

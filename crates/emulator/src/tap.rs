@@ -11,7 +11,7 @@ use replyhook_core::address::{Address, Channel};
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UserChoice {
-    /// ID of the item.
+    /// ID of the item, or its payload.
     id: String,
     /// Message that shows the item. Default: the last one of the conversation with items.
     #[serde(default)]
@@ -58,7 +58,9 @@ pub(super) fn find_tapped_item(
         }
         .to_owned());
     };
-    let item = content.items.iter().find(|item| item.id == choice.id);
+    let items = &content.items;
+    let by_id = items.iter().find(|item| item.id == choice.id);
+    let item = by_id.or_else(|| items.iter().find(|item| item.payload() == choice.id));
     let item = item.ok_or_else(|| {
         let ids: Vec<_> = content.items.iter().map(|item| item.id.as_str()).collect();
         format!(
@@ -93,14 +95,14 @@ fn tap_result(item: &PhoneItem, channel: &Channel) -> Result<QuickReply, String>
         })
     };
     match item.kind {
-        PhoneItemKind::Reply => reply(&item.title, &item.id),
+        PhoneItemKind::Reply => reply(&item.title, item.payload()),
         // A request for a permission; the emulated user permits it.
         PhoneItemKind::Call if *channel == Channel::WhatsApp => {
             reply("VOICE_CALL_REQUEST", "ACCEPTED")
         }
         // RCS reports an opened link, if it has an ID.
         PhoneItemKind::Link | PhoneItemKind::Phone if item.is_reported => {
-            reply(&item.title, &item.id)
+            reply(&item.title, item.payload())
         }
         PhoneItemKind::Flow => {
             Err("choice: this button opens a form; send its fields as `flow`".to_owned())

@@ -51,6 +51,10 @@ pub(super) fn export_test(engine: &Engine, user: &str) -> String {
 
 /// Returns the call of the test kit that sends this message.
 fn user_action(message: &Record) -> String {
+    // By title: a choice has another payload in every conversation.
+    if let (Some(button), Some(_)) = (&message.button, &message.tap) {
+        return format!("taps({:?})", button.text);
+    }
     if let Some(button) = &message.button {
         return format!("presses({:?}, {:?})", button.text, button.payload);
     }

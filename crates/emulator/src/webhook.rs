@@ -30,6 +30,10 @@ const MAX_DOCUMENTS: u32 = 50;
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 // Longer than the default of `handler.timeout_ms`, two minutes.
 const FLUSH_TIMEOUT: Duration = Duration::from_mins(3);
+/// Maximum time to wait for messages that the bot sends via the REST API right after its response.
+const SENDING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Interval of checks for them.
+const SENDING_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Result of a delivery: the response of `POST /_emulator/messages`.
 #[derive(Clone, Serialize)]
@@ -40,6 +44,8 @@ pub(super) struct DeliveryReport {
     twiml: Option<String>,
     /// Messages that the phone received during the delivery.
     messages: Vec<DeliveredMessage>,
+    /// The reason why the handler failed, if the app has reported one.
+    failure: Option<String>,
 }
 
 #[derive(Clone, Serialize)]
@@ -50,18 +56,21 @@ pub(super) struct DeliveredMessage {
     content: Option<Value>,
 }
 
-/// Delivers an inbound message to the bot.
+/// Delivers an inbound message to the bot. Without a message on the phone, waits up to `wait` for one: a server in another
+/// process does not say what it is still sending.
 pub(super) async fn deliver(
     engine: &Arc<Engine>,
     message: Record,
     is_redelivery: bool,
+    wait: Duration,
 ) -> DeliveryReport {
     let engine = engine.clone();
     let delivery = async move {
         // Under one lock: a reset between the two would make old messages look new.
-        let (earlier_sids, generation) = {
+        let (earlier_sids, generation, refused_calls) = {
             let state = engine.state();
-            (state.outbound_sids(&message.user), state.generation)
+            let earlier_sids = state.outbound_sids(&message.user);
+            (earlier_sids, state.generation, state.refused_messages)
         };
         if !is_redelivery {
             apply_opt_out_keyword(&engine, &message);
@@ -80,12 +89,19 @@ pub(super) async fn deliver(
             generation,
         };
         delivery.run(is_redelivery).await;
+        let sent = wait_until_sent(&engine, &delivery.message, refused_calls);
+        // After the timeout, report what there is.
+        let _ = tokio::time::timeout(SENDING_TIMEOUT, sent).await;
+        let received = wait_for_message(&engine, &delivery.message, &earlier_sids);
+        let _ = tokio::time::timeout(wait, received).await;
         if !is_redelivery {
             record_conversation(&engine, &delivery.message, &earlier_sids);
         }
         let state = engine.state();
         let received = state.received_since(&delivery.message, &earlier_sids);
+        let stored = state.message(&delivery.message.sid);
         DeliveryReport {
+            failure: stored.and_then(|message| message.failure.clone()),
             message_sid: delivery.message.sid.clone(),
             attempts: delivery.client.attempts,
             twiml: delivery.twiml,
@@ -105,6 +121,28 @@ pub(super) async fn deliver(
     tokio::spawn(delivery)
         .await
         .expect("a delivery does not panic")
+}
+
+/// Waits until the app has sent the messages of its reply that TwiML could not carry, or the REST API has refused one.
+// Twilio accepts such a message a moment after the empty response. A refused one may be tried again much later.
+async fn wait_until_sent(engine: &Engine, message: &Record, refused_before: u64) {
+    let Some(app) = engine.app() else { return };
+    while engine.state().refused_messages == refused_before
+        && app.is_sending(message.sid.clone()).await
+    {
+        tokio::time::sleep(SENDING_INTERVAL).await;
+    }
+}
+
+/// Waits until the phone has received a message.
+async fn wait_for_message(engine: &Engine, message: &Record, earlier_sids: &HashSet<String>) {
+    while engine
+        .state()
+        .received_since(message, earlier_sids)
+        .is_empty()
+    {
+        tokio::time::sleep(SENDING_INTERVAL).await;
+    }
 }
 
 /// Records a message in the background, when the bot has no pending messages left.

@@ -17,6 +17,7 @@ use crate::dev_account::{DevAccount, DevCredentials};
 use crate::dev_bot::{DevBot, real_account_variables};
 use crate::exit::{ExitStatus, Failed};
 use crate::handler_args::HandlerArgs;
+use crate::message_lines::MessageLines;
 use crate::print::print;
 use crate::runtime::runtime;
 use crate::sender::SenderId;
@@ -159,6 +160,7 @@ impl Dev {
                     }
                 },
             };
+            let mut lines = MessageLines::start(&dev_server).await?;
             // A block, so that an error of `print` does not skip the restore below either.
             let session = async {
                 let mut bot = bot.describe(&dev_server, process.is_some())?;
@@ -178,6 +180,7 @@ impl Dev {
                     &mut signals,
                     &mut hangup,
                     process,
+                    &mut lines,
                 )
                 .await
             };
@@ -219,7 +222,6 @@ impl Dev {
         options.media_dir.clone_from(&self.media_dir);
         options.protect = self.protect;
         options.tunnel_url.clone_from(&self.tunnel_url);
-        options.logs = true;
         options.admin_listener = true;
         options
     }
@@ -254,6 +256,7 @@ async fn run_until_stopped(
     signals: &mut StopSignals,
     hangup: &mut Signal,
     process: Option<&mut BotProcess>,
+    lines: &mut MessageLines,
 ) -> anyhow::Result<()> {
     // One future for all rounds of the loop: it may be in the middle of a start.
     let process = async {
@@ -272,6 +275,7 @@ async fn run_until_stopped(
                 return Ok(());
             }
             ended = &mut process => return ended,
+            line = lines.next() => print(&line)?,
             () = watcher.wait_for_change() => reload(dev_server).await?,
             _ = hangup.recv() => reload(dev_server).await?,
         }

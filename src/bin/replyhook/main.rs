@@ -20,6 +20,7 @@ mod handler_args;
 mod handoff;
 mod health;
 mod invoke;
+mod message_lines;
 mod messages;
 mod migrate;
 mod operator;

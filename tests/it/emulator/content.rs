@@ -794,3 +794,57 @@ async fn scheduled_message_of_deleted_template_fails() {
         .await;
     assert_eq!(failed["error_code"], 63027);
 }
+
+// Another server does not say that it is still sending, so the caller says how long to wait.
+#[tokio::test]
+async fn response_waits_for_rest_message_as_asked() {
+    let bench = bench().await;
+    let url = format!("{}/_emulator/messages", bench.emulator.url());
+    let send = |query: &str| {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let body = json!({"from": ANA, "body": "hi"}).to_string();
+        client.post(format!("{url}{query}")).body(body).send()
+    };
+    let waiting = tokio::spawn(send("?wait_ms=30000"));
+    // After the webhook was answered.
+    bench
+        .wait_for_message(ANA, |message| message["direction"] == "in")
+        .await;
+    let params = [("From", sender(ANA)), ("To", ANA), ("Body", "from REST")];
+    bench.create_message(&params).await;
+    let response = waiting.await.unwrap().unwrap().text().await.unwrap();
+    let response: Value = serde_json::from_str(&response).unwrap();
+    assert_eq!(response["messages"][0]["body"], "from REST");
+    for query in ["?wait_ms=60001", "?wait_ms=soon", "?wait=1"] {
+        let rejected = send(query).await.unwrap();
+        assert_eq!(rejected.status(), 400, "{query}");
+    }
+}
+
+// A refused call has no message, so it belongs to the conversation of its recipient.
+#[tokio::test]
+async fn refused_rest_call_is_in_debugger_below_its_message() {
+    let bench = bench().await;
+    let said = bench.send_message(json!({"from": ANA, "body": "hi"})).await;
+    let params = [("From", sender(ANA)), ("To", ANA), ("Body", "x")];
+    for (status, code) in [(429, 20429), (500, 20500)] {
+        let fault = json!({"rest_error": {"status": status, "code": code, "times": 1}});
+        bench.set_faults(fault).await;
+        assert_eq!(bench.create_message(&params).await.0, status);
+    }
+    let long = "x".repeat(1601);
+    let params = [("From", sender(ANA)), ("To", ANA), ("Body", long.as_str())];
+    assert_eq!(bench.create_message(&params).await.0, 400);
+    let debugger = bench.remote.get(&["debugger"]).await.unwrap();
+    let entries = debugger.as_array().unwrap();
+    let codes: Vec<_> = entries.iter().map(|entry| &entry["code"]).collect();
+    assert_eq!(codes, [&json!(20429), &json!(20500), &json!(21617)]);
+    for entry in entries {
+        assert_eq!(entry["message_sid"], said["message_sid"]);
+    }
+    let exchanges = bench.remote.get(&["exchanges"]).await.unwrap();
+    let exchanges = exchanges.as_array().unwrap().iter();
+    let refused: Vec<_> = exchanges.filter(|call| call["kind"] == "rest").collect();
+    assert_eq!(refused.len(), 3);
+    assert!(refused.iter().all(|call| call["user"] == ANA));
+}

@@ -1,7 +1,7 @@
 //! The dev server with its emulator, which share a clock.
 
 use replyhook::clock::SignedDuration;
-use replyhook::{App, Context, InboundMessage};
+use replyhook::{App, Context, HandlerError, InboundMessage, IntoReply, Reply};
 use serde_json::json;
 
 use super::{
@@ -68,6 +68,94 @@ async fn failing_handler_triggers_fallback_call() {
     let statuses: Vec<_> = attempts(&answer).into_iter().map(|row| row.1).collect();
     assert_eq!(statuses, [Some(500), Some(200)]);
     assert_eq!(bodies(&answer), Vec::<&str>::new());
+    dev_server.stop().await;
+}
+
+/// Fails in the way that the message names.
+async fn failing(_cx: Context, message: InboundMessage) -> Result<Reply, HandlerError> {
+    match message.body.as_str() {
+        "error" => Err(HandlerError::new("the warehouse does not answer")),
+        "panic" => panic!("+15550001111"),
+        "reply" => Reply::text("When?").choices(["A", "a"]).into_reply(),
+        _ => Ok(Reply::text("Fine.")),
+    }
+}
+
+// The message is marked with the reason, although the fallback call has succeeded.
+#[tokio::test]
+async fn message_names_reason_of_failed_handler() {
+    let (dev_server, remote) = start_dev_server(App::builder().handler(failing)).await;
+    for (body, expected) in [
+        ("error", Some("the warehouse does not answer")),
+        ("panic", Some("the handler panicked")),
+        ("reply", Some("choices 1 and 2 have the same title")),
+        ("fine", None),
+    ] {
+        let message = json!({"from": ANA, "to": WHATSAPP, "body": body});
+        let answer = remote.post(&["messages"], &message).await.unwrap();
+        let conversation = remote.get(&["conversations", ANA]).await.unwrap();
+        let mut shown = conversation.as_array().unwrap().iter();
+        let shown = shown.find(|shown| shown["sid"] == answer["message_sid"]);
+        for failure in [&answer["failure"], &shown.unwrap()["failure"]] {
+            let matches = expected.map_or(failure.is_null(), |expected| {
+                failure.as_str().is_some_and(|text| text.contains(expected))
+            });
+            assert!(matches, "{body}: {failure}");
+        }
+    }
+    // Nothing of a panic's text, which may quote a message.
+    let conversation = remote.get(&["conversations", ANA]).await.unwrap();
+    let failures = conversation.as_array().unwrap().iter();
+    let failures: Vec<_> = failures
+        .map(|message| message["failure"].to_string())
+        .collect();
+    assert!(!failures.concat().contains("+15550001111"), "{failures:?}");
+    dev_server.stop().await;
+}
+
+// The fallback call runs the handler again. If it succeeds, nothing has failed.
+#[tokio::test]
+async fn handler_that_succeeds_again_leaves_no_failure() {
+    let second = |cx: Context, _message: InboundMessage| async move {
+        match cx.fallback() {
+            None => Err(HandlerError::new("not yet")),
+            Some(_) => Ok("Now."),
+        }
+    };
+    let (dev_server, remote) = start_dev_server(App::builder().handler(second)).await;
+    let message = json!({"from": ANA, "to": WHATSAPP, "body": "hi"});
+    let answer = remote.post(&["messages"], &message).await.unwrap();
+    assert_eq!(
+        (&answer["failure"], bodies(&answer)),
+        (&json!(null), vec!["Now."])
+    );
+    dev_server.stop().await;
+}
+
+// The page shows a late reply's calls below the message that it answers, and not below a later one.
+#[tokio::test]
+async fn state_names_message_that_late_reply_answers() {
+    let (dev_server, remote) = start_echo_server().await;
+    let late = json!({"handler_ms": 20_000});
+    remote.put(&["faults"], &late).await.unwrap();
+    let message = json!({"from": ANA, "to": WHATSAPP, "body": "slow"});
+    let sending = {
+        let remote = remote.clone();
+        tokio::spawn(async move { remote.post(&["messages"], &message).await })
+    };
+    dev_server.wait_for_handler_call(0).await;
+    dev_server.clock().advance(SignedDuration::from_secs(10));
+    let answered = sending.await.unwrap().unwrap();
+    dev_server.clock().advance(SignedDuration::from_secs(10));
+    let is_reply =
+        |message: &serde_json::Value| message["direction"] == "out" && message["body"] == "slow";
+    let reply = wait_for_message(&remote, ANA, is_reply).await;
+    let state = remote.get(&["state", ANA]).await.unwrap();
+    let answers = &state["answers"];
+    assert_eq!(
+        answers[reply["sid"].as_str().unwrap()],
+        answered["message_sid"]
+    );
     dev_server.stop().await;
 }
 

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::shared_location::SharedLocation;
+use replyhook_core::choice::TapPayload;
 
 /// Content of a message in the form in which the phone shows it.
 #[derive(Clone, Serialize)]
@@ -51,8 +52,11 @@ pub(crate) enum PhoneLayout {
 /// Button, row or chip.
 #[derive(Clone, Serialize)]
 pub(crate) struct PhoneItem {
-    /// ID of the button. Default: its title.
+    /// ID of the button, by which a tap names it. Default: its title.
     pub(crate) id: String,
+    /// Payload that a tap sends, if it is not the ID: that of a choice of replyhook, which names the question as well.
+    #[serde(skip)]
+    pub(crate) question_payload: Option<String>,
     pub(crate) title: String,
     #[serde(skip_serializing_if = "PhoneItemKind::is_reply")]
     pub(crate) kind: PhoneItemKind,
@@ -111,6 +115,26 @@ impl PhoneItemKind {
     )]
     fn is_reply(&self) -> bool {
         *self == Self::Reply
+    }
+}
+
+impl PhoneItem {
+    /// Sets the ID, given the one in the template.
+    // A choice of replyhook has an ID that differs in every question. A test or a person knows the bot's own.
+    pub(crate) fn identified_by(self, id: String) -> Self {
+        match TapPayload::parse(&id) {
+            Some(tap) => Self {
+                id: tap.id,
+                question_payload: Some(id),
+                ..self
+            },
+            None => Self { id, ..self },
+        }
+    }
+
+    /// Returns the payload that a tap sends.
+    pub(crate) fn payload(&self) -> &str {
+        self.question_payload.as_deref().unwrap_or(&self.id)
     }
 }
 

@@ -74,10 +74,12 @@ fn render_buttons(question: ActionFields, channel: &Channel) -> PhoneContent {
 }
 
 fn render_list(list: ListFields) -> PhoneContent {
-    let row = |row: super::content_type::ListRow| PhoneItem {
-        id: row.id,
-        description: row.description.filter(|text| !text.is_empty()),
-        ..item(row.item, PhoneItemKind::Reply)
+    let row = |row: super::content_type::ListRow| {
+        let shown = item(row.item, PhoneItemKind::Reply).identified_by(row.id);
+        PhoneItem {
+            description: row.description.filter(|text| !text.is_empty()),
+            ..shown
+        }
     };
     PhoneContent {
         button: Some(list.button),
@@ -202,17 +204,19 @@ fn button(action: ContentAction, channel: &Channel) -> PhoneItem {
     };
     let id = action.id.filter(|id| !id.is_empty());
     let is_action = matches!(kind, PhoneItemKind::Link | PhoneItemKind::Phone);
+    let is_reported = is_action && id.is_some() && *channel == Channel::Rcs;
+    let id = id.unwrap_or_else(|| action.title.clone());
     PhoneItem {
-        is_reported: is_action && id.is_some() && *channel == Channel::Rcs,
-        id: id.unwrap_or_else(|| action.title.clone()),
         value,
-        ..item(action.title, kind)
+        is_reported,
+        ..item(action.title, kind).identified_by(id)
     }
 }
 
 fn item(title: String, kind: PhoneItemKind) -> PhoneItem {
     PhoneItem {
         id: title.clone(),
+        question_payload: None,
         title,
         kind,
         description: None,

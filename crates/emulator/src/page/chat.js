@@ -20,6 +20,7 @@ export function ticks(message) {
     if (message.status === "unsent") return ["⚠", `not sent: ${message.problem}`, "bad"];
     if (!message.sid) return ["◷", "sending", ""];
     const outcome = state.outcomes.get(message.sid);
+    if (message.failure) return ["⚠", `your bot failed: ${message.failure}`, "bad"];
     if (!outcome) return ["✓", "sent to Twilio", ""];
     return outcome.ok ? ["✓✓", "delivered to your bot", ""] : [`⚠ ${outcome.code ?? ""}`, `your bot did not accept it. ${reasonOf(outcome.code)}`, "bad"];
   }
@@ -48,13 +49,20 @@ function bubbleContent(message) {
     message.body && !content && !(button && button.text === message.body) && h("p", { class: "text", dir: "auto" }, message.body),
     flow && h("dl", { class: "form-answer" }, Object.entries(flow).map(([name, value]) => [h("dt", {}, h("bdi", {}, name)), h("dd", { dir: "auto" }, typeof value === "string" ? value : JSON.stringify(value))])),
     content && contentElements(message, attachment),
+    message.failure && h("p", { class: "problem" }, `Your bot failed: ${message.failure}${hasReply(message) ? "" : ". The user gets nothing: set reply.fallback_text to send a text in this case."}`),
     message.status === "unsent" && h("p", { class: "problem" }, `Not sent. ${message.problem}`),
     message.status === "unsent" && h("button", { type: "button", class: "again", onclick: reportErrors(message.retry) }, "Try again"),
   ];
 }
 
+/** Returns whether the bot has sent something since this message, until the user's next one. */
+function hasReply(message) {
+  const next = state.messages[state.messages.indexOf(message) + 1];
+  return next?.direction === "out" && !isFailed(next);
+}
+
 // Everything that the content of a bubble depends on.
-const contentInput = (message) => [message.body, message.media, message.location, message.button, message.flow, message.content, isFailed(message), message.status === "unsent"];
+const contentInput = (message) => [message.failure && [message.failure, hasReply(message)], message.body, message.media, message.location, message.button, message.flow, message.content, isFailed(message), message.status === "unsent"];
 
 function buildBubble(message) {
   const isOutbound = message.direction === "out";
@@ -179,6 +187,9 @@ on("conversation", () => {
   if (pinned) scrollToEnd();
 });
 on("message", (message) => {
+  // A reply to a failed message changes what that one says.
+  const before = state.messages[state.messages.indexOf(message) - 1];
+  if (before?.failure && nodes.has(before)) drawBubble(before, nodes.get(before));
   const node = nodes.get(message);
   if (node) return drawBubble(message, node);
   if (message.direction === "in") pinned = true; // a message that the user has just sent is always visible

@@ -73,7 +73,9 @@ async function copy(text) {
 function sendTap(message, item) {
   if (isFailed(message)) throw new Error("The message was not delivered, so its buttons cannot be tapped.");
   const isCall = item.kind === "call";
-  const shown = isCall ? { text: "VOICE_CALL_REQUEST", payload: "ACCEPTED" } : { text: item.title, payload: item.id };
+  // The payload of a choice of replyhook differs from its ID. The local message must match the emulator's.
+  const { payload } = message.buttons.find(({ text }) => text === item.title) ?? { payload: item.id };
+  const shown = isCall ? { text: "VOICE_CALL_REQUEST", payload: "ACCEPTED" } : { text: item.title, payload };
   // By message: the user may tap a button of an old message.
   return send({ choice: { id: item.id, message_sid: message.sid }, shown: { body: shown.text, button: shown } });
 }

@@ -107,12 +107,12 @@ const isSame = (local, user, message) =>
   (local.body ?? "") === (message.body ?? "") && local.media.length === (message.media?.length ?? 0) && !local.location === !message.location;
 
 /** Handles a `status` event. */
-export function setStatus({ user, sid, status, error_code }) {
+export function setStatus({ user, sid, status, error_code, failure }) {
   const row = state.users.get(user);
   if (row?.last?.sid === sid) row.last.status = status;
   const message = user === state.current && bySid(sid);
   if (!message) return;
-  Object.assign(message, { status, error_code });
+  Object.assign(message, { status, error_code, failure });
   emit("status", message);
 }
 

@@ -9,15 +9,23 @@ import { ticks } from "./chat.js";
 import { emit, isWhatsApp, nameOf, now, on, state, storeExchange } from "./store.js";
 import { codeLink, duration, explain, sizeOf, time } from "./text.js";
 
-/** Returns the calls of the selected message's turn: an inbound message and all messages until the next inbound one. */
+/**
+ * Returns the calls of the selected message's turn: an inbound message and all messages until the next inbound one. The
+ * server knows of a late reply which message it answers.
+ */
 function callsOf(message) {
-  const index = state.messages.indexOf(message);
+  const answers = state.server?.answers ?? {};
+  const answered = state.messages.findIndex(({ sid }) => sid && sid === answers[message.sid]);
+  const index = answered < 0 ? state.messages.indexOf(message) : answered;
   if (index < 0) return [];
   let first = index;
   while (first > 0 && state.messages[first].direction !== "in") first -= 1;
   let next = index + 1;
   while (next < state.messages.length && state.messages[next].direction !== "in") next += 1;
-  const sids = new Set(state.messages.slice(first, next).map(({ sid }) => sid).filter(Boolean));
+  const inbound = state.messages[first].sid;
+  const isOfTurn = ({ sid }) => sid && (answers[sid] ?? inbound) === inbound;
+  const late = Object.keys(answers).filter((sid) => answers[sid] === inbound);
+  const sids = new Set([...state.messages.slice(first, next).filter(isOfTurn).map(({ sid }) => sid), ...late]);
   const since = state.messages[first].at;
   const until = state.messages[next]?.at ?? "9"; // later than every time, compared as text
   // A call without a message, such as a lookup, belongs to the turn in which it was made.
@@ -164,6 +172,7 @@ on("message status conversation", () => [drawSelected, drawCalls].forEach(onNext
 on("exchange", () => [drawSelected, drawCalls].forEach(onNextFrame));
 on("callSelected", drawCalls);
 on("server clock", () => onNextFrame(drawServer));
+on("server", () => onNextFrame(drawCalls));
 on("debugger", () => onNextFrame(drawDebugger));
 
 $("save-test").onclick = reportErrors(async () => {

@@ -29,6 +29,7 @@ use super::account::random_sid;
 use super::engine::Engine;
 use super::record::{Exchange, ExchangeKind, ExchangeRequest, ExchangeResponse, whole_ms};
 use super::webhook_calls::masked_headers;
+use replyhook_core::error_code::ErrorCode;
 use replyhook_core::form::FormParams;
 
 pub(super) fn routes() -> Router<Arc<Engine>> {
@@ -97,14 +98,23 @@ async fn handle_call(State(engine): State<Arc<Engine>>, parts: Parts, body: Byte
     let text = mask_token(&text);
     let response_json: Option<Value> = serde_json::from_str(&text).ok();
     let message_sid = find_message_sid(&path, response_json.as_ref());
-    let user = message_sid.as_deref().and_then(|sid| {
-        engine
-            .state()
-            .message(sid)
-            .map(|message| message.user.clone())
-    });
     let params = FormParams::parse(&body, MAX_PARAMS).ok();
     let params = params.filter(|_| is_form(&parts));
+    let user = match message_sid.as_deref() {
+        Some(sid) => {
+            let state = engine.state();
+            state.message(sid).map(|message| message.user.clone())
+        }
+        // A refused message has no SID. Its recipient tells which conversation it belongs to.
+        None => params
+            .as_ref()
+            .and_then(|params| params.get("To").map(str::to_owned)),
+    };
+    if let Some(code) = code
+        && parts.method == Method::POST
+    {
+        report_refusal(&engine, code, user.as_deref(), &path);
+    }
     let kind = if path.contains("/Media") {
         ExchangeKind::Media
     } else {
@@ -134,6 +144,19 @@ async fn handle_call(State(engine): State<Arc<Engine>>, parts: Parts, body: Byte
         ..Exchange::new(kind, at, request)
     });
     Response::from_parts(head, bytes.into())
+}
+
+/// Adds a refused call to the debugger, with the inbound message that its user has sent last.
+fn report_refusal(engine: &Engine, code: u32, user: Option<&str>, path: &str) {
+    let inbound_sid = user.and_then(|user| {
+        let state = engine.state();
+        let mut messages = state.messages.iter().rev();
+        let latest = messages.find(|message| message.user == user && message.direction.is_in());
+        latest.map(|message| message.sid.clone())
+    });
+    let url = format!("{}/{path}", engine.origin);
+    let detail = Some("the bot's REST call was refused");
+    engine.add_debugger_entry(ErrorCode(code), detail, inbound_sid.as_deref(), Some(&url));
 }
 
 /// Returns the SID of the message that a call is about, from the path or the response.

@@ -71,6 +71,17 @@ impl Bubble {
         }
     }
 
+    /// Creates the note that the handler of the user's message has failed.
+    pub(super) fn bot_failed(reason: &str) -> Self {
+        Self {
+            author: "bot failed".to_owned(),
+            body: String::new(),
+            extras: Vec::new(),
+            items: Vec::new(),
+            failure: Some(reason.to_owned()),
+        }
+    }
+
     pub(super) fn has_succeeded(&self) -> bool {
         self.failure.is_none()
     }

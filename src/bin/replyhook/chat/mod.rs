@@ -63,6 +63,8 @@ impl Chat {
                 let mut options = DevServerOptions::default();
                 options.emulator_port = Some(0);
                 options.port = Some(0);
+                // Log lines would stand between the messages. A failure of the bot is one of these.
+                options.logs = false;
                 let mut sources = self.settings.sources();
                 self.handler.apply(&mut sources);
                 let dev_server = DevServer::start(App::builder(), sources, options).await?;

@@ -35,6 +35,8 @@ pub(super) struct ChatSession {
     is_app_attached: bool,
     /// SIDs of the messages that were shown.
     shown_sids: HashSet<String>,
+    /// Failures of the bot that were shown: the SID of the user's message, and the reason.
+    shown_failures: HashSet<(String, String)>,
     /// SID of the last message, except those of `pending_sids`.
     last_sid: Option<String>,
     /// SIDs of later messages, oldest first. Each arrives after the webhook has responded.
@@ -85,6 +87,7 @@ impl ChatSession {
             senders,
             is_app_attached: config["app_attached"].as_bool().unwrap_or_default(),
             shown_sids: HashSet::new(),
+            shown_failures: HashSet::new(),
             last_sid: None,
             pending_sids: Vec::new(),
             deliveries: JoinSet::new(),
@@ -208,10 +211,22 @@ impl ChatSession {
             let code = data["error_code"].as_u64().unwrap_or_default();
             return Some(Bubble::failed(code));
         }
+        if event.name == "status" {
+            return self.bot_failure(data);
+        }
         let message = (event.name == "message").then_some(data)?;
         let sid = message["sid"].as_str()?;
         let is_out = message["direction"] == "out";
         (is_out && self.shown_sids.insert(sid.to_owned())).then(|| Bubble::new(message))
+    }
+
+    /// Returns a note that the bot failed at this message of the user, unless it did not or the note was shown before.
+    fn bot_failure(&mut self, message: &Value) -> Option<Bubble> {
+        let (sid, reason) = (message["sid"].as_str()?, message["failure"].as_str()?);
+        let is_new = self
+            .shown_failures
+            .insert((sid.to_owned(), reason.to_owned()));
+        is_new.then(|| Bubble::bot_failed(reason))
     }
 
     /// Waits until the server has handled all messages of this user, and returns the messages that were not shown.
@@ -238,6 +253,7 @@ impl ChatSession {
             if message["direction"] == "out" && self.shown_sids.insert(sid.to_owned()) {
                 bubbles.push(Bubble::new(message));
             }
+            bubbles.extend(self.bot_failure(message));
         }
         Ok(bubbles)
     }
