@@ -1,4 +1,4 @@
-//! Cancellation of scheduled messages whose users have opted out since.
+//! Cancellation of scheduled messages whose users have opted out since, or whose addresses are of other users now.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// Maximum number of messages in one query.
 const PAGE_SIZE: usize = 64;
 
-/// Cancels scheduled messages of users who have opted out.
+/// Cancels scheduled messages that must not reach their recipients any more.
 pub(crate) struct ScheduledCancellation {
     store: Arc<dyn Store>,
     store_report: Arc<StoreReport>,
@@ -115,7 +115,7 @@ impl ScheduledCancellation {
                 outbound_id = id,
                 suppressed,
                 %error,
-                "could not cancel a scheduled message to a user who has opted out; trying again"
+                "could not cancel a scheduled message whose user has opted out, or whose address is of another user now; trying again"
             );
         }
     }

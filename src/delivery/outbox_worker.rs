@@ -110,6 +110,9 @@ impl OutboxWorker {
         for message in &outbox.suppressed {
             self.opt_out_log.explain_outbound(message).await;
         }
+        for message in &outbox.new_owner {
+            self.opt_out_log.explain_new_owner(message);
+        }
         let unknown = self.store_report.record_error(
             "claim_lookups",
             self.store.claim_lookups(MAX_CONCURRENT_SENDS, now).await,

@@ -10,7 +10,7 @@
 //!   has no next row.
 
 /// Deletions of messages and consents, each before those of the tables that its table refers to.
-pub(super) const DELETE_CONTENT: [&str; 17] = [
+pub(super) const DELETE_CONTENT: [&str; 18] = [
     "DELETE FROM media_link",
     "DELETE FROM media_file",
     "DELETE FROM idempotency_key",
@@ -24,6 +24,7 @@ pub(super) const DELETE_CONTENT: [&str; 17] = [
     "DELETE FROM consent",
     "DELETE FROM consent_ledger",
     "DELETE FROM identity_link",
+    "DELETE FROM identity_split",
     "DELETE FROM scope_account",
     "DELETE FROM service_sender",
     "DELETE FROM conversation_address",

@@ -151,6 +151,8 @@ pub struct OutboundRow {
     pub reason: Option<String>,
     /// Parameters of `POST Messages`, form-encoded. They contain message content.
     pub params: Option<RedactedParams>,
+    /// Reason why the message must not be sent any more.
+    pub refusal: Option<&'static str>,
 }
 
 /// Outcome of a REST call or of a lookup.

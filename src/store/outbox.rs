@@ -78,6 +78,8 @@ pub struct ClaimedOutbox {
     pub messages: Vec<OutboundMessage>,
     /// Messages that this call suppressed, because their users have opted out.
     pub suppressed: Vec<OutboundMessage>,
+    /// Messages that this call failed, because their addresses are of other users now.
+    pub new_owner: Vec<OutboundMessage>,
 }
 
 /// Outbox of messages that are sent via the REST API.
@@ -88,8 +90,8 @@ pub trait Outbox: Send + Sync {
     /// Claims up to `limit` messages that may be sent now.
     ///
     /// Messages of one sender to one user are claimed one after the other, oldest first, and so are the parts of a
-    /// reply. Messages whose user has opted out are suppressed in the same transaction. Calls of dead processes become
-    /// unknown.
+    /// reply. Messages whose user has opted out are suppressed in the same transaction. Messages that were addressed to
+    /// a former user of their address fail. Calls of dead processes become unknown.
     fn claim(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
         let claimed = self.claim_with_wait(limit, Duration::ZERO, now);
         Box::pin(async move { Ok(claimed.await?.messages) })
@@ -114,7 +116,7 @@ pub trait Outbox: Send + Sync {
     fn claim_lookups(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>>;
 
     /// Lists up to `limit` messages with an ID above `after` that Twilio holds until their send time, although their
-    /// user has opted out.
+    /// user has opted out, or their address is of another user now.
     fn scheduled_to_cancel(
         &self,
         after: i64,

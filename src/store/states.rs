@@ -57,6 +57,9 @@ pub(super) const OPTED_OUT: &str = "the bot did not get it: its user has opted o
 /// Reason of a message whose reply was ready after its user had opted out.
 pub(super) const REPLY_SUPPRESSED: &str = "its reply was not sent: its user has opted out";
 
+/// Reason of an outbound message whose address has been split off the user that it was addressed to.
+pub(super) const NEW_OWNER: &str = "it must not be sent: its address is of another user now";
+
 /// Returns the public reason for a message that [`claim_backlog`](super::journal::Journal::claim_backlog) made dead.
 pub(super) fn dead_reason(reason: &str) -> DeadReason {
     if reason == EXPIRED {

@@ -1,7 +1,7 @@
 //! [`OptOutLog`]: limits the log lines about users who have opted out.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
@@ -74,6 +74,19 @@ impl OptOutLog {
         );
     }
 
+    /// Logs that a message is not sent, because its address is of another user now.
+    pub(crate) fn explain_new_owner(&self, message: &OutboundMessage) {
+        if self
+            .seen
+            .is_due(&("new owner", &message.user), self.clock.now())
+        {
+            tracing::info!(
+                outbound_id = message.id,
+                "a message was not sent: its address is of another user now"
+            );
+        }
+    }
+
     /// Returns the consents of a user; `None` if no line is due, or the store fails, which other operations report.
     async fn consents_of(&self, user: &Address) -> Option<Vec<AddressConsent>> {
         if !self.seen.is_due(user, self.clock.now()) {
@@ -94,7 +107,7 @@ fn fields<'a>(
 
 impl LoggedUsers {
     /// Returns true if a line about this user may be written now.
-    fn is_due(&self, user: &Address, now: Timestamp) -> bool {
+    fn is_due(&self, user: &impl Hash, now: Timestamp) -> bool {
         let hash = self.hasher.hash_one(user);
         // A panic under the lock leaves at worst a missing user.
         let mut seen = self.seen.lock().ignore_poison();

@@ -189,6 +189,8 @@ struct Model {
     ties: Vec<Tie>,
     facts: Vec<Fact>,
     chats: Vec<Chat>,
+    /// Addresses that were split off, each with its account: undated evidence does not tie them again.
+    splits: BTreeSet<(u64, Who)>,
     order: u64,
 }
 
@@ -318,6 +320,7 @@ impl Model {
     }
 
     fn split(&mut self, account: u64, who: Who) {
+        self.splits.insert((account, who));
         let (gone, kept): (Vec<Tie>, Vec<Tie>) = std::mem::take(&mut self.ties)
             .into_iter()
             .partition(|tie| tie.account == account && (tie.ends.0 == who || tie.ends.1 == who));
@@ -559,7 +562,25 @@ impl History<'_> {
             at: self.at(),
         };
         self.store.apply_status(event).await.unwrap();
-        self.learn(sender, &named);
+        // The message is not in the outbox, so nothing says when it was sent.
+        let is_split = |who: &Who| self.model.splits.contains(&(sender.account, *who));
+        match named[..] {
+            [who, id @ Who::Id(_), parent] => {
+                let (pair, other_pair) = ([id, parent], [who, id]);
+                let (tied, other_tied) =
+                    (pair.iter().any(is_split), other_pair.iter().any(is_split));
+                if !tied {
+                    self.model
+                        .tie(sender.account, id, parent, Some(sender.address));
+                }
+                if !other_tied {
+                    self.model
+                        .tie(sender.account, who, id, Some(sender.address));
+                }
+            }
+            _ if named.iter().any(is_split) => {}
+            _ => self.learn(sender, &named),
+        }
     }
 
     async fn operator_consent(&mut self) {

@@ -20,6 +20,7 @@ mod reply_path;
 mod retention;
 mod second_send;
 mod send_order;
+mod split;
 mod status_events;
 mod submission;
 

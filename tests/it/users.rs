@@ -3,7 +3,9 @@
 //! Twilio's Python library signs the webhooks, where it is installed. The fake Twilio's record of accepted messages judges
 //! what was sent.
 
-use crate::support::{ACCOUNT, EMPTY, FakeTwilio, HttpResponse, Server, TOKEN, TempStore, Webhook};
+use crate::support::{
+    ACCOUNT, EMPTY, FakeTwilio, Fault, HttpResponse, Server, TOKEN, TempStore, Webhook,
+};
 
 const BOT: &str = "whatsapp:+15550002222";
 const ANA: &str = "whatsapp:+15550001111";
@@ -418,4 +420,96 @@ fn guard_counts_a_user_under_all_addresses_and_says_so() {
         shown.contains("more than guard.messages_per_user_per_minute"),
         "{shown}"
     );
+}
+
+/// Asserts that a reply and an outbound message, which failed before the number got a new owner, stay unsent.
+fn assert_nothing_reaches_the_new_owner(twilio: &FakeTwilio, store: &TempStore) {
+    let failed = |times| {
+        let fault = Fault::Status {
+            status: 400,
+            code: Some(63016),
+            retry_after: None,
+        };
+        twilio.fault(fault, times);
+    };
+    let message = |number, id: &str| {
+        Webhook::message(number, "hi")
+            .with("From", ANA)
+            .with("ExternalUserId", id)
+    };
+    let sid = "SM00000000000000000000000000000001";
+    store.app(
+        |app| {
+            app.handler(async |_, _| -> Result<&str, std::io::Error> {
+                Err(std::io::Error::other("no reply"))
+            })
+        },
+        async |app| {
+            assert_eq!(app.send(message(1, ANA_ID)).await.status, 500);
+        },
+    );
+    // The reply takes the REST API, and Twilio rejects it.
+    store.run_ok(&["messages", "retry", sid]);
+    failed(2);
+    let server = store.server();
+    store.wait_for(&["messages", "list", "--state", "failed"]);
+    let env = [("REPLYHOOK__TWILIO__CONTENT_URL", "http://127.0.0.1:9")];
+    let send = ["send", "--to", ANA, "--from", BOT, "--body", "ready"];
+    let account = [
+        ("TWILIO_ACCOUNT_SID", ACCOUNT),
+        ("TWILIO_AUTH_TOKEN", TOKEN),
+    ];
+    let (code, out, err) = store.run_with(&send, &[&account[..], &env].concat());
+    assert_eq!(code, 0, "{out}{err}");
+    store.wait_for(&["messages", "list", "--outbound", "--state", "failed"]);
+    let reply = server.send(&message(2, OTHER_ID));
+    assert!(reply.twiml().contains("<Message>hi"), "{}", reply.twiml());
+    let reason = "it must not be sent: its address is of another user now";
+    for args in [
+        &["messages", "show", sid][..],
+        &["messages", "show", "--outbound", "2"],
+    ] {
+        let shown = store.run_ok(args);
+        assert!(
+            shown.contains(&format!("reason    {reason}"))
+                || shown.contains(&format!("reason: {reason}")),
+            "{shown}"
+        );
+        assert!(
+            !shown.contains("messages release SM") && !shown.contains("release --outbound"),
+            "{shown}"
+        );
+    }
+    for target in [sid, "2"] {
+        let (code, out, _) = store.run(&["messages", "release", target, "--yes"]);
+        assert!(code == 1 && out.contains(reason), "{out}");
+    }
+    // Anything that had been released would go out before this message.
+    let (code, out, err) = store.run_with(&send, &[&account[..], &env].concat());
+    assert_eq!(code, 0, "{out}{err}");
+    let phone = twilio.wait_for_phone(ANA, 1);
+    assert_eq!(phone[0].body, "ready");
+    assert_eq!(twilio.posts().len(), 3);
+}
+
+#[test]
+fn threat_78_failed_messages_do_not_reach_the_new_owner() {
+    let twilio = FakeTwilio::start();
+    let store = TempStore::with(&twilio);
+    assert_nothing_reaches_the_new_owner(&twilio, &store);
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn threat_78_failed_messages_do_not_reach_the_new_owner_in_postgres() {
+    use crate::support::postgres::TestDatabase;
+
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let Some(database) = runtime.block_on(TestDatabase::create()) else {
+        return crate::support::report_skipped("messages to a former owner over PostgreSQL");
+    };
+    let twilio = FakeTwilio::start();
+    let store = TempStore::in_database(database.url().expose(), &twilio);
+    assert_nothing_reaches_the_new_owner(&twilio, &store);
+    runtime.block_on(database.remove());
 }

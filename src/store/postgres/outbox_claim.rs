@@ -10,8 +10,8 @@ use super::error::CallError;
 use super::reading::{message, read_message};
 use crate::clock::after;
 use crate::store::outbox::{ClaimedOutbox, LOOKUP_GRACE, MAX_PAUSE};
-use crate::store::shared::conditions::opted_out;
-use crate::store::states::outbound;
+use crate::store::shared::conditions::{has_new_owner, opted_out};
+use crate::store::states::{self, outbound};
 
 /// Makes messages unknown that a dead process was sending.
 // SENDING (1) becomes UNKNOWN (2). The process may have died after its call reached Twilio, so the call must not be
@@ -28,12 +28,13 @@ const MARK_ORPHANS_UNKNOWN: &str = concat!(
 const END_LONG_PAUSES: &str = "UPDATE outbound SET not_before = $1 \
      WHERE state IN (0, 2) AND state < 4 AND not_before > $2 AND due IS NULL";
 
-/// Claims due messages, or suppresses them if their user has opted out.
-// From PENDING (0) to SENDING (1), or to SUPPRESSED (6).
+/// Claims due messages, suppresses those whose user has opted out, and fails those whose address is of another user now.
+// From PENDING (0) to SENDING (1), to SUPPRESSED (6), or to FAILED (5).
 //
-// Parameters: 1 is this process, 2 the time, 3 the maximum number, 4 the wait for a delivery.
+// Parameters: 1 is this process, 2 the time, 3 the maximum number, 4 the wait for a delivery, 5 the
+// reason of a failed message.
 const CLAIM: &str = concat!(
-    "WITH due AS (SELECT r.id, r.sender, r.consent_key, r.service, r.confirms_opt_out FROM outbound r WHERE r.state = 0 AND r.not_before <= $2 AND ",
+    "WITH due AS (SELECT r.id, r.inbound, r.account, r.address_key, r.sender, r.consent_key, r.service, r.confirms_opt_out FROM outbound r WHERE r.state = 0 AND r.not_before <= $2 AND ",
     // Only the first of its queue, so that a user gets messages in their order.
     "r.id = (SELECT q.id FROM outbound_in_queue q WHERE q.sender = r.sender AND q.address = r.address AND q.account = r.account \
        AND (q.keeps_place OR q.not_before <= $2) ORDER BY q.id LIMIT 1) AND ",
@@ -46,21 +47,29 @@ const CLAIM: &str = concat!(
     // queue are not claimed concurrently, because the subquery of the younger one still counts the older one while it is
     // open.
     "ORDER BY r.not_before, r.id LIMIT $3 FOR UPDATE SKIP LOCKED), ",
-    // Check in the statement that claims, so that an opt-out that was committed before the claim always counts. The
-    // confirmation of the opt-out is sent.
-    "checked AS (SELECT due.id, due.confirms_opt_out IS NULL AND ",
+    // Check in the statement that claims, so that an opt-out or split that was committed before the claim always
+    // counts. The confirmation of the opt-out is sent.
+    "checked AS (SELECT due.id, ",
+    has_new_owner!("due"),
+    " AS new_owner, due.confirms_opt_out IS NULL AND ",
     opted_out!("due"),
     " AS opted_out FROM due), ",
-    // A suppressed message gets no owner and counts no attempt.
-    "m AS (UPDATE outbound r SET state = CASE WHEN c.opted_out THEN 6 ELSE 1 END, \
-       reason = CASE WHEN c.opted_out THEN 'the user has opted out' ELSE r.reason END, \
-       owner = CASE WHEN c.opted_out THEN r.owner ELSE $1 END, \
-       attempt = r.attempt + CASE WHEN c.opted_out THEN 0 ELSE 1 END, \
-       sent_at = CASE WHEN c.opted_out THEN r.sent_at ELSE $2 END FROM checked c WHERE r.id = c.id RETURNING r.*) ",
+    // A stopped message gets no owner and counts no attempt.
+    "m AS (UPDATE outbound r SET state = CASE WHEN c.new_owner THEN 5 WHEN c.opted_out THEN 6 ELSE 1 END, \
+       reason = CASE WHEN c.new_owner THEN $5 WHEN c.opted_out THEN 'the user has opted out' ELSE r.reason END, \
+       owner = CASE WHEN c.new_owner OR c.opted_out THEN r.owner ELSE $1 END, \
+       attempt = r.attempt + CASE WHEN c.new_owner OR c.opted_out THEN 0 ELSE 1 END, \
+       sent_at = CASE WHEN c.new_owner OR c.opted_out THEN r.sent_at ELSE $2 END FROM checked c WHERE r.id = c.id RETURNING r.*) ",
     "SELECT ",
     message!(),
     ", m.state FROM m ORDER BY m.id"
 );
+
+/// Fails the later parts of replies whose parts have failed: they would wait for an operator, who cannot release them.
+// PENDING (0) only. SKIP LOCKED: an operator may release them concurrently, and the claim must not wait.
+const STOP_LATER_PARTS: &str = "WITH later AS (SELECT p.id FROM outbound p WHERE p.state = 0 AND p.inbound IN (\
+       SELECT f.inbound FROM outbound f WHERE f.id = ANY ($1)) ORDER BY p.id FOR UPDATE SKIP LOCKED) \
+     UPDATE outbound r SET state = 5, reason = $2 FROM later WHERE r.id = later.id";
 
 /// Runs [`CLAIM`], after the messages of dead processes and of a clock that was set back are corrected.
 pub(super) async fn claim(
@@ -86,17 +95,26 @@ pub(super) async fn claim(
         .bind(now.as_microsecond())
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .bind(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX))
-        .fetch_all(db)
+        .bind(states::NEW_OWNER)
+        .fetch_all(&mut *db)
         .await?;
     let mut outbox = ClaimedOutbox::default();
     for row in &claimed {
         let message = read_message(row, now)?;
         // The column after those of `message!`.
-        if row.try_get::<i64, _>(15)? == outbound::SUPPRESSED {
-            outbox.suppressed.push(message);
-        } else {
-            outbox.messages.push(message);
+        match row.try_get::<i64, _>(15)? {
+            outbound::SUPPRESSED => outbox.suppressed.push(message),
+            outbound::FAILED => outbox.new_owner.push(message),
+            _ => outbox.messages.push(message),
         }
+    }
+    if !outbox.new_owner.is_empty() {
+        let failed: Vec<i64> = outbox.new_owner.iter().map(|message| message.id).collect();
+        sqlx::query(STOP_LATER_PARTS)
+            .bind(failed)
+            .bind(states::NEW_OWNER)
+            .execute(db)
+            .await?;
     }
     Ok(outbox)
 }

@@ -25,3 +25,27 @@ macro_rules! opted_out {
     };
 }
 pub(in crate::store) use opted_out;
+
+/// SQL condition: the row `$row` of `outbound` was addressed to a former user of its address. A reply counts by the message that
+/// it answers, which may be from before a split although the reply was queued after it.
+// By IDs, which do not depend on clocks. The time covers an older message that was stored late.
+macro_rules! has_new_owner {
+    ($row:literal) => {
+        concat!(
+            "EXISTS (SELECT 1 FROM identity_split x WHERE x.address_key = ",
+            $row,
+            ".address_key AND x.account = ",
+            $row,
+            ".account AND ((",
+            $row,
+            ".inbound IS NULL AND ",
+            $row,
+            ".id <= x.last_outbound) OR ",
+            $row,
+            ".inbound <= x.last_inbound OR EXISTS (SELECT 1 FROM inbound y WHERE y.id = ",
+            $row,
+            ".inbound AND y.received_at < x.at)))"
+        )
+    };
+}
+pub(in crate::store) use has_new_owner;

@@ -10,6 +10,7 @@ use replyhook_core::address_key::AddressKey;
 
 use super::database::{Database, params};
 use super::identity_graph::{IdentityGraph, links_of, lock_graph, read_links};
+use super::splits::{record_split, splits_of};
 use super::{consent, conversation_members};
 use crate::address::Address;
 use crate::sid::MessageSid;
@@ -31,6 +32,18 @@ pub(in crate::store) struct Evidence<'a> {
     pub(in crate::store) note: Option<&'a str>,
     /// Time of the message.
     pub(in crate::store) at: i64,
+    pub(in crate::store) time: EvidenceTime,
+}
+
+/// Time from which evidence is, in comparison with a split.
+#[derive(Clone, Copy)]
+pub(in crate::store) enum EvidenceTime {
+    /// The time of the message, or of the command.
+    Message,
+    /// The message of the outbox with this ID.
+    Outbound(i64),
+    /// A status callback about a message that is not in the outbox.
+    Unknown,
 }
 
 /// Links the addresses that a new message names, and finds or creates the conversation. In PostgreSQL it is locked from
@@ -63,6 +76,7 @@ pub(in crate::store) async fn find_conversation<D: Database>(
         message: Some(inbound.sid),
         note: None,
         at,
+        time: EvidenceTime::Message,
     };
     let links = match learn(db, &evidence, named).await? {
         Some(links) => links,
@@ -101,6 +115,11 @@ pub(in crate::store) async fn learn<D: Database>(
     let graph = lock_graph(db, &keys_of(named)).await?;
     let mut links = graph.links.clone();
     for (one, other, kind) in pairs {
+        // Read before this evidence splits anything: it is newer than that split.
+        let splits = splits_of(db, evidence.account, one, other).await?;
+        if splits.iter().any(|split| split.outdates(evidence)) {
+            continue;
+        }
         let contradicting = contradicted_by(&links, evidence.account, one, other, evidence.sender);
         if contradicting.iter().any(|link| link.at > evidence.at) {
             // The message is older than the evidence that the number has a new owner.
@@ -342,6 +361,7 @@ async fn split_off<D: Database>(
         // The remaining user counts alone from now on.
         assign_user(db, account, &kept, first).await?;
     }
+    record_split(db, account, split, evidence.at).await?;
     // The conversations stay with the other addresses. The address keeps a conversation that it has alone.
     for sender in senders_of(db, account, std::slice::from_ref(split)).await? {
         db.execute(

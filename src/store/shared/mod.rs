@@ -16,6 +16,7 @@ pub(super) mod operator;
 pub(super) mod outbox;
 pub(super) mod purge;
 pub(super) mod retention;
+pub(super) mod splits;
 pub(super) mod status_events;
 pub(super) mod submission;
 pub(super) mod users;

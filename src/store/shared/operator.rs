@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use replyhook_core::address_key::AddressKey;
 
+use super::conditions::has_new_owner;
 use super::database::{Database, ids, params};
 use super::identity::keys_of_user;
-use super::outbox::read_outbound;
+use super::outbox::{outbound_columns, read_outbound};
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid};
 use crate::store::operator::{BacklogStats, MessageFilter, MessageRow, OutboundDetails};
@@ -46,12 +47,27 @@ pub(in crate::store) async fn release<D: Database>(
     sid: MessageSid,
     now: Timestamp,
 ) -> Result<u64, D::Error> {
+    // Before the release, which then does not find them. PENDING (0) too: parts behind a refused one would wait for ever.
+    let refused = concat!(
+        "UPDATE outbound SET state = 5, reason = $2 WHERE inbound IN (SELECT id FROM inbound WHERE sid = $1) \
+         AND state IN (0, 3, 5) AND ",
+        has_new_owner!("outbound"),
+    );
+    db.execute(
+        refused,
+        params![&packing::sid_bytes(sid.as_str()), states::NEW_OWNER],
+    )
+    .await?;
     // From HELD or FAILED (3, 5) to PENDING (0). Parts behind a held or failed one are still pending, and follow by
     // themselves. `attempt = 0`: a released message gets a call whatever its age. Without `params` there is nothing to
     // send.
     db.execute(
-        "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $2, reason = NULL, error_code = NULL, \
-         unordered = true WHERE inbound IN (SELECT id FROM inbound WHERE sid = $1) AND state IN (3, 5) AND params IS NOT NULL",
+        concat!(
+            "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $2, reason = NULL, error_code = NULL, \
+             unordered = true WHERE inbound IN (SELECT id FROM inbound WHERE sid = $1) AND state IN (3, 5) \
+             AND params IS NOT NULL AND NOT ",
+            has_new_owner!("outbound"),
+        ),
         params![&packing::sid_bytes(sid.as_str()), now],
     )
     .await
@@ -64,9 +80,19 @@ pub(in crate::store) async fn release_outbound<D: Database>(
     now: Timestamp,
 ) -> Result<u64, D::Error> {
     // Without an ID only messages in HELD (3): one in FAILED (5) is sent again only if the operator names it.
+    let refused = concat!(
+        "UPDATE outbound SET state = 5, reason = $2 WHERE inbound IS NULL AND (($1 IS NULL AND state = 3) \
+         OR (id = $1 AND state IN (3, 5))) AND ",
+        has_new_owner!("outbound"),
+    );
+    db.execute(refused, params![id, states::NEW_OWNER]).await?;
     db.execute(
-        "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $2, reason = NULL, error_code = NULL \
-         WHERE inbound IS NULL AND params IS NOT NULL AND (($1 IS NULL AND state = 3) OR (id = $1 AND state IN (3, 5)))",
+        concat!(
+            "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $2, reason = NULL, error_code = NULL \
+             WHERE inbound IS NULL AND params IS NOT NULL AND (($1 IS NULL AND state = 3) OR (id = $1 AND state IN (3, 5))) \
+             AND NOT ",
+            has_new_owner!("outbound"),
+        ),
         params![id, now],
     )
     .await
@@ -78,13 +104,22 @@ pub(in crate::store) async fn send_again<D: Database>(
     id: i64,
     now: Timestamp,
 ) -> Result<bool, D::Error> {
+    let refused = concat!(
+        "UPDATE outbound SET state = 5, reason = $2 WHERE state IN (0, 3, 5) AND (id = $1 OR inbound = (\
+           SELECT f.inbound FROM outbound f WHERE f.id = $1)) AND ",
+        has_new_owner!("outbound"),
+    );
+    db.execute(refused, params![id, states::NEW_OWNER]).await?;
     // From HELD, FAILED or, with the rank of a final failure, SENT (3, 5, 4) to PENDING (0). The SID moves to
     // `earlier_sid`, so that late callbacks of the failed send do not match.
     let changed = db
         .execute(
-            "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $2, reason = NULL, error_code = NULL, \
-             earlier_sid = coalesce(sid, earlier_sid), sid = NULL, status = NULL, rank = -1, unordered = true \
-             WHERE id = $1 AND (state IN (3, 5) OR (state = 4 AND rank = 6)) AND params IS NOT NULL",
+            concat!(
+                "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $2, reason = NULL, error_code = NULL, \
+                 earlier_sid = coalesce(sid, earlier_sid), sid = NULL, status = NULL, rank = -1, unordered = true \
+                 WHERE id = $1 AND (state IN (3, 5) OR (state = 4 AND rank = 6)) AND params IS NOT NULL AND NOT ",
+                has_new_owner!("outbound"),
+            ),
             params![id, now],
         )
         .await?;
@@ -119,8 +154,9 @@ pub(in crate::store) async fn mark_answered<D: Database>(
 macro_rules! outbound_messages {
     ($inbound:literal) => {
         concat!(
-            "SELECT id, state, sid, status, error_code, reason, params, rank, earlier_sid, resent_after, account, sender, address, \
-             attempt, created_at FROM outbound WHERE (",
+            "SELECT ",
+            outbound_columns!(),
+            ", account, sender, address, attempt, created_at FROM outbound WHERE (",
             $inbound,
             " IS NULL OR $2 IS NOT NULL) AND id < $1 AND ($2 IS NULL OR sid = $2 OR earlier_sid = $2) \
              AND ($3 IS NULL OR $3 = CASE WHEN state = 4 AND rank = 6 THEN 5 ELSE state END) \
@@ -165,15 +201,15 @@ pub(in crate::store) async fn outbound_messages<D: Database>(
         .await?;
     let listed = found.into_iter().map(|mut row| {
         let message = read_outbound(&mut row)?;
-        let account: Vec<u8> = row.take(10)?;
-        let (sender, user): (String, String) = (row.take(11)?, row.take(12)?);
+        let account: Vec<u8> = row.take(11)?;
+        let (sender, user): (String, String) = (row.take(12)?, row.take(13)?);
         Ok(OutboundDetails {
             account: packing::account_sid(&account)?,
             sender: sender.into(),
             user: user.into(),
             state: states::shown_outbound_state(message.state, row.take(7)?),
-            attempt: row.take(13)?,
-            created_at: packing::time(row.take(14)?)?,
+            attempt: row.take(14)?,
+            created_at: packing::time(row.take(15)?)?,
             message,
         })
     });
@@ -273,15 +309,18 @@ async fn replies<D: Database>(
 ) -> Result<HashMap<i64, Vec<(OutboundRow, i64)>>, D::Error> {
     let found = db
         .rows(
-            "SELECT id, state, sid, status, error_code, reason, params, rank, earlier_sid, resent_after, inbound FROM outbound \
-             WHERE inbound = ANY ($1) ORDER BY inbound, ordinal",
+            concat!(
+                "SELECT ",
+                outbound_columns!(),
+                ", inbound FROM outbound WHERE inbound = ANY ($1) ORDER BY inbound, ordinal"
+            ),
             params![inbound],
         )
         .await?;
     let mut replies: HashMap<i64, Vec<_>> = HashMap::new();
     for mut row in found {
         let reply = (read_outbound(&mut row)?, row.take(7)?);
-        replies.entry(row.take(10)?).or_default().push(reply);
+        replies.entry(row.take(11)?).or_default().push(reply);
     }
     Ok(replies)
 }

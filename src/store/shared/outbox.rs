@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::conditions::opted_out;
+use super::conditions::{has_new_owner, opted_out};
 use super::database::{Database, StoredRow, params};
 use crate::sid::AccountSid;
 use crate::store::error::StoreError;
@@ -11,8 +11,18 @@ use crate::store::outbox::OutboxStats;
 use crate::store::redacted_params::RedactedParams;
 use crate::store::{packing, states};
 
-/// Reads the columns `id, state, sid, status, error_code, reason, params, rank, earlier_sid, resent_after`, which come first,
-/// and leaves the rank to the caller.
+/// Columns of `outbound` that [`read_outbound`] reads, in places 0 to 10.
+macro_rules! outbound_columns {
+    () => {
+        concat!(
+            "outbound.id, state, sid, status, error_code, reason, params, rank, earlier_sid, resent_after, ",
+            $crate::store::shared::conditions::has_new_owner!("outbound")
+        )
+    };
+}
+pub(in crate::store) use outbound_columns;
+
+/// Reads the columns of `outbound_columns!`, which come first, and leaves the rank to the caller.
 pub(in crate::store) fn read_outbound(row: &mut StoredRow) -> Result<OutboundRow, StoreError> {
     let sid: Option<Vec<u8>> = row.take(2)?;
     let earlier_sid: Option<Vec<u8>> = row.take(8)?;
@@ -29,6 +39,7 @@ pub(in crate::store) fn read_outbound(row: &mut StoredRow) -> Result<OutboundRow
         error_code: row.take(4)?,
         reason: row.take(5)?,
         params: params.map(RedactedParams),
+        refusal: row.take::<bool>(10)?.then_some(states::NEW_OWNER),
     })
 }
 
@@ -39,7 +50,11 @@ pub(in crate::store) async fn find_outbound<D: Database>(
 ) -> Result<Option<OutboundRow>, D::Error> {
     let found = db
         .row(
-            "SELECT id, state, sid, status, error_code, reason, params, rank, earlier_sid, resent_after FROM outbound WHERE id = $1",
+            concat!(
+                "SELECT ",
+                outbound_columns!(),
+                " FROM outbound WHERE id = $1"
+            ),
             params![id],
         )
         .await?;
@@ -81,15 +96,17 @@ pub(in crate::store) async fn end_retry_delays<D: Database>(
     Ok(())
 }
 
-/// Finds messages that Twilio holds until their send time although the user has opted out.
+/// Finds messages that Twilio holds until their send time although the user has opted out, or the address is of another user now.
 pub(in crate::store) const SCHEDULED_TO_CANCEL: &str = concat!(
     "SELECT r.id, r.account, r.auth_token, r.sid FROM outbound r \
-     WHERE r.status = 'scheduled' AND r.sid IS NOT NULL AND r.id > $1 AND ",
+     WHERE r.status = 'scheduled' AND r.sid IS NOT NULL AND r.id > $1 AND (",
     opted_out!("r"),
-    " ORDER BY r.id LIMIT $2",
+    " OR ",
+    has_new_owner!("r"),
+    ") ORDER BY r.id LIMIT $2",
 );
 
-/// Lists messages that Twilio holds although their user has opted out.
+/// Lists messages that Twilio holds and that must not be sent.
 pub(in crate::store) async fn scheduled_to_cancel<D: Database>(
     db: &mut D,
     after: i64,

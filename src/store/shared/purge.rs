@@ -35,6 +35,11 @@ pub(in crate::store) async fn purge_addresses<D: Database>(
         params![&keys[..]],
     )
     .await?;
+    db.execute(
+        "DELETE FROM identity_split WHERE address_key = ANY ($1)",
+        params![&keys[..]],
+    )
+    .await?;
     let consents = if forget_opt_out {
         "DELETE FROM consent WHERE consent_key = ANY ($1)"
     } else {

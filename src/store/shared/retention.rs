@@ -117,8 +117,11 @@ const DELETE_TEXTS_OF_OUTBOUND: &str = "UPDATE outbound SET params = NULL WHERE 
 const DELETE_OUTBOUND: &str = "DELETE FROM outbound WHERE id > $1 AND id <= $2 AND +inbound IS NULL AND state > 3 \
      AND $3 = EXISTS (SELECT 1 FROM expire_later l WHERE l.kind = 1 AND l.id = outbound.id)";
 
-// Few rows per step, as everywhere. Both tables have an index on their time.
+// Few rows per step, as everywhere. All tables have an index on their time.
 const DELETE_OLD_KEYS: &str = "DELETE FROM idempotency_key WHERE key IN (SELECT key FROM idempotency_key WHERE at < $1 ORDER BY at LIMIT $2)";
+// A split is needed as long as the keys: a status callback about an older message must not tie the address again.
+const DELETE_OLD_SPLITS: &str = "DELETE FROM identity_split WHERE (address_key, account) IN (\
+       SELECT address_key, account FROM identity_split WHERE at < $1 ORDER BY at LIMIT $2)";
 const DELETE_OLD_STATUS: &str = "DELETE FROM unmatched_status WHERE (sid, account) IN (SELECT sid, account FROM unmatched_status WHERE at < $1 ORDER BY at LIMIT $2)";
 
 /// Reads up to $3 rows of `expire_later` after the position $2.
@@ -133,7 +136,7 @@ const FIND_OUTBOUND: &str = "SELECT id FROM outbound WHERE id = $1";
 
 /// The statements over the rows of messages, whose time must not grow with the number of stored rows.
 #[cfg(all(test, feature = "sqlite"))]
-pub(in crate::store) const STATEMENTS: [&str; 20] = [
+pub(in crate::store) const STATEMENTS: [&str; 21] = [
     MESSAGES,
     REPLIES,
     POSTPONE_OPEN_MESSAGES,
@@ -150,6 +153,7 @@ pub(in crate::store) const STATEMENTS: [&str; 20] = [
     DELETE_TEXTS_OF_OUTBOUND,
     DELETE_OUTBOUND,
     DELETE_OLD_KEYS,
+    DELETE_OLD_SPLITS,
     DELETE_OLD_STATUS,
     POSTPONED_ROWS,
     IS_ORDINARY,
@@ -198,6 +202,7 @@ pub(in crate::store) async fn expire<D: Database>(
     step.expire_postponed_outbound().await?;
     for (sql, before) in [
         (DELETE_OLD_KEYS, retention.keys_before),
+        (DELETE_OLD_SPLITS, retention.keys_before),
         (DELETE_OLD_STATUS, retention.unmatched_status_before),
     ] {
         let rows = u32::from(ROWS_PER_STEP);

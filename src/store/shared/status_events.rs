@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::consent::{self, Repeated};
 use super::database::{Database, params};
-use super::identity::{self, Evidence};
+use super::identity::{self, Evidence, EvidenceTime};
 use crate::clock::after;
 use crate::sid::MessageSid;
 use crate::store::conversations::ConsentRecord;
@@ -33,20 +33,39 @@ async fn learn_ids<D: Database>(
         return Ok(());
     };
     // The evidence is as old as the message: a late callback says nothing about the present owner of a number.
-    let sent_at = db
+    let mut found = db
         .row(
-            "SELECT created_at FROM outbound WHERE sid = $1 AND account = $2",
+            "SELECT id, created_at FROM outbound WHERE sid = $1 AND account = $2 \
+             UNION ALL SELECT id, created_at FROM outbound WHERE earlier_sid = $1 AND account = $2",
             params![sid, account],
         )
         .await?;
-    let sent_at: Option<i64> = sent_at.map(|mut row| row.take(0)).transpose()?;
+    if found.is_none()
+        && let Some((id, created_at)) = event
+            .outbound
+            .as_deref()
+            .and_then(outbound_message::parse_name)
+    {
+        // The REST call has not returned yet, so the SID is not stored.
+        found = db
+            .row(
+                "SELECT id, created_at FROM outbound WHERE id = $1 AND created_at = $2 AND account = $3",
+                params![id, created_at, account],
+            )
+            .await?;
+    }
+    let (at, time) = match found {
+        Some(mut row) => (row.take(1)?, EvidenceTime::Outbound(row.take(0)?)),
+        None => (event.at.as_microsecond(), EvidenceTime::Unknown),
+    };
     let evidence = Evidence {
         account,
         sender: sender.as_str(),
         kind: LinkKind::StatusCallback,
         message: Some(event.sid),
         note: None,
-        at: sent_at.unwrap_or(event.at.as_microsecond()),
+        at,
+        time,
     };
     identity::learn(db, &evidence, &named).await?;
     Ok(())

@@ -6,7 +6,7 @@ use replyhook_core::address_key::{AddressKey, ConsentKey};
 
 use super::consent::read_entry;
 use super::database::{Database, StoredRow, params};
-use super::identity::{Evidence, keys_of_user, merge_users, split_user};
+use super::identity::{Evidence, EvidenceTime, keys_of_user, merge_users, split_user};
 use super::identity_graph::read_links;
 use super::operator::address_texts;
 use crate::address::Address;
@@ -228,6 +228,7 @@ pub(in crate::store) async fn change_user<D: Database>(
         message: None,
         note: Some(&change.reason),
         at: change.at.as_microsecond(),
+        time: EvidenceTime::Message,
     };
     let user = Member::of(&change.user);
     match other {

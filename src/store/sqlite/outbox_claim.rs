@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::reading::message;
 use crate::clock::after;
 use crate::store::error::StoreError;
 use crate::store::outbox::{ClaimedOutbox, LOOKUP_GRACE, MAX_PAUSE};
-use crate::store::shared::conditions::opted_out;
+use crate::store::shared::conditions::{has_new_owner, opted_out};
+use crate::store::states::{self, outbound};
 
 // These statements run every second on a table of everything that was ever sent. SQLite uses the partial index of open
 // messages only if the condition contains the index's own condition, `state < 4` (below SENT).
@@ -40,7 +41,8 @@ const DUE_MESSAGES: &str = concat!(
     "ORDER BY r.not_before, r.id LIMIT ?2"
 );
 
-/// Claims the messages that may be sent now, or suppresses them if their user has opted out.
+/// Claims the messages that may be sent now, suppresses those whose user has opted out, and fails those whose address is of
+/// another user now.
 pub(super) fn claim(
     db: &Connection,
     me: i64,
@@ -67,12 +69,17 @@ pub(super) fn claim(
                 |row| row.get(0),
             )?
             .collect::<Result<_, _>>()?;
-        let mut suppressed = false;
+        let mut stopped = false;
         for id in ids {
-            // In the transaction of the claim: an opt-out that was committed before always suppresses the message.
-            if suppress(db, id)? {
-                suppressed = true;
-                outbox.suppressed.push(message(db, id, now)?);
+            // In the transaction of the claim: an opt-out or split that was committed before always stops the message.
+            if let Some(state) = stop(db, id)? {
+                stopped = true;
+                let message = message(db, id, now)?;
+                if state == outbound::SUPPRESSED {
+                    outbox.suppressed.push(message);
+                } else {
+                    outbox.new_owner.push(message);
+                }
                 continue;
             }
             // To SENDING (1). By ID alone: the row was found in this transaction, under the write lock.
@@ -82,22 +89,42 @@ pub(super) fn claim(
             .execute(params![id, me, now.as_microsecond()])?;
             claimed.push(message(db, id, now)?);
         }
-        // A suppressed message makes way for the next one of its reply or of its user, so search again.
-        if !suppressed || claimed.len() >= limit {
+        // A stopped message makes way for the next one of its reply or of its user, so search again.
+        if !stopped || claimed.len() >= limit {
             return Ok(outbox);
         }
     }
 }
 
-/// Suppresses a message whose user has opted out: it becomes SUPPRESSED (6). The confirmation of the opt-out is sent.
-const SUPPRESS_OPTED_OUT: &str = concat!(
-    "UPDATE outbound SET state = 6, reason = 'the user has opted out' WHERE id = ?1 AND confirms_opt_out IS NULL AND ",
+/// Stops a message that must not be sent: it becomes FAILED (5) if its address is of another user now, else SUPPRESSED (6) if its
+/// user has opted out. The confirmation of an opt-out is sent.
+const STOP: &str = concat!(
+    "UPDATE outbound SET state = CASE WHEN ",
+    has_new_owner!("outbound"),
+    " THEN 5 ELSE 6 END, reason = CASE WHEN ",
+    has_new_owner!("outbound"),
+    " THEN ?2 ELSE 'the user has opted out' END WHERE id = ?1 AND ((confirms_opt_out IS NULL AND ",
     opted_out!("outbound"),
+    ") OR ",
+    has_new_owner!("outbound"),
+    ") RETURNING state",
 );
 
-fn suppress(db: &Connection, id: i64) -> Result<bool, StoreError> {
-    let suppressed = db.prepare_cached(SUPPRESS_OPTED_OUT)?.execute([id])?;
-    Ok(suppressed > 0)
+/// Fails the later parts of the reply: they would wait behind a failed one for an operator, who cannot release them.
+const STOP_LATER_PARTS: &str = "UPDATE outbound SET state = 5, reason = ?2 \
+     WHERE inbound = (SELECT f.inbound FROM outbound f WHERE f.id = ?1) AND state = 0";
+
+/// Stops a message that must not be sent, and returns its state.
+fn stop(db: &Connection, id: i64) -> Result<Option<i64>, StoreError> {
+    let state = db
+        .prepare_cached(STOP)?
+        .query_row(params![id, states::NEW_OWNER], |row| row.get(0))
+        .optional()?;
+    if state == Some(outbound::FAILED) {
+        db.prepare_cached(STOP_LATER_PARTS)?
+            .execute(params![id, states::NEW_OWNER])?;
+    }
+    Ok(state)
 }
 
 #[cfg(test)]
@@ -118,7 +145,8 @@ mod tests {
             MARK_ORPHANS_UNKNOWN,
             END_LONG_PAUSES,
             DUE_MESSAGES,
-            SUPPRESS_OPTED_OUT,
+            STOP,
+            STOP_LATER_PARTS,
         ] {
             let mut plan = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let mut steps = plan.raw_query();

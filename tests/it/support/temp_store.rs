@@ -24,6 +24,15 @@ impl TempStore {
         Self::with_api_url(twilio.url())
     }
 
+    /// A store in this database, for programs that reach the fake Twilio.
+    #[cfg(feature = "postgres")]
+    pub fn in_database(url: &str, twilio: &FakeTwilio) -> Self {
+        Self {
+            url: url.to_owned(),
+            ..Self::with(twilio)
+        }
+    }
+
     fn with_api_url(api_url: String) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", dir.path().join("kept.db").display());

@@ -8,7 +8,7 @@ use replyhook::store::OutboundState;
 use replyhook::{ErrorCode, FormParams, MessageSid};
 use serde_json::{Value, json};
 
-use super::query::is_releasable;
+use super::query::{is_releasable, refusal};
 use crate::operator::{format_age, format_user, now};
 use crate::print::printable;
 
@@ -54,6 +54,11 @@ pub(super) fn failure_reason(reply: &OutboundRow) -> Option<String> {
         (Some(reason), Some(code)) => Some(format!("{reason}: {code}")),
         (reason, code) => reason.clone().or(code),
     }
+}
+
+/// Returns the reason why `release` does not send a message, unless the message has that reason already.
+pub(super) fn unstated_refusal(message: &OutboundRow) -> Option<&'static str> {
+    refusal(message).filter(|refusal| message.reason.as_deref() != Some(*refusal))
 }
 
 /// Formats an error code with its meaning.
@@ -143,6 +148,7 @@ pub(super) fn message_json(row: &MessageRow, content: bool) -> Value {
         line["earlier_sid"] = json!(reply.earlier_sid.as_ref().map(MessageSid::as_str));
         line["resent_after"] = json!(reply.resent_after);
         line["reason"] = json!(reply.reason);
+        line["refusal"] = json!(refusal(reply));
     }
     if content {
         let params = row.params.as_ref().map(parse_form);
@@ -196,6 +202,9 @@ pub(super) fn format_details(
         }
         if let Some(reason) = &reply.reason {
             writeln!(text, "          reason: {reason}")?;
+        }
+        if let Some(refusal) = unstated_refusal(reply) {
+            writeln!(text, "          reason: {refusal}")?;
         }
         if let Some(sid) = &reply.earlier_sid {
             writeln!(text, "          earlier SID {sid}, which failed")?;

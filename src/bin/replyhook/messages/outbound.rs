@@ -7,8 +7,8 @@ use replyhook::store::OutboundState;
 use replyhook::{ErrorCode, MessageSid, Timestamp};
 use serde_json::{Value, json};
 
-use super::format::{failure_reason, format_text, meaning, reply_body};
-use super::query::{PAGE_SIZE, is_releasable};
+use super::format::{failure_reason, format_text, meaning, reply_body, unstated_refusal};
+use super::query::{PAGE_SIZE, is_releasable, refusal};
 use crate::exit::ExitStatus;
 use crate::operator::{OpenedStore, format_age, format_user, now};
 use crate::print::{print, printable, try_print};
@@ -99,6 +99,21 @@ pub(super) fn has_failed_messages(opened: &OpenedStore) -> anyhow::Result<bool> 
         .is_empty())
 }
 
+/// Returns the held messages that `release` refuses, with the reasons.
+pub(super) fn list_refused(opened: &OpenedStore) -> anyhow::Result<Vec<(i64, &'static str)>> {
+    let filter = MessageFilter {
+        state: Some(OutboundState::Held.as_str().to_owned()),
+        ..MessageFilter::default()
+    };
+    let mut refused = Vec::new();
+    for_each_page(opened, filter, u32::MAX, |rows| {
+        let messages = rows.iter().map(|row| &row.message);
+        refused.extend(messages.filter_map(|message| Some((message.id, refusal(message)?))));
+        Ok(true)
+    })?;
+    Ok(refused)
+}
+
 /// Releases the messages that Twilio rejected with this code, and returns their number.
 pub(super) fn release_failed(opened: &OpenedStore, code: u32) -> anyhow::Result<u64> {
     let filter = MessageFilter {
@@ -163,6 +178,7 @@ pub(super) fn message_json(row: &OutboundDetails, content: bool) -> Value {
         "earlier_sid": message.earlier_sid.as_ref().map(MessageSid::as_str),
         "resent_after": message.resent_after,
         "reason": message.reason,
+        "refusal": refusal(message),
     });
     if content {
         line["body"] = json!(message.params.as_ref().map(reply_body));
@@ -206,6 +222,9 @@ pub(super) fn format_details(
     }
     if let Some(reason) = &message.reason {
         writeln!(text, "reason    {reason}")?;
+    }
+    if let Some(refusal) = unstated_refusal(message) {
+        writeln!(text, "reason    {refusal}")?;
     }
     if let Some(sid) = &message.earlier_sid {
         writeln!(text, "earlier   {sid}, which failed")?;

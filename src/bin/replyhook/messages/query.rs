@@ -59,9 +59,18 @@ pub(super) fn is_kept_by_consent(row: &MessageRow) -> bool {
 
 /// Returns true if `release` sends this message.
 pub(super) fn is_releasable(message: &OutboundRow) -> bool {
-    let is_unsent = matches!(message.state, OutboundState::Held | OutboundState::Failed);
     // Without content there is nothing to send.
-    message.params.is_some() && (is_unsent || is_undelivered(message))
+    message.params.is_some() && message.refusal.is_none() && is_failed(message)
+}
+
+/// Returns the reason why `release` does not send this message, although it is held or has failed.
+pub(super) fn refusal(message: &OutboundRow) -> Option<&'static str> {
+    message.refusal.filter(|_| is_failed(message))
+}
+
+fn is_failed(message: &OutboundRow) -> bool {
+    let is_unsent = matches!(message.state, OutboundState::Held | OutboundState::Failed);
+    is_unsent || is_undelivered(message)
 }
 
 /// Returns true if Twilio accepted this message and then reported that it was not delivered.

@@ -5,7 +5,9 @@ use replyhook::internals::{MessageRow, OutboundRow};
 use replyhook::store::Access;
 
 use super::outbound;
-use super::query::{find_inbound, is_releasable, is_undelivered, list_in_state, print_unknown};
+use super::query::{
+    find_inbound, is_releasable, is_undelivered, list_in_state, print_unknown, refusal,
+};
 use crate::confirm::confirm;
 use crate::exit::ExitStatus;
 use crate::operator::{OpenedStore, format_count, now};
@@ -112,7 +114,17 @@ impl Release {
             .iter()
             .filter(|message| is_releasable(message))
             .collect();
+        for message in messages {
+            if let Some(reason) = refusal(message) {
+                // The store records the reason, so that the message is not held any more.
+                opened.wait(opened.store.send_again(message.id, now()))?;
+                print(&format!("outbound message {}: {reason}\n", message.id))?;
+            }
+        }
         if releasable.is_empty() {
+            if messages.iter().any(|message| refusal(message).is_some()) {
+                return Ok(ExitStatus::No);
+            }
             let is_expired =
                 |message: &OutboundRow| message.params.is_none() && message.error_code.is_some();
             if messages.iter().any(is_expired) {
@@ -138,9 +150,22 @@ impl Release {
 }
 
 fn release_held(opened: &OpenedStore) -> anyhow::Result<ExitStatus> {
-    let replies = release_replies(opened, &list_in_state(opened, "held")?)?;
+    let rows = list_in_state(opened, "held")?;
+    let replies = rows.iter().flat_map(|row| &row.replies);
+    let refused = outbound::list_refused(opened)?;
+    let refused: Vec<(i64, &str)> = replies
+        .filter_map(|reply| Some((reply.id, refusal(reply)?)))
+        .chain(refused)
+        .collect();
+    for (id, reason) in &refused {
+        print(&format!("outbound message {id}: {reason}\n"))?;
+    }
+    let replies = release_replies(opened, &rows)?;
     let outbound = opened.wait(opened.store.release_outbound(None, now()))?;
     // `--all` leaves failed messages alone: their reason should be read first.
+    if replies + outbound == 0 && !refused.is_empty() {
+        return Ok(ExitStatus::No);
+    }
     if replies + outbound == 0 && outbound::has_failed_messages(opened)? {
         print(
             "nothing is held, but an outbound message has failed; see \

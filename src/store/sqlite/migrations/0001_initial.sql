@@ -55,6 +55,19 @@ CREATE TABLE identity_link (
 -- The primary key finds the links of `a`, this index those of `b`.
 CREATE INDEX identity_link_b ON identity_link (b);
 
+-- The last time that an address was split off its user, within one account. Since then it is of another user. Evidence from
+-- before is about the former user, and so are the replies to messages up to `last_inbound`, and the messages of the outbox up
+-- to `last_outbound`: none of them is sent to the address any more.
+CREATE TABLE identity_split (
+  address_key TEXT NOT NULL,
+  account BLOB NOT NULL,
+  at INTEGER NOT NULL,
+  last_inbound INTEGER NOT NULL,
+  last_outbound INTEGER NOT NULL,
+  PRIMARY KEY (address_key, account)
+) WITHOUT ROWID;
+CREATE INDEX identity_split_at ON identity_split (at);
+
 -- The account of a sender or Messaging Service. Its consents and conversations follow the links of that account only.
 CREATE TABLE scope_account (
   scope TEXT PRIMARY KEY,
