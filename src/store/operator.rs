@@ -21,6 +21,8 @@ pub struct MessageFilter {
     pub sid: Option<MessageSid>,
     /// Only messages of this user, under any of their addresses.
     pub user: Option<Address>,
+    /// Account within which the addresses of `user` count. Without one, each account counts by itself.
+    pub account: Option<AccountSid>,
     /// True if the same number on other channels is the same user.
     pub all_channels: bool,
     /// Only messages that are shown in this state. `dead` excludes purged messages, which cannot be retried.
@@ -175,6 +177,16 @@ pub struct PurgeReport {
     pub consents: u64,
 }
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+impl PurgeReport {
+    /// Adds the report of another account.
+    pub(super) fn add(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.outbound += other.outbound;
+        self.consents += other.consents;
+    }
+}
+
 /// Outcome of a step of [`Operator::expire`].
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -258,11 +270,17 @@ pub trait Operator: Send + Sync {
         now: Timestamp,
     ) -> StoreFuture<'_, Vec<OutboundMessage>>;
 
-    /// Deletes the messages, replies, dialogues and addresses of a user.
+    /// Deletes the messages, replies, dialogues and addresses of a user in one account. Without an account, it deletes those
+    /// of the user with this address in each account.
     ///
     /// Keys of messages stay, so that a redelivery is still a duplicate. The opt-out stays unless `forget_opt_out` is
     /// true.
-    fn purge_user(&self, user: &Address, forget_opt_out: bool) -> StoreFuture<'_, PurgeReport>;
+    fn purge_user(
+        &self,
+        user: &Address,
+        account: Option<AccountSid>,
+        forget_opt_out: bool,
+    ) -> StoreFuture<'_, PurgeReport>;
 
     /// Deletes everything, keys and consents included. For the local emulator and tests: acknowledged messages are
     /// lost.

@@ -18,8 +18,8 @@ pub struct UserDetails {
     pub links: Vec<AddressLink>,
     /// Addresses that are possibly of the same user. They share opt-outs with it and nothing else.
     pub possible_aliases: Vec<Address>,
-    /// Accounts of the user's conversations and links; without any, all accounts of the store.
-    pub accounts: Vec<AccountSid>,
+    /// Pairs of addresses that are two spellings of one number, in Mexico or Brazil.
+    pub spellings: Vec<(Address, Address)>,
     /// Consents in every scope, for each address.
     pub consents: Vec<AddressConsent>,
     /// Conversations of the user.
@@ -114,8 +114,18 @@ pub struct UserChange {
 /// # Errors
 /// Every method: [`StoreError`](super::error::StoreError).
 pub trait Users: Send + Sync {
-    /// Returns what the store has about a user, under any of their addresses.
-    fn user(&self, user: &Address) -> StoreFuture<'_, UserDetails>;
+    /// Returns what the store has about a user in one account, under any of their addresses. Without an account, it returns
+    /// what it has about the user with this address in each account.
+    fn user(&self, user: &Address, account: Option<AccountSid>) -> StoreFuture<'_, UserDetails>;
+
+    /// Returns the accounts that know a user.
+    fn accounts_of(&self, user: &Address) -> StoreFuture<'_, Vec<AccountSid>>;
+
+    /// Returns all accounts that the store has messages of.
+    fn known_accounts(&self) -> StoreFuture<'_, Vec<AccountSid>>;
+
+    /// Returns the Messaging Service that a sender was last seen in. An opt-out from it covers the sender.
+    fn service_of_sender(&self, sender: &Address) -> StoreFuture<'_, Option<MessagingServiceSid>>;
 
     /// Returns the consents of an address in every scope.
     fn consents(&self, user: &Address) -> StoreFuture<'_, Vec<AddressConsent>>;

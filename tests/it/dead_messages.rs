@@ -87,7 +87,7 @@ async fn late_failure_is_dead_until_retried_or_purged() {
         .await;
     assert_eq!(messages_check(&app).await["dead"], 2);
     let user = "whatsapp:+15550001111".into();
-    app.store.purge_user(&user, false).await.unwrap();
+    app.store.purge_user(&user, None, false).await.unwrap();
     assert_eq!(messages_check(&app).await["dead"], 0);
     assert_eq!(count_dead_messages(&app).await, 0);
 }

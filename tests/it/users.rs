@@ -513,3 +513,115 @@ fn threat_78_failed_messages_do_not_reach_the_new_owner_in_postgres() {
     assert_nothing_reaches_the_new_owner(&twilio, &store);
     runtime.block_on(database.remove());
 }
+
+const OTHER_ACCOUNT: &str = "AC00000000000000000000000000000099";
+const OTHER_BOT: &str = "whatsapp:+15550004444";
+const OTHER_TOKEN: &str = "99999999999999999999999999999999";
+
+#[test]
+fn user_show_and_purge_take_each_account_by_itself() {
+    let twilio = FakeTwilio::start();
+    let store = TempStore::with(&twilio);
+    let token = format!("REPLYHOOK__TWILIO__ACCOUNTS__{OTHER_ACCOUNT}__AUTH_TOKEN");
+    let server = store.server_with(&[(&token, OTHER_TOKEN)]);
+    let ben = "whatsapp:+15550003333";
+    let own = Webhook::message(1, "hi").with("From", ANA);
+    server.send(&own.with("ExternalUserId", ANA_ID)).twiml();
+    let other = Webhook::message(2, "hi")
+        .with("From", ben)
+        .with("To", OTHER_BOT)
+        .with("AccountSid", OTHER_ACCOUNT)
+        .with("ExternalUserId", ANA_ID)
+        .token(OTHER_TOKEN);
+    server.send(&other).twiml();
+    let of_one = store.run_ok(&["user", "show", ANA]);
+    assert!(of_one.contains(ANA_ID) && !of_one.contains(ben), "{of_one}");
+    let shown = store.run_ok(&["user", "show", ANA_ID]);
+    let blocks: Vec<&str> = shown.split("\n\n").collect();
+    assert_eq!(blocks.len(), 2, "{shown}");
+    for (block, account, own, foreign) in [
+        (blocks[0], ACCOUNT, ANA, ben),
+        (blocks[1], OTHER_ACCOUNT, ben, ANA),
+    ] {
+        assert!(block.starts_with("gets replies\naccount       "), "{shown}");
+        assert!(block.contains(account) && block.contains(own), "{shown}");
+        assert!(!block.contains(foreign), "{shown}");
+    }
+    let in_other = store.run_ok(&["user", "show", ANA_ID, "--account", OTHER_ACCOUNT]);
+    assert!(
+        in_other.contains(ben) && !in_other.contains(ANA),
+        "{in_other}"
+    );
+    let lines = store.run_json(&["user", "show", ANA_ID, "--json"]);
+    assert_eq!(lines[0]["account_sid"], ACCOUNT);
+    assert_eq!(lines[1]["account_sid"], OTHER_ACCOUNT);
+    // An account without messages.
+    let unknown = "AC00000000000000000000000000000042";
+    for args in [
+        &["user", "show", ANA][..],
+        &["user", "merge", ANA, ben, "--reason", "a test"],
+        &["user", "split", ANA, "--reason", "a test"],
+        &["purge", "--user", ANA, "--yes"],
+    ] {
+        let (code, out, err) = store.run(&[args, &["--account", unknown]].concat());
+        assert_eq!((code, out.as_str()), (2, ""), "{err}");
+        let known = format!("has messages of {ACCOUNT}, {OTHER_ACCOUNT}");
+        assert!(err.contains(unknown) && err.contains(&known), "{err}");
+    }
+    let purged = store.run_ok(&["purge", "--user", ANA, "--yes"]);
+    assert!(purged.contains("the content of 1 message,"), "{purged}");
+    assert!(store.run_ok(&["user", "show", ben]).contains(ANA_ID));
+    server
+        .send(&Webhook::message(3, "hi").with("From", ANA_ID))
+        .twiml();
+    let purged = store.run_ok(&["purge", "--user", ANA_ID, "--yes"]);
+    for account in [ACCOUNT, OTHER_ACCOUNT] {
+        let report = format!("account {account}\ndeleted: the content of 1 message,");
+        assert!(purged.contains(&report), "{purged}");
+    }
+    assert_eq!(store.run(&["user", "show", ben]).0, 1);
+}
+
+#[test]
+fn user_show_names_both_spellings_of_a_number() {
+    let bot = Bot::start();
+    let (stored, other) = ("whatsapp:+525512345678", "whatsapp:+5215512345678");
+    bot.is_answered(stored, &[]);
+    for (asked, spelling) in [(stored, other), (other, stored)] {
+        let shown = bot.show(asked);
+        assert!(
+            shown.contains(&format!("address       {spelling}\n")),
+            "{shown}"
+        );
+        assert!(
+            shown.contains(&format!("is {spelling} by the two spellings of one number")),
+            "{shown}"
+        );
+        assert!(shown.contains("window open until"), "{shown}");
+        let listed = bot.store.run_ok(&["messages", "list", "--user", asked]);
+        assert_eq!(listed.lines().count(), 1, "{listed}");
+    }
+    let consent = ["consent", "opt-out", stored, "--sender", BOT];
+    bot.store.run_ok(&consent);
+    let shown = bot
+        .store
+        .run_ok(&["consent", "show", other, "--sender", BOT]);
+    assert!(shown.contains("opted out since"), "{shown}");
+    let purged = bot.store.run_ok(&["purge", "--user", other, "--yes"]);
+    assert!(purged.contains("the content of 1 message,"), "{purged}");
+}
+
+#[test]
+fn consent_of_a_sender_names_opt_out_of_its_service() {
+    let bot = Bot::start();
+    // The sender was last seen in a service, by another user's message.
+    bot.is_answered("whatsapp:+15550005555", &[("MessagingServiceSid", SERVICE)]);
+    bot.store
+        .run_ok(&["consent", "opt-out", ANA, "--service", SERVICE]);
+    bot.is_silent(ANA, &[]);
+    let shown = bot.store.run_ok(&["consent", "show", ANA, "--sender", BOT]);
+    assert!(
+        shown.contains("opted out since") && shown.contains(&format!("of {SERVICE} by")),
+        "{shown}"
+    );
+}

@@ -200,7 +200,7 @@ impl ConsentChangeArgs {
 /// Prints the consent of a user in one scope, and in the service that the sender's messages come through.
 fn print_state(opened: &OpenedStore, scope: &ConsentScope, user: &Address) -> anyhow::Result<()> {
     let consents = opened.wait(opened.store.consents(user))?;
-    let details = opened.wait(opened.store.user(user))?;
+    let details = opened.wait(opened.store.user(user, None))?;
     let mut services = details.conversations.iter().filter_map(|conversation| {
         let ConsentScope::Sender(sender) = scope else {
             return None;
@@ -209,11 +209,21 @@ fn print_state(opened: &OpenedStore, scope: &ConsentScope, user: &Address) -> an
             .service
             .filter(|_| conversation.sender == *sender)
     });
-    // An opt-out from the service covers its senders.
+    // An opt-out from a service covers its senders: the one that the last message named, and the one in which the sender
+    // was last seen.
     let service = services.next().map(ConsentScope::Service);
+    let service_of_sender = match scope {
+        ConsentScope::Sender(sender) => opened.wait(opened.store.service_of_sender(sender))?,
+        _ => None,
+    };
+    let service_of_sender = service_of_sender.map(ConsentScope::Service);
     let in_scope = |wanted: &ConsentScope| consents.iter().find(|found| found.scope == *wanted);
-    let (own, by_service) = (in_scope(scope), service.as_ref().and_then(in_scope));
-    let mut opt_outs = [own, by_service].into_iter().flatten();
+    let own = in_scope(scope);
+    let by_service = [&service, &service_of_sender];
+    let by_service = by_service
+        .into_iter()
+        .filter_map(|service| in_scope(service.as_ref()?));
+    let mut opt_outs = own.into_iter().chain(by_service);
     let opted_out = opt_outs.find_map(|consent| describe_since(consent, scope.as_str()));
     print(&format!(
         "{} for {}: {}, {}\n",

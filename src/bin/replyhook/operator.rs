@@ -5,7 +5,7 @@ use replyhook::address::Identity;
 use replyhook::config::{Sources, StoreSettings};
 use replyhook::store::{Access, StoreError, StoreErrorKind, StoreHandle, StoreUrl};
 use replyhook::twilio::RestError;
-use replyhook::{Address, Channel, Clock, SystemClock, Timestamp};
+use replyhook::{AccountSid, Address, Channel, Clock, SystemClock, Timestamp};
 use tokio::runtime::Runtime;
 
 use crate::exit::Failed;
@@ -71,6 +71,43 @@ impl OpenedStore {
         call: impl Future<Output = Result<T, RestError>>,
     ) -> anyhow::Result<T> {
         Ok(self.runtime.block_on(call).map_err(Failed::from)?)
+    }
+}
+
+impl OpenedStore {
+    /// Checks that the store has messages of an account that an operator names.
+    pub(crate) fn check_account(&self, account: Option<AccountSid>) -> anyhow::Result<()> {
+        let Some(account) = account else {
+            return Ok(());
+        };
+        let known = self.wait(self.store.known_accounts())?;
+        // A new store has no messages yet.
+        if known.is_empty() || known.contains(&account) {
+            return Ok(());
+        }
+        let known: Vec<&str> = known.iter().map(AccountSid::as_str).collect();
+        bail!(
+            "the store has no messages of account {account}; it has messages of {}",
+            known.join(", ")
+        );
+    }
+
+    /// Returns the accounts that know a user, each of which has its own view of the addresses: the one that an operator
+    /// names, or all; `None` if no account knows the user.
+    pub(crate) fn accounts_of(
+        &self,
+        user: &Address,
+        account: Option<AccountSid>,
+    ) -> anyhow::Result<Vec<Option<AccountSid>>> {
+        self.check_account(account)?;
+        if account.is_some() {
+            return Ok(vec![account]);
+        }
+        let accounts = self.wait(self.store.accounts_of(user))?;
+        if accounts.is_empty() {
+            return Ok(vec![None]);
+        }
+        Ok(accounts.into_iter().map(Some).collect())
     }
 }
 

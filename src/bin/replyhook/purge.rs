@@ -1,10 +1,10 @@
 use std::time::Instant;
 
 use anyhow::Context;
-use replyhook::Address;
 use replyhook::config::{MediaSettings, Sources};
 use replyhook::internals::{ExpiryReport, MessageFilter, Retention};
 use replyhook::store::Access;
+use replyhook::{AccountSid, Address};
 
 use crate::confirm::confirm;
 use crate::exit::ExitStatus;
@@ -37,6 +37,9 @@ pub(crate) struct Purge {
     /// Delete the data of this user, under this and all other known addresses of the user
     #[arg(long, value_name = "ADDRESS", value_parser = parse_user, group = "what")]
     user: Option<Address>,
+    /// Delete the user's data in this account only; otherwise in each account that knows the address
+    #[arg(long, value_name = "AC…", requires = "user")]
+    account: Option<AccountSid>,
     /// Delete content older than the retention times of `[store]`, without waiting for the server's hourly run
     #[arg(long, group = "what")]
     expired: bool,
@@ -61,13 +64,33 @@ impl Purge {
     fn purge_user(&self, user: &Address) -> anyhow::Result<ExitStatus> {
         let sources = self.settings.sources();
         let opened = OpenedStore::from_sources(&sources, Access::Operator)?;
+        let accounts = opened.accounts_of(user, self.account)?;
         if !self.yes && !self.confirm(user)? {
             print("nothing was deleted\n")?;
             return Ok(ExitStatus::No);
         }
+        for account in &accounts {
+            if accounts.len() > 1
+                && let Some(account) = account
+            {
+                print(&format!("account {account}\n"))?;
+            }
+            self.purge_in_account(&opened, &sources, user, *account)?;
+        }
+        Ok(ExitStatus::Yes)
+    }
+
+    /// Deletes the user's data in one account, in which the user's addresses may be others than in a second one.
+    fn purge_in_account(
+        &self,
+        opened: &OpenedStore,
+        sources: &Sources,
+        user: &Address,
+        account: Option<AccountSid>,
+    ) -> anyhow::Result<()> {
         // Files first: `purge_user` deletes the addresses by which `delete_files` finds the user's messages.
-        let files = delete_files(&opened, &sources, user)?;
-        let purged = opened.wait(opened.store.purge_user(user, self.forget_opt_out))?;
+        let files = delete_files(opened, sources, user, account)?;
+        let purged = opened.wait(opened.store.purge_user(user, account, self.forget_opt_out))?;
         let opt_out = if self.forget_opt_out {
             "opt-outs were deleted too"
         } else {
@@ -84,8 +107,7 @@ impl Purge {
             },
             format_count(purged.consents, "consent"),
             format_count(files, "saved file"),
-        ))?;
-        Ok(ExitStatus::Yes)
+        ))
     }
 
     fn confirm(&self, user: &Address) -> anyhow::Result<bool> {
@@ -127,12 +149,18 @@ impl Purge {
 }
 
 /// Deletes the user's files in `media.save_dir` on this machine, and returns their number.
-fn delete_files(opened: &OpenedStore, sources: &Sources, user: &Address) -> anyhow::Result<u64> {
+fn delete_files(
+    opened: &OpenedStore,
+    sources: &Sources,
+    user: &Address,
+    account: Option<AccountSid>,
+) -> anyhow::Result<u64> {
     if MediaSettings::load(sources)?.save_dir.is_none() {
         return Ok(0);
     }
     let mut filter = MessageFilter {
         user: Some(user.clone()),
+        account,
         all_channels: true,
         limit: PAGE_SIZE,
         ..MessageFilter::default()

@@ -66,9 +66,12 @@ struct ShowUserArgs {
     /// Show the texts of the last messages
     #[arg(long)]
     content: bool,
-    /// Print JSON
+    /// Print JSON, one object for each account
     #[arg(long)]
     json: bool,
+    /// Show the user in this account only; otherwise in each account that knows the address
+    #[arg(long, value_name = "AC…")]
+    account: Option<AccountSid>,
     #[command(flatten)]
     settings: SettingsArgs,
 }
@@ -131,11 +134,15 @@ impl ReasonArgs {
 
     /// Returns the change, within the account of the user's messages.
     fn change(&self, opened: &OpenedStore, users: &[&Address]) -> anyhow::Result<UserChange> {
+        opened.check_account(self.account)?;
         let mut accounts: Vec<AccountSid> = self.account.into_iter().collect();
         for user in users {
             if self.account.is_none() {
-                accounts.extend(opened.wait(opened.store.user(user))?.accounts);
+                accounts.extend(opened.wait(opened.store.accounts_of(user))?);
             }
+        }
+        if accounts.is_empty() {
+            accounts = opened.wait(opened.store.known_accounts())?;
         }
         accounts.sort_unstable();
         accounts.dedup();
@@ -196,9 +203,32 @@ impl SplitUserArgs {
 impl ShowUserArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
         let opened = OpenedStore::from_sources(&self.settings.sources(), Access::Operator)?;
-        let user = opened.wait(opened.store.user(&self.user))?;
+        let accounts = opened.accounts_of(&self.user, self.account)?;
+        let mut is_known = false;
+        for (number, account) in accounts.iter().enumerate() {
+            // Each account has its own view: an address may be of different users in two accounts.
+            let named = account.filter(|_| accounts.len() > 1);
+            is_known |= self.show_in_account(&opened, *account, named, number > 0)?;
+        }
+        Ok(if is_known {
+            ExitStatus::Yes
+        } else {
+            ExitStatus::No
+        })
+    }
+
+    /// Shows the user in one account, with the name of the account if there are several. Returns false if nothing is stored.
+    fn show_in_account(
+        &self,
+        opened: &OpenedStore,
+        account: Option<AccountSid>,
+        named: Option<AccountSid>,
+        is_further: bool,
+    ) -> anyhow::Result<bool> {
+        let user = opened.wait(opened.store.user(&self.user, account))?;
         let filter = MessageFilter {
             user: Some(self.user.clone()),
+            account,
             all_channels: true,
             limit: SHOWN_MESSAGES,
             ..MessageFilter::default()
@@ -210,10 +240,18 @@ impl ShowUserArgs {
             || !messages.is_empty();
         let now = now();
         if self.json {
-            let line = user_json(&user, &messages, self.content, now);
+            let mut line = user_json(&user, &messages, self.content, now);
+            line["account_sid"] = json!(account.map(|account| account.to_string()));
             print(&format!("{line}\n"))?;
         } else {
-            let text = format_user_details(&user, &messages, self.content, now)?;
+            let mut text = format_user_details(&user, &messages, self.content, now)?;
+            if let (Some(account), Some(end)) = (named, text.find('\n')) {
+                // After the verdict.
+                text.insert_str(end, &format!("\naccount       {account}"));
+            }
+            if is_further {
+                text.insert(0, '\n');
+            }
             let known = if is_known {
                 ""
             } else {
@@ -221,11 +259,7 @@ impl ShowUserArgs {
             };
             print(&format!("{known}{text}"))?;
         }
-        Ok(if is_known {
-            ExitStatus::Yes
-        } else {
-            ExitStatus::No
-        })
+        Ok(is_known)
     }
 }
 
@@ -261,6 +295,16 @@ fn format_user_details(
     let mut text = format!("{}\n", verdict(user, now));
     for address in &user.addresses {
         writeln!(text, "address       {}", address.as_str())?;
+        for (one, other) in &user.spellings {
+            if address == one || address == other {
+                let other = if address == one { other } else { one };
+                writeln!(
+                    text,
+                    "              is {} by the two spellings of one number",
+                    other.as_str()
+                )?;
+            }
+        }
         for line in evidence_of(address, &user.links, now) {
             writeln!(text, "              {line}")?;
         }
@@ -427,6 +471,7 @@ fn user_json(user: &UserDetails, messages: &[MessageRow], content: bool, now: Ti
     json!({
         "verdict": verdict(user, now),
         "addresses": texts(&user.addresses),
+        "spellings": user.spellings.iter().map(|(one, other)| [one.as_str(), other.as_str()]).collect::<Vec<_>>(),
         "possible_aliases": texts(&user.possible_aliases),
         "links": links.collect::<Vec<_>>(),
         "consents": user.consents.iter().map(consent_json).collect::<Vec<_>>(),

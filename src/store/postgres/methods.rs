@@ -368,11 +368,31 @@ impl Outbox for PostgresStore {
 }
 
 impl Users for PostgresStore {
-    fn user(&self, user: &Address) -> StoreFuture<'_, UserDetails> {
+    fn user(&self, user: &Address, account: Option<AccountSid>) -> StoreFuture<'_, UserDetails> {
         let user = Arc::new(user.clone());
         self.run_maintenance(move |db| {
             let user = user.clone();
-            Box::pin(async move { shared::users::user(db, &user).await })
+            Box::pin(async move { shared::users::user(db, &user, account).await })
+        })
+    }
+
+    fn accounts_of(&self, user: &Address) -> StoreFuture<'_, Vec<AccountSid>> {
+        let user = Arc::new(user.clone());
+        self.run_maintenance(move |db| {
+            let user = user.clone();
+            Box::pin(async move { shared::account_users::accounts_of(db, &user).await })
+        })
+    }
+
+    fn known_accounts(&self) -> StoreFuture<'_, Vec<AccountSid>> {
+        self.run_maintenance(|db| Box::pin(shared::account_users::known_accounts(db)))
+    }
+
+    fn service_of_sender(&self, sender: &Address) -> StoreFuture<'_, Option<MessagingServiceSid>> {
+        let sender = Arc::new(sender.clone());
+        self.run(move |db| {
+            let sender = sender.clone();
+            Box::pin(async move { shared::users::service_of_sender(db, &sender).await })
         })
     }
 
@@ -493,11 +513,16 @@ impl Operator for PostgresStore {
         self.run(move |db| Box::pin(operator::list_open_outbound(db, state, after, limit, now)))
     }
 
-    fn purge_user(&self, user: &Address, forget_opt_out: bool) -> StoreFuture<'_, PurgeReport> {
+    fn purge_user(
+        &self,
+        user: &Address,
+        account: Option<AccountSid>,
+        forget_opt_out: bool,
+    ) -> StoreFuture<'_, PurgeReport> {
         let user = Arc::new(user.clone());
         self.run_maintenance(move |db| {
             let user = user.clone();
-            Box::pin(async move { operator::purge_user(db, &user, forget_opt_out).await })
+            Box::pin(async move { operator::purge_user(db, &user, account, forget_opt_out).await })
         })
     }
 

@@ -6,11 +6,11 @@ use sqlx::PgConnection;
 use super::error::CallError;
 use super::reading::{message, read_message};
 use crate::address::Address;
-use crate::sid::MessageSid;
+use crate::sid::{AccountSid, MessageSid};
 use crate::store::operator::PurgeReport;
 use crate::store::outbound_message::{OutboundMessage, OutboundState};
+use crate::store::shared::account_users::{AccountUser, lock_users};
 use crate::store::shared::conversations::delete_conversations;
-use crate::store::shared::identity::lock_user;
 use crate::store::shared::operator::conversations_of;
 use crate::store::shared::purge::purge_addresses;
 use crate::store::{packing, states};
@@ -67,11 +67,24 @@ pub(super) async fn list_open_outbound(
 pub(super) async fn purge_user(
     db: &mut PgConnection,
     user: &Address,
+    account: Option<AccountSid>,
     forget_opt_out: bool,
 ) -> Result<PurgeReport, CallError> {
     // Lock addresses before conversations, as everywhere, so that operations do not deadlock.
-    let addresses = lock_user(db, user).await?;
-    let conversations = conversations_of(db, &addresses).await?;
+    let mut purged = PurgeReport::default();
+    for user in lock_users(db, user, account).await? {
+        purged.add(purge_in_account(db, &user, forget_opt_out).await?);
+    }
+    Ok(purged)
+}
+
+/// Deletes a user's data in one account. The caller has locked the addresses.
+async fn purge_in_account(
+    db: &mut PgConnection,
+    user: &AccountUser,
+    forget_opt_out: bool,
+) -> Result<PurgeReport, CallError> {
+    let conversations = conversations_of(db, user).await?;
     // In the order of ids, like `conversation_members::join`, so that the two do not deadlock.
     sqlx::query("SELECT id FROM conversation WHERE id = ANY ($1) ORDER BY id FOR UPDATE")
         .bind(&conversations)
@@ -79,7 +92,7 @@ pub(super) async fn purge_user(
         .await?;
     // A conversation may have been merged or created while this waited for the locks. Without another attempt, its
     // messages would remain.
-    let now = conversations_of(db, &addresses).await?;
+    let now = conversations_of(db, user).await?;
     if now.iter().any(|id| !conversations.contains(id)) {
         return Err(CallError::Conflict);
     }
@@ -101,7 +114,7 @@ pub(super) async fn purge_user(
     .execute(&mut *db)
     .await?;
     delete_conversations(db, &conversations).await?;
-    let (outbound, consents) = purge_addresses(db, &addresses, forget_opt_out).await?;
+    let (outbound, consents) = purge_addresses(db, user, forget_opt_out).await?;
     Ok(PurgeReport {
         messages: messages.rows_affected(),
         outbound: replies.rows_affected() + outbound,

@@ -49,3 +49,35 @@ macro_rules! has_new_owner {
     };
 }
 pub(in crate::store) use has_new_owner;
+
+/// SQL condition: the sender or service in the column `$scope` is of the account in the parameter `$account`, or its account is
+/// unknown. NULL means any account.
+macro_rules! in_account {
+    ($scope:literal, $account:literal) => {
+        concat!(
+            "NOT EXISTS (SELECT 1 FROM scope_account o WHERE o.scope = ",
+            $scope,
+            " AND o.account <> ",
+            $account,
+            ")"
+        )
+    };
+}
+pub(in crate::store) use in_account;
+
+/// SQL condition: the entry of `consent_ledger` is of the account in the parameter `$account`, whose SID is the parameter `$sid`.
+// A merge or a split has the SID of its account as its scope.
+macro_rules! entry_in_account {
+    ($account:literal, $sid:literal) => {
+        concat!(
+            "(",
+            $sid,
+            " IS NULL OR consent_ledger.scope = ",
+            $sid,
+            " OR (NOT (consent_ledger.scope LIKE 'AC%' AND length(consent_ledger.scope) = 34) AND ",
+            $crate::store::shared::conditions::in_account!("consent_ledger.scope", $account),
+            "))"
+        )
+    };
+}
+pub(in crate::store) use entry_in_account;

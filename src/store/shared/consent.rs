@@ -80,7 +80,11 @@ pub(in crate::store) async fn record_service<D: Database>(
     Ok(())
 }
 
-async fn service_of<D: Database>(db: &mut D, sender: &Address) -> Result<Option<String>, D::Error> {
+/// Returns the Messaging Service that a sender was last seen in.
+pub(in crate::store) async fn service_of<D: Database>(
+    db: &mut D,
+    sender: &Address,
+) -> Result<Option<String>, D::Error> {
     let found = db
         .row(
             "SELECT service FROM service_sender WHERE sender = $1",

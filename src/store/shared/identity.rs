@@ -4,47 +4,19 @@
 //! [`lock_graph`]. So two servers that link the same pair, or of which one links a pair and the other records a STOP,
 //! run one after the other, and the second sees the writes of the first. Addresses are locked before conversations.
 
-use std::collections::BTreeSet;
-
 use replyhook_core::address_key::AddressKey;
 
 use super::database::{Database, params};
-use super::identity_graph::{IdentityGraph, links_of, lock_graph, read_links};
+use super::evidence::{Evidence, EvidenceTime};
+use super::identity_graph::{IdentityGraph, lock_graph, read_links};
 use super::splits::{record_split, splits_of};
 use super::{consent, conversation_members};
-use crate::address::Address;
-use crate::sid::MessageSid;
 use crate::store::conversations::{ConsentAction, ConsentRecord, ConsentScope, ConsentSource};
 use crate::store::error::StoreError;
 use crate::store::identity::{LinkRow, Member, NamedAddresses, class_of, contradicted_by, user_of};
 use crate::store::identity_kind::LinkKind;
 use crate::store::new_inbound::{ConsentKeyword, NewInbound};
 use crate::store::packing;
-
-/// Webhook or command that says that addresses are of one user.
-pub(in crate::store) struct Evidence<'a> {
-    /// Account, packed.
-    pub(in crate::store) account: &'a [u8],
-    /// Sender of the webhook; empty for a command.
-    pub(in crate::store) sender: &'a str,
-    pub(in crate::store) kind: LinkKind,
-    pub(in crate::store) message: Option<MessageSid>,
-    pub(in crate::store) note: Option<&'a str>,
-    /// Time of the message.
-    pub(in crate::store) at: i64,
-    pub(in crate::store) time: EvidenceTime,
-}
-
-/// Time from which evidence is, in comparison with a split.
-#[derive(Clone, Copy)]
-pub(in crate::store) enum EvidenceTime {
-    /// The time of the message, or of the command.
-    Message,
-    /// The message of the outbox with this ID.
-    Outbound(i64),
-    /// A status callback about a message that is not in the outbox.
-    Unknown,
-}
 
 /// Links the addresses that a new message names, and finds or creates the conversation. In PostgreSQL it is locked from
 /// then on.
@@ -467,43 +439,4 @@ pub(in crate::store) async fn split_user<D: Database>(
     assign_user(db, evidence.account, &links, split).await?;
     consent::derive(db, &graph.keys, &links).await?;
     Ok(true)
-}
-
-/// Returns the keys of all addresses of a user, in all accounts: those that links connect, and with `all_channels` those of
-/// the same number on other channels.
-pub(in crate::store) async fn keys_of_user<D: Database>(
-    db: &mut D,
-    user: &Address,
-    all_channels: bool,
-) -> Result<Vec<AddressKey>, D::Error> {
-    let expand = |key: &AddressKey| {
-        if all_channels {
-            key.on_all_channels()
-        } else {
-            vec![key.clone()]
-        }
-    };
-    let mut found: BTreeSet<AddressKey> = BTreeSet::new();
-    let mut open = expand(&AddressKey::of(user));
-    while let Some(key) = open.pop() {
-        if !found.insert(key.clone()) {
-            continue;
-        }
-        for link in links_of(db, &key).await? {
-            if let Some(other) = link.other(&key) {
-                open.extend(expand(&other.key));
-            }
-        }
-    }
-    Ok(found.into_iter().collect())
-}
-
-/// Locks all addresses of a user, also on other channels, and returns their keys.
-pub(in crate::store) async fn lock_user<D: Database>(
-    db: &mut D,
-    user: &Address,
-) -> Result<Vec<AddressKey>, D::Error> {
-    let keys = keys_of_user(db, user, true).await?;
-    lock_graph(db, &keys).await?;
-    Ok(keys)
 }

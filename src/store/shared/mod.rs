@@ -3,11 +3,13 @@
 //! Operations of each message, those that need locks, and those that one database does faster in another way, are
 //! written for each database.
 
+pub(super) mod account_users;
 pub(super) mod conditions;
 pub(super) mod consent;
 pub(super) mod conversation_members;
 pub(super) mod conversations;
 pub(super) mod database;
+pub(super) mod evidence;
 pub(super) mod handoff;
 pub(super) mod identity;
 pub(super) mod identity_graph;

@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use replyhook_core::address_key::AddressKey;
 
-use super::conditions::has_new_owner;
+use super::account_users::{AccountUser, address_texts, users_of};
+use super::conditions::{has_new_owner, in_account};
 use super::database::{Database, ids, params};
-use super::identity::keys_of_user;
 use super::outbox::{outbound_columns, read_outbound};
 use crate::address::Address;
 use crate::sid::{AccountSid, MessageSid};
@@ -149,10 +148,10 @@ pub(in crate::store) async fn mark_answered<D: Database>(
 }
 
 /// SQL that lists outbound messages that are not replies, and with a SID replies too. `$inbound` is the column of that
-/// name.
+/// name, and `$owner` the account in hexadecimal with the key of the address.
 // Rank 6, FAILURE_RANK: Twilio accepted the message (4, SENT) and could not deliver it, which is shown as FAILED (5).
 macro_rules! outbound_messages {
-    ($inbound:literal) => {
+    ($inbound:literal, $owner:literal) => {
         concat!(
             "SELECT ",
             outbound_columns!(),
@@ -160,7 +159,9 @@ macro_rules! outbound_messages {
             $inbound,
             " IS NULL OR $2 IS NOT NULL) AND id < $1 AND ($2 IS NULL OR sid = $2 OR earlier_sid = $2) \
              AND ($3 IS NULL OR $3 = CASE WHEN state = 4 AND rank = 6 THEN 5 ELSE state END) \
-             AND ($6 OR address_key = ANY ($4)) ORDER BY id DESC LIMIT $5"
+             AND ($6 OR ",
+            $owner,
+            " = ANY ($4)) ORDER BY id DESC LIMIT $5"
         )
     };
 }
@@ -178,12 +179,18 @@ pub(in crate::store) async fn outbound_messages<D: Database>(
     // Unary `+` makes SQLite read the table from the newest row down. By the index of replies it would have to find and
     // sort all messages that are not replies.
     let sql = D::choose(
-        outbound_messages!("+inbound"),
-        outbound_messages!("inbound"),
+        outbound_messages!(
+            "+inbound",
+            "hex(outbound.account) || ' ' || outbound.address_key"
+        ),
+        outbound_messages!(
+            "inbound",
+            "upper(encode(outbound.account, 'hex')) || ' ' || outbound.address_key"
+        ),
     );
     let sid = filter.sid.map(|sid| packing::sid_bytes(sid.as_str()));
     let addresses = match &filter.user {
-        Some(user) => address_texts(&keys_of_user(db, user, filter.all_channels).await?),
+        Some(user) => owners(&users_of(db, user, filter.account, filter.all_channels).await?),
         None => Vec::new(),
     };
     let found = db
@@ -238,8 +245,11 @@ pub(in crate::store) async fn messages<D: Database>(
     let conversations = match &filter.user {
         None => None,
         Some(user) => {
-            let keys = keys_of_user(db, user, filter.all_channels).await?;
-            Some(conversations_of(db, &keys).await?)
+            let mut conversations = Vec::new();
+            for user in users_of(db, user, filter.account, filter.all_channels).await? {
+                conversations.extend(conversations_of(db, &user).await?);
+            }
+            Some(conversations)
         }
     };
     let sid = filter.sid.map(|sid| packing::sid_bytes(sid.as_str()));
@@ -325,25 +335,33 @@ async fn replies<D: Database>(
     Ok(replies)
 }
 
-/// Returns all conversations with these addresses, including those that were merged into others.
+/// Returns the texts that the column `$owner` of `outbound_messages!` has for messages to these users.
+fn owners(users: &[AccountUser]) -> Vec<String> {
+    let owners = users.iter().flat_map(|user| {
+        let account = user.account.as_deref().unwrap_or_default();
+        let account = account
+            .iter()
+            .fold(String::new(), |text, byte| text + &format!("{byte:02X}"));
+        let keys = address_texts(&user.keys);
+        keys.into_iter().map(move |key| format!("{account} {key}"))
+    });
+    owners.collect()
+}
+
+/// Returns all conversations of a user in one account, including those that were merged into others.
 pub(in crate::store) async fn conversations_of<D: Database>(
     db: &mut D,
-    addresses: &[AddressKey],
+    user: &AccountUser,
 ) -> Result<Vec<i64>, D::Error> {
     let found = db
         .rows(
-            "WITH own AS (SELECT DISTINCT conversation AS id FROM conversation_address WHERE address_key = ANY ($1)) \
-             SELECT id FROM own UNION SELECT id FROM conversation WHERE merged_into IN (SELECT id FROM own)",
-            params![&address_texts(addresses)[..]],
+            concat!(
+                "WITH own AS (SELECT DISTINCT n.conversation AS id FROM conversation_address n WHERE n.address_key = ANY ($1) AND ",
+                in_account!("n.sender", "$2"),
+                ") SELECT id FROM own UNION SELECT id FROM conversation WHERE merged_into IN (SELECT id FROM own)"
+            ),
+            params![&address_texts(&user.keys)[..], user.account.as_ref()],
         )
         .await?;
     Ok(ids(found)?)
-}
-
-/// Returns the texts of keys, for a parameter that is a list.
-pub(in crate::store) fn address_texts(addresses: &[AddressKey]) -> Vec<String> {
-    addresses
-        .iter()
-        .map(|address| address.as_str().to_owned())
-        .collect()
 }

@@ -1,7 +1,7 @@
 //! Addresses that were split off their user, so that nothing of the former user counts for them.
 
 use super::database::{Database, params};
-use super::identity::{Evidence, EvidenceTime};
+use super::evidence::{Evidence, EvidenceTime};
 use crate::store::identity::Member;
 
 /// Row of `identity_split`.

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 
 use super::consent::{self, Repeated};
 use super::database::{Database, params};
-use super::identity::{self, Evidence, EvidenceTime};
+use super::evidence::{Evidence, EvidenceTime};
+use super::identity;
 use crate::clock::after;
 use crate::sid::MessageSid;
 use crate::store::conversations::ConsentRecord;

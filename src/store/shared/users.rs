@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use replyhook_core::address_key::{AddressKey, ConsentKey};
 
-use super::consent::read_entry;
+use super::account_users::{AccountUser, address_texts, users_of};
+use super::conditions::{entry_in_account, in_account};
+use super::consent::{self, read_entry};
 use super::database::{Database, StoredRow, params};
-use super::identity::{Evidence, EvidenceTime, keys_of_user, merge_users, split_user};
+use super::evidence::{Evidence, EvidenceTime};
+use super::identity::{merge_users, split_user};
 use super::identity_graph::read_links;
-use super::operator::address_texts;
 use crate::address::Address;
-use crate::sid::AccountSid;
+use crate::sid::{AccountSid, MessagingServiceSid};
 use crate::store::conversations::{ConsentEntry, ConsentScope, ConsentSource};
 use crate::store::error::StoreError;
 use crate::store::identity::{LinkRow, Member};
@@ -20,22 +22,32 @@ use crate::store::users::{
     AddressConsent, AddressLink, AppliedOptOut, UserChange, UserConversation, UserDetails,
 };
 
-/// Returns what the store has about a user, under any of their addresses.
+/// Returns what the store has about a user in one account, or in each, under any of their addresses.
 pub(in crate::store) async fn user<D: Database>(
     db: &mut D,
     user: &Address,
+    account: Option<AccountSid>,
 ) -> Result<UserDetails, D::Error> {
-    let keys = keys_of_user(db, user, true).await?;
-    let links = read_links(db, &keys).await?;
-    let conversations = conversations(db, &keys).await?;
-    let changes = changes(db, &keys).await?;
     let mut details = UserDetails {
         addresses: vec![user.clone()],
-        links: links.iter().map(read_link).collect::<Result<_, _>>()?,
-        possible_aliases: known_aliases(db, &keys).await?,
-        accounts: accounts(db, &keys, &links).await?,
         ..UserDetails::default()
     };
+    for user in users_of(db, user, account, true).await? {
+        add_details(db, &user, &mut details).await?;
+    }
+    Ok(details)
+}
+
+/// Adds what the store has about a user in one account.
+async fn add_details<D: Database>(
+    db: &mut D,
+    user: &AccountUser,
+    details: &mut UserDetails,
+) -> Result<(), D::Error> {
+    let mut links = read_links(db, &user.keys).await?;
+    links.retain(|link| Some(&link.account) == user.account.as_ref());
+    let conversations = conversations(db, user).await?;
+    let changes = changes(db, user).await?;
     let seen = conversations
         .iter()
         .flat_map(|conversation| &conversation.addresses);
@@ -48,6 +60,15 @@ pub(in crate::store) async fn user<D: Database>(
             details.addresses.push(address.clone());
         }
     }
+    add_spellings(details);
+    for link in &links {
+        details.links.push(read_link(link)?);
+    }
+    for alias in known_aliases(db, &user.keys).await? {
+        if !details.possible_aliases.contains(&alias) {
+            details.possible_aliases.push(alias);
+        }
+    }
     // One line for each number: SMS and RCS have one consent.
     let mut shown: BTreeMap<ConsentKey, Address> = BTreeMap::new();
     for address in &details.addresses {
@@ -56,13 +77,47 @@ pub(in crate::store) async fn user<D: Database>(
             .or_insert_with(|| address.clone());
     }
     for address in &details.addresses {
-        if shown.get(&ConsentKey::of(address)) == Some(address) {
-            details.consents.extend(consents(db, address).await?);
+        if shown.get(&ConsentKey::of(address)) != Some(address) {
+            continue;
+        }
+        for consent in consents_in(db, address, user.account.as_ref()).await? {
+            let is_shown = |other: &AddressConsent| {
+                other.address == consent.address && other.scope == consent.scope
+            };
+            if !details.consents.iter().any(is_shown) {
+                details.consents.push(consent);
+            }
         }
     }
-    details.conversations = conversations;
-    details.changes = changes;
-    Ok(details)
+    details.conversations.extend(conversations);
+    for entry in changes {
+        if !details.changes.iter().any(|other| other.id == entry.id) {
+            details.changes.push(entry);
+        }
+    }
+    Ok(())
+}
+
+/// Adds the other spelling of each number that has two, whichever is stored.
+fn add_spellings(details: &mut UserDetails) {
+    for address in details.addresses.clone() {
+        for spelling in AddressKey::of(&address).spellings() {
+            let spelling = Address::from(spelling);
+            if spelling == address {
+                continue;
+            }
+            if !details.addresses.contains(&spelling) {
+                details.addresses.push(spelling.clone());
+            }
+            let pair = (address.clone(), spelling);
+            let is_known = |known: &(Address, Address)| {
+                *known == pair || (known.0 == pair.1 && known.1 == pair.0)
+            };
+            if !details.spellings.iter().any(is_known) {
+                details.spellings.push(pair);
+            }
+        }
+    }
 }
 
 fn read_link(link: &LinkRow) -> Result<AddressLink, StoreError> {
@@ -99,44 +154,20 @@ async fn known_aliases<D: Database>(
     Ok(addresses?)
 }
 
-/// Returns the accounts of the user's conversations and links; without any, all accounts of the store.
-async fn accounts<D: Database>(
-    db: &mut D,
-    keys: &[AddressKey],
-    links: &[LinkRow],
-) -> Result<Vec<AccountSid>, D::Error> {
-    let mut rows = db
-        .rows(
-            "SELECT DISTINCT s.account FROM conversation_address a JOIN scope_account s ON s.scope = a.sender \
-             WHERE a.address_key = ANY ($1)",
-            params![&address_texts(keys)[..]],
-        )
-        .await?;
-    if rows.is_empty() && links.is_empty() {
-        rows = db
-            .rows("SELECT DISTINCT account FROM scope_account", params![])
-            .await?;
-    }
-    let mut accounts: Vec<Vec<u8>> = links.iter().map(|link| link.account.clone()).collect();
-    for mut row in rows {
-        accounts.push(row.take(0)?);
-    }
-    accounts.sort_unstable();
-    accounts.dedup();
-    let accounts = accounts.iter().map(|account| packing::account_sid(account));
-    Ok(accounts.collect::<Result<_, _>>()?)
-}
-
 async fn conversations<D: Database>(
     db: &mut D,
-    keys: &[AddressKey],
+    user: &AccountUser,
 ) -> Result<Vec<UserConversation>, D::Error> {
     let rows = db
         .rows(
-            "SELECT c.id, a.sender, a.address, c.last_inbound, h.until, (SELECT i.service FROM inbound i WHERE i.id = c.newest) FROM conversation_address a \
-             JOIN conversation c ON c.id = a.conversation LEFT JOIN handoff h ON h.conversation = c.id \
-             WHERE a.address_key = ANY ($1) ORDER BY c.last_inbound DESC, c.id, a.address",
-            params![&address_texts(keys)[..]],
+            concat!(
+                "SELECT c.id, a.sender, a.address, c.last_inbound, h.until, (SELECT i.service FROM inbound i WHERE i.id = c.newest) FROM conversation_address a \
+                 JOIN conversation c ON c.id = a.conversation LEFT JOIN handoff h ON h.conversation = c.id \
+                 WHERE a.address_key = ANY ($1) AND ",
+                in_account!("a.sender", "$2"),
+                " ORDER BY c.last_inbound DESC, c.id, a.address"
+            ),
+            params![&address_texts(&user.keys)[..], user.account.as_ref()],
         )
         .await?;
     let mut found: Vec<UserConversation> = Vec::new();
@@ -163,13 +194,22 @@ async fn conversations<D: Database>(
 /// Returns the ledger's entries of a user. It has no index by address, so this reads the whole ledger, for an operator.
 async fn changes<D: Database>(
     db: &mut D,
-    keys: &[AddressKey],
+    user: &AccountUser,
 ) -> Result<Vec<ConsentEntry>, D::Error> {
-    let spellings: Vec<String> = keys.iter().flat_map(AddressKey::spellings).collect();
+    let sid = user.account_sid()?;
+    let spellings: Vec<String> = user.keys.iter().flat_map(AddressKey::spellings).collect();
     let rows = db
         .rows(
-            "SELECT id, scope, address, action, source, evidence, note, at FROM consent_ledger WHERE address = ANY ($1) ORDER BY id",
-            params![&spellings[..]],
+            concat!(
+                "SELECT id, scope, address, action, source, evidence, note, at FROM consent_ledger WHERE address = ANY ($1) AND ",
+                entry_in_account!("$2", "$3"),
+                " ORDER BY id"
+            ),
+            params![
+                &spellings[..],
+                user.account.as_ref(),
+                sid.as_ref().map(AccountSid::as_str)
+            ],
         )
         .await?;
     Ok(rows.into_iter().map(read_entry).collect::<Result<_, _>>()?)
@@ -180,11 +220,24 @@ pub(in crate::store) async fn consents<D: Database>(
     db: &mut D,
     user: &Address,
 ) -> Result<Vec<AddressConsent>, D::Error> {
+    consents_in(db, user, None).await
+}
+
+/// Returns the consents of an address in the scopes of one account, or in all.
+async fn consents_in<D: Database>(
+    db: &mut D,
+    user: &Address,
+    account: Option<&Vec<u8>>,
+) -> Result<Vec<AddressConsent>, D::Error> {
     let rows = db
         .rows(
-            "SELECT c.scope, c.opted_in, l.address, l.source, l.evidence, l.note, l.at FROM consent c \
-             LEFT JOIN consent_ledger l ON l.id = c.suppressed WHERE c.consent_key = $1 ORDER BY c.scope",
-            params![ConsentKey::of(user).as_str()],
+            concat!(
+                "SELECT c.scope, c.opted_in, l.address, l.source, l.evidence, l.note, l.at FROM consent c \
+                 LEFT JOIN consent_ledger l ON l.id = c.suppressed WHERE c.consent_key = $1 AND ",
+                in_account!("c.scope", "$2"),
+                " ORDER BY c.scope"
+            ),
+            params![ConsentKey::of(user).as_str(), account],
         )
         .await?;
     let consents = rows.into_iter().map(|row| read_consent(row, user));
@@ -213,6 +266,15 @@ fn read_consent(mut row: StoredRow, user: &Address) -> Result<AddressConsent, St
         opt_out,
         opted_in: opted_in.map(packing::time).transpose()?,
     })
+}
+
+/// Returns the Messaging Service that a sender was last seen in.
+pub(in crate::store) async fn service_of_sender<D: Database>(
+    db: &mut D,
+    sender: &Address,
+) -> Result<Option<MessagingServiceSid>, D::Error> {
+    let service = consent::service_of(db, sender).await?;
+    Ok(service.and_then(|service| service.parse().ok()))
 }
 
 /// Ties two addresses to one user, or with no `other` splits the address off its user.

@@ -275,9 +275,23 @@ impl Outbox for SqliteStore {
 }
 
 impl Users for SqliteStore {
-    fn user(&self, user: &Address) -> StoreFuture<'_, UserDetails> {
+    fn user(&self, user: &Address, account: Option<AccountSid>) -> StoreFuture<'_, UserDetails> {
         let user = user.clone();
-        self.read(move |mut db| ready(shared::users::user(&mut db, &user)))
+        self.read(move |mut db| ready(shared::users::user(&mut db, &user, account)))
+    }
+
+    fn accounts_of(&self, user: &Address) -> StoreFuture<'_, Vec<AccountSid>> {
+        let user = user.clone();
+        self.read(move |mut db| ready(shared::account_users::accounts_of(&mut db, &user)))
+    }
+
+    fn known_accounts(&self) -> StoreFuture<'_, Vec<AccountSid>> {
+        self.read(|mut db| ready(shared::account_users::known_accounts(&mut db)))
+    }
+
+    fn service_of_sender(&self, sender: &Address) -> StoreFuture<'_, Option<MessagingServiceSid>> {
+        let sender = sender.clone();
+        self.read(move |mut db| ready(shared::users::service_of_sender(&mut db, &sender)))
     }
 
     fn consents(&self, user: &Address) -> StoreFuture<'_, Vec<AddressConsent>> {
@@ -370,11 +384,16 @@ impl Operator for SqliteStore {
         self.read(move |db| operator::list_open_outbound(db, state, after, limit, now))
     }
 
-    fn purge_user(&self, user: &Address, forget_opt_out: bool) -> StoreFuture<'_, PurgeReport> {
+    fn purge_user(
+        &self,
+        user: &Address,
+        account: Option<AccountSid>,
+        forget_opt_out: bool,
+    ) -> StoreFuture<'_, PurgeReport> {
         let user = user.clone();
         Box::pin(async move {
             let purged = self
-                .write(move |db| operator::purge_user(db, &user, forget_opt_out))
+                .write(move |db| operator::purge_user(db, &user, account, forget_opt_out))
                 .await?;
             // The write-ahead log still contains the old pages until a checkpoint truncates it.
             self.opened()?.truncate_log().await?;

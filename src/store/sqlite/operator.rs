@@ -6,12 +6,12 @@ use rusqlite::{Connection, params};
 use super::database::ready;
 use super::reading::message;
 use crate::address::Address;
-use crate::sid::MessageSid;
+use crate::sid::{AccountSid, MessageSid};
 use crate::store::error::StoreError;
 use crate::store::operator::PurgeReport;
 use crate::store::outbound_message::{OutboundMessage, OutboundState};
+use crate::store::shared::account_users::{AccountUser, lock_users};
 use crate::store::shared::conversations::delete_conversations;
-use crate::store::shared::identity::lock_user;
 use crate::store::shared::operator::conversations_of;
 use crate::store::shared::purge::purge_addresses;
 use crate::store::{packing, states};
@@ -54,13 +54,26 @@ pub(super) fn list_open_outbound(
 pub(super) fn purge_user(
     db: &Connection,
     user: &Address,
+    account: Option<AccountSid>,
     forget_opt_out: bool,
 ) -> Result<PurgeReport, StoreError> {
     // Overwrite deleted content in every page, not only where that costs no I/O. It stays on for this connection, so
     // that later deletions are overwritten too.
     db.pragma_update_and_check(None, "secure_delete", "on", |_| Ok(()))?;
-    let addresses = ready(lock_user(&mut &*db, user))?;
-    let conversations = ready(conversations_of(&mut &*db, &addresses))?;
+    let mut purged = PurgeReport::default();
+    for user in ready(lock_users(&mut &*db, user, account))? {
+        purged.add(purge_in_account(db, &user, forget_opt_out)?);
+    }
+    Ok(purged)
+}
+
+/// Deletes a user's data in one account. The caller has locked the addresses.
+fn purge_in_account(
+    db: &Connection,
+    user: &AccountUser,
+    forget_opt_out: bool,
+) -> Result<PurgeReport, StoreError> {
+    let conversations = ready(conversations_of(&mut &*db, user))?;
     let mut purged = PurgeReport::default();
     for &conversation in &conversations {
         // The rows stay with their keys, so that a redelivery is still a duplicate. All but ANSWERED and DONE (3, 4)
@@ -77,7 +90,7 @@ pub(super) fn purge_user(
         )? as u64;
     }
     ready(delete_conversations(&mut &*db, &conversations))?;
-    let (outbound, consents) = ready(purge_addresses(&mut &*db, &addresses, forget_opt_out))?;
+    let (outbound, consents) = ready(purge_addresses(&mut &*db, user, forget_opt_out))?;
     purged.outbound += outbound;
     purged.consents = consents;
     Ok(purged)

@@ -332,7 +332,7 @@ async fn stored_text_is_returned_unchanged(backend: &mut Backend) {
     assert_eq!((&sent.sender, &sent.user), (&sender, &user));
     assert_eq!(sent.params, params);
     assert!(sent.opted_in && sent.window.is_some());
-    let purged = store.purge_user(&user, true).await.unwrap();
+    let purged = store.purge_user(&user, None, true).await.unwrap();
     assert_eq!(
         (purged.messages, purged.outbound, purged.consents),
         (1, 1, 1)

@@ -263,7 +263,7 @@ async fn purge_ends_handoff(backend: &mut Backend) {
     let store = backend.store();
     let claim = accept_claimed(store, new_inbound(1)).await;
     reply_with_handoff(store, claim, 100).await;
-    store.purge_user(&ANA.into(), false).await.unwrap();
+    store.purge_user(&ANA.into(), None, false).await.unwrap();
     assert_eq!(handoff_url(store, claim, 3).await, None);
     accept_and_answer(store, new_inbound(4)).await;
     assert!(!accept_claimed(store, new_inbound(5)).await.handed_off);

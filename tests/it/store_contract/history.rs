@@ -160,7 +160,7 @@ async fn history_keeps_message_after_text_expired(backend: &mut Backend) {
 async fn history_of_purged_user_is_empty(backend: &mut Backend) {
     let store = backend.store();
     accept_and_answer(store, new_inbound(1)).await;
-    store.purge_user(&ANA.into(), false).await.unwrap();
+    store.purge_user(&ANA.into(), None, false).await.unwrap();
     let next = accept_claimed(store, new_inbound(2)).await;
     assert!(store.earlier(next.id, 9).await.unwrap().is_empty());
 }

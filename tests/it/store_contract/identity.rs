@@ -1,15 +1,15 @@
 //! Users with several addresses: two spellings, business-scoped IDs, merges and splits.
 
-use replyhook::Address;
 use replyhook::internals::{
-    AcceptOutcome, Claim, LinkKind, NewInbound, NewOutbound, SendEligibility, StatusEvent, Store,
-    UserChange,
+    AcceptOutcome, Claim, LinkKind, MessageFilter, NewInbound, NewOutbound, SendEligibility,
+    StatusEvent, Store, UserChange,
 };
 use replyhook::store::{ConsentAction, ConsentRecord, ConsentScope, ConsentSource, OutboundState};
+use replyhook::{AccountSid, Address};
 
 use super::{
-    ANA, ANA_ID, Backend, Completion, SENDER, accept, accept_and_answer, accept_claimed, account,
-    at, inbound_from, over_all_stores, reply, service, sid, start_keyword, stop_keyword,
+    ANA, ANA_ID, BEN, Backend, Completion, SENDER, accept, accept_and_answer, accept_claimed,
+    account, at, inbound_from, over_all_stores, reply, service, sid, start_keyword, stop_keyword,
     with_keyword,
 };
 
@@ -26,6 +26,8 @@ over_all_stores!(
     operator_merges_and_splits,
     merge_before_the_claim_suppresses,
     links_of_another_account_do_not_count,
+    user_of_one_account_is_not_that_of_another,
+    user_is_found_by_either_spelling,
     purge_keeps_opt_out_under_every_address,
     repeated_stop_reaches_addresses_that_started_again,
 );
@@ -216,7 +218,7 @@ async fn status_callback_ties_id_to_number(backend: &mut Backend) {
     );
     stop(store, &[ANA_ID], 3).await;
     assert!(is_opted_out(store, ANA).await);
-    let user = store.user(&ANA.into()).await.unwrap();
+    let user = store.user(&ANA.into(), None).await.unwrap();
     assert_eq!(user.links[0].kind, LinkKind::StatusCallback);
     assert_eq!(user.links[0].evidence, Some(sid(900)));
 }
@@ -349,7 +351,7 @@ async fn late_status_callback_splits_nothing(backend: &mut Backend) {
         conversation(store, SENDER, ANA).await,
         Some(new.conversation)
     );
-    let user = store.user(&ANA.into()).await.unwrap();
+    let user = store.user(&ANA.into(), None).await.unwrap();
     assert!(!user.addresses.contains(&ANA_ID.into()), "{user:?}");
 }
 
@@ -446,6 +448,93 @@ async fn links_of_another_account_do_not_count(backend: &mut Backend) {
     assert!(!is_opted_out(store, ANA).await);
 }
 
+// A business-scoped ID can be known to two accounts, and is another user in each.
+async fn user_of_one_account_is_not_that_of_another(backend: &mut Backend) {
+    let store = backend.store();
+    let other_account: AccountSid = "AC00000000000000000000000000000099".parse().unwrap();
+    let in_other = |user: &[&str], number| NewInbound {
+        account: other_account,
+        sender: OTHER_SENDER.into(),
+        ..inbound_from(user, number)
+    };
+    answered(store, inbound_from(&[ANA, ANA_ID], 1)).await;
+    answered(store, in_other(&[BEN, ANA_ID], 2)).await;
+    accept(
+        store,
+        with_keyword(stop_keyword(), in_other(&[BEN, ANA_ID], 3)),
+    )
+    .await;
+    let to_ben = NewOutbound {
+        account: other_account,
+        sender: OTHER_SENDER.into(),
+        user: BEN.into(),
+        ..reply("news")
+    };
+    store
+        .enqueue(vec![to_ben, reply("news")], at(4))
+        .await
+        .unwrap();
+    assert_eq!(
+        store.accounts_of(&ANA_ID.into()).await.unwrap(),
+        [account(), other_account]
+    );
+    let texts = async |user: &str, of: Option<AccountSid>| -> Vec<String> {
+        let found = store.user(&user.into(), of).await.unwrap();
+        let texts = found
+            .addresses
+            .iter()
+            .map(|found| found.as_str().to_owned());
+        texts.collect()
+    };
+    assert_eq!(texts(ANA, None).await, [ANA, ANA_ID]);
+    assert_eq!(texts(ANA_ID, Some(account())).await, [ANA_ID, ANA]);
+    assert_eq!(texts(ANA_ID, Some(other_account)).await, [ANA_ID, BEN]);
+    let details = store.user(&ANA_ID.into(), Some(account())).await.unwrap();
+    assert!(details.consents.is_empty(), "{:?}", details.consents);
+    let counts = async |user: &str, of: Option<AccountSid>| {
+        let filter = MessageFilter {
+            user: Some(user.into()),
+            account: of,
+            limit: 9,
+            ..MessageFilter::default()
+        };
+        let inbound = store.messages(filter.clone()).await.unwrap().len();
+        let outbound = store.outbound_messages(filter).await.unwrap().len();
+        (inbound, outbound)
+    };
+    assert_eq!(counts(ANA, None).await, (1, 1));
+    assert_eq!(counts(ANA_ID, None).await, (3, 2));
+    assert_eq!(counts(ANA_ID, Some(other_account)).await, (2, 1));
+    // By the ID, in one account.
+    let id = Address::from(ANA_ID);
+    let purged = store.purge_user(&id, Some(account()), true).await.unwrap();
+    assert_eq!((purged.messages, purged.outbound), (1, 1));
+    assert_eq!(counts(ANA, None).await, (0, 0));
+    assert_eq!(counts(BEN, None).await, (2, 1));
+    assert!(eligibility(store, OTHER_SENDER, ANA_ID).await.opted_out);
+    assert_eq!(texts(BEN, None).await, [BEN, ANA_ID]);
+    // By the number, in each account that knows it.
+    let purged = store.purge_user(&BEN.into(), None, true).await.unwrap();
+    assert_eq!((purged.messages, purged.outbound), (2, 1));
+    assert!(!eligibility(store, OTHER_SENDER, ANA_ID).await.opted_out);
+    assert!(store.consent_ledger(0, 9).await.unwrap().is_empty());
+}
+
+async fn user_is_found_by_either_spelling(backend: &mut Backend) {
+    let store = backend.store();
+    let (stored, other) = ("whatsapp:+5215512345678", "whatsapp:+525512345678");
+    answered(store, inbound_from(&[stored, ANA_ID], 1)).await;
+    for (asked, spelling) in [(other, stored), (stored, other)] {
+        let user = store.user(&asked.into(), None).await.unwrap();
+        assert_eq!(user.addresses[0], Address::from(asked));
+        assert!(user.addresses.contains(&spelling.into()));
+        assert!(user.addresses.contains(&ANA_ID.into()));
+        let pair = (Address::from(asked), Address::from(spelling));
+        assert_eq!(user.spellings, [pair]);
+        assert_eq!(user.links.len(), 1);
+    }
+}
+
 async fn purge_keeps_opt_out_under_every_address(backend: &mut Backend) {
     let store = backend.store();
     answered(store, inbound_from(&[ANA, ANA_ID], 1)).await;
@@ -458,15 +547,15 @@ async fn purge_keeps_opt_out_under_every_address(backend: &mut Backend) {
         },
     )
     .await;
-    let purged = store.purge_user(&ANA_ID.into(), false).await.unwrap();
+    let purged = store.purge_user(&ANA_ID.into(), None, false).await.unwrap();
     // The same number on SMS is the same user.
     assert_eq!(purged.messages, 3);
     assert!(is_opted_out(store, ANA).await && is_opted_out(store, ANA_ID).await);
-    let user = store.user(&ANA.into()).await.unwrap();
+    let user = store.user(&ANA.into(), None).await.unwrap();
     assert!(user.links.is_empty() && user.conversations.is_empty());
-    store.purge_user(&ANA.into(), true).await.unwrap();
+    store.purge_user(&ANA.into(), None, true).await.unwrap();
     assert!(!is_opted_out(store, ANA).await);
-    store.purge_user(&ANA_ID.into(), true).await.unwrap();
+    store.purge_user(&ANA_ID.into(), None, true).await.unwrap();
     assert!(store.consent_ledger(0, 9).await.unwrap().is_empty());
 }
 

@@ -192,7 +192,7 @@ async fn purged_user_leaves_no_media(backend: &mut Backend) {
         };
         store.create_link(link).await.unwrap();
     }
-    store.purge_user(&ANA.into(), false).await.unwrap();
+    store.purge_user(&ANA.into(), None, false).await.unwrap();
     assert_eq!(read_link(store, 1, 0).await, None);
     assert_eq!(read_link(store, 2, 0).await, None);
     assert_eq!(read_link(store, 3, 0).await, Some(stored_bytes("both")));
@@ -243,7 +243,11 @@ async fn signing_key_survives_crash_and_deletion_of_content(backend: &mut Backen
     assert_eq!(error.kind(), StoreErrorKind::NotOpen);
     let before = tag(backend.store());
     accept_and_answer(backend.store(), inbound_from(&[ANA], 1)).await;
-    backend.store().purge_user(&ANA.into(), true).await.unwrap();
+    backend
+        .store()
+        .purge_user(&ANA.into(), None, true)
+        .await
+        .unwrap();
     backend.store().delete_everything().await.unwrap();
     assert_eq!(tag(backend.store()), before);
     if backend.crash().await {

@@ -308,7 +308,7 @@ async fn open_outbound_messages_are_listed_without_claiming(backend: &mut Backen
 async fn purged_user_leaves_key_and_opt_out(backend: &mut Backend) {
     let store = backend.store();
     store_conversation(store).await;
-    let purged = store.purge_user(&ANA.into(), false).await.unwrap();
+    let purged = store.purge_user(&ANA.into(), None, false).await.unwrap();
     assert_eq!((purged.messages, purged.outbound), (6, 2));
     assert_eq!(purged.consents, 0);
     for number in 1..=6 {
@@ -346,9 +346,9 @@ async fn purged_user_leaves_key_and_opt_out(backend: &mut Backend) {
     );
     if backend.kind != super::Kind::Memory {
         let store = backend.store();
-        store.purge_user(&ANA.into(), false).await.unwrap();
-        store.purge_user(&BEN.into(), false).await.unwrap();
-        store.purge_user(&ANA_ID.into(), false).await.unwrap();
+        store.purge_user(&ANA.into(), None, false).await.unwrap();
+        store.purge_user(&BEN.into(), None, false).await.unwrap();
+        store.purge_user(&ANA_ID.into(), None, false).await.unwrap();
         let found = find_canaries(backend).await;
         // Only the opt-out of the user is left.
         let consent = |row: &String| {
@@ -361,12 +361,12 @@ async fn purged_user_leaves_key_and_opt_out(backend: &mut Backend) {
 async fn purge_with_consent_leaves_no_trace(backend: &mut Backend) {
     let store = backend.store();
     store_conversation(store).await;
-    let purged = store.purge_user(&ANA_ID.into(), true).await.unwrap();
+    let purged = store.purge_user(&ANA_ID.into(), None, true).await.unwrap();
     assert_eq!(
         (purged.messages, purged.outbound, purged.consents),
         (6, 2, 2)
     );
-    store.purge_user(&BEN.into(), true).await.unwrap();
+    store.purge_user(&BEN.into(), None, true).await.unwrap();
     assert!(store.consent_ledger(0, 99).await.unwrap().is_empty());
     if backend.kind != super::Kind::Memory {
         assert_eq!(find_canaries(backend).await, Vec::<String>::new());
@@ -378,7 +378,7 @@ async fn purge_closes_open_messages(backend: &mut Backend) {
     let store = backend.store();
     let claim = accept_claimed(store, new_inbound(1)).await;
     let second = expect_queued(&accept(store, new_inbound(2)).await);
-    store.purge_user(&ANA.into(), true).await.unwrap();
+    store.purge_user(&ANA.into(), None, true).await.unwrap();
     assert!(
         !store
             .complete_via_rest(claim, vec![reply("late")], Completion::default(), at(3))
@@ -572,9 +572,9 @@ async fn dead_messages_count_until_retried_or_purged(backend: &mut Backend) {
     assert_eq!(counts().await, (2, 0));
     assert!(store.retry(sid(1), at(4)).await.unwrap());
     assert_eq!(counts().await, (1, 0));
-    store.purge_user(&BEN.into(), false).await.unwrap();
+    store.purge_user(&BEN.into(), None, false).await.unwrap();
     // An open message of a purged user becomes dead, but is not counted.
-    store.purge_user(&ANA_ID.into(), false).await.unwrap();
+    store.purge_user(&ANA_ID.into(), None, false).await.unwrap();
     assert_eq!(counts().await, (0, 0));
 }
 
@@ -597,7 +597,7 @@ async fn expired_content_of_unanswered_messages_is_returned(backend: &mut Backen
     store.record_failure(dead, "it failed", true).await.unwrap();
     accept_claimed(store, inbound_from(&[BEN], 4)).await;
     accept_claimed(store, inbound_from(&[ANA_ID], 5)).await;
-    store.purge_user(&ANA_ID.into(), false).await.unwrap();
+    store.purge_user(&ANA_ID.into(), None, false).await.unwrap();
     let expire = async |retention| {
         let mut unanswered = Vec::new();
         loop {

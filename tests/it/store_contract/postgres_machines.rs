@@ -502,7 +502,7 @@ fn threat_79_machines_that_learn_one_pair_concurrently_agree() {
                 }
                 assert_eq!(
                     store
-                        .user(&phone.as_str().into())
+                        .user(&phone.as_str().into(), None)
                         .await
                         .unwrap()
                         .links

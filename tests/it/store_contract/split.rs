@@ -193,7 +193,7 @@ fn callback(number: u64, outbound: Option<String>, seconds: i64) -> StatusEvent 
 }
 
 async fn is_tied(store: &dyn Store) -> bool {
-    let user = store.user(&ANA.into()).await.unwrap();
+    let user = store.user(&ANA.into(), None).await.unwrap();
     !user.links.is_empty()
 }
 

@@ -412,7 +412,7 @@ async fn idempotency_key_outlives_message_until_retention_ends(backend: &mut Bac
     expire(31).await;
     assert!(store.outbound(id).await.unwrap().is_none());
     assert_eq!(again(31).await, SubmitOutcome::Duplicate(id));
-    store.purge_user(&ANA.into(), true).await.unwrap();
+    store.purge_user(&ANA.into(), None, true).await.unwrap();
     assert_eq!(again(32).await, SubmitOutcome::Duplicate(id));
     expire(431).await;
     assert_eq!(
