@@ -135,21 +135,27 @@ impl Choices {
     /// Returns the question as one text, with a number before each title.
     #[doc(hidden)]
     pub fn numbered_text(&self, question: &str, hint: Option<&str>) -> String {
-        let mut text = question.trim_end().to_owned();
-        for (number, choice) in (1..).zip(&self.0) {
-            if !text.is_empty() {
-                text.push('\n');
-            }
-            let _ = write!(text, "{number}. {}", choice.title());
+        self.numbered_lines(question, hint).join("\n")
+    }
+
+    /// Returns the parts of [`numbered_text`](Self::numbered_text): the question, each choice, and the hint. A line break
+    /// separates them, and a long text may only be split there.
+    #[doc(hidden)]
+    pub fn numbered_lines(&self, question: &str, hint: Option<&str>) -> Vec<String> {
+        let question = Some(question.trim_end()).filter(|question| !question.is_empty());
+        let choices = (1..).zip(&self.0).map(|(number, choice)| {
+            let mut line = format!("{number}. {}", choice.title());
             if let Some(description) = choice.description_text() {
-                let _ = write!(text, " – {description}");
+                let _ = write!(line, " – {description}");
             }
-        }
-        if let Some(hint) = hint.filter(|hint| !hint.trim().is_empty()) {
-            text.push('\n');
-            text.push_str(hint);
-        }
-        text
+            line
+        });
+        let hint = hint.filter(|hint| !hint.trim().is_empty());
+        let question = question.map(str::to_owned).into_iter();
+        question
+            .chain(choices)
+            .chain(hint.map(str::to_owned))
+            .collect()
     }
 }
 

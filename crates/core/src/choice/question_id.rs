@@ -19,8 +19,17 @@ impl QuestionId {
     // Not the ID in the database, which another database may use again. Fifteen bytes are 20 characters, of the 128 that a
     // payload may have.
     pub fn of_reply(account: AccountSid, message: MessageSid, ordinal: usize) -> Self {
-        let text = format!("{account}/{message}/{ordinal}");
-        let hash = Sha256::digest(text.as_bytes());
+        Self::of_parts(&[&format!("{account}/{message}/{ordinal}")])
+    }
+
+    /// Returns the identity of a question in an outbound message, from texts that no other message has.
+    pub fn of_outbound(parts: &[&str]) -> Self {
+        // A reply has one part, so it never has the identity of an outbound message, which has several.
+        Self::of_parts(parts)
+    }
+
+    fn of_parts(parts: &[&str]) -> Self {
+        let hash = Sha256::digest(parts.join("\0").as_bytes());
         Self(URL_SAFE_NO_PAD.encode(&hash[..15]))
     }
 

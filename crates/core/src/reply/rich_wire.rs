@@ -33,7 +33,19 @@ pub enum WireRichContent {
 pub(super) struct RenderedContent {
     /// The text that says the same without the rich content.
     pub(super) text: String,
+    /// Lines of the text, if it may only be split between them.
+    pub(super) lines: Vec<String>,
     pub(super) content: Option<WireRichContent>,
+}
+
+impl RenderedContent {
+    fn new(text: impl Into<String>, content: Option<WireRichContent>) -> Self {
+        Self {
+            text: text.into(),
+            lines: Vec::new(),
+            content,
+        }
+    }
 }
 
 /// Renders the rich content of a message with its text, which is converted already. `None` if the message has none.
@@ -44,10 +56,9 @@ pub(super) fn render_content(
 ) -> Option<RenderedContent> {
     Some(match message.rich.as_deref()? {
         RichContent::Choices(question) => question.render(text, channel),
-        RichContent::Template(template) => RenderedContent {
-            text: text.to_owned(),
-            content: Some(WireRichContent::Template(template.clone())),
-        },
+        RichContent::Template(template) => {
+            RenderedContent::new(text, Some(WireRichContent::Template(template.clone())))
+        }
         RichContent::Location(place) => place.render(channel),
         RichContent::Link { title, url } => render_link(text, title, url, channel),
     })
@@ -57,12 +68,10 @@ impl ChoiceQuestion {
     pub(super) fn render(&self, text: &str, channel: &Channel) -> RenderedContent {
         // Invalid choices fail the handler, so a reply that gets here has valid ones.
         let Ok(choices) = &self.choices else {
-            return RenderedContent {
-                text: text.to_owned(),
-                content: None,
-            };
+            return RenderedContent::new(text, None);
         };
-        let numbered = choices.numbered_text(text, self.hint.as_deref());
+        let lines = choices.numbered_lines(text, self.hint.as_deref());
+        let numbered = lines.join("\n");
         let form = ChoiceForm::of(channel, text, choices, self.button.as_deref());
         let content = || {
             let shape = ContentShape::of(form, choices)?;
@@ -90,6 +99,7 @@ impl ChoiceQuestion {
         RenderedContent {
             content: content(),
             text: numbered,
+            lines,
         }
     }
 }
@@ -110,10 +120,7 @@ fn shaped(
 impl Place {
     fn render(&self, channel: &Channel) -> RenderedContent {
         let Some((latitude, longitude)) = &self.coordinates else {
-            return RenderedContent {
-                text: self.label.clone(),
-                content: None,
-            };
+            return RenderedContent::new(self.label.as_str(), None);
         };
         if *channel == Channel::WhatsApp {
             let label = self.label.trim();
@@ -129,16 +136,10 @@ impl Place {
             } else {
                 label.to_owned()
             };
-            return RenderedContent {
-                text,
-                content: Some(WireRichContent::Location(action)),
-            };
+            return RenderedContent::new(text, Some(WireRichContent::Location(action)));
         }
         let url = format!("https://www.google.com/maps/search/?api=1&query={latitude},{longitude}");
-        RenderedContent {
-            text: join_lines(&self.label, &url),
-            content: None,
-        }
+        RenderedContent::new(join_lines(&self.label, &url), None)
     }
 }
 
@@ -163,10 +164,7 @@ fn render_link(text: &str, title: &str, url: &str, channel: &Channel) -> Rendere
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
         shaped(shape, BTreeMap::from(variables), &in_text)
     });
-    RenderedContent {
-        text: in_text,
-        content,
-    }
+    RenderedContent::new(in_text, content)
 }
 
 fn join_lines(first: &str, second: &str) -> String {

@@ -125,10 +125,15 @@ fn push_wire<'a>(
         return is_cut;
     }
     let mut texts: Vec<Cow<'a, str>> = match (rendered, converted) {
-        (None, Cow::Borrowed(text)) => pieces(message, text, remaining),
+        (None, Cow::Borrowed(text)) => pieces(message, remaining, text_splitter(text)),
+        (Some(rendered), _) if !rendered.lines.is_empty() => {
+            pieces(message, remaining, |units, limit| {
+                first_pieces_of_lines(&rendered.lines, units, limit)
+            })
+        }
         (rendered, converted) => {
             let text = rendered.map_or_else(|| converted.into_owned(), |rendered| rendered.text);
-            let pieces = pieces(message, &text, remaining).into_iter();
+            let pieces = pieces(message, remaining, text_splitter(&text)).into_iter();
             pieces.map(|piece| Cow::Owned(piece.into_owned())).collect()
         }
     };
@@ -159,14 +164,25 @@ fn push_wire<'a>(
     is_cut
 }
 
-/// Returns the pieces of a text for `limit` messages, and one more if it is cut.
-fn pieces<'t>(message: &ReplyMessage, text: &'t str, limit: usize) -> Vec<Cow<'t, str>> {
+/// Returns the pieces of a text for `limit` messages, and one more if it is cut. `split` returns the first pieces of the
+/// text, given the maximum number of units of a piece and the maximum number of pieces.
+fn pieces<'t>(
+    message: &ReplyMessage,
+    limit: usize,
+    split: impl Fn(usize, usize) -> Vec<Cow<'t, str>>,
+) -> Vec<Cow<'t, str>> {
     if message.numbered {
-        return numbered_pieces(text, limit);
+        return numbered_pieces(limit, split);
     }
     // One more than fits shows that the text is cut.
-    let pieces = first_pieces(text, MAX_TEXT_UNITS, limit.saturating_add(1));
-    pieces.into_iter().map(Cow::Borrowed).collect()
+    split(MAX_TEXT_UNITS, limit.saturating_add(1))
+}
+
+fn text_splitter<'t>(text: &'t str) -> impl Fn(usize, usize) -> Vec<Cow<'t, str>> {
+    move |units, limit| {
+        let pieces = first_pieces(text, units, limit).into_iter();
+        pieces.map(Cow::Borrowed).collect()
+    }
 }
 
 /// Returns true if a text and these files may share a message: always on SMS, elsewhere only if the first file is a
@@ -191,22 +207,51 @@ fn first_pieces(text: &str, units: usize, limit: usize) -> Vec<&str> {
     pieces
 }
 
-/// Returns pieces like [`first_pieces`], each with a number in front if there are several: `(1/3) …`.
+/// Returns the first `limit` pieces of a text that is split between its lines. Only a line that is too long for a message
+/// is split itself.
+fn first_pieces_of_lines<'t>(lines: &[String], units: usize, limit: usize) -> Vec<Cow<'t, str>> {
+    let mut pieces = Vec::new();
+    let mut piece = String::new();
+    for line in lines {
+        if !piece.is_empty() {
+            if count_units(&piece) + 1 + count_units(line) <= units {
+                piece.push('\n');
+                piece.push_str(line);
+                continue;
+            }
+            pieces.push(Cow::Owned(std::mem::take(&mut piece)));
+        }
+        let mut parts = first_pieces(line, units, usize::MAX);
+        // The next line may follow the last part.
+        piece = parts.pop().unwrap_or_default().to_owned();
+        pieces.extend(parts.into_iter().map(|part| Cow::Owned(part.to_owned())));
+    }
+    if !piece.is_empty() {
+        pieces.push(Cow::Owned(piece));
+    }
+    pieces.truncate(limit);
+    pieces
+}
+
+/// Returns the pieces that `split` returns, each with a number in front if there are several: `(1/3) …`.
 ///
 /// If there are more than `limit`, the total is `limit`, and one more piece shows that the text is cut.
-fn numbered_pieces(text: &str, limit: usize) -> Vec<Cow<'_, str>> {
+fn numbered_pieces<'t>(
+    limit: usize,
+    split: impl Fn(usize, usize) -> Vec<Cow<'t, str>>,
+) -> Vec<Cow<'t, str>> {
     let limit_plus_one = limit.saturating_add(1);
     // Two pieces are enough to decide whether numbers are needed.
-    let first_two = first_pieces(text, MAX_TEXT_UNITS, limit_plus_one.min(2));
+    let first_two = split(MAX_TEXT_UNITS, limit_plus_one.min(2));
     if first_two.len() <= 1 || limit <= 1 {
-        return first_two.into_iter().map(Cow::Borrowed).collect();
+        return first_two;
     }
     // Longer numbers leave less space for text, which may need more pieces: try again with one more digit until the
     // total fits.
     let mut digits = 1;
     loop {
         let max_units = MAX_TEXT_UNITS - "(/) ".len() - 2 * digits;
-        let pieces = first_pieces(text, max_units, limit_plus_one);
+        let pieces = split(max_units, limit_plus_one);
         let total = pieces.len().min(limit);
         if total.to_string().len() <= digits {
             let pieces = (1..).zip(pieces);
@@ -462,6 +507,31 @@ mod tests {
             for piece in pieces {
                 prop_assert!(count_units(piece) <= MAX_TEXT_UNITS);
             }
+        }
+
+        // The question may be split anywhere, a choice and the hint nowhere.
+        #[test]
+        fn long_question_is_split_between_choices(
+            question in "[a-z ]{0,2000}",
+            titles in proptest::collection::vec("[A-Za-z][A-Za-z é👍]{0,200}", 1..60),
+            hint in "[a-z ]{0,80}",
+            numbered: bool,
+        ) {
+            let titles = titles.iter().enumerate().map(|(at, title)| format!("{at} {title}"));
+            let Ok(choices) = crate::choice::Choices::new(titles) else { return Ok(()) };
+            let message = ReplyMessage::text(question).choices(&choices).choices_hint(hint.as_str());
+            let message = if numbered { message.numbered() } else { message };
+            let reply = Reply::from(message);
+            let wire = reply.wire_messages(&Channel::Sms, usize::MAX);
+            let mut lines = choices.numbered_lines("", Some(&hint)).into_iter().peekable();
+            for message in &wire.messages {
+                prop_assert!(count_units(&message.text) <= MAX_TEXT_UNITS);
+                let prefix = if numbered && wire.messages.len() > 1 { message.text.find(") ").unwrap() + 2 } else { 0 };
+                for line in message.text[prefix..].split('\n') {
+                    lines.next_if(|expected| expected.as_str() == line);
+                }
+            }
+            prop_assert_eq!(lines.next(), None);
         }
     }
 }
