@@ -25,7 +25,9 @@ pub(super) fn client(
         rate_per_second: settings.outbound.rate_per_second,
     };
     let templates = Client::new(settings.rest.content_url.clone());
+    let choices = &settings.reply.choices;
     OutboundClient::new(StoreHandle(store.clone()), clock.clone(), config, None)
+        .with_choices(choices.button.as_str(), choices.hint.as_str(), choices.ttl)
         .following(sending_account, templates)
 }
 

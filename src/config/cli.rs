@@ -2,6 +2,7 @@
 //!
 //! They do not need `PUBLIC_URL`, nor an auth token if there is an API key.
 
+use super::choices::ChoicesSettings;
 use super::consent::ConsentSettings;
 use super::layers::Layers;
 use super::problem::Problems;
@@ -9,7 +10,7 @@ use super::reader::SettingsReader;
 use super::sources::Sources;
 use super::store::StoreSettings;
 use super::twilio::AccountUse;
-use super::{consent, sections, store, twilio};
+use super::{choices, consent, sections, store, twilio};
 use crate::sid::AccountSid;
 use crate::signature::AuthTokenKind;
 use crate::twilio::{ApiUrl, Credentials};
@@ -96,6 +97,8 @@ pub struct SendSettings {
     pub consent: ConsentSettings,
     /// Rate limit of outbound messages.
     pub outbound: OutboundSettings,
+    /// Texts and lifetime of questions with choices.
+    pub choices: ChoicesSettings,
 }
 
 impl SendSettings {
@@ -112,20 +115,25 @@ impl SendSettings {
         let store = store::store(&mut reader);
         let consent = consent::consent(&mut reader);
         let outbound = outbound(&mut reader);
+        let choices = choices::read(&mut reader);
         let (problems, _) = reader.finish();
-        match (account, rest, store, consent, outbound) {
-            (Some(account), Some(rest), Some(store), Some(consent), Some(outbound))
-                if problems.is_empty() =>
-            {
-                Ok(Self {
-                    account,
-                    credentials,
-                    content_url: rest.content_url,
-                    store,
-                    consent,
-                    outbound,
-                })
-            }
+        match (account, rest, store, consent, outbound, choices) {
+            (
+                Some(account),
+                Some(rest),
+                Some(store),
+                Some(consent),
+                Some(outbound),
+                Some(choices),
+            ) if problems.is_empty() => Ok(Self {
+                account,
+                credentials,
+                content_url: rest.content_url,
+                store,
+                consent,
+                outbound,
+                choices,
+            }),
             _ => Err(problems),
         }
     }

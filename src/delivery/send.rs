@@ -7,9 +7,9 @@ use backon::BackoffBuilder;
 use jiff::{SignedDuration, Timestamp};
 
 use super::health::RestHealth;
-use super::named_templates::{NamedTemplate, NamedTemplates};
 use super::parts::DeliveryParts;
 use super::policy::DeliveryPolicy;
+use super::reply_templates::{NamedTemplate, ReplyTemplates, TemplateQuery};
 use super::rich_message::{RichCall, RichMessages, is_content_gone, is_content_refusal, shape_of};
 use super::route::{ApiRoute, ApiRoutes};
 use crate::address::{Address, Channel};
@@ -18,7 +18,7 @@ use crate::error_code::ErrorCode;
 use crate::form::FormParams;
 use crate::reloadable::Reloadable;
 use crate::sid::AccountSid;
-use crate::store::{OutboundMessage, SendOutcome, TEMPLATE_LANGUAGE, TEMPLATE_NAME};
+use crate::store::{OutboundMessage, SendOutcome, TEMPLATE_LANGUAGE, TEMPLATE_NAME, TEMPLATE_SID};
 use crate::telemetry::Throttle;
 use crate::twilio::{Credentials, Keyring, RestError, RestErrorKind, RetryAdvice};
 
@@ -50,7 +50,7 @@ pub(super) struct RestSender {
     clock: Arc<dyn Clock>,
     policy: DeliveryPolicy,
     rich: RichMessages,
-    templates: NamedTemplates,
+    templates: ReplyTemplates,
     warnings: Throttle,
 }
 
@@ -63,7 +63,7 @@ impl RestSender {
             clock: parts.clock.clone(),
             policy: parts.policy.clone(),
             rich: RichMessages::new(parts.clock.clone()),
-            templates: NamedTemplates::default(),
+            templates: ReplyTemplates::default(),
             warnings: Throttle::new(10),
         }
     }
@@ -125,7 +125,7 @@ impl RestSender {
             None => messages.create_template_form(params).await,
         };
         let params = match self
-            .named_template(message, &params, route, &credentials)
+            .reply_template(message, &params, route, &credentials)
             .await
         {
             Ok(None) => params,
@@ -166,34 +166,38 @@ impl RestSender {
         }
     }
 
-    /// Returns the parameters with the SID of the template that the message names; `None` if it names none.
-    async fn named_template(
+    /// Returns the parameters with the SID of the reply's template; `None` if it has none.
+    async fn reply_template(
         &self,
         message: &OutboundMessage,
         params: &FormParams,
         route: &ApiRoute,
         credentials: &Credentials,
     ) -> Result<Option<FormParams>, SendOutcome> {
+        const KEYS: [&str; 3] = [TEMPLATE_SID, TEMPLATE_NAME, TEMPLATE_LANGUAGE];
+        let with_sid = |sid: &str| -> FormParams {
+            let others = params.iter().filter(|(name, _)| !KEYS.contains(name));
+            std::iter::once(("ContentSid", sid)).chain(others).collect()
+        };
+        let query = TemplateQuery {
+            account: message.account,
+            contents: &route.content.contents(credentials),
+            is_window_open: message.window.is_some(),
+            is_whatsapp: *message.user.channel() == Channel::WhatsApp,
+            now: self.clock.monotonic(),
+        };
+        if let Some(sid) = params.get(TEMPLATE_SID) {
+            return match self.templates.refusal(sid, &query).await {
+                None => Ok(Some(with_sid(sid))),
+                Some(reason) => Err(failed(None, reason)),
+            };
+        }
         let names = params.get(TEMPLATE_NAME).zip(params.get(TEMPLATE_LANGUAGE));
         let Some(names) = names else {
             return Ok(None);
         };
-        let contents = route.content.contents(credentials);
-        let (is_open, now) = (message.window.is_some(), self.clock.monotonic());
-        let found = self
-            .templates
-            .find(names, is_open, message.account, &contents, now);
-        match found.await {
-            Ok(NamedTemplate::Found(sid)) => {
-                let others = params
-                    .iter()
-                    .filter(|(name, _)| ![TEMPLATE_NAME, TEMPLATE_LANGUAGE].contains(name));
-                Ok(Some(
-                    std::iter::once(("ContentSid", sid.as_str()))
-                        .chain(others)
-                        .collect(),
-                ))
-            }
+        match self.templates.find(names, &query).await {
+            Ok(NamedTemplate::Found(sid)) => Ok(Some(with_sid(&sid))),
             Ok(NamedTemplate::Refused(reason)) => Err(failed(None, reason)),
             // Nothing was sent, so the send is retried.
             Err(error) => {

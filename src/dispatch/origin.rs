@@ -1,17 +1,12 @@
 //! Parts of an inbound message that its reply needs.
 
-use std::collections::BTreeMap;
-
 use crate::address::Address;
-use crate::form::FormParams;
 use crate::message::InboundMessage;
-use crate::reply::{
-    ContentShape, Reply, ReplyMessage, TemplateContent, TemplateKey, WireMessage, WireRichContent,
-};
+use crate::reply::{Reply, ReplyMessage, WireMessage, WireRichContent};
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::AuthTokenKind;
-use crate::store::{NewOutbound, ReplyQueue, TEMPLATE_LANGUAGE, TEMPLATE_NAME};
-use crate::twiml::replace_invalid_chars;
+use crate::store::{NewOutbound, ReplyQueue};
+use crate::twilio::{WireAddresses, wire_params};
 
 /// Account, sender and user of an inbound message.
 // The message itself is moved into the handler.
@@ -64,36 +59,15 @@ impl Origin {
             wire.from.unwrap_or(&self.sender).clone(),
             wire.to.unwrap_or(&self.user).clone(),
         );
-        // A message with media alone has no `Body`.
-        let text = replace_invalid_chars(&wire.text);
-        let text = Some(&*text).filter(|text| !text.is_empty());
         // With the service as well, its settings apply: opt-outs, Smart Encoding, validity, shortened links. Twilio rejects
         // a `From` outside of the service's senders, which a sender that the bot has chosen may be.
-        let service = self.service.as_ref().filter(|_| sender == self.sender);
-        let service = service.map(MessagingServiceSid::as_str);
-        let single = [
-            ("To", Some(user.as_str())),
-            ("From", Some(sender.as_str())),
-            ("MessagingServiceSid", service),
-            ("Body", text),
-            ("StatusCallback", wire.status_callback),
-        ];
-        let single = single
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value?)));
-        let media = wire
-            .media
-            .iter()
-            .filter_map(|media| Some(("MediaUrl", media.link()?)));
-        let params: FormParams = single.chain(media).collect();
-        let content = wire
-            .content
-            .as_ref()
-            .map(content_params)
-            .unwrap_or_default();
-        let params = content.iter().fold(params, |params, (name, value)| {
-            params.iter().chain([(*name, value.as_str())]).collect()
-        });
+        let service = self.service.filter(|_| sender == self.sender);
+        let addresses = WireAddresses {
+            to: &user,
+            from: Some(&sender),
+            service,
+        };
+        let params = wire_params(wire, &addresses);
         NewOutbound {
             account: self.account,
             auth_token: self.auth_token,
@@ -106,36 +80,5 @@ impl Origin {
             // A free-form message, unless it is a template of the bot: the outbox checks the window.
             template: matches!(wire.content, Some(WireRichContent::Template(_))),
         }
-    }
-}
-
-/// Returns the parameters of a rich content, besides the text that replaces it.
-fn content_params(content: &WireRichContent) -> Vec<(&'static str, String)> {
-    let json = |variables: &BTreeMap<String, String>| {
-        let clean = |text: &String| replace_invalid_chars(text).into_owned();
-        let variables = variables
-            .iter()
-            .map(|(name, value)| (name.clone(), clean(value).into()));
-        serde_json::Value::Object(variables.collect()).to_string()
-    };
-    match content {
-        WireRichContent::Shape { shape, variables } => vec![
-            (ContentShape::PARAM, shape.name()),
-            ("ContentVariables", json(variables)),
-        ],
-        WireRichContent::Template(TemplateContent { key, variables }) => {
-            let mut params = match key {
-                TemplateKey::Sid(sid) => vec![("ContentSid", sid.clone())],
-                TemplateKey::Name { name, language } => vec![
-                    (TEMPLATE_NAME, name.clone()),
-                    (TEMPLATE_LANGUAGE, language.clone()),
-                ],
-            };
-            if !variables.is_empty() {
-                params.push(("ContentVariables", json(variables)));
-            }
-            params
-        }
-        WireRichContent::Location(action) => vec![("PersistentAction", action.clone())],
     }
 }

@@ -9,9 +9,25 @@ use super::error::ForwardError;
 use crate::choice::{Choice, Choices};
 use crate::reply::ReplyMessage;
 
-/// Template in a response.
+/// `content` of a response, read.
+pub(super) enum ServiceContent {
+    /// A message of its own.
+    Template(ReplyMessage),
+    /// A button below the text of its message.
+    Link(ServiceLink),
+}
+
+/// Link button in a response.
 #[derive(Deserialize)]
-pub(super) struct ServiceContent {
+pub(super) struct ServiceLink {
+    title: String,
+    url: String,
+}
+
+/// Template or link button in a response.
+#[derive(Deserialize)]
+struct ContentFields {
+    link: Option<ServiceLink>,
     sid: Option<String>,
     name: Option<String>,
     language: Option<String>,
@@ -111,15 +127,36 @@ fn with_titles(mut message: ReplyMessage, choices: &Value) -> ReplyMessage {
 }
 
 impl ServiceContent {
-    /// Reads the message of a template.
+    /// Reads a template or a link button.
     ///
     /// # Errors
-    /// [`ForwardError::Content`] if it is of another shape, or the SID or a value of a variable is invalid.
-    pub(super) fn read(content: Value) -> Result<ReplyMessage, ForwardError> {
-        let content: Self = serde_json::from_value(content).map_err(|_| ForwardError::Content)?;
-        content.into_message()
+    /// [`ForwardError::Content`] if it is of another shape, or the SID, a value of a variable or the URL is invalid.
+    pub(super) fn read(content: Value) -> Result<Self, ForwardError> {
+        let content: ContentFields =
+            serde_json::from_value(content).map_err(|_| ForwardError::Content)?;
+        match content {
+            ContentFields {
+                link: Some(link),
+                sid: None,
+                name: None,
+                ..
+            } => {
+                checked(link.add_to(ReplyMessage::default()))?;
+                Ok(Self::Link(link))
+            }
+            ContentFields { link: Some(_), .. } => Err(ForwardError::Content),
+            content => content.into_message().map(Self::Template),
+        }
     }
+}
 
+impl ServiceLink {
+    pub(super) fn add_to(&self, message: ReplyMessage) -> ReplyMessage {
+        message.link(self.title.as_str(), self.url.as_str())
+    }
+}
+
+impl ContentFields {
     fn into_message(self) -> Result<ReplyMessage, ForwardError> {
         let mut message = match (self.sid, self.name, self.language) {
             (Some(sid), None, None) => ReplyMessage::content(sid),

@@ -41,7 +41,7 @@ pub(super) enum ForwardError {
     )]
     EmptyMessage(usize),
     #[error(
-        "the service responded with a content or a location that is invalid; expected {{\"sid\": \"HX…\", \"variables\": {{\"1\": \"…\"}}}} and {{\"latitude\": 40.4, \"longitude\": -3.7}}"
+        "the service responded with a content or a location that is invalid; expected {{\"sid\": \"HX…\", \"variables\": {{\"1\": \"…\"}}}} or {{\"link\": {{\"title\": \"…\", \"url\": \"https://…\"}}}}, and {{\"latitude\": 40.4, \"longitude\": -3.7}}"
     )]
     Content,
     #[error("the service responded with media that is not an http or https URL")]

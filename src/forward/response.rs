@@ -27,13 +27,14 @@ const MAX_SHAPE_KEYS: usize = 10;
 const MAX_KEY_BYTES: usize = 40;
 
 /// Keys of a response. A key that is nearly one of these is a failure, unless one of these is there too.
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "messages",
     "body",
     "media",
     "choices",
     "choices_key",
     "choices_button",
+    "choices_hint",
     "content",
     "location",
 ];
@@ -232,6 +233,7 @@ struct ServiceMessage {
     choices: Option<serde_json::Value>,
     choices_key: Option<serde_json::Value>,
     choices_button: Option<serde_json::Value>,
+    choices_hint: Option<serde_json::Value>,
     content: Option<serde_json::Value>,
     location: Option<serde_json::Value>,
     #[serde(flatten)]
@@ -340,17 +342,31 @@ impl ServiceMessage {
                 Some(_) => read.left_out.extend(["choices_button"]),
                 None => {}
             }
-        }
-        // A template and a location are messages of their own, after the text.
-        let content = self.content.map(ServiceContent::read);
-        let location = self.location.map(ServiceLocation::read);
-        read.messages.push(message);
-        for (part, other) in [("content", content), ("location", location)] {
-            match other {
-                Some(Ok(other)) => read.messages.push(other),
-                Some(Err(_)) => read.left_out.extend([part]),
+            match self.choices_hint {
+                Some(serde_json::Value::String(hint)) => message = message.choices_hint(hint),
+                Some(_) => read.left_out.extend(["choices_hint"]),
                 None => {}
             }
+        }
+        // A template and a location are messages of their own, after the text. So is a link beside choices, before the
+        // question, since a message has one or the other.
+        let has_choices = self.choices.is_some();
+        let mut template = None;
+        match self.content.map(ServiceContent::read) {
+            Some(Ok(ServiceContent::Template(message))) => template = Some(message),
+            Some(Ok(ServiceContent::Link(link))) if has_choices => {
+                read.messages.push(link.add_to(ReplyMessage::default()));
+            }
+            Some(Ok(ServiceContent::Link(link))) => message = link.add_to(message),
+            Some(Err(_)) => read.left_out.extend(["content"]),
+            None => {}
+        }
+        read.messages.push(message);
+        read.messages.extend(template);
+        match self.location.map(ServiceLocation::read) {
+            Some(Ok(location)) => read.messages.push(location),
+            Some(Err(_)) => read.left_out.extend(["location"]),
+            None => {}
         }
         read.messages.retain(|message| !message.is_empty());
         Ok(read)

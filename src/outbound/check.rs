@@ -2,6 +2,8 @@
 //!
 //! Twilio reports most of these mistakes only when the message is sent, and as a bare error code.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::error::SendError;
@@ -39,7 +41,11 @@ fn check_addresses(message: &NewMessage) -> Result<(), SendError> {
         );
     }
     let is_whatsapp = *to.channel() == Channel::WhatsApp;
-    let is_template = matches!(message.content, NewMessageContent::Template { .. });
+    let is_template = match &message.content {
+        NewMessageContent::Template { .. } => true,
+        NewMessageContent::Reply(reply) => reply.is_template(),
+        NewMessageContent::Text(_) | NewMessageContent::Location(_) => false,
+    };
     // Without a sender the window cannot be checked, since each sender has its own. A template needs no open window.
     let Some(from) = &message.from else {
         return match message.messaging_service_sid {
@@ -107,24 +113,34 @@ fn check_content(message: &NewMessage) -> Result<(), SendError> {
                     "invalid template; expected a ContentSid: HX and 32 hexadecimal digits",
                 );
             }
-            // Other channels accept any value.
-            if *message.to.channel() != Channel::WhatsApp {
-                return Ok(());
-            }
-            // WhatsApp rejects such values (63013) only after Twilio has accepted the message.
-            let invalid_variable = variables.iter().find(|(_, value)| {
-                value.trim().is_empty()
-                    || value.contains(['\n', '\r', '\t', '\0'])
-                    || value.contains("     ")
-            });
-            match invalid_variable {
-                Some((name, _)) => fail(format!(
-                    "variable {name} is empty or contains line breaks, tabs or more than four spaces in a row; WhatsApp \
-                     rejects such values (63013)"
-                )),
-                None => Ok(()),
-            }
+            check_variables(message.to.channel(), variables)
         }
+        // Its parts are checked when they are rendered.
+        NewMessageContent::Reply(_) => Ok(()),
+    }
+}
+
+/// Checks the values of a template's variables.
+pub(super) fn check_variables(
+    channel: &Channel,
+    variables: &BTreeMap<String, String>,
+) -> Result<(), SendError> {
+    // Other channels accept any value.
+    if *channel != Channel::WhatsApp {
+        return Ok(());
+    }
+    // WhatsApp rejects such values (63013) only after Twilio has accepted the message.
+    let invalid_variable = variables.iter().find(|(_, value)| {
+        value.trim().is_empty()
+            || value.contains(['\n', '\r', '\t', '\0'])
+            || value.contains("     ")
+    });
+    match invalid_variable {
+        Some((name, _)) => fail(format!(
+            "variable {name} is empty or contains line breaks, tabs or more than four spaces in a row; WhatsApp rejects \
+             such values (63013)"
+        )),
+        None => Ok(()),
     }
 }
 
@@ -150,7 +166,8 @@ fn check_media(message: &NewMessage) -> Result<(), SendError> {
     }
     if !matches!(message.content, NewMessageContent::Text(_)) {
         return fail(
-            "media can be sent with a text or alone; a template brings its own media, and a location has none",
+            "media can be sent with a text or alone; a template brings its own media, a location has none, and a reply has \
+             its files in its messages",
         );
     }
     let max_files = match message.to.channel() {
@@ -163,12 +180,18 @@ fn check_media(message: &NewMessage) -> Result<(), SendError> {
             files.len()
         ));
     }
-    if files.iter().any(|url| !is_web_url(url)) {
+    check_files(message.to.channel(), files)
+}
+
+/// Checks the URLs of files, and the types that they show.
+pub(super) fn check_files<T: AsRef<str>>(channel: &Channel, files: &[T]) -> Result<(), SendError> {
+    let files = files.iter().map(AsRef::as_ref);
+    let mut urls = files.clone();
+    if urls.any(|url| !is_web_url(url)) {
         return fail("invalid media URL; expected one such as https://cdn.example.com/a.png");
     }
-    let channel = message.to.channel();
     // A type that only the web server knows is left to Twilio.
-    for content_type in files.iter().filter_map(|url| media_type_by_extension(url)) {
+    for content_type in files.filter_map(media_type_by_extension) {
         if !kinds::accepts_type(channel, content_type) {
             return fail(format!(
                 "{} does not accept files of the type {content_type}",

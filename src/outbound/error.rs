@@ -41,7 +41,7 @@ pub enum SendErrorKind {
     NoOptIn,
     /// WhatsApp has not approved the template, or has withdrawn its approval.
     NotApproved,
-    /// The account has no template with this `ContentSid`.
+    /// The account has no template with this `ContentSid`, or with this name and language.
     NoSuchTemplate,
     /// A variable of the template has no value, or a value belongs to no variable.
     WrongVariables,
@@ -113,7 +113,10 @@ impl fmt::Display for SendError {
                  (`replyhook consent opt-in`), or set consent.required = false",
             ),
             SendErrorKind::NotApproved => write!(f, "WhatsApp has not approved the template: it is {detail}"),
-            SendErrorKind::NoSuchTemplate => f.write_str("Twilio has no template with this ContentSid in this account"),
+            SendErrorKind::NoSuchTemplate => {
+                let key = self.detail.as_deref().unwrap_or("this ContentSid");
+                write!(f, "Twilio has no template with {key} in this account")
+            }
             SendErrorKind::Invalid | SendErrorKind::WrongVariables => f.write_str(detail),
             SendErrorKind::NoAccount => f.write_str("the sending account is not configured; set TWILIO_ACCOUNT_SID"),
             SendErrorKind::Store => match &self.source {

@@ -23,6 +23,7 @@
 
 mod check;
 mod error;
+mod reply_parts;
 mod templates;
 
 use std::fmt;
@@ -31,15 +32,17 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use self::reply_parts::{QuestionDefaults, ReplyPart, ReplyParts};
 use self::templates::TemplateCache;
 use crate::address::{Address, Channel};
-use crate::clock::Clock;
+use crate::clock::{Clock, after};
 use crate::reloadable::Reloadable;
+use crate::reply::{TemplateContent, TemplateKey};
 use crate::sid::{AccountSid, MessageSid};
 use crate::signature::AuthTokenKind;
 use crate::store::{
-    IdempotencyKey, NewOutbound, OutboundRow, OutboundState, Store, StoreHandle, Submission,
-    SubmitOutcome,
+    IdempotencyKey, NewOutbound, OutboundRow, OutboundState, QuestionChange, Store, StoreHandle,
+    Submission, SubmitOutcome,
 };
 use crate::twilio::{Client, Credentials, NewMessage, NewMessageContent};
 pub use error::{SendError, SendErrorKind};
@@ -78,6 +81,7 @@ pub struct OutboundClient {
     templates: Arc<TemplateCache>,
     /// Wakes the outbox worker of this process. Without it, a worker finds the message when it next polls the store.
     outbox_notify: Option<Arc<Notify>>,
+    questions: QuestionDefaults,
 }
 
 /// Account, consent rule and rate limit of outbound messages.
@@ -166,7 +170,27 @@ impl OutboundClient {
             config,
             templates: Arc::new(TemplateCache::new(client)),
             outbox_notify: None,
+            questions: QuestionDefaults::default(),
         }
+    }
+
+    /// Sets the texts of questions with choices that have none of their own, and the time after which a question is over:
+    /// `reply.choices_button`, `reply.choices_hint` and `reply.choices_ttl`.
+    ///
+    /// [`App::outbound`](crate::App::outbound) takes them from the settings.
+    #[must_use]
+    pub fn with_choices(
+        mut self,
+        button: impl Into<String>,
+        hint: impl Into<String>,
+        ttl: Duration,
+    ) -> Self {
+        self.questions = QuestionDefaults {
+            button: button.into(),
+            hint: hint.into(),
+            ttl,
+        };
+        self
     }
 
     /// Replaces account and credentials by those of each call, which a reload of the settings may change. `templates`
@@ -258,7 +282,10 @@ impl OutboundClient {
         // since `find_by_key`, and the user may have opted out since `check_submission`.
         let outcome = self.store.submit(submission, self.clock.now()).await?;
         match outcome {
-            SubmitOutcome::Duplicate(id) => self.duplicate_receipt(id, message).await,
+            SubmitOutcome::Duplicate(id) => match key {
+                Some(key) => self.duplicate_receipt(id, key, message).await,
+                None => Ok(SendReceipt::new(id, true, None)),
+            },
             SubmitOutcome::Ineligible(rejection) => Err(rejection.into()),
             SubmitOutcome::Queued(id) => {
                 // After the commit: a worker that is woken earlier would not find the message.
@@ -281,7 +308,7 @@ impl OutboundClient {
     ) -> Result<Option<SendReceipt>, SendError> {
         let Some(key) = key else { return Ok(None) };
         match self.store.find_by_key(key).await? {
-            Some(id) => self.duplicate_receipt(id, message).await.map(Some),
+            Some(id) => self.duplicate_receipt(id, key, message).await.map(Some),
             None => Ok(None),
         }
     }
@@ -289,12 +316,20 @@ impl OutboundClient {
     async fn duplicate_receipt(
         &self,
         id: i64,
+        key: IdempotencyKey,
         message: &NewMessage,
     ) -> Result<SendReceipt, SendError> {
         let row = self.store.outbound(id).await?;
         // Retention deletes the parameters before the key. Without them a difference cannot be detected.
         let stored = row.as_ref().and_then(|row| row.params.as_ref());
-        let differs = stored.is_some_and(|stored| stored.0 != message.form().encode());
+        let differs = stored.is_some_and(|stored| {
+            let parts = self.parts(message, Some(key));
+            // An invalid message was never sent, so it differs from any.
+            let last = parts
+                .ok()
+                .and_then(|parts| Some(parts.parts.last()?.params.encode()));
+            last.is_none_or(|params| params != stored.0)
+        });
         Ok(SendReceipt {
             differs,
             ..SendReceipt::new(id, true, row)
@@ -309,8 +344,9 @@ impl OutboundClient {
     ) -> Result<Submission, SendError> {
         let now = self.clock.now();
         check::check(message, now)?;
-        let account = self.account.load();
-        let submission = self.build_submission(account.sid, key, message, now)?;
+        let parts = self.parts(message, key)?;
+        let templates = parts.templates();
+        let submission = self.build_submission(key, message, parts, now)?;
         let outbound = &submission.message;
         let eligibility = self
             .store
@@ -323,29 +359,71 @@ impl OutboundClient {
             .await?;
         // Checked before the template lookup, which may call Twilio.
         if let Some(rejection) =
-            eligibility.ineligible(outbound.template, submission.consent_required)
+            eligibility.ineligible(submission.is_template(), submission.consent_required)
         {
             return Err(rejection.into());
         }
-        if let NewMessageContent::Template { sid, variables } = &message.content {
-            let credentials = account.credentials.as_ref();
-            let template = self.templates.look_up(sid, credentials, now).await;
+        self.check_templates(message.to.channel(), &templates, eligibility.window_open)
+            .await?;
+        Ok(submission)
+    }
+
+    /// Checks the templates of a message: their approval by WhatsApp, and their variables.
+    async fn check_templates(
+        &self,
+        channel: &Channel,
+        templates: &[TemplateContent],
+        is_window_open: bool,
+    ) -> Result<(), SendError> {
+        let account = self.account.load();
+        let (credentials, now) = (account.credentials.as_ref(), self.clock.now());
+        for TemplateContent { key, variables } in templates {
+            let sid = match key {
+                TemplateKey::Sid(sid) => Some(sid.clone()),
+                TemplateKey::Name { name, language } => {
+                    let find = self.templates.find(name, language, credentials, now);
+                    find.await?
+                }
+            };
+            let Some(sid) = sid else { continue };
+            let template = self.templates.look_up(&sid, credentials, now).await;
             // Only WhatsApp requires approval; on other channels a template is plain content.
-            if *message.to.channel() == Channel::WhatsApp {
-                template.check_approved(eligibility.window_open)?;
+            if *channel == Channel::WhatsApp {
+                template.check_approved(is_window_open)?;
             }
             template.check_variables(variables)?;
         }
-        Ok(submission)
+        Ok(())
+    }
+
+    /// Returns the parts of a message, which are one unless it has a reply.
+    fn parts(
+        &self,
+        message: &NewMessage,
+        key: Option<IdempotencyKey>,
+    ) -> Result<ReplyParts, SendError> {
+        let template = match &message.content {
+            NewMessageContent::Reply(reply) => {
+                let account = self.account.load().sid;
+                return ReplyParts::render(message, reply, account, key, &self.questions);
+            }
+            NewMessageContent::Template { sid, variables } => Some(TemplateContent {
+                key: TemplateKey::Sid(sid.clone()),
+                variables: variables.clone(),
+            }),
+            NewMessageContent::Text(_) | NewMessageContent::Location(_) => None,
+        };
+        Ok(ReplyParts::single(message.form(), template))
     }
 
     fn build_submission(
         &self,
-        account: Option<AccountSid>,
         key: Option<IdempotencyKey>,
         message: &NewMessage,
+        parts: ReplyParts,
         now: crate::clock::Timestamp,
     ) -> Result<Submission, SendError> {
+        let account = self.account.load().sid;
         let account = account.ok_or_else(|| SendError::new(SendErrorKind::NoAccount))?;
         let service = message.messaging_service_sid;
         // If the Messaging Service chooses the sender, the service's SID stands for all of its senders: an opt-out
@@ -354,16 +432,26 @@ impl OutboundClient {
             (Some(from), _) => from.normalized(),
             (None, service) => Address::parse(service.map_or_else(String::new, |s| s.to_string())),
         };
+        let outbound = |part: ReplyPart| NewOutbound {
+            account,
+            auth_token: AuthTokenKind::Primary,
+            sender: sender.clone(),
+            user: message.to.normalized(),
+            service,
+            params: part.params,
+            template: part.template.is_some(),
+        };
+        let question = parts.question.map(|question| QuestionChange::Ask {
+            question: Box::new(question),
+            expires_at: after(now, self.questions.ttl),
+        });
+        let mut earlier_parts: Vec<_> = parts.parts.into_iter().map(outbound).collect();
+        // `render` returns an error for a reply without parts.
+        let last = earlier_parts.pop();
         Ok(Submission {
-            message: NewOutbound {
-                account,
-                auth_token: AuthTokenKind::Primary,
-                sender,
-                user: message.to.normalized(),
-                service,
-                params: message.form(),
-                template: matches!(message.content, NewMessageContent::Template { .. }),
-            },
+            message: last.ok_or_else(|| SendError::invalid("nothing to send"))?,
+            earlier_parts,
+            question,
             key,
             // The window must be open when the user gets the message, not when it is queued.
             due: message.send_at.unwrap_or(now),

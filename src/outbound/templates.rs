@@ -10,7 +10,8 @@ use super::error::{SendError, SendErrorKind};
 use crate::clock::after;
 use crate::lock::IgnorePoison;
 use crate::twilio::{
-    Approval, ApprovalStatus, Client, Credentials, RestError, RestErrorKind, TemplateVariables,
+    Approval, ApprovalStatus, Client, Credentials, RestError, RestErrorKind, Template,
+    TemplateVariables,
 };
 
 // A bulk send checks thousands of messages with one template. A new approval, or a lost one, is noticed within a
@@ -23,6 +24,8 @@ const MAX_TEMPLATES: usize = 1000;
 pub(super) struct TemplateCache {
     client: Option<Client>,
     entries: Mutex<HashMap<String, (Timestamp, TemplateInfo)>>,
+    /// Templates of the account, and the end of their time in the cache.
+    list: Mutex<Option<(Timestamp, Vec<Template>)>>,
 }
 
 /// Approval and variables of one template.
@@ -30,6 +33,8 @@ pub(super) struct TemplateCache {
 pub(super) struct TemplateInfo {
     approval: TemplateLookup<Approval>,
     variables: TemplateLookup<TemplateVariables>,
+    /// Reason why WhatsApp takes the content only after approval.
+    needs_approval: Option<&'static str>,
 }
 
 #[derive(Clone)]
@@ -52,7 +57,13 @@ impl TemplateInfo {
             TemplateLookup::Missing => Err(SendError::new(SendErrorKind::NoSuchTemplate)),
             TemplateLookup::Found(approval) => match approval.status {
                 ApprovalStatus::Approved => Ok(()),
-                ApprovalStatus::Unsubmitted if window_open => Ok(()),
+                ApprovalStatus::Unsubmitted if window_open => match self.needs_approval {
+                    None => Ok(()),
+                    Some(reason) => Err(SendError::with_detail(
+                        SendErrorKind::NotApproved,
+                        format!("{approval}, and {reason}"),
+                    )),
+                },
                 _ => Err(SendError::with_detail(
                     SendErrorKind::NotApproved,
                     approval.to_string(),
@@ -114,6 +125,7 @@ impl TemplateCache {
         Self {
             client,
             entries: Mutex::default(),
+            list: Mutex::default(),
         }
     }
 
@@ -130,6 +142,7 @@ impl TemplateCache {
             return TemplateInfo {
                 approval: TemplateLookup::Unavailable,
                 variables: TemplateLookup::Unavailable,
+                needs_approval: None,
             };
         };
         let cached = self.lock().get(template).cloned();
@@ -143,13 +156,15 @@ impl TemplateCache {
         // The lock is not held here, so lookups of other templates proceed. Concurrent lookups of the same template
         // each call Twilio, and the last result is stored.
         let contents = client.contents(credentials);
-        let (approval, variables) = tokio::join!(
+        let (approval, content) = tokio::join!(
             contents.fetch_approval(template),
-            contents.fetch_variables(template)
+            contents.fetch_content(template)
         );
+        let needs_approval = content.as_ref().ok();
         let fetched = TemplateInfo {
             approval: to_lookup(template, approval.map(Some)),
-            variables: to_lookup(template, variables),
+            needs_approval: needs_approval.and_then(|content| content.needs_approval),
+            variables: to_lookup(template, content.map(|content| content.variables)),
         };
         let mut entries = self.lock();
         // Clearing everything costs at most two calls per template in use.
@@ -161,6 +176,52 @@ impl TemplateCache {
             (after(now, CACHE_TTL), fetched.clone()),
         );
         fetched
+    }
+
+    /// Returns the SID of the template with a name and a language; `None` if the list of templates is not available. Of
+    /// several, returns an approved one.
+    ///
+    /// # Errors
+    /// [`SendErrorKind::NoSuchTemplate`].
+    pub(super) async fn find(
+        &self,
+        name: &str,
+        language: &str,
+        credentials: Option<&Credentials>,
+        now: Timestamp,
+    ) -> Result<Option<String>, SendError> {
+        let (Some(client), Some(credentials)) = (&self.client, credentials) else {
+            return Ok(None);
+        };
+        let cached = self.list.lock().ignore_poison().clone();
+        let cached = cached
+            .filter(|(expires_at, _)| now < *expires_at && *expires_at <= after(now, CACHE_TTL));
+        let templates = match cached {
+            Some((_, templates)) => templates,
+            None => match client.contents(credentials).list().await {
+                Ok(templates) => {
+                    let cached = (after(now, CACHE_TTL), templates.clone());
+                    *self.list.lock().ignore_poison() = Some(cached);
+                    templates
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the account's templates could not be listed, so a template is queued unchecked");
+                    return Ok(None);
+                }
+            },
+        };
+        let mut named: Vec<_> = templates
+            .iter()
+            .filter(|template| template.name == name && template.language == language)
+            .collect();
+        named.sort_by_key(|template| template.approval.status != ApprovalStatus::Approved);
+        match named.first() {
+            Some(template) => Ok(Some(template.sid.clone())),
+            None => Err(SendError::with_detail(
+                SendErrorKind::NoSuchTemplate,
+                "this name and language",
+            )),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, (Timestamp, TemplateInfo)>> {

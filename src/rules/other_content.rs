@@ -1,13 +1,13 @@
-//! `reply.content` and `reply.location`: contents that only the REST API can send.
+//! `reply.content` and `reply.location`: templates, link buttons and locations.
 
 use minijinja::value::Value;
 
 use super::reader::{Fields, Located, RulesReader};
-use super::template::{RulesTemplate, RulesTemplates};
+use super::template::{RuleError, RulesTemplate, RulesTemplates};
 use crate::handler::HandlerError;
-use crate::reply::{Reply, ReplyMessage};
+use crate::reply::{Reply, ReplyMessage, is_web_url};
 
-/// A template at Twilio or a location. Its texts are templates of the rules file.
+/// A template at Twilio, a location or a link button. Its texts are templates of the rules file.
 #[derive(Clone)]
 pub(super) enum OtherContent {
     /// The message without variables, and the variables by name.
@@ -16,6 +16,11 @@ pub(super) enum OtherContent {
         latitude: f64,
         longitude: f64,
         label: Option<RulesTemplate>,
+    },
+    /// A button that opens a URL, below the text of its message.
+    Link {
+        title: RulesTemplate,
+        url: RulesTemplate,
     },
 }
 
@@ -53,6 +58,20 @@ fn read_content(
     names: &[String],
 ) -> Option<OtherContent> {
     let span = content.span.clone();
+    if let Some(link) = reader.table(&mut content, "link") {
+        if ["sid", "name", "language", "variables"]
+            .iter()
+            .any(|key| content.has(key))
+        {
+            let text = "content names a template or has a link: write two messages in brackets to send both";
+            reader.add_problem(&span, text);
+            return None;
+        }
+        if reader.report_unknown_keys(&content) {
+            return read_link(reader, templates, link, names);
+        }
+        return None;
+    }
     let mut text = |key| reader.text(&mut content, key).map(|text| text.value);
     let (sid, name, language) = (text("sid"), text("name"), text("language"));
     let mut values = Vec::new();
@@ -87,7 +106,9 @@ fn read_content(
             "content lacks the language of the template, as in language = \"en\""
         }
         (None, None, Some(_)) => "content lacks the name of the template",
-        (None, None, None) => "content names a template: write sid, or name and language",
+        (None, None, None) => {
+            "content names a template or has a link: write sid, or name and language, or link = { title = \"…\", url = \"https://…\" }"
+        }
     };
     // A misspelt key was reported, and so was a value of a wrong type.
     let is_reported = !has_only_known_keys
@@ -98,6 +119,40 @@ fn read_content(
         reader.add_problem(&span, problem);
     }
     None
+}
+
+fn read_link(
+    reader: &mut RulesReader<'_>,
+    templates: &mut RulesTemplates,
+    mut link: Fields<'_>,
+    names: &[String],
+) -> Option<OtherContent> {
+    let span = link.span.clone();
+    let (title, url) = (
+        reader.text(&mut link, "title"),
+        reader.text(&mut link, "url"),
+    );
+    let has_only_known_keys = reader.report_unknown_keys(&link);
+    if has_only_known_keys && !(link.has("title") && link.has("url")) {
+        reader.add_problem(
+            &span,
+            "a link has a title and a url, as in { title = \"Track it\", url = \"https://example.com/42\" }",
+        );
+    }
+    let (title, url) = (title?, url?);
+    if title.value.trim().is_empty() {
+        reader.add_problem(&title.span, "the title of the link is empty");
+    }
+    // A URL with tags is only known when it is rendered.
+    let is_plain = !url.value.contains("{{") && !url.value.contains("{%");
+    if is_plain && !is_web_url(&url.value) {
+        let text = "the link's url is not an http or https URL, as in \"https://example.com/42\"";
+        reader.add_problem(&url.span, text);
+    }
+    Some(OtherContent::Link {
+        title: templates.add(reader, &title, names)?,
+        url: templates.add(reader, &url, names)?,
+    })
 }
 
 fn read_location(
@@ -125,6 +180,7 @@ impl OtherContent {
         match self {
             Self::Content(_, variables) => variables.iter().all(|(_, value)| is_plain(value)),
             Self::Location { label, .. } => label.as_ref().is_none_or(is_plain),
+            Self::Link { title, url } => is_plain(title) && is_plain(url),
         }
     }
 
@@ -136,19 +192,39 @@ impl OtherContent {
                 longitude,
                 ..
             } => ReplyMessage::location(*latitude, *longitude, ""),
+            // Its URL was checked where it was read.
+            Self::Link { .. } => ReplyMessage::default(),
         }
     }
 
-    /// Renders the message. Returns the size of its texts in bytes as well.
+    /// Returns whether it belongs to the text of its message.
+    pub(super) fn is_link(&self) -> bool {
+        matches!(self, Self::Link { .. })
+    }
+
+    /// Adds a link to the message with its text. Any other content is a message of its own, in place of `message`. Returns
+    /// the size of its texts in bytes as well.
     ///
     /// # Errors
-    /// [`HandlerError`] if a template fails.
+    /// [`HandlerError`] if a template fails, or the URL of a link is invalid.
     pub(super) fn render(
         &self,
+        message: ReplyMessage,
         templates: &RulesTemplates,
         variables: &Value,
     ) -> Result<(ReplyMessage, usize), HandlerError> {
         match self {
+            Self::Link { title, url } => {
+                let line = url.line();
+                let title = templates.render(title, variables)?;
+                let url = templates.render(url, variables)?;
+                // Checked for every message: a rendered URL may contain what the user wrote.
+                if !is_web_url(&url) {
+                    return Err(HandlerError::new(RuleError::LinkUrl { line }));
+                }
+                let bytes = title.len() + url.len();
+                Ok((message.link(title, url), bytes))
+            }
             Self::Content(message, values) => {
                 let (mut message, mut bytes) = (message.clone(), 0);
                 for (name, value) in values {

@@ -18,7 +18,7 @@ pub(super) struct ReplyTemplate {
     text: Option<RulesTemplate>,
     media: Vec<(RulesTemplate, Option<String>)>,
     choices: Option<ChoiceTemplates>,
-    /// A template or a location, sent after the rest.
+    /// A link button, or a template or a location, which is sent after the rest.
     other: Option<OtherContent>,
 }
 
@@ -73,17 +73,17 @@ impl RulesTemplates {
                 (message, added) = choices.add_to(message, self, &variables)?;
                 bytes += added;
             }
-            let other = reply.other.as_ref();
-            let other = other.map(|other| other.render(self, &variables));
-            let other = other.transpose()?;
-            // A location or a template alone is one message.
-            if other.is_none() || !message.is_empty() {
+            let Some(other) = &reply.other else {
                 messages.push(message);
+                continue;
+            };
+            // A location or a template alone is one message.
+            if !other.is_link() && !message.is_empty() {
+                messages.push(std::mem::take(&mut message));
             }
-            if let Some((other, added)) = other {
-                bytes += added;
-                messages.push(other);
-            }
+            let (other, added) = other.render(message, self, &variables)?;
+            bytes += added;
+            messages.push(other);
         }
         Ok(messages.into_iter().collect())
     }
@@ -210,6 +210,18 @@ fn read_message(
     }
     let choices = choices::read(reader, templates, &mut fields, names);
     let other = other_content::read(reader, templates, &mut fields, names);
+    if other.as_ref().is_some_and(OtherContent::is_link) {
+        if choices.is_some() {
+            let text =
+                "a message has choices or a link: write two messages in brackets to send both";
+            reader.add_problem(&fields.span.clone(), text);
+        } else if text.is_none() {
+            reader.add_problem(
+                &fields.span.clone(),
+                "a link needs a text above it: write text",
+            );
+        }
+    }
     let has_only_known_keys = reader.report_unknown_keys(&fields);
     let has_content = ["text", "media", "content", "location"];
     if has_only_known_keys && !has_content.iter().any(|key| fields.has(key)) {

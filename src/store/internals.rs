@@ -24,7 +24,7 @@ pub use super::operator::{
 };
 pub use super::outbound_message::{
     NewOutbound, OutboundMessage, OutboundRow, ScheduledMessage, SendOutcome, TEMPLATE_LANGUAGE,
-    TEMPLATE_NAME,
+    TEMPLATE_NAME, TEMPLATE_SID,
 };
 pub use super::outbox::{ClaimedOutbox, Outbox, OutboxStats, StatusEffect, StatusEvent};
 pub use super::redacted_params::RedactedParams;

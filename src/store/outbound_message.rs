@@ -17,6 +17,9 @@ use crate::signature::AuthTokenKind;
 pub const TEMPLATE_NAME: &str = "TemplateName";
 /// Parameter with the language of such a template.
 pub const TEMPLATE_LANGUAGE: &str = "TemplateLanguage";
+/// Parameter of a stored message with the SID of its template, in place of `ContentSid`: its approval is checked before it is
+/// sent. Twilio never gets it.
+pub const TEMPLATE_SID: &str = "TemplateSid";
 
 /// Message to add to the outbox.
 #[derive(Clone)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
+use super::journal::QuestionChange;
 use super::outbound_message::NewOutbound;
 
 /// Name that a caller gives to an outbound message, so that the message is sent once however often it is submitted.
@@ -20,8 +21,7 @@ impl IdempotencyKey {
         Self(Sha256::digest(text.as_bytes()).into())
     }
 
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    pub(super) fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
@@ -31,6 +31,10 @@ impl IdempotencyKey {
 pub struct Submission {
     /// Message to send. If a Messaging Service chooses the sender, `sender` is the service's SID.
     pub message: NewOutbound,
+    /// Parts of the message that are sent before it, such as the files of a question. They have the same sender and user.
+    pub earlier_parts: Vec<NewOutbound>,
+    /// Question that the message asks, which becomes the open one of its conversation.
+    pub question: Option<QuestionChange>,
     /// Idempotency key. Without one, each submission queues another message.
     pub key: Option<IdempotencyKey>,
     /// Time when the user receives the message. The customer service window must be open then.
@@ -44,7 +48,7 @@ pub struct Submission {
 /// Outcome of a [`Submission`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubmitOutcome {
-    /// The message is in the outbox, with this ID.
+    /// The message is in the outbox, with this ID. Its earlier parts have lower ones.
     Queued(i64),
     /// The message with this ID was submitted earlier with the same key. Nothing was added.
     Duplicate(i64),
@@ -90,10 +94,25 @@ impl SendEligibility {
     }
 }
 
+impl Submission {
+    /// Returns whether all parts are templates, so that they may be sent while the customer service window is closed.
+    pub(crate) fn is_template(&self) -> bool {
+        let mut earlier = self.earlier_parts.iter();
+        self.message.template && earlier.all(|part| part.template)
+    }
+}
+
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 impl Submission {
     pub(super) fn rejection(&self, eligibility: SendEligibility) -> Option<Ineligible> {
-        eligibility.ineligible(self.message.template, self.consent_required)
+        eligibility.ineligible(self.is_template(), self.consent_required)
+    }
+
+    /// Returns all parts in the order in which they are sent. The last one is the message.
+    pub(super) fn parts(&self) -> Vec<NewOutbound> {
+        let mut parts = self.earlier_parts.clone();
+        parts.push(self.message.clone());
+        parts
     }
 
     /// Returns `min_interval` in microseconds.

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::error::RestError;
 use super::http_client::AuthenticatedClient;
 use super::response::{Meta, PagedList, send_and_parse};
+use super::session_content::approval_reason;
 
 // Without the approvals, which take Twilio longer.
 const LIST_NAMES: PagedList<'_> = PagedList {
@@ -65,6 +66,16 @@ pub struct Template {
     pub types: Vec<String>,
     /// Approval by WhatsApp. An approved template may open a conversation.
     pub approval: Approval,
+    /// Reason why WhatsApp takes it only after approval, even within the customer service window.
+    pub needs_approval: Option<&'static str>,
+}
+
+/// The variables of a template, and its need of an approval.
+pub(crate) struct ContentDetails {
+    /// `None` if Twilio's response does not contain the texts.
+    pub(crate) variables: Option<TemplateVariables>,
+    /// Reason why WhatsApp takes it only after approval, even within the customer service window.
+    pub needs_approval: Option<&'static str>,
 }
 
 /// The variables of a template.
@@ -256,14 +267,16 @@ impl From<WireContent> for Template {
             other => other.to_string(),
         };
         let variables = wire.variables.unwrap_or_default().into_iter();
+        let types = wire.types.unwrap_or_default();
         Self {
+            needs_approval: approval_reason(&types),
             sid: wire.sid.unwrap_or_default(),
             name: wire.friendly_name.unwrap_or_default(),
             language: wire.language.unwrap_or_default(),
             variables: variables
                 .map(|(name, value)| (name, sample_text(value)))
                 .collect(),
-            types: wire.types.unwrap_or_default().into_keys().collect(),
+            types: types.into_keys().collect(),
             approval: wire.approval_requests.unwrap_or_default().into(),
         }
     }
@@ -338,9 +351,23 @@ impl<'a> Contents<'a> {
         &self,
         content_sid: &str,
     ) -> Result<Option<TemplateVariables>, RestError> {
+        Ok(self.fetch_content(content_sid).await?.variables)
+    }
+
+    /// Fetches the variables of a template, `HX…`, and its need of an approval.
+    ///
+    /// # Errors
+    /// As [`Contents::fetch_variables`].
+    pub(crate) async fn fetch_content(
+        &self,
+        content_sid: &str,
+    ) -> Result<ContentDetails, RestError> {
         let path = format!("/v1/Content/{content_sid}");
         let wire: WireContent = send_and_parse(self.0.request(Method::GET, &path)?).await?;
-        Ok(TemplateVariables::from_wire(wire))
+        Ok(ContentDetails {
+            needs_approval: wire.types.as_ref().and_then(approval_reason),
+            variables: TemplateVariables::from_wire(wire),
+        })
     }
 }
 

@@ -62,6 +62,8 @@ pub enum RestErrorKind {
     Connect,
     /// The call was not made: without an open customer service window, only a template may be sent.
     TemplateRequired,
+    /// The call was not made: only an `OutboundClient` sends a [`NewMessage::reply`](super::NewMessage::reply).
+    OutboundOnly,
     /// Twilio may have processed the call: a timeout, a broken connection, a 5xx, or an unreadable response.
     Unknown {
         /// HTTP status, if there was one.
@@ -102,7 +104,9 @@ impl RestError {
     /// Returns whether, and after which delay, the call may be repeated.
     pub fn retry_advice(&self) -> RetryAdvice {
         match self.kind {
-            RestErrorKind::Rejected { .. } | RestErrorKind::TemplateRequired => RetryAdvice::Never,
+            RestErrorKind::Rejected { .. }
+            | RestErrorKind::TemplateRequired
+            | RestErrorKind::OutboundOnly => RetryAdvice::Never,
             RestErrorKind::RateLimited { retry_after, .. } => {
                 RetryAdvice::Safe(retry_after.unwrap_or_default())
             }
@@ -112,8 +116,16 @@ impl RestError {
     }
 
     pub(super) fn template_required() -> Self {
+        Self::not_made(RestErrorKind::TemplateRequired)
+    }
+
+    pub(super) fn outbound_only() -> Self {
+        Self::not_made(RestErrorKind::OutboundOnly)
+    }
+
+    fn not_made(kind: RestErrorKind) -> Self {
         Self {
-            kind: RestErrorKind::TemplateRequired,
+            kind,
             detail: None,
             source: None,
         }
@@ -248,6 +260,9 @@ impl fmt::Display for RestError {
             RestErrorKind::TemplateRequired => f.write_str(
                 "not sent: outside the customer service window only a template may be sent",
             ),
+            RestErrorKind::OutboundOnly => {
+                f.write_str("not sent: only an OutboundClient sends a message with a reply")
+            }
             RestErrorKind::Unknown {
                 status: Some(status),
             } => {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::error::RestError;
 use super::http_client::AuthenticatedClient;
-use super::new_message::NewMessage;
+use super::new_message::{NewMessage, NewMessageContent};
 use super::response::{
     check_next_page, response_date, send_and_parse, send_and_parse_with_headers, with_form,
 };
@@ -23,7 +23,7 @@ use crate::reply::ContentShape;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::store::OpenWindow;
 #[cfg(feature = "app")]
-use crate::store::{OutboundMessage, TEMPLATE_NAME};
+use crate::store::{OutboundMessage, TEMPLATE_NAME, TEMPLATE_SID};
 
 /// The `Messages` resource of one account.
 ///
@@ -159,6 +159,7 @@ impl Message {
         let text_matches = outbound.params.get("ContentSid").is_some()
             || outbound.params.get(ContentShape::PARAM).is_some()
             || outbound.params.get(TEMPLATE_NAME).is_some()
+            || outbound.params.get(TEMPLATE_SID).is_some()
             || outbound.window.is_none()
             || text.trim() == outbound.params.get("Body").unwrap_or_default().trim();
         // Twilio's clock may be behind the local one.
@@ -209,6 +210,9 @@ impl<'a> Messages<'a> {
         message: &NewMessage,
         window: &OpenWindow,
     ) -> Result<Message, RestError> {
+        if matches!(message.content, NewMessageContent::Reply(_)) {
+            return Err(RestError::outbound_only());
+        }
         self.create_form(&message.form(), window).await
     }
 

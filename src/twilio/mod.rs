@@ -37,8 +37,11 @@ mod messages;
 mod new_message;
 mod prepared_content;
 mod response;
+mod session_content;
 mod typing_indicator;
 mod webhooks;
+#[cfg(feature = "app")]
+mod wire_params;
 
 pub use account_keys::{AccountKeys, ApiKey, ApiKeySidError, AuthTokens};
 pub use accounts::{Account, Accounts};
@@ -65,3 +68,5 @@ pub(crate) use new_message::{NewMessageContent, PinnedLocation};
 pub use prepared_content::PreparedContent;
 pub use typing_indicator::TypingIndicator;
 pub use webhooks::ConfiguredWebhooks;
+#[cfg(feature = "app")]
+pub(crate) use wire_params::{WireAddresses, wire_params};

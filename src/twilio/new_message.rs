@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::address::Address;
 use crate::form::FormParams;
+use crate::reply::Reply;
 use crate::sid::MessagingServiceSid;
 use crate::twiml::replace_invalid_chars;
 
@@ -46,6 +47,7 @@ pub(crate) enum NewMessageContent {
         variables: BTreeMap<String, String>,
     },
     Location(PinnedLocation),
+    Reply(Reply),
 }
 
 /// A location: latitude and longitude in degrees, and a label, which may be empty.
@@ -118,6 +120,25 @@ impl NewMessage {
         Self::new(to, NewMessageContent::Location(location))
     }
 
+    /// Creates a message with the content of a bot's reply: choices, a link button, files, a template by its name, or several
+    /// messages in order.
+    ///
+    /// Only an `OutboundClient` sends it, because it stores the open question. [`Messages::create`] does not.
+    ///
+    /// ```
+    /// use replyhook::ReplyMessage;
+    /// use replyhook::twilio::NewMessage;
+    ///
+    /// let question = ReplyMessage::text("When shall we deliver?").choices(["Today", "Another day"]);
+    /// let message = NewMessage::reply("whatsapp:+15550001111", question).from("whatsapp:+15550002222");
+    /// # drop(message);
+    /// ```
+    ///
+    /// [`Messages::create`]: super::Messages::create
+    pub fn reply(to: impl Into<Address>, reply: impl Into<Reply>) -> Self {
+        Self::new(to, NewMessageContent::Reply(reply.into()))
+    }
+
     fn new(to: impl Into<Address>, content: NewMessageContent) -> Self {
         Self {
             to: to.into(),
@@ -168,6 +189,21 @@ impl NewMessage {
         self
     }
 
+    /// Returns the parameters of `POST Messages` for time and status callback.
+    pub(crate) fn further_params(&self) -> Vec<(&'static str, String)> {
+        // Twilio's format has whole seconds.
+        let send_at = self.send_at.map(|at| at.strftime("%FT%TZ").to_string());
+        let further = [
+            ("ScheduleType", send_at.as_ref().map(|_| "fixed".to_owned())),
+            ("SendAt", send_at),
+            ("StatusCallback", self.status_callback.clone()),
+        ];
+        let further = further.into_iter();
+        further
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect()
+    }
+
     /// Returns the parameters of `POST Messages`.
     // The order of parameters is fixed: `OutboundClient` compares encoded forms to find out if a key was used for
     // another message.
@@ -180,6 +216,8 @@ impl NewMessage {
                 None,
             ),
             NewMessageContent::Template { sid, variables } => (None, None, Some((sid, variables))),
+            // `OutboundClient` renders it for the channel.
+            NewMessageContent::Reply(_) => (None, None, None),
         };
         // A message of media alone has no `Body`.
         let body = body.filter(|body| !body.is_empty());
@@ -195,8 +233,7 @@ impl NewMessage {
         });
         // A map of strings always serializes, so `ok()` drops nothing.
         let variables = variables.and_then(|variables| serde_json::to_string(&variables).ok());
-        // Twilio's format has whole seconds.
-        let send_at = self.send_at.map(|at| at.strftime("%FT%TZ").to_string());
+        let further = self.further_params();
         let service = self.messaging_service_sid.as_ref();
         let single_valued = [
             ("To", Some(self.to.as_str())),
@@ -209,13 +246,11 @@ impl NewMessage {
             ("ContentSid", template.map(|(sid, _)| sid.as_str())),
             ("ContentVariables", variables.as_deref()),
             ("PersistentAction", action.as_deref()),
-            ("ScheduleType", send_at.as_ref().map(|_| "fixed")),
-            ("SendAt", send_at.as_deref()),
-            ("StatusCallback", self.status_callback.as_deref()),
         ];
         let single_valued = single_valued
             .iter()
-            .filter_map(|(name, value)| Some((*name, (*value)?)));
+            .filter_map(|(name, value)| Some((*name, (*value)?)))
+            .chain(further.iter().map(|(name, value)| (*name, value.as_str())));
         // `MediaUrl` is repeated, once per file.
         single_valued
             .chain(self.media.iter().map(|url| ("MediaUrl", url.as_str())))
@@ -230,6 +265,7 @@ impl fmt::Debug for NewMessage {
             NewMessageContent::Text(text) => ("text", text.len()),
             NewMessageContent::Template { variables, .. } => ("template", variables.len()),
             NewMessageContent::Location(_) => ("location", 1),
+            NewMessageContent::Reply(reply) => ("reply", reply.messages().len()),
         };
         f.debug_struct("NewMessage")
             .field("to", &self.to)

@@ -5,6 +5,9 @@ mod asking;
 mod delivery;
 mod dialogue;
 mod forward;
+mod outbound;
 #[cfg(feature = "testing")]
 mod phone;
 mod rules;
+#[cfg(feature = "testing")]
+mod templates;

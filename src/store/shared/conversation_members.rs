@@ -1,5 +1,7 @@
 //! Conversations of a sender and the addresses of one user, who share it.
 
+use jiff::Timestamp;
+
 use super::database::{Database, StoredRow, ids, params};
 use crate::store::identity::{Member, NamedAddresses};
 
@@ -22,11 +24,35 @@ pub(in crate::store) async fn find_or_create<D: Database>(
         db.execute(sql, params![id, now]).await?;
         return Ok(id);
     }
+    create(db, sender, members, now).await
+}
+
+/// As [`find_or_create`], and leaves the window of an existing conversation as it is.
+pub(in crate::store) async fn join_or_create<D: Database>(
+    db: &mut D,
+    sender: &str,
+    members: &[Member],
+    now: Timestamp,
+) -> Result<i64, D::Error> {
+    match join(db, sender, members).await? {
+        Some(id) => Ok(id),
+        // The user has never written to this sender, which only channels without a window allow. Retention needs a time,
+        // and must not delete the conversation before the user can answer.
+        None => create(db, sender, members, now.as_microsecond()).await,
+    }
+}
+
+async fn create<D: Database>(
+    db: &mut D,
+    sender: &str,
+    members: &[Member],
+    last_inbound: i64,
+) -> Result<i64, D::Error> {
     // Concurrent messages of a new user may each create a conversation. The addresses decide below which one stays.
     let created = db
         .row(
             "INSERT INTO conversation (last_inbound) VALUES ($1) RETURNING id",
-            params![now],
+            params![last_inbound],
         )
         .await?;
     let id = created.unwrap_or_default().take(0)?;

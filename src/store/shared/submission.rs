@@ -3,10 +3,13 @@
 use jiff::Timestamp;
 use replyhook_core::address_key::{AddressKey, ConsentKey};
 
+use super::conversation_members;
 use super::database::{Database, params};
 use crate::address::Address;
 use crate::sid::MessagingServiceSid;
 use crate::store::decisions;
+use crate::store::identity::Member;
+use crate::store::journal::QuestionChange;
 use crate::store::submission::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome};
 
 /// Returns the outcome of a submission that must not be queued: its idempotency key is known, or its user may not
@@ -50,18 +53,55 @@ pub(in crate::store) async fn record_key<D: Database>(
     Ok(inserted > 0)
 }
 
-/// Gives a queued message the next send time of its sender.
-// The rate limit comes last. In PostgreSQL its row stays locked until the commit, and every other submission for this
-// sender waits for it.
-pub(in crate::store) async fn assign_send_time<D: Database>(
+/// Asks the question of a queued message, which replaces the open one of its conversation.
+// After the key and before the rate limit: the order in which all submissions lock these rows in PostgreSQL.
+pub(in crate::store) async fn ask_question<D: Database>(
     db: &mut D,
     submission: &Submission,
-    id: i64,
+    now: Timestamp,
+) -> Result<(), D::Error> {
+    let asked = submission.question.as_ref().map(QuestionChange::columns);
+    let Some((id, Some((data, expires_at)))) = asked else {
+        return Ok(());
+    };
+    let message = &submission.message;
+    let member = Member::of(&message.user);
+    let conversation =
+        conversation_members::join_or_create(db, message.sender.as_str(), &[member], now).await?;
+    db.execute(
+        "INSERT INTO question (conversation, id, data, expires_at, asked_at) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT (conversation) DO UPDATE SET id = excluded.id, data = excluded.data, \
+         expires_at = excluded.expires_at, asked_at = excluded.asked_at",
+        params![conversation, id.as_str(), data.as_str(), expires_at, now],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Gives the parts of a queued message the next send times of their sender.
+// The rate limit comes last. In PostgreSQL its row stays locked until the commit, and every other submission for this
+// sender waits for it.
+pub(in crate::store) async fn assign_send_times<D: Database>(
+    db: &mut D,
+    submission: &Submission,
+    ids: &[i64],
     now: Timestamp,
 ) -> Result<(), D::Error> {
     if submission.min_interval.is_zero() {
         return Ok(());
     }
+    for id in ids {
+        assign_next_send_time(db, submission, *id, now).await?;
+    }
+    Ok(())
+}
+
+async fn assign_next_send_time<D: Database>(
+    db: &mut D,
+    submission: &Submission,
+    id: i64,
+    now: Timestamp,
+) -> Result<(), D::Error> {
     // `free_at` is the earliest send time of the sender's next message. The message gets the current one, or now if that
     // has passed, so unused time does not allow a burst. RETURNING sees the new value, one interval later. One statement
     // reads and advances the time, so that no two messages get the same one.

@@ -6,7 +6,9 @@ use rusqlite::Connection;
 use super::database::ready;
 use super::outbox;
 use crate::store::error::{StoreError, StoreErrorKind};
-use crate::store::shared::submission::{assign_send_time, record_key, settled_outcome};
+use crate::store::shared::submission::{
+    ask_question, assign_send_times, record_key, settled_outcome,
+};
 use crate::store::submission::{Submission, SubmitOutcome};
 
 /// Queues a message, if its idempotency key is free and its user may receive it.
@@ -18,11 +20,15 @@ pub(super) fn submit(
     if let Some(outcome) = ready(settled_outcome(&mut db, submission))? {
         return Ok(outcome);
     }
-    let id = outbox::insert(db, None, std::slice::from_ref(&submission.message), now)?[0];
+    let ids = outbox::insert(db, None, &submission.parts(), now)?;
+    let Some(id) = ids.last().copied() else {
+        return Err(StoreError::new(StoreErrorKind::Internal));
+    };
     // The key was free under the write lock, which this transaction still has.
     if !ready(record_key(&mut db, submission, id, now))? {
         return Err(StoreError::new(StoreErrorKind::Internal));
     }
-    ready(assign_send_time(&mut db, submission, id, now))?;
+    ready(ask_question(&mut db, submission, now))?;
+    ready(assign_send_times(&mut db, submission, &ids, now))?;
     Ok(SubmitOutcome::Queued(id))
 }

@@ -188,3 +188,46 @@ async fn service_sends_template_and_location() {
         assert_eq!(response.status, 500, "{invalid}");
     }
 }
+
+// Texts of a question, and a link: below the text on WhatsApp, in it on SMS.
+#[tokio::test(flavor = "multi_thread")]
+async fn hint_and_link_of_a_service_are_shown() {
+    let forwarding = Forwarding::start().await;
+    let hinted = json!({"body": "When?", "choices": ["A", "B"], "choices_hint": "Nur die Nummer."});
+    assert_eq!(
+        forwarding.exchange(sms(1, "hi"), &hinted).await,
+        twiml_message("When?\n1. A\n2. B\nNur die Nummer.")
+    );
+    let wrong = json!({"body": "When?", "choices": ["A", "B"], "choices_hint": 7});
+    assert_eq!(
+        forwarding.exchange(sms(2, "hi"), &wrong).await,
+        twiml_message("When?\n1. A\n2. B")
+    );
+    let link = json!({"link": {"title": "Track it", "url": "https://example.com/42"}});
+    let parcel = json!({"body": "Your parcel.", "content": link});
+    assert_eq!(
+        forwarding.exchange(sms(3, "hi"), &parcel).await,
+        twiml_message("Your parcel.\nTrack it: https://example.com/42")
+    );
+    assert_eq!(forwarding.exchange(Webhook::message(4, "hi"), &parcel).await, EMPTY);
+    let phone = forwarding.twilio.wait_for_phone(USER, 1);
+    let content = phone[0].content.as_ref().unwrap();
+    assert_eq!(content["type"], "twilio/call-to-action");
+    assert_eq!(content["fields"]["body"], "Your parcel.");
+    // Beside choices it is a message of its own.
+    let both = json!({"body": "When?", "choices": ["A", "B"], "content": link});
+    let twiml = forwarding.exchange(sms(5, "hi"), &both).await;
+    assert!(twiml.contains("Track it: https://example.com/42"), "{twiml}");
+    assert!(twiml.contains("When?\n1. A\n2. B"), "{twiml}");
+    for invalid in [
+        json!({"link": {"title": "Track it", "url": "example.com"}}),
+        json!({"link": {"title": "Track it"}}),
+        json!({"link": "https://example.com"}),
+        json!({"sid": "HX00000000000000000000000000000042", "link": link["link"]}),
+    ] {
+        let response = json!({"body": "Your parcel.", "content": invalid});
+        let number = 6;
+        let twiml = forwarding.exchange(sms(number, "hi"), &response).await;
+        assert_eq!(twiml, twiml_message("Your parcel."), "{invalid}");
+    }
+}

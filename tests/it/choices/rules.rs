@@ -105,6 +105,30 @@ fn invalid_choices_are_problems_of_the_file() {
             "reply.location = { latitude = 1, longitude = 2, label = '{{ body ' }",
             "line 3",
         ),
+        (
+            "reply.content = { link = { title = 'Open' } }",
+            "a link has a title and a url",
+        ),
+        (
+            "reply.content = { link = { title = ' ', url = 'https://h' } }",
+            "title of the link is empty",
+        ),
+        (
+            "reply.content = { link = { title = 'Open', url = 'h/x' } }",
+            "the link's url is not an http or https URL",
+        ),
+        (
+            "reply.content = { link = { title = 'Open', url = 'https://h', id = 1 } }",
+            "id",
+        ),
+        (
+            "reply.content = { name = 'x', link = { title = 'Open', url = 'https://h' } }",
+            "names a template or has a link",
+        ),
+        (
+            "reply.choices = ['A']\nreply.content = { link = { title = 'Open', url = 'https://h' } }",
+            "choices or a link",
+        ),
     ] {
         let error = RuleSet::parse(&format!("{otherwise}{choices}")).err();
         let error = error.unwrap_or_else(|| panic!("{choices} is accepted"));
@@ -319,4 +343,34 @@ fn rules_test_reads_settings_of_questions() {
     }
     let (_, _, err) = replyhook(&test, &[(ttl, "soon")], "");
     assert!(err.contains("reply.choices_ttl"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn link_of_a_rule_is_a_button_below_its_text() {
+    let rules = "[[rule]]\nwhen.text = 'bad'\nreply.text = 'x'\n\
+         reply.content = { link = { title = 'Open', url = 'javascript:{{ body }}' } }\n\
+         [otherwise]\nreply.text = 'Your parcel.'\n\
+         reply.content = { link = { title = 'Track {{ body }}', url = 'https://example.com/{{ body }}' } }\n\
+         [[example]]\nsays = '42'\ngets = \"Your parcel.\\nTrack 42: https://example.com/42\"\n";
+    assert!(RuleSet::parse(rules).unwrap().run_examples()[0].failure.is_none());
+    let without_text = "[otherwise]\nreply.content = { link = { title = 'A', url = 'https://h' } }\n";
+    let error = RuleSet::parse(without_text).err().unwrap().to_string();
+    assert!(error.contains("a link needs a text above it"), "{error}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bot.toml");
+    std::fs::write(&file, rules).unwrap();
+    let twilio = FakeTwilio::start();
+    let env = [
+        ("REPLYHOOK__HANDLER__KIND", "rules"),
+        ("REPLYHOOK__HANDLER__RULES", file.to_str().unwrap()),
+    ];
+    let app = TestApp::with_twilio(&twilio, &env, |app| app);
+    app.says(1, "42").await;
+    let phone = twilio.wait_for_phone("whatsapp:+15550001111", 1);
+    let fields = &phone[0].content.as_ref().unwrap()["fields"];
+    assert_eq!(fields["body"], "Your parcel.");
+    assert_eq!(fields["actions"][0]["title"], "Track 42");
+    assert_eq!(fields["actions"][0]["url"], "https://example.com/42");
+    let response = app.send(crate::support::Webhook::message(2, "bad")).await;
+    assert_eq!(response.status, 500);
 }

@@ -1,11 +1,16 @@
 //! Open questions: asked and ended with a reply, on both paths, one in a conversation.
 
+use std::time::Duration;
+
 use replyhook::choice::{Choices, OpenQuestion, QuestionId};
-use replyhook::internals::{Claim, Completion, QuestionChange, ReplyPath, Store};
+use replyhook::internals::{
+    Claim, Completion, IdempotencyKey, NewInbound, NewOutbound, QuestionChange, ReplyPath, Store,
+    Submission, SubmitOutcome,
+};
 
 use super::{
-    ANA, ANA_ID, BEN, Backend, accept_claimed, account, at, inbound_from, new_inbound,
-    over_all_stores, reply, sid,
+    ANA, ANA_ID, BEN, Backend, SENDER, accept_claimed, account, at, bodies, deliver, inbound_from,
+    new_inbound, over_all_stores, reply, sid,
 };
 
 over_all_stores!(
@@ -16,6 +21,8 @@ over_all_stores!(
     lost_claim_asks_nothing,
     merged_conversations_keep_newer_question,
     backlog_claim_knows_of_question,
+    outbound_message_asks_its_question,
+    rejected_submission_asks_nothing,
 );
 
 fn question(number: u64) -> OpenQuestion {
@@ -148,4 +155,82 @@ async fn backlog_claim_knows_of_question(backend: &mut Backend) {
     let claimed = super::claim_backlog(store, at(4)).await;
     assert_eq!(claimed.len(), 1);
     assert!(claimed[0].claim.has_question);
+}
+
+fn submission(number: u64, user: &str, sender: &str) -> Submission {
+    let part = |text: &str| NewOutbound {
+        user: user.into(),
+        sender: sender.into(),
+        ..reply(text)
+    };
+    Submission {
+        message: part("When?"),
+        earlier_parts: vec![part("a file"), part("another")],
+        question: ask(number, 100).question,
+        key: Some(IdempotencyKey::new("k")),
+        due: at(2),
+        min_interval: Duration::from_secs(1),
+        consent_required: true,
+    }
+}
+
+// With its parts in order, once for its key, and to a user who has never written.
+async fn outbound_message_asks_its_question(backend: &mut Backend) {
+    let store = backend.store();
+    let (claim, _) = accept_from_ana(store, 1).await;
+    complete(store, claim, ask(1, 100), 1).await;
+    let submitted = store
+        .submit(submission(2, ANA, SENDER), at(2))
+        .await
+        .unwrap();
+    let SubmitOutcome::Queued(id) = submitted else {
+        panic!("{submitted:?}")
+    };
+    let again = store
+        .submit(submission(3, ANA, SENDER), at(2))
+        .await
+        .unwrap();
+    assert_eq!(again, SubmitOutcome::Duplicate(id));
+    let mut sent = Vec::new();
+    for second in 2..5 {
+        sent.extend(deliver(store, second).await);
+    }
+    assert_eq!(bodies(&sent), ["a file", "another", "When?"]);
+    assert_eq!(sent[2].id, id);
+    backend.crash().await;
+    let store = backend.store();
+    let (claim, open) = accept_from_ana(store, 6).await;
+    assert_eq!((claim.has_question, open), (true, Some(question(2))));
+    let (user, sender) = ("+15550009999", "+15550002222");
+    let sms = Submission {
+        key: None,
+        ..submission(4, user, sender)
+    };
+    store.submit(sms, at(7)).await.unwrap();
+    let answer = NewInbound {
+        sender: sender.into(),
+        ..inbound_from(&[user], 8)
+    };
+    let claim = accept_claimed(store, answer).await;
+    let open = store.open_question(claim.conversation, at(8)).await;
+    assert_eq!(
+        (claim.has_question, open.unwrap()),
+        (true, Some(question(4)))
+    );
+}
+
+async fn rejected_submission_asks_nothing(backend: &mut Backend) {
+    let store = backend.store();
+    let (claim, _) = accept_from_ana(store, 1).await;
+    complete(store, claim, ask(1, 100), 1).await;
+    // A template among its parts does not open the window for the others.
+    let mut late = submission(2, ANA, SENDER);
+    late.due = at(2 * 24 * 3600);
+    late.message.template = true;
+    let submitted = store.submit(late, at(2)).await.unwrap();
+    assert!(
+        matches!(submitted, SubmitOutcome::Ineligible(_)),
+        "{submitted:?}"
+    );
+    assert_eq!(accept_from_ana(store, 3).await.1, Some(question(1)));
 }

@@ -110,6 +110,8 @@ async fn reply_without_older_reply_is_saved(backend: &mut Backend) {
     store.enqueue(vec![reply("first")], at(1)).await.unwrap();
     let rate_limited = Submission {
         message: reply("paced"),
+        earlier_parts: Vec::new(),
+        question: None,
         key: None,
         due: at(1),
         min_interval: Duration::from_secs(100),

@@ -99,6 +99,8 @@ async fn message_not_due_or_failed_blocks_no_other(backend: &mut Backend) {
     accept_and_answer(store, new_inbound(1)).await;
     let rate_limited = |text: &str| Submission {
         message: reply(text),
+        earlier_parts: Vec::new(),
+        question: None,
         key: None,
         due: at(10),
         min_interval: Duration::from_secs(100),

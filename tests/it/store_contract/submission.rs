@@ -29,6 +29,8 @@ over_all_stores!(
 fn text(body: &str) -> Submission {
     Submission {
         message: reply(body),
+        earlier_parts: Vec::new(),
+        question: None,
         key: None,
         due: at(10),
         min_interval: Duration::ZERO,

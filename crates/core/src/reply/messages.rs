@@ -246,9 +246,15 @@ impl Reply {
     /// Gives each question its identity in the reply to a message.
     #[doc(hidden)]
     pub fn identify_questions(&mut self, account: AccountSid, sid: MessageSid) {
+        self.identify_questions_by(|ordinal| QuestionId::of_reply(account, sid, ordinal));
+    }
+
+    /// Gives each question the identity that `identify` returns for the position of its message.
+    #[doc(hidden)]
+    pub fn identify_questions_by(&mut self, identify: impl Fn(usize) -> QuestionId) {
         for (ordinal, message) in self.messages.iter_mut().enumerate() {
             if let Some(RichContent::Choices(question)) = message.rich.as_deref_mut() {
-                question.id = Some(QuestionId::of_reply(account, sid, ordinal));
+                question.id = Some(identify(ordinal));
             }
         }
     }
@@ -257,6 +263,16 @@ impl Reply {
     #[doc(hidden)]
     pub fn has_rich_content(&self) -> bool {
         self.messages.iter().any(|message| message.rich.is_some())
+    }
+
+    /// Returns whether each message is a template, and there is one.
+    #[doc(hidden)]
+    pub fn is_template(&self) -> bool {
+        let is_template = |message: &ReplyMessage| {
+            matches!(message.rich.as_deref(), Some(RichContent::Template(_)))
+                && message.media.is_empty()
+        };
+        !self.messages.is_empty() && self.messages.iter().all(is_template)
     }
 
     #[doc(hidden)]
@@ -353,6 +369,12 @@ impl ReplyMessage {
     #[doc(hidden)]
     pub fn recipient(&self) -> Option<&Address> {
         self.to.as_ref()
+    }
+
+    /// Returns true if the message has another recipient or sender than the rest.
+    #[doc(hidden)]
+    pub fn has_own_addresses(&self) -> bool {
+        self.to.is_some() || self.from.is_some()
     }
 
     #[doc(hidden)]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use replyhook::internals::{MessageRow, OutboundRow, RedactedParams};
+use replyhook::internals::{MessageRow, OutboundRow, RedactedParams, TEMPLATE_NAME, TEMPLATE_SID};
 use replyhook::store::OutboundState;
 use replyhook::{ErrorCode, FormParams, MessageSid};
 use serde_json::{Value, json};
@@ -100,11 +100,12 @@ fn body(params: &RedactedParams) -> String {
         .to_owned()
 }
 
-/// Returns the text of a reply, or the Content SID of a template.
+/// Returns the text of a reply, or the Content SID or the name of a template.
 pub(super) fn reply_body(params: &RedactedParams) -> String {
     let form = parse_form(params);
     // Twilio renders a template's text, so the store does not have it.
-    let text = form.get("Body").or_else(|| form.get("ContentSid"));
+    let names = ["Body", "ContentSid", TEMPLATE_SID, TEMPLATE_NAME];
+    let text = names.into_iter().find_map(|name| form.get(name));
     text.unwrap_or_default().to_owned()
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
+use replyhook::choice::Choice;
 use replyhook::config::SendSettings;
 use replyhook::outbound::{OutboundClient, OutboundConfig, SendError, SendErrorKind, SendReceipt};
 use replyhook::store::{Access, OutboundState};
@@ -12,7 +13,7 @@ use replyhook::twilio::{Client, NewMessage};
 use replyhook::{Address, ErrorCode, MessagingServiceSid, SystemClock, Timestamp};
 use serde_json::json;
 
-use super::row::Draft;
+use super::row::{Draft, DraftQuestion};
 use crate::exit::{ExitStatus, Failed};
 use crate::operator::{OpenedStore, parse_address, parse_user};
 use crate::print::print;
@@ -25,7 +26,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 #[command(after_help = "\
 Needs the DATABASE_URL and TWILIO_ACCOUNT_SID of a running server, which sends each queued message, but never to a
 user who has opted out. On WhatsApp, a text needs an open customer service window (the user wrote within 24 hours).
-Outside of it, a template needs a recorded opt-in. With --idempotency-key, a second call sends nothing and shows the
+Outside of it, a template needs a recorded opt-in. A text with --choice is a question: buttons, a list or a numbered
+text, as the channel has them. With --idempotency-key, a second call sends nothing and shows the
 first message.
 
 A CSV file has a header line. Its columns: to; body, or template with a column per variable (1, 2, … or var.NAME);
@@ -41,6 +43,7 @@ Exit codes:
 Examples:
   replyhook send --to whatsapp:+15550001111 --from whatsapp:+15550002222 --body 'Your order is ready.' --wait
   replyhook send --to whatsapp:+15550001111 --from whatsapp:+15550002222 --template HX… --var 1=Ana --idempotency-key order-42
+  replyhook send --to whatsapp:+15550001111 --from whatsapp:+15550002222 --body 'When?' --choice today=Today --choice 'Another day'
   replyhook send --csv customers.csv --service MG… --template HX… --idempotency-key spring --dry-run")]
 pub(crate) struct Send {
     /// Recipient, such as whatsapp:+15550001111
@@ -61,6 +64,24 @@ pub(crate) struct Send {
     /// Set a variable of the template; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_variable)]
     var: Vec<(String, String)>,
+    /// Name of a template, in place of its Content SID
+    #[arg(long, value_name = "NAME", requires = "language", conflicts_with_all = ["template", "body", "media", "location"])]
+    template_name: Option<String>,
+    /// Language of that template, such as en or es
+    #[arg(long, value_name = "LANGUAGE", requires = "template_name")]
+    language: Option<String>,
+    /// Add a choice to the text, which is the question; may be repeated
+    #[arg(long, value_name = "[ID=]TITLE", value_parser = parse_choice, conflicts_with_all = ["template", "template_name", "location"])]
+    choice: Vec<Choice>,
+    /// Key of the question, which its answer repeats
+    #[arg(long, value_name = "KEY", requires = "choice")]
+    choices_key: Option<String>,
+    /// Label of the button that opens a list, in place of `reply.choices_button`
+    #[arg(long, value_name = "LABEL", requires = "choice")]
+    choices_button: Option<String>,
+    /// Last line of a numbered text, in place of `reply.choices_hint`
+    #[arg(long, value_name = "TEXT", requires = "choice")]
+    choices_hint: Option<String>,
     /// Attach the media at this public URL; may be repeated
     #[arg(long, value_name = "URL", conflicts_with = "location")]
     media: Vec<String>,
@@ -98,6 +119,14 @@ fn parse_variable(text: &str) -> Result<(String, String), &'static str> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write NAME=VALUE, such as 1=Ana"),
     }
+}
+
+fn parse_choice(text: &str) -> Result<Choice, &'static str> {
+    let (id, title) = text.split_once('=').unwrap_or((text, text));
+    if id.trim().is_empty() || title.trim().is_empty() {
+        return Err("write TITLE or ID=TITLE, such as other='Another day'");
+    }
+    Ok(Choice::new(id, title))
 }
 
 fn parse_location(text: &str) -> Result<LocationArg, &'static str> {
@@ -176,6 +205,13 @@ impl Send {
             service: self.service,
             body: self.body.clone(),
             template: self.template.clone(),
+            template_name: self.template_name.clone().zip(self.language.clone()),
+            question: (!self.choice.is_empty()).then(|| DraftQuestion {
+                choices: self.choice.clone(),
+                key: self.choices_key.clone(),
+                button: self.choices_button.clone(),
+                hint: self.choices_hint.clone(),
+            }),
             variables: self.var.iter().cloned().collect(),
             media: self.media.clone(),
             at: self.at,
@@ -216,7 +252,7 @@ pub(super) fn open_outbox(settings: SendSettings) -> anyhow::Result<(OpenedStore
         consent_required: settings.consent.required,
         rate_per_second: settings.outbound.rate_per_second,
     };
-    let url = settings.content_url;
+    let (url, choices) = (settings.content_url, settings.choices);
     let templates = settings
         .credentials
         .map(|credentials| (Client::new(url), credentials));
@@ -226,7 +262,8 @@ pub(super) fn open_outbox(settings: SendSettings) -> anyhow::Result<(OpenedStore
         Arc::new(SystemClock),
         config,
         templates,
-    );
+    )
+    .with_choices(choices.button, choices.hint, choices.ttl);
     Ok((opened, client))
 }
 

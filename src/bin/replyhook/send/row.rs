@@ -1,10 +1,12 @@
 //! A message as given by options or a row of a CSV file.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use anyhow::bail;
+use replyhook::choice::Choice;
 use replyhook::twilio::NewMessage;
-use replyhook::{Address, MessagingServiceSid, Timestamp};
+use replyhook::{Address, Media, MessagingServiceSid, ReplyMessage, Timestamp};
 
 /// A message without its recipient.
 #[derive(Clone, Default)]
@@ -13,13 +15,65 @@ pub(super) struct Draft {
     pub(super) service: Option<MessagingServiceSid>,
     pub(super) body: Option<String>,
     pub(super) template: Option<String>,
+    /// Name and language of a template.
+    pub(super) template_name: Option<(String, String)>,
+    pub(super) question: Option<DraftQuestion>,
     pub(super) variables: BTreeMap<String, String>,
     pub(super) media: Vec<String>,
     pub(super) at: Option<Timestamp>,
 }
 
+/// Choices of a question, and its texts.
+#[derive(Clone)]
+pub(super) struct DraftQuestion {
+    pub(super) choices: Vec<Choice>,
+    pub(super) key: Option<String>,
+    pub(super) button: Option<String>,
+    pub(super) hint: Option<String>,
+}
+
+impl DraftQuestion {
+    fn message(&self, text: &str, media: &[String]) -> ReplyMessage {
+        let mut message = ReplyMessage::text(text).choices(&self.choices);
+        for url in media {
+            message = message.media(Media::url(url.as_str()));
+        }
+        if let Some(key) = &self.key {
+            message = message.choices_key(key.as_str());
+        }
+        if let Some(button) = &self.button {
+            message = message.choices_button(button.as_str());
+        }
+        if let Some(hint) = &self.hint {
+            message = message.choices_hint(hint.as_str());
+        }
+        message
+    }
+}
+
 impl Draft {
     pub(super) fn message(&self, to: Address) -> anyhow::Result<NewMessage> {
+        if let Some(question) = &self.question {
+            return match (&self.template, &self.body) {
+                (None, Some(text)) if self.variables.is_empty() => {
+                    let question = question.message(text, &self.media);
+                    Ok(self.with_sender_and_time(NewMessage::reply(to, question)))
+                }
+                (None, None) => bail!("choices need a question; add a text"),
+                _ => bail!("choices belong to a text, and a template has its own; leave one out"),
+            };
+        }
+        if let Some((name, language)) = &self.template_name
+            && self.template.is_none()
+            && self.body.is_none()
+        {
+            let message = ReplyMessage::template(name.as_str(), language.as_str());
+            let variables = self.variables.iter();
+            let message = variables.fold(message, |message, (name, value)| {
+                message.variable(name.as_str(), value.as_str())
+            });
+            return Ok(self.with_sender_and_time(NewMessage::reply(to, message)));
+        }
         let message = match (&self.template, &self.body) {
             (Some(_), Some(_)) => bail!("both a text and a template are given; leave one out"),
             (Some(template), None) => NewMessage::template(to, template, self.variables.clone()),
@@ -55,7 +109,7 @@ impl Draft {
         // fields, so that two messages never have the same text.
         let from = self.from.as_ref().map(Address::as_str);
         let service = self.service.as_ref().map(MessagingServiceSid::as_str);
-        format!(
+        let mut content = format!(
             "{:?}",
             (
                 to.as_str(),
@@ -67,6 +121,18 @@ impl Draft {
                 &self.media,
                 self.at.map(|at| at.to_string()),
             )
-        )
+        );
+        if let Some(names) = &self.template_name {
+            let _ = write!(content, "{names:?}");
+        }
+        if let Some(question) = &self.question {
+            let choices = question.choices.iter();
+            let choices: Vec<_> = choices
+                .map(|choice| (choice.id(), choice.title()))
+                .collect();
+            let texts = (&question.key, &question.button, &question.hint);
+            let _ = write!(content, "{choices:?}{texts:?}");
+        }
+        content
     }
 }

@@ -100,6 +100,23 @@ impl State {
         }
     }
 
+    /// Returns the response to a call for one resource, or for its approval. Such calls are not counted.
+    pub(super) fn content_details(&self, path: &str) -> String {
+        let (sid, is_approval) = match path.split_once('/') {
+            Some((sid, _)) => (sid, true),
+            None => (path, false),
+        };
+        let Some(content) = self.find_content(sid) else {
+            return error(404, Some(20404), None);
+        };
+        let details = if is_approval {
+            json!({"sid": sid, "whatsapp": content["approval_requests"]})
+        } else {
+            content.clone()
+        };
+        http(200, None, &details.to_string())
+    }
+
     /// Returns whether Twilio has the content of a message. Before the first call of the Content API, any SID counts.
     pub(super) fn has_content(&self, form: &FormParams) -> bool {
         let Some(sid) = form.get("ContentSid") else {

@@ -83,6 +83,9 @@ fn answer(inner: &Inner, request: &Request) -> Option<String> {
     if ["/v1/Content", "/v1/ContentAndApprovals"].contains(&request.path.as_str()) {
         return content(inner, request);
     }
+    if let Some(path) = request.path.strip_prefix("/v1/Content/") {
+        return Some(inner.lock().content_details(path));
+    }
     let path = request.path.strip_prefix("/2010-04-01/Accounts/");
     let Some((account, resource)) = path.and_then(|path| path.split_once('/')) else {
         return Some(error(404, Some(20404), None));
