@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::{
-    ANA, BEN, Dev, OTHER_TOKEN, Program, SANDBOX, installed, report_skipped, root,
+    ANA, BEN, Dev, OTHER_TOKEN, Program, SANDBOX, installed, replyhook, report_skipped, root,
 };
 
 const ID_USER: &str = "whatsapp:US.13491208655302741918";
@@ -15,6 +15,7 @@ const ID_USER: &str = "whatsapp:US.13491208655302741918";
 /// Checks that a client with Twilio's library can make all its REST calls to the emulator.
 fn check_rest_client(client: &mut Command) {
     let dev = Dev::start();
+    prepare_templates(&dev);
     let output = client
         .args(["--base", &dev.url, "--account", &dev.account])
         .args(["--token", &dev.token])
@@ -24,6 +25,27 @@ fn check_rest_client(client: &mut Command) {
         + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("things done as with Twilio"), "{text}");
+}
+
+/// Makes every content resource that messages of replyhook use, with its own client. A second call makes none.
+fn prepare_templates(dev: &Dev) {
+    let env = [
+        ("TWILIO_ACCOUNT_SID", dev.account.as_str()),
+        ("TWILIO_AUTH_TOKEN", dev.token.as_str()),
+        ("REPLYHOOK__TWILIO__CONTENT_URL", dev.url.as_str()),
+    ];
+    let prepare = |args: &[&str]| {
+        let (code, out, err) = replyhook(&[&["templates", "prepare"], args].concat(), &env, "");
+        assert_eq!(code, 0, "{err}");
+        let lines = |state: &str| out.lines().filter(|line| line.contains(state)).count();
+        (lines(" made "), lines(" exists "))
+    };
+    let all = ["--channels", "whatsapp,messenger,rcs", "--descriptions"];
+    assert_eq!(prepare(&[]), (14, 0));
+    assert_eq!(prepare(&all), (29, 14));
+    assert_eq!(prepare(&all), (0, 43));
+    let (code, _, err) = replyhook(&["templates", "prepare", "--channels", "sms"], &env, "");
+    assert_eq!(code, 2, "{err}");
 }
 
 #[test]

@@ -225,6 +225,45 @@ const CHECKS = {
     }
   },
 
+  // Those that `replyhook templates prepare` has made, before this program.
+  async "replyhook's own templates are read"(client) {
+    const { contents } = client.content.v1;
+    const own = (await contents.list()).filter((one) => one.friendlyName.startsWith("replyhook "));
+    const kinds = { buttons: 10, list: 10, described_list: 10, chips: 11, link: 1, link_card: 1 };
+    const names = Object.entries(kinds).flatMap(([kind, total]) =>
+      total === 1 ? [kind] : Array.from({ length: total }, (_, n) => `${kind}-${n + 1}`));
+    const expected = names.map((name) => `replyhook ${name} v1`);
+    assert.deepEqual(own.map((one) => one.friendlyName).sort(), expected.sort());
+    const rich = {
+      buttons: "twilio/quick-reply", list: "twilio/list-picker", described_list: "twilio/list-picker",
+      chips: "twilio/card", link: "twilio/call-to-action", link_card: "twilio/card",
+    };
+    for (const listed of own) {
+      const one = await contents(listed.sid).fetch();
+      assert.deepEqual([one.types, one.variables, one.language], [listed.types, listed.variables, "en"]);
+      const [kind, number] = one.friendlyName.replace(/^replyhook (.*) v1$/, "$1").split("-");
+      assert.deepEqual(Object.keys(one.types).sort(), [rich[kind], "twilio/text"].sort());
+      const content = one.types[rich[kind]];
+      const items = content.items ?? content.actions;
+      assert.deepEqual([content.body, items.length], ["{{body}}", Number(number ?? 1)]);
+      const used = [...JSON.stringify(one.types).matchAll(/{{(.*?)}}/g)].map(([, name]) => name);
+      assert.deepEqual([...new Set(used)].sort(), Object.keys(one.variables).sort());
+      items.forEach((item, n) => {
+        assert.equal(item.title ?? item.item, `{{t${n + 1}}}`);
+        assert.equal(item.url ?? item.id, kind.startsWith("link") ? "{{url}}" : `{{i${n + 1}}}`);
+        assert.equal(item.description, kind === "described_list" ? `{{d${n + 1}}}` : undefined);
+      });
+    }
+    await says(ANA, "hello");
+    const list = own.find((one) => one.friendlyName === "replyhook list-2 v1");
+    const values = { body: "When?", text: "1. A", button: "Days", t1: "Today", i1: "a", t2: "Later", i2: "b" };
+    const message = await client.messages.create({ from: SANDBOX, to: ANA, contentSid: list.sid, contentVariables: JSON.stringify(values) });
+    await reaches(client, message.sid, "delivered", "read");
+    const { content } = (await control("GET", `/conversations/${ANA}`)).find((one) => one.sid === message.sid);
+    assert.deepEqual([content.type, content.body], ["list", "When?"]);
+    assert.deepEqual(content.items.map(({ id, title }) => [id, title]), [["a", "Today"], ["b", "Later"]]);
+  },
+
   async "a template is changed until it is submitted"(client) {
     const { contents } = client.content.v1;
     const types = (body) => ({ types: { "twilio/text": { body } } });

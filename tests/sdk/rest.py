@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import re
 import sys
 import time
 import traceback
@@ -303,6 +304,47 @@ def every_content_type_is_made_read_back_and_sent(client):
         contents(content.sid).delete()
 
 
+def placeholders(value):
+    """Names of the variables in the texts of a value."""
+    return set(re.findall(r"{{(.*?)}}", json.dumps(value)))
+
+
+def replyhooks_own_templates_are_read(client):
+    """Those that `replyhook templates prepare` has made, before this program."""
+    contents = client.content.v1.contents
+    own = [one for one in contents.list() if one.friendly_name.startswith("replyhook ")]
+    kinds = {"buttons": 10, "list": 10, "described_list": 10, "chips": 11, "link": 1, "link_card": 1}
+    names = {f"{kind}-{n}" if total > 1 else kind for kind, total in kinds.items() for n in range(1, total + 1)}
+    assert {one.friendly_name for one in own} == {f"replyhook {name} v1" for name in names}
+    rich = {
+        "buttons": "twilio/quick-reply", "list": "twilio/list-picker", "described_list": "twilio/list-picker",
+        "chips": "twilio/card", "link": "twilio/call-to-action", "link_card": "twilio/card",
+    }
+    for listed in own:
+        one = contents(listed.sid).fetch()
+        has_the_fields(json.loads(Seen.last.text), fields(ContentInstance))
+        assert (one.types, one.variables) == (listed.types, listed.variables) and one.language == "en"
+        kind, _, number = one.friendly_name.removeprefix("replyhook ").removesuffix(" v1").partition("-")
+        assert set(one.types) == {rich[kind], "twilio/text"} and one.types["twilio/text"] == {"body": "{{text}}"}
+        content, count = one.types[rich[kind]], int(number or 1)
+        items = content["items"] if "list" in kind else content["actions"]
+        assert content["body"] == "{{body}}" and len(items) == count
+        assert placeholders(one.types) == set(one.variables), one.friendly_name
+        for n, item in enumerate(items, 1):
+            assert (item.get("title") or item["item"]) == f"{{{{t{n}}}}}"
+            assert item.get("url") == "{{url}}" if "link" in kind else item["id"] == f"{{{{i{n}}}}}"
+            assert item.get("description") == (f"{{{{d{n}}}}}" if kind == "described_list" else None)
+            assert item.get("chip_list") == (True if kind == "chips" else None)
+    says(ANA, "hello")
+    buttons = next(one for one in own if one.friendly_name == "replyhook buttons-2 v1")
+    values = {"body": "When?", "text": "1. A", "t1": "Today", "i1": "a", "t2": "Later", "i2": "b"}
+    message = client.messages.create(from_=SANDBOX, to=ANA, content_sid=buttons.sid, content_variables=json.dumps(values))
+    until("delivered", lambda: client.messages(message.sid).fetch().status in ("delivered", "read"))
+    got = next(m for m in control("GET", f"/conversations/{ANA}") if m["sid"] == message.sid)["content"]
+    assert (got["type"], got["body"]) == ("buttons", "When?")
+    assert [(item["id"], item["title"]) for item in got["items"]] == [("a", "Today"), ("b", "Later")]
+
+
 def a_template_is_changed_until_it_is_submitted(client):
     types = lambda body: ContentList.Types({"twilio/text": {"body": body}})
     contents = client.content.v1.contents
@@ -501,6 +543,7 @@ CHECKS = [
     a_service_chooses_the_sender,
     templates_are_made_approved_sent_and_deleted,
     every_content_type_is_made_read_back_and_sent,
+    replyhooks_own_templates_are_read,
     a_template_is_changed_until_it_is_submitted,
     templates_are_listed_by_page,
     a_tap_names_the_message,

@@ -3,6 +3,7 @@ use std::fmt::Write;
 use anyhow::anyhow;
 use replyhook::config::SendSettings;
 use replyhook::twilio::{Client, Credentials, Template};
+use replyhook::{Address, Channel};
 use serde_json::json;
 
 use crate::exit::{ExitStatus, Failed};
@@ -38,10 +39,31 @@ enum TemplatesCommand {
     /// List templates, their variables and WhatsApp's approval (default)
     List(ListArgs),
     /// Make the content resources for questions with choices and link buttons, unless they exist
-    Prepare {
-        #[command(flatten)]
-        settings: SettingsArgs,
-    },
+    #[command(after_help = "\
+Makes 14 resources for WhatsApp: 1 to 3 buttons, lists of 1 to 10 rows, and a link button. Messenger needs 1 to 10 buttons
+and a link button, RCS 1 to 11 chips and a link card. The server makes a missing one for the first message that needs it.
+
+Exit codes:
+  0  all exist
+  1  Twilio rejected a request or did not respond; a second call makes the rest
+  2  usage or configuration error
+
+Examples:
+  replyhook templates prepare
+  replyhook templates prepare --channels whatsapp,messenger,rcs --descriptions")]
+    Prepare(PrepareArgs),
+}
+
+#[derive(clap::Args)]
+struct PrepareArgs {
+    /// Channels of your senders
+    #[arg(long, value_name = "CHANNELS", value_delimiter = ',', default_value = "whatsapp", value_parser = ["whatsapp", "messenger", "rcs"])]
+    channels: Vec<String>,
+    /// Also make lists whose rows have descriptions (WhatsApp): 10 resources more
+    #[arg(long)]
+    descriptions: bool,
+    #[command(flatten)]
+    settings: SettingsArgs,
 }
 
 #[derive(clap::Args)]
@@ -58,7 +80,7 @@ impl TemplatesArgs {
         match self.command {
             None => self.list.run(),
             Some(TemplatesCommand::List(list)) => list.run(),
-            Some(TemplatesCommand::Prepare { settings }) => prepare(&settings),
+            Some(TemplatesCommand::Prepare(prepare)) => prepare.run(),
         }
     }
 }
@@ -71,16 +93,25 @@ fn content_api(settings: &SettingsArgs) -> anyhow::Result<(Client, Credentials)>
     Ok((Client::new(settings.content_url), credentials))
 }
 
-fn prepare(settings: &SettingsArgs) -> anyhow::Result<ExitStatus> {
-    let (client, credentials) = content_api(settings)?;
-    let prepared = runtime()?.block_on(client.contents(&credentials).prepare_choices());
-    let mut text = String::new();
-    for content in prepared.map_err(Failed::from)? {
-        let state = if content.is_new { "made" } else { "exists" };
-        writeln!(text, "{} {state:6} {}", content.sid, content.name)?;
+impl PrepareArgs {
+    fn run(self) -> anyhow::Result<ExitStatus> {
+        let (client, credentials) = content_api(&self.settings)?;
+        let channels: Vec<_> = self.channels.iter().map(|name| channel(name)).collect();
+        let contents = client.contents(&credentials);
+        let prepared = runtime()?.block_on(contents.prepare_choices(&channels, self.descriptions));
+        let mut text = String::new();
+        for content in prepared.map_err(Failed::from)? {
+            let state = if content.is_new { "made" } else { "exists" };
+            writeln!(text, "{} {state:6} {}", content.sid, content.name)?;
+        }
+        print(&text)?;
+        Ok(ExitStatus::Yes)
     }
-    print(&text)?;
-    Ok(ExitStatus::Yes)
+}
+
+fn channel(name: &str) -> Channel {
+    // The channel of any address with this prefix.
+    Address::parse(&format!("{name}:x")).channel().clone()
 }
 
 impl ListArgs {

@@ -209,7 +209,12 @@ async fn hint_and_link_of_a_service_are_shown() {
         forwarding.exchange(sms(3, "hi"), &parcel).await,
         twiml_message("Your parcel.\nTrack it: https://example.com/42")
     );
-    assert_eq!(forwarding.exchange(Webhook::message(4, "hi"), &parcel).await, EMPTY);
+    assert_eq!(
+        forwarding
+            .exchange(Webhook::message(4, "hi"), &parcel)
+            .await,
+        EMPTY
+    );
     let phone = forwarding.twilio.wait_for_phone(USER, 1);
     let content = phone[0].content.as_ref().unwrap();
     assert_eq!(content["type"], "twilio/call-to-action");
@@ -217,16 +222,18 @@ async fn hint_and_link_of_a_service_are_shown() {
     // Beside choices it is a message of its own.
     let both = json!({"body": "When?", "choices": ["A", "B"], "content": link});
     let twiml = forwarding.exchange(sms(5, "hi"), &both).await;
-    assert!(twiml.contains("Track it: https://example.com/42"), "{twiml}");
+    assert!(
+        twiml.contains("Track it: https://example.com/42"),
+        "{twiml}"
+    );
     assert!(twiml.contains("When?\n1. A\n2. B"), "{twiml}");
-    for invalid in [
+    for (number, invalid) in (6..).zip([
         json!({"link": {"title": "Track it", "url": "example.com"}}),
         json!({"link": {"title": "Track it"}}),
         json!({"link": "https://example.com"}),
         json!({"sid": "HX00000000000000000000000000000042", "link": link["link"]}),
-    ] {
+    ]) {
         let response = json!({"body": "Your parcel.", "content": invalid});
-        let number = 6;
         let twiml = forwarding.exchange(sms(number, "hi"), &response).await;
         assert_eq!(twiml, twiml_message("Your parcel."), "{invalid}");
     }

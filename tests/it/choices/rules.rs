@@ -351,9 +351,14 @@ async fn link_of_a_rule_is_a_button_below_its_text() {
          reply.content = { link = { title = 'Open', url = 'javascript:{{ body }}' } }\n\
          [otherwise]\nreply.text = 'Your parcel.'\n\
          reply.content = { link = { title = 'Track {{ body }}', url = 'https://example.com/{{ body }}' } }\n\
-         [[example]]\nsays = '42'\ngets = \"Your parcel.\\nTrack 42: https://example.com/42\"\n";
-    assert!(RuleSet::parse(rules).unwrap().run_examples()[0].failure.is_none());
-    let without_text = "[otherwise]\nreply.content = { link = { title = 'A', url = 'https://h' } }\n";
+         [[example]]\nsays = '42'\ngets = 'Your parcel.'\n";
+    assert!(
+        RuleSet::parse(rules).unwrap().run_examples()[0]
+            .failure
+            .is_none()
+    );
+    let without_text =
+        "[otherwise]\nreply.content = { link = { title = 'A', url = 'https://h' } }\n";
     let error = RuleSet::parse(without_text).err().unwrap().to_string();
     assert!(error.contains("a link needs a text above it"), "{error}");
     let folder = tempfile::tempdir().unwrap();

@@ -99,6 +99,8 @@ async fn template_that_needs_approval_is_refused_within_the_window() {
         ),
     ] {
         let sid = create(&test, kind, fields, is_approved).await;
+        // Past the interval between two outbound messages.
+        test.advance(std::time::Duration::from_secs(1)).await;
         let before = accepted(&test, ana.address()).await;
         let exchange = ana.says(&sid).await;
         let message = NewMessage::template(ana.address(), &sid, [("", ""); 0]).from(ana.sender());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::address::Channel;
 use crate::choice::{ChoiceForm, Choices};
 
 /// Version of the shapes, in the name of each resource. A new layout needs a new version, since both may be in use.
@@ -35,13 +36,21 @@ impl ContentShape {
     /// Parameter of a stored message that names its shape, in place of `ContentSid`. Twilio never gets it.
     pub const PARAM: &str = "ContentShape";
 
-    /// Returns the shapes that `replyhook templates prepare` makes.
-    pub fn all() -> Vec<Self> {
-        let buttons = (1..=3).map(Self::Buttons);
-        let lists = (1..=10).flat_map(|number| [Self::List(number), Self::DescribedList(number)]);
-        let chips = (1..=11).map(Self::Chips);
-        let links = [Self::Link, Self::LinkCard];
-        buttons.chain(lists).chain(chips).chain(links).collect()
+    /// Returns the shapes that messages on a channel can have. Without `has_descriptions`, those of lists with descriptions
+    /// are left out.
+    pub fn of_channel(channel: &Channel, has_descriptions: bool) -> Vec<Self> {
+        let buttons = |max| (1..=max).map(Self::Buttons);
+        match channel {
+            Channel::WhatsApp => {
+                let described = (1..=10).filter(|_| has_descriptions);
+                let lists = (1..=10).map(Self::List);
+                let lists = lists.chain(described.map(Self::DescribedList));
+                buttons(3).chain(lists).chain([Self::Link]).collect()
+            }
+            Channel::Messenger => buttons(10).chain([Self::Link]).collect(),
+            Channel::Rcs => (1..=11).map(Self::Chips).chain([Self::LinkCard]).collect(),
+            Channel::Sms | Channel::Other(_) => Vec::new(),
+        }
     }
 
     /// Returns the shape of a question in a form; `None` for a text.
@@ -210,9 +219,56 @@ mod tests {
 
     use super::*;
 
+    fn all() -> BTreeSet<ContentShape> {
+        let channels = [
+            Channel::WhatsApp,
+            Channel::Messenger,
+            Channel::Rcs,
+            Channel::Sms,
+        ];
+        let shapes = channels
+            .iter()
+            .flat_map(|channel| ContentShape::of_channel(channel, true));
+        shapes.collect()
+    }
+
+    // Each question that a form can show has a shape among those of its channel.
+    #[test]
+    fn shapes_of_channel_cover_its_forms() {
+        for channel in [
+            Channel::WhatsApp,
+            Channel::Messenger,
+            Channel::Rcs,
+            Channel::Sms,
+        ] {
+            let shapes = ContentShape::of_channel(&channel, true);
+            for (number, length) in (1..=12).flat_map(|number| [(number, 5), (number, 24)]) {
+                let title =
+                    |number: usize| crate::choice::Choice::from(format!("{number:0length$}"));
+                let described = |number| title(number).description("x");
+                for choices in [
+                    Choices::new((0..number).map(title)),
+                    Choices::new((0..number).map(described)),
+                ] {
+                    let choices = choices.unwrap();
+                    let form = ChoiceForm::of(&channel, "Which?", &choices, Some("x"));
+                    let shape = ContentShape::of(form, &choices);
+                    assert!(
+                        shape.is_none_or(|shape| shapes.contains(&shape)),
+                        "{shape:?}"
+                    );
+                }
+            }
+        }
+        assert_eq!(
+            ContentShape::of_channel(&Channel::WhatsApp, false).len(),
+            14
+        );
+    }
+
     #[test]
     fn shape_name_names_one_shape() {
-        let shapes = ContentShape::all();
+        let shapes = all();
         let names: BTreeSet<_> = shapes.iter().map(|shape| shape.name()).collect();
         assert_eq!(names.len(), shapes.len());
         for shape in shapes {
@@ -231,7 +287,7 @@ mod tests {
 
     #[test]
     fn shape_has_one_rich_type_and_sample_of_each_variable() {
-        for shape in ContentShape::all() {
+        for shape in all() {
             let resource = shape.resource();
             let types = resource["types"].as_object().unwrap();
             assert_eq!(types.len(), 2, "{}", shape.name());
