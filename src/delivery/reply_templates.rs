@@ -19,12 +19,15 @@ const MAX_SIDS: usize = 1000;
 #[derive(Default)]
 pub(super) struct ReplyTemplates {
     lists: Mutex<HashMap<AccountSid, (Duration, Vec<Template>)>>,
-    sids: Mutex<HashMap<(AccountSid, String), (Duration, Option<TemplateState>)>>,
+    sids: Mutex<HashMap<(AccountSid, String), LookedUp>>,
 }
+
+/// Result of the look-up of a SID, and its monotonic time; `None` if Twilio decides.
+type LookedUp = (Duration, Option<KnownApproval>);
 
 /// Approval of a template, and the reason why it needs one within the window, if it does.
 #[derive(Clone)]
-struct TemplateState {
+struct KnownApproval {
     approval: Approval,
     needs_approval: Option<&'static str>,
 }
@@ -50,7 +53,7 @@ pub(super) struct TemplateQuery<'a> {
     pub(super) now: Duration,
 }
 
-impl TemplateState {
+impl KnownApproval {
     /// Returns the reason why WhatsApp does not take the template.
     fn refusal(&self, query: &TemplateQuery<'_>) -> Option<&'static str> {
         match self.approval.status {
@@ -107,27 +110,24 @@ impl ReplyTemplates {
             let fresh = known.filter(|(at, _)| query.now.saturating_sub(*at) < CACHE_TTL);
             fresh.map(|(_, state)| state.clone())
         };
-        let state = match cached {
-            Some(state) => state,
-            None => {
-                let state = look_up(sid, query.contents).await;
-                let mut sids = self.sids.lock().ignore_poison();
-                if sids.len() >= MAX_SIDS {
-                    sids.clear();
-                }
-                sids.insert(key, (query.now, state.clone()));
-                state
-            }
-        };
+        if let Some(state) = cached {
+            return state?.refusal(query);
+        }
+        let state = look_up(sid, query.contents).await;
+        let mut sids = self.sids.lock().ignore_poison();
+        if sids.len() >= MAX_SIDS {
+            sids.clear();
+        }
+        sids.insert(key, (query.now, state.clone()));
         state?.refusal(query)
     }
 }
 
-async fn look_up(sid: &str, contents: &Contents<'_>) -> Option<TemplateState> {
+async fn look_up(sid: &str, contents: &Contents<'_>) -> Option<KnownApproval> {
     let calls =
         async { tokio::try_join!(contents.fetch_approval(sid), contents.fetch_content(sid)) };
     match tokio::time::timeout(LOOKUP_TIMEOUT, calls).await {
-        Ok(Ok((approval, content))) => Some(TemplateState {
+        Ok(Ok((approval, content))) => Some(KnownApproval {
             approval,
             needs_approval: content.needs_approval,
         }),
@@ -164,7 +164,7 @@ fn choose(
     candidates.sort_by_key(|template| template.approval.status != ApprovalStatus::Approved);
     let mut refusal = "the account has no template of this name and language";
     for template in candidates {
-        let state = TemplateState {
+        let state = KnownApproval {
             approval: template.approval.clone(),
             needs_approval: template.needs_approval,
         };

@@ -348,7 +348,7 @@ impl ServiceMessage {
                 None => {}
             }
         }
-        // A template and a location are messages of their own, after the text. So is a link beside choices, before the
+        // A template and a location are messages of their own, after the text. So is a link next to choices, before the
         // question, since a message has one or the other.
         let has_choices = self.choices.is_some();
         let mut template = None;

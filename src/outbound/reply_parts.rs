@@ -8,7 +8,7 @@ use super::check::{check_files, check_variables};
 use super::error::SendError;
 use crate::choice::{OpenQuestion, QuestionId};
 use crate::form::FormParams;
-use crate::reply::{Reply, TemplateContent, WireMessage, WireRichContent};
+use crate::reply::{Reply, ReplyMessage, TemplateContent, WireMessage, WireRichContent};
 use crate::sid::AccountSid;
 use crate::store::IdempotencyKey;
 use crate::twilio::{NewMessage, WireAddresses, wire_params};
@@ -78,7 +78,7 @@ impl ReplyParts {
         identify_questions(message, &mut reply, account, key)?;
         // The last question is the open one, as in a reply.
         let mut messages = reply.messages().iter().rev();
-        let question = messages.find_map(|message| message.open_question());
+        let question = messages.find_map(ReplyMessage::open_question);
         if let Some(question) = &question {
             check_question(message, question)?;
         }

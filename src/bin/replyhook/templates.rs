@@ -111,7 +111,7 @@ impl PrepareArgs {
 
 fn channel(name: &str) -> Channel {
     // The channel of any address with this prefix.
-    Address::parse(&format!("{name}:x")).channel().clone()
+    Address::parse(format!("{name}:x")).channel().clone()
 }
 
 impl ListArgs {

@@ -219,7 +219,7 @@ async fn hint_and_link_of_a_service_are_shown() {
     let content = phone[0].content.as_ref().unwrap();
     assert_eq!(content["type"], "twilio/call-to-action");
     assert_eq!(content["fields"]["body"], "Your parcel.");
-    // Beside choices it is a message of its own.
+    // Next to choices it is a message of its own.
     let both = json!({"body": "When?", "choices": ["A", "B"], "content": link});
     let twiml = forwarding.exchange(sms(5, "hi"), &both).await;
     assert!(

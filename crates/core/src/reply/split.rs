@@ -223,7 +223,7 @@ fn first_pieces_of_lines<'t>(lines: &[String], units: usize, limit: usize) -> Ve
         }
         let mut parts = first_pieces(line, units, usize::MAX);
         // The next line may follow the last part.
-        piece = parts.pop().unwrap_or_default().to_owned();
+        piece.push_str(parts.pop().unwrap_or_default());
         pieces.extend(parts.into_iter().map(|part| Cow::Owned(part.to_owned())));
     }
     if !piece.is_empty() {
