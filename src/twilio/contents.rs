@@ -75,7 +75,11 @@ pub(crate) struct ContentDetails {
     /// `None` if Twilio's response does not contain the texts.
     pub(crate) variables: Option<TemplateVariables>,
     /// Reason why WhatsApp takes it only after approval, even within the customer service window.
-    pub needs_approval: Option<&'static str>,
+    #[cfg_attr(
+        not(feature = "app"),
+        expect(dead_code, reason = "used by modules of the feature app")
+    )]
+    pub(crate) needs_approval: Option<&'static str>,
 }
 
 /// The variables of a template.
