@@ -145,9 +145,13 @@ impl SendSettings {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SenderWebhookSettings {
-    /// Credentials for the API of senders.
+    /// Account that owns the senders.
+    pub account: AccountSid,
+    /// Credentials of the account.
     pub credentials: Credentials,
-    /// Base URL of the API of senders.
+    /// Base URL of the API of phone numbers.
+    pub api_url: ApiUrl,
+    /// Base URL of the API of WhatsApp senders and Messaging Services.
     pub messaging_url: ApiUrl,
 }
 
@@ -169,9 +173,11 @@ impl SenderWebhookSettings {
             );
         }
         let (problems, _) = reader.finish();
-        match (credentials, rest) {
-            (Some(credentials), Some(rest)) if problems.is_empty() => Ok(Self {
+        match (account, credentials, rest) {
+            (Some(account), Some(credentials), Some(rest)) if problems.is_empty() => Ok(Self {
+                account,
                 credentials,
+                api_url: rest.api_url,
                 messaging_url: rest.messaging_url,
             }),
             _ => Err(problems),

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::error::RestError;
 use super::http_client::AuthenticatedClient;
 use super::response::{Meta, PagedList, send_and_parse};
-use super::webhooks::ConfiguredWebhooks;
+use super::webhooks::{ConfiguredWebhooks, WebhookMethods};
 use crate::address::Address;
 
 // 25 pages bound the time and memory that a large account can take.
@@ -52,24 +52,26 @@ pub struct WhatsAppSender {
     pub address: Address,
     /// Status, such as `ONLINE`, `OFFLINE` or `CREATING`; empty if the response has none.
     pub status: String,
+    /// Why the sender is offline.
+    pub offline_reasons: Vec<OfflineReason>,
+    /// WhatsApp's quality rating, such as `HIGH`, `MEDIUM` or `LOW`.
+    pub quality_rating: Option<String>,
+    /// Number of users that the business may write to first, such as `10K Customers/24hr`.
+    pub messaging_limit: Option<String>,
     /// Webhook URLs.
     pub webhooks: ConfiguredWebhooks,
     /// HTTP methods of the webhooks.
     pub methods: WebhookMethods,
 }
 
-/// HTTP methods of a sender's webhooks: `POST` or `PUT`, or empty if the response has none.
-///
-/// Methods are set together with the URLs. See [`ChannelsSenders`] for an example.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Reason why a sender is offline. See [`ChannelsSenders`] for an example.
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct WebhookMethods {
-    /// Method for inbound messages.
-    pub inbound: String,
-    /// Method of the fallback webhook.
-    pub fallback: String,
-    /// Method of status callbacks.
-    pub status: String,
+pub struct OfflineReason {
+    /// Error code, such as `63020`; empty if the response has none.
+    pub code: String,
+    /// Twilio's text.
+    pub message: String,
 }
 
 #[derive(Deserialize)]
@@ -84,6 +86,20 @@ struct WireSender {
     sender_id: Option<String>,
     status: Option<String>,
     webhook: Option<WireWebhook>,
+    properties: Option<WireProperties>,
+    offline_reasons: Option<Vec<WireOfflineReason>>,
+}
+
+#[derive(Default, Deserialize)]
+struct WireProperties {
+    quality_rating: Option<String>,
+    messaging_limit: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireOfflineReason {
+    code: Option<String>,
+    message: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -102,10 +118,21 @@ struct WireWebhook {
 impl From<WireSender> for WhatsAppSender {
     fn from(wire: WireSender) -> Self {
         let webhook = wire.webhook.unwrap_or_default();
+        let properties = wire.properties.unwrap_or_default();
+        let reasons = wire.offline_reasons.unwrap_or_default();
         Self {
             sid: wire.sid.unwrap_or_default(),
             address: wire.sender_id.unwrap_or_default().into(),
             status: wire.status.unwrap_or_default(),
+            offline_reasons: reasons
+                .into_iter()
+                .map(|reason| OfflineReason {
+                    code: reason.code.unwrap_or_default(),
+                    message: reason.message.unwrap_or_default(),
+                })
+                .collect(),
+            quality_rating: properties.quality_rating,
+            messaging_limit: properties.messaging_limit,
             webhooks: ConfiguredWebhooks::new(
                 webhook.callback,
                 webhook.fallback,
@@ -169,8 +196,8 @@ impl<'a> ChannelsSenders<'a> {
         // Send an empty string to remove a URL: a field that is left out stays unchanged. Twilio documents both for
         // another setting of senders.
         let url = |url: &Option<String>| url.clone().unwrap_or_default();
-        // POST if the method is not known: senders accept only POST and PUT.
-        let method = |method: &str| if method.is_empty() { "POST" } else { method }.to_owned();
+        // Senders accept only POST and PUT.
+        let method = WebhookMethods::or_post;
         let body = json!({"webhook": {
             "callback_url": url(&webhooks.inbound), "callback_method": method(&methods.inbound),
             "fallback_url": url(&webhooks.fallback), "fallback_method": method(&methods.fallback),

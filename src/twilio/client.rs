@@ -8,6 +8,7 @@ use super::credentials::Credentials;
 use super::http_client::{AuthenticatedClient, HttpClient};
 use super::incoming_phone_numbers::IncomingPhoneNumbers;
 use super::messages::Messages;
+use super::services::Services;
 use super::typing_indicator::TypingIndicator;
 use crate::sid::AccountSid;
 
@@ -70,6 +71,11 @@ impl Client {
         credentials: &'a Credentials,
     ) -> Messages<'a> {
         Messages::new(self.with_credentials(credentials), account)
+    }
+
+    /// Returns the `Services` resource. It is on the host of [`ApiUrl::messaging`].
+    pub fn services<'a>(&'a self, credentials: &'a Credentials) -> Services<'a> {
+        Services::new(self.with_credentials(credentials))
     }
 
     /// Returns the `Indicators/Typing` resource. It is on the host of [`ApiUrl::messaging`].

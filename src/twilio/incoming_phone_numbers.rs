@@ -2,13 +2,15 @@
 //!
 //! Source: Twilio's `OpenAPI` description, `/2010-04-01/Accounts/{AccountSid}/IncomingPhoneNumbers.json`.
 
+use http::Method;
 use serde::Deserialize;
 
 use super::error::RestError;
 use super::http_client::AuthenticatedClient;
-use super::response::PagedList;
-use super::webhooks::ConfiguredWebhooks;
+use super::response::{PagedList, send_and_parse, with_form};
+use super::webhooks::{ConfiguredWebhooks, WebhookMethods};
 use crate::address::Address;
+use crate::form::FormParams;
 use crate::sid::AccountSid;
 
 // A number has some two kilobytes, so a page stays well below the limit of a response.
@@ -43,6 +45,8 @@ pub struct PhoneNumber {
     pub number: Address,
     /// Webhook URLs for messages. Voice calls use the same status callback.
     pub webhooks: ConfiguredWebhooks,
+    /// HTTP methods of the webhooks for messages. The one of the status callback is not read.
+    pub methods: WebhookMethods,
     /// TwiML application, `AP…`, whose webhooks Twilio calls in place of the number's own.
     pub application_sid: Option<String>,
 }
@@ -59,6 +63,8 @@ struct WireNumber {
     phone_number: Option<String>,
     sms_url: Option<String>,
     sms_fallback_url: Option<String>,
+    sms_method: Option<String>,
+    sms_fallback_method: Option<String>,
     status_callback: Option<String>,
     sms_application_sid: Option<String>,
 }
@@ -73,6 +79,11 @@ impl From<WireNumber> for PhoneNumber {
                 wire.sms_fallback_url,
                 wire.status_callback,
             ),
+            methods: WebhookMethods {
+                inbound: wire.sms_method.unwrap_or_default(),
+                fallback: wire.sms_fallback_method.unwrap_or_default(),
+                status: String::new(),
+            },
             // An empty SID means that no application is set.
             application_sid: wire.sms_application_sid.filter(|sid| !sid.is_empty()),
         }
@@ -104,5 +115,55 @@ impl<'a> IncomingPhoneNumbers<'a> {
         })
         .await?;
         Ok(numbers)
+    }
+
+    /// Fetches one number, `PN…`.
+    ///
+    /// # Errors
+    /// [`RestError`], with HTTP status 404 if the number does not exist.
+    pub async fn fetch(&self, sid: &str) -> Result<PhoneNumber, RestError> {
+        let request = self.client.request(Method::GET, &self.path(sid))?;
+        let wire: WireNumber = send_and_parse(request).await?;
+        Ok(wire.into())
+    }
+
+    /// Updates the webhook and the fallback URL for messages of a number, `PN…`, and returns the updated number.
+    ///
+    /// A webhook that is `None` is removed. The status callback stays as it is: it is that of calls.
+    ///
+    /// # Errors
+    /// [`RestError`], with HTTP status 404 if the number does not exist. The call replaces both webhooks, so it may be
+    /// repeated unless Twilio rejected it.
+    pub async fn update(
+        &self,
+        sid: &str,
+        webhooks: &ConfiguredWebhooks,
+        methods: &WebhookMethods,
+    ) -> Result<PhoneNumber, RestError> {
+        let url = |url: &Option<String>| url.clone().unwrap_or_default();
+        let form: FormParams = [
+            ("SmsUrl", url(&webhooks.inbound)),
+            (
+                "SmsMethod",
+                WebhookMethods::or_post(&methods.inbound).to_owned(),
+            ),
+            ("SmsFallbackUrl", url(&webhooks.fallback)),
+            (
+                "SmsFallbackMethod",
+                WebhookMethods::or_post(&methods.fallback).to_owned(),
+            ),
+        ]
+        .into_iter()
+        .collect();
+        let request = self.client.request(Method::POST, &self.path(sid))?;
+        let wire: WireNumber = send_and_parse(with_form(request, &form)).await?;
+        Ok(wire.into())
+    }
+
+    fn path(&self, sid: &str) -> String {
+        format!(
+            "/2010-04-01/Accounts/{}/IncomingPhoneNumbers/{sid}.json",
+            self.account
+        )
     }
 }

@@ -37,6 +37,7 @@ mod messages;
 mod new_message;
 mod prepared_content;
 mod response;
+mod services;
 mod session_content;
 mod typing_indicator;
 mod webhooks;
@@ -46,7 +47,7 @@ mod wire_params;
 pub use account_keys::{AccountKeys, ApiKey, ApiKeySidError, AuthTokens};
 pub use accounts::{Account, Accounts};
 pub use api_url::{ApiUrl, ApiUrlError};
-pub use channels_senders::{ChannelsSenders, WebhookMethods, WhatsAppSender};
+pub use channels_senders::{ChannelsSenders, OfflineReason, WhatsAppSender};
 pub use client::Client;
 pub use contents::{Approval, ApprovalStatus, Contents, Template, TemplateVariables};
 pub use credentials::Credentials;
@@ -66,7 +67,8 @@ pub use new_message::NewMessage;
 )]
 pub(crate) use new_message::{NewMessageContent, PinnedLocation};
 pub use prepared_content::PreparedContent;
+pub use services::{MessagingService, Services};
 pub use typing_indicator::TypingIndicator;
-pub use webhooks::ConfiguredWebhooks;
+pub use webhooks::{ConfiguredWebhooks, WebhookMethods};
 #[cfg(feature = "app")]
 pub(crate) use wire_params::{WireAddresses, wire_params};

@@ -1,8 +1,8 @@
-//! [`ConfiguredWebhooks`]: the webhook URLs of a number or sender at Twilio.
+//! The webhooks of a number, sender or Messaging Service at Twilio: [`ConfiguredWebhooks`] and their [`WebhookMethods`].
 
 use std::fmt;
 
-/// Webhook URLs as configured at Twilio, including the fragment. A URL that is not set is `None`.
+/// Webhook URLs of a number, sender or Messaging Service as configured at Twilio, including the fragment. A URL that is not set is `None`.
 ///
 /// `Debug` shows only which URLs are set.
 ///
@@ -45,5 +45,27 @@ impl fmt::Debug for ConfiguredWebhooks {
             .field("fallback", &self.fallback.is_some())
             .field("status", &self.status.is_some())
             .finish()
+    }
+}
+
+/// HTTP methods of webhooks, such as `POST`, or empty if the response has none.
+///
+/// WhatsApp senders accept `POST` and `PUT`; numbers and Messaging Services accept `GET` and `POST`. Methods are set
+/// together with the URLs. See [`ChannelsSenders`](super::ChannelsSenders) for an example.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WebhookMethods {
+    /// Method for inbound messages.
+    pub inbound: String,
+    /// Method of the fallback webhook.
+    pub fallback: String,
+    /// Method of status callbacks.
+    pub status: String,
+}
+
+impl WebhookMethods {
+    /// Returns a method, or `POST`, which every resource accepts, if it is not known.
+    pub(super) fn or_post(method: &str) -> &str {
+        if method.is_empty() { "POST" } else { method }
     }
 }

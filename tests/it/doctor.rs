@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use http::Method;
 use replyhook::probe::{ENDPOINT_HEADER, INSTANCE_HEADER, PARAMETER};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::console::{Console, number, sender};
+use crate::support::console::{Console, number, sender, service};
 use crate::support::http::{Listener, RawRequest, http_response};
 use crate::support::proxy::{ProxyAction, TlsProxy};
 use crate::support::{
@@ -515,7 +515,7 @@ fn foreign_numbers_and_senders_are_counted_not_checked() {
             "warn twilio: sender XE00000000000000000000000000000001 (whatsapp:…22) has no status callback",
             &format!("enter {status} as its status callback"),
         )
-        .assert_finding("note twilio: further numbers and WhatsApp senders that call other servers: 3", "nothing")
+        .assert_finding("note twilio: further numbers, WhatsApp senders and Messaging Services that call other servers: 3", "nothing")
         .assert_lacks("canary-password")
         .assert_lacks("15550003344");
 }
@@ -544,12 +544,69 @@ fn opt_out_handling_of_senders_is_noted() {
 }
 
 #[test]
+fn offline_reasons_and_quality_of_senders_are_reported() {
+    let deployment = Deployment::plain();
+    let mut senders = [(); 2].map(|()| {
+        let [primary, fallback, status] = urls(&deployment.public_url);
+        sender([&primary, &fallback, &status])
+    });
+    senders[0]["properties"] =
+        json!({"quality_rating": "LOW", "messaging_limit": "1K Customers/24hr"});
+    senders[1]["properties"] = json!({"quality_rating": "HIGH"});
+    senders[1]["status"] = "OFFLINE".into();
+    senders[1]["offline_reasons"] = json!([{"code": "63020", "message": "Business account error"}]);
+    deployment
+        .console
+        .change(|state| state.senders = senders.to_vec());
+    deployment
+        .doctor(&[])
+        .assert_finding(
+            "warn twilio: sender XE00000000000000000000000000000001 (whatsapp:…22) has the quality rating LOW; its limit is \
+             1K Customers/24hr",
+            "WhatsApp may lower its limit",
+        )
+        .assert_finding(
+            "is OFFLINE: it neither gets nor sends messages; Business account error (63020)",
+            "see why",
+        )
+        .assert_lacks("15550002222");
+}
+
+#[test]
+fn webhooks_of_messaging_services_are_checked() {
+    let deployment = Deployment::plain();
+    let [primary, fallback, _] = urls(&deployment.public_url);
+    deployment.console.change(|state| {
+        state.services = vec![service(&primary, false), service(&primary, true)];
+        state.services[1]["fallback_url"] = fallback.into();
+    });
+    deployment
+        .doctor(&[])
+        .assert_finding(
+            "warn twilio: Messaging Service MG00000000000000000000000000000001 has no fallback: a message that the primary",
+            "replyhook sender set MG00000000000000000000000000000001 --from-config",
+        )
+        .assert_finding(
+            "note twilio: Messaging Service MG00000000000000000000000000000001 has this server's URL, and the webhooks of its \
+             numbers are called instead",
+            "nothing to do if its numbers call this server",
+        );
+    deployment
+        .console
+        .change(|state| state.hides_services = true);
+    deployment.doctor(&[]).assert_finding(
+        "could not read the Messaging Services of",
+        "needs the permission",
+    );
+}
+
+#[test]
 fn account_without_webhook_to_server_is_reported() {
     let deployment = Deployment::plain();
     deployment.console.change(|state| state.senders.clear());
     let [primary, ..] = urls(&deployment.public_url);
     deployment.doctor(&[]).assert_finding(
-        "warn twilio: of the numbers and WhatsApp senders (0) none calls ",
+        "warn twilio: of the numbers, WhatsApp senders and Messaging Services (0) none calls ",
         &format!("enter {primary} as the webhook for incoming messages"),
     );
 }

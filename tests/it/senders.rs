@@ -1,4 +1,5 @@
-//! The webhooks of WhatsApp senders at Twilio: `replyhook sender`, and `replyhook dev` behind a tunnel.
+//! The webhooks of WhatsApp senders, numbers and Messaging Services at Twilio: `replyhook sender`, and `replyhook dev`
+//! behind a tunnel.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::console::{Console, sender};
+use crate::support::console::{Console, number, sender, service};
 use crate::support::{ACCOUNT, Dev, OTHER_TOKEN, TOKEN, json_lines, replyhook};
 
 const FIRST: &str = "XE00000000000000000000000000000001";
@@ -34,11 +35,12 @@ fn start_console() -> Console {
     console
 }
 
-fn env(console: &Console) -> [(&'static str, String); 3] {
+fn env(console: &Console) -> [(&'static str, String); 4] {
     [
         ("TWILIO_ACCOUNT_SID", ACCOUNT.to_owned()),
         ("TWILIO_AUTH_TOKEN", TOKEN.to_owned()),
         ("REPLYHOOK__TWILIO__MESSAGING_URL", console.url()),
+        ("REPLYHOOK__TWILIO__API_URL", console.url()),
     ]
 }
 
@@ -84,7 +86,7 @@ fn senders_are_shown_with_their_webhooks() {
     assert_eq!(
         lines[1],
         json!({
-            "address": OTHER, "sid": SECOND, "status": "ONLINE",
+            "address": OTHER, "sid": SECOND, "status": "ONLINE", "details": [],
             "webhook": "https://second.example.test/", "webhook_method": "PUT",
             "fallback": null, "fallback_method": "POST",
             "status_callback": null, "status_callback_method": "POST",
@@ -136,6 +138,200 @@ fn sender_set_from_config_sets_all_three_urls() {
     assert_eq!(urls(&console.webhooks(0)), expected);
 }
 
+const SMS_NUMBER: &str = "+15550003344";
+const NUMBER_SID: &str = "PN00000000000000000000000000000001";
+const SERVICE: &str = "MG00000000000000000000000000000001";
+
+/// Console with a WhatsApp sender, a number and a Messaging Service that uses the webhooks of its numbers.
+fn start_console_of_all_kinds() -> Console {
+    let console = Console::with_sender(OLD_WEBHOOKS);
+    console.change(|state| {
+        state.numbers = vec![number("https://old.example.test/sms", "")];
+        state.services = vec![service("https://old.example.test/service", true)];
+    });
+    console
+}
+
+#[test]
+fn senders_of_all_kinds_are_shown() {
+    let console = start_console_of_all_kinds();
+    console.change(|state| {
+        state.senders[0]["status"] = "OFFLINE".into();
+        state.senders[0]["offline_reasons"] =
+            json!([{"code": "63020", "message": "Account\nrestricted", "more_info": "https://x.test"}]);
+        state.senders[0]["properties"] =
+            json!({"quality_rating": "LOW", "messaging_limit": "1K Customers/24hr"});
+    });
+    let shown = run_ok(&console, &["show"], &[]);
+    let lines: Vec<_> = shown.lines().map(str::trim).collect();
+    assert_eq!(lines[0], format!("{NUMBER} {FIRST} OFFLINE"));
+    assert_eq!(
+        lines[1..4],
+        [
+            "offline: Account restricted (63020)",
+            "quality: LOW",
+            "limit: 1K Customers/24hr"
+        ]
+    );
+    assert_eq!(
+        lines[7..10],
+        [
+            &format!("{SMS_NUMBER} {NUMBER_SID}"),
+            "webhook         POST https://old.example.test/sms",
+            "fallback        none",
+        ]
+    );
+    assert_eq!(
+        lines[10..13],
+        [
+            SERVICE,
+            "Shop",
+            "the webhooks of its numbers are called in place of these"
+        ]
+    );
+    console.change(|state| state.hides_services = true);
+    let (code, out, err) = run(&console, &["show"], &[]);
+    assert_eq!((code, out.contains(SMS_NUMBER)), (0, true), "{err}");
+    assert!(
+        err.contains("could not read the Messaging Services: ") && err.contains("(70051)"),
+        "{err}"
+    );
+}
+
+#[test]
+fn sender_set_changes_numbers_and_services() {
+    let console = start_console_of_all_kinds();
+    let here = [("PUBLIC_URL", "https://bot.example.test/b")];
+    let url = |path| Value::from(format!("https://bot.example.test/b/webhook{path}"));
+    run_ok(&console, &["set", SMS_NUMBER, "--from-config"], &here);
+    let shown = run_ok(&console, &["set", SERVICE, "--from-config"], &here);
+    assert!(!shown.contains("in place of these"), "{shown}");
+    let [(changed_number, number), (changed_service, service)] =
+        console.changes().try_into().unwrap();
+    assert_eq!(
+        [changed_number.as_str(), &changed_service],
+        [NUMBER_SID, SERVICE]
+    );
+    assert_eq!(
+        [&number["sms_url"], &number["sms_fallback_url"]],
+        [&url("#rc=2&rp=ct,5xx"), &url("/fallback")]
+    );
+    assert_eq!(number["sms_method"], "POST");
+    // It is the one of calls.
+    assert_eq!(number["status_callback"], Value::Null);
+    assert_eq!(service["inbound_request_url"], url("#rc=2&rp=ct,5xx"));
+    assert_eq!(service["status_callback"], url("/status"));
+    assert_eq!(service["use_inbound_webhook_on_number"], false);
+    run_ok(
+        &console,
+        &["set", NUMBER_SID, "--fallback", "", "--method", "GET"],
+        &[],
+    );
+    let (_, number) = console.changes().pop().unwrap();
+    assert_eq!(
+        [&number["sms_fallback_url"], &number["sms_method"]],
+        ["", "GET"]
+    );
+    assert_eq!(number["sms_url"], url("#rc=2&rp=ct,5xx"), "unchanged");
+}
+
+#[test]
+fn sender_options_of_another_kind_change_nothing() {
+    let console = start_console_of_all_kinds();
+    for (args, code, part) in [
+        (
+            &["set", SMS_NUMBER, "--status-callback", "https://x.test/s"][..],
+            1,
+            "is for calls",
+        ),
+        (
+            &["set", NUMBER_SID, "--method", "PUT"][..],
+            1,
+            "have GET or POST",
+        ),
+        (
+            &["set", NUMBER, "--method", "GET"][..],
+            1,
+            "have POST or PUT",
+        ),
+        (
+            &["set", "+15550009999", "--method", "POST"][..],
+            1,
+            "no phone number +15550009999; it has: +15550003344",
+        ),
+        (
+            &[
+                "set",
+                "MG00000000000000000000000000000009",
+                "--method",
+                "POST",
+            ][..],
+            1,
+            "it has: MG0000",
+        ),
+        (
+            &["set", "rcs:brand", "--method", "POST"][..],
+            2,
+            "in Twilio's console only",
+        ),
+    ] {
+        let (exit, _, err) = run(&console, args, &[]);
+        assert_eq!(exit, code, "{args:?}: {err}");
+        assert!(err.contains(part), "{args:?}: {err}");
+    }
+    console.change(|state| state.numbers[0]["sms_application_sid"] = "AP1".into());
+    let (code, _, err) = run(&console, &["set", SMS_NUMBER, "--method", "POST"], &[]);
+    assert_eq!(code, 1);
+    assert!(
+        err.contains("has the application AP1, whose webhooks Twilio calls"),
+        "{err}"
+    );
+    assert_eq!(console.changes(), []);
+}
+
+// A service uses its own webhooks during the run, and those of its numbers again afterwards.
+#[test]
+fn tunnel_webhooks_of_number_and_service_are_restored() {
+    let console = start_console_of_all_kinds();
+    let folder = tempfile::tempdir().unwrap();
+    let mut dev = start_dev_in(folder.path(), &console, &[SMS_NUMBER, SERVICE]);
+    let output = dev.program.output();
+    let number_command = format!(
+        "replyhook sender set {SMS_NUMBER} --webhook 'https://old.example.test/sms' --fallback '' --method POST\n"
+    );
+    assert!(output.contains(&number_command), "{output}");
+    assert!(
+        output.contains("# then let the service use the webhooks of its numbers"),
+        "{output}"
+    );
+    assert_eq!(dev.program.signal_and_wait(Signal::INT), Some(0));
+    let changes = console.changes();
+    let [
+        (_, number),
+        (_, service),
+        (_, number_after),
+        (_, service_after),
+    ] = changes.as_slice()
+    else {
+        panic!("{changes:?}");
+    };
+    assert_eq!(
+        [&number["sms_url"], &number["sms_fallback_url"]],
+        [&tunnel_webhooks()[0], &tunnel_webhooks()[1]]
+    );
+    assert_eq!(service["inbound_request_url"], tunnel_webhooks()[0]);
+    assert_eq!(service["use_inbound_webhook_on_number"], false);
+    assert_eq!(
+        [&number_after["sms_url"], &number_after["sms_fallback_url"]],
+        ["https://old.example.test/sms", ""]
+    );
+    assert_eq!(
+        service_after["inbound_request_url"],
+        "https://old.example.test/service"
+    );
+    assert_eq!(service_after["use_inbound_webhook_on_number"], true);
+}
+
 // Invalid arguments and missing settings change nothing either.
 #[test]
 fn unknown_sender_or_invalid_credentials_change_nothing() {
@@ -181,7 +377,7 @@ fn unknown_sender_or_invalid_credentials_change_nothing() {
             &["set", "15550002222", "--from-config"],
             "write it as Twilio does",
         ),
-        (&["set", NUMBER, "--method", "GET"], "POST, PUT"),
+        (&["set", NUMBER, "--method", "DELETE"], "GET, POST, PUT"),
     ] {
         let (code, _, err) = run(&console, args, &[]);
         assert!(code == 2 && err.contains(part), "{args:?}: {err}");

@@ -47,6 +47,8 @@ pub(super) struct EmulatorState {
     content_position: u64,
     pub(super) sender_settings: HashMap<String, serde_json::Value>,
     pub(super) number_settings: HashMap<String, BTreeMap<String, String>>,
+    /// Settings of Messaging Services that were changed, by SID.
+    pub(super) service_settings: BTreeMap<String, BTreeMap<String, serde_json::Value>>,
     /// Position of the message added last.
     last_position: u64,
     /// Number of refused calls of `POST Messages`.

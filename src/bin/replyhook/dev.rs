@@ -13,6 +13,7 @@ use replyhook::{App, DevServer, DevServerOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::bot_process::BotProcess;
+use crate::configured_sender::SenderId;
 use crate::dev_account::{DevAccount, DevCredentials};
 use crate::dev_bot::{DevBot, real_account_variables};
 use crate::exit::{ExitStatus, Failed};
@@ -20,7 +21,6 @@ use crate::handler_args::HandlerArgs;
 use crate::message_lines::MessageLines;
 use crate::print::print;
 use crate::runtime::runtime;
-use crate::sender::SenderId;
 use crate::settings_args::SettingsArgs;
 use crate::tunnel_webhooks::TunnelWebhooks;
 
@@ -69,7 +69,7 @@ pub(crate) struct Dev {
     /// auth token in the environment
     #[arg(long, value_name = "URL", conflicts_with = "webhook")]
     tunnel_url: Option<String>,
-    /// Point this WhatsApp sender of the real account (whatsapp:+15550002222, or XE…) at the tunnel, and restore its
+    /// Point this sender of the real account (whatsapp:+15550002222, +15550002222 or MG…) at the tunnel, and restore its
     /// webhooks at the end; may be repeated
     #[arg(long, value_name = "SENDER", requires = "tunnel_url", value_parser = SenderId::parse)]
     sender: Vec<SenderId>,

@@ -7,6 +7,7 @@ mod bot_process;
 mod chat;
 mod check;
 mod config;
+mod configured_sender;
 mod confirm;
 mod consent;
 mod dev;
@@ -116,7 +117,7 @@ enum Command {
     Handoff(handoff::HandoffArgs),
     /// Send an outbound message, or one per row of a CSV file
     Send(send::Send),
-    /// Show and set the webhooks of WhatsApp senders at Twilio
+    /// Show and set the webhooks of senders at Twilio: WhatsApp, numbers and Messaging Services
     Sender(sender::Sender),
     /// List templates and their WhatsApp approval
     Templates(templates::TemplatesArgs),

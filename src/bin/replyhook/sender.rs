@@ -1,15 +1,16 @@
-//! `replyhook sender`: shows and sets the webhooks of WhatsApp senders at Twilio. Shows their addresses in full.
+//! `replyhook sender`: shows and sets the webhooks of WhatsApp senders, numbers and Messaging Services at Twilio. Shows
+//! their addresses in full.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 
 use anyhow::bail;
-use replyhook::Address;
 use replyhook::config::{SenderWebhookSettings, SigningSettings};
-use replyhook::twilio::{self, Client, ConfiguredWebhooks, Credentials, WebhookMethods};
+use replyhook::twilio::ConfiguredWebhooks;
 use serde_json::json;
 
+use crate::configured_sender::{ConfiguredSender, SenderId, SenderKind, SendersClient};
 use crate::exit::{ExitStatus, Failed};
-use crate::operator::parse_address;
 use crate::print::{print, printable};
 use crate::runtime::runtime;
 use crate::settings_args::SettingsArgs;
@@ -19,12 +20,16 @@ const CONNECTION_OVERRIDES: &str = "#rc=2&rp=ct,5xx";
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Calls Twilio's API of senders (twilio.messaging_url) with TWILIO_ACCOUNT_SID and its auth token or API key. It does
-not cover the webhooks of the sandbox, nor those of a Messaging Service, which override the webhooks of its senders.
+Calls Twilio's API with TWILIO_ACCOUNT_SID and its auth token or API key. A SENDER is a WhatsApp sender
+(whatsapp:+15550002222 or XE…), a phone number (+15550002222 or PN…) or a Messaging Service (MG…). The webhooks of a
+Messaging Service override those of its senders, and `sender set` lets the service use its own. The webhooks of the
+sandbox, and those of RCS and Messenger senders, are set in Twilio's console only.
 
 Examples:
   replyhook sender show
   replyhook sender set whatsapp:+15550002222 --from-config
+  replyhook sender set +15550002222 --from-config
+  replyhook sender set MG00000000000000000000000000000001 --from-config
   replyhook sender set whatsapp:+15550002222 --webhook https://bot.example.com/webhook --fallback ''")]
 pub(crate) struct Sender {
     #[command(subcommand)]
@@ -33,7 +38,7 @@ pub(crate) struct Sender {
 
 #[derive(clap::Subcommand)]
 enum SenderCommand {
-    /// Show the webhooks of one sender, or of all senders
+    /// Show one sender or all senders: status, reasons if it is offline, quality, limit and webhooks
     #[command(after_help = "\
 Exit codes:
   0  shown, even if the account has none
@@ -51,7 +56,7 @@ Exit codes:
 
 #[derive(clap::Args)]
 struct ShowSenderArgs {
-    /// Only this sender, such as whatsapp:+15550002222, or its SID, XE…
+    /// Only this sender: an address, or a SID
     #[arg(value_name = "SENDER", value_parser = SenderId::parse)]
     sender: Option<SenderId>,
     /// Print one JSON object per line
@@ -64,10 +69,10 @@ struct ShowSenderArgs {
 #[derive(clap::Args)]
 #[group(id = "wanted", required = true, multiple = true, args = ["from_config", "webhook", "fallback", "status_callback", "method"])]
 struct SetSenderArgs {
-    /// Sender, such as whatsapp:+15550002222, or its SID, XE…
+    /// Sender: an address, or a SID
     #[arg(value_name = "SENDER", value_parser = SenderId::parse)]
     sender: SenderId,
-    /// Set all three URLs for the server with these settings, from its public URL
+    /// Set the URLs for the server with these settings, from its public URL
     #[arg(long, conflicts_with_all = ["webhook", "fallback", "status_callback"])]
     from_config: bool,
     /// Set the URL for inbound messages; '' removes it
@@ -76,44 +81,17 @@ struct SetSenderArgs {
     /// Set the fallback URL; '' removes it
     #[arg(long, value_name = "URL", value_parser = url_or_none)]
     fallback: Option<String>,
-    /// Set the status callback URL; '' removes it
+    /// Set the status callback URL, which numbers do not have; '' removes it
     #[arg(long, value_name = "URL", value_parser = url_or_none)]
     status_callback: Option<String>,
-    /// Set the HTTP method of all three
-    #[arg(long, value_parser = ["POST", "PUT"])]
+    /// Set the HTTP method of all of them
+    #[arg(long, value_parser = ["GET", "POST", "PUT"])]
     method: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     settings: SettingsArgs,
-}
-
-/// A sender, by its SID or its address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum SenderId {
-    Sid(String),
-    Address(Address),
-}
-
-impl SenderId {
-    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
-        let text = text.trim();
-        let is_sid = text.len() == 34
-            && text.starts_with("XE")
-            && text.bytes().skip(2).all(|byte| byte.is_ascii_hexdigit());
-        if is_sid {
-            return Ok(Self::Sid(text.to_owned()));
-        }
-        parse_address(text).map(Self::Address)
-    }
-
-    fn matches(&self, sender: &twilio::WhatsAppSender) -> bool {
-        match self {
-            Self::Sid(sid) => *sid == sender.sid,
-            Self::Address(address) => *address == sender.address,
-        }
-    }
 }
 
 /// Parses a webhook URL, with its fragment, or an empty text.
@@ -130,81 +108,6 @@ fn url_or_none(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// Client for Twilio's API of senders.
-pub(crate) struct SendersClient {
-    client: Client,
-    credentials: Credentials,
-}
-
-impl SendersClient {
-    pub(crate) fn new(settings: SenderWebhookSettings) -> Self {
-        Self {
-            client: Client::new(settings.messaging_url),
-            credentials: settings.credentials,
-        }
-    }
-
-    async fn senders(&self) -> Result<Vec<twilio::WhatsAppSender>, Failed> {
-        Ok(self.resource().list().await?)
-    }
-
-    /// Returns the senders with these ids, in the same order.
-    ///
-    /// # Errors
-    /// If Twilio's list cannot be read, or lacks one of them.
-    pub(crate) async fn find(
-        &self,
-        ids: &[SenderId],
-    ) -> Result<Vec<twilio::WhatsAppSender>, Failed> {
-        let senders = self.senders().await?;
-        let find = |id: &SenderId| {
-            let sender = senders.iter().find(|sender| id.matches(sender));
-            sender.cloned().ok_or_else(|| unknown_sender(id, &senders))
-        };
-        ids.iter().map(find).collect()
-    }
-
-    /// Fetches a sender's current state from Twilio.
-    #[cfg(feature = "emulator")]
-    pub(crate) async fn fetch(&self, sid: &str) -> Result<twilio::WhatsAppSender, Failed> {
-        Ok(self.resource().fetch(sid).await?)
-    }
-
-    /// Replaces the webhooks of a sender, and returns the sender as Twilio then has it.
-    pub(crate) async fn set(
-        &self,
-        sid: &str,
-        webhooks: &ConfiguredWebhooks,
-        methods: &WebhookMethods,
-    ) -> Result<twilio::WhatsAppSender, Failed> {
-        Ok(self.resource().update(sid, webhooks, methods).await?)
-    }
-
-    fn resource(&self) -> twilio::ChannelsSenders<'_> {
-        self.client.channels_senders(&self.credentials)
-    }
-}
-
-/// Returns the error for a sender that the account does not have. It lists those that it has.
-fn unknown_sender(id: &SenderId, senders: &[twilio::WhatsAppSender]) -> Failed {
-    let id = match id {
-        SenderId::Sid(sid) => sid,
-        SenderId::Address(address) => address.as_str(),
-    };
-    let known: Vec<_> = senders
-        .iter()
-        .map(|sender| sender.address.as_str())
-        .collect();
-    let known = if known.is_empty() {
-        "none".to_owned()
-    } else {
-        known.join(", ")
-    };
-    Failed(format!(
-        "this account has no WhatsApp sender {id}; it has: {known}"
-    ))
-}
-
 impl Sender {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         match self.command {
@@ -217,12 +120,16 @@ impl Sender {
 impl ShowSenderArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
         let client = SendersClient::new(SenderWebhookSettings::load(&self.settings.sources())?);
-        let senders = runtime()?.block_on(async {
+        let (senders, unreadable) = runtime()?.block_on(async {
             match self.sender {
-                Some(id) => client.find(&[id]).await,
-                None => client.senders().await,
+                Some(id) => Ok((client.find(&[id]).await?, Vec::new())),
+                None => client.list_all().await,
             }
         })?;
+        for note in unreadable {
+            // If standard error is closed, the list itself still counts.
+            let _ = writeln!(std::io::stderr(), "replyhook: {note}");
+        }
         for sender in &senders {
             print(&format_sender(sender, self.json)?)?;
         }
@@ -251,40 +158,65 @@ impl SetSenderArgs {
         let sender = runtime()?.block_on(async {
             let mut senders = client.find(std::slice::from_ref(&self.sender)).await?;
             let sender = senders.remove(0);
-            let current = sender.webhooks;
-            // `update` replaces all three URLs, so pass the current ones on.
+            self.check(&sender)?;
+            let current = sender.webhooks.clone();
+            // `set` replaces all URLs, so pass the current ones on.
             let [inbound, fallback, status] = configured.unwrap_or([
-                self.webhook.or(current.inbound),
-                self.fallback.or(current.fallback),
-                self.status_callback.or(current.status),
+                self.webhook.clone().or(current.inbound),
+                self.fallback.clone().or(current.fallback),
+                self.status_callback.clone().or(current.status),
             ]);
             let webhooks = ConfiguredWebhooks::new(inbound, fallback, status);
-            let mut methods = sender.methods;
-            if let Some(method) = self.method {
+            let webhooks = sender.applicable(&webhooks);
+            let mut methods = sender.methods.clone();
+            if let Some(method) = &self.method {
                 for webhook_method in [
                     &mut methods.inbound,
                     &mut methods.fallback,
                     &mut methods.status,
                 ] {
-                    webhook_method.clone_from(&method);
+                    webhook_method.clone_from(method);
                 }
             }
-            client.set(&sender.sid, &webhooks, &methods).await
+            // A service calls its own webhooks from now on, or else the new ones would have no effect. Without one for
+            // inbound messages it would receive none, so then it stays as it is.
+            let uses_number_webhooks = sender.uses_number_webhooks && webhooks.inbound.is_none();
+            let set = client.set(&sender, &webhooks, &methods, uses_number_webhooks);
+            set.await
         })?;
         print(&format_sender(&sender, self.json)?)?;
         Ok(ExitStatus::Yes)
     }
+
+    /// Checks the options that only some kinds of senders have.
+    fn check(&self, sender: &ConfiguredSender) -> Result<(), Failed> {
+        if self.status_callback.is_some() && sender.kind == SenderKind::Number {
+            return Err(Failed(format!(
+                "{} has no status callback for messages: the one of a number is for calls; the server names its own in each \
+                 message that it sends",
+                sender.name()
+            )));
+        }
+        match &self.method {
+            Some(method) if !sender.kind.methods().contains(&method.as_str()) => {
+                Err(Failed(format!(
+                    "--method {method}: the webhooks of {} have {}",
+                    sender.name(),
+                    sender.kind.methods().join(" or ")
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
-fn format_sender(
-    sender: &twilio::WhatsAppSender,
-    as_json: bool,
-) -> Result<String, std::fmt::Error> {
+fn format_sender(sender: &ConfiguredSender, as_json: bool) -> Result<String, std::fmt::Error> {
     let (webhooks, methods) = (&sender.webhooks, &sender.methods);
     let mut text = String::new();
     if as_json {
         let line = json!({
-            "address": sender.address.as_str(), "sid": sender.sid, "status": sender.status,
+            "address": sender.address.as_ref().map(replyhook::Address::as_str), "sid": sender.sid,
+            "status": sender.status, "details": sender.details,
             "webhook": webhooks.inbound, "webhook_method": methods.inbound,
             "fallback": webhooks.fallback, "fallback_method": methods.fallback,
             "status_callback": webhooks.status, "status_callback_method": methods.status,
@@ -292,18 +224,14 @@ fn format_sender(
         writeln!(text, "{line}")?;
         return Ok(text);
     }
-    writeln!(
-        text,
-        "{} {} {}",
-        sender.address.as_str(),
-        sender.sid,
-        sender.status
-    )?;
-    for (name, url, method) in [
-        ("webhook", &webhooks.inbound, &methods.inbound),
-        ("fallback", &webhooks.fallback, &methods.fallback),
-        ("status callback", &webhooks.status, &methods.status),
-    ] {
+    let address = sender.address.as_ref().map(replyhook::Address::as_str);
+    let first_line = [address.unwrap_or_default(), &sender.sid, &sender.status].join(" ");
+    writeln!(text, "{}", first_line.trim())?;
+    for detail in &sender.details {
+        // One line each, although the text is Twilio's.
+        writeln!(text, "  {}", detail.replace(['\n', '\r'], " "))?;
+    }
+    for (name, url, method) in sender.endpoints() {
         match url {
             Some(url) => writeln!(text, "  {name:<15} {method:<4} {url}")?,
             None => writeln!(text, "  {name:<15} none")?,

@@ -4,10 +4,10 @@
 use std::fmt::Write;
 
 use replyhook::config::SenderWebhookSettings;
-use replyhook::twilio::{ConfiguredWebhooks, WebhookMethods, WhatsAppSender};
+use replyhook::twilio::{ConfiguredWebhooks, WebhookMethods};
 
+use crate::configured_sender::{ConfiguredSender, SenderId, SenderKind, SendersClient};
 use crate::exit::Failed;
-use crate::sender::{SenderId, SendersClient};
 use crate::webhook_backup::WebhookBackup;
 
 /// Senders whose webhooks point at the tunnel, with their previous webhooks.
@@ -19,7 +19,7 @@ pub(crate) struct TunnelWebhooks {
 
 struct PreviousWebhooks {
     /// The sender with its previous webhooks.
-    sender: WhatsAppSender,
+    sender: ConfiguredSender,
     /// False if the sender already had the tunnel's URLs and an earlier `dev` left no backup: there is nothing to
     /// restore.
     is_known: bool,
@@ -56,10 +56,10 @@ impl TunnelWebhooks {
         Ok(tunnel)
     }
 
-    fn load_previous(&self, mut sender: WhatsAppSender) -> PreviousWebhooks {
+    fn load_previous(&self, mut sender: ConfiguredSender) -> PreviousWebhooks {
         // After an earlier `dev` was killed, the sender still has tunnel URLs, and the backup has the previous ones.
         let has_backup = WebhookBackup::for_sender(&sender).load(&mut sender);
-        let is_known = has_backup || sender.webhooks != self.tunnel;
+        let is_known = has_backup || !self.is_at_tunnel(&sender);
         PreviousWebhooks { sender, is_known }
     }
 
@@ -73,9 +73,15 @@ impl TunnelWebhooks {
         }
         // Twilio's default methods, which the server accepts.
         let methods = WebhookMethods::default();
-        let set = self.client.set(&sender.sid, &self.tunnel, &methods);
-        set.await?;
+        let webhooks = sender.applicable(&self.tunnel);
+        // A service must use its own webhooks, or Twilio would not call the tunnel.
+        self.client.set(sender, &webhooks, &methods, false).await?;
         Ok(())
+    }
+
+    /// Returns whether Twilio calls the tunnel for a sender.
+    fn is_at_tunnel(&self, sender: &ConfiguredSender) -> bool {
+        sender.webhooks == sender.applicable(&self.tunnel) && !sender.uses_number_webhooks
     }
 
     /// Describes the changed webhooks for the welcome text of `dev`.
@@ -83,11 +89,11 @@ impl TunnelWebhooks {
         let mut text = String::new();
         writeln!(text, "  Until you end this, Twilio calls the tunnel for:\n")?;
         for PreviousWebhooks { sender, .. } in &self.senders {
-            writeln!(text, "    {}", sender.address.as_str())?;
+            writeln!(text, "    {}", sender.name())?;
         }
         let unknown = self.senders.iter().filter(|previous| !previous.is_known);
         for PreviousWebhooks { sender, .. } in unknown {
-            let name = sender.address.as_str();
+            let name = sender.name();
             writeln!(
                 text,
                 "\n  {name} had the tunnel's URLs already. Its previous ones are unknown, so they stay when this ends.\n  \
@@ -135,15 +141,18 @@ impl TunnelWebhooks {
         )))
     }
 
-    async fn restore_one(&self, sender: &WhatsAppSender) -> Result<(), Failed> {
-        let current = self.client.fetch(&sender.sid).await?;
+    async fn restore_one(&self, sender: &ConfiguredSender) -> Result<(), Failed> {
+        let current = self.client.fetch(sender).await?;
         // Changed elsewhere in the meantime: do not overwrite that.
-        if current.webhooks != self.tunnel {
+        if !self.is_at_tunnel(&current) {
             return Ok(());
         }
         let (webhooks, methods) = (&sender.webhooks, &sender.methods);
-        let set = self.client.set(&sender.sid, webhooks, methods).await;
-        set.map(|_| ())
+        let uses_number_webhooks = sender.uses_number_webhooks;
+        let set = self
+            .client
+            .set(sender, webhooks, methods, uses_number_webhooks);
+        set.await.map(|_| ())
     }
 
     /// Returns the error for a second signal during [`restore`](Self::restore).
@@ -156,35 +165,38 @@ impl TunnelWebhooks {
 }
 
 /// Returns the command that restores a sender's previous webhooks, with a comment if it cannot restore all methods.
-fn restore_command(sender: &WhatsAppSender) -> String {
+fn restore_command(sender: &ConfiguredSender) -> String {
     // Quoted for a POSIX shell. An empty URL removes the webhook.
     let quoted = |url: &Option<String>| {
         let url = url.as_deref().unwrap_or_default();
         format!("'{}'", url.replace('\'', "'\\''"))
     };
     let webhooks = &sender.webhooks;
+    let status_callback = match sender.kind {
+        SenderKind::Number => String::new(),
+        _ => format!(" --status-callback {}", quoted(&webhooks.status)),
+    };
+    let note = if sender.uses_number_webhooks {
+        "\n# then let the service use the webhooks of its numbers in Twilio's console"
+    } else {
+        ""
+    };
     format!(
-        "replyhook sender set {} --webhook {} --fallback {} --status-callback {}{}",
-        sender.address.as_str(),
+        "replyhook sender set {} --webhook {} --fallback {}{status_callback}{}{note}",
+        sender.name(),
         quoted(&webhooks.inbound),
         quoted(&webhooks.fallback),
-        quoted(&webhooks.status),
         method_option(sender)
     )
 }
 
 /// Returns the option that restores the HTTP methods, or an empty text if Twilio has stated none.
-fn method_option(sender: &WhatsAppSender) -> String {
-    let (webhooks, methods) = (&sender.webhooks, &sender.methods);
-    let named = [
-        ("webhook", &webhooks.inbound, &methods.inbound),
-        ("fallback", &webhooks.fallback, &methods.fallback),
-        ("status callback", &webhooks.status, &methods.status),
-    ];
+fn method_option(sender: &ConfiguredSender) -> String {
     // The method of a URL that is not set does not matter. `--method` accepts no other words.
-    let used: Vec<_> = named
+    let used: Vec<_> = sender
+        .endpoints()
         .into_iter()
-        .filter(|(_, url, method)| url.is_some() && matches!(method.as_str(), "POST" | "PUT"))
+        .filter(|(_, url, method)| url.is_some() && sender.kind.methods().contains(method))
         .collect();
     let Some((_, _, first)) = used.first() else {
         return String::new();

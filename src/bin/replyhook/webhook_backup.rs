@@ -6,8 +6,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-use replyhook::twilio::{ConfiguredWebhooks, WebhookMethods, WhatsAppSender};
+use replyhook::twilio::{ConfiguredWebhooks, WebhookMethods};
 use serde::{Deserialize, Serialize};
+
+use crate::configured_sender::ConfiguredSender;
 
 /// The content of the file. Each array is in the order primary, fallback, status.
 #[derive(Deserialize, Serialize)]
@@ -16,13 +18,16 @@ struct BackupFile {
     tunnel: [Option<String>; 3],
     before: [Option<String>; 3],
     methods: [String; 3],
+    /// True if a Messaging Service used the webhooks of its numbers before.
+    #[serde(default)]
+    uses_number_webhooks: bool,
 }
 
 /// The backup file of one sender, in the working directory of `dev`.
 pub(crate) struct WebhookBackup(PathBuf);
 
 impl WebhookBackup {
-    pub(crate) fn for_sender(sender: &WhatsAppSender) -> Self {
+    pub(crate) fn for_sender(sender: &ConfiguredSender) -> Self {
         // Only letters and digits: the SID comes from the network, and must not lead to a file in another folder.
         let sid = sender.sid.chars().filter(char::is_ascii_alphanumeric);
         Self(format!("replyhook-dev-{}.json", sid.collect::<String>()).into())
@@ -31,7 +36,7 @@ impl WebhookBackup {
     /// Replaces the webhooks of `sender` in memory by those of the backup, and returns true.
     ///
     /// Returns false without a valid backup, or if the sender's webhooks have been changed since.
-    pub(crate) fn load(&self, sender: &mut WhatsAppSender) -> bool {
+    pub(crate) fn load(&self, sender: &mut ConfiguredSender) -> bool {
         // A missing, unreadable or foreign file is not an error: it only means that the previous webhooks are unknown.
         let backup = fs::read(&self.0).ok();
         let backup = backup.and_then(|bytes| serde_json::from_slice::<BackupFile>(&bytes).ok());
@@ -43,6 +48,7 @@ impl WebhookBackup {
         let mut methods = WebhookMethods::default();
         [methods.inbound, methods.fallback, methods.status] = backup.methods;
         sender.methods = methods;
+        sender.uses_number_webhooks = backup.uses_number_webhooks;
         true
     }
 
@@ -52,14 +58,15 @@ impl WebhookBackup {
     /// An I/O error that names the file.
     pub(crate) fn save(
         &self,
-        sender: &WhatsAppSender,
+        sender: &ConfiguredSender,
         tunnel: &ConfiguredWebhooks,
     ) -> io::Result<()> {
         let methods = sender.methods.clone();
         let backup = BackupFile {
-            tunnel: urls(tunnel),
+            tunnel: urls(&sender.applicable(tunnel)),
             before: urls(&sender.webhooks),
             methods: [methods.inbound, methods.fallback, methods.status],
+            uses_number_webhooks: sender.uses_number_webhooks,
         };
         let result = self.write(&serde_json::to_vec(&backup)?);
         result.map_err(|error| {

@@ -1,4 +1,4 @@
-//! Fake of Twilio's REST API for configuration: an account, its numbers and its WhatsApp senders.
+//! Fake of Twilio's REST API for configuration: an account, its numbers, WhatsApp senders and Messaging Services.
 
 use std::sync::{Arc, Mutex};
 
@@ -24,6 +24,9 @@ pub struct ConsoleState {
     pub status: String,
     pub numbers: Vec<Value>,
     pub senders: Vec<Value>,
+    pub services: Vec<Value>,
+    /// True if the credentials may not read the services.
+    pub hides_services: bool,
     /// SIDs of senders that cannot be changed.
     pub unchangeable: Vec<&'static str>,
     /// Changes in order: SID of the sender, and its webhooks.
@@ -41,6 +44,8 @@ impl Console {
             status: "active".to_owned(),
             numbers: Vec::new(),
             senders: Vec::new(),
+            services: Vec::new(),
+            hides_services: false,
             unchangeable: Vec::new(),
             changes: Vec::new(),
             seconds_ahead: 0,
@@ -142,6 +147,32 @@ fn respond(state: &mut ConsoleState, request: &RawRequest) -> Vec<u8> {
                 &json!({"incoming_phone_numbers": page, "next_page_uri": next}),
             )
         }
+        (_, Some(below)) if below.starts_with("/IncomingPhoneNumbers/PN") => {
+            let sid = below.rsplit('/').next().unwrap().trim_end_matches(".json");
+            let (status, body) =
+                get_or_change_by_form(&mut state.numbers, &mut state.changes, request, sid);
+            json_response(status, &body)
+        }
+        ("/v1/Services", _) if state.hides_services => json_response(
+            403,
+            &json!({"code": 70051, "message": "Authorization Failed", "status": 403}),
+        ),
+        ("/v1/Services", _) => {
+            let host = request.header("host").unwrap();
+            let next = format!("http://{host}{path}?Page={}", number + 1);
+            let next = (number + 1 < state.services.len()).then_some(next);
+            let page: Vec<_> = state.services.iter().skip(number).take(1).collect();
+            json_response(
+                200,
+                &json!({"services": page, "meta": {"key": "services", "next_page_url": next}}),
+            )
+        }
+        _ if path.starts_with("/v1/Services/") => {
+            let sid = path.rsplit('/').next().unwrap();
+            let (status, body) =
+                get_or_change_by_form(&mut state.services, &mut state.changes, request, sid);
+            json_response(status, &body)
+        }
         (_, Some("/Messages.json")) => {
             json_response(200, &json!({"messages": [], "next_page_uri": null}))
         }
@@ -199,6 +230,53 @@ fn get_or_change_sender(
         sender["webhook"][name] = value;
     }
     (202, sender.clone())
+}
+
+/// Returns a number or service, or sets its properties as Twilio names them in forms.
+fn get_or_change_by_form(
+    resources: &mut [Value],
+    changes: &mut Vec<(String, Value)>,
+    request: &RawRequest,
+    sid: &str,
+) -> (u16, Value) {
+    let Some(resource) = resources.iter_mut().find(|resource| resource["sid"] == sid) else {
+        let body = json!({"code": 20404, "message": "not found", "status": 404});
+        return (404, body);
+    };
+    if request.method == "GET" {
+        return (200, resource.clone());
+    }
+    let form = replyhook::FormParams::parse(&request.body, 100).unwrap();
+    let mut change = json!({});
+    for (name, value) in form.iter() {
+        let mut field = String::new();
+        for letter in name.chars() {
+            if letter.is_ascii_uppercase() && !field.is_empty() {
+                field.push('_');
+            }
+            field.push(letter.to_ascii_lowercase());
+        }
+        let value = match value {
+            "true" | "false" => json!(value == "true"),
+            text => json!(text),
+        };
+        change[&field] = value.clone();
+        resource[&field] = value;
+    }
+    changes.push((sid.to_owned(), change));
+    (200, resource.clone())
+}
+
+/// Messaging Service with this webhook.
+pub fn service(webhook: &str, uses_number_webhooks: bool) -> Value {
+    json!({
+        "sid": "MG00000000000000000000000000000001",
+        "friendly_name": "Shop",
+        "inbound_request_url": webhook, "inbound_method": "POST",
+        "fallback_url": null, "fallback_method": "POST",
+        "status_callback": null,
+        "use_inbound_webhook_on_number": uses_number_webhooks,
+    })
 }
 
 /// Returns the number of the requested page, and the whole query.

@@ -9,6 +9,7 @@ mod messages;
 mod page_range;
 mod response;
 mod senders;
+mod services;
 mod typing;
 
 use std::sync::Arc;
@@ -21,10 +22,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use self::call::{ApiCall, MAX_PARAMS, is_content_path, is_form, is_sid, parse_call};
-use self::response::{RestResponse, TwilioError, not_allowed, ok, paging_meta};
+use self::response::{RestResponse, TwilioError, not_allowed, ok};
 use super::account::random_sid;
 use super::engine::Engine;
 use super::record::{Exchange, ExchangeKind, ExchangeRequest, ExchangeResponse, whole_ms};
@@ -224,26 +225,11 @@ fn route(engine: &Arc<Engine>, call: &ApiCall) -> RestResponse {
         ["v1", "Content", template, "ApprovalRequests", "whatsapp"] => {
             content::submit(engine, call, template)
         }
-        ["v1", "Services"] => ok(200, &services_json(&path)),
-        ["v1", "Services", service] if is_sid(service, "MG") => ok(200, &service_json(service)),
+        ["v1", "Services"] => services::list(engine, call),
+        ["v1", "Services", service] if is_sid(service, "MG") => {
+            services::item(engine, call, service)
+        }
         [version, "Indicators", "Typing.json"] => typing::create(engine, call, version),
         _ => Err(TwilioError::not_found(&path)),
     }
-}
-
-// Empty, although every well-formed SID exists: the emulator does not store services that it could list.
-fn services_json(path: &str) -> Value {
-    json!({"services": [], "meta": paging_meta("services", path)})
-}
-
-fn service_json(service: &str) -> Value {
-    json!({
-        "sid": service,
-        "friendly_name": "A service of the emulator",
-        "inbound_request_url": null,
-        "fallback_url": null,
-        "status_callback": null,
-        "use_inbound_webhook_on_number": true,
-        "url": format!("https://messaging.twilio.com/v1/Services/{service}"),
-    })
 }

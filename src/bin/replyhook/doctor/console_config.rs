@@ -1,10 +1,11 @@
-//! Check of the webhooks at Twilio: which numbers and WhatsApp senders of the account call `PUBLIC_URL`, and which have
-//! a URL that is almost right.
+//! Check of the webhooks at Twilio: which numbers, WhatsApp senders and Messaging Services of the account call
+//! `PUBLIC_URL`, and which have a URL that is almost right.
 
 use replyhook::config::Settings;
 use replyhook::signature::PublicUrl;
 use replyhook::twilio::{
-    Client, ConfiguredWebhooks, PhoneNumber, RestError, RestErrorKind, WhatsAppSender,
+    Client, ConfiguredWebhooks, MessagingService, PhoneNumber, RestError, RestErrorKind,
+    WhatsAppSender,
 };
 
 use super::accepted_account::AcceptedAccount;
@@ -15,11 +16,13 @@ use crate::opt_out_advice::opt_out_advice;
 const CHECK: &str = "twilio";
 const NUMBER_CONSOLE_PATH: &str =
     "Twilio's console, Phone Numbers › Active numbers › the number › Messaging";
+const SERVICE_CONSOLE_PATH: &str =
+    "Twilio's console, Messaging › Services › the service › Integration";
 const SENDER_CONSOLE_PATH: &str =
     "Twilio's console, Messaging › Senders › WhatsApp senders › the sender";
 
-/// A number or WhatsApp sender with its webhooks.
-struct ConfiguredSender {
+/// A number, WhatsApp sender or Messaging Service with its webhooks.
+struct CheckedSender {
     /// Description, with a masked address.
     description: String,
     webhooks: ConfiguredWebhooks,
@@ -31,19 +34,19 @@ struct ConfiguredSender {
     command: Option<String>,
 }
 
-impl From<PhoneNumber> for ConfiguredSender {
+impl From<PhoneNumber> for CheckedSender {
     fn from(number: PhoneNumber) -> Self {
         Self {
             description: format!("number {} ({:?})", number.sid, number.number),
             webhooks: number.webhooks,
             reports_message_status: false,
             console: NUMBER_CONSOLE_PATH,
-            command: None,
+            command: Some(format!("replyhook sender set {} --from-config", number.sid)),
         }
     }
 }
 
-impl From<WhatsAppSender> for ConfiguredSender {
+impl From<WhatsAppSender> for CheckedSender {
     fn from(sender: WhatsAppSender) -> Self {
         Self {
             description: format!("sender {} ({:?})", sender.sid, sender.address),
@@ -55,11 +58,26 @@ impl From<WhatsAppSender> for ConfiguredSender {
     }
 }
 
-impl ConfiguredSender {
+impl From<MessagingService> for CheckedSender {
+    fn from(service: MessagingService) -> Self {
+        Self {
+            description: format!("Messaging Service {}", service.sid),
+            webhooks: service.webhooks,
+            reports_message_status: true,
+            console: SERVICE_CONSOLE_PATH,
+            command: Some(format!(
+                "replyhook sender set {} --from-config",
+                service.sid
+            )),
+        }
+    }
+}
+
+impl CheckedSender {
     /// Describes how to change the URLs.
     fn change_instructions(&self) -> String {
         match &self.command {
-            Some(command) => format!("{}; or `{command}`, which enters all three", self.console),
+            Some(command) => format!("{}; or `{command}`, which enters them", self.console),
             None => self.console.to_owned(),
         }
     }
@@ -90,7 +108,7 @@ pub(super) async fn check(
                         }
                         continue;
                     }
-                    senders.push(ConfiguredSender::from(number));
+                    senders.push(CheckedSender::from(number));
                 }
             }
             Err(error) => {
@@ -101,9 +119,12 @@ pub(super) async fn check(
         match messaging.channels_senders(&credentials).list().await {
             Ok(whatsapp_senders) => {
                 for sender in whatsapp_senders {
-                    let offline = offline_finding(public_url, &sender);
-                    senders.push(ConfiguredSender::from(sender));
-                    if let Some(finding) = offline {
+                    let found = [
+                        offline_finding(public_url, &sender),
+                        quality_finding(public_url, &sender),
+                    ];
+                    senders.push(CheckedSender::from(sender));
+                    for finding in found.into_iter().flatten() {
                         report.add(finding)?;
                     }
                 }
@@ -111,6 +132,13 @@ pub(super) async fn check(
             Err(error) => {
                 is_incomplete = true;
                 report.add(unreadable_finding("WhatsApp senders", accepted, &error))?;
+            }
+        }
+        match messaging.services(&credentials).list().await {
+            Ok(services) => senders.extend(called_services(public_url, services, report)?),
+            Err(error) => {
+                is_incomplete = true;
+                report.add(unreadable_finding("Messaging Services", accepted, &error))?;
             }
         }
         total += senders.len();
@@ -132,12 +160,11 @@ pub(super) async fn check(
     if matching == 0 {
         report.add(Finding::warn(
             CHECK,
-            format!("of the numbers and WhatsApp senders ({total}) none calls {public_url}"),
+            format!("of the numbers, WhatsApp senders and Messaging Services ({total}) none calls {public_url}"),
             format!(
                 "enter {} as the webhook for incoming messages, {} as its fallback, {} as the status callback: \
-                 {SENDER_CONSOLE_PATH} (or `replyhook sender set SENDER --from-config`), or {NUMBER_CONSOLE_PATH}. The \
-                 webhooks of the sandbox, and of a Messaging Service, which override those of its senders, cannot be \
-                 read from here: compare them by eye",
+                 `replyhook sender set SENDER --from-config`, or {SENDER_CONSOLE_PATH}, or {NUMBER_CONSOLE_PATH}. The \
+                 webhooks of the sandbox cannot be read from here: compare them by eye",
                 EndpointKind::Primary.url(public_url),
                 EndpointKind::Fallback.url(public_url),
                 EndpointKind::Status.url(public_url)
@@ -147,13 +174,30 @@ pub(super) async fn check(
         report.add(Finding::note(
             CHECK,
             format!(
-                "further numbers and WhatsApp senders that call other servers: {}",
+                "further numbers, WhatsApp senders and Messaging Services that call other servers: {}",
                 total - matching
             ),
             "nothing to do, unless this server should handle their messages too",
         ))?;
     }
     Ok(())
+}
+
+/// Returns the services whose own webhooks are called, and reports others that have this server's URL.
+fn called_services(
+    public_url: &PublicUrl,
+    services: Vec<MessagingService>,
+    report: &mut Report,
+) -> anyhow::Result<Vec<CheckedSender>> {
+    let mut called = Vec::new();
+    for service in services {
+        if !service.uses_inbound_webhook_on_number {
+            called.push(CheckedSender::from(service));
+        } else if let Some(finding) = unused_service_finding(public_url, &service) {
+            report.add(finding)?;
+        }
+    }
+    Ok(called)
 }
 
 fn unreadable_finding(what: &str, accepted: &AcceptedAccount, error: &RestError) -> Finding {
@@ -208,10 +252,15 @@ fn offline_finding(public_url: &PublicUrl, sender: &WhatsAppSender) -> Option<Fi
     // The status is empty if Twilio did not report one.
     let online = sender.status.is_empty() || sender.status.starts_with("ONLINE");
     (inbound.is_ours() && !online).then(|| {
+        let reasons = sender.offline_reasons.iter();
+        let reasons: Vec<_> = reasons
+            .map(|reason| format!("; {} ({})", reason.message, reason.code))
+            .collect();
+        let reasons = reasons.concat();
         Finding::warn(
             CHECK,
             format!(
-                "sender {} ({:?}) is {}: it neither gets nor sends messages",
+                "sender {} ({:?}) is {}: it neither gets nor sends messages{reasons}",
                 sender.sid, sender.address, sender.status
             ),
             format!("see why: {SENDER_CONSOLE_PATH}"),
@@ -219,8 +268,50 @@ fn offline_finding(public_url: &PublicUrl, sender: &WhatsAppSender) -> Option<Fi
     })
 }
 
+/// Returns a finding about WhatsApp's quality rating and limit of a sender that has this server's URL.
+fn quality_finding(public_url: &PublicUrl, sender: &WhatsAppSender) -> Option<Finding> {
+    let inbound = UrlTarget::classify(public_url, sender.webhooks.inbound.as_deref());
+    let rating = sender
+        .quality_rating
+        .as_deref()
+        .filter(|_| inbound.is_ours())?;
+    let limit = sender.messaging_limit.as_deref().unwrap_or("not reported");
+    let found = format!(
+        "sender {} ({:?}) has the quality rating {rating}; its limit is {limit}",
+        sender.sid, sender.address
+    );
+    Some(if rating.eq_ignore_ascii_case("low") {
+        Finding::warn(
+            CHECK,
+            found,
+            "users block or report its messages, and WhatsApp may lower its limit: send fewer templates, and only to \
+             users who opted in",
+        )
+    } else {
+        Finding::ok(CHECK, found)
+    })
+}
+
+/// Returns a finding for a Messaging Service with this server's URL that uses those of its numbers instead.
+fn unused_service_finding(public_url: &PublicUrl, service: &MessagingService) -> Option<Finding> {
+    let inbound = UrlTarget::classify(public_url, service.webhooks.inbound.as_deref());
+    inbound.is_ours().then(|| {
+        Finding::note(
+            CHECK,
+            format!(
+                "Messaging Service {} has this server's URL, and the webhooks of its numbers are called instead",
+                service.sid
+            ),
+            format!(
+                "nothing to do if its numbers call this server; otherwise `replyhook sender set {} --from-config`",
+                service.sid
+            ),
+        )
+    })
+}
+
 /// Returns the findings for a sender, or none if it does not use this server for its messages.
-fn check_sender(public_url: &PublicUrl, sender: &ConfiguredSender) -> Vec<Finding> {
+fn check_sender(public_url: &PublicUrl, sender: &CheckedSender) -> Vec<Finding> {
     let webhooks = &sender.webhooks;
     let target = |url: &Option<String>| UrlTarget::classify(public_url, url.as_deref());
     let inbound = target(&webhooks.inbound);
@@ -267,7 +358,7 @@ fn check_sender(public_url: &PublicUrl, sender: &ConfiguredSender) -> Vec<Findin
 /// A sender and the public URL that its webhooks are compared with.
 struct WebhookCheck<'a> {
     public_url: &'a PublicUrl,
-    sender: &'a ConfiguredSender,
+    sender: &'a CheckedSender,
 }
 
 impl WebhookCheck<'_> {
@@ -400,7 +491,7 @@ mod tests {
         let set = |url: &str| (!url.is_empty()).then(|| url.to_owned());
         let [inbound, fallback, status] = urls.map(set);
         (webhooks.inbound, webhooks.fallback, webhooks.status) = (inbound, fallback, status);
-        let sender = ConfiguredSender {
+        let sender = CheckedSender {
             description: "it".to_owned(),
             webhooks,
             reports_message_status: true,
