@@ -191,9 +191,10 @@ fn senders_of_all_kinds_are_shown() {
     );
     console.change(|state| state.hides_services = true);
     let (code, out, err) = run(&console, &["show"], &[]);
-    assert_eq!((code, out.contains(SMS_NUMBER)), (0, true), "{err}");
+    // The rest is shown.
+    assert_eq!((code, out.contains(NUMBER_SID)), (0, true), "{out}{err}");
     assert!(
-        err.contains("could not read the Messaging Services: ") && err.contains("(70051)"),
+        err.contains("could not read the Messaging Services: ") && err.contains("70051"),
         "{err}"
     );
 }

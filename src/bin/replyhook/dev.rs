@@ -336,7 +336,8 @@ fn file_version(file: &Path) -> Option<FileVersion> {
 }
 
 /// Environment variables that [`TunnelWebhooks`] uses, although [`DevServer`] ignores them.
-const TUNNEL_ENV_VARS: [&str; 4] = [
+const TUNNEL_ENV_VARS: [&str; 5] = [
+    "REPLYHOOK__TWILIO__API_URL",
     "REPLYHOOK__TWILIO__MESSAGING_URL",
     "REPLYHOOK__TWILIO__API_KEY_SID",
     "REPLYHOOK__TWILIO__API_KEY_SECRET",
