@@ -457,7 +457,7 @@ fn chat_in_pipe_names_reason_of_failed_bot() {
         for stream in service.incoming().take(2) {
             use std::io::{Read, Write};
             let mut stream = stream.unwrap();
-            let _ = stream.read(&mut [0; 65536]);
+            let _ = stream.read(&mut vec![0; 65536]);
             let response = b"HTTP/1.1 500 Oops\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
             stream.write_all(response).unwrap();
         }
@@ -483,12 +483,12 @@ fn chat_in_pipe_names_reason_of_failed_bot() {
 fn debug_log_has_a_line_for_each_message() {
     let env = [("REPLYHOOK__LOG__LEVEL", "replyhook=debug")];
     let dev = Dev::start_with(&["--port", "0"], &env);
-    let said = dev.says(&json!({"from": ANA, "body": "a secret"}));
+    let response = dev.says(&json!({"from": ANA, "body": "a secret"}));
     let line = dev.program.wait_for("line of the message", |line| {
         let is_line = line.contains("responded to a message");
         is_line.then(|| line.to_owned())
     });
-    let sid = said["message_sid"].as_str().unwrap();
+    let sid = response["message_sid"].as_str().unwrap();
     assert!(line.contains(sid) && line.contains("ok"), "{line}");
     let output = dev.program.output();
     assert!(!output.contains("a secret"), "{output}");
