@@ -22,6 +22,8 @@ use crate::reply::Reply;
 use crate::sid::MessageSid;
 use crate::store::{ConsentScope, MessageFilter, OutboundState, Store, StoreFuture};
 
+/// Display text for a handoff without a URL.
+const SILENT: &str = "people elsewhere: the bot is silent";
 /// Number of a user's latest messages among which pending ones are counted.
 const MAX_RECENT_MESSAGES: u32 = 200;
 
@@ -121,7 +123,9 @@ impl AppState {
             let (mut dialogue, mut handed_off_to) = (None, None);
             if let Some(conversation) = &conversation {
                 dialogue = self.store.dialogue(conversation.id, now).await?;
-                handed_off_to = self.store.handoff_url(conversation.id, now).await?;
+                let handoff = self.store.handoff(conversation.id, now).await?;
+                handed_off_to =
+                    handoff.map(|handoff| handoff.url.unwrap_or_else(|| SILENT.to_owned()));
             }
             // Only WhatsApp has a customer service window.
             let window = conversation.filter(|_| *user.channel() == Channel::WhatsApp);

@@ -74,7 +74,7 @@ impl ReplySaver<'_> {
                 ReplyPlan::Rest(outbound) => {
                     crate::crash_point!("P9.done");
                     self.count_invalid_chars(&messages);
-                    if completion.handoff.is_some() {
+                    if completion.handoff.is_some() && reply.redirect_target().is_some() {
                         tracing::warn!(message_sid = %self.origin.sid, "the conversation is handed off, but its reply goes via the REST API, which cannot redirect this message; later messages are redirected");
                     }
                     return Box::pin(self.complete_via_rest(outbound, completion)).await;

@@ -44,6 +44,10 @@ pub(super) enum ForwardError {
         "the service responded with a content or a location that is invalid; expected {{\"sid\": \"HX…\", \"variables\": {{\"1\": \"…\"}}}} or {{\"link\": {{\"title\": \"…\", \"url\": \"https://…\"}}}}, and {{\"latitude\": 40.4, \"longitude\": -3.7}}"
     )]
     Content,
+    #[error(
+        "the service responded with a handoff that is invalid; expected {{\"url\": null, \"ttl\": \"12h\"}}, where url is null or an http or https URL, and ttl is up to 720h"
+    )]
+    Handoff,
     #[error("the service responded with media that is not an http or https URL")]
     MediaUrl,
 }

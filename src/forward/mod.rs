@@ -16,9 +16,11 @@
 
 mod choices;
 mod error;
+mod handoff;
 mod request;
 mod response;
 mod surrogates;
+mod unknown_keys;
 
 use std::fmt;
 use std::sync::Arc;
@@ -33,13 +35,16 @@ use sha2::Sha256;
 
 use self::error::ForwardError;
 use self::request::ForwardedMessage;
-use self::response::UnknownKeyLog;
 use crate::clock::Clock;
 use crate::handler::{Context, Handler, HandlerError};
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 use crate::tls;
 use replyhook_core::Secret;
+
+#[cfg(feature = "app")]
+pub(crate) use self::handoff::parse_ttl;
+pub(crate) use self::unknown_keys::UnknownKeyLog;
 
 /// Timeout of a connection attempt. The response may take as long as a handler may run.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -184,7 +189,7 @@ impl Forward {
         let message_sid = message.message_sid;
         if response.is_foreign {
             if let Some(keys) = self.unknown_keys.record_new_shape(response.unknown_keys) {
-                tracing::warn!(%message_sid, keys, "the service's response has none of the keys body, media, messages, choices, content and location, so the user gets no reply; logged once per set of keys");
+                tracing::warn!(%message_sid, keys, "the service's response has none of the keys body, media, messages, choices, content, location and handoff, so the user gets no reply; logged once per set of keys");
             }
             return Ok(response.reply);
         }

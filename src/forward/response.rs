@@ -1,7 +1,6 @@
 //! The response of the service, read as a reply.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
 
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
@@ -10,21 +9,16 @@ use serde::de::IgnoredAny;
 
 use super::choices::{ServiceContent, ServiceLocation, add_choices};
 use super::error::ForwardError;
+use super::handoff::ServiceHandoff;
 use super::surrogates::replace_unpaired_surrogates;
+use super::unknown_keys::loggable;
 use crate::choice::ChoiceForm;
-use crate::lock::IgnorePoison;
 use crate::reply::{Media, Reply, ReplyMessage, is_web_url};
 use crate::spelling::misspelt;
 
 /// Maximum size of a response in bytes.
 // Much more than a reply needs (ten messages of 1600 characters take 64 kB), and little enough to hold in memory.
 const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
-/// Maximum number of unknown keys to log. The set of logged keys cannot grow beyond it.
-const MAX_LOGGED_KEYS: usize = 32;
-/// Maximum number of keys of a shape that are logged.
-const MAX_SHAPE_KEYS: usize = 10;
-/// Maximum length in bytes of a key that is logged by its name.
-const MAX_KEY_BYTES: usize = 40;
 
 /// Keys of a response. A key that is nearly one of these is a failure, unless one of these is there too.
 const KEYS: [&str; 9] = [
@@ -37,6 +31,7 @@ const KEYS: [&str; 9] = [
     "choices_hint",
     "content",
     "location",
+    "handoff",
 ];
 
 /// A reply, and the keys of the response that were ignored.
@@ -50,65 +45,6 @@ pub(super) struct ServiceResponse {
     pub(super) invalid_choices: Option<String>,
     /// Parts that were left out of the reply because they are invalid.
     pub(super) left_out: BTreeSet<&'static str>,
-}
-
-/// The unknown keys and shapes that were logged, so that each is logged once.
-#[derive(Default)]
-pub(super) struct UnknownKeyLog(Mutex<BTreeSet<String>>);
-
-impl UnknownKeyLog {
-    /// Returns the keys that were not logged before, and records them.
-    pub(super) fn record_new(&self, keys: BTreeSet<String>) -> Vec<String> {
-        if keys.is_empty() {
-            return Vec::new();
-        }
-        let mut logged = self.0.lock().ignore_poison();
-        let is_new = |key: &String| logged.len() < MAX_LOGGED_KEYS && logged.insert(key.clone());
-        keys.into_iter().map(loggable).filter(is_new).collect()
-    }
-
-    /// Returns the parts that were not logged before, and records them.
-    // Needs no maximum: the names are few and fixed.
-    pub(super) fn record_new_parts(&self, parts: BTreeSet<&'static str>) -> Vec<&'static str> {
-        if parts.is_empty() {
-            return Vec::new();
-        }
-        let mut logged = self.0.lock().ignore_poison();
-        let is_new = |part: &&str| logged.insert(format!("left out: {part}"));
-        parts.into_iter().filter(is_new).collect()
-    }
-
-    /// Returns the names of a response's keys as one text, unless a response with the same keys was logged before.
-    pub(super) fn record_new_shape(&self, keys: BTreeSet<String>) -> Option<String> {
-        let keys: BTreeSet<_> = keys
-            .into_iter()
-            .take(MAX_SHAPE_KEYS)
-            .map(loggable)
-            .collect();
-        let shape = Vec::from_iter(keys).join(", ");
-        let mut logged = self.0.lock().ignore_poison();
-        // In braces, which no key has here: a shape of one key is not the key itself.
-        let is_new = logged.len() < MAX_LOGGED_KEYS && logged.insert(format!("{{{shape}}}"));
-        is_new.then_some(shape)
-    }
-}
-
-/// Returns a key that looks like a program's, and a text in place of any other one, which may be content, such as a
-/// phone number.
-fn loggable(key: String) -> String {
-    if is_plain_name(&key) {
-        key
-    } else {
-        "(not a plain name)".to_owned()
-    }
-}
-
-fn is_plain_name(key: &str) -> bool {
-    key.len() <= MAX_KEY_BYTES
-        && key.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-        && key
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
 /// Reads a whole response.
@@ -219,6 +155,8 @@ impl From<Reply> for ServiceResponse {
 #[derive(Deserialize)]
 struct ServiceReply {
     messages: Option<Vec<ServiceMessage>>,
+    // Of the whole response, also next to `messages`. Parsed later, so that an invalid value does not lose the text.
+    handoff: Option<serde_json::Value>,
     #[serde(flatten)]
     single: ServiceMessage,
 }
@@ -248,6 +186,7 @@ impl ServiceReply {
     fn into_response(self) -> Result<ServiceResponse, ForwardError> {
         let Self {
             messages,
+            handoff,
             mut single,
         } = self;
         // Take the unknown keys out first, so that they are logged whichever form the response has.
@@ -275,13 +214,30 @@ impl ServiceReply {
             unknown_keys.extend(read.unknown_keys);
             left_out.extend(read.left_out);
         }
+        let handoff = match handoff.map(ServiceHandoff::read) {
+            Some(Some(handoff)) => {
+                unknown_keys.extend(handoff.unknown_keys());
+                Some(handoff)
+            }
+            Some(None) => {
+                left_out.insert("handoff");
+                None
+            }
+            None => None,
+        };
         // Without anything else to send, silence would hide the mistake.
-        if reply_messages.is_empty()
-            && (left_out.contains("content") || left_out.contains("location"))
-        {
-            return Err(ForwardError::Content);
+        if reply_messages.is_empty() && handoff.is_none() {
+            if left_out.contains("content") || left_out.contains("location") {
+                return Err(ForwardError::Content);
+            }
+            if left_out.contains("handoff") {
+                return Err(ForwardError::Handoff);
+            }
         }
-        let reply = reply_messages.into_iter().collect();
+        let reply = match handoff {
+            Some(handoff) => handoff.into_reply(reply_messages),
+            None => reply_messages.into_iter().collect(),
+        };
         Ok(ServiceResponse {
             reply,
             unknown_keys,

@@ -387,7 +387,7 @@ impl Example {
                     return Ok(TurnOutcome::HandsOff);
                 }
                 let reply = Self::run_turn(router, &conversation, message)?;
-                if reply.redirect_target().is_some() {
+                if reply.redirect_target().is_some() || reply.handoff_start().is_some() {
                     conversation.is_handed_off.store(true, Ordering::Relaxed);
                     return Ok(TurnOutcome::HandsOff);
                 }

@@ -269,6 +269,52 @@ pub struct ConsentEntry {
     pub id: i64,
     /// Recorded change.
     pub record: ConsentRecord,
+    /// Facts that a program or a file has given for the change.
+    pub stated: StatedFacts,
+}
+
+/// Facts that a program or a file gives for a change of a consent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StatedFacts {
+    /// Place where the user agreed or refused, such as `order form`.
+    pub origin: Option<String>,
+    /// Proof other than a message, such as the URL of a signed form.
+    pub proof: Option<String>,
+}
+
+/// Change of a consent that a program or a file states, possibly some time after the fact and more than once.
+#[derive(Debug, Clone)]
+pub struct ConsentStatement {
+    /// The change. Without a stated time, `at` is the present.
+    pub record: ConsentRecord,
+    /// Facts in addition to the record.
+    pub stated: StatedFacts,
+    /// Kind of the time in `at`.
+    pub time: StatedTime,
+    /// True if nothing is recorded, and only the outcome is returned.
+    pub dry_run: bool,
+}
+
+/// Kind of the time of a [`ConsentStatement`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatedTime {
+    /// Time of the change.
+    Given,
+    /// The change happens now.
+    Now,
+    /// The time of the change is unknown, so the change never replaces a recorded one.
+    Unknown,
+}
+
+/// Outcome of a [`ConsentStatement`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatementOutcome {
+    /// The change is recorded.
+    Recorded,
+    /// The ledger has this change already.
+    Unchanged,
+    /// The user has opted out, or in, after the stated change, at this time. Nothing is recorded.
+    Superseded(Timestamp),
 }
 
 /// Present consent of a user.
@@ -297,6 +343,9 @@ pub trait Conversations: Send + Sync {
 
     /// Changes a consent and adds the record to the ledger.
     fn record_consent(&self, record: ConsentRecord) -> StoreFuture<'_, ()>;
+
+    /// Changes a consent as stated, unless the ledger has the same change, or a newer one replaces it.
+    fn state_consent(&self, statement: ConsentStatement) -> StoreFuture<'_, StatementOutcome>;
 
     /// Lists up to `limit` entries of the ledger with an ID above `after`, oldest first.
     fn consent_ledger(&self, after: i64, limit: u32) -> StoreFuture<'_, Vec<ConsentEntry>>;

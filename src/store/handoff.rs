@@ -1,6 +1,7 @@
 //! Handoffs: conversations in which another system replies, such as a Studio flow or the agents behind one.
 
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -14,25 +15,65 @@ use crate::address::Address;
 pub enum HandoffChange {
     /// Starts a handoff, or replaces an active one.
     Begin {
-        /// URL that Twilio is redirected to.
-        to: String,
+        /// The handoff.
+        handoff: ActiveHandoff,
         /// Time from which the bot replies again.
         until: Timestamp,
     },
-    /// Extends the handoff after a further message was redirected, unless an operator or the bot has ended the handoff.
+    /// Extends the handoff after a further message, unless an operator or the bot has ended the handoff.
     Continue {
         /// Time from which the bot replies again.
         until: Timestamp,
+        /// True if the message should be redirected; false if the bot is silent.
+        redirects: bool,
     },
 }
 
+/// Handoff of a conversation that is active.
+// `Debug` hides the URL, which may contain personal data.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ActiveHandoff {
+    /// URL that messages are redirected to; `None` if the bot is silent.
+    pub url: Option<String>,
+    /// Time without a message from the user after which it ends.
+    pub ttl: Duration,
+}
+
 impl HandoffChange {
-    /// Returns the URL of a handoff that begins, and its end in microseconds, as stored.
+    /// Returns URL and TTL of a handoff that begins, and its end in microseconds, as stored.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    pub(super) fn columns(&self) -> (Option<&str>, i64) {
+    pub(super) fn columns(&self) -> (Option<(&str, i64)>, i64) {
         match self {
-            Self::Begin { to, until } => (Some(to), until.as_microsecond()),
-            Self::Continue { until } => (None, until.as_microsecond()),
+            Self::Begin { handoff, until } => (Some(handoff.columns()), until.as_microsecond()),
+            Self::Continue { until, .. } => (None, until.as_microsecond()),
+        }
+    }
+
+    /// Returns whether the message should be redirected.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(super) fn is_redirect(&self) -> bool {
+        match self {
+            Self::Begin { handoff, .. } => handoff.url.is_some(),
+            Self::Continue { redirects, .. } => *redirects,
+        }
+    }
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+impl ActiveHandoff {
+    /// Returns URL and TTL in microseconds, as stored. The URL of a silent bot is empty.
+    pub(super) fn columns(&self) -> (&str, i64) {
+        // A century: the end, which is the present time and this one, must be within the range of times.
+        const MAX_MICROS: i64 = 100 * 365 * 24 * 3600 * 1_000_000;
+        let micros = i64::try_from(self.ttl.as_micros()).unwrap_or(MAX_MICROS);
+        let url = self.url.as_deref().unwrap_or_default();
+        (url, micros.min(MAX_MICROS))
+    }
+
+    pub(super) fn from_columns(url: String, ttl_micros: i64) -> Self {
+        Self {
+            url: Some(url).filter(|url| !url.is_empty()),
+            ttl: Duration::from_micros(ttl_micros.unsigned_abs()),
         }
     }
 }
@@ -42,8 +83,21 @@ impl HandoffChange {
 /// # Errors
 /// Every method: [`StoreError`](super::error::StoreError).
 pub trait Handoffs: Send + Sync {
-    /// Returns the URL that a conversation's messages are redirected to, if the conversation is handed off.
-    fn handoff_url(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<String>>;
+    /// Returns the handoff of a conversation, if it is handed off.
+    fn handoff(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<ActiveHandoff>>;
+
+    /// Starts handoffs of a user, with one sender or with all senders that the user has written to, and returns their
+    /// number. They replace those that are active.
+    fn begin_handoff(
+        &self,
+        sender: Option<&Address>,
+        user: &Address,
+        handoff: ActiveHandoff,
+        now: Timestamp,
+    ) -> StoreFuture<'_, u64>;
+
+    /// Returns the active handoffs of a user, those that end last before the others.
+    fn handoffs_of(&self, user: &Address, now: Timestamp) -> StoreFuture<'_, Vec<HandoffRow>>;
 
     /// Ends the handoffs of a user, with one sender or with all senders, and returns the number of ended handoffs.
     fn end_handoff(
@@ -67,8 +121,8 @@ pub struct HandoffRow {
     pub sender: Address,
     /// All addresses of the user that the sender knows.
     pub user: Vec<Address>,
-    /// URL that messages are redirected to.
-    pub url: String,
+    /// The handoff.
+    pub handoff: ActiveHandoff,
     /// Time from which the bot replies again.
     pub until: Timestamp,
 }
@@ -81,6 +135,15 @@ impl HandoffRow {
             Some((last, collected)) if *last == conversation => collected.user.extend(row.user),
             _ => rows.push((conversation, row)),
         }
+    }
+}
+
+impl fmt::Debug for ActiveHandoff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ActiveHandoff")
+            .field("is_silent", &self.url.is_none())
+            .field("ttl", &self.ttl)
+            .finish_non_exhaustive()
     }
 }
 

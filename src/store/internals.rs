@@ -3,10 +3,11 @@
 //! The traits have two implementations and no others, so they can change with them.
 
 pub use super::conversations::{
-    ConsentEntry, ConsentState, Conversation, Conversations, Dialogue, EarlierMessage,
+    ConsentEntry, ConsentState, ConsentStatement, Conversation, Conversations, Dialogue,
+    EarlierMessage, StatedFacts, StatedTime, StatementOutcome,
 };
 pub use super::future::StoreFuture;
-pub use super::handoff::{HandoffChange, HandoffRow, Handoffs};
+pub use super::handoff::{ActiveHandoff, HandoffChange, HandoffRow, Handoffs};
 pub use super::identity_kind::LinkKind;
 pub use super::journal::{
     AcceptOutcome, BacklogMessage, Claim, ClaimedBacklog, Completion, CrashPolicy, DeadMessage,

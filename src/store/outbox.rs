@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::conversations::ConsentScope;
 use super::future::StoreFuture;
 use super::outbound_message::{
     NewOutbound, OutboundMessage, OutboundRow, ScheduledMessage, SendOutcome,
@@ -157,6 +158,9 @@ pub trait Outbox: Send + Sync {
         user: &Address,
         at: Timestamp,
     ) -> StoreFuture<'_, SendEligibility>;
+
+    /// Returns the account of a sender or Messaging Service, if a message has ever come to it.
+    fn account_of_sender(&self, scope: &ConsentScope) -> StoreFuture<'_, Option<AccountSid>>;
 
     /// Returns the ID of the message that was submitted with this key.
     fn find_by_key(&self, key: IdempotencyKey) -> StoreFuture<'_, Option<i64>>;

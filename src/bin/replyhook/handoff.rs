@@ -105,7 +105,10 @@ impl ListHandoffsArgs {
         let users = self.users(row).join(", ");
         let line = format!("{users}  with {}  until {}", row.sender.as_str(), row.until);
         if self.content {
-            format!("{line}  at {}", row.url)
+            match &row.handoff.url {
+                Some(url) => format!("{line}  at {url}"),
+                None => format!("{line}  without a URL: the bot is silent"),
+            }
         } else {
             line
         }
@@ -118,7 +121,7 @@ impl ListHandoffsArgs {
             "until": row.until.to_string(),
         });
         if self.content {
-            object["url"] = json!(row.url);
+            object["url"] = json!(row.handoff.url);
         }
         object.to_string()
     }

@@ -19,11 +19,11 @@ use crate::store::states::{self, inbound};
 const COMPLETE_INLINE: &str = concat!(
     // The oldest reply to the same user that is still to be sent. None that an operator has released or retried, which is
     // late already.
-    "WITH oldest_reply AS (SELECT q.created_at FROM outbound_in_queue q WHERE q.sender = $16 AND q.address = $17 \
+    "WITH oldest_reply AS (SELECT q.created_at FROM outbound_in_queue q WHERE q.sender = $17 AND q.address = $18 \
        AND q.account = (SELECT account FROM inbound WHERE id = $1) AND q.inbound IS NOT NULL AND q.unordered IS NULL \
        ORDER BY q.id LIMIT 1), ",
     // `abs`: a time in the future was written before the clock was set back, and must not extend the wait.
-    "must_wait AS (SELECT FROM oldest_reply WHERE abs($7 - created_at) < $18), ",
+    "must_wait AS (SELECT FROM oldest_reply WHERE abs($7 - created_at) < $19), ",
     // From PROCESSING (1) to DEFERRED (2), fenced by owner and attempt. The claim stays valid, and the reply is queued
     // behind the older one with it.
     "message_deferred AS (UPDATE inbound SET state = 2, claimed_at = $7 \
@@ -35,8 +35,8 @@ const COMPLETE_INLINE: &str = concat!(
     // From PROCESSING (1) to ANSWERED (3), fenced by owner and attempt. The opt-out is checked in the same statement: the
     // reply of a user who opted out after the claim becomes NULL, the empty response.
     "completed AS (UPDATE inbound i SET state = 3, \
-       reason = CASE WHEN checked.opted_out AND $15::text IS NOT NULL THEN $20 ELSE $19 END, \
-       response = CASE WHEN checked.opted_out THEN NULL ELSE $15::text END, claimed_at = $7 FROM checked \
+       reason = CASE WHEN checked.opted_out AND $16::text IS NOT NULL THEN $21 ELSE $20 END, \
+       response = CASE WHEN checked.opted_out THEN NULL ELSE $16::text END, claimed_at = $7 FROM checked \
      WHERE i.id = $1 AND i.state = 1 AND i.owner = $2 AND i.attempt = $3 AND NOT EXISTS (SELECT FROM must_wait) \
      RETURNING i.state, i.response, i.conversation), ",
     save_completion!(),

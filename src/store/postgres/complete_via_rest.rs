@@ -12,7 +12,7 @@ use super::new_outbound::{Columns, new_outbound_rows};
 // Parameters: 1 to 14 as in `save_completion!`, 15 to 23 the new messages, 24 the reason.
 const COMPLETE_VIA_REST: &str = concat!(
     // To DONE (4) from PROCESSING or DEFERRED (1, 2), fenced by owner and attempt.
-    "WITH completed AS (UPDATE inbound SET state = 4, reason = $24 \
+    "WITH completed AS (UPDATE inbound SET state = 4, reason = $25 \
      WHERE id = $1 AND state IN (1, 2) AND owner = $2 AND attempt = $3 RETURNING id, conversation, unordered), ",
     save_completion!(),
     // In PENDING (0). Reads from `completed`, so a lost claim queues nothing. A retried message hands `unordered` on: its
@@ -21,7 +21,7 @@ const COMPLETE_VIA_REST: &str = concat!(
        not_before, created_at, params, unordered) SELECT completed.id, r.ordinal - 1, r.account, r.auth_token, r.sender, r.address, \
        r.address_key, r.consent_key, r.service, r.template, 0, $7, $7, r.params, completed.unordered FROM completed, ",
     new_outbound_rows!(
-        "$15", "$16", "$17", "$18", "$19", "$20", "$21", "$22", "$23"
+        "$16", "$17", "$18", "$19", "$20", "$21", "$22", "$23", "$24"
     ),
     // Ids rise with the parts, since the outbox sends by id.
     " ORDER BY r.ordinal) SELECT id FROM completed"

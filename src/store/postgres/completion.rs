@@ -15,8 +15,8 @@ use crate::store::states;
 /// SQL that saves the state changes of the message in `completed`, which has its `conversation`.
 ///
 /// [`CompletionParams::query`] binds its parameters: 1 to 3 are message, owner and attempt, 4 to 7 the dialogue and the
-/// time, 8 and 9 the merged messages and their reason, 10 and 11 the handoff, 12 to 14 the question. The statement
-/// continues with 15.
+/// time, 8 and 9 the merged messages and their reason, 10, 11 and 15 the handoff, 12 to 14 the question. The
+/// statement continues with 16.
 // All of them read from `completed`, which has no row if the claim was lost: the state changes only together with the
 // reply.
 macro_rules! save_completion {
@@ -36,10 +36,10 @@ macro_rules! save_completion {
                AND (i.state = 0 OR (i.state = 2 AND NOT ",
             $crate::store::postgres::conditions::is_owned!("$2"),
             "))), ",
-            // $10 is the URL of a handoff that begins, which replaces an earlier one.
-            "handoff_saved AS (INSERT INTO handoff (conversation, url, until) \
-               SELECT completed.conversation, $10::text, $11::bigint FROM completed WHERE $10::text IS NOT NULL \
-               ON CONFLICT (conversation) DO UPDATE SET url = excluded.url, until = excluded.until), ",
+            // $10 is the URL of a handoff that begins, which replaces an earlier one; empty for a silent bot.
+            "handoff_saved AS (INSERT INTO handoff (conversation, url, until, ttl) \
+               SELECT completed.conversation, $10::text, $11::bigint, $15::bigint FROM completed WHERE $10::text IS NOT NULL \
+               ON CONFLICT (conversation) DO UPDATE SET url = excluded.url, until = excluded.until, ttl = excluded.ttl), ",
             // $11 is NULL if the handoff does not change. An UPDATE and not an upsert: an operator may have ended the
             // handoff since the message was claimed.
             "handoff_extended AS (UPDATE handoff h SET until = $11::bigint FROM completed \
@@ -57,7 +57,7 @@ macro_rules! save_completion {
 }
 pub(super) use save_completion;
 
-/// Parameters 1 to 14 of a statement with `save_completion!`.
+/// Parameters 1 to 15 of a statement with `save_completion!`.
 #[derive(Clone)]
 pub(super) struct CompletionParams {
     claim: Claim,
@@ -69,6 +69,7 @@ pub(super) struct CompletionParams {
     merged: Arc<[i64]>,
     handoff_url: Option<Arc<str>>,
     handoff_until: Option<i64>,
+    handoff_ttl: Option<i64>,
     question_id: Option<Arc<str>>,
     question: Option<Arc<str>>,
     question_expires_at: Option<i64>,
@@ -84,7 +85,8 @@ impl CompletionParams {
             Some(DialogueChange::End) | None => (None, None),
         };
         let handoff = completion.handoff.as_ref().map(HandoffChange::columns);
-        let (url, until) = handoff.map_or((None, None), |(url, until)| (url, Some(until)));
+        let until = handoff.map(|(_, until)| until);
+        let (url, ttl) = handoff.and_then(|(begun, _)| begun).unzip();
         let (question_id, asked) = match completion.question.as_ref().map(QuestionChange::columns) {
             Some((id, asked)) => (Some(id.into()), asked),
             None => (None, None),
@@ -102,13 +104,14 @@ impl CompletionParams {
             merged: completion.merged.as_slice().into(),
             handoff_url: url.map(|url| pack(url).into()),
             handoff_until: until,
+            handoff_ttl: ttl,
             question_id,
             question,
             question_expires_at,
         }
     }
 
-    /// Begins a query for a statement with `save_completion!`, and binds its parameters 1 to 14.
+    /// Begins a query for a statement with `save_completion!`, and binds its parameters 1 to 15.
     pub(super) fn query<'q, O>(&'q self, sql: &'static str) -> QueryAs<'q, Postgres, O, PgArguments>
     where
         O: for<'r> sqlx::FromRow<'r, sqlx::postgres::PgRow>,
@@ -128,5 +131,6 @@ impl CompletionParams {
             .bind(self.question_id.as_deref())
             .bind(self.question.as_deref())
             .bind(self.question_expires_at)
+            .bind(self.handoff_ttl)
     }
 }

@@ -17,12 +17,12 @@ use crate::address::Address;
 use crate::choice::OpenQuestion;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::store::conversations::{
-    ConsentEntry, ConsentRecord, ConsentScope, ConsentState, Conversation, Conversations, Dialogue,
-    EarlierMessage,
+    ConsentEntry, ConsentRecord, ConsentScope, ConsentState, ConsentStatement, Conversation,
+    Conversations, Dialogue, EarlierMessage, StatementOutcome,
 };
 use crate::store::error::StoreError;
 use crate::store::future::StoreFuture;
-use crate::store::handoff::{HandoffRow, Handoffs};
+use crate::store::handoff::{ActiveHandoff, HandoffChange, HandoffRow, Handoffs};
 use crate::store::journal::{
     AcceptOutcome, Claim, ClaimedBacklog, Completion, CrashPolicy, FailOutcome, Journal,
     QueuedMessage, ReplyDecision, ReplyPath, TurnStatus,
@@ -121,7 +121,8 @@ impl Journal for PostgresStore {
         // Only a TwiML response can redirect, so the handoff begins without this message.
         let reason = completion
             .handoff
-            .is_some()
+            .as_ref()
+            .is_some_and(HandoffChange::is_redirect)
             .then_some(states::NOT_REDIRECTED)
             .or(completion.reason);
         let replies = Arc::new(Columns::of(&replies));
@@ -205,6 +206,14 @@ impl Conversations for PostgresStore {
         })
     }
 
+    fn state_consent(&self, statement: ConsentStatement) -> StoreFuture<'_, StatementOutcome> {
+        let statement = Arc::new(statement);
+        self.write(move |db| {
+            let statement = statement.clone();
+            Box::pin(async move { consent::state_consent(db, &statement).await })
+        })
+    }
+
     fn consent_ledger(&self, after: i64, limit: u32) -> StoreFuture<'_, Vec<ConsentEntry>> {
         self.run(move |db| Box::pin(consent::consent_ledger(db, after, limit)))
     }
@@ -227,8 +236,33 @@ impl Conversations for PostgresStore {
 }
 
 impl Handoffs for PostgresStore {
-    fn handoff_url(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<String>> {
-        self.run(move |db| Box::pin(handoff::handoff_url(db, conversation, now)))
+    fn handoff(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<ActiveHandoff>> {
+        self.run(move |db| Box::pin(handoff::handoff(db, conversation, now)))
+    }
+
+    fn begin_handoff(
+        &self,
+        sender: Option<&Address>,
+        user: &Address,
+        begun: ActiveHandoff,
+        now: Timestamp,
+    ) -> StoreFuture<'_, u64> {
+        let call = Arc::new((sender.cloned(), user.clone(), begun));
+        self.run(move |db| {
+            let call = call.clone();
+            Box::pin(async move {
+                let (sender, user, begun) = &*call;
+                handoff::begin_handoff(db, sender.as_ref(), user, begun, now).await
+            })
+        })
+    }
+
+    fn handoffs_of(&self, user: &Address, now: Timestamp) -> StoreFuture<'_, Vec<HandoffRow>> {
+        let user = Arc::new(user.clone());
+        self.run(move |db| {
+            let user = user.clone();
+            Box::pin(async move { handoff::handoffs_of(db, &user, now).await })
+        })
     }
 
     fn end_handoff(
@@ -338,6 +372,14 @@ impl Outbox for PostgresStore {
             Box::pin(async move {
                 shared::submission::eligibility(db, &pair.0, service, &pair.1, at).await
             })
+        })
+    }
+
+    fn account_of_sender(&self, scope: &ConsentScope) -> StoreFuture<'_, Option<AccountSid>> {
+        let scope = Arc::new(scope.clone());
+        self.run(move |db| {
+            let scope = scope.clone();
+            Box::pin(async move { consent::account_of_sender(db, &scope).await })
         })
     }
 

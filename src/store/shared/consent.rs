@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use replyhook_core::address_key::{AddressKey, ConsentKey};
 
 use super::database::{Database, StoredRow, params};
 use super::identity_graph::lock_graph;
 use crate::address::Address;
-use crate::sid::MessagingServiceSid;
+use crate::sid::{AccountSid, MessagingServiceSid};
 use crate::store::conversations::{
     ConsentAction, ConsentEntry, ConsentRecord, ConsentScope, ConsentSource, ConsentState,
+    ConsentStatement, StatedFacts, StatedTime, StatementOutcome,
 };
 use crate::store::error::StoreError;
 use crate::store::identity::{ConsentRow, Consents, LinkRow, Reach};
@@ -108,6 +110,16 @@ pub(in crate::store) async fn scopes_of<D: Database>(
     Ok(scopes)
 }
 
+/// Returns the account of a sender or Messaging Service, if a message has ever come to it.
+pub(in crate::store) async fn account_of_sender<D: Database>(
+    db: &mut D,
+    scope: &ConsentScope,
+) -> Result<Option<AccountSid>, D::Error> {
+    let account = account_of(db, scope.as_str()).await?;
+    let account = account.map(|account| packing::account_sid(&account));
+    Ok(account.transpose()?)
+}
+
 async fn account_of<D: Database>(db: &mut D, scope: &str) -> Result<Option<Vec<u8>>, D::Error> {
     let found = db
         .row(
@@ -127,6 +139,76 @@ pub(in crate::store) async fn record_consent<D: Database>(
     record_consents(db, std::slice::from_ref(record), Repeated::Recorded).await
 }
 
+/// Changes a consent as stated, unless the ledger has the same change, or a newer one replaces it.
+pub(in crate::store) async fn state_consent<D: Database>(
+    db: &mut D,
+    statement: &ConsentStatement,
+) -> Result<StatementOutcome, D::Error> {
+    let record = &statement.record;
+    // Before the reads: a concurrent STOP must come before the check or after the change.
+    lock_graph(db, &[AddressKey::of(&record.user)]).await?;
+    let known = entries_of(db, &record.scope, &record.user).await?;
+    let mut equal = known.iter().filter(|entry| statement.is_of(entry));
+    let is_repeated = match statement.time {
+        StatedTime::Given => equal.any(|entry| entry.record.at == record.at),
+        StatedTime::Unknown => equal.next().is_some(),
+        // A user may agree at the same form again after an opt-out, so only the latest change counts.
+        StatedTime::Now => known.last().is_some_and(|entry| statement.is_of(entry)),
+    };
+    if is_repeated {
+        return Ok(StatementOutcome::Unchanged);
+    }
+    let state = consent(db, std::slice::from_ref(&record.scope), &record.user).await?;
+    let opposite = match record.action {
+        ConsentAction::OptIn => state.opted_out,
+        // Nothing to replace if the opt-in has been ended already.
+        ConsentAction::OptOut if state.opted_out.is_none() => state.opted_in,
+        _ => None,
+    };
+    let is_newer = |at: &Timestamp| match statement.time {
+        StatedTime::Given => *at > record.at,
+        StatedTime::Unknown => record.action == ConsentAction::OptIn,
+        StatedTime::Now => false,
+    };
+    if let Some(at) = opposite.filter(is_newer) {
+        return Ok(StatementOutcome::Superseded(at));
+    }
+    if !statement.dry_run {
+        let records = std::slice::from_ref(record);
+        change_consents(db, records, &statement.stated, Repeated::Recorded).await?;
+    }
+    Ok(StatementOutcome::Recorded)
+}
+
+impl ConsentStatement {
+    /// Returns whether an entry has all that is stated, except for the time.
+    fn is_of(&self, entry: &ConsentEntry) -> bool {
+        let (own, known) = (&self.record, &entry.record);
+        own.action == known.action
+            && own.source == known.source
+            && own.evidence == known.evidence
+            && own.note == known.note
+            && self.stated == entry.stated
+    }
+}
+
+/// Returns the entries of an address in a scope, oldest first.
+async fn entries_of<D: Database>(
+    db: &mut D,
+    scope: &ConsentScope,
+    user: &Address,
+) -> Result<Vec<ConsentEntry>, D::Error> {
+    let found = db
+        .rows(
+            "SELECT id, scope, address, action, source, evidence, note, at, origin, proof FROM consent_ledger \
+             WHERE address = $1 AND scope = $2 ORDER BY id",
+            params![user.as_str(), scope.as_str()],
+        )
+        .await?;
+    let entries = found.into_iter().map(read_entry);
+    Ok(entries.collect::<Result<_, _>>()?)
+}
+
 /// Treatment of an opt-out that changes nothing, since the user has opted out already.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Repeated {
@@ -140,6 +222,15 @@ pub(in crate::store) enum Repeated {
 pub(in crate::store) async fn record_consents<D: Database>(
     db: &mut D,
     records: &[ConsentRecord],
+    repeated: Repeated,
+) -> Result<(), D::Error> {
+    change_consents(db, records, &StatedFacts::default(), repeated).await
+}
+
+async fn change_consents<D: Database>(
+    db: &mut D,
+    records: &[ConsentRecord],
+    stated: &StatedFacts,
     repeated: Repeated,
 ) -> Result<(), D::Error> {
     let seeds: Vec<AddressKey> = records
@@ -164,7 +255,7 @@ pub(in crate::store) async fn record_consents<D: Database>(
         {
             continue;
         }
-        let entry = insert_entry(db, record).await?;
+        let entry = insert_entry(db, record, stated).await?;
         let row = consents.entry((key, scope.to_owned())).or_default();
         row.apply(record.action, entry, record.at.as_microsecond());
     }
@@ -178,12 +269,13 @@ pub(in crate::store) async fn record_consents<D: Database>(
 pub(in crate::store) async fn insert_entry<D: Database>(
     db: &mut D,
     record: &ConsentRecord,
+    stated: &StatedFacts,
 ) -> Result<i64, D::Error> {
     let evidence = record.evidence.map(|sid| packing::sid_bytes(sid.as_str()));
     let inserted = db
         .row(
-            "INSERT INTO consent_ledger (scope, address, action, source, evidence, note, at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
+            "INSERT INTO consent_ledger (scope, address, action, source, evidence, note, at, origin, proof) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id",
             params![
                 record.scope.as_str(),
                 record.user.as_str(),
@@ -192,6 +284,8 @@ pub(in crate::store) async fn insert_entry<D: Database>(
                 evidence.as_ref(),
                 record.note.as_deref(),
                 record.at,
+                stated.origin.as_deref(),
+                stated.proof.as_deref(),
             ],
         )
         .await?;
@@ -306,7 +400,7 @@ pub(in crate::store) async fn consent_ledger<D: Database>(
     // By ID, so that a caller can read the ledger in pages while entries are added.
     let found = db
         .rows(
-            "SELECT id, scope, address, action, source, evidence, note, at FROM consent_ledger WHERE id > $1 ORDER BY id LIMIT $2",
+            "SELECT id, scope, address, action, source, evidence, note, at, origin, proof FROM consent_ledger WHERE id > $1 ORDER BY id LIMIT $2",
             params![after, limit],
         )
         .await?;
@@ -316,7 +410,7 @@ pub(in crate::store) async fn consent_ledger<D: Database>(
         .collect::<Result<_, _>>()?)
 }
 
-/// Reads the columns `id, scope, address, action, source, evidence, note, at` of the ledger.
+/// Reads the columns `id, scope, address, action, source, evidence, note, at, origin, proof` of the ledger.
 pub(in crate::store) fn read_entry(mut row: StoredRow) -> Result<ConsentEntry, StoreError> {
     let (scope, user): (String, String) = (row.take(1)?, row.take(2)?);
     let (action, source): (String, String) = (row.take(3)?, row.take(4)?);
@@ -331,6 +425,10 @@ pub(in crate::store) fn read_entry(mut row: StoredRow) -> Result<ConsentEntry, S
             evidence: evidence.map(|sid| packing::message_sid(&sid)).transpose()?,
             note: row.take(6)?,
             at: packing::time(row.take(7)?)?,
+        },
+        stated: StatedFacts {
+            origin: row.take(8)?,
+            proof: row.take(9)?,
         },
     })
 }

@@ -174,8 +174,9 @@ async fn merge<D: Database>(db: &mut D, target: i64, source: i64) -> Result<(), 
         "UPDATE question SET conversation = $1 WHERE conversation = $2",
         merged_into,
         // Of two handoffs the one that lasts longer stays.
-        "INSERT INTO handoff AS h (conversation, url, until) SELECT $1, url, until FROM handoff WHERE conversation = $2 \
-         ON CONFLICT (conversation) DO UPDATE SET url = excluded.url, until = excluded.until WHERE excluded.until > h.until",
+        "INSERT INTO handoff AS h (conversation, url, until, ttl) SELECT $1, url, until, ttl FROM handoff WHERE conversation = $2 \
+         ON CONFLICT (conversation) DO UPDATE SET url = excluded.url, until = excluded.until, ttl = excluded.ttl \
+         WHERE excluded.until > h.until",
         // `$1` is compared, so that the statement has both parameters.
         "DELETE FROM handoff WHERE conversation = $2 AND conversation <> $1",
     ] {

@@ -3,24 +3,76 @@
 use jiff::Timestamp;
 use replyhook_core::address_key::AddressKey;
 
-use super::database::{Database, params};
+use super::database::{Database, StoredRow, params};
 use crate::address::Address;
-use crate::store::handoff::HandoffRow;
+use crate::clock::after;
+use crate::store::error::StoreError;
+use crate::store::handoff::{ActiveHandoff, HandoffRow};
 use crate::store::packing;
 
-/// Returns the URL of a conversation's handoff, if one is active.
-pub(in crate::store) async fn handoff_url<D: Database>(
+/// Returns a conversation's handoff, if one is active.
+pub(in crate::store) async fn handoff<D: Database>(
     db: &mut D,
     conversation: i64,
     now: Timestamp,
-) -> Result<Option<String>, D::Error> {
+) -> Result<Option<ActiveHandoff>, D::Error> {
     let found = db
         .row(
-            "SELECT url FROM handoff WHERE conversation = $1 AND until > $2",
+            "SELECT url, ttl FROM handoff WHERE conversation = $1 AND until > $2",
             params![conversation, now],
         )
         .await?;
-    Ok(found.map(|mut row| row.take(0)).transpose()?)
+    let Some(mut row) = found else {
+        return Ok(None);
+    };
+    Ok(Some(ActiveHandoff::from_columns(
+        row.take(0)?,
+        row.take(1)?,
+    )))
+}
+
+/// Starts handoffs of a user, and returns their number.
+pub(in crate::store) async fn begin_handoff<D: Database>(
+    db: &mut D,
+    sender: Option<&Address>,
+    user: &Address,
+    handoff: &ActiveHandoff,
+    now: Timestamp,
+) -> Result<u64, D::Error> {
+    let (url, ttl) = handoff.columns();
+    // DISTINCT: two addresses of the user may share the conversation, and an upsert must not change a row twice.
+    db.execute(
+        "INSERT INTO handoff (conversation, url, until, ttl) \
+         SELECT DISTINCT conversation, $3, $4, $5 FROM conversation_address \
+         WHERE address_key = $2 AND ($1 IS NULL OR sender = $1) \
+         ON CONFLICT (conversation) DO UPDATE SET url = excluded.url, until = excluded.until, ttl = excluded.ttl",
+        params![
+            sender.map(Address::as_str),
+            AddressKey::of(user).as_str(),
+            url,
+            after(now, handoff.ttl),
+            ttl
+        ],
+    )
+    .await
+}
+
+/// Returns the active handoffs of a user, those that end last before the others.
+pub(in crate::store) async fn handoffs_of<D: Database>(
+    db: &mut D,
+    user: &Address,
+    now: Timestamp,
+) -> Result<Vec<HandoffRow>, D::Error> {
+    let rows = db
+        .rows(
+            "SELECT h.conversation, a.sender, a.address, h.url, h.ttl, h.until FROM handoff h \
+             JOIN conversation_address a ON a.conversation = h.conversation WHERE h.until > $2 AND h.conversation IN (\
+               SELECT conversation FROM conversation_address WHERE address_key = $1) \
+             ORDER BY h.until DESC, h.conversation, a.address",
+            params![AddressKey::of(user).as_str(), now],
+        )
+        .await?;
+    Ok(collect_rows(rows)?)
 }
 
 /// Ends the handoffs of a user, and returns their number.
@@ -51,21 +103,26 @@ pub(in crate::store) async fn active_handoffs<D: Database>(
 ) -> Result<Vec<HandoffRow>, D::Error> {
     let rows = db
         .rows(
-            "SELECT h.conversation, a.sender, a.address, h.url, h.until \
-             FROM (SELECT conversation, url, until FROM handoff WHERE until > $1 ORDER BY until, conversation LIMIT $2) h \
+            "SELECT h.conversation, a.sender, a.address, h.url, h.ttl, h.until \
+             FROM (SELECT conversation, url, ttl, until FROM handoff WHERE until > $1 ORDER BY until, conversation LIMIT $2) h \
              JOIN conversation_address a ON a.conversation = h.conversation \
              ORDER BY h.until, h.conversation, a.address",
             params![now, limit],
         )
         .await?;
+    Ok(collect_rows(rows)?)
+}
+
+/// Reads the columns `conversation, sender, address, url, ttl, until`, with the rows of a conversation next to each other.
+fn collect_rows(rows: Vec<StoredRow>) -> Result<Vec<HandoffRow>, StoreError> {
     let mut found = Vec::new();
     for mut row in rows {
         let (sender, user): (String, String) = (row.take(1)?, row.take(2)?);
         let handoff = HandoffRow {
             sender: sender.into(),
             user: vec![user.into()],
-            url: row.take(3)?,
-            until: packing::time(row.take(4)?)?,
+            handoff: ActiveHandoff::from_columns(row.take(3)?, row.take(4)?),
+            until: packing::time(row.take(5)?)?,
         };
         HandoffRow::collect(&mut found, row.take(0)?, handoff);
     }

@@ -11,7 +11,9 @@ use super::evidence::{Evidence, EvidenceTime};
 use super::identity_graph::{IdentityGraph, lock_graph, read_links};
 use super::splits::{record_split, splits_of};
 use super::{consent, conversation_members};
-use crate::store::conversations::{ConsentAction, ConsentRecord, ConsentScope, ConsentSource};
+use crate::store::conversations::{
+    ConsentAction, ConsentRecord, ConsentScope, ConsentSource, StatedFacts,
+};
 use crate::store::error::StoreError;
 use crate::store::identity::{LinkRow, Member, NamedAddresses, class_of, contradicted_by, user_of};
 use crate::store::identity_kind::LinkKind;
@@ -395,7 +397,7 @@ async fn record_change<D: Database>(
         note: Some(note),
         at: packing::time(evidence.at)?,
     };
-    consent::insert_entry(db, &record).await?;
+    consent::insert_entry(db, &record, &StatedFacts::default()).await?;
     Ok(())
 }
 

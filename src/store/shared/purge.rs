@@ -101,8 +101,8 @@ async fn copy_evidence<D: Database>(db: &mut D, user: &AccountUser) -> Result<()
         };
         db.execute(
             concat!(
-                "INSERT INTO consent_ledger (scope, address, action, source, evidence, note, at) \
-                 SELECT l.scope, $2, l.action, l.source, l.evidence, l.note, l.at FROM consent c JOIN consent_ledger l ON l.id = c.suppressed \
+                "INSERT INTO consent_ledger (scope, address, action, source, evidence, note, at, origin, proof) \
+                 SELECT l.scope, $2, l.action, l.source, l.evidence, l.note, l.at, l.origin, l.proof FROM consent c JOIN consent_ledger l ON l.id = c.suppressed \
                  WHERE c.consent_key = $1 AND l.address <> $2 AND ",
                 in_account!("c.scope", "$3")
             ),

@@ -201,7 +201,7 @@ async fn changes<D: Database>(
     let rows = db
         .rows(
             concat!(
-                "SELECT id, scope, address, action, source, evidence, note, at FROM consent_ledger WHERE address = ANY ($1) AND ",
+                "SELECT id, scope, address, action, source, evidence, note, at, origin, proof FROM consent_ledger WHERE address = ANY ($1) AND ",
                 entry_in_account!("$2", "$3"),
                 " ORDER BY id"
             ),

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::completion::save_completion;
 use super::outbox;
 use crate::store::error::StoreError;
+use crate::store::handoff::HandoffChange;
 use crate::store::journal::{Claim, Completion};
 use crate::store::outbound_message::NewOutbound;
 use crate::store::states;
@@ -22,7 +23,8 @@ pub(super) fn complete_via_rest(
     // Only a TwiML response can redirect, so the handoff begins without this message.
     let reason = completion
         .handoff
-        .is_some()
+        .as_ref()
+        .is_some_and(HandoffChange::is_redirect)
         .then_some(states::NOT_REDIRECTED)
         .or(completion.reason);
     // To DONE (4) from PROCESSING or DEFERRED (1, 2). Fenced by the claim: owner and attempt match only if no other

@@ -15,12 +15,12 @@ use crate::address::Address;
 use crate::choice::OpenQuestion;
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::store::conversations::{
-    ConsentEntry, ConsentRecord, ConsentScope, ConsentState, Conversation, Conversations, Dialogue,
-    EarlierMessage,
+    ConsentEntry, ConsentRecord, ConsentScope, ConsentState, ConsentStatement, Conversation,
+    Conversations, Dialogue, EarlierMessage, StatementOutcome,
 };
 use crate::store::error::StoreError;
 use crate::store::future::StoreFuture;
-use crate::store::handoff::{HandoffRow, Handoffs};
+use crate::store::handoff::{ActiveHandoff, HandoffRow, Handoffs};
 use crate::store::journal::{
     AcceptOutcome, Claim, ClaimedBacklog, Completion, CrashPolicy, FailOutcome, Journal,
     QueuedMessage, ReplyDecision, ReplyPath, TurnStatus,
@@ -139,6 +139,10 @@ impl Conversations for SqliteStore {
         self.write(move |mut db| ready(consent::record_consent(&mut db, &record)))
     }
 
+    fn state_consent(&self, statement: ConsentStatement) -> StoreFuture<'_, StatementOutcome> {
+        self.write(move |mut db| ready(consent::state_consent(&mut db, &statement)))
+    }
+
     fn consent_ledger(&self, after: i64, limit: u32) -> StoreFuture<'_, Vec<ConsentEntry>> {
         self.read(move |mut db| ready(consent::consent_ledger(&mut db, after, limit)))
     }
@@ -167,8 +171,32 @@ impl Conversations for SqliteStore {
 }
 
 impl Handoffs for SqliteStore {
-    fn handoff_url(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<String>> {
-        self.read(move |mut db| ready(handoff::handoff_url(&mut db, conversation, now)))
+    fn handoff(&self, conversation: i64, now: Timestamp) -> StoreFuture<'_, Option<ActiveHandoff>> {
+        self.read(move |mut db| ready(handoff::handoff(&mut db, conversation, now)))
+    }
+
+    fn begin_handoff(
+        &self,
+        sender: Option<&Address>,
+        user: &Address,
+        begun: ActiveHandoff,
+        now: Timestamp,
+    ) -> StoreFuture<'_, u64> {
+        let (sender, user) = (sender.cloned(), user.clone());
+        self.write(move |mut db| {
+            ready(handoff::begin_handoff(
+                &mut db,
+                sender.as_ref(),
+                &user,
+                &begun,
+                now,
+            ))
+        })
+    }
+
+    fn handoffs_of(&self, user: &Address, now: Timestamp) -> StoreFuture<'_, Vec<HandoffRow>> {
+        let user = user.clone();
+        self.read(move |mut db| ready(handoff::handoffs_of(&mut db, &user, now)))
     }
 
     fn end_handoff(
@@ -251,6 +279,11 @@ impl Outbox for SqliteStore {
                 &mut db, &sender, service, &user, at,
             ))
         })
+    }
+
+    fn account_of_sender(&self, scope: &ConsentScope) -> StoreFuture<'_, Option<AccountSid>> {
+        let scope = scope.clone();
+        self.read(move |mut db| ready(consent::account_of_sender(&mut db, &scope)))
     }
 
     fn find_by_key(&self, key: IdempotencyKey) -> StoreFuture<'_, Option<i64>> {

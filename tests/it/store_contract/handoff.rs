@@ -1,6 +1,10 @@
 //! Handoffs: they start and continue with a reply, end by time or by the operator, and belong to one user.
 
-use replyhook::internals::{Claim, Completion, HandoffChange, ReplyPath, Store, TurnStatus};
+use std::time::Duration;
+
+use replyhook::internals::{
+    ActiveHandoff, Claim, Completion, HandoffChange, ReplyPath, Store, TurnStatus,
+};
 
 use super::{
     ANA, ANA_ID, BEN, Backend, SENDER, accept, accept_and_answer, accept_claimed, at,
@@ -15,6 +19,7 @@ over_all_stores!(
     merged_conversations_keep_longer_handoff,
     purge_ends_handoff,
     active_handoffs_are_listed_in_order_of_their_end,
+    silent_handoff_begins_without_message_for_chosen_senders,
 );
 
 const FLOW: &str = "https://flow.example.test/?name=Ana&\u{fc}";
@@ -22,7 +27,10 @@ const FLOW: &str = "https://flow.example.test/?name=Ana&\u{fc}";
 fn begin_handoff(second: i64) -> Completion {
     Completion {
         handoff: Some(HandoffChange::Begin {
-            to: FLOW.to_owned(),
+            handoff: ActiveHandoff {
+                url: Some(FLOW.to_owned()),
+                ttl: Duration::from_secs(10),
+            },
             until: at(second),
         }),
         ..Completion::default()
@@ -32,7 +40,10 @@ fn begin_handoff(second: i64) -> Completion {
 fn continue_handoff(second: i64) -> Completion {
     let until = at(second);
     Completion {
-        handoff: Some(HandoffChange::Continue { until }),
+        handoff: Some(HandoffChange::Continue {
+            until,
+            redirects: true,
+        }),
         ..Completion::default()
     }
 }
@@ -51,8 +62,12 @@ async fn active_handoffs_are_listed_in_order_of_their_end(backend: &mut Backend)
     assert_eq!(users, [vec![BEN.into()], ana]);
     let first = &listed[0];
     assert_eq!(
-        (first.sender.as_str(), first.url.as_str(), first.until),
-        (SENDER, FLOW, at(100))
+        (
+            first.sender.as_str(),
+            first.handoff.url.as_deref(),
+            first.until
+        ),
+        (SENDER, Some(FLOW), at(100))
     );
     // The limit counts conversations, not addresses.
     assert_eq!(store.active_handoffs(1, at(50)).await.unwrap(), listed[..1]);
@@ -79,10 +94,8 @@ async fn reply_with_handoff(store: &dyn Store, claim: Claim, end: i64) {
 }
 
 async fn handoff_url(store: &dyn Store, claim: Claim, second: i64) -> Option<String> {
-    store
-        .handoff_url(claim.conversation, at(second))
-        .await
-        .unwrap()
+    let handoff = store.handoff(claim.conversation, at(second)).await;
+    handoff.unwrap()?.url
 }
 
 async fn handoff_starts_with_reply_and_marks_later_claims(backend: &mut Backend) {
@@ -267,4 +280,56 @@ async fn purge_ends_handoff(backend: &mut Backend) {
     assert_eq!(handoff_url(store, claim, 3).await, None);
     accept_and_answer(store, new_inbound(4)).await;
     assert!(!accept_claimed(store, new_inbound(5)).await.handed_off);
+}
+
+async fn silent_handoff_begins_without_message_for_chosen_senders(backend: &mut Backend) {
+    let store = backend.store();
+    let silent = ActiveHandoff {
+        url: None,
+        ttl: Duration::from_secs(100),
+    };
+    let (ana, sender) = (ANA.into(), SENDER.into());
+    let begin = async |sender: Option<&replyhook::Address>, second| {
+        let begun = store.begin_handoff(sender, &ana, silent.clone(), at(second));
+        begun.await.unwrap()
+    };
+    assert_eq!(begin(None, 1).await, 0);
+    // Two addresses of one user share a conversation.
+    let claim = accept_claimed(store, inbound_from(&[ANA, ANA_ID], 1)).await;
+    store
+        .complete_inline(claim, None, Completion::default(), at(2))
+        .await
+        .unwrap();
+    assert_eq!(begin(Some(&BEN.into()), 3).await, 0);
+    assert_eq!(begin(Some(&sender), 3).await, 1);
+    let rows = store.handoffs_of(&ANA_ID.into(), at(4)).await.unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!((&rows[0].handoff, rows[0].until), (&silent, at(103)));
+    assert_eq!(rows[0].user.len(), 2);
+    let next = accept_claimed(store, inbound_from(&[ANA], 5)).await;
+    assert!(next.handed_off);
+    assert_eq!(
+        store.handoff(next.conversation, at(5)).await.unwrap(),
+        Some(silent.clone())
+    );
+    // A message during the silence is not one that should have been redirected.
+    store.decide(next.id, ReplyPath::Rest, at(5)).await.unwrap();
+    let continued = Completion {
+        handoff: Some(HandoffChange::Continue {
+            until: at(200),
+            redirects: false,
+        }),
+        ..Completion::default()
+    };
+    store
+        .complete_via_rest(next, Vec::new(), continued, at(6))
+        .await
+        .unwrap();
+    assert_eq!(message_row(store, 5).await.reason, None);
+    assert_eq!(
+        store.handoffs_of(&ana, at(199)).await.unwrap()[0].until,
+        at(200)
+    );
+    assert_eq!(store.handoffs_of(&ana, at(200)).await.unwrap(), []);
+    assert_eq!(store.handoffs_of(&BEN.into(), at(9)).await.unwrap(), []);
 }

@@ -1,6 +1,7 @@
 //! A reply and its messages.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::media::Media;
 use super::rich_content::{ReplyContentError, RichContent};
@@ -21,6 +22,7 @@ use crate::sid::{AccountSid, MessageSid};
 pub struct Reply {
     pub(super) messages: Vec<ReplyMessage>,
     redirect: Option<Redirect>,
+    handoff: Option<HandoffStart>,
 }
 
 /// Message of a reply: a text, media, or both.
@@ -55,8 +57,20 @@ pub struct ReplyMessage {
 pub struct Redirect {
     pub url: String,
     pub method: CallbackMethod,
-    /// True for a handoff, which redirects later messages of the conversation too.
-    pub is_handoff: bool,
+}
+
+/// Handoff that a reply starts.
+#[derive(Clone, PartialEq, Eq)]
+#[expect(
+    missing_debug_implementations,
+    reason = "a URL may have secrets in its query"
+)]
+#[doc(hidden)]
+pub struct HandoffStart {
+    /// URL that later messages are redirected to; `None` for a silent bot.
+    pub url: Option<String>,
+    /// Time without a message from the user after which it ends; `None` for that of the settings.
+    pub ttl: Option<Duration>,
 }
 
 /// HTTP method with which Twilio calls a URL of a reply; see [`ReplyMessage::action`].
@@ -103,7 +117,7 @@ impl Reply {
     /// when the reply is rendered. The server would recognize the redirected message as a redelivery, and return the
     /// same redirect.
     pub fn redirect(url: impl Into<String>) -> Result<Self, RedirectError> {
-        Self::with_redirect(url.into(), false)
+        Self::with_redirect(url.into())
     }
 
     /// Creates a reply that hands the conversation off to another system, such as a Studio flow or Flex agents behind
@@ -137,20 +151,65 @@ impl Reply {
     /// # Errors
     /// [`RedirectError`], as for [`redirect`](Self::redirect).
     pub fn handoff(url: impl Into<String>) -> Result<Self, RedirectError> {
-        Self::with_redirect(url.into(), true)
+        let url = url.into();
+        let handoff = HandoffStart {
+            url: Some(url.clone()),
+            ttl: None,
+        };
+        Ok(Self {
+            handoff: Some(handoff),
+            ..Self::with_redirect(url)?
+        })
     }
 
-    fn with_redirect(url: String, is_handoff: bool) -> Result<Self, RedirectError> {
+    /// Creates a reply that starts a handoff without a URL: the bot is silent while people answer elsewhere.
+    ///
+    /// Your handler is not called for later messages, and they get no reply. The handoff ends as one with a
+    /// [URL](Self::handoff) does. Messages added with [`and`](Self::and) are sent.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use replyhook::Reply;
+    ///
+    /// let reply = Reply::silent_handoff().handoff_ttl(Duration::from_hours(12)).and("A colleague will answer.");
+    /// assert_eq!(reply.messages().len(), 1);
+    /// ```
+    pub fn silent_handoff() -> Self {
+        Self {
+            handoff: Some(HandoffStart {
+                url: None,
+                ttl: None,
+            }),
+            ..Self::default()
+        }
+    }
+
+    /// Sets the time without a message from the user after which the handoff of this reply ends, in place of
+    /// `handoff.ttl`. Without a handoff it has no effect.
+    #[must_use]
+    pub fn handoff_ttl(mut self, ttl: Duration) -> Self {
+        if let Some(handoff) = &mut self.handoff {
+            handoff.ttl = Some(ttl);
+        }
+        self
+    }
+
+    /// Returns the handoff that the reply starts.
+    #[doc(hidden)]
+    pub fn handoff_start(&self) -> Option<&HandoffStart> {
+        self.handoff.as_ref()
+    }
+
+    fn with_redirect(url: String) -> Result<Self, RedirectError> {
         if !is_web_url(&url) {
             return Err(RedirectError);
         }
         Ok(Self {
-            messages: Vec::new(),
             redirect: Some(Redirect {
                 url,
                 method: CallbackMethod::Post,
-                is_handoff,
             }),
+            ..Self::default()
         })
     }
 
@@ -412,7 +471,7 @@ impl From<ReplyMessage> for Reply {
     fn from(message: ReplyMessage) -> Self {
         Self {
             messages: vec![message],
-            redirect: None,
+            ..Self::default()
         }
     }
 }
@@ -433,7 +492,7 @@ impl FromIterator<ReplyMessage> for Reply {
     fn from_iter<I: IntoIterator<Item = ReplyMessage>>(messages: I) -> Self {
         Self {
             messages: messages.into_iter().collect(),
-            redirect: None,
+            ..Self::default()
         }
     }
 }
@@ -444,6 +503,7 @@ impl fmt::Debug for Reply {
         f.debug_struct("Reply")
             .field("messages", &self.messages)
             .field("redirect", &self.redirect.is_some())
+            .field("handoff", &self.handoff.is_some())
             .finish()
     }
 }

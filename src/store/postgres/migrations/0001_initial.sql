@@ -222,8 +222,11 @@ CREATE TABLE consent_ledger (
   source TEXT NOT NULL,
   evidence BYTEA,
   note TEXT,
-  at BIGINT NOT NULL
+  at BIGINT NOT NULL,
+  origin TEXT,
+  proof TEXT
 );
+CREATE INDEX consent_ledger_address ON consent_ledger (address);
 
 -- The state of a conversation's form or handler.
 CREATE TABLE dialogue (
@@ -299,11 +302,13 @@ CREATE TABLE media_link_key (
   key BYTEA NOT NULL
 );
 
--- Conversations handed off to a person or another system: their messages are redirected to `url`.
+-- Conversations handed off to a person or another system: their messages are redirected to `url`. If it is
+-- empty, they get no reply: the bot is silent. `ttl` is the time in microseconds from the user's last message to `until`.
 CREATE TABLE handoff (
   conversation BIGINT PRIMARY KEY,
   url TEXT NOT NULL,
-  until BIGINT NOT NULL
+  until BIGINT NOT NULL,
+  ttl BIGINT NOT NULL
 );
 
 -- Retention deletes in the order of ids. Rows whose age does not follow from their id: kind 0 is an inbound message, kind 1

@@ -203,7 +203,8 @@ CREATE TABLE consent (
   PRIMARY KEY (consent_key, scope)
 ) WITHOUT ROWID;
 
--- The evidence for it. Rows are only added, and deleted by a purge alone.
+-- The evidence for it. Rows are only added, and deleted by a purge alone. `origin` and `proof` are what a program or a file has
+-- stated: the place where the user agreed or refused, and a proof other than a message.
 CREATE TABLE consent_ledger (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   scope TEXT NOT NULL,
@@ -212,8 +213,11 @@ CREATE TABLE consent_ledger (
   source TEXT NOT NULL,
   evidence BLOB,
   note TEXT,
-  at INTEGER NOT NULL
+  at INTEGER NOT NULL,
+  origin TEXT,
+  proof TEXT
 );
+CREATE INDEX consent_ledger_address ON consent_ledger (address);
 
 -- The state of a conversation's form or handler.
 CREATE TABLE dialogue (
@@ -290,11 +294,13 @@ CREATE TABLE media_link_key (
   key BLOB NOT NULL
 );
 
--- Conversations handed off to a person or another system: their messages are redirected to `url`.
+-- Conversations handed off to a person or another system: their messages are redirected to `url`. If it is
+-- empty, they get no reply: the bot is silent. `ttl` is the time in microseconds from the user's last message to `until`.
 CREATE TABLE handoff (
   conversation INTEGER PRIMARY KEY,
   url TEXT NOT NULL,
-  until INTEGER NOT NULL
+  until INTEGER NOT NULL,
+  ttl INTEGER NOT NULL
 );
 
 -- Retention deletes in the order of ids. Rows whose age does not follow from their id: kind 0 is an inbound message, kind 1
