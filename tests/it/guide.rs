@@ -125,7 +125,11 @@ const NOT_RUN: [(&str, &str, &str); 20] = [
 fn calls_twilio(block: &Block) -> bool {
     let commands = ["replyhook send ", "replyhook reconcile "];
     let asks = |line: &str| commands.iter().any(|command| line.starts_with(command));
-    block.kind == "sh" && block.text.lines().all(asks)
+    // An opt-in comes before the message that needs it.
+    let is_opt_in = |line: &str| line.starts_with("replyhook consent opt-in ");
+    block.kind == "sh"
+        && block.text.lines().any(asks)
+        && block.text.lines().all(|line| asks(line) || is_opt_in(line))
 }
 
 /// Runs the commands of a page in one session, and returns the differences.
@@ -224,8 +228,14 @@ fn documented_twilio_command_runs_with_emulator() {
             let store = format!("sqlite:{}", folder.path().join("desk.db").display());
             let env = [("DATABASE_URL", store.as_str())];
             let dev = Dev::start_in(folder.path(), &["--port", "0"], &env);
-            // The server learns the sender of the pages from a first message to it.
-            dev.says(&json!({"from": ANA, "to": "whatsapp:+15550002222", "body": "hi"}));
+            // The server learns the sender of the pages from a first message to it. Only a text needs one of the recipient:
+            // a template needs the opt-in that the page shows before it.
+            let author = if block.text.contains("--body") {
+                ANA
+            } else {
+                "whatsapp:+15550009999"
+            };
+            dev.says(&json!({"from": author, "to": "whatsapp:+15550002222", "body": "hi"}));
             let customers = format!("to,1\n{ANA},Ana\n");
             std::fs::write(folder.path().join("customers.csv"), customers).unwrap();
             for command in block.text.lines() {

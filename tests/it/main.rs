@@ -42,6 +42,7 @@ mod choices;
 mod command_line;
 mod configuration;
 mod connections;
+mod consent_import;
 mod consent_keywords;
 mod conversation_events;
 mod conversations;

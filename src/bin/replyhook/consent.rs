@@ -5,6 +5,7 @@ use replyhook::store::{Access, ConsentAction, ConsentRecord, ConsentScope, Conse
 use replyhook::{Address, MessageSid, MessagingServiceSid};
 use serde_json::json;
 
+use crate::consent_import::ImportConsentArgs;
 use crate::exit::ExitStatus;
 use crate::operator::{OpenedStore, now, parse_address, parse_user};
 use crate::opt_out::describe_since;
@@ -21,6 +22,7 @@ Addresses are shown in full, because the records are your evidence. Works on the
 Examples:
   replyhook consent show whatsapp:+15550001111 --sender whatsapp:+15550002222
   replyhook consent opt-in whatsapp:+15550001111 --sender whatsapp:+15550002222 --note 'order form, box 2'
+  replyhook consent import opt-ins.csv --sender whatsapp:+15550002222 --dry-run
   replyhook consent export --csv > consent.csv")]
 pub(crate) struct ConsentArgs {
     #[command(subcommand)]
@@ -50,6 +52,23 @@ Exit codes:
   1  the store cannot be used
   2  usage or configuration error")]
     OptIn(ConsentChangeArgs),
+    /// Record the opt-ins and opt-outs of a CSV file
+    #[command(after_help = "\
+A CSV file has a header line. Its columns: address; sender or service, unless an option names one for all rows; optionally
+status (opted_in, which is the default, or opted_out), source, note, evidence (the SID of a message, or another proof), at. An
+opt-in needs source, note or evidence. The columns of `consent export --csv` are accepted too.
+
+The same file again changes nothing. A row never replaces a newer change, and without a time (at) never ends an opt-out.
+
+Exit codes:
+  0  every row is recorded, or was before
+  1  a row was rejected, or the store cannot be used
+  2  usage or configuration error
+
+Examples:
+  replyhook consent import opt-ins.csv --dry-run
+  replyhook consent import opt-ins.csv --service MG…")]
+    Import(ImportConsentArgs),
     /// Print all consent records, oldest first
     #[command(after_help = "Example:\n  replyhook consent export --json | jq .")]
     Export(ExportConsentArgs),
@@ -157,6 +176,7 @@ impl ConsentArgs {
             ConsentCommand::Show(show) => show.run(),
             ConsentCommand::OptOut(change) => change.run(ConsentAction::OptOut),
             ConsentCommand::OptIn(change) => change.run(ConsentAction::OptIn),
+            ConsentCommand::Import(import) => import.run(),
             ConsentCommand::Export(export) => export.run(),
         }
     }
@@ -286,9 +306,13 @@ impl ExportConsentArgs {
     fn write_entry(&self, entry: &ConsentEntry, text: &mut String) -> std::fmt::Result {
         let record = &entry.record;
         let evidence = record.evidence.as_ref().map(MessageSid::as_str);
+        let evidence = evidence.or(entry.stated.proof.as_deref());
         let note = record.note.as_deref();
         let (user, scope) = (record.user.as_str(), record.scope.as_str());
-        let (action, source) = (record.action.as_str(), record.source.as_str());
+        // What a program or a file has stated says more than the way in which it came.
+        let source = entry.stated.origin.as_deref();
+        let source = source.unwrap_or(record.source.as_str());
+        let action = record.action.as_str();
         let (id, at) = (entry.id, record.at);
         if self.json {
             let line = json!({"id": id, "user": user, "scope": scope, "action": action, "source": source,

@@ -10,6 +10,8 @@ mod config;
 mod configured_sender;
 mod confirm;
 mod consent;
+mod consent_import;
+mod csv_rows;
 mod dev;
 mod dev_account;
 mod dev_bot;

@@ -16,7 +16,8 @@ use serde_json::json;
 use super::command::Send;
 use super::command::{failure_reason, has_failed, open_outbox, to_exit_error};
 use super::row::Draft;
-use super::rows::{Column, CsvRows};
+use super::rows::{Column, parse_columns};
+use crate::csv_rows::CsvRows;
 use crate::exit::ExitStatus;
 use crate::operator::{OpenedStore, format_count, parse_address, parse_user};
 use crate::print::print;
@@ -88,7 +89,7 @@ impl Send {
         file: &Path,
         settings: SendSettings,
     ) -> anyhow::Result<ExitStatus> {
-        let rows = CsvRows::read(file)?;
+        let rows = CsvRows::read(file, "nothing is sent", parse_columns)?;
         let (opened, client) = open_outbox(settings)?;
         let mut counts = BulkCounts::default();
         let mut keys = SeenKeys::new();
