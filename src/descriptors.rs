@@ -4,7 +4,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors that public connections must leave free: for the listeners, the connections of the private listener,
 /// files, outgoing calls, and evicted connections that are not closed yet.
-const RESERVED_DESCRIPTORS: u64 = 128;
+const RESERVED_DESCRIPTORS: u64 = 160;
 
 /// Raises the open-file limit as far as `connections` need and the hard limit allows, and returns the number of
 /// connections that fit into it, at most `connections`.

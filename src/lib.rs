@@ -110,6 +110,8 @@ mod address_pattern;
 #[cfg(feature = "app")]
 pub mod admin;
 #[cfg(feature = "app")]
+mod api;
+#[cfg(feature = "app")]
 mod app;
 #[cfg(feature = "app")]
 mod app_error;

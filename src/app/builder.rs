@@ -15,6 +15,7 @@ use super::reload::{ReloadControl, ReloadHandle, ReloadHook, Reloader};
 use super::tunnel::Tunnel;
 use super::{files, outbound};
 use crate::admin::{self, Admin};
+use crate::api::{self, Api};
 use crate::app_error::AppError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ServerSettings, Settings, Sources, Warning};
@@ -59,6 +60,8 @@ const FALLBACK_RESERVE: usize = 64;
 pub struct App {
     pub(super) router: Router,
     pub(super) admin: Admin,
+    /// The HTTP API, if it has a token.
+    pub(super) api: Option<Arc<Api>>,
     pub(super) outbound: OutboundClient,
     pub(super) worker: Worker,
     pub(super) settings: Settings,
@@ -255,7 +258,7 @@ impl AppBuilder {
             on_consent: self.on_consent,
             opt_out_log: delivery.opt_out_log.clone(),
             files: Arc::new(media.clone()),
-            typing: outbound::typing(&settings, tunnel, keyring, &metrics),
+            typing: outbound::typing(&settings, tunnel, keyring.clone(), &metrics),
             tasks: tasks.clone(),
             outbox,
             // Shared with `ScheduledCancellation`: an opt-out wakes it to cancel the user's scheduled messages.
@@ -279,7 +282,6 @@ impl AppBuilder {
         };
         let endpoints = Arc::new(EndpointState::new(metrics.clone(), lifecycle.clone()));
         let signature = signature_layer(&settings, reloader.snapshot.part(|it| &it.verifier));
-        let router = public_router(&settings.server, webhooks, &endpoints, &signature);
         let admin = Admin {
             lifecycle: lifecycle.clone(),
             metrics: metrics.clone(),
@@ -290,7 +292,8 @@ impl AppBuilder {
         };
         Ok(App {
             reload: reloader.control.clone(),
-            router,
+            router: public_router(&settings.server, webhooks, &endpoints, &signature),
+            api: outbound::http_api(&settings, &outbound, &admin, keyring),
             worker: Worker {
                 lifecycle,
                 metrics,
@@ -418,11 +421,16 @@ impl App {
         (self.router, self.worker)
     }
 
-    /// Returns the private endpoints `/livez`, `/readyz` and `/metrics`, for use with [`App::into_parts`].
+    /// Returns the private endpoints `/livez`, `/readyz` and `/metrics`, for use with [`App::into_parts`]. With `admin.token`,
+    /// the HTTP API below `/v1` is one of them.
     ///
     /// Mount them on a listener that is not reachable from the internet.
     pub fn admin_router(&self) -> Router {
-        admin::router(self.admin.clone())
+        let router = admin::router(self.admin.clone());
+        match &self.api {
+            Some(api) => router.nest(api::PREFIX, api::router(api.clone())),
+            None => router,
+        }
     }
 }
 

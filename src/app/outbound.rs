@@ -1,8 +1,10 @@
-//! The client for outbound messages and the typing indicators.
+//! The client for outbound messages, the HTTP API, and the typing indicators.
 
 use std::sync::Arc;
 
 use super::tunnel::Tunnel;
+use crate::admin::Admin;
+use crate::api::{AccessToken, AllowedSenders, Api, ApiParts};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::dispatch::{TypingHook, TypingIndicators, TypingTarget};
@@ -29,6 +31,26 @@ pub(super) fn client(
     OutboundClient::new(StoreHandle(store.clone()), clock.clone(), config, None)
         .with_choices(choices.button.as_str(), choices.hint.as_str(), choices.ttl)
         .following(sending_account, templates)
+}
+
+/// Builds the HTTP API, if it has a token.
+pub(super) fn http_api(
+    settings: &Settings,
+    outbound: &OutboundClient,
+    admin: &Admin,
+    keyring: Reloadable<Keyring>,
+) -> Option<Arc<Api>> {
+    let token = settings.admin.token.as_ref()?;
+    Some(Arc::new(Api::new(ApiParts {
+        token: AccessToken::new(token),
+        senders: AllowedSenders(settings.outbound.senders.clone()),
+        outbound: outbound.clone(),
+        store: admin.store.clone(),
+        clock: admin.dispatcher.clock.clone(),
+        keyring,
+        public_url: settings.server.public_url.clone(),
+        handoff_ttl: settings.handoff.ttl,
+    })))
 }
 
 /// Builds the typing indicators, which are sent via the REST API.

@@ -11,7 +11,6 @@ use tokio_util::task::AbortOnDropHandle;
 use super::bot::ECHO;
 use super::builder::App;
 use super::reload::ReloadHandle;
-use crate::admin;
 use crate::app_error::AppError;
 use crate::config::ServerSettings;
 use crate::core_dumps;
@@ -76,6 +75,8 @@ async fn run(app: App) -> Result<(), AppError> {
     // Canceled when a background task has failed too often: the worker drains then, as after a signal.
     let task_failed = CancellationToken::new();
     let on_failure = task_failed.clone();
+    let private_router = app.admin_router();
+    let has_api = app.api.is_some();
     // Before the private listener starts: this call sets the lifecycle stage that `/readyz` reports.
     let worker = app.worker.run_with_server(
         stop.clone().cancelled_owned(),
@@ -84,13 +85,13 @@ async fn run(app: App) -> Result<(), AppError> {
     );
     let mut worker = tokio::spawn(worker);
     let admin_task = admin_listener.map(|(_, listener)| {
-        // These 16 descriptors are part of `descriptors::RESERVED_DESCRIPTORS`.
-        let limits = limits.private(16);
+        // These descriptors are part of `descriptors::RESERVED_DESCRIPTORS`. Clients of the API keep connections open.
+        let limits = limits.private(if has_api { 64 } else { 16 });
         // Metrics of its own: `replyhook_connections` counts connections of the public listener only.
         let metrics = std::sync::Arc::new(crate::telemetry::metrics::Metrics::new());
         tokio::spawn(server::serve(
             listener,
-            admin::router(app.admin.clone()),
+            private_router,
             limits,
             metrics,
             stop_admin.clone(),

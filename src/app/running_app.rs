@@ -13,7 +13,6 @@ use super::builder::App;
 #[cfg(feature = "testing")]
 use super::confirmations::{ConfirmationTexts, consent_rules};
 use super::run;
-use crate::admin;
 use crate::app_error::AppError;
 #[cfg(feature = "testing")]
 use crate::consent::ConsentRules;
@@ -65,7 +64,7 @@ impl RunningApp {
         if let Some(address) = admin_listen_address(&app) {
             let listener = run::bind_listener("admin.listen", address).await?;
             admin_addr = listener.local_addr().ok();
-            let router = admin::router(app.admin.clone());
+            let router = app.admin_router();
             let metrics = Arc::new(Metrics::new());
             let limits = limits.private(limits.connections);
             let serve = server::serve(listener, router, limits, metrics, stop.clone());

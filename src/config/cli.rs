@@ -11,8 +11,10 @@ use super::sources::Sources;
 use super::store::StoreSettings;
 use super::twilio::AccountUse;
 use super::{choices, consent, sections, store, twilio};
+use crate::address::{Channel, Identity};
 use crate::sid::AccountSid;
 use crate::signature::AuthTokenKind;
+use crate::store::ConsentScope;
 use crate::twilio::{ApiUrl, Credentials};
 
 pub use crate::delivery::OnUnknown;
@@ -67,16 +69,51 @@ pub struct OutboundSettings {
     pub rate_per_second: u32,
     /// Action for a message sent via the REST API, a reply or an outbound message, whose outcome is unknown.
     pub on_unknown: OnUnknown,
+    /// Senders and Messaging Services from which the HTTP API may send; empty for those that messages came to.
+    pub senders: Vec<ConsentScope>,
 }
 
 pub(super) fn outbound(reader: &mut SettingsReader<'_>) -> Option<OutboundSettings> {
     let rate = reader.number("outbound.rate_per_second", 0..=10_000);
     let on_unknown = [("hold", OnUnknown::Hold), ("resend", OnUnknown::Resend)];
     let on_unknown = reader.choice("outbound.on_unknown", &on_unknown);
+    let senders = senders(reader);
     Some(OutboundSettings {
         rate_per_second: u32::try_from(rate?).ok()?,
         on_unknown: on_unknown?,
+        senders: senders?,
     })
+}
+
+fn senders(reader: &mut SettingsReader<'_>) -> Option<Vec<ConsentScope>> {
+    const KEY: &str = "outbound.senders";
+    let mut senders = Vec::new();
+    let mut is_valid = true;
+    for text in reader.list(KEY) {
+        let sender = ConsentScope::parse(&text);
+        let is_sender = match &sender {
+            ConsentScope::Sender(address) => {
+                let is_phone_channel =
+                    matches!(address.channel(), Channel::Sms | Channel::WhatsApp);
+                let is_unknown = is_phone_channel && address.identity() == Identity::Other;
+                !is_unknown && !address.id().is_empty()
+            }
+            ConsentScope::Service(_) => true,
+            ConsentScope::Account(_) => false,
+        };
+        if !is_sender {
+            reader.problem(
+                KEY,
+                format!(
+                    "has {text:?}, which is neither a sender nor a Messaging Service: write [\"+15550002222\", \
+                     \"whatsapp:+15550002222\", \"MG…\"]"
+                ),
+            );
+            is_valid = false;
+        }
+        senders.push(sender);
+    }
+    is_valid.then_some(senders)
 }
 
 /// The settings for queueing outbound messages and listing templates.

@@ -475,7 +475,7 @@ const MASK: &str = "********";
 
 /// Formats a value for display. Masks secrets, and texts of other keys that look like an auth token.
 fn display_value(key: &str, value: &Value) -> String {
-    let is_secret = ["auth_token", "auth_token_secondary", "_secret", ".secret"]
+    let is_secret = ["token", "auth_token_secondary", "_secret", ".secret"]
         .iter()
         .any(|name| key.ends_with(name));
     match value {

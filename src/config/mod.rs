@@ -4,6 +4,7 @@
 //! the key, the origin, the mistake and the fix. `default.toml` is the documentation, and also defines the known keys
 //! and their types, which avoids a second table that would have to be kept in sync.
 
+mod admin;
 mod changes;
 mod choices;
 mod cli;
@@ -21,6 +22,7 @@ mod sources;
 mod store;
 mod twilio;
 
+pub use admin::AdminSettings;
 pub(crate) use changes::{ChangedKeys, LOG_LEVEL, SettingValues};
 pub use choices::ChoicesSettings;
 pub use cli::{
@@ -36,8 +38,8 @@ pub use media::MediaSettings;
 pub(crate) use paths::load_webhook_paths;
 pub use problem::{Problem, Problems, Warning};
 pub use sections::{
-    AdminSettings, LogFormat, LogSettings, ReplyRoute, ReplySettings, RestSettings, ServerSettings,
-    SignatureMode, SignatureSettings, TelemetrySettings,
+    LogFormat, LogSettings, ReplyRoute, ReplySettings, RestSettings, ServerSettings, SignatureMode,
+    SignatureSettings, TelemetrySettings,
 };
 pub use shared_keys::SharedKeySettings;
 pub use sources::{DEFAULT_TOML, Sources};
@@ -205,7 +207,7 @@ impl AdminSettings {
         let mut problems = Problems::default();
         let layers = Layers::read(sources, &mut problems);
         let mut reader = SettingsReader::new(&layers, problems);
-        let admin = sections::admin(&mut reader, None);
+        let admin = admin::admin_address(&mut reader);
         let (problems, _) = reader.finish();
         admin.filter(|_| problems.is_empty()).ok_or(problems)
     }
@@ -237,7 +239,7 @@ fn read_sections(reader: &mut SettingsReader<'_>, sources: &Sources) -> Option<S
     // Read every section before the first `?`: an early return would hide the problems of later sections.
     let twilio = twilio::twilio(reader, account_use);
     let server = sections::server(reader);
-    let admin = sections::admin(reader, server.as_ref());
+    let admin = admin::admin(reader, server.as_ref());
     let signature = sections::signature(reader, server.as_ref(), sources.allow_public_diagnostics);
     let handler = handler::handler(reader);
     let reply = sections::reply(reader);

@@ -53,16 +53,6 @@ pub struct ServerSettings {
     pub core_dumps: bool,
 }
 
-/// The settings of the `[admin]` section.
-///
-/// Loaded in the same way as [`StoreSettings`](super::StoreSettings), which has an example.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct AdminSettings {
-    /// Address of the private listener, if there is one.
-    pub listen: Option<SocketAddr>,
-}
-
 /// The settings of the `[signature]` section; part of [`Settings`](super::Settings).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -276,28 +266,6 @@ fn listen(reader: &mut SettingsReader<'_>) -> Option<SocketAddr> {
         }
     }
     address
-}
-
-pub(super) fn admin(
-    reader: &mut SettingsReader<'_>,
-    server: Option<&ServerSettings>,
-) -> Option<AdminSettings> {
-    const KEY: &str = "admin.listen";
-    if reader.text(KEY).is_empty() {
-        return Some(AdminSettings { listen: None });
-    }
-    let listen = reader.address(KEY)?;
-    // Port 0 is any free port, so two of them do not clash.
-    if listen.port() != 0 && server.is_some_and(|server| server.listen.port() == listen.port()) {
-        reader.problem(
-            KEY,
-            "has the port of server.listen: the private listener needs one of its own",
-        );
-        return None;
-    }
-    Some(AdminSettings {
-        listen: Some(listen),
-    })
 }
 
 pub(super) fn signature(

@@ -21,7 +21,7 @@ use crate::spelling::misspelt;
 const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 
 /// Keys of a response. A key that is nearly one of these is a failure, unless one of these is there too.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "messages",
     "body",
     "media",

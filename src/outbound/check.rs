@@ -77,7 +77,8 @@ fn check_addresses(message: &NewMessage) -> Result<(), SendError> {
     Ok(())
 }
 
-fn can_receive(to: &Address) -> bool {
+/// Returns whether an address is one that can receive messages.
+pub(crate) fn can_receive(to: &Address) -> bool {
     match (to.channel(), to.identity()) {
         // An alphanumeric sender ID cannot receive messages.
         (Channel::Sms, identity) => matches!(identity, Identity::Phone | Identity::ShortCode),

@@ -45,6 +45,7 @@ use crate::store::{
     Submission, SubmitOutcome,
 };
 use crate::twilio::{Client, Credentials, NewMessage, NewMessageContent};
+pub(crate) use check::can_receive;
 pub use error::{SendError, SendErrorKind};
 
 /// Client that queues outbound messages. Clones share the same store and template cache.
@@ -209,6 +210,26 @@ impl OutboundClient {
     pub(crate) fn waking(mut self, outbox: Arc<Notify>) -> Self {
         self.outbox_notify = Some(outbox);
         self
+    }
+
+    /// Returns the account that sends.
+    pub(crate) fn account(&self) -> Option<AccountSid> {
+        self.account.load().sid
+    }
+
+    /// Returns a client that sends for another account.
+    pub(crate) fn for_account(
+        &self,
+        account: AccountSid,
+        credentials: Option<Credentials>,
+    ) -> Self {
+        Self {
+            account: Reloadable::fixed(SendingAccount {
+                sid: Some(account),
+                credentials,
+            }),
+            ..self.clone()
+        }
     }
 
     /// Queues a message, which a running server then sends.

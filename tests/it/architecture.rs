@@ -101,6 +101,7 @@ const ALLOWED: [(&str, &[&str], &str); 10] = [
         &[
             "src/webhook/",
             "src/admin/",
+            "src/api/",
             "src/signature/layer.rs",
             "src/app/",
             "src/server/",
@@ -127,6 +128,7 @@ const ALLOWED: [(&str, &[&str], &str); 10] = [
             "src/worker.rs",
             "src/supervisor.rs",
             "src/admin/",
+            "src/api/",
             "src/clock.rs",
             "src/emulator/",
             "src/testing/",

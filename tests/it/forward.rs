@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::support::{
-    Dev, ORIGIN, Program, RecordedRequest, ScriptedServer, TOKEN, installed, replyhook,
-    report_skipped, root,
+    Description, Dev, ORIGIN, Program, RecordedRequest, ScriptedServer, TOKEN, installed,
+    replyhook, report_skipped, root,
 };
 
 const KEY: [u8; 32] = [7; 32];
@@ -73,7 +73,10 @@ impl Forwarding {
     }
 
     fn last_request(&self) -> RecordedRequest {
-        self.service.requests().pop().unwrap()
+        let request = self.service.requests().pop().unwrap();
+        let body = serde_json::from_slice(&request.body).unwrap();
+        Description::current().check_webhook("message", &body);
+        request
     }
 }
 
@@ -549,4 +552,64 @@ fn node_example_verifies_and_replies() {
             .arg(root().join("examples/forward/bot.mjs"))
             .env("NODE_PATH", modules),
     );
+}
+
+#[tokio::test]
+async fn service_hands_conversation_off_silently_or_to_url() {
+    let bot = Forwarding::new().await;
+    bot.queue_response(
+        200,
+        "application/json",
+        r#"{"body": "A colleague will answer.", "handoff": {"url": null, "ttl": "12h"}}"#,
+    );
+    let answer = bot.says(json!({"body": "human"})).await;
+    assert_eq!(
+        outcome(&answer).0,
+        [("A colleague will answer.".to_owned(), 0)]
+    );
+    let requests = bot.service.requests().len();
+    let answer = bot.says(json!({"body": "hello?"})).await;
+    assert_eq!(outcome(&answer), (vec![], vec![200]));
+    assert_eq!(bot.service.requests().len(), requests, "the bot is silent");
+    let shown = bot.remote.get(&["state", "whatsapp:+15550001111"]).await;
+    let handed_off_to = shown.unwrap()["handed_off_to"].as_str().unwrap().to_owned();
+    assert!(handed_off_to.contains("silent"), "{handed_off_to}");
+
+    bot.service.clear_responses("/message");
+    // Another user. The URL redirects this message and the next one, and unknown keys are ignored.
+    let from_ben = |body: &str| json!({"from": "whatsapp:+15550009999", "body": body});
+    let flow = ScriptedServer::start().await;
+    flow.queue_twiml("/flow", "<Message>A person.</Message>");
+    let response =
+        json!({"messages": [], "handoff": {"url": format!("{}/flow", flow.url()), "tll": "1h"}});
+    bot.queue_response(200, "application/json", &response.to_string());
+    for text in ["human", "hello?"] {
+        let answer = bot.says(from_ben(text)).await;
+        assert_eq!(outcome(&answer).0, [("A person.".to_owned(), 0)], "{text}");
+    }
+    assert_eq!(flow.requests_to("/flow").len(), 2);
+}
+
+// The text reaches the user. Alone, an invalid handoff is a failure, because silence would hide it.
+#[tokio::test]
+async fn invalid_handoff_is_left_out_or_fails() {
+    let bot = Forwarding::new().await;
+    for handoff in [
+        r#"{"url": "/flow"}"#,
+        r#"{"ttl": "24"}"#,
+        r#"{"ttl": "721h"}"#,
+        r#"{"url": 5}"#,
+        r#""x""#,
+    ] {
+        let body = format!(r#"{{"body": "hi", "handoff": {handoff}}}"#);
+        bot.queue_response(200, "application/json", &body);
+        let answer = bot.says(json!({"body": "human"})).await;
+        assert_eq!(outcome(&answer).0, [("hi".to_owned(), 0)], "{handoff}");
+        bot.service.clear_responses("/message");
+        let body = format!(r#"{{"handoff": {handoff}}}"#);
+        bot.queue_response(200, "application/json", &body);
+        let answer = bot.says(json!({"body": "human"})).await;
+        assert_eq!(outcome(&answer).1[0], 500, "{handoff}");
+        bot.service.clear_responses("/message");
+    }
 }

@@ -76,6 +76,7 @@ mod guards;
 mod guide;
 mod handlers;
 mod handoff;
+mod http_api;
 mod identity_model;
 #[cfg(feature = "failpoints")]
 mod kill_loop;

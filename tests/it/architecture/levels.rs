@@ -30,7 +30,7 @@ const CRATES: [Source; 4] = [
 
 /// The level of each module of the package replyhook. A module may import modules of lower levels, and its own files.
 /// Modules of level 0 may import each other.
-const LEVELS: [(&str, u8); 37] = [
+const LEVELS: [(&str, u8); 38] = [
     ("probe", 0),
     ("lock", 0),
     ("reloadable", 0),
@@ -60,6 +60,7 @@ const LEVELS: [(&str, u8); 37] = [
     ("reconcile", 3),
     ("outbound", 3),
     ("admin", 4),
+    ("api", 4),
     ("webhook", 4),
     ("config", 5),
     ("app", 7),

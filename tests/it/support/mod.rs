@@ -9,6 +9,7 @@ mod dev;
 pub mod http;
 mod journal;
 pub mod markdown;
+mod openapi;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod program;
@@ -40,6 +41,7 @@ pub use command::{output_of, replyhook};
 pub use dev::{ANA, BEN, Dev, NUMBER, SANDBOX};
 use futures_util::future::BoxFuture;
 pub use journal::JournalFile;
+pub use openapi::{API_TOKEN, Description};
 pub use program::Program;
 pub use random::Random;
 pub use raw_server::{RawServer, ResponseEnd};

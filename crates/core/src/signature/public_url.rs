@@ -258,7 +258,8 @@ impl PublicUrl {
     }
 
     /// Returns whether an absolute URL is this one or below it. Compares host, port and path.
-    pub(crate) fn covers(&self, url: &str) -> bool {
+    #[doc(hidden)]
+    pub fn covers(&self, url: &str) -> bool {
         // Unlike for signatures, equivalent spellings count here: a parser, any case of the host, and default ports.
         let Ok(uri) = url.parse::<http::Uri>() else {
             return false;
