@@ -327,17 +327,18 @@ async fn long_question_goes_as_text_with_whole_titles() {
 
 // A template or another program on the same number has sent it.
 #[tokio::test(flavor = "multi_thread")]
-async fn foreign_button_is_an_ordinary_button_message() {
+async fn foreign_button_does_not_answer_open_question() {
     let twilio = FakeTwilio::start();
     let asker = Asker::default();
     let app = TestApp::with_twilio(&twilio, &[], |app| app.handler(asker.handler()));
     let foreign = ("Today".to_owned(), "today".to_owned());
     app.send(tap(1, &foreign)).await.twiml();
-    assert_eq!(asker.chosen(), None);
+    // A tap is always told.
+    assert_eq!(asker.chosen(), chosen("today", "button", None, true));
     app.says(2, "ask").await;
     app.send(tap(3, &foreign)).await.twiml();
-    let (choice, message) = asker.last();
-    assert_eq!(choice, None);
+    assert_eq!(asker.chosen(), chosen("today", "button", None, false));
+    let (_, message) = asker.last();
     assert_eq!(message.button.unwrap().payload.as_deref(), Some("today"));
     // It did not end the question.
     app.says(4, "today").await;

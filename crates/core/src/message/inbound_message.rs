@@ -125,25 +125,25 @@ impl InboundMessage {
 
     /// Returns the choice that the user has taken, by a tap or as a typed answer to the open question.
     ///
-    /// A tap on a button of another program or a template is not a choice; [`button`](Self::button) has its payload. See
-    /// [`ReplyMessage::choices`](crate::reply::ReplyMessage::choices).
+    /// A tap on a button of another program or a template is a choice without a key, whose ID is the payload. It is not
+    /// current while a question of the bot is open. See [`ReplyMessage::choices`](crate::reply::ReplyMessage::choices).
     ///
     /// ```
+    /// use replyhook::choice::ChoiceVia;
     /// use replyhook::{InboundMessage, Timestamp};
     ///
     /// # let pairs = [("MessageSid", "SM00000000000000000000000000000001"), ("From", "whatsapp:+15550001111"),
     /// #     ("AccountSid", "AC00000000000000000000000000000001"), ("To", "whatsapp:+15550002222")];
     /// let tap = [("ButtonText", "Yes"), ("ButtonPayload", "confirm:42")];
     /// let message = InboundMessage::parse(pairs.into_iter().chain(tap).collect(), Timestamp::UNIX_EPOCH)?;
-    /// assert_eq!(message.choice(), None);
-    /// let button = message.button.expect("a tap");
-    /// assert_eq!(button.payload.as_deref(), Some("confirm:42"));
+    /// let chosen = message.choice().expect("a tap");
+    /// assert_eq!((chosen.id.as_str(), chosen.via, chosen.key), ("confirm:42", ChoiceVia::Button, None));
     /// # Ok::<(), replyhook::message::ParseError>(())
     /// ```
     pub fn choice(&self) -> Option<Chosen> {
         match &self.chosen {
             Some(chosen) => Some((**chosen).clone()),
-            None => self.tapped(None),
+            None => self.tapped(None, false),
         }
     }
 
@@ -165,7 +165,7 @@ impl InboundMessage {
         let answers_open = answered.is_some() || tapped_open.is_some();
         let chosen = tapped_open
             .or(answered)
-            .or_else(|| self.tapped(tap.as_ref()));
+            .or_else(|| self.tapped(tap.as_ref(), open.is_some()));
         self.chosen = chosen.map(Box::new);
         if tap.is_some() {
             self.had_payload = true;
@@ -200,19 +200,28 @@ impl InboundMessage {
         }
     }
 
-    /// Returns the choice of a tap on a question of ours that is not open.
-    fn tapped(&self, tap: Option<&TapPayload>) -> Option<Chosen> {
+    /// Returns the choice of a tap on a question that is not open: one of ours that is over, or one of another program.
+    ///
+    /// `is_asking`: a question of ours is open, so that a tap on another one is not what the bot waits for.
+    fn tapped(&self, tap: Option<&TapPayload>, is_asking: bool) -> Option<Chosen> {
         let parsed = self.tap_payload();
-        let tap = tap.or(parsed.as_ref())?;
+        let tap = tap.or(parsed.as_ref());
         let button_text = self
             .button
             .as_ref()
             .and_then(|button| button.text.as_deref());
         let list_title = self.list.as_ref().and_then(|list| list.title.as_deref());
         let title = list_title.or(button_text).filter(|title| !title.is_empty());
-        let title = title.or_else(|| self.text()).unwrap_or(&tap.id);
-        let key = tap.key.clone();
-        Some(Chosen::new(tap.id.as_str(), title, tap.via, key, false))
+        let is_tap = self.button.is_some() || self.list.is_some();
+        let title = title.or_else(|| self.text().filter(|_| is_tap));
+        if let Some(tap) = tap {
+            let title = title.unwrap_or(&tap.id);
+            let key = tap.key.clone();
+            return Some(Chosen::new(tap.id.as_str(), title, tap.via, key, false));
+        }
+        let id = self.tap_id().filter(|id| !id.is_empty()).or(title)?;
+        let title = title.unwrap_or(id);
+        Some(Chosen::new(id, title, self.via(), None, !is_asking))
     }
 
     /// Replaces our payloads by the IDs of the choices, also in the parameters.
@@ -500,9 +509,8 @@ mod choice_tests {
             ("ButtonPayload", "Today"),
         ]);
         assert!(!tap.resolve_choice(Some(&open)));
-        assert_eq!(tap.choice(), None);
-        let button = tap.button.as_ref().unwrap();
-        assert_eq!(button.payload.as_deref(), Some("Today"));
+        let chosen = tap.choice().unwrap();
+        assert_eq!((chosen.key, chosen.current), (None, false));
         let mut lost = message(&[("Body", "Today"), ("ButtonText", "Today")]);
         assert!(lost.resolve_choice(Some(&open)));
         assert_eq!(lost.choice().unwrap().via, ChoiceVia::Button);
