@@ -134,6 +134,8 @@ mod descriptors;
 pub mod dialogue;
 #[cfg(feature = "app")]
 mod dispatch;
+#[cfg(feature = "app")]
+mod events;
 #[cfg(feature = "client")]
 pub mod forward;
 pub mod handler;

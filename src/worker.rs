@@ -13,6 +13,7 @@ use crate::app_error::AppError;
 use crate::clock::Clock;
 use crate::delivery::{OutboxWorker, ScheduledCancellation};
 use crate::dispatch::{Backlog, Dispatcher, report_expired};
+use crate::events::EventWorker;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::store::{Access, ExpiryReport, Retention, Store};
 use crate::supervisor::{Supervisor, TaskFailed};
@@ -56,6 +57,8 @@ pub struct Worker {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) outbox: Arc<OutboxWorker>,
     pub(crate) cancellation: ScheduledCancellation,
+    /// `None` unless `handler.events_url` is set.
+    pub(crate) events: Option<Arc<EventWorker>>,
     /// Further background task, which reloads the settings and the rules file.
     pub(crate) reload: BackgroundTask,
     /// `store.retention_days` and `store.body_retention_days`.
@@ -152,6 +155,7 @@ impl Worker {
                 failed = supervisor.run("backlog", || Backlog::new(self.dispatcher.clone()).run()) => failed,
                 failed = supervisor.run("outbox", || self.outbox.clone().run()) => failed,
                 failed = supervisor.run("cancel_scheduled", || self.cancellation.run()) => failed,
+                failed = supervisor.run("events", || self.deliver_events()) => failed,
                 failed = supervisor.run("reload", || (self.reload)()) => failed,
             }
         };
@@ -215,6 +219,19 @@ impl Worker {
             if let Some(backlog) = health.read(backlog) {
                 self.metrics.messages(&backlog, self.clock.now());
             }
+            if self.events.is_some() {
+                let events = self.store.event_stats().await;
+                if let Some(stats) = health.read(events) {
+                    self.metrics.events(&stats, self.clock.now());
+                }
+            }
+        }
+    }
+
+    async fn deliver_events(&self) {
+        match &self.events {
+            Some(events) => events.clone().run().await,
+            None => std::future::pending().await,
         }
     }
 

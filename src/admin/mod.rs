@@ -14,13 +14,16 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderName, StatusCode};
 
 pub use client::{ReadinessError, ReadinessReport, check_readiness, health_check};
-pub use readiness::{MessagesCheck, OutboxCheck, Readiness, ReadinessChecks, StoreCheck};
+pub use readiness::{
+    EventsCheck, MessagesCheck, OutboxCheck, Readiness, ReadinessChecks, StoreCheck,
+};
 
 use crate::delivery::RestHealth;
 use crate::dispatch::Dispatcher;
+use crate::events::DeliveryStatus;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::probe::{INSTANCE_HEADER, Instance};
-use crate::store::{BacklogStats, OutboxStats, Store, StoreError};
+use crate::store::{BacklogStats, EventStats, OutboxStats, Store, StoreError};
 use crate::telemetry::metrics::Metrics;
 
 /// State shared by the private endpoints.
@@ -33,6 +36,8 @@ pub(crate) struct Admin {
     pub(crate) dispatcher: Arc<Dispatcher>,
     /// Identity of this server process, sent in a header of every response.
     pub(crate) instance: Instance,
+    /// State of the delivery of events; `None` unless `handler.events_url` is set.
+    pub(crate) events: Option<Arc<DeliveryStatus>>,
 }
 
 pub(crate) fn router(admin: Admin) -> Router {
@@ -61,7 +66,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
         }
     };
     // Zero if the store did not return the counts in time.
-    let (messages, outbox) = stats.unwrap_or_default();
+    let (messages, outbox, events) = stats.unwrap_or_default();
     let ready = stage == Stage::Running && failure.is_none();
     let now = admin.dispatcher.clock.now();
     // Not negative: a message may be due in the future, because of the rate limit or after the clock was set back.
@@ -90,6 +95,11 @@ async fn readyz(State(admin): State<Admin>) -> Response {
                 pending: outbox.pending + outbox.unknown,
                 held: outbox.held,
             },
+            events: admin.events.as_ref().map(|status| EventsCheck {
+                oldest_s: events.oldest.map(age),
+                pending: events.pending,
+                stopped: status.is_stopped(),
+            }),
         },
     };
     let code = if ready {
@@ -101,7 +111,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     (code, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-type StoreStats = (BacklogStats, OutboxStats);
+type StoreStats = (BacklogStats, OutboxStats, EventStats);
 
 /// Checks the store, and returns the reason if it is unavailable, and the counts of backlog and outbox.
 async fn check_store(admin: &Admin) -> (Option<String>, Option<StoreStats>) {
@@ -112,16 +122,22 @@ async fn check_store(admin: &Admin) -> (Option<String>, Option<StoreStats>) {
     let health = &admin.dispatcher.monitor.report.health;
     let stats = async {
         let backlog = admin.store.backlog_stats().await?;
-        Ok::<StoreStats, StoreError>((backlog, admin.store.outbox_stats().await?))
+        let outbox = admin.store.outbox_stats().await?;
+        let events = match admin.events {
+            Some(_) => admin.store.event_stats().await?,
+            None => EventStats::default(),
+        };
+        Ok::<StoreStats, StoreError>((backlog, outbox, events))
     };
     // A timeout of the counts is not a failure of the store: `health` judges by the check and by messages.
     let stats = tokio::time::timeout_at(deadline, stats).await.ok();
     let stats = stats.and_then(|stats| health.read(stats));
     // The gauges of `/metrics` get the same numbers.
-    if let Some((messages, outbox)) = &stats {
+    if let Some((messages, outbox, events)) = &stats {
         let now = admin.dispatcher.clock.now();
         admin.metrics.messages(messages, now);
         admin.metrics.outbox(outbox, now);
+        admin.metrics.events(events, now);
     }
     (health.failure(), stats)
 }

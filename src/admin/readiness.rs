@@ -45,6 +45,9 @@ pub struct ReadinessChecks {
     pub messages: MessagesCheck,
     /// Messages that wait to be sent via the REST API.
     pub outbox: OutboxCheck,
+    /// Events that wait for delivery; `None` unless `handler.events_url` is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<EventsCheck>,
 }
 
 /// State of the store in [`ReadinessChecks`]. See [`Readiness`] for an example.
@@ -78,6 +81,18 @@ pub struct MessagesCheck {
     /// Messages that got no reply before their content was deleted by age.
     #[serde(default)]
     pub expired_unanswered: u64,
+}
+
+/// Events that wait for delivery in [`ReadinessChecks`]. They do not decide readiness. See [`Readiness`] for an example.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct EventsCheck {
+    /// Age in seconds of the oldest event.
+    pub oldest_s: Option<i64>,
+    /// Number of events.
+    pub pending: u64,
+    /// True if the service has responded with 410, so that it gets no more events.
+    pub stopped: bool,
 }
 
 /// State of the outbox in [`ReadinessChecks`]. See [`Readiness`] for an example.

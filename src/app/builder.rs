@@ -21,8 +21,11 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{ServerSettings, Settings, Sources, Warning};
 use crate::delivery::{DeliveryParts, OutboxWorker, ScheduledCancellation};
 use crate::dispatch::{ConsentChange, ConsentHook, Dispatcher, DispatcherParts};
+use crate::events::{DeliveryStatus, EventParts, EventWorker};
+use crate::forward::EventService;
 use crate::handler::Handler;
 use crate::lifecycle::Lifecycle;
+use crate::media::MediaService;
 use crate::message::{ConversationEvent, FallbackCause, InboundMessage, StatusUpdate};
 use crate::outbound::OutboundClient;
 use crate::probe::Instance;
@@ -217,9 +220,10 @@ impl AppBuilder {
         let bot = Bot::new(self.handler, &loaded.settings, &clock)?;
         let handler = wrap_handler(bot.handler.clone(), self.wrap_handler);
         let tunnel = self.tunnel.as_ref();
-        let reloader = Reloader::new(sources, tunnel, &loaded, bot.rules, &metrics)?;
+        let mut reloader = Reloader::new(sources, tunnel, &loaded, bot.rules, &metrics)?;
         let settings = loaded.settings;
         let store = store_or_default(self.store, &settings)?;
+        store.record_events(settings.handler.events.is_some());
         // Dispatcher, outbox worker and media share `tasks`: `Worker` waits for all of them on shutdown.
         // `outbox` wakes the outbox worker as soon as a message is queued, before its next poll.
         let (tasks, outbox) = (TaskTracker::new(), Arc::new(Notify::new()));
@@ -243,6 +247,8 @@ impl AppBuilder {
             opt_out_log: Arc::new(OptOutLog::new(store.clone(), clock.clone())),
         };
         let media = files::media_service(&settings, &delivery, &clock, &tasks);
+        let (events, event_status) = event_worker(&settings, &delivery, &media, &store_health)?;
+        reloader.event_status = event_status.clone();
         let dispatcher = Arc::new(Dispatcher::new(DispatcherParts {
             handler,
             store: store.clone(),
@@ -289,6 +295,7 @@ impl AppBuilder {
             rest: delivery.health.clone(),
             dispatcher: dispatcher.clone(),
             instance,
+            events: event_status,
         };
         Ok(App {
             reload: reloader.control.clone(),
@@ -305,6 +312,7 @@ impl AppBuilder {
                 clock,
                 outbox: Arc::new(OutboxWorker::new(&delivery)),
                 cancellation: ScheduledCancellation::new(&delivery),
+                events,
                 reload: reloader.into_task(self.on_reload),
                 dispatcher,
                 retention: (settings.store.retention, settings.store.body_retention),
@@ -326,6 +334,33 @@ fn public_router(
 ) -> Router {
     let (url, health_path) = (&server.public_url, server.health_path.as_ref());
     webhook::router(Arc::new(webhooks), endpoints, signature, url, health_path)
+}
+
+type EventTasks = (Option<Arc<EventWorker>>, Option<Arc<DeliveryStatus>>);
+
+/// Creates the worker that delivers events, if `handler.events_url` is set.
+fn event_worker(
+    settings: &Settings,
+    delivery: &DeliveryParts,
+    media: &MediaService,
+    health: &Arc<StoreHealth>,
+) -> Result<EventTasks, AppError> {
+    let Some(target) = &settings.handler.events else {
+        return Ok((None, None));
+    };
+    let service = EventService::new(target.clone(), delivery.clock.clone());
+    let status = Arc::new(DeliveryStatus::default());
+    let worker = EventWorker::new(EventParts {
+        store: delivery.store.clone(),
+        store_report: StoreReport::new(delivery.metrics.clone(), health.clone()),
+        service: service.map_err(|error| AppError::config(&error))?,
+        files: Arc::new(media.clone()),
+        clock: delivery.clock.clone(),
+        metrics: delivery.metrics.clone(),
+        tasks: delivery.tasks.clone(),
+        status: status.clone(),
+    });
+    Ok((Some(Arc::new(worker)), Some(status)))
 }
 
 /// Returns the store of the builder, or else creates that of the settings.

@@ -11,6 +11,7 @@ use super::snapshot::{CurrentSnapshot, Snapshot};
 use super::tunnel::Tunnel;
 use crate::app_error::AppError;
 use crate::config::{ChangedKeys, LOG_LEVEL, Loaded, SettingValues, Settings, Sources, Warning};
+use crate::events::DeliveryStatus;
 use crate::lock::IgnorePoison;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::BackgroundTask;
@@ -78,6 +79,8 @@ pub(super) struct Reloader {
     metrics: Arc<Metrics>,
     pub(super) control: ReloadControl,
     on_rules_reload: Option<ReloadHook>,
+    /// State of the delivery of events, which a reload resumes.
+    pub(super) event_status: Option<Arc<DeliveryStatus>>,
     applied: Mutex<AppliedSettings>,
 }
 
@@ -117,6 +120,7 @@ impl Reloader {
             metrics: metrics.clone(),
             control: ReloadControl::default(),
             on_rules_reload: None,
+            event_status: None,
             applied: Mutex::new(AppliedSettings {
                 settings: loaded.settings.clone(),
                 values: loaded.values.clone(),
@@ -185,6 +189,10 @@ impl Reloader {
                 tracing::error!(%error, "could not reload the settings; the previous settings stay in use");
             }
             Ok(report) => {
+                if let Some(status) = &self.event_status {
+                    status.resume();
+                    self.metrics.set_events_stopped(false);
+                }
                 for warning in &report.new_warnings {
                     tracing::warn!("{warning}");
                 }

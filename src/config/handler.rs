@@ -15,6 +15,8 @@ pub struct HandlerSettings {
     pub kind: HandlerKind,
     /// The service that [`HandlerKind::Forward`], or a rule that forwards, posts messages to.
     pub forward: Option<ForwardTarget>,
+    /// The service that gets events.
+    pub events: Option<ForwardTarget>,
     /// The rules of [`HandlerKind::Rules`].
     #[cfg(feature = "rules")]
     pub rules: Option<RulesFile>,
@@ -78,6 +80,7 @@ pub(super) fn handler(reader: &mut SettingsReader<'_>) -> Option<HandlerSettings
         Some(HandlerKind::Rules) => rules(reader, matches!(forward, Ok(None))),
         _ => Ok(None),
     };
+    let events = events(reader, forward.is_err());
     let timeout = reader.millis("handler.timeout_ms", 1..=86_400_000);
     let max_concurrent = reader.count("handler.max_concurrent", 1..=1_000_000);
     let attempts = reader.number("handler.max_attempts", 1..=100);
@@ -86,6 +89,7 @@ pub(super) fn handler(reader: &mut SettingsReader<'_>) -> Option<HandlerSettings
     Some(HandlerSettings {
         kind: kind?,
         forward: forward.ok()?,
+        events: events.ok()?,
         #[cfg(feature = "rules")]
         rules: rules.ok()?,
         timeout: timeout?,
@@ -101,6 +105,7 @@ pub(super) fn handoff(reader: &mut SettingsReader<'_>) -> Option<HandoffSettings
 }
 
 const FORWARD_URL: &str = "handler.forward_url";
+pub(super) const EVENTS_URL: &str = "handler.events_url";
 const RULES: &str = "handler.rules";
 const FORWARD_SECRET: &str = "handler.forward_secret";
 const NO_FORWARD_SECRET: &str = "is missing: make one with  echo whsec_$(openssl rand -base64 32)  and give it to your service too";
@@ -170,6 +175,36 @@ fn forward(
             let key = match error {
                 ForwardSetupError::Secret => FORWARD_SECRET,
                 _ => FORWARD_URL,
+            };
+            reader.problem(key, error);
+            Err(AlreadyReported)
+        }
+    }
+}
+
+/// Reads the service that gets events. It shares the secret with the forward handler.
+fn events(
+    reader: &mut SettingsReader<'_>,
+    is_forward_invalid: bool,
+) -> Result<Option<ForwardTarget>, AlreadyReported> {
+    let url = reader.text(EVENTS_URL).trim().to_owned();
+    if url.is_empty() {
+        return Ok(None);
+    }
+    // Its secret is reported already.
+    if is_forward_invalid {
+        return Err(AlreadyReported);
+    }
+    let Some(secret) = reader.secret(FORWARD_SECRET) else {
+        reader.problem(FORWARD_SECRET, NO_FORWARD_SECRET);
+        return Err(AlreadyReported);
+    };
+    match ForwardTarget::parse(&url, &secret) {
+        Ok(target) => Ok(Some(target)),
+        Err(error) => {
+            let key = match error {
+                ForwardSetupError::Secret => FORWARD_SECRET,
+                _ => EVENTS_URL,
             };
             reader.problem(key, error);
             Err(AlreadyReported)

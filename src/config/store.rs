@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::handler::EVENTS_URL;
 use super::reader::SettingsReader;
 use crate::store::StoreUrl;
 
@@ -24,6 +25,8 @@ pub struct StoreSettings {
     pub retention: Duration,
     /// Time that message texts are stored; at most `retention`.
     pub body_retention: Duration,
+    /// True if `handler.events_url` is set, so that changes are recorded as events.
+    pub records_events: bool,
 }
 
 pub(super) fn store(reader: &mut SettingsReader<'_>) -> Option<StoreSettings> {
@@ -65,6 +68,7 @@ pub(super) fn store(reader: &mut SettingsReader<'_>) -> Option<StoreSettings> {
         }
         _ => {}
     }
+    let records_events = !reader.text(EVENTS_URL).trim().is_empty();
     // Read everything before returning `None`, so that all problems are reported together.
     let retention = days(reader, "store.retention_days", 2..=3650);
     let body_retention_days = reader.number("store.body_retention_days", -1..=3650);
@@ -78,6 +82,7 @@ pub(super) fn store(reader: &mut SettingsReader<'_>) -> Option<StoreSettings> {
         url: url?,
         retention,
         body_retention,
+        records_events,
     })
 }
 

@@ -135,7 +135,12 @@ async fn run_claimed(
             // As the last attempt: another one would fail in the same way.
             let failed = dispatcher
                 .store
-                .record_failure(claimed.claim, "it cannot be read", true)
+                .record_failure(
+                    claimed.claim,
+                    "it cannot be read",
+                    true,
+                    dispatcher.clock.now(),
+                )
                 .await;
             match failed {
                 Ok(FailOutcome::Dead) => report_dead(

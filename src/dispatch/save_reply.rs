@@ -10,8 +10,8 @@ use super::pending::Responder;
 use super::reply_plan::{ReplyPlan, reply_plan};
 use crate::reply::{Reply, WireMessage};
 use crate::store::{
-    Claim, Completion, DeadMessage, DeadReason, FailOutcome, NewOutbound, ReplyDecision, ReplyPath,
-    SavedResponse,
+    Claim, Completion, DeadMessage, DeadReason, FailOutcome, HANDLER_FAILED, HANDLER_PANICKED,
+    NewOutbound, ReplyDecision, ReplyPath, SavedResponse,
 };
 use crate::twiml::{Document, count_invalid_chars};
 
@@ -234,8 +234,8 @@ impl ReplySaver<'_> {
     pub(super) async fn record_failure(&self, failure: HandlerFailure) {
         let dispatcher = self.dispatcher;
         let (reason, dead_reason) = match failure {
-            HandlerFailure::Error => ("the handler failed", DeadReason::HandlerFailed),
-            HandlerFailure::Panic => ("the handler panicked", DeadReason::HandlerPanicked),
+            HandlerFailure::Error => (HANDLER_FAILED, DeadReason::HandlerFailed),
+            HandlerFailure::Panic => (HANDLER_PANICKED, DeadReason::HandlerPanicked),
         };
         let fallback_text = dispatcher.fallback.stored_twiml();
         // Without a fallback text, the message of a fallback call gets no reply at all, so it becomes dead.
@@ -247,11 +247,16 @@ impl ReplySaver<'_> {
             && let Some(text) = &dispatcher.fallback.rest
         {
             let outbound = self.origin.outbound_of(&Reply::text(text.as_str()));
-            return Box::pin(self.complete_via_rest(outbound, Completion::default())).await;
+            let completion = Completion {
+                reason: Some(reason),
+                ..Completion::default()
+            };
+            return Box::pin(self.complete_via_rest(outbound, completion)).await;
         }
+        let now = dispatcher.clock.now();
         let recorded = dispatcher
             .store
-            .record_failure(self.claim, reason, is_last_attempt)
+            .record_failure(self.claim, reason, is_last_attempt, now)
             .await;
         // Only the process whose update made the message dead reports it, so each is counted once.
         if matches!(recorded, Ok(FailOutcome::Dead)) {

@@ -14,6 +14,9 @@ pub(super) enum ForwardError {
     HttpError(String),
     #[error("the service redirects ({0}); set handler.forward_url to the URL it redirects to")]
     Redirect(u16),
+    #[cfg(feature = "app")]
+    #[error("the service redirects ({0}); set handler.events_url to the URL it redirects to")]
+    EventRedirect(u16),
     #[error("the service responded with HTTP status {0}")]
     Status(u16),
     #[error("the service's response is larger than 1 MiB")]

@@ -119,7 +119,7 @@ struct ForwardedQuote<'a> {
 
 impl<'a> ForwardedMessage<'a> {
     pub(super) fn new(
-        cx: &Context,
+        attempt: u32,
         message: &'a InboundMessage,
         links: &'a [Option<String>],
     ) -> Self {
@@ -179,7 +179,7 @@ impl<'a> ForwardedMessage<'a> {
                 .received_at
                 .strftime("%Y-%m-%dT%H:%M:%SZ")
                 .to_string(),
-            attempt: cx.attempt(),
+            attempt,
             params: message.params.iter().collect(),
             merged: message.merged.iter().map(MessageSid::as_str).collect(),
         }

@@ -10,7 +10,8 @@
 //!   has no next row.
 
 /// Deletions of messages and consents, each before those of the tables that its table refers to.
-pub(super) const DELETE_CONTENT: [&str; 18] = [
+pub(super) const DELETE_CONTENT: [&str; 19] = [
+    "DELETE FROM event",
     "DELETE FROM media_link",
     "DELETE FROM media_file",
     "DELETE FROM idempotency_key",

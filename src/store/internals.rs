@@ -6,13 +6,17 @@ pub use super::conversations::{
     ConsentEntry, ConsentState, ConsentStatement, Conversation, Conversations, Dialogue,
     EarlierMessage, StatedFacts, StatedTime, StatementOutcome,
 };
+pub use super::event_data::EventType;
+pub use super::events::{
+    ClaimedEvent, ClaimedEvents, EventContent, EventMessage, EventStats, Events, ExpiredEvents,
+};
 pub use super::future::StoreFuture;
 pub use super::handoff::{ActiveHandoff, HandoffChange, HandoffRow, Handoffs};
 pub use super::identity_kind::LinkKind;
 pub use super::journal::{
     AcceptOutcome, BacklogMessage, Claim, ClaimedBacklog, Completion, CrashPolicy, DeadMessage,
-    DeadReason, DialogueChange, FailOutcome, Journal, QuestionChange, QueuedMessage, ReplyDecision,
-    ReplyPath, ReplyQueue, SavedResponse, TurnStatus,
+    DeadReason, DialogueChange, FailOutcome, HANDLER_FAILED, HANDLER_PANICKED, Journal,
+    QuestionChange, QueuedMessage, ReplyDecision, ReplyPath, ReplyQueue, SavedResponse, TurnStatus,
 };
 pub use super::media::{
     CHUNK_BYTES, FileHash, LINK_SECRET_BYTES, LINK_TAG_BYTES, LinkSigningKey, LinkSource,

@@ -291,6 +291,11 @@ impl DeadReason {
     }
 }
 
+/// Reason of a message whose handler returned an error.
+pub const HANDLER_FAILED: &str = "the handler failed";
+/// Reason of a message whose handler panicked.
+pub const HANDLER_PANICKED: &str = "the handler panicked";
+
 /// Journal of inbound messages.
 ///
 /// A message is *received*, then *processing*, then *answered* with TwiML. If its reply takes the REST API, it is
@@ -356,6 +361,7 @@ pub trait Journal: Send + Sync {
         claim: Claim,
         reason: &'static str,
         last_attempt: bool,
+        now: Timestamp,
     ) -> StoreFuture<'_, FailOutcome>;
 
     /// Claims up to `limit` messages that no process handles, to reply to them via the REST API.

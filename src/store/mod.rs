@@ -22,6 +22,8 @@ mod conversations;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod decisions;
 mod error;
+mod event_data;
+mod events;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod expiry;
 mod future;

@@ -6,6 +6,7 @@ use futures_util::future::BoxFuture;
 
 use super::access::Access;
 use super::conversations::Conversations;
+use super::events::Events;
 use super::future::StoreFuture;
 use super::handoff::Handoffs;
 use super::journal::Journal;
@@ -25,7 +26,7 @@ pub(super) const OPERATION_TIMEOUT: Duration = Duration::from_millis(1500);
 /// while a handler or an HTTP call runs. Instead a process *claims* a message, and each later write checks the claim. A
 /// process that has lost its claim cannot write.
 pub trait Store:
-    Journal + Conversations + Handoffs + Outbox + MediaLinks + Operator + Users + 'static
+    Journal + Conversations + Handoffs + Outbox + MediaLinks + Operator + Users + Events + 'static
 {
     /// Connects to the store and prepares its schema as `access` allows. Every other method fails before that.
     ///

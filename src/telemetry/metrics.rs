@@ -11,11 +11,12 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
+pub use super::outcome::{Endpoint, Outcome};
 use crate::clock::Timestamp;
 use crate::error_code::ErrorCode;
 use crate::message::MessageStatus;
 use crate::signature::AuthTokenKind;
-use crate::store::{BacklogStats, DeadReason, OutboxStats, SendOutcome};
+use crate::store::{BacklogStats, DeadReason, EventStats, OutboxStats, SendOutcome};
 
 /// One row of [`TABLE`].
 ///
@@ -73,6 +74,10 @@ table! {
     MESSAGES_OLDEST = "replyhook_messages_oldest_seconds", "s", [], "Age of the oldest inbound message without a reply.";
     OUTBOX = "replyhook_outbox", "1", ["state"], "Messages waiting to be sent via the REST API, by state: pending, unknown, held.";
     OUTBOX_OLDEST = "replyhook_outbox_oldest_seconds", "s", [], "Time since the oldest message in the outbox was due.";
+    EVENTS = "replyhook_events", "1", [], "Events that wait for delivery to handler.events_url.";
+    EVENTS_OLDEST = "replyhook_events_oldest_seconds", "s", [], "Age of the oldest event that waits for delivery.";
+    EVENTS_STOPPED = "replyhook_events_stopped", "1", [], "1 if the service has responded with 410, so that it gets no more events, else 0.";
+    EVENT_DELIVERIES = "replyhook_event_deliveries_total", "1", ["outcome"], "Deliveries of events, by outcome: delivered, retry, gone, and dropped for an event that was not taken for 24 hours.";
     STORE_ERRORS = "replyhook_store_errors_total", "1", ["operation"], "Failed store operations.";
     STORE_UP = "replyhook_store_up", "1", [], "1 if the store accepts messages, else 0. Checked every three seconds, even without traffic.";
     UNFLUSHED_FALLBACK_REPLIES = "replyhook_unflushed_fallback_replies", "1", [], "Replies to fallback calls that were sent while the store was unavailable and are not yet in the journal.";
@@ -84,97 +89,6 @@ table! {
     FALLBACKS = "replyhook_fallback_calls_total", "1", ["error_code"], "Verified fallback calls, by Twilio's error code.";
     RELOADS = "replyhook_reloads_total", "1", ["outcome"], "Reloads of the settings, by outcome: applied, rejected.";
     BUILD_INFO = "replyhook_build_info", "1", ["version"], "Always 1. The label is the version.";
-}
-
-/// The public endpoints, a label of `replyhook_webhooks_total`.
-///
-/// ```
-/// use replyhook::telemetry::metrics::{Endpoint, Outcome};
-///
-/// assert_eq!((Endpoint::Primary.as_str(), Outcome::Late.as_str()), ("primary", "late"));
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Endpoint {
-    /// `/webhook`
-    Primary,
-    /// `/webhook/fallback`
-    Fallback,
-    /// `/webhook/status`
-    Status,
-    /// `/media/{token}`
-    Media,
-}
-
-impl Endpoint {
-    const ALL: [Self; 4] = [Self::Primary, Self::Fallback, Self::Status, Self::Media];
-
-    /// Returns the label's value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Primary => "primary",
-            Self::Fallback => "fallback",
-            Self::Status => "status",
-            Self::Media => "media",
-        }
-    }
-}
-
-macro_rules! outcomes {
-    ($($(#[$doc:meta])* $variant:ident = $text:literal),+ $(,)?) => {
-        /// The outcome of a request, a label of `replyhook_webhooks_total`. See [`Endpoint`] for an example.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Outcome { $($(#[$doc])* $variant),+ }
-
-        impl Outcome {
-            const ALL: &[Self] = &[$(Self::$variant),+];
-
-            /// Returns the label's value.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text),+ }
-            }
-        }
-    };
-}
-
-outcomes! {
-    /// The reply was sent in time, or a status callback was accepted.
-    Ok = "ok",
-    /// No signature, an invalid one, or more than one.
-    RejectedSignature = "rejected_signature",
-    /// The account is not configured.
-    RejectedAccount = "rejected_account",
-    /// The body is too large, too slow, or not a form.
-    RejectedBody = "rejected_body",
-    /// The endpoint does not accept the method.
-    RejectedMethod = "rejected_method",
-    /// The request is verified, but not a message.
-    BadForm = "bad_form",
-    /// The handler returned an error.
-    HandlerError = "handler_error",
-    /// The handler, or the server itself, panicked.
-    Panic = "panic",
-    /// The handler missed the deadline.
-    Late = "late",
-    /// The reply cannot be one TwiML document, or has another recipient. All of it is sent via the REST API.
-    ByRest = "by_rest",
-    /// A redelivery. The response is the saved one.
-    Duplicate = "duplicate",
-    /// The user has opted out.
-    OptedOut = "opted_out",
-    /// An opt-out or opt-in keyword.
-    Consent = "consent",
-    /// A webhook of Twilio Conversations.
-    ConversationEvent = "conversation_event",
-    /// Overloaded, shutting down, not started, or the store is unavailable.
-    Unavailable = "unavailable",
-    /// A verified fallback call that got its response.
-    Fallback = "fallback",
-    /// A signed test request of `replyhook doctor`, which is not a message.
-    Probe = "probe",
-    /// The media link is unknown or has expired.
-    NotFound = "not_found",
-    /// The client disconnected before its response.
-    Disconnected = "disconnected",
 }
 
 /// Metrics of one server.
@@ -238,6 +152,10 @@ pub struct Metrics {
     messages_oldest: Gauge,
     outbox: [Gauge; 3],
     outbox_oldest: Gauge,
+    events: Gauge,
+    events_oldest: Gauge,
+    events_stopped: Gauge,
+    event_deliveries: IntCounterVec,
     unflushed_fallback_replies: Gauge,
     pub(crate) store_up: Gauge,
     reloads: [IntCounter; 2],
@@ -255,7 +173,7 @@ pub struct Metrics {
 
 const REPLY_OUTCOMES: [&str; 5] = ["sent", "retry", "failed", "unknown", "held"];
 /// Values of the label of `replyhook_background_failures_total`.
-const BACKGROUND_TASKS: [&str; 8] = [
+const BACKGROUND_TASKS: [&str; 9] = [
     "stats",
     "store_check",
     "expiry",
@@ -263,6 +181,7 @@ const BACKGROUND_TASKS: [&str; 8] = [
     "message",
     "outbox",
     "cancel_scheduled",
+    "events",
     "reload",
 ];
 const BLOCK_REASONS: [&str; 6] = [
@@ -303,6 +222,10 @@ impl Metrics {
         let background_failures = counters(BACKGROUND_FAILURES);
         for task in BACKGROUND_TASKS {
             background_failures.with_label_values(&[task]);
+        }
+        let event_deliveries = counters(EVENT_DELIVERIES);
+        for outcome in ["delivered", "retry", "gone", "dropped"] {
+            event_deliveries.with_label_values(&[outcome]);
         }
         let dead_messages = counters(DEAD_MESSAGES);
         for reason in DeadReason::ALL {
@@ -362,6 +285,10 @@ impl Metrics {
             messages_oldest: gauge(MESSAGES_OLDEST),
             outbox: ["pending", "unknown", "held"].map(|state| outbox.with_label_values(&[state])),
             outbox_oldest: gauge(OUTBOX_OLDEST),
+            events: gauge(EVENTS),
+            events_oldest: gauge(EVENTS_OLDEST),
+            events_stopped: gauge(EVENTS_STOPPED),
+            event_deliveries,
             unflushed_fallback_replies: gauge(UNFLUSHED_FALLBACK_REPLIES),
             store_up: gauge(STORE_UP),
             reloads: ["applied", "rejected"].map(|outcome| reloads.with_label_values(&[outcome])),
@@ -457,6 +384,27 @@ impl Metrics {
             [stats.received, stats.processing, stats.deferred],
         );
         self.messages_oldest.set(age_seconds(stats.oldest, now));
+    }
+
+    /// Sets the gauges of events.
+    pub(crate) fn events(&self, stats: &EventStats, now: Timestamp) {
+        set_gauges(std::slice::from_ref(&self.events), [stats.pending]);
+        self.events_oldest.set(age_seconds(stats.oldest, now));
+    }
+
+    pub(crate) fn set_events_stopped(&self, is_stopped: bool) {
+        self.events_stopped.set(f64::from(u8::from(is_stopped)));
+    }
+
+    /// Counts a delivery of an event.
+    pub(crate) fn event_delivery(&self, outcome: &'static str) {
+        self.event_deliveries.with_label_values(&[outcome]).inc();
+    }
+
+    /// Counts events that were not taken in time.
+    pub(crate) fn events_dropped(&self, number: u64) {
+        let dropped = self.event_deliveries.with_label_values(&["dropped"]);
+        dropped.inc_by(number);
     }
 
     /// Sets the number of fallback replies that are not yet in the journal.

@@ -6,6 +6,7 @@
 mod background;
 pub mod metrics;
 mod opt_out_log;
+mod outcome;
 mod store_health;
 mod store_report;
 mod throttle;

@@ -65,6 +65,7 @@ mod embedding;
 mod emulator;
 mod emulator_access;
 mod emulator_sdks;
+mod events;
 #[cfg(feature = "testing")]
 mod examples;
 mod explanations;

@@ -38,6 +38,8 @@ impl OpenedStore {
             .enable_all()
             .build()?;
         let store = replyhook::store_from_url(&settings.url)?;
+        // Changes by a command are events too; the server delivers them.
+        store.record_events(settings.records_events);
         match runtime.block_on(store.open(access)) {
             Err(error) if error.kind() == StoreErrorKind::Owned => bail!(
                 "a running server owns {}; stop it first (a server migrates its store itself when it starts)",

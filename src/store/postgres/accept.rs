@@ -15,6 +15,7 @@ use crate::store::journal::{AcceptOutcome, SavedResponse};
 use crate::store::new_inbound::{ConsentEffect, NewInbound};
 use crate::store::packing;
 use crate::store::shared::consent::{self, Repeated};
+use crate::store::shared::database::RecordingDatabase;
 use crate::store::shared::identity;
 use crate::store::states::inbound;
 
@@ -36,6 +37,7 @@ pub(super) async fn accept(
     db: &mut PgConnection,
     me: i64,
     inbound: &NewInbound,
+    records_events: bool,
 ) -> Result<AcceptOutcome, CallError> {
     if let Some(id) = find_id(db, inbound).await? {
         return accept_redelivery(db, me, id, inbound).await;
@@ -60,9 +62,11 @@ pub(super) async fn accept(
     } = effect
     {
         let records = inbound.ledger_records(action, &scopes);
-        consent::record_consents(db, &records, Repeated::Recorded).await?;
+        let mut db = RecordingDatabase::new(&mut *db, records_events);
+        consent::record_consents(&mut db, &records, Repeated::Recorded).await?;
     } else if let Some(records) = inbound.further_opt_out(&effect, &scopes) {
-        consent::record_consents(db, &records, Repeated::Skipped).await?;
+        let mut db = RecordingDatabase::new(&mut *db, records_events);
+        consent::record_consents(&mut db, &records, Repeated::Skipped).await?;
     }
     let ahead = u32::try_from(conversation_row.open).unwrap_or(u32::MAX);
     let state = decisions::initial_state(&effect, ahead);

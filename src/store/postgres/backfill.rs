@@ -14,11 +14,12 @@ pub(super) async fn backfill(
     me: i64,
     inbound: &NewInbound,
     twiml: Option<&str>,
+    records_events: bool,
 ) -> Result<(), CallError> {
     // The primary webhook may have been stored although its request got 503, so the message is not always new.
     let is_new = find_id(db, inbound).await?.is_none();
     if is_new {
-        accept(db, me, inbound).await?;
+        accept(db, me, inbound, records_events).await?;
     }
     let Some(id) = find_id(db, inbound).await? else {
         return Ok(());
@@ -52,11 +53,12 @@ pub(super) async fn backfill_answered(
     db: &mut PgConnection,
     me: i64,
     inbound: &NewInbound,
+    records_events: bool,
 ) -> Result<(), CallError> {
     if find_id(db, inbound).await?.is_some() {
         return Ok(());
     }
-    accept(db, me, inbound).await?;
+    accept(db, me, inbound, records_events).await?;
     // To ANSWERED (3), only from RECEIVED or PROCESSING (0, 1): a message that `accept` queued or claimed. A consent
     // keyword or an opted-out user's message is answered already.
     sqlx::query(

@@ -9,6 +9,8 @@ use super::reading::number;
 use super::text::unpack;
 use crate::store::journal::{BacklogMessage, Claim, ClaimedBacklog, CrashPolicy, DeadMessage};
 use crate::store::redacted_params::RedactedParams;
+use crate::store::shared::database::RecordingDatabase;
+use crate::store::shared::events;
 use crate::store::{packing, states};
 
 /// Open messages (below 3) that may be claimed: not owned by a live process, and first in their conversation.
@@ -62,6 +64,7 @@ pub(super) async fn claim_backlog(
     limit: usize,
     policy: CrashPolicy,
     now: Timestamp,
+    records_events: bool,
 ) -> Result<ClaimedBacklog, CallError> {
     let unowned: Vec<i64> = sqlx::query_scalar(LOCK_UNOWNED)
         .bind(me)
@@ -79,13 +82,15 @@ pub(super) async fn claim_backlog(
         .bind(i64::from(policy.max_attempts))
         .bind(states::EXPIRED)
         .bind(states::CRASHED)
-        .fetch_all(db)
+        .fetch_all(&mut *db)
         .await?;
     let mut claimed = ClaimedBacklog::default();
     for row in found {
         let sid = packing::message_sid(row.try_get(5)?)?;
         if let Some(reason) = row.try_get::<Option<&str>, _>(10)? {
             let reason = states::dead_reason(reason);
+            let mut db = RecordingDatabase::new(&mut *db, records_events);
+            events::record_inbound_failure(&mut db, row.try_get(0)?, now).await?;
             claimed.dead.push(DeadMessage { sid, reason });
             continue;
         }

@@ -17,7 +17,7 @@ pub(super) async fn check(db: &mut PgConnection, me: i64) -> Result<(), CallErro
     // processes do not wait for each other's unique key.
     let inbound = check::new_inbound(me)?;
     let mut savepoint = db.begin().await?;
-    let id = match accept::accept(&mut savepoint, me, &inbound).await? {
+    let id = match accept::accept(&mut savepoint, me, &inbound, false).await? {
         AcceptOutcome::Claimed(claim) => claim.id,
         // Any other outcome would mean that the message of an earlier check was stored.
         _ => return Err(StoreError::new(StoreErrorKind::Internal).into()),

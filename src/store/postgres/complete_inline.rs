@@ -52,6 +52,7 @@ pub(super) async fn complete_inline(
     twiml: Option<&str>,
     completion: &Completion,
     params: &CompletionParams,
+    records_events: bool,
 ) -> Result<ReplyDecision, CallError> {
     let queue = completion.queue.as_ref();
     let decided: Option<(i64, Option<String>)> = params
@@ -64,6 +65,9 @@ pub(super) async fn complete_inline(
         .bind(states::REPLY_SUPPRESSED)
         .fetch_optional(&mut *db)
         .await?;
+    if records_events && matches!(decided, Some((inbound::ANSWERED, _))) {
+        params.record_event(db, completion).await?;
+    }
     Ok(match decided {
         Some((inbound::ANSWERED, saved)) => ReplyDecision::Inline(SavedResponse {
             twiml: saved.map(unpack),

@@ -5,6 +5,7 @@ use sqlx::PgConnection;
 use super::completion::{CompletionParams, save_completion};
 use super::error::CallError;
 use super::new_outbound::{Columns, new_outbound_rows};
+use crate::store::journal::Completion;
 
 /// Completes a message and puts its reply into the outbox.
 // One statement: a crash leaves either the claim or the complete reply, never some of its parts.
@@ -32,9 +33,14 @@ pub(super) async fn complete_via_rest(
     db: &mut PgConnection,
     replies: &Columns,
     reason: Option<&'static str>,
+    completion: &Completion,
     params: &CompletionParams,
+    records_events: bool,
 ) -> Result<bool, CallError> {
     let query = replies.bind(params.query(COMPLETE_VIA_REST)).bind(reason);
-    let completed: Option<(i64,)> = query.fetch_optional(db).await?;
+    let completed: Option<(i64,)> = query.fetch_optional(&mut *db).await?;
+    if records_events && completed.is_some() {
+        params.record_event(db, completion).await?;
+    }
     Ok(completed.is_some())
 }

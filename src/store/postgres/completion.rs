@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
+use sqlx::{PgConnection, Postgres};
 
+use super::error::CallError;
 use super::text::pack;
 use crate::store::handoff::HandoffChange;
 use crate::store::journal::{Claim, Completion, DialogueChange, QuestionChange};
-use crate::store::states;
+use crate::store::shared::database::RecordingDatabase;
+use crate::store::shared::events;
+use crate::store::{packing, states};
 
 /// SQL that saves the state changes of the message in `completed`, which has its `conversation`.
 ///
@@ -109,6 +112,26 @@ impl CompletionParams {
             question,
             question_expires_at,
         }
+    }
+
+    /// Records the event of a completion that is saved.
+    // In the same transaction as the completion.
+    pub(super) async fn record_event(
+        &self,
+        db: &mut PgConnection,
+        completion: &Completion,
+    ) -> Result<(), CallError> {
+        let conversation: Option<i64> =
+            sqlx::query_scalar("SELECT conversation FROM inbound WHERE id = $1")
+                .bind(self.claim.id)
+                .fetch_optional(&mut *db)
+                .await?;
+        let Some(conversation) = conversation else {
+            return Ok(());
+        };
+        let mut db = RecordingDatabase::new(db, true);
+        let (change, now) = (completion.handoff.as_ref(), packing::time(self.now)?);
+        events::record_completion(&mut db, self.claim.id, conversation, change, now).await
     }
 
     /// Begins a query for a statement with `save_completion!`, and binds its parameters 1 to 15.

@@ -40,14 +40,15 @@ use crate::store::outbound_message::{
     NewOutbound, OutboundMessage, OutboundRow, OutboundState, ScheduledMessage, SendOutcome,
 };
 use crate::store::outbox::{ClaimedOutbox, Outbox, OutboxStats, StatusEffect, StatusEvent};
-use crate::store::shared::{self, consent, handoff, media, status_events};
+use crate::store::shared::database::RecordingDatabase;
+use crate::store::shared::{self, consent, events, handoff, media, status_events};
 use crate::store::states;
 use crate::store::submission::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome};
 use crate::store::users::{AddressConsent, UserChange, UserDetails, Users};
 
 impl Journal for PostgresStore {
     fn accept(&self, inbound: Arc<NewInbound>) -> StoreFuture<'_, AcceptOutcome> {
-        let me = self.owner;
+        let (me, records) = (self.owner, self.records());
         Box::pin(async move {
             let shared = inbound.clone();
             let fast_path = self.run(move |db| {
@@ -59,7 +60,7 @@ impl Journal for PostgresStore {
             }
             let full_accept = self.run_claiming(move |db| {
                 let inbound = inbound.clone();
-                Box::pin(async move { accept::accept(db, me, &inbound).await })
+                Box::pin(async move { accept::accept(db, me, &inbound, records).await })
             });
             full_accept.await
         })
@@ -88,7 +89,17 @@ impl Journal for PostgresStore {
 
     fn decide(&self, id: i64, path: ReplyPath, now: Timestamp) -> StoreFuture<'_, ReplyDecision> {
         let me = self.owner;
-        self.run(move |db| Box::pin(journal::decide(db, me, id, path.clone(), now)))
+        // The fallback text of a failed message is its last response.
+        let ends_grace = self.records() && matches!(path, ReplyPath::Twiml(_));
+        self.run(move |db| {
+            let path = path.clone();
+            Box::pin(async move {
+                let decision = journal::decide(db, me, id, path, now).await?;
+                let mut db = RecordingDatabase::new(db, ends_grace);
+                events::end_failure_grace(&mut db, id, now).await?;
+                Ok(decision)
+            })
+        })
     }
 
     fn complete_inline(
@@ -100,12 +111,16 @@ impl Journal for PostgresStore {
     ) -> StoreFuture<'_, ReplyDecision> {
         let me = self.owner;
         let params = CompletionParams::of(me, claim, &completion, now);
+        let records = self.records() && completion.handoff.is_some();
+        // Without an event, one statement suffices.
+        let begin = records.then(|| BEGIN.into());
         let reply = Arc::new((twiml, completion));
-        self.run(move |db| {
+        self.call(begin, move |db| {
             let (params, reply) = (params.clone(), reply.clone());
             Box::pin(async move {
                 let (twiml, completion) = (reply.0.as_deref(), &reply.1);
-                complete_inline::complete_inline(db, me, claim, twiml, completion, &params).await
+                complete_inline::complete_inline(db, me, claim, twiml, completion, &params, records)
+                    .await
             })
         })
     }
@@ -125,11 +140,17 @@ impl Journal for PostgresStore {
             .is_some_and(HandoffChange::is_redirect)
             .then_some(states::NOT_REDIRECTED)
             .or(completion.reason);
-        let replies = Arc::new(Columns::of(&replies));
-        self.run(move |db| {
-            let (replies, params) = (replies.clone(), params.clone());
+        let records = self.records() && completion.handoff.is_some();
+        let begin = records.then(|| BEGIN.into());
+        let reply = Arc::new((Columns::of(&replies), completion));
+        self.call(begin, move |db| {
+            let (reply, params) = (reply.clone(), params.clone());
             Box::pin(async move {
-                complete_via_rest::complete_via_rest(db, &replies, reason, &params).await
+                let (replies, completion) = (&reply.0, &reply.1);
+                complete_via_rest::complete_via_rest(
+                    db, replies, reason, completion, &params, records,
+                )
+                .await
             })
         })
     }
@@ -139,9 +160,19 @@ impl Journal for PostgresStore {
         claim: Claim,
         reason: &'static str,
         last_attempt: bool,
+        now: Timestamp,
     ) -> StoreFuture<'_, FailOutcome> {
-        let me = self.owner;
-        self.run(move |db| Box::pin(journal::record_failure(db, me, claim, reason, last_attempt)))
+        let (me, records) = (self.owner, self.records());
+        self.call(records.then(|| BEGIN.into()), move |db| {
+            Box::pin(async move {
+                let failed = journal::record_failure(db, me, claim, reason, last_attempt).await?;
+                if matches!(failed, FailOutcome::Retryable | FailOutcome::Dead) {
+                    let mut db = RecordingDatabase::new(db, records);
+                    events::record_inbound_failure(&mut db, claim.id, now).await?;
+                }
+                Ok(failed)
+            })
+        })
     }
 
     fn claim_backlog(
@@ -150,8 +181,10 @@ impl Journal for PostgresStore {
         policy: CrashPolicy,
         now: Timestamp,
     ) -> StoreFuture<'_, ClaimedBacklog> {
-        let me = self.owner;
-        self.run_claiming(move |db| Box::pin(backlog::claim_backlog(db, me, limit, policy, now)))
+        let (me, records) = (self.owner, self.records());
+        self.run_claiming(move |db| {
+            Box::pin(backlog::claim_backlog(db, me, limit, policy, now, records))
+        })
     }
 
     fn release_stale_claims(&self, running: Vec<i64>, before: Timestamp) -> StoreFuture<'_, u64> {
@@ -167,11 +200,12 @@ impl Journal for PostgresStore {
     }
 
     fn backfill(&self, inbound: Arc<NewInbound>, twiml: Option<String>) -> StoreFuture<'_, ()> {
-        let (me, unflushed) = (self.owner, Arc::new((inbound, twiml)));
+        let (me, records) = (self.owner, self.records());
+        let unflushed = Arc::new((inbound, twiml));
         self.run_claiming(move |db| {
             let unflushed = unflushed.clone();
             Box::pin(async move {
-                backfill::backfill(db, me, &unflushed.0, unflushed.1.as_deref()).await
+                backfill::backfill(db, me, &unflushed.0, unflushed.1.as_deref(), records).await
             })
         })
     }
@@ -199,18 +233,22 @@ impl Conversations for PostgresStore {
     }
 
     fn record_consent(&self, record: ConsentRecord) -> StoreFuture<'_, ()> {
-        let record = Arc::new(record);
+        let (record, records) = (Arc::new(record), self.records());
         self.write(move |db| {
             let record = record.clone();
-            Box::pin(async move { consent::record_consent(db, &record).await })
+            Box::pin(async move {
+                consent::record_consent(&mut RecordingDatabase::new(db, records), &record).await
+            })
         })
     }
 
     fn state_consent(&self, statement: ConsentStatement) -> StoreFuture<'_, StatementOutcome> {
-        let statement = Arc::new(statement);
+        let (statement, records) = (Arc::new(statement), self.records());
         self.write(move |db| {
             let statement = statement.clone();
-            Box::pin(async move { consent::state_consent(db, &statement).await })
+            Box::pin(async move {
+                consent::state_consent(&mut RecordingDatabase::new(db, records), &statement).await
+            })
         })
     }
 
@@ -248,11 +286,13 @@ impl Handoffs for PostgresStore {
         now: Timestamp,
     ) -> StoreFuture<'_, u64> {
         let call = Arc::new((sender.cloned(), user.clone(), begun));
-        self.run(move |db| {
+        let records = self.records();
+        self.call(records.then(|| BEGIN.into()), move |db| {
             let call = call.clone();
             Box::pin(async move {
                 let (sender, user, begun) = &*call;
-                handoff::begin_handoff(db, sender.as_ref(), user, begun, now).await
+                let mut db = RecordingDatabase::new(db, records);
+                handoff::begin_handoff(&mut db, sender.as_ref(), user, begun, now).await
             })
         })
     }
@@ -271,10 +311,13 @@ impl Handoffs for PostgresStore {
         user: &Address,
         now: Timestamp,
     ) -> StoreFuture<'_, u64> {
-        let pair = Arc::new((sender.cloned(), user.clone()));
-        self.run(move |db| {
+        let (pair, records) = (Arc::new((sender.cloned(), user.clone())), self.records());
+        self.call(records.then(|| BEGIN.into()), move |db| {
             let pair = pair.clone();
-            Box::pin(async move { handoff::end_handoff(db, pair.0.as_ref(), &pair.1, now).await })
+            Box::pin(async move {
+                let mut db = RecordingDatabase::new(db, records);
+                handoff::end_handoff(&mut db, pair.0.as_ref(), &pair.1, now).await
+            })
         })
     }
 
@@ -290,12 +333,20 @@ impl Outbox for PostgresStore {
         wait: Duration,
         now: Timestamp,
     ) -> StoreFuture<'_, ClaimedOutbox> {
-        let me = self.owner;
-        self.run_claiming(move |db| Box::pin(outbox_claim::claim(db, me, limit, wait, now)))
+        let (me, records) = (self.owner, self.records());
+        self.run_claiming(move |db| {
+            Box::pin(async move {
+                let claimed = outbox_claim::claim(db, me, limit, wait, now).await?;
+                let suppressed = claimed.suppressed.iter().map(|message| message.id);
+                let mut db = RecordingDatabase::new(db, records);
+                events::record_suppressed(&mut db, suppressed, now).await?;
+                Ok(claimed)
+            })
+        })
     }
 
     fn record_outcome(&self, id: i64, outcome: SendOutcome, now: Timestamp) -> StoreFuture<'_, ()> {
-        let (me, outcome) = (self.owner, Arc::new(outcome));
+        let (me, outcome, records) = (self.owner, Arc::new(outcome), self.records());
         // Only this outcome stores a SID, so only it can race with a status callback of the same message.
         let begin = match &*outcome {
             SendOutcome::Sent { sid, .. } => outbox::begin_with_sid_lock(*sid),
@@ -303,7 +354,12 @@ impl Outbox for PostgresStore {
         };
         self.call(Some(begin.into()), move |db| {
             let outcome = outcome.clone();
-            Box::pin(async move { outbox::record_outcome(db, me, id, &outcome, now).await })
+            Box::pin(async move {
+                let mut recording = RecordingDatabase::new(&mut *db, records);
+                let watched = events::watch_outbound(&mut recording, id).await?;
+                outbox::record_outcome(db, me, id, &outcome, now, records).await?;
+                events::record_outbound_change(db, watched, now).await
+            })
         })
     }
 
@@ -393,10 +449,12 @@ impl Outbox for PostgresStore {
 
     fn apply_status(&self, event: StatusEvent) -> StoreFuture<'_, StatusEffect> {
         let begin = outbox::begin_with_sid_lock(event.sid);
-        let event = Arc::new(event);
+        let (event, records) = (Arc::new(event), self.records());
         self.call(Some(begin.into()), move |db| {
             let event = event.clone();
-            Box::pin(async move { status_events::apply_status(db, &event).await })
+            Box::pin(async move {
+                status_events::apply_status(&mut RecordingDatabase::new(db, records), &event).await
+            })
         })
     }
 
@@ -534,10 +592,10 @@ impl Operator for PostgresStore {
     }
 
     fn backfill_answered(&self, inbound: Arc<NewInbound>) -> StoreFuture<'_, ()> {
-        let me = self.owner;
+        let (me, records) = (self.owner, self.records());
         self.run_claiming(move |db| {
             let inbound = inbound.clone();
-            Box::pin(async move { backfill::backfill_answered(db, me, &inbound).await })
+            Box::pin(async move { backfill::backfill_answered(db, me, &inbound, records).await })
         })
     }
 

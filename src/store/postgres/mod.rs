@@ -27,6 +27,7 @@ mod conditions;
 mod conversations;
 mod database;
 mod error;
+mod event_methods;
 mod journal;
 mod lease;
 mod methods;

@@ -14,6 +14,7 @@ use crate::sid::{AccountSid, MessageSid};
 use crate::store::conversations::ConsentRecord;
 use crate::store::outbound_message::{OutboundMessage, SendOutcome};
 use crate::store::outbox::LOOKUP_TIMEOUT;
+use crate::store::shared::database::RecordingDatabase;
 use crate::store::shared::status_events;
 use crate::store::{decisions, packing, states};
 
@@ -126,6 +127,7 @@ pub(super) async fn record_outcome(
     id: i64,
     outcome: &SendOutcome,
     now: Timestamp,
+    records_events: bool,
 ) -> Result<(), CallError> {
     match outcome {
         SendOutcome::Sent { sid, status } => record_sent(db, id, *sid, status, now).await?,
@@ -175,7 +177,8 @@ pub(super) async fn record_outcome(
             let sender = unpack(sender);
             if let Some(scope) = decisions::opt_out_scope(code, &sender, service.as_deref()) {
                 let record = ConsentRecord::refusal(scope, unpack(user), None, now);
-                status_events::record_rejection(db, &record).await?;
+                let mut db = RecordingDatabase::new(db, records_events);
+                status_events::record_rejection(&mut db, &record).await?;
             }
         }
         // To UNKNOWN (2), or its next lookup.

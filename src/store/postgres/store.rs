@@ -55,6 +55,8 @@ pub struct PostgresStore {
     operation_timeout: Duration,
     /// True if the last heartbeat found other servers.
     has_peers: Arc<AtomicBool>,
+    /// True if changes are recorded as events.
+    pub(super) records_events: AtomicBool,
     open: OnceLock<OpenPostgres>,
 }
 
@@ -76,6 +78,7 @@ impl PostgresStore {
             claiming: lease::begin_claiming(owner).into(),
             operation_timeout: OPERATION_TIMEOUT,
             has_peers: Arc::default(),
+            records_events: AtomicBool::new(false),
             open: OnceLock::new(),
         }
     }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use replyhook_core::address_key::{AddressKey, ConsentKey};
 
 use super::database::{Database, StoredRow, params};
+use super::events;
 use super::identity_graph::lock_graph;
 use crate::address::Address;
 use crate::sid::{AccountSid, MessagingServiceSid};
@@ -289,6 +290,7 @@ pub(in crate::store) async fn insert_entry<D: Database>(
             ],
         )
         .await?;
+    events::record_consent_event(db, record).await?;
     Ok(inserted.unwrap_or_default().take(0)?)
 }
 

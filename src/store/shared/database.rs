@@ -40,6 +40,11 @@ pub(in crate::store) trait Database {
     /// rows.
     fn conflict() -> Self::Error;
 
+    /// Returns whether changes are recorded as events.
+    fn records_events(&self) -> bool {
+        false
+    }
+
     /// Runs a statement, and returns its first row.
     fn row<'a>(
         &'a mut self,
@@ -48,6 +53,54 @@ pub(in crate::store) trait Database {
     ) -> BoxFuture<'a, Result<Option<StoredRow>, Self::Error>> {
         let rows = self.rows(sql, params);
         Box::pin(async move { Ok(rows.await?.into_iter().next()) })
+    }
+}
+
+/// Connection whose changes are recorded as events, or are not.
+pub(in crate::store) struct RecordingDatabase<'c, D> {
+    db: &'c mut D,
+    is_on: bool,
+}
+
+impl<'c, D: Database> RecordingDatabase<'c, D> {
+    pub(in crate::store) fn new(db: &'c mut D, is_on: bool) -> Self {
+        Self { db, is_on }
+    }
+}
+
+impl<D: Database> Database for RecordingDatabase<'_, D> {
+    type Error = D::Error;
+
+    fn choose(sqlite: &'static str, postgres: &'static str) -> &'static str {
+        D::choose(sqlite, postgres)
+    }
+
+    fn rows<'a>(
+        &'a mut self,
+        sql: &'static str,
+        params: &'a [Param<'a>],
+    ) -> BoxFuture<'a, Result<Vec<StoredRow>, Self::Error>> {
+        self.db.rows(sql, params)
+    }
+
+    fn execute<'a>(
+        &'a mut self,
+        sql: &'static str,
+        params: &'a [Param<'a>],
+    ) -> BoxFuture<'a, Result<u64, Self::Error>> {
+        self.db.execute(sql, params)
+    }
+
+    fn lock_address<'a>(&'a mut self, key: &'a str) -> BoxFuture<'a, Result<(), Self::Error>> {
+        self.db.lock_address(key)
+    }
+
+    fn conflict() -> Self::Error {
+        D::conflict()
+    }
+
+    fn records_events(&self) -> bool {
+        self.is_on
     }
 }
 

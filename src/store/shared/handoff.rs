@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use replyhook_core::address_key::AddressKey;
 
-use super::database::{Database, StoredRow, params};
+use super::database::{Database, StoredRow, ids, params};
+use super::events;
 use crate::address::Address;
 use crate::clock::after;
 use crate::store::error::StoreError;
@@ -41,7 +42,7 @@ pub(in crate::store) async fn begin_handoff<D: Database>(
 ) -> Result<u64, D::Error> {
     let (url, ttl) = handoff.columns();
     // DISTINCT: two addresses of the user may share the conversation, and an upsert must not change a row twice.
-    db.execute(
+    let begun = db.execute(
         "INSERT INTO handoff (conversation, url, until, ttl) \
          SELECT DISTINCT conversation, $3, $4, $5 FROM conversation_address \
          WHERE address_key = $2 AND ($1 IS NULL OR sender = $1) \
@@ -54,7 +55,18 @@ pub(in crate::store) async fn begin_handoff<D: Database>(
             ttl
         ],
     )
-    .await
+    .await?;
+    if db.records_events() {
+        let conversations = db
+            .rows(
+                "SELECT DISTINCT conversation FROM conversation_address \
+                 WHERE address_key = $2 AND ($1 IS NULL OR sender = $1)",
+                params![sender.map(Address::as_str), AddressKey::of(user).as_str()],
+            )
+            .await?;
+        events::record_all_started(db, &ids(conversations)?, "request", now).await?;
+    }
+    Ok(begun)
 }
 
 /// Returns the active handoffs of a user, those that end last before the others.
@@ -82,6 +94,20 @@ pub(in crate::store) async fn end_handoff<D: Database>(
     user: &Address,
     now: Timestamp,
 ) -> Result<u64, D::Error> {
+    if db.records_events() {
+        let ended = db
+            .rows(
+                "SELECT conversation FROM handoff WHERE until > $3 AND conversation IN (\
+                   SELECT conversation FROM conversation_address WHERE address_key = $2 AND ($1 IS NULL OR sender = $1))",
+                params![
+                    sender.map(Address::as_str),
+                    AddressKey::of(user).as_str(),
+                    now
+                ],
+            )
+            .await?;
+        events::record_ended(db, &ids(ended)?, "request", now).await?;
+    }
     // Only active handoffs, since their number is returned. The row of an expired one has no effect.
     db.execute(
         "DELETE FROM handoff WHERE until > $3 AND conversation IN (\

@@ -9,6 +9,8 @@ pub(super) mod consent;
 pub(super) mod conversation_members;
 pub(super) mod conversations;
 pub(super) mod database;
+pub(super) mod event_queue;
+pub(super) mod events;
 pub(super) mod evidence;
 pub(super) mod handoff;
 pub(super) mod identity;

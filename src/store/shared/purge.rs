@@ -36,6 +36,12 @@ pub(in crate::store) async fn purge_addresses<D: Database>(
             params![&keys[..], account],
         )
         .await?;
+    // An address that has no conversation any more, such as one of an earlier purge, has its events too.
+    db.execute(
+        "DELETE FROM event WHERE address_key = ANY ($1)",
+        params![&keys[..]],
+    )
+    .await?;
     db.execute(
         "DELETE FROM identity_link WHERE (a = ANY ($1) OR b = ANY ($1)) AND ($2 IS NULL OR account = $2)",
         params![&keys[..], account],

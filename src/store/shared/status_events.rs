@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::consent::{self, Repeated};
 use super::database::{Database, params};
+use super::events;
 use super::evidence::{Evidence, EvidenceTime};
 use super::identity;
 use crate::clock::after;
@@ -155,23 +156,27 @@ pub(in crate::store) async fn apply_status<D: Database>(
     if let Some(record) = decisions::opt_out_of_event(event) {
         record_rejection(db, &record).await?;
     }
-    let mut found = db
+    let by_sid = db
         .row(
             "SELECT id FROM outbound WHERE sid = $1 AND account = $2",
             params![&sid, &account],
         )
         .await?;
-    if found.is_none()
-        && let Some((id, created_at)) = event
-            .outbound
-            .as_deref()
-            .and_then(outbound_message::parse_name)
+    let mut found: Option<i64> = by_sid.map(|mut row| row.take(0)).transpose()?;
+    let mut watched = None;
+    if let Some(id) = found {
+        watched = events::watch_outbound(db, id).await?;
+    } else if let Some((id, created_at)) = event
+        .outbound
+        .as_deref()
+        .and_then(outbound_message::parse_name)
     {
+        watched = events::watch_outbound(db, id).await?;
         // The callback's URL names the message, which proves that Twilio has accepted it, even if the REST call has not
         // returned or broke off, or its result was unknown: it becomes SENT (4). The time and the account keep a
         // callback from matching a message of another database or account, and a SID that is known already stays. A late
         // callback of an earlier send proves nothing about the current one.
-        found = db
+        let by_name = db
             .row(
                 "UPDATE outbound SET sid = $4, state = 4, owner = NULL, reason = NULL \
                  WHERE id = $1 AND created_at = $2 AND account = $3 AND sid IS NULL \
@@ -179,19 +184,21 @@ pub(in crate::store) async fn apply_status<D: Database>(
                 params![id, created_at, &account, &sid],
             )
             .await?;
+        found = by_name.map(|mut row| row.take(0)).transpose()?;
     }
     let rank = states::status_rank(&event.status);
     let status = event.status.as_str();
     let code = event.error_code.map(|code| code.0);
-    if let Some(mut row) = found {
-        let id = row.take(0)?;
+    if let Some(id) = found {
         if queue_again(db, id, status, code, event.at).await? {
+            events::record_outbound_change(db, watched, event.at).await?;
             return Ok(match decisions::content_failure(status, code) {
                 Some(_) => StatusEffect::QueuedAsText,
                 None => StatusEffect::QueuedAgain,
             });
         }
         let changed = raise_status(db, id, status, rank, code.map(i64::from)).await?;
+        events::record_outbound_change(db, watched, event.at).await?;
         return Ok(if changed {
             StatusEffect::Applied
         } else {
@@ -200,13 +207,16 @@ pub(in crate::store) async fn apply_status<D: Database>(
     }
     // The REST call may end after its first callback: `apply_unmatched` applies the event then. ON CONFLICT: of several
     // events the one with the highest rank stays.
-    db.execute(
+    let changed = db.execute(
         "INSERT INTO unmatched_status AS n (sid, account, status, rank, error_code, at) VALUES ($1, $2, $3, $4, $5, $6) \
          ON CONFLICT (sid, account) DO UPDATE SET status = excluded.status, rank = excluded.rank, \
          error_code = coalesce(excluded.error_code, n.error_code) WHERE excluded.rank > n.rank",
         params![&sid, &account, status, rank, code.map(i64::from), event.at],
     )
     .await?;
+    if changed > 0 {
+        events::record_foreign_status(db, event).await?;
+    }
     Ok(StatusEffect::Unmatched)
 }
 

@@ -13,6 +13,7 @@ use crate::store::journal::{AcceptOutcome, SavedResponse};
 use crate::store::new_inbound::{ConsentEffect, NewInbound};
 use crate::store::packing;
 use crate::store::shared::consent::{self, Repeated};
+use crate::store::shared::database::RecordingDatabase;
 use crate::store::states::inbound;
 
 /// Stores a new message, or returns the outcome of a stored one.
@@ -20,6 +21,7 @@ pub(super) fn accept(
     db: &Connection,
     me: i64,
     inbound: &NewInbound,
+    records_events: bool,
 ) -> Result<AcceptOutcome, StoreError> {
     let key = MessageKey::of(inbound);
     if let Some(id) = key.find_id(db)? {
@@ -44,13 +46,13 @@ pub(super) fn accept(
     {
         let records = inbound.ledger_records(action, &scopes);
         ready(consent::record_consents(
-            &mut &*db,
+            &mut RecordingDatabase::new(&mut &*db, records_events),
             &records,
             Repeated::Recorded,
         ))?;
     } else if let Some(records) = inbound.further_opt_out(&effect, &scopes) {
         ready(consent::record_consents(
-            &mut &*db,
+            &mut RecordingDatabase::new(&mut &*db, records_events),
             &records,
             Repeated::Skipped,
         ))?;

@@ -13,12 +13,13 @@ pub(super) fn backfill(
     me: i64,
     inbound: &NewInbound,
     twiml: Option<&str>,
+    records_events: bool,
 ) -> Result<(), StoreError> {
     let key = MessageKey::of(inbound);
     let is_new = key.find_id(db)?.is_none();
     if is_new {
         // Opens the window and applies a keyword, as for any message. The claim that it makes is undone below.
-        accept(db, me, inbound)?;
+        accept(db, me, inbound, records_events)?;
     }
     let Some(id) = key.find_id(db)? else {
         return Ok(());
@@ -43,13 +44,14 @@ pub(super) fn backfill_answered(
     db: &Connection,
     me: i64,
     inbound: &NewInbound,
+    records_events: bool,
 ) -> Result<(), StoreError> {
     let key = MessageKey::of(inbound);
     if key.find_id(db)?.is_some() {
         return Ok(());
     }
     // Opens the window and applies a keyword.
-    accept(db, me, inbound)?;
+    accept(db, me, inbound, records_events)?;
     // RECEIVED or PROCESSING (0, 1) becomes ANSWERED (3). A message that is a keyword is answered already, and stays as
     // it is.
     db.execute(

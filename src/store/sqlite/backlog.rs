@@ -4,11 +4,14 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::claims::claim;
+use super::database::ready;
 use super::reading::{BLOCKED, HANDOFF_END, HAS_QUESTION, STATE_COLUMNS, USER_ID, read_state};
 use crate::store::error::StoreError;
 use crate::store::journal::{BacklogMessage, ClaimedBacklog, CrashPolicy, DeadMessage};
 use crate::store::packing;
 use crate::store::redacted_params::RedactedParams;
+use crate::store::shared::database::RecordingDatabase;
+use crate::store::shared::events;
 use crate::store::states::{self, inbound};
 
 pub(super) fn claim_backlog(
@@ -17,6 +20,7 @@ pub(super) fn claim_backlog(
     limit: usize,
     policy: CrashPolicy,
     now: Timestamp,
+    records_events: bool,
 ) -> Result<ClaimedBacklog, StoreError> {
     // Open messages (below 3). INDEXED BY: otherwise SQLite scans all messages ever stored, once per second. A message
     // is free if it has no owner, or another one, which is dead, because one server owns the file. `BLOCKED` keeps the
@@ -59,6 +63,11 @@ pub(super) fn claim_backlog(
                 "UPDATE inbound SET state = 6, owner = NULL, reason = ?2 WHERE id = ?1",
             )?
             .execute(params![message.id, reason])?;
+            ready(events::record_inbound_failure(
+                &mut RecordingDatabase::new(&mut &*db, records_events),
+                message.id,
+                now,
+            ))?;
             // Reported by this call only: the statement above does not find a dead message again.
             claimed.dead.push(DeadMessage {
                 sid: packing::message_sid(&sid)?,

@@ -15,7 +15,7 @@ pub(super) fn check(db: &Connection, me: i64) -> Result<(), StoreError> {
     let inbound = check::new_inbound(owner::new_owner())?;
     // After an error the writer rolls back the whole transaction, savepoint included.
     run("SAVEPOINT checked")?;
-    let id = match accept::accept(db, me, &inbound)? {
+    let id = match accept::accept(db, me, &inbound, false)? {
         AcceptOutcome::Claimed(claim) => claim.id,
         _ => return Err(StoreError::new(StoreErrorKind::Internal)),
     };

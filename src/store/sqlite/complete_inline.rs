@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::completion::save_completion;
+use super::completion::{record_completion, save_completion};
 use super::reading::message_state;
 use crate::store::error::StoreError;
 use crate::store::journal::{Claim, Completion, ReplyDecision, SavedResponse};
@@ -33,6 +33,7 @@ pub(super) fn complete_inline(
     twiml: Option<&str>,
     completion: &Completion,
     now: Timestamp,
+    records_events: bool,
 ) -> Result<ReplyDecision, StoreError> {
     let queue = completion.queue.as_ref();
     // A SELECT and then an UPDATE: for an UPDATE with RETURNING, SQLite makes a temporary table with a journal.
@@ -70,6 +71,7 @@ pub(super) fn complete_inline(
     )?
     .execute(params![claim.id, response, now.as_microsecond(), reason])?;
     save_completion(db, me, conversation, completion, now)?;
+    record_completion(db, claim, conversation, completion, now, records_events)?;
     Ok(ReplyDecision::Inline(SavedResponse {
         twiml: response.map(str::to_owned),
     }))

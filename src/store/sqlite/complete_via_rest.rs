@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::completion::save_completion;
+use super::completion::{record_completion, save_completion};
 use super::outbox;
 use crate::store::error::StoreError;
 use crate::store::handoff::HandoffChange;
@@ -19,6 +19,7 @@ pub(super) fn complete_via_rest(
     replies: &[NewOutbound],
     completion: &Completion,
     now: Timestamp,
+    records_events: bool,
 ) -> Result<bool, StoreError> {
     // Only a TwiML response can redirect, so the handoff begins without this message.
     let reason = completion
@@ -42,5 +43,6 @@ pub(super) fn complete_via_rest(
     };
     outbox::insert(db, Some(claim.id), replies, now)?;
     save_completion(db, me, conversation, completion, now)?;
+    record_completion(db, claim, conversation, completion, now, records_events)?;
     Ok(true)
 }

@@ -3,9 +3,12 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
+use super::database::ready;
 use super::{conversations, handoff};
 use crate::store::error::StoreError;
-use crate::store::journal::{Completion, QuestionChange};
+use crate::store::journal::{Claim, Completion, QuestionChange};
+use crate::store::shared::database::RecordingDatabase;
+use crate::store::shared::events;
 use crate::store::states;
 
 /// Saves the state changes that are committed with a reply. `conversation` comes from the message's row and not from
@@ -30,6 +33,27 @@ pub(super) fn save_completion(
         .execute(params![id, states::MERGED, now.as_microsecond(), conversation, me])?;
     }
     Ok(())
+}
+
+/// Records the event of a completion that is saved, if events are recorded.
+pub(super) fn record_completion(
+    db: &Connection,
+    claim: Claim,
+    conversation: i64,
+    completion: &Completion,
+    now: Timestamp,
+    records_events: bool,
+) -> Result<(), StoreError> {
+    let mut db = db;
+    let mut db = RecordingDatabase::new(&mut db, records_events);
+    let change = completion.handoff.as_ref();
+    ready(events::record_completion(
+        &mut db,
+        claim.id,
+        conversation,
+        change,
+        now,
+    ))
 }
 
 /// Asks a question, which replaces the one before, or ends one.

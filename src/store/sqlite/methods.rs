@@ -38,14 +38,15 @@ use crate::store::outbound_message::{
     NewOutbound, OutboundMessage, OutboundRow, OutboundState, ScheduledMessage, SendOutcome,
 };
 use crate::store::outbox::{ClaimedOutbox, Outbox, OutboxStats, StatusEffect, StatusEvent};
-use crate::store::shared::{self, consent, handoff, media, status_events};
+use crate::store::shared::database::RecordingDatabase;
+use crate::store::shared::{self, consent, events, handoff, media, status_events};
 use crate::store::submission::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome};
 use crate::store::users::{AddressConsent, UserChange, UserDetails, Users};
 
 impl Journal for SqliteStore {
     fn accept(&self, inbound: Arc<NewInbound>) -> StoreFuture<'_, AcceptOutcome> {
-        let me = self.owner;
-        self.write(move |db| accept::accept(db, me, &inbound))
+        let (me, records) = (self.owner, self.records());
+        self.write(move |db| accept::accept(db, me, &inbound, records))
     }
 
     fn try_claim(&self, id: i64, now: Timestamp) -> StoreFuture<'_, TurnStatus> {
@@ -59,8 +60,16 @@ impl Journal for SqliteStore {
     }
 
     fn decide(&self, id: i64, path: ReplyPath, now: Timestamp) -> StoreFuture<'_, ReplyDecision> {
-        let me = self.owner;
-        self.write(move |db| journal::decide(db, me, id, &path, now))
+        let (me, records) = (self.owner, self.records());
+        self.write(move |mut db| {
+            let decision = journal::decide(db, me, id, &path, now)?;
+            // The fallback text of a failed message is its last response.
+            if matches!(path, ReplyPath::Twiml(_)) {
+                let mut db = RecordingDatabase::new(&mut db, records);
+                ready(events::end_failure_grace(&mut db, id, now))?;
+            }
+            Ok(decision)
+        })
     }
 
     fn complete_inline(
@@ -70,9 +79,10 @@ impl Journal for SqliteStore {
         completion: Completion,
         now: Timestamp,
     ) -> StoreFuture<'_, ReplyDecision> {
-        let me = self.owner;
+        let (me, records) = (self.owner, self.records());
         self.write(move |db| {
-            complete_inline::complete_inline(db, me, claim, twiml.as_deref(), &completion, now)
+            let twiml = twiml.as_deref();
+            complete_inline::complete_inline(db, me, claim, twiml, &completion, now, records)
         })
     }
 
@@ -83,9 +93,9 @@ impl Journal for SqliteStore {
         completion: Completion,
         now: Timestamp,
     ) -> StoreFuture<'_, bool> {
-        let me = self.owner;
+        let (me, records) = (self.owner, self.records());
         self.write(move |db| {
-            complete_via_rest::complete_via_rest(db, me, claim, &replies, &completion, now)
+            complete_via_rest::complete_via_rest(db, me, claim, &replies, &completion, now, records)
         })
     }
 
@@ -94,9 +104,17 @@ impl Journal for SqliteStore {
         claim: Claim,
         reason: &'static str,
         last_attempt: bool,
+        now: Timestamp,
     ) -> StoreFuture<'_, FailOutcome> {
-        let me = self.owner;
-        self.write(move |db| journal::record_failure(db, me, claim, reason, last_attempt))
+        let (me, records) = (self.owner, self.records());
+        self.write(move |mut db| {
+            let outcome = journal::record_failure(db, me, claim, reason, last_attempt)?;
+            if matches!(outcome, FailOutcome::Retryable | FailOutcome::Dead) {
+                let mut db = RecordingDatabase::new(&mut db, records);
+                ready(events::record_inbound_failure(&mut db, claim.id, now))?;
+            }
+            Ok(outcome)
+        })
     }
 
     fn claim_backlog(
@@ -105,8 +123,8 @@ impl Journal for SqliteStore {
         policy: CrashPolicy,
         now: Timestamp,
     ) -> StoreFuture<'_, ClaimedBacklog> {
-        let me = self.owner;
-        self.write(move |db| backlog::claim_backlog(db, me, limit, policy, now))
+        let (me, records) = (self.owner, self.records());
+        self.write(move |db| backlog::claim_backlog(db, me, limit, policy, now, records))
     }
 
     fn release_stale_claims(&self, running: Vec<i64>, before: Timestamp) -> StoreFuture<'_, u64> {
@@ -115,8 +133,8 @@ impl Journal for SqliteStore {
     }
 
     fn backfill(&self, inbound: Arc<NewInbound>, twiml: Option<String>) -> StoreFuture<'_, ()> {
-        let me = self.owner;
-        self.write(move |db| backfill::backfill(db, me, &inbound, twiml.as_deref()))
+        let (me, records) = (self.owner, self.records());
+        self.write(move |db| backfill::backfill(db, me, &inbound, twiml.as_deref(), records))
     }
 }
 
@@ -136,11 +154,19 @@ impl Conversations for SqliteStore {
     }
 
     fn record_consent(&self, record: ConsentRecord) -> StoreFuture<'_, ()> {
-        self.write(move |mut db| ready(consent::record_consent(&mut db, &record)))
+        let records = self.records();
+        self.write(move |mut db| {
+            let mut db = RecordingDatabase::new(&mut db, records);
+            ready(consent::record_consent(&mut db, &record))
+        })
     }
 
     fn state_consent(&self, statement: ConsentStatement) -> StoreFuture<'_, StatementOutcome> {
-        self.write(move |mut db| ready(consent::state_consent(&mut db, &statement)))
+        let records = self.records();
+        self.write(move |mut db| {
+            let mut db = RecordingDatabase::new(&mut db, records);
+            ready(consent::state_consent(&mut db, &statement))
+        })
     }
 
     fn consent_ledger(&self, after: i64, limit: u32) -> StoreFuture<'_, Vec<ConsentEntry>> {
@@ -183,7 +209,9 @@ impl Handoffs for SqliteStore {
         now: Timestamp,
     ) -> StoreFuture<'_, u64> {
         let (sender, user) = (sender.cloned(), user.clone());
+        let records = self.records();
         self.write(move |mut db| {
+            let mut db = RecordingDatabase::new(&mut db, records);
             ready(handoff::begin_handoff(
                 &mut db,
                 sender.as_ref(),
@@ -206,7 +234,11 @@ impl Handoffs for SqliteStore {
         now: Timestamp,
     ) -> StoreFuture<'_, u64> {
         let (sender, user) = (sender.cloned(), user.clone());
-        self.write(move |mut db| ready(handoff::end_handoff(&mut db, sender.as_ref(), &user, now)))
+        let records = self.records();
+        self.write(move |mut db| {
+            let mut db = RecordingDatabase::new(&mut db, records);
+            ready(handoff::end_handoff(&mut db, sender.as_ref(), &user, now))
+        })
     }
 
     fn active_handoffs(&self, limit: u32, now: Timestamp) -> StoreFuture<'_, Vec<HandoffRow>> {
@@ -221,12 +253,24 @@ impl Outbox for SqliteStore {
         wait: Duration,
         now: Timestamp,
     ) -> StoreFuture<'_, ClaimedOutbox> {
-        let me = self.owner;
-        self.write(move |db| outbox_claim::claim(db, me, limit, wait, now))
+        let (me, records) = (self.owner, self.records());
+        self.write(move |mut db| {
+            let claimed = outbox_claim::claim(db, me, limit, wait, now)?;
+            let suppressed = claimed.suppressed.iter().map(|message| message.id);
+            let mut db = RecordingDatabase::new(&mut db, records);
+            ready(events::record_suppressed(&mut db, suppressed, now))?;
+            Ok(claimed)
+        })
     }
 
     fn record_outcome(&self, id: i64, outcome: SendOutcome, now: Timestamp) -> StoreFuture<'_, ()> {
-        self.write(move |db| outbox::record_outcome(db, id, &outcome, now))
+        let records = self.records();
+        self.write(move |mut db| {
+            let mut recording = RecordingDatabase::new(&mut db, records);
+            let watched = ready(events::watch_outbound(&mut recording, id))?;
+            outbox::record_outcome(db, id, &outcome, now, records)?;
+            ready(events::record_outbound_change(&mut db, watched, now))
+        })
     }
 
     fn claim_lookups(&self, limit: usize, now: Timestamp) -> StoreFuture<'_, Vec<OutboundMessage>> {
@@ -295,7 +339,11 @@ impl Outbox for SqliteStore {
     }
 
     fn apply_status(&self, event: StatusEvent) -> StoreFuture<'_, StatusEffect> {
-        self.write(move |mut db| ready(status_events::apply_status(&mut db, &event)))
+        let records = self.records();
+        self.write(move |mut db| {
+            let mut db = RecordingDatabase::new(&mut db, records);
+            ready(status_events::apply_status(&mut db, &event))
+        })
     }
 
     fn end_retry_delays(&self, account: AccountSid, now: Timestamp) -> StoreFuture<'_, ()> {
@@ -399,8 +447,8 @@ impl Operator for SqliteStore {
     }
 
     fn backfill_answered(&self, inbound: Arc<NewInbound>) -> StoreFuture<'_, ()> {
-        let me = self.owner;
-        self.write(move |db| backfill::backfill_answered(db, me, &inbound))
+        let (me, records) = (self.owner, self.records());
+        self.write(move |db| backfill::backfill_answered(db, me, &inbound, records))
     }
 
     fn mark_answered(&self, account: AccountSid, sid: MessageSid) -> StoreFuture<'_, bool> {

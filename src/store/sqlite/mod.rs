@@ -17,6 +17,7 @@ mod completion;
 mod conversations;
 mod database;
 mod error;
+mod event_methods;
 mod file_path;
 mod handoff;
 mod journal;

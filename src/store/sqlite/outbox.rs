@@ -12,6 +12,7 @@ use crate::store::conversations::ConsentRecord;
 use crate::store::error::StoreError;
 use crate::store::outbound_message::{NewOutbound, OutboundMessage, SendOutcome};
 use crate::store::outbox::LOOKUP_TIMEOUT;
+use crate::store::shared::database::RecordingDatabase;
 use crate::store::shared::status_events;
 use crate::store::{decisions, packing, states};
 
@@ -132,6 +133,7 @@ pub(super) fn record_outcome(
     id: i64,
     outcome: &SendOutcome,
     now: Timestamp,
+    records_events: bool,
 ) -> Result<(), StoreError> {
     match outcome {
         SendOutcome::Sent { sid, status } => {
@@ -188,7 +190,9 @@ pub(super) fn record_outcome(
                 && let Some(scope) = decisions::opt_out_scope(code, &sender, service.as_deref())
             {
                 let record = ConsentRecord::refusal(scope, user, None, now);
-                ready(status_events::record_rejection(&mut &*db, &record))?;
+                let mut db = db;
+                let mut db = RecordingDatabase::new(&mut db, records_events);
+                ready(status_events::record_rejection(&mut db, &record))?;
             }
         }
         // To UNKNOWN (2), or its next lookup.

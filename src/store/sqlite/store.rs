@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub struct SqliteStore {
     path: Option<PathBuf>,
     /// ID of this process in its claims.
     pub(super) owner: i64,
+    /// True if changes are recorded as events.
+    pub(super) records_events: AtomicBool,
     open: OnceLock<OpenSqlite>,
 }
 
@@ -82,6 +85,7 @@ impl SqliteStore {
         Self {
             path,
             owner: owner::new_owner(),
+            records_events: AtomicBool::new(false),
             open: OnceLock::new(),
         }
     }

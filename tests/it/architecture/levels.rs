@@ -56,6 +56,7 @@ const LEVELS: [(&str, u8); 38] = [
     ("store/postgres", 2),
     ("dispatch", 3),
     ("delivery", 3),
+    ("events", 3),
     ("media", 3),
     ("reconcile", 3),
     ("outbound", 3),

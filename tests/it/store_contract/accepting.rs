@@ -171,7 +171,7 @@ async fn racing_messages_in_known_conversation_yield_one_claim(backend: &mut Bac
         // The failed message is redelivered concurrently with the new messages.
         let failed = accept_claimed(store, new_inbound(100 * round)).await;
         store
-            .record_failure(failed, "the handler failed", false)
+            .record_failure(failed, "the handler failed", false, at(0))
             .await
             .unwrap();
         let (first, waiting) = race(backend, 100 * round..100 * round + 9).await;
@@ -199,7 +199,7 @@ async fn failed_message_is_retried_until_final_response(backend: &mut Backend) {
     let mut claim = accept_claimed(store, new_inbound(1)).await;
     for attempt in 2..=3 {
         let failed = store
-            .record_failure(claim, "the handler failed", false)
+            .record_failure(claim, "the handler failed", false, at(0))
             .await;
         assert_eq!(failed.unwrap(), FailOutcome::Retryable);
         assert_eq!(message_row(store, 1).await.state, "failed");
@@ -207,7 +207,7 @@ async fn failed_message_is_retried_until_final_response(backend: &mut Backend) {
         assert_eq!((claim.attempt, claim.failed_before), (attempt, true));
     }
     store
-        .record_failure(claim, "the handler failed", false)
+        .record_failure(claim, "the handler failed", false, at(0))
         .await
         .unwrap();
     let last = AcceptOutcome::AlreadyAnswered(SavedResponse {
@@ -228,7 +228,7 @@ async fn blank_final_response_becomes_empty_response(backend: &mut Backend) {
     };
     let claim = accept_claimed(store, silent.clone()).await;
     store
-        .record_failure(claim, "the handler failed", false)
+        .record_failure(claim, "the handler failed", false, at(0))
         .await
         .unwrap();
     for _ in 0..2 {
@@ -257,7 +257,7 @@ async fn duplicate_of_deferred_message_gets_empty_response(backend: &mut Backend
     assert_eq!(accept(store, new_inbound(1)).await, empty);
     let claim = accept_claimed(store, new_inbound(2)).await;
     store
-        .record_failure(claim, "it cannot be read", true)
+        .record_failure(claim, "it cannot be read", true, at(0))
         .await
         .unwrap();
     assert_eq!(accept(store, new_inbound(2)).await, empty);

@@ -113,7 +113,7 @@ async fn handoff_starts_with_reply_and_marks_later_claims(backend: &mut Backend)
     };
     assert!(second.handed_off);
     store
-        .record_failure(second, "it failed", false)
+        .record_failure(second, "it failed", false, at(0))
         .await
         .unwrap();
     let again = accept_claimed(store, new_inbound(2)).await;

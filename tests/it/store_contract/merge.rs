@@ -151,7 +151,7 @@ async fn failure_keeps_messages_queued(backend: &mut Backend) {
     let (claim, ids) = claim_with_queued(store, 1, 2).await;
     assert_eq!(ids_behind(store, claim, 9).await, ids);
     store
-        .record_failure(claim, "it failed", false)
+        .record_failure(claim, "it failed", false, at(0))
         .await
         .unwrap();
     let TurnStatus::Claimed(second) = store.try_claim(ids[0], at(4)).await.unwrap() else {

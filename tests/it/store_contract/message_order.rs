@@ -60,7 +60,7 @@ async fn message_waits_only_for_older_in_conversation(backend: &mut Backend) {
     let decided = TurnStatus::Resolved(ReplyDecision::ClaimLost);
     assert_eq!(store.try_claim(id, at(5)).await.unwrap(), decided);
     store
-        .record_failure(claim, "the handler failed", false)
+        .record_failure(claim, "the handler failed", false, at(0))
         .await
         .unwrap();
     assert!(matches!(
@@ -73,7 +73,7 @@ async fn retried_message_precedes_newer_unclaimed_messages(backend: &mut Backend
     let store = backend.store();
     let first = accept_claimed(store, new_inbound(1)).await;
     store
-        .record_failure(first, "the handler failed", true)
+        .record_failure(first, "the handler failed", true, at(0))
         .await
         .unwrap();
     let second = accept_claimed(store, new_inbound(2)).await;
@@ -225,12 +225,12 @@ async fn reopened_message_belongs_to_merged_conversation(backend: &mut Backend) 
     accept_and_answer(store, inbound_from(&[ANA], 1)).await;
     let failed = accept_claimed(store, inbound_from(&[ANA_ID], 2)).await;
     store
-        .record_failure(failed, "the handler failed", false)
+        .record_failure(failed, "the handler failed", false, at(0))
         .await
         .unwrap();
     let dead = accept_claimed(store, inbound_from(&[ANA_ID], 3)).await;
     store
-        .record_failure(dead, "the handler failed", true)
+        .record_failure(dead, "the handler failed", true, at(0))
         .await
         .unwrap();
     let handled = accept_claimed(store, inbound_from(&[ANA, ANA_ID], 4)).await;

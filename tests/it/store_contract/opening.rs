@@ -75,7 +75,7 @@ async fn commands_work_alongside_running_server(backend: &mut Backend) {
     assert_eq!(message_row(&*command, 1).await.state, "processing");
     backend
         .store()
-        .record_failure(claim, "it failed", true)
+        .record_failure(claim, "it failed", true, at(0))
         .await
         .unwrap();
     assert!(command.retry(super::sid(1), at(3)).await.unwrap());

@@ -151,7 +151,7 @@ async fn dead_message_is_retried_once(backend: &mut Backend) {
     let claim = accept_claimed(store, new_inbound(1)).await;
     assert!(!store.retry(sid(1), at(2)).await.unwrap());
     store
-        .record_failure(claim, "it failed", true)
+        .record_failure(claim, "it failed", true, at(0))
         .await
         .unwrap();
     assert_eq!(
@@ -563,7 +563,7 @@ async fn dead_messages_count_until_retried_or_purged(backend: &mut Backend) {
     for (number, user) in [(1, ANA), (2, BEN)] {
         let claim = accept_claimed(store, inbound_from(&[user], number)).await;
         let failed = store
-            .record_failure(claim, "it failed", true)
+            .record_failure(claim, "it failed", true, at(0))
             .await
             .unwrap();
         assert_eq!(failed, FailOutcome::Dead);
@@ -590,11 +590,14 @@ async fn expired_content_of_unanswered_messages_is_returned(backend: &mut Backen
     accept_and_answer(store, inbound_from(&[ANA], 1)).await;
     let failed = accept_claimed(store, inbound_from(&[ANA], 2)).await;
     store
-        .record_failure(failed, "it failed", false)
+        .record_failure(failed, "it failed", false, at(0))
         .await
         .unwrap();
     let dead = accept_claimed(store, inbound_from(&[ANA], 3)).await;
-    store.record_failure(dead, "it failed", true).await.unwrap();
+    store
+        .record_failure(dead, "it failed", true, at(0))
+        .await
+        .unwrap();
     accept_claimed(store, inbound_from(&[BEN], 4)).await;
     accept_claimed(store, inbound_from(&[ANA_ID], 5)).await;
     store.purge_user(&ANA_ID.into(), None, false).await.unwrap();

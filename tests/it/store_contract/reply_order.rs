@@ -238,7 +238,7 @@ async fn retried_and_released_replies_are_not_waited_for(backend: &mut Backend) 
     assert_eq!(reply_inline(store, 3).await, inline_decision());
     let claim = accept_claimed(store, new_inbound(4)).await;
     store
-        .record_failure(claim, "the handler failed", true)
+        .record_failure(claim, "the handler failed", true, at(0))
         .await
         .unwrap();
     assert!(store.retry(sid(4), at(5)).await.unwrap());

@@ -55,7 +55,7 @@ async fn racing_decisions_choose_one_reply_path(backend: &mut Backend) {
             let store = backend.shared();
             tokio::spawn(async move {
                 store
-                    .record_failure(claim, "it failed", false)
+                    .record_failure(claim, "it failed", false, at(0))
                     .await
                     .unwrap()
             })
@@ -126,7 +126,7 @@ async fn reply_path_is_decided_once(backend: &mut Backend) {
             .unwrap()
     );
     let failed = store
-        .record_failure(claim, "it failed", false)
+        .record_failure(claim, "it failed", false, at(0))
         .await
         .unwrap();
     assert_eq!(failed, FailOutcome::AlreadyAnswered(saved_response("late")));
@@ -152,7 +152,7 @@ async fn reply_path_is_decided_once(backend: &mut Backend) {
     // A failed message can still get a TwiML response, but not a deferral. Empty TwiML is the empty response.
     let claim = accept_claimed(store, new_inbound(3)).await;
     let failed = store
-        .record_failure(claim, "it failed", false)
+        .record_failure(claim, "it failed", false, at(0))
         .await
         .unwrap();
     assert_eq!(failed, FailOutcome::Retryable);
@@ -170,7 +170,7 @@ async fn reply_path_is_decided_once(backend: &mut Backend) {
         .await
         .unwrap();
     let failed = store
-        .record_failure(claim, "it failed", false)
+        .record_failure(claim, "it failed", false, at(0))
         .await
         .unwrap();
     assert_eq!(failed, FailOutcome::Dead);
@@ -181,7 +181,7 @@ async fn claim_is_valid_for_its_attempt_only(backend: &mut Backend) {
     let store = backend.store();
     let first = accept_claimed(store, new_inbound(1)).await;
     store
-        .record_failure(first, "it failed", false)
+        .record_failure(first, "it failed", false, at(0))
         .await
         .unwrap();
     let second = accept_claimed(store, new_inbound(1)).await;
@@ -194,7 +194,10 @@ async fn claim_is_valid_for_its_attempt_only(backend: &mut Backend) {
             .unwrap()
     );
     assert_eq!(
-        store.record_failure(first, "stale", true).await.unwrap(),
+        store
+            .record_failure(first, "stale", true, at(0))
+            .await
+            .unwrap(),
         FailOutcome::ClaimLost
     );
     let foreign_claim = Claim {
@@ -386,7 +389,7 @@ async fn retried_message_after_crash_precedes_newer_message(backend: &mut Backen
     let store = backend.store();
     let first = accept_claimed(store, new_inbound(1)).await;
     store
-        .record_failure(first, "it failed", true)
+        .record_failure(first, "it failed", true, at(0))
         .await
         .unwrap();
     let second = accept_claimed(store, new_inbound(2)).await;

@@ -122,6 +122,14 @@ fn findings(response: &ReadinessReport, readiness: &Readiness, listen: &str) -> 
              and `replyhook purge --user` deletes messages that need no reply",
         ));
     }
+    if checks.events.as_ref().is_some_and(|events| events.stopped) {
+        findings.push(Finding::warn(
+            "events",
+            "the service at handler.events_url responded with 410: it gets no more events, and those that wait are dropped \
+             after 24 hours",
+            "correct the service or handler.events_url, and restart the server, or reload its settings with SIGHUP",
+        ));
+    }
     if checks.outbox.held > 0 {
         findings.push(Finding::warn(
             "outbox",

@@ -303,6 +303,28 @@ CREATE TABLE handoff (
   ttl INTEGER NOT NULL
 );
 
+-- Events that wait for delivery to `handler.events_url`; written only if it is set. The events of one `user_key` are
+-- delivered in the order of their ids. `user_key` is the user's `user_id`, or else the address key of a user with one
+-- address. `inbound` is the message that the event is about; an event without `data` takes its content from there.
+-- AUTOINCREMENT: an id is never reused, because the service recognizes repeated deliveries by it.
+CREATE TABLE event (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  kind TEXT NOT NULL,
+  user_key TEXT NOT NULL,
+  address_key TEXT NOT NULL,
+  sender TEXT NOT NULL,
+  address TEXT NOT NULL,
+  inbound INTEGER,
+  data TEXT,
+  at INTEGER NOT NULL,
+  attempt INTEGER NOT NULL DEFAULT 0,
+  owner INTEGER,
+  not_before INTEGER NOT NULL
+);
+CREATE INDEX event_queue ON event (user_key, id);
+CREATE INDEX event_at ON event (at);
+CREATE INDEX event_inbound ON event (inbound) WHERE inbound IS NOT NULL;
+
 -- Retention deletes in the order of ids. Rows whose age does not follow from their id: kind 0 is an inbound message, kind 1
 -- an outbound message that is not a reply.
 CREATE TABLE expire_later (
