@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(used(), 1000);
         second.begin_response(false);
         assert_eq!(used(), 0);
-        second.record_flush();
+        second.record_flush(false);
         receive(second, FREE_BYTES + 7000);
         assert_eq!(used(), 7000);
         second.release_charge();

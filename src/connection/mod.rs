@@ -9,8 +9,8 @@
 
 mod budget;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -113,6 +113,8 @@ pub(crate) struct ConnectionState {
     stalled_since: AtomicU64,
     /// Bytes of the next request arrived before the response to the current one was written.
     has_next_bytes: AtomicBool,
+    /// Reason why a head is malformed, for the log.
+    head_fault: OnceLock<&'static str>,
     /// The request was rejected, so its response closes the connection.
     is_rejected: AtomicBool,
     /// Number of received bytes that are not verified.
@@ -141,6 +143,7 @@ impl ConnectionState {
             since: AtomicU64::new(0),
             stalled_since: AtomicU64::new(NOT_STALLED),
             has_next_bytes: AtomicBool::new(false),
+            head_fault: OnceLock::new(),
             is_rejected: AtomicBool::new(false),
             received: AtomicUsize::new(0),
             charged: AtomicUsize::new(0),
@@ -274,20 +277,31 @@ impl ConnectionState {
         });
     }
 
-    /// Records that all bytes so far are written.
-    pub(crate) fn record_flush(&self) {
+    /// Records that all bytes so far are written. `is_in_head` is true if a part of the next head has arrived.
+    pub(crate) fn record_flush(&self, is_in_head: bool) {
         // hyper also flushes between the parts of a streaming body, which must not count as the end of the response.
         if self.phase() != Phase::Responding {
             return;
         }
         // Begin of the idle time, or of the head that was pipelined.
         self.since.store(self.elapsed_micros(), Ordering::Release);
-        let next = if self.has_next_bytes.load(Ordering::Relaxed) {
+        let next = if is_in_head || self.has_next_bytes.load(Ordering::Relaxed) {
             Phase::Head
         } else {
             Phase::Idle
         };
         self.change_phase(|_| next);
+    }
+
+    /// Records why a head is malformed.
+    pub(crate) fn record_head_fault(&self, fault: &'static str) {
+        // The first one counts: with it, the connection ends.
+        let _ = self.head_fault.set(fault);
+    }
+
+    /// Returns why a head is malformed, if that is known.
+    pub(crate) fn head_fault(&self) -> Option<&'static str> {
+        self.head_fault.get().copied()
     }
 
     /// Records that the request was rejected, so its response closes the connection.
@@ -515,7 +529,7 @@ mod tests {
         assert_eq!(state.evict_idle(far), Eviction::VerifiedBusy);
         state.begin_response(false);
         assert_eq!(state.evict_idle(far), Eviction::VerifiedBusy);
-        state.record_flush();
+        state.record_flush(false);
         let idle_since = state.since();
         assert_eq!(
             state.evict_unverified(far),
@@ -526,7 +540,7 @@ mod tests {
         assert_eq!(state.evict_unverified(far), Eviction::VerifiedBusy);
         assert!(state.begin_request() && state.record_verified());
         state.begin_response(false);
-        state.record_flush();
+        state.record_flush(false);
         let idle_since = state.since();
         assert_eq!(state.evict_idle(far), Eviction::VerifiedIdle(idle_since));
         assert_eq!(state.evict_idle(idle_since), Eviction::Evicted);
@@ -538,7 +552,7 @@ mod tests {
         assert!(state.record_read(1) && state.begin_request() && state.record_verified());
         assert!(state.record_read(1));
         state.begin_response(false);
-        state.record_flush();
+        state.record_flush(false);
         assert_eq!(state.phase(), Phase::Head);
     }
 }

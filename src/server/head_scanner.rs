@@ -10,6 +10,10 @@
 //! - Headers that decide on framing, on the connection or on the signature stay as they are.
 //! - A body is skipped by its `Content-Length`. If the head has another framing, nothing is changed until the connection
 //!   is idle.
+//!
+//! hyper accepts some heads that a proxy in front may read differently, so that a part of one request becomes another
+//! request (request smuggling): a line that ends with a bare LF, and two headers that frame the body. There the scanner
+//! puts a NUL in place of the LF, or of the second header's colon, and hyper rejects the head.
 
 /// Maximum length of a header's name. A header with a longer one stays as it is.
 const MAX_NAME_BYTES: usize = 64;
@@ -24,6 +28,13 @@ const STRICT_HEADERS: [&[u8]; 7] = [
     b"expect",
     b"trailer",
 ];
+
+/// Reason why hyper is about to reject a head, for the log. It has no byte of the request.
+pub(super) type HeadFault = &'static str;
+
+const BARE_LF: HeadFault = "a line of the head ends with LF alone, without CR";
+const TWO_FRAMINGS: HeadFault = "Content-Length comes twice, or together with Transfer-Encoding";
+const INVALID_NAME: HeadFault = "a header has an invalid name, or is folded";
 
 /// Part of the stream that the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +78,9 @@ pub(super) struct HeadScanner {
     /// Name of the current header in lower case, as far as it has arrived.
     name: [u8; MAX_NAME_BYTES],
     name_len: usize,
+    /// The last byte of the current line was a CR.
+    ends_in_cr: bool,
+    fault: Option<HeadFault>,
 }
 
 impl HeadScanner {
@@ -76,10 +90,25 @@ impl HeadScanner {
             body: BodyLength::Absent,
             name: [0; MAX_NAME_BYTES],
             name_len: 0,
+            ends_in_cr: false,
+            fault: None,
         }
     }
 
-    /// Scans received bytes, and replaces control characters in place. `is_idle` is true if they begin a request.
+    /// Returns why hyper rejects the head that the connection ends with, if the scanner knows.
+    pub(super) fn fault(&self) -> Option<HeadFault> {
+        self.fault
+    }
+
+    /// Returns whether a part of a head has arrived, and not its end.
+    pub(super) fn is_in_head(&self) -> bool {
+        matches!(
+            self.part,
+            Part::RequestLine | Part::Name | Part::Value | Part::Length | Part::StrictLine
+        )
+    }
+
+    /// Scans received bytes, and replaces single bytes in place. `is_idle` is true if they begin a request.
     pub(super) fn scan(&mut self, bytes: &mut [u8], is_idle: bool) {
         if is_idle && self.part == Part::Unknown {
             self.part = Part::Start;
@@ -100,9 +129,18 @@ impl HeadScanner {
                 }
                 self.part = Part::RequestLine;
                 self.body = BodyLength::Absent;
+                self.ends_in_cr = false;
                 self.end_of_line(bytes)
             }
-            Part::RequestLine | Part::StrictLine => self.end_of_line(bytes),
+            Part::RequestLine => self.end_of_line(bytes),
+            Part::StrictLine => {
+                let fault = strict_header_fault(&self.name[..self.name_len]);
+                let end = self.end_of_line(bytes);
+                if fault.is_some() && has_replaced(&bytes[..end]) {
+                    self.fault = fault;
+                }
+                end
+            }
             Part::Name => {
                 let skipped = self.skip_lines(bytes);
                 if skipped > 0 {
@@ -137,14 +175,31 @@ impl HeadScanner {
     }
 
     /// Returns the number of bytes up to the end of the line. If it is complete, a header or the end of the head follows.
-    // As in hyper, a line ends at its LF, with or without a CR before it.
-    fn end_of_line(&mut self, bytes: &[u8]) -> usize {
+    fn end_of_line(&mut self, bytes: &mut [u8]) -> usize {
         let Some(end) = memchr::memchr(b'\n', bytes) else {
+            self.ends_in_cr = bytes.last() == Some(&b'\r');
             return bytes.len();
         };
+        let has_cr = match end {
+            0 => self.ends_in_cr,
+            end => bytes[end - 1] == b'\r',
+        };
+        self.ends_in_cr = false;
+        if !has_cr {
+            return self.reject(bytes, end, BARE_LF);
+        }
         self.part = Part::Name;
         self.name_len = 0;
         end + 1
+    }
+
+    /// Puts a NUL at an index, so that hyper rejects the head. Returns the number of bytes up to there.
+    fn reject(&mut self, bytes: &mut [u8], index: usize, fault: HeadFault) -> usize {
+        bytes[index] = 0;
+        self.fault = Some(fault);
+        // hyper reads no further request of this connection.
+        self.part = Part::Unknown;
+        index + 1
     }
 
     /// Returns the length of the complete lines at the start of `bytes` that need no scan: those without a control character,
@@ -164,7 +219,8 @@ impl HeadScanner {
             let Some(end) = memchr::memchr(b'\n', line) else {
                 break;
             };
-            if has_replaced(&line[..end]) {
+            // `end` is not 0, because the line does not begin with LF.
+            if line[end - 1] != b'\r' || has_replaced(&line[..end]) {
                 break;
             }
             skipped += end + 1;
@@ -173,16 +229,22 @@ impl HeadScanner {
     }
 
     /// Scans a name up to its colon, or an empty line.
-    fn scan_name(&mut self, bytes: &[u8]) -> usize {
-        for (index, byte) in bytes.iter().enumerate() {
-            match *byte {
+    fn scan_name(&mut self, bytes: &mut [u8]) -> usize {
+        for index in 0..bytes.len() {
+            match bytes[index] {
                 b':' if self.name_len > 0 => {
-                    self.begin_value();
+                    if !self.begin_value() {
+                        return self.reject(bytes, index, TWO_FRAMINGS);
+                    }
                     return index + 1;
                 }
                 // hyper accepts a CR here only before the LF, and rejects the request otherwise.
-                b'\r' if self.name_len == 0 => {}
+                b'\r' if self.name_len == 0 => self.ends_in_cr = true,
                 b'\n' if self.name_len == 0 => {
+                    if !self.ends_in_cr {
+                        return self.reject(bytes, index, BARE_LF);
+                    }
+                    self.ends_in_cr = false;
                     self.end_head();
                     return index + 1;
                 }
@@ -191,23 +253,31 @@ impl HeadScanner {
                     self.name_len += 1;
                 }
                 // A folded line, or a name that is invalid or too long.
-                _ => {
+                byte => {
                     self.part = Part::StrictLine;
-                    return index + self.end_of_line(&bytes[index..]);
+                    // A name that is only too long for this scanner is valid.
+                    if !is_name_byte(byte) {
+                        self.fault = Some(INVALID_NAME);
+                    }
+                    self.name_len = 0;
+                    return index + self.end_of_line(&mut bytes[index..]);
                 }
             }
         }
         bytes.len()
     }
 
-    fn begin_value(&mut self) {
+    /// Begins the value of the current header. Returns false if it frames the body in another way than an earlier one.
+    fn begin_value(&mut self) -> bool {
+        self.ends_in_cr = false;
         let name = &self.name[..self.name_len];
+        let has_length = matches!(self.body, BodyLength::Digits(_) | BodyLength::Complete(_));
         self.part = match name {
+            b"content-length" if self.body != BodyLength::Absent => return false,
+            // Two codings are not rejected here, but with 501.
+            b"transfer-encoding" if has_length => return false,
             b"content-length" => {
-                self.body = match self.body {
-                    BodyLength::Absent => BodyLength::Digits(None),
-                    _ => BodyLength::Unknown,
-                };
+                self.body = BodyLength::Digits(None);
                 Part::Length
             }
             b"transfer-encoding" => {
@@ -217,6 +287,7 @@ impl HeadScanner {
             name if is_strict(name) => Part::StrictLine,
             _ => Part::Value,
         };
+        true
     }
 
     fn end_head(&mut self) {
@@ -275,10 +346,27 @@ fn is_name_byte(byte: u8) -> bool {
 
 /// Returns whether the value of a header stays as it is. The name is in lower case.
 fn is_strict(name: &[u8]) -> bool {
-    // `X-Twilio-Signature`, and the names that Twilio has between the two words for other signatures.
-    let is_signature =
-        name.starts_with(b"x-twilio-") && name.windows(9).any(|window| window == b"signature");
-    is_signature || STRICT_HEADERS.contains(&name)
+    is_signature(name) || STRICT_HEADERS.contains(&name)
+}
+
+// `X-Twilio-Signature`, and the names that Twilio has between the two words for other signatures.
+fn is_signature(name: &[u8]) -> bool {
+    name.starts_with(b"x-twilio-") && name.windows(9).any(|window| window == b"signature")
+}
+
+/// Returns the fault of a control character in a header whose value stays as it is.
+fn strict_header_fault(name: &[u8]) -> Option<HeadFault> {
+    Some(match name {
+        b"host" => "a control character in the header Host",
+        b"content-length" => "a control character in the header Content-Length",
+        b"transfer-encoding" => "a control character in the header Transfer-Encoding",
+        b"connection" => "a control character in the header Connection",
+        b"upgrade" => "a control character in the header Upgrade",
+        b"expect" => "a control character in the header Expect",
+        b"trailer" => "a control character in the header Trailer",
+        name if is_signature(name) => "a control character in the header of the signature",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -317,8 +405,8 @@ mod tests {
     #[test]
     fn control_characters_in_values_become_spaces() {
         assert_scanned(
-            b"\r\nPOST / HTTP/1.1\r\nHost: h\r\nX-Twilio-Body: Liked \x1cHi\x7f\r\nX-A:\x01\n\r\n",
-            b"\r\nPOST / HTTP/1.1\r\nHost: h\r\nX-Twilio-Body: Liked  Hi \r\nX-A: \n\r\n",
+            b"\r\nPOST / HTTP/1.1\r\nHost: h\r\nX-Twilio-Body: Liked \x1cHi\x7f\r\nX-A:\x01\r\n\r\n",
+            b"\r\nPOST / HTTP/1.1\r\nHost: h\r\nX-Twilio-Body: Liked  Hi \r\nX-A: \r\n\r\n",
         );
         // Each request of a pipeline, and none of the bodies.
         assert_scanned(
@@ -359,9 +447,6 @@ mod tests {
         let next = "GET / HTTP/1.1\r\nX-A: \x01\r\n\r\n";
         for framing in [
             "Transfer-Encoding: chunked\r\n",
-            "Transfer-Encoding: chunked\r\nContent-Length: 0\r\n",
-            "Content-Length: 0\r\ntransfer-encoding: chunked\r\n",
-            "Content-Length: 0\r\nContent-Length: 0\r\n",
             "Content-Length: +0\r\n",
             "Content-Length: 0, 0\r\n",
             "Content-Length: 0 0\r\n",
@@ -379,5 +464,45 @@ mod tests {
         assert_unchanged(
             b"POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\nGET / HTTP/1.1\r\nX-A: \x01\r\n\r\n",
         );
+    }
+
+    // One byte becomes NUL, with which hyper rejects the head.
+    #[test]
+    fn bare_line_feed_and_second_framing_become_invalid() {
+        let line = "GET / HTTP/1.1\r\n";
+        for (head, expected) in [
+            (
+                "GET / HTTP/1.1\nX-A: \x01\n\n",
+                "GET / HTTP/1.1\0X-A: \x01\n\n",
+            ),
+            (
+                "X-A: b\nContent-Length: 4\r\n\r\n",
+                "X-A: b\0Content-Length: 4\r\n\r\n",
+            ),
+            (
+                "Cookie: b\nTransfer-Encoding: chunked\r\n\r\n",
+                "Cookie: b\0Transfer-Encoding: chunked\r\n\r\n",
+            ),
+            ("X-A:\nX-B: c\r\n\r\n", "X-A:\0X-B: c\r\n\r\n"),
+            ("X-A: b\r\n\n", "X-A: b\r\n\0"),
+            (
+                "Content-Length: 1\r\nContent-Length: 1\r\n\r\n",
+                "Content-Length: 1\r\nContent-Length\0 1\r\n\r\n",
+            ),
+            (
+                "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+                "Content-Length: 1\r\nTransfer-Encoding\0 chunked\r\n\r\n",
+            ),
+            (
+                "Transfer-Encoding: chunked\r\nX-A: b\r\ncontent-length: 1\r\n\r\n",
+                "Transfer-Encoding: chunked\r\nX-A: b\r\ncontent-length\0 1\r\n\r\n",
+            ),
+        ] {
+            let begin = if head.starts_with("GET") { "" } else { line };
+            assert_scanned(
+                format!("{begin}{head}").as_bytes(),
+                format!("{begin}{expected}").as_bytes(),
+            );
+        }
     }
 }

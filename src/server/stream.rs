@@ -75,7 +75,11 @@ impl AsyncRead for TrackedStream {
             if !self.state.record_read(bytes) {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             }
-            self.scanner.scan(&mut buf.filled_mut()[before..], is_idle);
+            let this = &mut *self;
+            this.scanner.scan(&mut buf.filled_mut()[before..], is_idle);
+            if let Some(fault) = this.scanner.fault() {
+                this.state.record_head_fault(fault);
+            }
         }
         outcome
     }
@@ -114,7 +118,8 @@ impl AsyncWrite for TrackedStream {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(self.stream.get_mut()).poll_flush(cx);
         if matches!(outcome, Poll::Ready(Ok(()))) {
-            self.state.record_flush();
+            // A part of the next head may have come in the same read as this request.
+            self.state.record_flush(self.scanner.is_in_head());
         }
         outcome
     }

@@ -84,14 +84,16 @@ pub(super) async fn run(stream: TcpStream, permit: ConnectionPermit, listener: A
     });
     // Usually the client's fault: it closed the connection, sent invalid HTTP or exceeded a limit, or a response body
     // failed while streaming. Only malformed requests are counted and logged as such.
-    if let Err(error) = finished.await {
-        if error.is_parse_too_large() {
-            listener.report_too_large(&error);
-        } else if error.is_parse() {
-            listener.report_malformed(&error);
-        } else {
-            tracing::debug!(%error, "connection ended with an error");
+    match (finished.await, state.head_fault()) {
+        (Err(error), _) if error.is_parse_too_large() => listener.report_too_large(&error),
+        (Err(error), Some(fault)) if error.is_parse() => {
+            listener.report_malformed(&format_args!("{error}: {fault}"));
         }
+        (Err(error), None) if error.is_parse() => listener.report_malformed(&error),
+        (Err(error), _) => tracing::debug!(%error, "connection ended with an error"),
+        // The peer did not close the connection after the response, and hyper's error is lost.
+        (Ok(()), Some(fault)) => listener.report_malformed(&fault),
+        (Ok(()), None) => {}
     }
 }
 
