@@ -33,6 +33,7 @@ mod lease;
 mod methods;
 mod new_outbound;
 mod operator;
+mod operator_methods;
 mod outbox;
 mod outbox_claim;
 mod reading;

@@ -30,7 +30,7 @@ const CRATES: [Source; 4] = [
 
 /// The level of each module of the package replyhook. A module may import modules of lower levels, and its own files.
 /// Modules of level 0 may import each other.
-const LEVELS: [(&str, u8); 38] = [
+const LEVELS: [(&str, u8); 39] = [
     ("probe", 0),
     ("lock", 0),
     ("reloadable", 0),
