@@ -106,7 +106,16 @@ pub(in crate::store) async fn learn<D: Database>(
         }
         links.extend(insert_link(db, evidence, one, other, kind, &links).await?);
     }
-    apply_links(db, evidence.account, &graph, &links, &named.user).await?;
+    // The named addresses are of several users if the evidence is older than a split: an ID and its parent ID are one user,
+    // although the number in the same callback is not theirs any more.
+    let mut applied: Vec<Member> = Vec::new();
+    for member in named.members() {
+        if applied.iter().any(|known| known.key == member.key) {
+            continue;
+        }
+        applied.extend(user_of(&links, evidence.account, member));
+        apply_links(db, evidence.account, &graph, &links, member).await?;
+    }
     Ok(Some(links))
 }
 
