@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::bot::{Bot, fallback_texts};
 use super::parts::{
-    choices, delivery_policy, dispatch_limits, guard, routes, signature_layer, store_from_url,
+    choices, delivery_policy, dispatch_limits, routes, signature_layer, store_from_url,
 };
 use super::reload::{ReloadControl, ReloadHandle, ReloadHook, Reloader};
 use super::tunnel::Tunnel;
@@ -20,7 +20,7 @@ use crate::app_error::AppError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ServerSettings, Settings, Sources, Warning};
 use crate::delivery::{DeliveryParts, OutboxWorker, ScheduledCancellation};
-use crate::dispatch::{ConsentChange, ConsentHook, Dispatcher, DispatcherParts};
+use crate::dispatch::{ConsentChange, ConsentHook, Dispatcher, DispatcherParts, Guard};
 use crate::events::{DeliveryStatus, EventParts, EventWorker};
 use crate::forward::EventService;
 use crate::handler::Handler;
@@ -259,7 +259,7 @@ impl AppBuilder {
             limits: dispatch_limits(&settings),
             choices: choices(&settings),
             consent: reloader.snapshot.part(|parts| &parts.consent),
-            guard: guard(&settings),
+            guard: Guard::new(reloader.snapshot.part(|parts| &parts.guard)),
             fallback: fallback_texts(&settings)?,
             on_consent: self.on_consent,
             opt_out_log: delivery.opt_out_log.clone(),

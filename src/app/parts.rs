@@ -6,7 +6,7 @@ use super::tunnel::Tunnel;
 use crate::app_error::AppError;
 use crate::config::{OnCrash, ReplyRoute, Settings, SignatureMode, TwilioSettings};
 use crate::delivery::{ApiRoute, ApiRoutes, DeliveryPolicy};
-use crate::dispatch::{AccessRules, ChoiceSettings, DispatchLimits, Guard, GuardRules};
+use crate::dispatch::{AccessRules, ChoiceSettings, DispatchLimits, GuardRules};
 use crate::outbound::SendingAccount;
 use crate::reloadable::Reloadable;
 use crate::sid::AccountSid;
@@ -20,17 +20,17 @@ use crate::webhook::RejectionLog;
 /// Maximum time that a fallback call waits for the handler: the user has already waited for the failed primary call.
 const FALLBACK_DEADLINE: Duration = Duration::from_secs(5);
 
-pub(super) fn guard(settings: &Settings) -> Guard {
-    Guard::new(GuardRules {
+pub(super) fn guard_rules(settings: &Settings) -> GuardRules {
+    GuardRules {
         loops: settings.guard.loop_detection,
         per_minute: settings.guard.messages_per_user_per_minute,
-        own_numbers: settings.guard.own_numbers.clone(),
+        own_numbers: settings.guard.own_numbers.iter().cloned().collect(),
         access: AccessRules {
             allow: settings.guard.allow.clone(),
             block: settings.guard.block.clone(),
             refusal: settings.guard.refusal.clone(),
         },
-    })
+    }
 }
 
 pub(super) fn delivery_policy(settings: &Settings) -> DeliveryPolicy {

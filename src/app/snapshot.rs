@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, RwLock};
 
-use super::parts::{keyring, sending_account, signature_verifier};
+use super::parts::{guard_rules, keyring, sending_account, signature_verifier};
 use super::tunnel::Tunnel;
 use crate::app_error::AppError;
 use crate::config::Settings;
 use crate::consent::ConsentRules;
+use crate::dispatch::GuardRules;
 use crate::lock::IgnorePoison;
 use crate::outbound::SendingAccount;
 use crate::reloadable::Reloadable;
@@ -19,6 +20,7 @@ pub(super) struct Snapshot {
     pub(super) keyring: Arc<Keyring>,
     pub(super) sending_account: Arc<SendingAccount>,
     pub(super) consent: Arc<ConsentRules>,
+    pub(super) guard: Arc<GuardRules>,
 }
 
 impl Snapshot {
@@ -35,6 +37,7 @@ impl Snapshot {
             sending_account: Arc::new(sending_account(settings, &keyring)),
             keyring: Arc::new(keyring),
             consent: Arc::new(consent),
+            guard: Arc::new(guard_rules(settings)),
         })
     }
 }

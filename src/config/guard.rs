@@ -13,7 +13,7 @@ const MAX_REFUSAL_CHARS: usize = 1600;
 pub struct GuardSettings {
     /// Detects and stops reply loops with another bot.
     pub loop_detection: bool,
-    /// Maximum number of messages of one conversation per minute; 0 for no limit.
+    /// Maximum number of messages of one user per minute; 0 for no limit.
     pub messages_per_user_per_minute: u32,
     /// Your addresses whose messages get no reply, in addition to senders that have received a message.
     pub own_numbers: Vec<Address>,

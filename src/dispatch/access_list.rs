@@ -1,14 +1,15 @@
 //! Users who may write to the bot (`guard.allow`, `guard.block`), and the refusal for others.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::mem;
 use std::sync::Mutex;
 
 use jiff::{SignedDuration, Timestamp};
+use replyhook_core::address_key::AddressKey;
 
 use super::block_reason::BlockReason;
-use crate::address::Address;
+use super::counted_key::CountedKey;
 use crate::address_pattern::{AddressPattern, matches_author};
 use crate::lock::IgnorePoison;
 use crate::message::InboundMessage;
@@ -16,14 +17,14 @@ use crate::telemetry::Throttle;
 
 /// Period in which an address gets at most one refusal.
 pub(super) const REFUSAL_PERIOD: SignedDuration = SignedDuration::from_hours(24);
-/// Period in which the log names a message of an address at most once.
+/// Period in which the log names a message of a user at most once.
 const LOG_PERIOD: SignedDuration = SignedDuration::from_hours(1);
-/// Maximum number of addresses that are marked in one period.
-// Bounds the memory. Beyond it no address is marked, so it gets neither a refusal nor a log line.
-const MAX_ADDRESSES: usize = 100_000;
+/// Maximum number of addresses or users that are marked in one period.
+// Bounds the memory. Beyond it none is marked, so none gets a refusal or a log line.
+const MAX_MARKS: usize = 100_000;
 
 /// Settings of an [`AccessList`].
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 pub(crate) struct AccessRules {
     /// Users whose messages the bot gets; empty for all users.
     pub(crate) allow: Vec<AddressPattern>,
@@ -33,57 +34,55 @@ pub(crate) struct AccessRules {
     pub(crate) refusal: String,
 }
 
-/// Users who may write to the bot.
+/// Addresses that have got a refusal, and users whom the log has named.
 pub(super) struct AccessList {
-    rules: AccessRules,
-    refused: AddressMarks,
-    logged: AddressMarks,
+    refused: Marks,
+    logged: Marks,
     log_lines: Throttle,
 }
 
-impl AccessList {
-    pub(super) fn new(rules: AccessRules) -> Self {
-        Self {
-            rules,
-            refused: AddressMarks::new(REFUSAL_PERIOD),
-            logged: AddressMarks::new(LOG_PERIOD),
-            log_lines: Throttle::new(10),
-        }
-    }
-
+impl AccessRules {
     /// Returns the reason to keep a message from the bot, if any.
     pub(super) fn denial(&self, message: &InboundMessage) -> Option<BlockReason> {
-        let AccessRules { allow, block, .. } = &self.rules;
+        let Self { allow, block, .. } = self;
         if matches_author(block, message) {
             return Some(BlockReason::Blocked);
         }
         let is_allowed = allow.is_empty() || matches_author(allow, message);
         (!is_allowed).then_some(BlockReason::NotAllowed)
     }
+}
 
-    /// Returns the refusal for the author of a message, unless the author has got one in this period.
-    pub(super) fn take_refusal(&self, message: &InboundMessage) -> Option<&str> {
-        let refusal = Some(self.rules.refusal.as_str()).filter(|text| !text.is_empty())?;
-        let is_first = self.refused.mark(&message.from, message.received_at);
-        is_first.then_some(refusal)
+impl AccessList {
+    pub(super) fn new() -> Self {
+        Self {
+            refused: Marks::new(REFUSAL_PERIOD),
+            logged: Marks::new(LOG_PERIOD),
+            log_lines: Throttle::new(10),
+        }
     }
 
-    /// Returns the number of suppressed log lines if a line about the author of a message may be written.
-    pub(super) fn try_log(&self, message: &InboundMessage) -> Option<u64> {
-        let is_first = self.logged.mark(&message.from, message.received_at);
+    /// Returns true unless the address has got a refusal in this period.
+    pub(super) fn take_refusal(&self, address: &AddressKey, at: Timestamp) -> bool {
+        self.refused.mark(address, at)
+    }
+
+    /// Returns the number of suppressed log lines if a line about this user may be written.
+    pub(super) fn try_log(&self, user: CountedKey, at: Timestamp) -> Option<u64> {
+        let is_first = self.logged.mark(&user, at);
         is_first.then(|| self.log_lines.try_log()).flatten()
     }
 }
 
-/// Addresses that were marked within a period.
+/// Addresses or users that were marked within a period.
 // In two generations: dropping a whole one needs no scan for old entries.
-struct AddressMarks {
+struct Marks {
     period: SignedDuration,
     hasher: RandomState,
     generations: Mutex<MarkGenerations>,
 }
 
-/// Time of each mark, by hash of the address.
+/// Time of each mark, by hash of the address or user.
 #[derive(Default)]
 struct MarkGenerations {
     young: HashMap<u64, Timestamp>,
@@ -92,7 +91,7 @@ struct MarkGenerations {
     since: Timestamp,
 }
 
-impl AddressMarks {
+impl Marks {
     fn new(period: SignedDuration) -> Self {
         Self {
             period,
@@ -101,9 +100,9 @@ impl AddressMarks {
         }
     }
 
-    /// Marks an address. Returns false if it was marked within the period, or if too many addresses are marked.
-    fn mark(&self, address: &Address, at: Timestamp) -> bool {
-        let key = self.hasher.hash_one(address);
+    /// Marks an address or user. Returns false if it was marked within the period, or if too many are marked.
+    fn mark(&self, marked: &impl Hash, at: Timestamp) -> bool {
+        let key = self.hasher.hash_one(marked);
         // A poisoned lock is harmless: the maps are valid after each statement.
         let mut marks = self.generations.lock().ignore_poison();
         let MarkGenerations { young, old, since } = &mut *marks;
@@ -119,7 +118,7 @@ impl AddressMarks {
             let passed = at.duration_since(*marked);
             !passed.is_negative() && passed < self.period
         });
-        if is_marked || young.len() >= MAX_ADDRESSES {
+        if is_marked || young.len() >= MAX_MARKS {
             return false;
         }
         young.insert(key, at);
@@ -137,11 +136,8 @@ mod tests {
 
     #[test]
     fn address_is_marked_once_per_period() {
-        let marks = AddressMarks::new(SignedDuration::from_hours(1));
-        let (ana, ben) = (
-            Address::parse("+15550001111"),
-            Address::parse("+15550002222"),
-        );
+        let marks = Marks::new(SignedDuration::from_hours(1));
+        let (ana, ben) = ("+15550001111", "+15550002222");
         assert!(marks.mark(&ana, at(0)));
         assert!(!marks.mark(&ana, at(0)));
         assert!(marks.mark(&ben, at(50)));
@@ -155,9 +151,9 @@ mod tests {
 
     #[test]
     fn number_of_marked_addresses_is_bounded() {
-        let marks = AddressMarks::new(SignedDuration::from_hours(1));
-        let mark = |number: usize| marks.mark(&Address::parse(format!("+1{number}")), at(0));
-        assert!((0..MAX_ADDRESSES).all(mark));
-        assert!(!mark(MAX_ADDRESSES));
+        let marks = Marks::new(SignedDuration::from_hours(1));
+        let mark = |number: usize| marks.mark(&number, at(0));
+        assert!((0..MAX_MARKS).all(mark));
+        assert!(!mark(MAX_MARKS));
     }
 }

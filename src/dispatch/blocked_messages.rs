@@ -1,10 +1,13 @@
 //! Blocked messages: the guard counts each message, and a blocked one is logged and may get a refusal.
 
+use replyhook_core::address_key::AddressKey;
+
 use super::access_list::REFUSAL_PERIOD;
 use super::block_reason::BlockReason;
 use super::conversation_store::replies_to;
 use super::dispatcher::Dispatcher;
 use super::guard::Guard;
+use crate::address::Address;
 use crate::message::InboundMessage;
 use crate::reply::Reply;
 use crate::store::{Claim, Completion};
@@ -21,7 +24,7 @@ pub(super) async fn apply_guard(
     let guard = &dispatcher.guard;
     let reason = guard.count_message(claim, message)?;
     dispatcher.metrics.message_blocked(reason.as_str());
-    log_blocked(guard, reason, message);
+    log_blocked(guard, reason, claim, message);
     let reply = match reason {
         // Boxed, to keep the future of every message small.
         BlockReason::Blocked | BlockReason::NotAllowed => {
@@ -38,7 +41,7 @@ pub(super) async fn apply_guard(
     Some((reply, completion))
 }
 
-fn log_blocked(guard: &Guard, reason: BlockReason, message: &InboundMessage) {
+fn log_blocked(guard: &Guard, reason: BlockReason, claim: Claim, message: &InboundMessage) {
     let (message_sid, user) = (message.message_sid, &message.from);
     match reason {
         BlockReason::Loop => {
@@ -59,12 +62,18 @@ fn log_blocked(guard: &Guard, reason: BlockReason, message: &InboundMessage) {
             }
         }
         BlockReason::Blocked => {
-            if let Some(suppressed) = guard.access.try_log(message) {
+            if let Some(suppressed) = guard
+                .access
+                .try_log(guard.user_of(claim, message), message.received_at)
+            {
                 tracing::info!(%message_sid, suppressed, "a message was not given to the bot: its user is in guard.block");
             }
         }
         BlockReason::NotAllowed => {
-            if let Some(suppressed) = guard.access.try_log(message) {
+            if let Some(suppressed) = guard
+                .access
+                .try_log(guard.user_of(claim, message), message.received_at)
+            {
                 tracing::info!(%message_sid, suppressed, "a message was not given to the bot: its user is not in guard.allow");
             }
         }
@@ -73,9 +82,12 @@ fn log_blocked(guard: &Guard, reason: BlockReason, message: &InboundMessage) {
 
 /// Returns the refusal for the author of a message, or an empty reply if the author has got one within a day.
 async fn refusal(dispatcher: &Dispatcher, claim: Claim, message: &InboundMessage) -> Reply {
-    let Some(text) = dispatcher.guard.access.take_refusal(message) else {
+    let guard = &dispatcher.guard;
+    let text = guard.rules.load().access.refusal.clone();
+    let address = AddressKey::of(&message.from);
+    if text.is_empty() || !guard.access.take_refusal(&address, message.received_at) {
         return Reply::none();
-    };
+    }
     // The memory of this process is not enough: it may have just started, or another server may have sent one.
     let earlier = dispatcher.store.earlier(claim.id, MAX_EARLIER);
     let Ok(earlier) = dispatcher.monitor.timed("earlier", earlier).await else {
@@ -86,10 +98,11 @@ async fn refusal(dispatcher: &Dispatcher, claim: Claim, message: &InboundMessage
     let formatted = dispatcher.limits.formatted(refusal.clone());
     let wire = formatted.wire_messages(message.channel(), 1);
     let text = wire.messages.first().map(|first| &*first.text);
+    let spellings: Vec<Address> = address.spellings().into_iter().map(Address::from).collect();
     let is_sent = earlier.iter().any(|earlier| {
         let age = message.received_at.duration_since(earlier.received_at);
-        let replies = replies_to(earlier, &message.from);
-        age < REFUSAL_PERIOD && replies.iter().any(|reply| Some(reply.as_str()) == text)
+        let mut replies = spellings.iter().flat_map(|to| replies_to(earlier, to));
+        age < REFUSAL_PERIOD && replies.any(|reply| Some(reply.as_str()) == text)
     });
     if is_sent { Reply::none() } else { refusal }
 }

@@ -8,21 +8,29 @@
 //! within [`ROW_TIME`], each after a reply. A user who never sends the same text three times is never blocked. On a
 //! loop the conversation is muted for [`MUTE_DURATION`], and counting starts again.
 //!
+//! The **rate limit** counts the messages of a user: of one number on all channels and in both of its spellings, and of all
+//! addresses that stored evidence ties together.
+//!
 //! Counts are in memory and cover the messages that this process handles: a restart resets them, and each
 //! server counts for itself.
 
+use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::BuildHasher;
 use std::mem;
 use std::sync::Mutex;
 
 use jiff::{SignedDuration, Timestamp};
+use replyhook_core::address_key::AddressKey;
 
 use super::access_list::{AccessList, AccessRules};
 use super::block_reason::BlockReason;
+use super::counted_key::CountedKey;
 use super::repetition::{HashBase, Repetition};
 use crate::address::Address;
 use crate::lock::IgnorePoison;
 use crate::message::InboundMessage;
+use crate::reloadable::Reloadable;
 use crate::store::Claim;
 use crate::telemetry::Throttle;
 
@@ -37,30 +45,31 @@ const ROW_TIME: SignedDuration = SignedDuration::from_mins(10);
 /// Time for which a conversation is muted after a loop.
 const MUTE_DURATION: SignedDuration = SignedDuration::from_secs(60);
 const MINUTE: SignedDuration = SignedDuration::from_secs(60);
-/// Maximum number of conversations in each of the two generations of [`GenerationalCounts`].
-const MAX_CONVERSATIONS: usize = 10_000;
+/// Maximum number of entries in each of the two generations of [`GenerationalCounts`].
+const MAX_COUNTED: usize = 10_000;
 /// Maximum number of own senders that are learned from messages.
 // Bounds the memory, since `To` of every message is learned.
 const MAX_SENDERS: usize = 1_000;
 
-/// Settings of the guard.
-#[derive(Debug, Clone)]
+/// Settings of the guard, which a reload replaces.
+#[derive(Debug)]
 pub(crate) struct GuardRules {
     /// True if reply loops are stopped.
     pub(crate) loops: bool,
     /// Maximum number of messages of a user in a minute; 0 for no limit.
     pub(crate) per_minute: u32,
     /// Own senders, in addition to those that messages are sent to.
-    pub(crate) own_numbers: Vec<Address>,
+    pub(crate) own_numbers: HashSet<Address>,
     /// Users who may write to the bot.
     pub(crate) access: AccessRules,
 }
 
 /// Loop detection and rate limit.
 pub(crate) struct Guard {
-    loops: bool,
-    per_minute: u32,
+    pub(super) rules: Reloadable<GuardRules>,
     hash_base: HashBase,
+    /// Hashes addresses, with keys of this process.
+    hasher: RandomState,
     seen: Mutex<Seen>,
     pub(super) access: AccessList,
     pub(super) rate_warnings: Throttle,
@@ -69,27 +78,27 @@ pub(crate) struct Guard {
 
 /// State of the guard.
 struct Seen {
+    /// Own senders that messages were sent to.
     senders: HashSet<Address>,
-    conversations: GenerationalCounts,
+    counts: GenerationalCounts,
 }
 
-/// Counts of conversations, in two generations.
+/// Counts of conversations and users, in two generations.
 ///
-/// When the young generation is full or a minute old, it becomes the old one, and the old one is dropped. A
-/// conversation that is used moves to the young one. So counts last at least a minute, unless more than
-/// [`MAX_CONVERSATIONS`] are used in it.
+/// When the young generation is full or a minute old, it becomes the old one, and the old one is dropped. An entry that is
+/// used moves to the young one. So counts last at least a minute, unless more than [`MAX_COUNTED`] are used in it.
 // Dropping a whole generation needs no scan for old entries.
 #[derive(Default)]
 struct GenerationalCounts {
-    young: HashMap<i64, ConversationCounts>,
-    old: HashMap<i64, ConversationCounts>,
+    young: HashMap<CountedKey, MessageCounts>,
+    old: HashMap<CountedKey, MessageCounts>,
     /// Start of the young generation.
     since: Timestamp,
 }
 
-/// Counts of one conversation.
+/// Counts of one conversation or user.
 #[derive(Default)]
-struct ConversationCounts {
+struct MessageCounts {
     /// Times of the latest messages and replies, at most [`LOOP_TURNS`].
     times: VecDeque<Timestamp>,
     repetition: Repetition,
@@ -103,16 +112,16 @@ struct ConversationCounts {
 }
 
 impl Guard {
-    pub(crate) fn new(rules: GuardRules) -> Self {
+    pub(crate) fn new(rules: Reloadable<GuardRules>) -> Self {
         Self {
-            loops: rules.loops,
-            per_minute: rules.per_minute,
+            rules,
             hash_base: HashBase::random(),
+            hasher: RandomState::new(),
             seen: Mutex::new(Seen {
-                senders: rules.own_numbers.into_iter().collect(),
-                conversations: GenerationalCounts::default(),
+                senders: HashSet::new(),
+                counts: GenerationalCounts::default(),
             }),
-            access: AccessList::new(rules.access),
+            access: AccessList::new(),
             rate_warnings: Throttle::new(10),
             own_number_warnings: Throttle::new(10),
         }
@@ -124,48 +133,74 @@ impl Guard {
         claim: Claim,
         message: &InboundMessage,
     ) -> Option<BlockReason> {
+        let rules = self.rules.load();
         let at = message.received_at;
         // Only text can repeat. Media and locations have none, and a button is tapped by a person.
         let text = message.text().filter(|_| message.button.is_none());
         let text = text.map(str::trim);
         // Before the lists, so that an own sender never gets a refusal.
-        if self.lock().learn_sender(message) {
+        if self.lock().learn_sender(message) || rules.own_numbers.contains(&message.from) {
             return Some(BlockReason::OwnNumber);
         }
-        if let Some(reason) = self.access.denial(message) {
+        if let Some(reason) = rules.access.denial(message) {
             return Some(reason);
         }
-        if !self.loops && self.per_minute == 0 {
-            return None;
+        if rules.loops {
+            let mut seen = self.lock();
+            let conversation = CountedKey::Conversation(claim.conversation);
+            let conversation = seen.counts.counts_of(conversation, at);
+            // Before the attempt is checked: a further attempt in a muted conversation is blocked as well.
+            if conversation.is_muted(at) {
+                return Some(BlockReason::Muted);
+            }
+            if claim.attempt == 1 && conversation.detect_loop(at, self.hash_base, text) {
+                conversation.mute(at);
+                return Some(BlockReason::Loop);
+            }
         }
-        let mut seen = self.lock();
-        let conversation = seen.conversations.counts_of(claim.conversation, at);
-        // Before the attempt is checked: a further attempt in a muted conversation is blocked as well.
-        if conversation.is_muted(at) {
-            return Some(BlockReason::Muted);
-        }
-        if claim.attempt > 1 {
-            return None;
-        }
-        if self.loops && conversation.detect_loop(at, self.hash_base, text) {
-            conversation.mute(at);
-            return Some(BlockReason::Loop);
-        }
-        if self.per_minute == 0 {
+        if rules.per_minute == 0 || claim.attempt > 1 {
             return None;
         }
         // By the user, who may have several conversations. A loop is one of a conversation.
-        let user = seen.conversations.counts_of(claim.user, at);
-        (user.count_in_minute(at) > self.per_minute).then_some(BlockReason::Rate)
+        let number = self.count_user(claim, message);
+        (number > rules.per_minute).then_some(BlockReason::Rate)
+    }
+
+    /// Counts a message of a user and returns the number of the user's messages in this minute.
+    fn count_user(&self, claim: Claim, message: &InboundMessage) -> u32 {
+        let at = message.received_at;
+        let author = self.author(message);
+        let mut seen = self.lock();
+        let Some(user) = claim.user else {
+            return seen.counts.counts_of(author, at).count_in_minute(at);
+        };
+        // Messages from before the first link of the address count as well.
+        let earlier = seen.counts.take_minute(author);
+        let user = seen.counts.counts_of(CountedKey::User(user), at);
+        user.add_minute(at, earlier);
+        user.count_in_minute(at)
+    }
+
+    /// Returns the key of the user who wrote a message.
+    pub(super) fn user_of(&self, claim: Claim, message: &InboundMessage) -> CountedKey {
+        match claim.user {
+            Some(user) => CountedKey::User(user),
+            None => self.author(message),
+        }
+    }
+
+    fn author(&self, message: &InboundMessage) -> CountedKey {
+        let key = AddressKey::of(&message.from);
+        let author = (message.account_sid, key.without_channel());
+        CountedKey::Author(self.hasher.hash_one(author))
     }
 
     /// Counts a reply as one turn, whatever its number of messages.
     pub(super) fn count_reply(&self, conversation: i64, at: Timestamp) {
-        if self.loops {
+        if self.rules.load().loops {
             let mut seen = self.lock();
-            seen.conversations
-                .counts_of(conversation, at)
-                .count_reply(at);
+            let conversation = CountedKey::Conversation(conversation);
+            seen.counts.counts_of(conversation, at).count_reply(at);
         }
     }
 
@@ -187,22 +222,35 @@ impl Seen {
 }
 
 impl GenerationalCounts {
-    fn counts_of(&mut self, id: i64, at: Timestamp) -> &mut ConversationCounts {
+    /// Returns the messages that were counted in the last minute of an entry, and resets their number.
+    fn take_minute(&mut self, key: CountedKey) -> Option<(Timestamp, u32)> {
+        let young = self.young.get_mut(&key);
+        young.or_else(|| self.old.get_mut(&key))?.minute.take()
+    }
+
+    fn counts_of(&mut self, key: CountedKey, at: Timestamp) -> &mut MessageCounts {
         let is_aged = at.duration_since(self.since) >= MINUTE;
-        if is_aged || self.young.len() >= MAX_CONVERSATIONS {
+        if is_aged || self.young.len() >= MAX_COUNTED {
             mem::swap(&mut self.young, &mut self.old);
             self.young.clear();
             self.since = at;
         }
-        let known = self.old.remove(&id);
-        // A conversation is in one generation at a time.
+        let known = self.old.remove(&key);
+        // An entry is in one generation at a time.
         self.young
-            .entry(id)
+            .entry(key)
             .or_insert_with(|| known.unwrap_or_default())
     }
 }
 
-impl ConversationCounts {
+impl MessageCounts {
+    /// Adds the messages that were counted under another key in this minute.
+    fn add_minute(&mut self, at: Timestamp, other: Option<(Timestamp, u32)>) {
+        let both = [self.minute, other].into_iter().flatten();
+        let both = both.filter(|(since, _)| is_in(at, *since, MINUTE));
+        self.minute = both.reduce(|one, other| (one.0.min(other.0), one.1.saturating_add(other.1)));
+    }
+
     fn is_muted(&self, at: Timestamp) -> bool {
         self.muted_since
             .is_some_and(|since| is_in(at, since, MUTE_DURATION))
@@ -292,7 +340,7 @@ mod tests {
             turns in prop::collection::vec((-60_000_i64..60_000, any::<bool>()), 0..200),
         ) {
             let base = HashBase::random();
-            let mut conversation = ConversationCounts::default();
+            let mut conversation = MessageCounts::default();
             let mut now = 0;
             for (number, (passed, replies)) in (0..).zip(turns) {
                 now += passed;
@@ -340,7 +388,7 @@ mod tests {
     /// Number of replies to a bot that sends these texts and waits `pause` milliseconds before each turn.
     fn answered(text: fn(usize) -> String, mut pause: impl FnMut() -> i64) -> usize {
         let base = HashBase::random();
-        let mut conversation = ConversationCounts::default();
+        let mut conversation = MessageCounts::default();
         let mut now = 0;
         let mut wait = || {
             now += pause();
@@ -360,7 +408,7 @@ mod tests {
     #[test]
     fn repeated_texts_to_slow_bot_are_not_loop() {
         let base = HashBase::random();
-        let mut conversation = ConversationCounts::default();
+        let mut conversation = MessageCounts::default();
         // Each message is handled after the reply to the one before, which takes five seconds.
         for number in 0..10 {
             assert!(!conversation.detect_loop(at(number * 500), base, Some("hello?")));
@@ -371,16 +419,18 @@ mod tests {
     #[test]
     fn guard_state_lasts_one_minute_and_is_bounded() {
         let mut conversations = GenerationalCounts::default();
-        conversations.counts_of(-1, at(0)).mute(at(0));
+        let key = CountedKey::Conversation;
+        conversations.counts_of(key(-1), at(0)).mute(at(0));
         for number in 0..9_000 {
-            conversations.counts_of(number, at(number));
+            conversations.counts_of(key(number), at(number));
         }
-        conversations.counts_of(-2, at(59_999));
-        assert!(conversations.counts_of(-1, at(59_999)).is_muted(at(59_999)));
+        conversations.counts_of(key(-2), at(59_999));
+        let muted = conversations.counts_of(key(-1), at(59_999));
+        assert!(muted.is_muted(at(59_999)));
         for number in 0..100_000 {
-            conversations.counts_of(number, at(60_000));
+            conversations.counts_of(key(number), at(60_000));
             let remembered = conversations.young.len() + conversations.old.len();
-            assert!(remembered <= 2 * MAX_CONVERSATIONS);
+            assert!(remembered <= 2 * MAX_COUNTED);
         }
     }
 }

@@ -12,6 +12,7 @@ mod blocked_messages;
 mod consent_change;
 mod consent_keywords;
 mod conversation_store;
+mod counted_key;
 mod dead_messages;
 mod deadlines;
 mod debounce;

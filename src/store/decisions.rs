@@ -113,7 +113,7 @@ impl MessageState {
         Claim {
             id: self.id,
             conversation: self.conversation,
-            user: self.user_id.unwrap_or(self.conversation),
+            user: self.user_id,
             // A higher attempt invalidates earlier claims of this process too.
             attempt: self.attempt + 1,
             failed_before: self.failed_before,
@@ -171,7 +171,7 @@ pub(super) fn outcome_of_new(
         ConsentEffect::Ordinary => AcceptOutcome::Claimed(Claim {
             id,
             conversation,
-            user: user_id.unwrap_or(conversation),
+            user: user_id,
             attempt: 1,
             failed_before: false,
             handed_off,

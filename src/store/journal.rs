@@ -61,8 +61,9 @@ pub struct Claim {
     pub id: i64,
     /// ID of its conversation.
     pub conversation: i64,
-    /// ID that all conversations of the user have in common. Limits per user count by it.
-    pub user: i64,
+    /// ID that the conversations of a user with several addresses have in common; `None` if no link ties the author's address
+    /// to another.
+    pub user: Option<i64>,
     /// Number of the attempt, counted from 1.
     pub attempt: u32,
     /// True if an earlier attempt was recorded as failed, so that Twilio got a 500 for it.

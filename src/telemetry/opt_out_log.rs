@@ -1,10 +1,11 @@
 //! [`OptOutLog`]: limits the log lines about users who have opted out.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
+use replyhook_core::address_key::AddressKey;
 
 use crate::address::Address;
 use crate::clock::Clock;
@@ -14,7 +15,7 @@ use crate::sid::MessagingServiceSid;
 use crate::store::{AddressConsent, AppliedOptOut, ConsentScope, OutboundMessage, Store};
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
-/// Maximum number of users in an hour. Further ones are not logged.
+/// Maximum number of addresses of users in an hour. Further ones are not logged.
 const MAX_USERS: usize = 10_000;
 
 /// Logs why messages from and to users who have opted out are dropped: one line per user and hour, without the address.
@@ -49,7 +50,10 @@ impl OptOutLog {
 
     /// Logs why the bot does not get a message.
     pub(crate) async fn explain_inbound(&self, message: &InboundMessage) {
-        let Some(consents) = self.consents_of(&message.from).await else {
+        let ids = [&message.external_user_id, &message.parent_external_user_id];
+        let ids = ids.into_iter().flatten();
+        let addresses: Vec<&Address> = std::iter::once(&message.from).chain(ids).collect();
+        let Some(consents) = self.consents_of(&addresses).await else {
             return;
         };
         let found = applied_opt_out(&consents, &message.to, message.messaging_service_sid);
@@ -59,7 +63,7 @@ impl OptOutLog {
 
     /// Logs why a message is not sent.
     pub(crate) async fn explain_outbound(&self, message: &OutboundMessage) {
-        let Some(consents) = self.consents_of(&message.user).await else {
+        let Some(consents) = self.consents_of(&[&message.user]).await else {
             return;
         };
         // If a service chooses the sender, an opt-out from any sender counts, and the log line has no scope.
@@ -76,10 +80,8 @@ impl OptOutLog {
 
     /// Logs that a message is not sent, because its address is of another user now.
     pub(crate) fn explain_new_owner(&self, message: &OutboundMessage) {
-        if self
-            .seen
-            .is_due(&("new owner", &message.user), self.clock.now())
-        {
+        let now = self.clock.now();
+        if self.seen.is_due("new owner", &[&message.user], now) {
             tracing::info!(
                 outbound_id = message.id,
                 "a message was not sent: its address is of another user now"
@@ -87,12 +89,13 @@ impl OptOutLog {
         }
     }
 
-    /// Returns the consents of a user; `None` if no line is due, or the store fails, which other operations report.
-    async fn consents_of(&self, user: &Address) -> Option<Vec<AddressConsent>> {
-        if !self.seen.is_due(user, self.clock.now()) {
+    /// Returns the consents of the first of a user's addresses; `None` if no line is due, or the store fails, which other
+    /// operations report.
+    async fn consents_of(&self, addresses: &[&Address]) -> Option<Vec<AddressConsent>> {
+        if !self.seen.is_due("opted out", addresses, self.clock.now()) {
             return None;
         }
-        self.store.consents(user).await.ok()
+        self.store.consents(addresses.first()?).await.ok()
     }
 }
 
@@ -106,9 +109,15 @@ fn fields<'a>(
 }
 
 impl LoggedUsers {
-    /// Returns true if a line about this user may be written now.
-    fn is_due(&self, user: &impl Hash, now: Timestamp) -> bool {
-        let hash = self.hasher.hash_one(user);
+    /// Returns true if a line for this reason about the user with these addresses may be written now.
+    ///
+    /// One number counts once, on all channels and in both of its spellings.
+    fn is_due(&self, reason: &str, addresses: &[&Address], now: Timestamp) -> bool {
+        let hash = |address: &Address| {
+            let key = AddressKey::of(address);
+            self.hasher.hash_one((reason, key.without_channel()))
+        };
+        let hashes: Vec<u64> = addresses.iter().map(|address| hash(address)).collect();
         // A panic under the lock leaves at worst a missing user.
         let mut seen = self.seen.lock().ignore_poison();
         let passed = now.duration_since(seen.since);
@@ -116,7 +125,13 @@ impl LoggedUsers {
             seen.users.clear();
             seen.since = now;
         }
-        seen.users.len() < MAX_USERS && seen.users.insert(hash)
+        let is_logged = hashes.iter().any(|hash| seen.users.contains(hash));
+        if seen.users.len() < MAX_USERS {
+            seen.users.extend(hashes);
+            !is_logged
+        } else {
+            false
+        }
     }
 }
 
@@ -147,10 +162,17 @@ mod tests {
     fn line_about_user_is_due_once_an_hour() {
         let log = LoggedUsers::default();
         let at = |minutes: i64| Timestamp::from_second(1_700_000_000 + minutes * 60).unwrap();
-        let (ana, ben) = (Address::from("+15550001111"), Address::from("+15550003333"));
-        assert!(log.is_due(&ana, at(0)));
-        assert!(!log.is_due(&ana, at(59)));
-        assert!(log.is_due(&ben, at(59)));
-        assert!(log.is_due(&ana, at(60)));
+        let is_due =
+            |address: &str, minutes| log.is_due("opted out", &[&address.into()], at(minutes));
+        assert!(is_due("+15550001111", 0));
+        assert!(!is_due("+15550001111", 59));
+        assert!(is_due("+15550003333", 59));
+        assert!(is_due("+15550001111", 60));
+        // The same number on another channel, in its other spelling, and its ID.
+        let (number, id) = ("whatsapp:+5215512345678".into(), "whatsapp:MX.1349".into());
+        assert!(log.is_due("opted out", &[&number, &id], at(61)));
+        for address in ["+525512345678", "rcs:+5215512345678", "whatsapp:MX.1349"] {
+            assert!(!is_due(address, 62), "{address}");
+        }
     }
 }

@@ -406,6 +406,64 @@ async fn rate_limit_applies_per_user_and_minute() {
     assert_eq!(bot.blocked_count("rate").await, 3.0);
 }
 
+// One human: a number on several channels, senders and in two spellings, and addresses that evidence ties together.
+#[tokio::test]
+async fn rate_limit_counts_all_addresses_of_a_user() {
+    const ID: &str = "whatsapp:MX.13491208655302741918";
+    let limit = |number: &'static str| {
+        let key = "REPLYHOOK__GUARD__MESSAGES_PER_USER_PER_MINUTE";
+        Bot::echo(&[(key, number), LOOP_DETECTION_OFF])
+    };
+    let bot = limit("4");
+    let send = async |bot: &Bot, number: u64, from: &str, to: &str, id: &str| {
+        let webhook = Webhook::message(number, "hi")
+            .with("From", from)
+            .with("To", to);
+        let webhook = match id {
+            "" => webhook,
+            id => webhook.with("ExternalUserId", id),
+        };
+        bot.app.send(webhook).await.twiml() != EMPTY
+    };
+    let of_number = [
+        ("+5215512345678", "+15550002222"),
+        ("+525512345678", "+15550003333"),
+        ("rcs:+525512345678", "rcs:brand_agent"),
+        ("whatsapp:+5215512345678", "whatsapp:+15550002222"),
+        ("whatsapp:+525512345678", "whatsapp:+15550002222"),
+        ("+525512345678", "+15550002222"),
+    ];
+    for (number, (from, to)) in (0..).zip(of_number) {
+        let is_within = number < 4;
+        assert_eq!(send(&bot, number, from, to, "").await, is_within, "{from}");
+    }
+    assert!(send(&bot, 10, "+525512345679", "+15550002222", "").await);
+    assert_eq!(bot.blocked_count("rate").await, 2.0);
+    // The ID is tied to the number on WhatsApp, and the number is also on SMS, whichever comes first.
+    let (sms, whatsapp) = ("+15550002222", "whatsapp:+15550002222");
+    let number = "whatsapp:+5215512345678";
+    for order in [["sms", "pair", "id"], ["pair", "sms", "id"]] {
+        let bot = limit("3");
+        for (index, what) in (0..).zip(order) {
+            let answered = match what {
+                "sms" => send(&bot, index, "+525512345678", sms, "").await,
+                "pair" => send(&bot, index, number, whatsapp, ID).await,
+                _ => send(&bot, index, ID, whatsapp, "").await,
+            };
+            assert!(answered, "{what} of {order:?}");
+        }
+        for (index, from, to) in [
+            (20, "+525512345678", sms),
+            (21, ID, whatsapp),
+            (22, ID, "whatsapp:+15550003333"),
+        ] {
+            assert!(!send(&bot, index, from, to, "").await, "{from} {order:?}");
+        }
+        bot.advance(60_000);
+        assert!(send(&bot, 30, ID, whatsapp, "").await);
+    }
+}
+
 #[tokio::test]
 async fn rate_limit_is_off_by_default() {
     let bot = Bot::echo(&[]);

@@ -69,6 +69,15 @@ impl AddressKey {
         keys
     }
 
+    /// Returns what the keys of one number have in common on all channels: the number. For another address, the whole key.
+    pub fn without_channel(&self) -> &str {
+        let address = self.address();
+        match address.identity() {
+            Identity::Phone => &self.0[self.0.len() - address.id().len()..],
+            _ => &self.0,
+        }
+    }
+
     /// Returns the key that is possibly of the same user: in Argentina the number with the `9`, or without it. It applies
     /// to opt-outs on WhatsApp and to nothing else.
     pub fn possible_alias(&self) -> Option<Self> {
@@ -344,8 +353,12 @@ mod tests {
                 "whatsapp:+525512345678"
             ]
         );
+        for key in &keys {
+            assert_eq!(key.without_channel(), "+525512345678");
+        }
         let id = AddressKey::of(&"whatsapp:US.1349".into());
         assert_eq!(id.on_all_channels(), std::slice::from_ref(&id));
+        assert_eq!(id.without_channel(), id.as_str());
     }
 
     #[test]

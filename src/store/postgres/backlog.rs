@@ -94,13 +94,11 @@ pub(super) async fn claim_backlog(
             claimed.dead.push(DeadMessage { sid, reason });
             continue;
         }
-        let conversation = row.try_get(1)?;
-        let user_id: Option<i64> = row.try_get(12)?;
         claimed.messages.push(BacklogMessage {
             claim: Claim {
                 id: row.try_get(0)?,
-                conversation,
-                user: user_id.unwrap_or(conversation),
+                conversation: row.try_get(1)?,
+                user: row.try_get(12)?,
                 attempt: number(row.try_get(2)?),
                 failed_before: row.try_get(3)?,
                 handed_off: row.try_get(9)?,

@@ -57,26 +57,38 @@ pub(in crate::store) async fn users_of<D: Database>(
     }
     let mut users = Vec::new();
     for account in accounts {
-        let mut found: BTreeSet<AddressKey> = BTreeSet::new();
-        let mut open = own.clone();
-        while let Some(key) = open.pop() {
-            if !found.insert(key.clone()) {
-                continue;
-            }
-            for link in links_of(db, &key).await? {
-                if link.account == account
-                    && let Some(other) = link.other(&key)
-                {
-                    open.extend(expand(&other.key, all_channels));
-                }
-            }
-        }
+        let keys = connected_keys(db, &own, &account, all_channels).await?;
         users.push(AccountUser {
             account: Some(account),
-            keys: found.into_iter().collect(),
+            keys,
         });
     }
     Ok(users)
+}
+
+/// Returns the keys `own`, and those that links of the account connect with them. With `all_channels` a number stands for
+/// itself on all channels.
+pub(in crate::store) async fn connected_keys<D: Database>(
+    db: &mut D,
+    own: &[AddressKey],
+    account: &[u8],
+    all_channels: bool,
+) -> Result<Vec<AddressKey>, D::Error> {
+    let mut found: BTreeSet<AddressKey> = BTreeSet::new();
+    let mut open = own.to_vec();
+    while let Some(key) = open.pop() {
+        if !found.insert(key.clone()) {
+            continue;
+        }
+        for link in links_of(db, &key).await? {
+            if link.account == account
+                && let Some(other) = link.other(&key)
+            {
+                open.extend(expand(&other.key, all_channels));
+            }
+        }
+    }
+    Ok(found.into_iter().collect())
 }
 
 /// Locks all addresses of a user, also on other channels, and returns them for each account.

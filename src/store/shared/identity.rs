@@ -6,6 +6,7 @@
 
 use replyhook_core::address_key::AddressKey;
 
+use super::account_users::{address_texts, connected_keys};
 use super::database::{Database, params};
 use super::evidence::{Evidence, EvidenceTime};
 use super::identity_graph::{IdentityGraph, lock_graph, read_links};
@@ -54,7 +55,8 @@ pub(in crate::store) async fn find_conversation<D: Database>(
     };
     let links = match learn(db, &evidence, named).await? {
         Some(links) => links,
-        None => read_links(db, std::slice::from_ref(&named.user.key)).await?,
+        // Also those of the number on other channels: the user's limits count for the new conversation too.
+        None => read_links(db, &named.user.key.on_all_channels()).await?,
     };
     let mut members = class_of(&links, account, &named.user);
     // Use the spelling of the message, which may differ from that of the link.
@@ -66,7 +68,7 @@ pub(in crate::store) async fn find_conversation<D: Database>(
         conversation_members::record_ids(db, sender, named).await?;
     }
     if !links.is_empty() {
-        assign_user(db, account, &links, &named.user).await?;
+        assign_user(db, account, &named.user.key).await?;
     }
     Ok(conversation)
 }
@@ -217,7 +219,7 @@ async fn apply_links<D: Database>(
             conversation_members::join(db, &sender, &class).await?;
         }
     }
-    assign_user(db, account, links, of).await?;
+    assign_user(db, account, &of.key).await?;
     consent::derive(db, &graph.keys, links).await
 }
 
@@ -261,16 +263,19 @@ async fn senders_of<D: Database>(
     Ok(senders?)
 }
 
-/// Gives the conversations of a user one `user_id`, by which limits per user count.
-pub(in crate::store) async fn assign_user<D: Database>(
+/// Gives the conversations of a user one `user_id`, by which limits per user count. The user has the addresses that links
+/// connect, and the same numbers on other channels.
+///
+/// Without links the conversations have none: the number tells the user.
+async fn assign_user<D: Database>(
     db: &mut D,
     account: &[u8],
-    links: &[LinkRow],
-    of: &Member,
+    of: &AddressKey,
 ) -> Result<(), D::Error> {
-    let members = user_of(links, account, of);
-    let keys = texts(&members);
-    let is_several = members.len() > 1;
+    let own = of.on_all_channels();
+    let keys = connected_keys(db, &own, account, true).await?;
+    let is_several = keys.len() > own.len();
+    let keys = address_texts(&keys);
     // The lowest ID, so that every order of events gives the same one.
     db.execute(
         "UPDATE conversation_address SET user_id = CASE WHEN $2 THEN (\
@@ -342,7 +347,7 @@ async fn split_off<D: Database>(
             }
         }
         // The remaining user counts alone from now on.
-        assign_user(db, account, &kept, first).await?;
+        assign_user(db, account, &first.key).await?;
     }
     record_split(db, account, split, evidence.at).await?;
     // The conversations stay with the other addresses. The address keeps a conversation that it has alone.
@@ -447,7 +452,7 @@ pub(in crate::store) async fn split_user<D: Database>(
     }
     let note = evidence.note.unwrap_or_default();
     let links = split_off(db, evidence, split, links, note, false).await?;
-    assign_user(db, evidence.account, &links, split).await?;
+    assign_user(db, evidence.account, &split.key).await?;
     consent::derive(db, &graph.keys, &links).await?;
     Ok(true)
 }

@@ -28,6 +28,7 @@ over_all_stores!(
     links_of_another_account_do_not_count,
     user_of_one_account_is_not_that_of_another,
     user_is_found_by_either_spelling,
+    user_has_one_id_on_all_channels,
     purge_keeps_opt_out_under_every_address,
     repeated_stop_reaches_addresses_that_started_again,
 );
@@ -131,6 +132,36 @@ async fn two_spellings_share_conversation_and_consent(backend: &mut Backend) {
             .collect();
         assert!(users.contains(&spelled.to_owned()) && users.contains(&other.to_owned()));
     }
+}
+
+async fn user_has_one_id_on_all_channels(backend: &mut Backend) {
+    let store = backend.store();
+    let sms = |number| NewInbound {
+        sender: "+15550002222".into(),
+        ..inbound_from(&["+15550001111"], number)
+    };
+    // Without links, the number tells the user.
+    assert_eq!(answered(store, sms(1)).await.user, None);
+    assert_eq!(answered(store, inbound_from(&[ANA], 2)).await.user, None);
+    // A link of the number on WhatsApp counts for the conversations that exist, and for new ones.
+    let user = answered(store, inbound_from(&[ANA, ANA_ID], 3)).await.user;
+    assert!(user.is_some());
+    assert_eq!(answered(store, sms(4)).await.user, user);
+    let rcs = NewInbound {
+        sender: "rcs:brand_agent".into(),
+        ..inbound_from(&["rcs:+15550001111"], 5)
+    };
+    assert_eq!(answered(store, rcs).await.user, user);
+    let other = NewInbound {
+        sender: OTHER_SENDER.into(),
+        ..inbound_from(&[ANA_ID], 6)
+    };
+    assert_eq!(answered(store, other).await.user, user);
+    assert_eq!(answered(store, inbound_from(&[BEN], 7)).await.user, None);
+    // The number has a new owner.
+    let split = store.split_user(change(ANA, "a new owner"));
+    assert!(split.await.unwrap());
+    assert_eq!(answered(store, sms(8)).await.user, None);
 }
 
 async fn argentine_spellings_share_opt_outs_only(backend: &mut Backend) {

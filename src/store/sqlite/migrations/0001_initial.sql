@@ -21,7 +21,7 @@ CREATE INDEX conversation_merged_into ON conversation (merged_into) WHERE merged
 -- number have one row. `address` is the spelling that came first, and is the one that is shown.
 -- `external_id` and `parent_id` are the keys of the business-scoped IDs that the last message from this address named: a
 -- message that names the same ones tells nothing new about its user.
--- `user_id` is the same in all conversations of a user who has several addresses; NULL means the conversation's id.
+-- `user_id` is the same in all conversations of a user who has several addresses; NULL if no link ties the address to another.
 CREATE TABLE conversation_address (
   sender TEXT NOT NULL,
   address_key TEXT NOT NULL,
