@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use replyhook_core::address_key::AddressKey;
+
 use super::country;
 use crate::address::{Address, Channel};
 use crate::message::InboundMessage;
@@ -23,6 +25,9 @@ const CHANNELS: [(&str, Channel); 4] = [
 /// An address matches if it begins with the entry. An entry without a channel, such as `+1555`, matches on every channel,
 /// and `sms:+1555` on SMS only. Two letters, such as `DE`, are a country.
 ///
+/// A complete number that has two spellings, in Mexico with `+52` and `+521`, in Brazil with and without the 9 of a mobile,
+/// matches in both. The beginning of a number does not: `+521` matches only addresses that begin with it.
+///
 /// ```
 /// use replyhook::{Address, AddressPattern};
 ///
@@ -32,6 +37,7 @@ const CHANNELS: [(&str, Channel); 4] = [
 /// assert!(matches("+1555", "whatsapp:+15550001111")?);
 /// assert!(!matches("whatsapp:+1555", "+15550001111")?);
 /// assert!(matches("US", "whatsapp:US.13491208655302741918")?);
+/// assert!(matches("+525512345678", "whatsapp:+5215512345678")?);
 /// assert!(AddressPattern::parse("1 555").is_err());
 /// # Ok::<(), replyhook::AddressPatternError>(())
 /// ```
@@ -48,8 +54,8 @@ enum PatternKind {
     Prefix {
         /// `None` for every channel.
         channel: Option<Channel>,
-        /// Beginning of the text after the channel's prefix.
-        id: String,
+        /// Beginning of the text after the channel's prefix; for a complete number each of its spellings.
+        ids: Vec<String>,
     },
 }
 
@@ -161,13 +167,13 @@ impl AddressPattern {
     }
 
     fn is_prefix_of(&self, address: &Address) -> bool {
-        let PatternKind::Prefix { channel, id } = &self.kind else {
+        let PatternKind::Prefix { channel, ids } = &self.kind else {
             return false;
         };
         let is_on_channel = channel
             .as_ref()
             .is_none_or(|channel| channel == address.channel());
-        is_on_channel && address.id().starts_with(id.as_str())
+        is_on_channel && ids.iter().any(|id| address.id().starts_with(id.as_str()))
     }
 }
 
@@ -206,10 +212,21 @@ impl PatternKind {
         };
         check_id(channel.as_ref(), id)?;
         Ok(Self::Prefix {
+            ids: spellings(channel.as_ref(), id),
             channel,
-            id: id.to_owned(),
         })
     }
+}
+
+/// Returns all spellings of a complete number, without the channel's prefix, and any other text as it is.
+fn spellings(channel: Option<&Channel>, id: &str) -> Vec<String> {
+    // Only numbers on these channels have two spellings.
+    let is_number = !matches!(channel, Some(Channel::Messenger | Channel::Other(_)));
+    if is_number && id.starts_with('+') {
+        // As on SMS, where an address is the number.
+        return AddressKey::of(&Address::parse(id)).spellings();
+    }
+    vec![id.to_owned()]
 }
 
 /// Checks the beginning of an address, without the channel's prefix.
@@ -287,6 +304,21 @@ mod tests {
             ("CA", "+15550001111", false),
             ("DE", "rcs:+4915112345678", true),
             ("US", "12345", false),
+            // Two spellings of a number.
+            ("+5215512345678", "whatsapp:+525512345678", true),
+            ("+525512345678", "+5215512345678", true),
+            ("whatsapp:+525512345678", "whatsapp:+5215512345678", true),
+            ("whatsapp:+525512345678", "+5215512345678", false),
+            ("+525512345678", "messenger:+5215512345678", false),
+            ("+5561999887766", "whatsapp:+556199887766", true),
+            ("+556199887766", "rcs:+5561999887766", true),
+            // A landline, and possibly another user.
+            ("+556133445566", "whatsapp:+5561933445566", false),
+            ("+5491123456789", "whatsapp:+541123456789", false),
+            // The beginning of a number is compared as it is written.
+            ("+521", "whatsapp:+5215512345678", true),
+            ("+521", "+525512345678", false),
+            ("+5255", "whatsapp:+5215512345678", false),
         ] {
             let pattern = AddressPattern::parse(entry).unwrap();
             assert_eq!(pattern.as_str(), entry);

@@ -125,6 +125,34 @@ async fn block_list_matches_any_address_of_the_message() {
     assert!(bot.is_answered(sms().with("FromCountry", "US")).await);
 }
 
+// A complete number is listed in both of its spellings; the beginning of one is compared as it is written.
+#[tokio::test]
+async fn lists_match_both_spellings_of_a_number() {
+    for entry in ["+5215512345678", "+525512345678"] {
+        let bot = Bot::new(&[block(entry), REFUSAL]);
+        let first = bot.says("whatsapp:+5215512345678", "hi").await;
+        assert_eq!(first, twiml_message(REFUSAL.1), "{entry}");
+        // One address, and so one refusal.
+        assert_eq!(bot.says("whatsapp:+525512345678", "hi").await, EMPTY);
+        let other = bot.webhook("+525512345679", "hi");
+        assert!(bot.is_answered(other).await);
+        // STOP counts under the other spelling as well.
+        let stopped = bot.says("whatsapp:+525512345678", "STOP").await;
+        assert!(stopped.contains("no more messages"), "{stopped}");
+    }
+    let bot = Bot::new(&[allow("whatsapp:+5561999887766, +521")]);
+    for (user, answered) in [
+        ("whatsapp:+556199887766", true),
+        ("whatsapp:+5561999887766", true),
+        ("+5561999887766", false),
+        ("whatsapp:+5215512345678", true),
+        ("whatsapp:+525512345678", false),
+    ] {
+        let webhook = bot.webhook(user, "hi");
+        assert_eq!(bot.is_answered(webhook).await, answered, "{user}");
+    }
+}
+
 // An empty list allows everybody, and `block` wins.
 #[tokio::test]
 async fn allow_list_admits_only_its_users() {
