@@ -10,7 +10,7 @@ use replyhook_core::Secret;
 
 /// Keys that a reload applies, in addition to those that begin with one of [`RELOADED_PREFIXES`].
 // The counterpart of `Settings::with_reloaded`, which takes their values over.
-const RELOADED: [&str; 10] = [
+const RELOADED: [&str; 16] = [
     "twilio.auth_token",
     "twilio.auth_token_secondary",
     "twilio.account_sid",
@@ -20,6 +20,12 @@ const RELOADED: [&str; 10] = [
     "consent.start_words",
     "consent.stop_reply",
     "consent.start_reply",
+    "guard.loop_detection",
+    "guard.messages_per_user_per_minute",
+    "guard.own_numbers",
+    "guard.allow",
+    "guard.block",
+    "guard.refusal",
     LOG_LEVEL,
 ];
 const RELOADED_PREFIXES: [&str; 2] = [ACCOUNTS_PREFIX, SHARED_KEYS_PREFIX];

@@ -150,6 +150,7 @@ impl Settings {
         settings.twilio.clone_from(&new.twilio);
         settings.consent.clone_from(&new.consent);
         settings.consent.required = self.consent.required;
+        settings.guard.clone_from(&new.guard);
         settings.log.level.clone_from(&new.log.level);
         settings
     }

@@ -11,8 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::support::{
-    ACCOUNT, Dev, FakeTwilio, ORIGIN, OTHER_TOKEN, Server, TOKEN, Wait, Webhook, app, replyhook,
-    twiml_message, wire,
+    ACCOUNT, Dev, EMPTY, FakeTwilio, ORIGIN, OTHER_TOKEN, Server, TOKEN, Wait, Webhook, app,
+    replyhook, twiml_message, wire,
 };
 
 const APPLIED: &str = r#"replyhook_reloads_total{outcome="applied"}"#;
@@ -212,6 +212,44 @@ fn consent_words_and_confirmation_change_on_sighup() {
 }
 
 #[test]
+fn guard_changes_on_sighup() {
+    let files = Files::new(&settings(TOKEN));
+    let server = files.server();
+    let send = |number, user: &str| {
+        let webhook = Webhook::message(number, "hi").with("From", user);
+        server.send(&webhook).twiml().to_owned()
+    };
+    let (ana, ben) = ("whatsapp:+15550000001", "whatsapp:+4915112345678");
+    assert_eq!(send(1, ana), twiml_message("hi"));
+    let guard =
+        "[guard]\nblock = [\"+1555\"]\nrefusal = \"Not here.\"\nmessages_per_user_per_minute = 1\n";
+    files.write("replyhook.toml", &(settings(TOKEN) + guard));
+    let log = reload(&server);
+    assert!(
+        log.contains("applied: guard.block, guard.messages_per_user_per_minute, guard.refusal"),
+        "{log}"
+    );
+    assert_eq!(send(2, ana), twiml_message("Not here."));
+    assert_eq!(send(3, ben), twiml_message("hi"));
+    assert_eq!(send(4, ben), EMPTY);
+    // A wrong entry changes nothing.
+    let wrong = guard.replace("+1555", "1555 0000");
+    files.write("replyhook.toml", &(settings(TOKEN) + &wrong));
+    let log = reload(&server);
+    assert!(log.contains("could not reload the settings"), "{log}");
+    assert_eq!(send(5, "whatsapp:+15550000002"), twiml_message("Not here."));
+    let own = format!("[guard]\nown_numbers = [\"{ben}\"]\nallow = [\"US\"]\n");
+    files.write("replyhook.toml", &(settings(TOKEN) + &own));
+    reload(&server);
+    assert_eq!(send(6, ana), twiml_message("hi"));
+    assert_eq!(send(7, ben), EMPTY);
+    for reason in ["own_number", "rate"] {
+        let series = format!(r#"replyhook_messages_blocked_total{{reason="{reason}"}}"#);
+        assert_eq!(server.metric(&series), 1.0, "{reason}");
+    }
+}
+
+#[test]
 fn log_level_changes_on_sighup() {
     let level = |level: &str| settings(TOKEN) + &format!("[log]\nlevel = \"{level}\"\n");
     let files = Files::new(&level("info"));
@@ -381,12 +419,11 @@ fn changed_keys_that_need_restart_are_named() {
     let secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
     let text = settings(OTHER_TOKEN)
         + &format!(
-            "[guard]\nmessages_per_user_per_minute = 5\n[handler]\nforward_secret = \"{secret}\"\n\
+            "[reply]\nmax_messages = 5\n[handler]\nforward_secret = \"{secret}\"\n\
              [server]\nmax_in_flight = 987654\n"
         );
     files.write("replyhook.toml", &text);
-    let named = "takes effect after a restart: guard.messages_per_user_per_minute, handler.forward_secret, \
-                 server.max_in_flight";
+    let named = "takes effect after a restart: handler.forward_secret, reply.max_messages, server.max_in_flight";
     let log = reload(&server);
     assert!(log.contains(named), "{log}");
     assert!(log.contains(r#""level":"WARN""#), "{log}");
