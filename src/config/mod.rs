@@ -229,6 +229,29 @@ impl StoreSettings {
     }
 }
 
+impl GuardSettings {
+    /// Reads only `[guard]`, for a command that says whether a user gets replies.
+    ///
+    /// ```
+    /// use replyhook::config::{GuardSettings, Sources};
+    ///
+    /// let guard = GuardSettings::load(&Sources::default().with_env([("REPLYHOOK__GUARD__BLOCK", "+1555")]))?;
+    /// assert!(guard.block[0].matches(&"whatsapp:+15550001111".into()));
+    /// # Ok::<(), replyhook::config::Problems>(())
+    /// ```
+    ///
+    /// # Errors
+    /// All [`Problems`] together.
+    pub fn load(sources: &Sources) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let layers = Layers::read(sources, &mut problems);
+        let mut reader = SettingsReader::new(&layers, problems);
+        let guard = guard::guard(&mut reader);
+        let (problems, _) = reader.finish();
+        guard.filter(|_| problems.is_empty()).ok_or(problems)
+    }
+}
+
 /// Reads all sections, or records their problems and returns `None`.
 fn read_sections(reader: &mut SettingsReader<'_>, sources: &Sources) -> Option<Settings> {
     // Only a dev server ignores these settings.

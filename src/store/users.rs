@@ -88,12 +88,14 @@ pub struct UserConversation {
     pub sender: Address,
     /// Addresses of the user that share the conversation.
     pub addresses: Vec<Address>,
-    /// Messaging Service of the last message.
+    /// Messaging Service that the sender was last seen in. An opt-out from it covers the sender.
     pub service: Option<MessagingServiceSid>,
     /// Time of the user's last message.
     pub last_inbound: Timestamp,
     /// End of a handoff, which may have passed.
     pub handed_off_until: Option<Timestamp>,
+    /// URL that messages are redirected to until then.
+    pub handed_off_to: Option<String>,
 }
 
 /// An operator's merge or split of users.

@@ -3,6 +3,8 @@
 //! Twilio's Python library signs the webhooks, where it is installed. The fake Twilio's record of accepted messages judges
 //! what was sent.
 
+use replyhook::{Context, HandlerError, InboundMessage, Reply};
+
 use crate::support::{
     ACCOUNT, EMPTY, FakeTwilio, Fault, HttpResponse, Server, TOKEN, TempStore, Webhook,
 };
@@ -624,4 +626,120 @@ fn consent_of_a_sender_names_opt_out_of_its_service() {
         shown.contains("opted out since") && shown.contains(&format!("of {SERVICE} by")),
         "{shown}"
     );
+}
+
+/// Returns the first line of `user show`, by these settings.
+fn verdict(store: &TempStore, user: &str, env: &[(&str, &str)]) -> String {
+    let (_, out, err) = store.run_with(&["user", "show", user], env);
+    assert_eq!(err, "");
+    let mut lines = out.lines();
+    let first = lines.find(|line| !line.starts_with("nothing is stored"));
+    first.unwrap_or_default().to_owned()
+}
+
+#[test]
+fn verdict_names_the_entry_that_blocks_a_user() {
+    let bot = Bot::start();
+    bot.is_answered(ANA, &[("ExternalUserId", ANA_ID)]);
+    let block = |entry| [("REPLYHOOK__GUARD__BLOCK", entry)];
+    let allow = |entry| [("REPLYHOOK__GUARD__ALLOW", entry)];
+    let blocked = r#"gets no replies: blocked by guard.block ("+1555")"#;
+    assert_eq!(verdict(&bot.store, ANA, &block("DE, +1555")), blocked);
+    // The ID is in one conversation with the number.
+    assert_eq!(verdict(&bot.store, ANA_ID, &block("+1555")), blocked);
+    assert_eq!(
+        verdict(&bot.store, ANA, &allow("DE")),
+        "gets no replies: not in guard.allow"
+    );
+    for env in [allow("+1555"), allow("US"), block("DE"), block("+1556")] {
+        assert_eq!(verdict(&bot.store, ANA, &env), "gets replies", "{env:?}");
+    }
+    // Who has not written yet is blocked as well.
+    let unknown = "whatsapp:+15550007777";
+    assert_eq!(verdict(&bot.store, unknown, &block("+1555")), blocked);
+    // The opt-out comes first, as in the server.
+    bot.receive(ANA, "STOP", &[]);
+    let stopped = verdict(&bot.store, ANA, &block("+1555"));
+    assert!(
+        stopped.starts_with("gets no replies: opted out of whatsapp:+15550002222 on "),
+        "{stopped}"
+    );
+    let (code, _, err) = bot
+        .store
+        .run_with(&["user", "show", ANA], &block("1555 0001"));
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("guard.block"), "{err}");
+}
+
+#[test]
+fn verdict_says_where_a_user_gets_replies() {
+    let bot = Bot::start();
+    let (sms, other) = ("+15550001111", "+15550002222");
+    bot.is_answered(ANA, &[]);
+    bot.is_answered(sms, &[("To", other)]);
+    bot.receive(sms, "STOP", &[("To", other)]);
+    let shown = verdict(&bot.store, sms, &[]);
+    assert!(
+        shown.starts_with("gets no replies: opted out of +15550002222 on ")
+            && shown.ends_with(
+                " by STOP (SM00000000000000000000000000000003); gets replies on whatsapp:+15550002222"
+            ),
+        "{shown}"
+    );
+    let shown = verdict(&bot.store, ANA, &[]);
+    assert!(
+        shown.starts_with(
+            "gets replies on whatsapp:+15550002222; gets none: opted out of +15550002222 on "
+        ),
+        "{shown}"
+    );
+    let block = [("REPLYHOOK__GUARD__BLOCK", "whatsapp:")];
+    let shown = verdict(&bot.store, ANA, &block);
+    assert!(
+        shown
+            .starts_with(r#"gets no replies: blocked by guard.block ("whatsapp:"); opted out of "#),
+        "{shown}"
+    );
+    bot.receive(sms, "START", &[("To", other)]);
+    assert_eq!(
+        verdict(&bot.store, ANA, &block),
+        r#"gets no replies: blocked by guard.block ("whatsapp:") on whatsapp:+15550002222; gets replies on +15550002222"#
+    );
+    assert_eq!(verdict(&bot.store, ANA, &[]), "gets replies");
+    let json = &bot.store.run_json(&["user", "show", ANA, "--json"])[0];
+    assert_eq!(json["verdict"], "gets replies");
+}
+
+// The service of the sender, which the last message does not name.
+#[test]
+fn verdict_knows_the_service_of_a_sender() {
+    let bot = Bot::start();
+    bot.is_answered(ANA, &[("MessagingServiceSid", SERVICE)]);
+    bot.receive(ANA, "STOP", &[("MessagingServiceSid", SERVICE)]);
+    bot.is_silent(ANA, &[]);
+    let shown = verdict(&bot.store, ANA, &[]);
+    assert!(
+        shown.starts_with(&format!("gets no replies: opted out of {SERVICE} on "))
+            && !shown.contains("gets replies"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn verdict_says_that_a_conversation_is_handed_off() {
+    const FLOW: &str = "https://webhooks.twilio.com/v1/Accounts/AC1/Flows/FW1";
+    let store = TempStore::new();
+    let hand_off =
+        async |_: Context, _: InboundMessage| Reply::handoff(FLOW).map_err(HandlerError::new);
+    store.app(
+        |app| app.handler(hand_off),
+        async |app| app.says(1, "human").await,
+    );
+    let shown = verdict(&store, ANA, &[]);
+    let start = format!("gets no replies: handed off to {FLOW} until 20");
+    assert!(shown.starts_with(&start), "{shown}");
+    let block = [("REPLYHOOK__GUARD__BLOCK", "+1555")];
+    assert!(verdict(&store, ANA, &block).contains("blocked by guard.block"));
+    store.run_ok(&["handoff", "end", ANA]);
+    assert_eq!(verdict(&store, ANA, &[]), "gets replies");
 }

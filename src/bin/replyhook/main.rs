@@ -44,6 +44,7 @@ mod sign;
 mod templates;
 mod tunnel_webhooks;
 mod user;
+mod verdict;
 mod webhook_backup;
 
 use std::io::Write;

@@ -1,6 +1,7 @@
 use std::fmt::Write;
 
 use anyhow::bail;
+use replyhook::config::GuardSettings;
 use replyhook::internals::{
     AddressConsent, AddressLink, MessageFilter, MessageRow, UserChange, UserConversation,
     UserDetails,
@@ -15,6 +16,7 @@ use crate::operator::{OpenedStore, format_age, now, parse_user};
 use crate::opt_out::{consent_json, describe_opt_out};
 use crate::print::{print, printable};
 use crate::settings_args::SettingsArgs;
+use crate::verdict::verdict;
 
 /// Number of a user's latest messages to show.
 const SHOWN_MESSAGES: u32 = 5;
@@ -202,13 +204,15 @@ impl SplitUserArgs {
 
 impl ShowUserArgs {
     fn run(self) -> anyhow::Result<ExitStatus> {
-        let opened = OpenedStore::from_sources(&self.settings.sources(), Access::Operator)?;
+        let sources = self.settings.sources();
+        let guard = GuardSettings::load(&sources)?;
+        let opened = OpenedStore::from_sources(&sources, Access::Operator)?;
         let accounts = opened.accounts_of(&self.user, self.account)?;
         let mut is_known = false;
         for (number, account) in accounts.iter().enumerate() {
             // Each account has its own view: an address may be of different users in two accounts.
             let named = account.filter(|_| accounts.len() > 1);
-            is_known |= self.show_in_account(&opened, *account, named, number > 0)?;
+            is_known |= self.show_in_account(&opened, &guard, *account, named, number > 0)?;
         }
         Ok(if is_known {
             ExitStatus::Yes
@@ -221,6 +225,7 @@ impl ShowUserArgs {
     fn show_in_account(
         &self,
         opened: &OpenedStore,
+        guard: &GuardSettings,
         account: Option<AccountSid>,
         named: Option<AccountSid>,
         is_further: bool,
@@ -239,19 +244,19 @@ impl ShowUserArgs {
             || !user.links.is_empty()
             || !messages.is_empty();
         let now = now();
+        let verdict = verdict(&user, guard, now);
         if self.json {
             let mut line = user_json(&user, &messages, self.content, now);
+            line["verdict"] = json!(verdict);
             line["account_sid"] = json!(account.map(|account| account.to_string()));
             print(&format!("{line}\n"))?;
         } else {
-            let mut text = format_user_details(&user, &messages, self.content, now)?;
-            if let (Some(account), Some(end)) = (named, text.find('\n')) {
-                // After the verdict.
-                text.insert_str(end, &format!("\naccount       {account}"));
+            let gap = if is_further { "\n" } else { "" };
+            let mut text = format!("{gap}{}\n", printable(&verdict));
+            if let Some(account) = named {
+                writeln!(text, "account       {account}")?;
             }
-            if is_further {
-                text.insert(0, '\n');
-            }
+            text += &format_user_details(&user, &messages, self.content, now)?;
             let known = if is_known {
                 ""
             } else {
@@ -263,36 +268,13 @@ impl ShowUserArgs {
     }
 }
 
-/// Returns the answer to "does this user get replies?", in one line.
-fn verdict(user: &UserDetails, now: Timestamp) -> String {
-    let mut opt_outs: Vec<String> = Vec::new();
-    for consent in &user.consents {
-        let described = describe_opt_out(consent, now);
-        // The same opt-out applies to several addresses.
-        opt_outs.extend(described.filter(|line| !opt_outs.contains(line)));
-    }
-    let own = user.consents.iter().filter(|consent| {
-        let asked = user.addresses.first();
-        asked.is_some_and(|asked| *asked == consent.address)
-    });
-    let own = own.filter_map(|consent| describe_opt_out(consent, now));
-    let own: Vec<String> = own.collect();
-    // The opt-outs of the requested address suffice, if it has any.
-    let shown = if own.is_empty() { opt_outs } else { own };
-    if shown.is_empty() {
-        "gets replies".to_owned()
-    } else {
-        format!("gets no replies: {}", shown.join("; "))
-    }
-}
-
 fn format_user_details(
     user: &UserDetails,
     messages: &[MessageRow],
     content: bool,
     now: Timestamp,
 ) -> anyhow::Result<String> {
-    let mut text = format!("{}\n", verdict(user, now));
+    let mut text = String::new();
     for address in &user.addresses {
         writeln!(text, "address       {}", address.as_str())?;
         for (one, other) in &user.spellings {
@@ -469,7 +451,6 @@ fn user_json(user: &UserDetails, messages: &[MessageRow], content: bool, now: Ti
         })
     });
     json!({
-        "verdict": verdict(user, now),
         "addresses": texts(&user.addresses),
         "spellings": user.spellings.iter().map(|(one, other)| [one.as_str(), other.as_str()]).collect::<Vec<_>>(),
         "possible_aliases": texts(&user.possible_aliases),

@@ -161,7 +161,8 @@ async fn conversations<D: Database>(
     let rows = db
         .rows(
             concat!(
-                "SELECT c.id, a.sender, a.address, c.last_inbound, h.until, (SELECT i.service FROM inbound i WHERE i.id = c.newest) FROM conversation_address a \
+                "SELECT c.id, a.sender, a.address, c.last_inbound, h.until, h.url, coalesce((SELECT v.service FROM service_sender v WHERE v.sender = a.sender), \
+                   (SELECT i.service FROM inbound i WHERE i.id = c.newest)) FROM conversation_address a \
                  JOIN conversation c ON c.id = a.conversation LEFT JOIN handoff h ON h.conversation = c.id \
                  WHERE a.address_key = ANY ($1) AND ",
                 in_account!("a.sender", "$2"),
@@ -178,7 +179,7 @@ async fn conversations<D: Database>(
             continue;
         }
         let (sender, until): (String, Option<i64>) = (row.take(1)?, row.take(4)?);
-        let service: Option<String> = row.take(5)?;
+        let (url, service): (Option<String>, Option<String>) = (row.take(5)?, row.take(6)?);
         found.push(UserConversation {
             id,
             sender: sender.into(),
@@ -186,6 +187,7 @@ async fn conversations<D: Database>(
             service: service.and_then(|service| service.parse().ok()),
             last_inbound: packing::time(row.take(3)?)?,
             handed_off_until: until.map(packing::time).transpose()?,
+            handed_off_to: url,
         });
     }
     Ok(found)
