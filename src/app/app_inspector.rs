@@ -154,8 +154,19 @@ impl AppState {
                 sids.map(|sid| (sid.to_string(), message.sid.to_string().into()))
             });
             let answers: serde_json::Map<String, Value> = answers.collect();
+            // Why the bot did not get a message, or why a reply was not sent.
+            let reasons = messages.iter().filter_map(|message| {
+                let mut of_replies = message
+                    .replies
+                    .iter()
+                    .filter_map(|reply| reply.reason.as_ref());
+                let reason = message.reason.as_ref().or_else(|| of_replies.next())?;
+                Some((message.sid.to_string(), reason.as_str().into()))
+            });
+            let reasons: serde_json::Map<String, Value> = reasons.collect();
             Ok(json!({
                 "answers": answers,
+                "reasons": reasons,
                 "sender": sender.as_str(),
                 "window": window,
                 "opted_out": opt_out.is_some(),

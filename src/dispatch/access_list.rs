@@ -67,9 +67,9 @@ impl AccessList {
         self.refused.mark(address, at)
     }
 
-    /// Returns the number of suppressed log lines if a line about this user may be written.
-    pub(super) fn try_log(&self, user: CountedKey, at: Timestamp) -> Option<u64> {
-        let is_first = self.logged.mark(&user, at);
+    /// Returns the number of suppressed log lines if a line with this reason about this user may be written.
+    pub(super) fn try_log(&self, reason: &str, user: CountedKey, at: Timestamp) -> Option<u64> {
+        let is_first = self.logged.mark(&(reason, user), at);
         is_first.then(|| self.log_lines.try_log()).flatten()
     }
 }

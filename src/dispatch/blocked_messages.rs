@@ -41,43 +41,52 @@ pub(super) async fn apply_guard(
     Some((reply, completion))
 }
 
+/// Logs why the bot does not get a message: for most reasons once per user and hour, and never with the address.
 fn log_blocked(guard: &Guard, reason: BlockReason, claim: Claim, message: &InboundMessage) {
-    let (message_sid, user) = (message.message_sid, &message.from);
+    let message_sid = message.message_sid;
     match reason {
+        // An alert, so each loop counts. The mute limits it to one a minute.
         BlockReason::Loop => {
-            tracing::error!(%message_sid, ?user, "a reply loop: the user seems to be a bot that replies to ours; the conversation is muted for a minute");
+            tracing::error!(%message_sid, "a reply loop: the user seems to be a bot that replies to ours; the conversation is muted for a minute");
+            return;
         }
         BlockReason::Muted => {
-            // Not throttled, since it is a debug line.
-            tracing::debug!(%message_sid, ?user, "blocked a message: the conversation is muted after a reply loop");
+            tracing::debug!(%message_sid, "a message was not given to the bot: the conversation is muted after a reply loop");
+            return;
         }
+        _ => {}
+    }
+    let Some(suppressed) = try_log(guard, reason.as_str(), claim, message) else {
+        return;
+    };
+    match reason {
         BlockReason::Rate => {
-            if let Some(suppressed) = guard.rate_warnings.try_log() {
-                tracing::warn!(%message_sid, ?user, suppressed, "blocked a message: its user has sent more than guard.messages_per_user_per_minute");
-            }
+            tracing::warn!(%message_sid, suppressed, "a message was not given to the bot: its user has sent more than guard.messages_per_user_per_minute");
         }
         BlockReason::OwnNumber => {
-            if let Some(suppressed) = guard.own_number_warnings.try_log() {
-                tracing::warn!(%message_sid, ?user, suppressed, "blocked a message: its author is one of your own senders");
-            }
+            tracing::warn!(%message_sid, suppressed, "a message was not given to the bot: its author is one of your own senders");
         }
         BlockReason::Blocked => {
-            if let Some(suppressed) = guard
-                .access
-                .try_log(guard.user_of(claim, message), message.received_at)
-            {
-                tracing::info!(%message_sid, suppressed, "a message was not given to the bot: its user is in guard.block");
-            }
+            tracing::info!(%message_sid, suppressed, "a message was not given to the bot: its user is in guard.block");
         }
         BlockReason::NotAllowed => {
-            if let Some(suppressed) = guard
-                .access
-                .try_log(guard.user_of(claim, message), message.received_at)
-            {
-                tracing::info!(%message_sid, suppressed, "a message was not given to the bot: its user is not in guard.allow");
-            }
+            tracing::info!(%message_sid, suppressed, "a message was not given to the bot: its user is not in guard.allow");
         }
+        BlockReason::Loop | BlockReason::Muted => {}
     }
+}
+
+/// Logs that the bot does not get a message of a conversation that is handed off, once per user and hour.
+pub(super) fn log_handed_off(guard: &Guard, claim: Claim, message: &InboundMessage) {
+    if let Some(suppressed) = try_log(guard, "handed_off", claim, message) {
+        let message_sid = message.message_sid;
+        tracing::info!(%message_sid, suppressed, "a message was not given to the bot: the conversation is handed off");
+    }
+}
+
+fn try_log(guard: &Guard, reason: &str, claim: Claim, message: &InboundMessage) -> Option<u64> {
+    let user = guard.user_of(claim, message);
+    guard.access.try_log(reason, user, message.received_at)
 }
 
 /// Returns the refusal for the author of a message, or an empty reply if the author has got one within a day.

@@ -32,7 +32,6 @@ use crate::lock::IgnorePoison;
 use crate::message::InboundMessage;
 use crate::reloadable::Reloadable;
 use crate::store::Claim;
-use crate::telemetry::Throttle;
 
 /// Turns of a quick loop, messages and replies together: nine replies, and the tenth message of the other bot.
 const LOOP_TURNS: usize = 19;
@@ -72,8 +71,6 @@ pub(crate) struct Guard {
     hasher: RandomState,
     seen: Mutex<Seen>,
     pub(super) access: AccessList,
-    pub(super) rate_warnings: Throttle,
-    pub(super) own_number_warnings: Throttle,
 }
 
 /// State of the guard.
@@ -122,8 +119,6 @@ impl Guard {
                 counts: GenerationalCounts::default(),
             }),
             access: AccessList::new(),
-            rate_warnings: Throttle::new(10),
-            own_number_warnings: Throttle::new(10),
         }
     }
 

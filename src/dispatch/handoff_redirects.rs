@@ -51,6 +51,7 @@ impl HandoffRedirects {
         // the reply is saved.
         let completion = Completion {
             handoff: Some(HandoffChange::Continue { until, redirects }),
+            reason: Some("the bot did not get it: the conversation is handed off"),
             ..Completion::default()
         };
         Some(reply.map(|reply| (reply, completion)))

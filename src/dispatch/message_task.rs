@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::blocked_messages::apply_guard;
+use super::blocked_messages::{apply_guard, log_handed_off};
 use super::deadlines::Deadlines;
 use super::dispatcher::Dispatcher;
 use super::handler_call::call_handler;
@@ -337,6 +337,9 @@ impl MessageTask {
         let outcome = if let Some(blocked) = apply_guard(dispatcher, claim, &message).await {
             Ok(blocked)
         } else if let Some(redirect) = dispatcher.handoffs.redirect(claim).await {
+            if redirect.is_ok() {
+                log_handed_off(&dispatcher.guard, claim, &message);
+            }
             redirect
         } else {
             if dispatcher.debounce.is_enabled() {

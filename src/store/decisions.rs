@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::conversations::{ConsentRecord, OpenWindow};
+use super::conversations::{ConsentAction, ConsentRecord, OpenWindow};
 use super::error::StoreError;
 use super::journal::{AcceptOutcome, Claim, FailOutcome, ReplyDecision, SavedResponse, TurnStatus};
 use super::new_inbound::{ConsentEffect, NewInbound};
@@ -187,7 +187,15 @@ pub(super) fn stored_response(text: String) -> Option<String> {
 
 /// Returns the reason that a new message is stored with.
 pub(super) fn initial_reason(effect: &ConsentEffect) -> Option<&'static str> {
-    matches!(effect, ConsentEffect::OptedOut).then_some(states::OPTED_OUT)
+    match effect {
+        ConsentEffect::Ordinary => None,
+        ConsentEffect::OptedOut => Some(states::OPTED_OUT),
+        ConsentEffect::Keyword { change, .. } => Some(match change {
+            Some(ConsentAction::OptOut) => states::STOP_KEYWORD,
+            Some(_) => states::START_KEYWORD,
+            None => states::OTHER_KEYWORD,
+        }),
+    }
 }
 
 /// Returns the response that a new message is stored with; `None` if its reply is not decided yet, or is the empty

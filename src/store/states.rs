@@ -53,6 +53,12 @@ pub(super) const NOT_REDIRECTED: &str =
 
 /// Reason of a message whose user had opted out when it came.
 pub(super) const OPTED_OUT: &str = "the bot did not get it: its user has opted out";
+/// Reason of a message that opts its user out.
+pub(super) const STOP_KEYWORD: &str = "the bot did not get it: an opt-out keyword";
+/// Reason of a message that ends an opt-out.
+pub(super) const START_KEYWORD: &str = "the bot did not get it: an opt-in keyword";
+/// Reason of a keyword that changes nothing, such as HELP.
+pub(super) const OTHER_KEYWORD: &str = "the bot did not get it: a keyword that Twilio has answered";
 
 /// Reason of a message whose reply was ready after its user had opted out.
 pub(super) const REPLY_SUPPRESSED: &str = "its reply was not sent: its user has opted out";

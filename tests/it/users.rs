@@ -743,3 +743,99 @@ fn verdict_says_that_a_conversation_is_handed_off() {
     store.run_ok(&["handoff", "end", ANA]);
     assert_eq!(verdict(&store, ANA, &[]), "gets replies");
 }
+
+// Every cause, in the journal and in the log: once per user and hour, and without the number.
+#[test]
+fn every_cause_is_explained_for_the_message() {
+    const FLOW: &str = "https://webhooks.twilio.com/v1/Accounts/AC1/Flows/FW1";
+    let rules = tempfile::NamedTempFile::new().unwrap();
+    let text = format!(
+        "[[rule]]\nwhen = {{ text = \"human\" }}\nhandoff = \"{FLOW}\"\n[otherwise]\nreply = \"ok\"\n"
+    );
+    std::fs::write(rules.path(), text).unwrap();
+    let store = TempStore::new();
+    let server = store.server_with(&[
+        ("REPLYHOOK__HANDLER__KIND", "rules"),
+        ("REPLYHOOK__HANDLER__RULES", rules.path().to_str().unwrap()),
+        ("REPLYHOOK__GUARD__MESSAGES_PER_USER_PER_MINUTE", "20"),
+        ("REPLYHOOK__GUARD__BLOCK", "+15551"),
+        ("REPLYHOOK__GUARD__ALLOW", "US"),
+        ("REPLYHOOK__GUARD__OWN_NUMBERS", "whatsapp:+15550009999"),
+    ]);
+    let mut number = 0;
+    let mut send = |user: &str, bodies: &[&str]| {
+        for body in bodies {
+            number += 1;
+            let webhook = Webhook::message(number, body).with("From", user);
+            server.send(&webhook).twiml();
+        }
+        store.run_ok(&["messages", "show", &format!("SM{number:032x}")])
+    };
+    let texts: Vec<String> = (0..22).map(|number| format!("text {number}")).collect();
+    let many: Vec<&str> = texts.iter().map(String::as_str).collect();
+    for (user, bodies, reason) in [
+        ("whatsapp:+15550000001", &["STOP"][..], "an opt-out keyword"),
+        (
+            "whatsapp:+15550000001",
+            &["hi", "hi"],
+            "its user has opted out",
+        ),
+        ("whatsapp:+15550000001", &["START"], "an opt-in keyword"),
+        (
+            "whatsapp:+15550000002",
+            &["human", "hi", "hi"],
+            "the conversation is handed off",
+        ),
+        (
+            "whatsapp:+15551000003",
+            &["hi", "hi"],
+            "its user is in guard.block",
+        ),
+        (
+            "whatsapp:+4915112345678",
+            &["hi", "hi"],
+            "its user is not in guard.allow",
+        ),
+        (
+            "whatsapp:+15550009999",
+            &["hi", "hi"],
+            "its author is one of your own senders",
+        ),
+        (
+            "whatsapp:+15550000005",
+            &many,
+            "its user sent more than guard.messages_per_user_per_minute",
+        ),
+        (
+            "whatsapp:+15550000006",
+            &["loop"; 10],
+            "it completed a reply loop",
+        ),
+        (
+            "whatsapp:+15550000006",
+            &["hi"],
+            "the conversation was muted after a reply loop",
+        ),
+    ] {
+        let shown = send(user, bodies);
+        let line = format!("reason    the bot did not get it: {reason}\n");
+        assert!(shown.contains(&line), "{reason}: {shown}");
+    }
+    // The message that began the handoff was given to the bot.
+    let begun = store.run_ok(&["messages", "show", &format!("SM{:032x}", 5)]);
+    assert!(!begun.contains("did not get it"), "{begun}");
+    server.wait_for("a reply loop");
+    let log = server.log();
+    for reason in [
+        "its user has opted out",
+        "the conversation is handed off",
+        "its user is in guard.block",
+        "its user is not in guard.allow",
+        "its author is one of your own senders",
+        "its user has sent more than guard.messages_per_user_per_minute",
+    ] {
+        let line = format!("a message was not given to the bot: {reason}");
+        assert_eq!(log.matches(&line).count(), 1, "{reason}: {log}");
+    }
+    assert!(!log.contains("1555") && !log.contains('…'), "{log}");
+}

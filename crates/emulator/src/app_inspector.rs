@@ -57,7 +57,9 @@ pub trait AppInspector: Send + Sync + 'static {
     fn store(&self) -> &str;
 
     /// Returns a user's state as JSON, with the keys `window`, `opted_out`, `opt_out`, `opted_in`, `handler`,
-    /// `handed_off_to`, `pending` and `dialogue`. `opt_out` says since when, in which `scope` and by which `source`.
+    /// `handed_off_to`, `pending`, `dialogue`, `answers` and `reasons`. `opt_out` says since when, in which `scope` and by
+    /// which `source`. `answers` has the message that each reply answers, and `reasons` why the bot did not get a message,
+    /// or why its reply was not sent, both by SID.
     fn state(&self, user: String, sender: String) -> BoxFuture<'_, serde_json::Value>;
 
     /// Returns whether the server is sending messages via the REST API in reply to the inbound message with this SID.

@@ -159,6 +159,24 @@ async fn state_names_message_that_late_reply_answers() {
     dev_server.stop().await;
 }
 
+#[tokio::test]
+async fn state_says_why_bot_did_not_get_a_message() {
+    let (dev_server, remote) = start_echo_server().await;
+    let mut sids = Vec::new();
+    for body in ["hi", "STOP", "hello?"] {
+        let message = json!({"from": ANA, "to": WHATSAPP, "body": body});
+        let sent = remote.post(&["messages"], &message).await.unwrap();
+        sids.push(sent["message_sid"].as_str().unwrap().to_owned());
+    }
+    let reasons = remote.get(&["state", ANA]).await.unwrap()["reasons"].clone();
+    let expected = json!({
+        &sids[1]: "the bot did not get it: an opt-out keyword",
+        &sids[2]: "the bot did not get it: its user has opted out",
+    });
+    assert_eq!(reasons, expected);
+    dev_server.stop().await;
+}
+
 // After a reset, a MessageSid that was a duplicate before is a new message.
 #[tokio::test]
 async fn reset_clears_server_store() {

@@ -105,9 +105,11 @@ function drawSelected() {
   const [glyph, words, tone] = ticks(message);
   const size = message.body && sizeOf(message.body) + (isWhatsApp(state.current) && [...message.body].length > 1600 ? "; more than the 1,600 characters that Twilio accepts" : "");
   const code = message.error_code;
-  fillIfChanged($("about"), [from, when, glyph, words, message.sid, size, code], () => [
+  const reason = state.server?.reasons?.[message.sid];
+  fillIfChanged($("about"), [from, when, glyph, words, message.sid, size, code, reason], () => [
     h("p", { class: "line" }, h("strong", {}, `From ${from}`), h("span", { class: "muted" }, when)),
     h("p", {}, h("span", { class: `ticks ${tone}`, "aria-hidden": "true" }, `${glyph} `), words, code && [" ", codeLink(code)]),
+    reason && h("p", { class: "reason" }, reason),
     message.sid && h("p", {}, h("code", { class: "sid" }, message.sid)),
     size && h("p", { class: "muted" }, size)]);
 }
@@ -172,7 +174,7 @@ on("message status conversation", () => [drawSelected, drawCalls].forEach(onNext
 on("exchange", () => [drawSelected, drawCalls].forEach(onNextFrame));
 on("callSelected", drawCalls);
 on("server clock", () => onNextFrame(drawServer));
-on("server", () => onNextFrame(drawCalls));
+on("server", () => [drawSelected, drawCalls].forEach(onNextFrame));
 on("debugger", () => onNextFrame(drawDebugger));
 
 $("save-test").onclick = reportErrors(async () => {
