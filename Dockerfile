@@ -8,8 +8,9 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 
-# Dependencies in their own layer, so that only a change of Cargo.toml or Cargo.lock compiles them again. Stubs replace
-# the sources. The tables of benches, examples and tests are removed from the manifest: cargo rejects a manifest that names
+# Dependencies in their own layer, so that only a change of Cargo.toml or Cargo.lock compiles them again, and the other
+# packages of the workspace in a second one, so that a change of src compiles the root package alone. Stubs replace the
+# sources. The tables of benches, examples and tests are removed from the manifest: cargo rejects a manifest that names
 # missing files. `cargo clean` removes the artifacts of the stubs. Cargo compares file times, and could otherwise regard
 # them as newer than the sources.
 COPY Cargo.toml Cargo.lock ./
@@ -23,8 +24,11 @@ RUN awk '/^\[/ { cut = /^\[\[(bench|example|test)\]\]/ } !cut' Cargo.toml > trim
  && cargo clean --release --locked --package replyhook --package replyhook-core --package replyhook-emulator
 
 # With the shortened manifest: Cargo.toml is not copied again.
-COPY src ./src
 COPY crates ./crates
+RUN cargo build --release --locked --bin replyhook \
+ && cargo clean --release --locked --package replyhook
+
+COPY src ./src
 RUN cargo build --release --locked --bin replyhook
 
 
