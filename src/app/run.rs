@@ -12,7 +12,7 @@ use super::bot::ECHO;
 use super::builder::App;
 use super::reload::ReloadHandle;
 use crate::app_error::AppError;
-use crate::config::ServerSettings;
+use crate::config::{LOCAL_STORE_ON_FLY, ServerSettings};
 use crate::core_dumps;
 use crate::descriptors;
 use crate::lifecycle::Stage;
@@ -47,19 +47,11 @@ async fn run(app: App) -> Result<(), AppError> {
     if !app.settings.server.core_dumps {
         core_dumps::disable();
     }
-    for warning in &app.warnings {
-        tracing::warn!("{warning}");
-    }
-    if app.handler == ECHO {
-        tracing::warn!(
-            "handler.kind is \"echo\": users get their own words back; set handler.kind to \"rules\" or \"forward\", or give the \
-             app a handler"
-        );
-    }
+    log_warnings(&app);
     // Before binding: a store that cannot be opened is reported before any request is accepted.
     app.worker.open().await?;
     let server = &app.settings.server;
-    let public_listener = bind_listener("server.listen", server.listen).await?;
+    let public_listener = bind_listener(server.port_setting, server.listen).await?;
     let admin_listener = match app.settings.admin.listen {
         Some(address) => Some((address, bind_listener("admin.listen", address).await?)),
         None => None,
@@ -218,6 +210,22 @@ pub(super) async fn bind_listener(
     TcpListener::bind(address)
         .await
         .map_err(|error| AppError::listen(name, &address.to_string(), &error))
+}
+
+/// Logs what is probably not intended in the settings.
+fn log_warnings(app: &App) {
+    for warning in &app.warnings {
+        tracing::warn!("{warning}");
+    }
+    if app.settings.store.is_local_on_fly() {
+        tracing::warn!("{LOCAL_STORE_ON_FLY}");
+    }
+    if app.handler == ECHO {
+        tracing::warn!(
+            "handler.kind is \"echo\": users get their own words back; set handler.kind to \"rules\" or \"forward\", or give the \
+             app a handler"
+        );
+    }
 }
 
 fn announce(app: &App, public: &TcpListener) {

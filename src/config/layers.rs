@@ -94,6 +94,8 @@ pub(super) struct Layers {
     pub(super) file_problem: Option<Problem>,
     /// Folder of the settings file, which relative paths start from.
     pub(super) directory: PathBuf,
+    /// `FLY_APP_NAME`, which Fly sets in its machines.
+    pub(super) fly_app: Option<String>,
     /// `PORT`. Kept apart from `server.listen`, of which it replaces only the port.
     pub(super) port: Option<SettingEntry>,
     /// Spelling of each named table, by its prefix and name in lower case. There may be thousands of accounts.
@@ -118,6 +120,7 @@ impl Layers {
             );
         });
         let mut layers = Self {
+            fly_app: None,
             entries,
             empty_tables: BTreeMap::new(),
             file_problem: None,
@@ -267,6 +270,8 @@ impl Layers {
                     3,
                     problems,
                 );
+            } else if name == "FLY_APP_NAME" {
+                self.fly_app = Some(value.clone()).filter(|name| !name.is_empty());
             } else if name == "PORT" && !sources.ignores("server.listen") {
                 self.port = Some(SettingEntry {
                     value: Value::String(value.clone()),

@@ -22,6 +22,8 @@ pub struct ServerSettings {
     pub health_path: Option<RoutePath>,
     /// Address of the public listener.
     pub listen: SocketAddr,
+    /// Name of the setting that its port comes from: `server.listen`, or `PORT`, which `--port` replaces.
+    pub port_setting: &'static str,
     /// Time that requests and handlers in progress get after SIGTERM or SIGINT.
     pub shutdown_timeout: Duration,
     /// Maximum number of connections.
@@ -184,6 +186,11 @@ pub(super) fn server(reader: &mut SettingsReader<'_>) -> Option<ServerSettings> 
         public_url: public_url?,
         health_path,
         listen: listen?,
+        port_setting: if reader.layers.port.is_some() {
+            "PORT or --port"
+        } else {
+            "server.listen"
+        },
         shutdown_timeout: Duration::from_secs(u64::try_from(shutdown_timeout?).ok()?),
         max_connections: max_connections?,
         max_in_flight: max_in_flight?,

@@ -19,6 +19,8 @@ use crate::store::StoreUrl;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StoreSettings {
+    /// Name of the Fly app, in one of whose machines this process runs.
+    pub fly_app: Option<String>,
     /// URL of the database.
     pub url: StoreUrl,
     /// Time that content is stored.
@@ -79,11 +81,24 @@ pub(super) fn store(reader: &mut SettingsReader<'_>) -> Option<StoreSettings> {
         Duration::from_secs((number * 86_400).max(3600)).min(retention)
     });
     Some(StoreSettings {
+        fly_app: reader.layers.fly_app.clone(),
         url: url?,
         retention,
         body_retention,
         records_events,
     })
+}
+
+/// Warning for a server with SQLite on Fly.
+pub(crate) const LOCAL_STORE_ON_FLY: &str = "store.url is SQLite, and this is a machine of Fly: each machine has a volume and a store \
+     of its own, so that a second one replies twice and misses opt-outs; run exactly one (`fly scale count 1`, and deploy with \
+     --ha=false), or share PostgreSQL";
+
+impl StoreSettings {
+    /// Returns whether this is a Fly machine with a store that its other machines do not share.
+    pub fn is_local_on_fly(&self) -> bool {
+        self.fly_app.is_some() && !matches!(self.url, StoreUrl::Postgres(_))
+    }
 }
 
 fn days(

@@ -138,6 +138,25 @@ fn start_prefix_stripping_proxy() -> TlsProxy {
     })
 }
 
+// On Fly, a second machine would have a store of its own. The number of machines is unknown here.
+#[test]
+fn sqlite_on_fly_is_a_finding_and_a_warning() {
+    let fly = [("FLY_APP_NAME", "my-bot.example")];
+    let deployment = Deployment::plain();
+    deployment
+        .doctor(&fly)
+        .assert_finding("in a machine of Fly", "fly scale count 1");
+    let folder = tempfile::tempdir().unwrap();
+    let server = serve(&deployment.public_url, &store(&folder), &fly);
+    server.wait_for("a second one replies twice");
+    assert!(
+        !deployment
+            .server
+            .log()
+            .contains("a second one replies twice")
+    );
+}
+
 #[test]
 fn doctor_behind_prefix_stripping_tls_proxy_passes() {
     let deployment = Deployment::with_proxy(start_prefix_stripping_proxy(), PREFIX);

@@ -1,5 +1,7 @@
 //! Checks of the local server through its private listener: readiness, store, backlog and instance id.
 
+use std::collections::BTreeSet;
+use std::net::ToSocketAddrs;
 use std::time::Duration;
 
 use replyhook::admin::{Readiness, ReadinessError, ReadinessReport, check_readiness};
@@ -32,6 +34,11 @@ pub(super) fn check(
             report.add(Finding::warn("store", found, warning))?;
         }
     }
+    if settings.store.is_local_on_fly()
+        && let Some(app) = &settings.store.fly_app
+    {
+        report.add(fly_machines(app))?;
+    }
     let Some(listen) = settings.admin.listen else {
         report.add(Finding::note(
             "server",
@@ -61,6 +68,24 @@ pub(super) fn check(
     Ok(response
         .instance
         .map_or(LocalServer::Unknown, LocalServer::Known))
+}
+
+/// Returns the finding about SQLite on Fly, where each machine has a store of its own.
+fn fly_machines(app: &str) -> Finding {
+    // Fly's private DNS has an address for each started machine of the app. The port is not used.
+    let machines = (format!("{app}.internal"), 0).to_socket_addrs();
+    let machines = machines.map(|addresses| addresses.collect::<BTreeSet<_>>().len());
+    let found = match machines {
+        Ok(1) => return Finding::ok("store", "SQLite, on the only machine of this Fly app"),
+        Ok(number) => format!("SQLite, and {number} machines of this Fly app, each with a store of its own"),
+        Err(_) => "SQLite, in a machine of Fly: the number of machines is unknown, and each has a store of its own".to_owned(),
+    };
+    Finding::warn(
+        "store",
+        found,
+        "run exactly one machine (fly scale count 1, and deploy with --ha=false), or share PostgreSQL: with two stores, \
+         duplicates get two replies, and an opt-out holds on one machine only",
+    )
 }
 
 fn no_response(error: &ReadinessError) -> Finding {
