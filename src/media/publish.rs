@@ -1,6 +1,6 @@
 //! Publication of a reply's files: each is checked, put into the store, and replaced by a link that Twilio fetches.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -24,8 +24,11 @@ pub(super) const FORWARD_LINK_LIFETIME: SignedDuration = SignedDuration::from_ho
 /// The reason why a file of a reply cannot be sent.
 #[derive(Debug, thiserror::Error)]
 enum PublishError {
-    #[error("could not read a file of the reply: {0}")]
-    Read(#[source] std::io::Error),
+    #[error("could not read the file {} of the reply: {source}", path.display())]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("a file of the reply has an unknown type; set it with Media::content_type")]
     UnknownType,
     #[error("a file of the reply ({content_type}) cannot be sent: {rejection}")]
@@ -187,7 +190,10 @@ fn handler_error(error: PublishError) -> HandlerError {
 
 /// Reads a file from disk.
 async fn read_file(path: &Path) -> Result<Arc<[u8]>, HandlerError> {
-    let read_error = |source| handler_error(PublishError::Read(source));
+    let read_error = |source| {
+        let path = path.to_owned();
+        handler_error(PublishError::Read { path, source })
+    };
     let metadata = tokio::fs::metadata(path).await.map_err(read_error)?;
     // A pipe or a device may never end.
     if !metadata.is_file() {
@@ -200,7 +206,7 @@ async fn read_file(path: &Path) -> Result<Arc<[u8]>, HandlerError> {
         let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
         let max_bytes = kinds::MAX_BYTES;
         return Err(handler_error(PublishError::Rejected {
-            content_type: "a file on disk".to_owned(),
+            content_type: path.display().to_string(),
             rejection: MediaRejection::Size { max_bytes, length },
         }));
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
@@ -12,7 +12,8 @@ use serde_json::json;
 
 use crate::support::http::{Listener, http_response};
 use crate::support::{
-    ACCOUNT, ANA, Dev, SANDBOX, ScriptedServer, TOKEN, base64_of, replyhook, wire,
+    ACCOUNT, ANA, Dev, Program, SANDBOX, ScriptedServer, TOKEN, base64_of, replyhook,
+    report_missing, wire,
 };
 
 /// Starts a dev server that reads its settings from a file.
@@ -47,37 +48,60 @@ fn dev_account_of_folder_stays_until_new_credentials() {
     let second = start(&["--new-credentials"]);
     assert!(second.0 != first.0 && second.1 != first.1);
     assert_eq!(start(&[]), second);
-    let file = folder.path().join("replyhook-dev-account.json");
-    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let kept = account_file(&folder.path().join("state"));
+    assert_eq!(mode(&kept), 0o600);
+    assert_eq!(mode(kept.parent().unwrap()), 0o700);
+    // Only the user's state, which the test has put into this folder.
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// Returns the only file of credentials in a state folder.
+fn account_file(state: &Path) -> PathBuf {
+    let folder = state.join("replyhook/dev");
+    let mut files = std::fs::read_dir(folder).unwrap();
+    let file = files.next().unwrap().unwrap().path();
+    assert!(files.next().is_none());
+    file
 }
 
 #[test]
 fn dev_with_unusable_account_file_exits_with_2() {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("replyhook-dev-account.json");
+    let state = folder.path().join("state");
+    drop(Dev::start_in(folder.path(), &["--port", "0"], &[]));
+    let file = account_file(&state);
+    let name = file.file_name().unwrap().to_str().unwrap();
     let saved = json!({"account_sid": ACCOUNT, "auth_token": TOKEN}).to_string();
     let target = folder.path().join("other.json");
     std::fs::write(&target, &saved).unwrap();
-    for (content, part) in [
-        (Some("{}".to_owned()), "account_sid"),
-        (Some(saved.replace(TOKEN, "short")), "auth_token"),
-        (None, "not your file"),
+    std::fs::remove_file(&file).unwrap();
+    let private = std::fs::Permissions::from_mode(0o600);
+    for (content, mode, part) in [
+        (Some("{}".to_owned()), 0o600, "account_sid"),
+        (Some(saved.replace(TOKEN, "short")), 0o600, "auth_token"),
+        (Some(saved.clone()), 0o644, "other users may read"),
+        (None, 0o600, "not your file"),
     ] {
         match content {
-            Some(content) => std::fs::write(&file, content).unwrap(),
+            Some(content) => {
+                std::fs::write(&file, content).unwrap();
+                let mut permissions = private.clone();
+                permissions.set_mode(mode);
+                std::fs::set_permissions(&file, permissions).unwrap();
+            }
             None => std::os::unix::fs::symlink(&target, &file).unwrap(),
         }
         let output = Command::new(env!("CARGO_BIN_EXE_replyhook"))
             .args(["dev", "--emulator-port", "0", "--port", "0"])
             .env_clear()
+            .env("XDG_STATE_HOME", &state)
             .current_dir(folder.path())
             .output()
             .unwrap();
         let err = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{err}");
-        for part in [part, "replyhook-dev-account.json", "--new-credentials"] {
+        for part in [part, name, "--new-credentials"] {
             assert!(err.contains(part), "{err}");
         }
         std::fs::remove_file(&file).unwrap();
@@ -494,4 +518,68 @@ fn debug_log_has_a_line_for_each_message() {
     assert!(!output.contains("a secret"), "{output}");
     // On a pipe, `dev` prints no lines about messages.
     assert!(!output.contains("primary -> 200"), "{output}");
+}
+
+// `script` gives `dev` a terminal. The line has no text of the message.
+#[test]
+fn dev_on_terminal_prints_line_for_each_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let bot = Listener::start(None, |_| {
+        http_response(403, &[("Content-Type", "text/plain")], "wrong signature")
+    });
+    let program = env!("CARGO_BIN_EXE_replyhook");
+    for (args, expected) in [
+        ("--port 0".to_owned(), "primary -> 200, "),
+        (
+            format!("--webhook http://{}/sms", bot.address),
+            "primary -> 403 (11217)",
+        ),
+    ] {
+        // Ends by itself if the test fails and leaves it running.
+        let command =
+            format!("exec timeout --foreground 90 {program} dev --emulator-port 0 {args}");
+        let mut script = Command::new("script");
+        let script = script.args(["-qefc", &command, "/dev/null"]);
+        if std::process::Command::new("script")
+            .arg("--version")
+            .output()
+            .is_err()
+        {
+            report_missing("script");
+            return;
+        }
+        let program = Program::start(
+            script
+                .env_clear()
+                .env("PATH", "/usr/bin:/bin")
+                .env("XDG_STATE_HOME", folder.path())
+                .env("SHELL", "/bin/sh")
+                .current_dir(folder.path()),
+        );
+        let mut dev = Dev::from_program(program);
+        dev.says(&json!({"from": ANA, "body": "a secret"}));
+        let line = wait_for_line(&dev, expected);
+        assert!(line.contains(ANA) && !line.contains("a secret"), "{line}");
+        // Only a rejection asks about the token.
+        let asks = line.contains("was the server started with the account SID and auth token");
+        assert_eq!(asks, expected.contains("403"), "{line}");
+        // Ctrl-C.
+        dev.program.write_line("\u{3}");
+    }
+}
+
+// The question also stands where `chat` reports a failed message.
+#[test]
+fn chat_with_rejecting_server_asks_about_token() {
+    let bot = Listener::start(None, |_| {
+        http_response(403, &[("Content-Type", "text/plain")], "wrong signature")
+    });
+    let webhook = format!("http://{}/sms", bot.address);
+    let dev = Dev::start_with(&["--webhook", &webhook], &[]);
+    let (code, out, _) = replyhook(&["chat", "--emulator", &dev.url], &[], "hi\n");
+    assert_eq!(code, 1, "{out}");
+    assert!(
+        out.contains("was the server started with the account SID and auth token"),
+        "{out}"
+    );
 }

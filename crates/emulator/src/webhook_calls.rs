@@ -102,7 +102,11 @@ fn signature_verdict(response: Option<&HttpResponse>) -> String {
             let text = String::from_utf8_lossy(&response.body);
             let first_line = text.lines().next().unwrap_or_default();
             let first_line: String = first_line.chars().take(200).collect();
-            format!("rejected with {}: {first_line}", response.status)
+            format!(
+                "rejected with {}: {first_line}; was the server started with the account SID and auth token that `replyhook dev` \
+                 printed?",
+                response.status
+            )
         }
         Some(response) if response.status < 400 => format!("accepted with {}", response.status),
         // Another error says nothing about the signature.

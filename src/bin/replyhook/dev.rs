@@ -30,7 +30,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 #[derive(clap::Args)]
 #[command(after_help = "\
 Needs no account, phone or tunnel. Ignores TWILIO_… and PUBLIC_URL of the environment. Stores messages in memory unless
-DATABASE_URL is set. The emulated account and token of a folder stay the same, in replyhook-dev-account.json.
+DATABASE_URL is set. The emulated account and token of a folder stay the same; they are kept in ~/.local/state/replyhook/dev.
 
 A COMMAND is started with what your bot needs in its environment, and again when it ends: PORT, and FORWARD_SECRET or,
 with --webhook, TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN and TWILIO_API_URL of the emulated account. Without --forward and
@@ -101,7 +101,8 @@ pub(crate) struct Dev {
 impl Dev {
     pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
         let mut options = self.options();
-        let account = DevAccount::new();
+        let mut sources = self.settings.sources();
+        let account = DevAccount::new(&sources.env)?;
         let credentials = if self.new_credentials {
             DevCredentials::default()
         } else {
@@ -118,7 +119,6 @@ impl Dev {
         // Behind a tunnel, no other server needs the emulated account.
         let is_saved = options.account.is_some() || options.tunnel_url.is_some();
         let is_saved = is_saved && (has_secret || bot.forward_secret().is_none());
-        let mut sources = self.settings.sources();
         self.handler.apply(&mut sources);
         bot.apply(&mut sources);
         let removed = real_account_variables(&sources);

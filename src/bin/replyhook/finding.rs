@@ -150,3 +150,10 @@ fn one_line(text: &str) -> String {
     // Findings quote responses of unknown servers, which could otherwise forge further findings.
     printable(text).replace(['\n', '\t'], " ")
 }
+
+/// Returns the question about a status with which a server rejects a signed webhook of the emulator.
+#[cfg(feature = "emulator")]
+pub(crate) fn token_question(status: Option<u64>) -> Option<&'static str> {
+    matches!(status, Some(401 | 403))
+        .then_some("was the server started with the account SID and auth token that `dev` printed?")
+}

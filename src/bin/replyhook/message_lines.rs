@@ -7,6 +7,7 @@ use replyhook::DevServer;
 use replyhook::emulator::{EmulatorClient, EmulatorEvent, EventStream};
 use serde_json::Value;
 
+use crate::finding::token_question;
 use crate::print::printable;
 
 /// Lines about the emulator's messages; none if the output is not a terminal.
@@ -55,7 +56,11 @@ fn describe(event: &EmulatorEvent) -> Option<String> {
                 "webhook" => {
                     let attempt = data["attempt"].as_str().unwrap_or("webhook");
                     let ms = &data["ms"];
-                    Some(format!("{time}  {user}  {attempt} -> {result}, {ms} ms"))
+                    let line = format!("{time}  {user}  {attempt} -> {result}, {ms} ms");
+                    Some(match token_question(data["response"]["status"].as_u64()) {
+                        Some(question) => format!("{line}; {question}"),
+                        None => line,
+                    })
                 }
                 "rest" if data["error_code"].is_number() => {
                     Some(format!("{time}  {user}  REST call refused <- {result}"))

@@ -1,12 +1,13 @@
 //! The dev server with its emulator, which share a clock.
 
 use replyhook::clock::SignedDuration;
-use replyhook::{App, Context, HandlerError, InboundMessage, IntoReply, Reply};
+use replyhook::{App, Context, HandlerError, InboundMessage, IntoReply, Media, Reply};
 use serde_json::json;
 
 use super::{
     ANA, WHATSAPP, attempts, bodies, start_dev_server, start_echo_server, wait_for_message,
 };
+use crate::support::installed;
 
 // The bot replies, and the state shows its handler, its pending messages and an open window that closes after 24
 // hours.
@@ -54,6 +55,42 @@ async fn slow_handler_replies_via_rest_api() {
     })
     .await;
     dev_server.stop().await;
+}
+
+/// Variable that makes the test below start the dev server whose output its other run reads.
+const CHILD: &str = "REPLYHOOK_TEST_DEV_SERVER_LOG";
+
+// Logs are set up once in a process, so this test runs itself in another one. `dev` and programs of users share the code.
+#[tokio::test]
+async fn dev_server_logs_why_a_bot_failed() {
+    const NAME: &str = "emulator::dev_server::dev_server_logs_why_a_bot_failed";
+    if installed(CHILD).is_some() {
+        let bot = async |_: Context, message: InboundMessage| match message.body.as_str() {
+            "tea" => Err(HandlerError::new("out of tea")),
+            _ => Ok(Reply::media(Media::file("/nowhere/missing.png"))),
+        };
+        let (dev_server, remote) = start_dev_server(App::builder().handler(bot)).await;
+        for body in ["tea", "picture"] {
+            let message = json!({"from": ANA, "to": WHATSAPP, "body": body});
+            remote.post(&["messages"], &message).await.unwrap();
+        }
+        dev_server.stop().await;
+        return;
+    }
+    let test = std::env::current_exe().unwrap();
+    let mut test = tokio::process::Command::new(test);
+    let output = test
+        .args(["--exact", NAME, "--nocapture"])
+        .env(CHILD, "1")
+        .output();
+    let output = output.await.unwrap();
+    let logged = [output.stdout, output.stderr].concat();
+    let logged = String::from_utf8(logged).unwrap();
+    assert!(output.status.success(), "{logged}");
+    // The second one names the file, since a reply may have several.
+    for part in ["out of tea", "the file /nowhere/missing.png"] {
+        assert!(logged.contains(part), "{part}: {logged}");
+    }
 }
 
 #[tokio::test]

@@ -42,9 +42,15 @@ impl Dev {
                 .args(["dev", "--emulator-port", "0"])
                 .args(args)
                 .env_clear()
+                .env("XDG_STATE_HOME", folder.join("state"))
                 .envs(env.iter().copied())
                 .current_dir(folder),
         );
+        Self::from_program(program)
+    }
+
+    /// Waits until a started program has printed its welcome.
+    pub fn from_program(program: Program) -> Self {
         let page: String = program.wait_for("address of the page", |line| {
             let url = line.trim().strip_prefix("Chat with your bot:")?;
             Some(url.trim().to_owned())

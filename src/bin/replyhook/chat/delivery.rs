@@ -7,6 +7,8 @@ use replyhook::emulator::{EmulatorClient, EmulatorClientError};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
+use crate::finding::token_question;
+
 const MAX_RESTORE_ATTEMPTS: u32 = 5;
 /// Interval between two attempts to restore the emulator's faults.
 const RESTORE_INTERVAL: Duration = Duration::from_millis(100);
@@ -137,10 +139,12 @@ pub(super) fn failure_reason(delivery: &Value) -> Option<String> {
         .ok()
         .map(|code| replyhook::ErrorCode(code).meaning_or_link());
     let status = last["status"].as_u64();
+    let question = token_question(status).map(|question| format!("; {question}"));
     let status = status.map_or_else(|| "no response".to_owned(), |status| status.to_string());
     Some(format!(
-        "{}: {status}: {} ({code})",
+        "{}: {status}: {} ({code}){}",
         last["url"].as_str().unwrap_or_default(),
-        meaning.unwrap_or_default()
+        meaning.unwrap_or_default(),
+        question.unwrap_or_default()
     ))
 }
