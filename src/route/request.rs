@@ -66,6 +66,7 @@ impl<S> RouteRequest<'_, S> {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be taken out of a message",
     label = "a route handler's arguments are `InboundMessage`, `Context`, `Captures<T>`, `Shared<S>` or your own types that implement `FromMessage`",
+    note = "the `T` of `Captures<T>` must implement `serde::Deserialize`",
     note = "`Shared<S>` needs a router whose state is of that very type: `.with_state(…)`"
 )]
 pub trait FromMessage<S>: Sized + Send {
@@ -157,6 +158,8 @@ pub type RouteFuture = Option<BoxFuture<'static, Result<Reply, HandlerError>>>;
     label = "expected a text, a `Reply`, or an async function of what can be taken out of a message",
     note = "its arguments may be, in any order: `InboundMessage`, `Context`, `Captures<T>` (of a regex or a command), `Shared<S>` \
             (of a router with state), or an `Option` of one of these",
+    note = "the `T` of `Captures<T>` must implement `serde::Deserialize`: add `#[derive(serde::Deserialize)]` to it, and the crate \
+            `serde` with the feature `derive`",
     note = "it returns what a bot can say: a text, `()`, a `Reply`, or an `Option` or `Result` of these; its future must be `Send`",
     note = "a closure's arguments need their types: `|message: InboundMessage| async move {{ … }}`",
     note = "add a type that is a `Handler` with `.on_handler(filter, handler)`, and a router with `.nest(filter, router)`"

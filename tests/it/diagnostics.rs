@@ -68,7 +68,7 @@ const USE: &str = "#![allow(unused)]\nuse replyhook::route::*;\nuse replyhook::*
 const GOOD: &str = "pub fn bot() -> Router { Router::new().on(text(\"hi\"), async |message: InboundMessage| message.body) }";
 
 /// Invalid code, and texts of its compile error.
-const WRONG: [(&str, &[&str]); 8] = [
+const WRONG: [(&str, &[&str]); 9] = [
     (
         "async fn bot(name: u32) -> String { String::new() }\npub fn make() -> Router { Router::new().on(text(\"hi\"), bot) }",
         &[
@@ -81,6 +81,14 @@ const WRONG: [(&str, &[&str]); 8] = [
         &[
             "cannot answer a route",
             "it returns what a bot can say: a text, `()`, a `Reply`",
+        ],
+    ),
+    (
+        "struct Order { id: u32 }\nasync fn bot(Captures(order): Captures<Order>) -> String { String::new() }\npub fn make() -> Router { Router::new().on(regex(r\"(\\d+)\"), bot) }",
+        &[
+            "cannot answer a route",
+            "the `T` of `Captures<T>` must implement `serde::Deserialize`",
+            "#[derive(serde::Deserialize)]",
         ],
     ),
     (
