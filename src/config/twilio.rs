@@ -336,17 +336,45 @@ fn api_key(reader: &mut SettingsReader<'_>, prefix: &str) -> Option<ApiKey> {
 fn token(reader: &mut SettingsReader<'_>, key: &str) -> Option<Secret> {
     let token = reader.secret(key)?;
     let text = token.expose();
-    // Only a warning: a token of another form can still verify signatures.
-    if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        let hint = if text.starts_with("SK") {
-            ": this looks like an API key, which never signs webhooks"
-        } else {
-            ""
-        };
-        reader.warn(
+    let is_quote = |character: char| matches!(character, '"' | '\'' | '“' | '”' | '‘' | '’' | '`');
+    // A problem, because no token of Twilio's has a quotation mark: nothing could be verified.
+    if text.starts_with(is_quote) || text.ends_with(is_quote) {
+        reader.problem(
             key,
-            format!("is not 32 hexadecimal digits, as Twilio's auth tokens are{hint}"),
+            "begins or ends with a quotation mark, which is not part of the token: remove the marks. Docker's --env-file and \
+             systemd's unit files pass some of them on",
         );
+        return None;
+    }
+    // Only a warning: a token of another form can still verify signatures.
+    if let Some(warning) = token_warning(text) {
+        reader.warn(key, warning);
     }
     Some(token)
+}
+
+/// Returns a warning about a text that cannot be an auth token of Twilio's.
+fn token_warning(text: &str) -> Option<&'static str> {
+    let is_digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if text.len() == 32 && is_digits {
+        let first = text.as_bytes()[0];
+        let is_repeated = text.bytes().all(|byte| byte == first);
+        return is_repeated.then_some(
+            "is a placeholder, one digit 32 times: set it to the auth token in Twilio's console",
+        );
+    }
+    let lower = text.to_ascii_lowercase();
+    let placeholders = [
+        "your", "token", "secret", "changeme", "example", "xxx", "…", "...", "<", "${",
+    ];
+    Some(if text.starts_with("SK") {
+        "is the SID of an API key, and an API key never signs webhooks: set it to the auth token in Twilio's console, and the \
+         API key in twilio.api_key_sid"
+    } else if text.starts_with("AC") && text.len() == 34 {
+        "is the SID of an account, not its auth token: set it to the auth token in Twilio's console"
+    } else if placeholders.iter().any(|part| lower.contains(part)) {
+        "is a placeholder: set it to the auth token in Twilio's console"
+    } else {
+        "is not 32 hexadecimal digits, as Twilio's auth tokens are"
+    })
 }

@@ -195,6 +195,10 @@ pub struct ExpiryReport {
     pub has_more: bool,
     /// SIDs of messages without a reply whose content this step deleted.
     pub unanswered: Vec<MessageSid>,
+    /// Number of messages whose texts this step deleted.
+    pub texts: u64,
+    /// Number of messages of the outbox, replies and others, whose content this step deleted.
+    pub outbound: u64,
 }
 
 /// Minimum pause between two steps.

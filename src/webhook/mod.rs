@@ -27,7 +27,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::routing::{any, get};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, Uri};
 
 pub(crate) use endpoint_layer::{EndpointLayer, EndpointState};
 pub(crate) use in_flight::InFlightLimit;
@@ -37,16 +37,26 @@ pub(crate) use webhooks::{ConversationEventHook, FallbackHook, StatusHook, Warni
 use crate::signature::{PublicUrl, RoutePath, SIGNATURE_HEADER, SignatureLayer};
 use crate::telemetry::metrics::Endpoint;
 
+/// Maximum number of characters of an unknown path in the log.
+const MAX_LOGGED_PATH: usize = 200;
+
 /// Responds with 404 to unknown paths.
 // A warning only for requests with a signature header, which a wrong URL in the Twilio console causes. Other requests
 // for unknown paths are mostly scanners, and only counted.
-async fn unrouted(State(webhooks): State<Arc<Webhooks>>, headers: HeaderMap) -> impl IntoResponse {
+async fn unrouted(
+    State(webhooks): State<Arc<Webhooks>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> impl IntoResponse {
     webhooks.metrics.unrouted.inc();
     if headers.contains_key(SIGNATURE_HEADER)
         && let Some(suppressed) = webhooks.warnings.unrouted.try_log()
     {
+        // Not the query, in which a GET has the message. The text of a stranger is cut.
+        let path: String = uri.path().chars().take(MAX_LOGGED_PATH).collect();
         tracing::warn!(
             suppressed,
+            path,
             "responded with 404 to a signed request for an unknown path; set the URL in the Twilio console to one that \
              `replyhook check` shows, or server.paths to the path of that URL"
         );

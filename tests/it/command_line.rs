@@ -60,6 +60,12 @@ fn report_mode_beyond_loopback_needs_its_flag() {
 fn check_prints_effective_values_and_masks_secrets() {
     let (code, out, _) = replyhook(&["check"], &REQUIRED_ENV, "");
     assert_eq!(code, 0);
+    // The verdict is the first line, and the long list only comes with its option.
+    assert!(out.starts_with("no problem\n"), "{out}");
+    assert!(!out.contains("server.shutdown_timeout_s"), "{out}");
+    let (code, out, _) = replyhook(&["check", "--all"], &REQUIRED_ENV, "");
+    assert_eq!(code, 0);
+    assert!(out.starts_with("no problem\n"), "{out}");
     assert!(
         out.contains("server.shutdown_timeout_s = 20  # default"),
         "{out}"
@@ -74,7 +80,7 @@ fn check_prints_effective_values_and_masks_secrets() {
     );
     assert!(!out.contains(TOKEN));
     let (code, out, err) = replyhook(
-        &["check"],
+        &["check", "--all"],
         &[("REPLYHOOK__SERVER__SHUTDWON_TIMEOUT_S", "1")],
         "",
     );
@@ -110,7 +116,11 @@ fn secrets_of_urls_reach_neither_check_nor_log() {
     if cfg!(feature = "otel") {
         env.push(("REPLYHOOK__TELEMETRY__OTLP_ENDPOINT", endpoint));
     }
-    let (code, out, err) = replyhook(&["check"], &[&REQUIRED_ENV[..], &env[..]].concat(), "");
+    let (code, out, err) = replyhook(
+        &["check", "--all"],
+        &[&REQUIRED_ENV[..], &env[..]].concat(),
+        "",
+    );
     assert_eq!(code, 0, "{err}");
     assert!(
         out.contains("passwrd=…") && !out.contains("canary"),
@@ -406,6 +416,13 @@ fn invoke_sends_signed_webhook_and_checks_response() {
     let (code, out, _) = replyhook(&["invoke", &target], &REQUIRED_ENV, "");
     assert_eq!(code, 1);
     assert!(out.starts_with("403 ") && out.contains("(11217)"), "{out}");
+    for part in [
+        "expected: 200 text/xml",
+        "got:      403 text/plain",
+        "--url",
+    ] {
+        assert!(out.contains(part), "{out}");
+    }
     let forged = [
         "invoke",
         &target,

@@ -446,6 +446,27 @@ fn invalid_or_missing_config_file_is_located() {
     );
 }
 
+// As `docker run --env-file` passes it on. Twilio would be rejected with every message.
+#[test]
+fn token_in_quotation_marks_is_a_problem_with_remedy() {
+    for value in [
+        "\"0123456789abcdef0123456789abcdef\"",
+        "'0123456789abcdef0123456789abcdef'",
+    ] {
+        let error = load(
+            &[&REQUIRED_ENV[..], &[("TWILIO_AUTH_TOKEN", value)]].concat(),
+            "",
+        )
+        .unwrap_err()
+        .to_string();
+        assert!(
+            error.contains("quotation mark") && error.contains("remove the marks"),
+            "{error}"
+        );
+        assert!(!error.contains("0123456789abcdef"), "{error}");
+    }
+}
+
 // These values work but are probably mistakes.
 #[test]
 fn suspicious_value_produces_warning() {
@@ -472,7 +493,14 @@ fn suspicious_value_produces_warning() {
         (
             "TWILIO_AUTH_TOKEN",
             "SK0123456789abcdef0123456789abcdef",
-            "looks like an API key",
+            "is the SID of an API key",
+        ),
+        ("TWILIO_AUTH_TOKEN", ACCOUNT, "is the SID of an account"),
+        ("TWILIO_AUTH_TOKEN", "your_auth_token", "is a placeholder"),
+        (
+            "TWILIO_AUTH_TOKEN",
+            "00000000000000000000000000000000",
+            "is a placeholder",
         ),
         ("TWILIO_AUTH_TOKEN", "short", "is not 32 hexadecimal digits"),
     ] {

@@ -241,6 +241,7 @@ fn unknown_path_is_counted_and_logged_if_signed() {
     assert_eq!((status_with(""), server.metric(metric)), (404, 1.0));
     assert!(!server.log().contains("for an unknown path"));
     assert_eq!(status_with("X-Twilio-Signature: 0000\r\n"), 404);
-    server.wait_for("for an unknown path");
+    let line = server.wait_for("for an unknown path");
+    assert!(line.contains("\"path\":\"/webhok\""), "{line}");
     assert_eq!(server.metric(metric), 2.0);
 }

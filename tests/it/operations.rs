@@ -516,13 +516,20 @@ fn purge_expired_deletes_content_beyond_retention() {
         |app| app.clock(ManualClock::new(long_ago)),
         async |app| app.send(canary(1, TEXT)).await,
     );
-    let server = store.server();
-    server.send(&Webhook::message(2, "hi")).twiml();
+    // Before a server starts, which deletes it too.
     let done = store.run_ok(&["purge", "--expired"]);
     assert!(
         done.starts_with("deleted: content from before 20"),
         "{done}"
     );
+    assert!(
+        done.contains(": the texts of 1 message, and 0 messages of the outbox"),
+        "{done}"
+    );
+    let server = store.server();
+    server.send(&Webhook::message(2, "hi")).twiml();
+    let again = store.run_ok(&["purge", "--expired"]);
+    assert!(again.contains(": the texts of 0 messages,"), "{again}");
     let lines = store.run_json(&["messages", "list", "--json", "--content"]);
     let known: Vec<_> = lines
         .iter()
@@ -579,6 +586,36 @@ fn consent_for_mismatched_sender_and_user_is_rejected() {
         }
     }
     assert!(store.run_json(&["consent", "export", "--json"]).is_empty());
+}
+
+// After both, one of them counts, and the line says which.
+#[test]
+fn consent_show_names_the_state_that_counts() {
+    let store = TempStore::new();
+    let _server = store.server();
+    let change = |what| store.run_ok(&["consent", what, USER, "--sender", BOT, "--note", "x"]);
+    assert!(change("opt-in").ends_with("; the opt-in counts\n"));
+    let out = change("opt-out");
+    assert!(
+        out.ends_with("; the opt-out counts: nothing is sent\n"),
+        "{out}"
+    );
+    let show = ["consent", "show", USER];
+    assert_eq!(store.run_ok(&show), out);
+    let service = "MG0123456789abcdef0123456789abcdef";
+    store.run_ok(&[
+        "consent",
+        "opt-in",
+        USER,
+        "--service",
+        service,
+        "--note",
+        "x",
+    ]);
+    let shown = store.run_ok(&show);
+    assert!(shown.contains("; the opt-in counts\n"), "{shown}");
+    let last = shown.lines().last().unwrap();
+    assert!(last.contains("its Messaging Service counts"), "{shown}");
 }
 
 #[test]

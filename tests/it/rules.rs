@@ -225,6 +225,24 @@ async fn first_contact_matcher_works_in_server_and_examples() {
     assert_eq!(code, 0, "{output}");
 }
 
+// The examples pass, but a user of SMS who writes the word unsubscribes.
+#[test]
+fn rules_test_with_keyword_as_choice_exits_with_1() {
+    let rules = |word: &str| {
+        format!(
+            "[[rule]]\nwhen.text = \"hi\"\nreply.text = \"Go on?\"\nreply.choices = [\"Yes please\", \"{word}\"]\n\
+             [[example]]\nsays = \"bye\"\ngets = []\n"
+        )
+    };
+    for (word, expected) in [("No thanks", 0), ("Stop", 1)] {
+        let file = TempRules::new(&rules(word));
+        let (code, output, err) = replyhook(&["rules", "test", &file.name()], &[], "");
+        assert_eq!(code, expected, "{output}{err}");
+        assert!(output.contains("1 of 1 example passed"), "{output}");
+        assert_eq!(output.contains("warning: "), expected == 1, "{output}");
+    }
+}
+
 #[tokio::test]
 async fn rules_hot_reload_keeps_old_rules_on_error() {
     let file = TempRules::new("[otherwise]\nreply = \"one\"\n");

@@ -585,7 +585,7 @@ fn sign_and_explain_commands_use_shared_key() {
         assert_eq!(code, 2, "{more:?} {err}");
         assert!(err.contains(part), "{more:?}: {err}");
     }
-    let (code, out, _) = replyhook(&["check", "--config", config], &env, "");
+    let (code, out, _) = replyhook(&["check", "--all", "--config", config], &env, "");
     assert_eq!(code, 0, "{out}");
     assert!(out.contains(A.0) && !out.contains(A.1), "{out}");
 }

@@ -6,6 +6,7 @@ use replyhook::store::StoreUrl;
 use replyhook::store::sqlite::file_warnings;
 
 use crate::exit::ExitStatus;
+use crate::operator::format_count;
 use crate::opt_out_advice::opt_out_advice;
 use crate::print::print;
 use crate::rules;
@@ -19,6 +20,7 @@ Exit codes:
 
 Examples:
   replyhook check --config replyhook.toml
+  replyhook check --all                   also print each setting with its value and source
   replyhook check --rules bot.toml        check only a rules file, and print its table of routes")]
 pub(crate) struct Check {
     #[command(flatten)]
@@ -26,6 +28,9 @@ pub(crate) struct Check {
     /// Check only this rules file
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     rules: Option<PathBuf>,
+    /// Print the effective value and the source of each setting, too
+    #[arg(long, conflicts_with = "rules")]
+    all: bool,
 }
 
 impl Check {
@@ -34,33 +39,55 @@ impl Check {
             return check_rules(file, &self.settings.sources());
         }
         let sources = self.settings.sources();
-        let mut text = String::new();
-        for (key, value, origin) in Settings::effective(&sources) {
-            writeln!(text, "{key} = {value}  # {origin}")?;
-        }
-        // Before `load`, which may fail: the effective values help to find the cause.
-        print(&text)?;
-        let loaded = Settings::load(&sources)?;
-        let mut text = String::new();
+        let loaded = match Settings::load(&sources) {
+            Ok(loaded) => loaded,
+            Err(problems) => {
+                // The effective values help to find the cause.
+                print(&self.effective_values(&sources)?)?;
+                return Err(problems.into());
+            }
+        };
+        let mut findings = String::new();
         for warning in &loaded.warnings {
-            writeln!(text, "warning: {warning}")?;
+            writeln!(findings, "warning: {warning}")?;
         }
         if let StoreUrl::Sqlite(path) = &loaded.settings.store.url {
             for warning in file_warnings(path) {
-                writeln!(text, "warning: store.url: {warning}")?;
+                writeln!(findings, "warning: store.url: {warning}")?;
             }
         }
+        let warnings = findings.lines().count();
         let own_numbers = loaded.settings.guard.own_numbers.iter();
         for advice in opt_out_advice(&loaded.settings, own_numbers) {
-            writeln!(text, "note: {}: {}", advice.found, advice.remedy)?;
+            writeln!(findings, "note: {}: {}", advice.found, advice.remedy)?;
         }
+        let mut text = match warnings {
+            0 => "no problem\n".to_owned(),
+            _ => format!("no problem, {}\n", format_count(warnings as u64, "warning")),
+        };
+        text.push_str(&findings);
         let url = &loaded.settings.server.public_url;
-        writeln!(text, "\nno problem. Enter in Twilio's console:")?;
+        writeln!(text, "\nEnter in Twilio's console:")?;
         for (name, path) in url.paths().named() {
             writeln!(text, "  {name:9} {}", url.endpoint(path))?;
         }
+        let values = self.effective_values(&sources)?;
+        if !values.is_empty() {
+            write!(text, "\n{values}")?;
+        }
         print(&text)?;
         Ok(ExitStatus::Yes)
+    }
+
+    /// Returns a line for each setting with `--all`, and otherwise nothing.
+    fn effective_values(&self, sources: &Sources) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        if self.all {
+            for (key, value, origin) in Settings::effective(sources) {
+                writeln!(text, "{key} = {value}  # {origin}")?;
+            }
+        }
+        Ok(text)
     }
 }
 

@@ -2,7 +2,7 @@ use std::fmt::Write;
 
 use replyhook::internals::ConsentEntry;
 use replyhook::store::{Access, ConsentAction, ConsentRecord, ConsentScope, ConsentSource};
-use replyhook::{Address, MessageSid, MessagingServiceSid};
+use replyhook::{Address, MessageSid, MessagingServiceSid, Timestamp};
 use serde_json::json;
 
 use crate::consent_import::ImportConsentArgs;
@@ -245,12 +245,12 @@ fn print_state(opened: &OpenedStore, scope: &ConsentScope, user: &Address) -> an
         .filter_map(|service| in_scope(service.as_ref()?));
     let mut opt_outs = own.into_iter().chain(by_service);
     let opted_out = opt_outs.find_map(|consent| describe_since(consent, scope.as_str()));
+    let opted_in = own.and_then(|consent| consent.opted_in);
     print(&format!(
-        "{} for {}: {}, {}\n",
+        "{} for {}: {}\n",
         user.as_str(),
         scope.as_str(),
-        opted_out.unwrap_or_else(|| "not opted out".to_owned()),
-        format_opt_in(own.and_then(|consent| consent.opted_in)),
+        format_state(opted_out, opted_in),
     ))
 }
 
@@ -262,23 +262,35 @@ fn print_all_states(opened: &OpenedStore, user: &Address) -> anyhow::Result<()> 
         let scope = consent.scope.as_str();
         writeln!(
             text,
-            "{} for {scope}: {}, {}",
+            "{} for {scope}: {}",
             user.as_str(),
-            describe_since(consent, scope).unwrap_or_else(|| "not opted out".to_owned()),
-            format_opt_in(consent.opted_in),
+            format_state(describe_since(consent, scope), consent.opted_in),
         )?;
     }
     if consents.is_empty() {
         writeln!(text, "{}: no opt-out or opt-in recorded", user.as_str())?;
     }
+    if consents.len() > 1 {
+        text.push_str(
+            "An opt-out from a message's sender or from its Messaging Service counts, also if the user opted in to the other.\n",
+        );
+    }
     print(&text)
 }
 
-fn format_opt_in(at: Option<replyhook::Timestamp>) -> String {
-    at.map_or_else(
+/// Returns both states, and which of them counts.
+fn format_state(opted_out: Option<String>, opted_in: Option<Timestamp>) -> String {
+    let counts = match (&opted_out, opted_in) {
+        (Some(_), _) => "; the opt-out counts: nothing is sent",
+        (None, Some(_)) => "; the opt-in counts",
+        (None, None) => "",
+    };
+    let opted_out = opted_out.unwrap_or_else(|| "not opted out".to_owned());
+    let opted_in = opted_in.map_or_else(
         || "no opt-in recorded".to_owned(),
         |at| format!("opted in since {at:.0}"),
-    )
+    );
+    format!("{opted_out}, {opted_in}{counts}")
 }
 
 impl ExportConsentArgs {

@@ -63,6 +63,16 @@ pub(crate) struct Invoke {
     settings: SettingsArgs,
 }
 
+/// The responses that Twilio can use.
+const EXPECTED: &str =
+    "200 text/xml with TwiML, 200 text/plain with a text, or an empty 200 or 204";
+
+/// Advice for a server that may have rejected the signature.
+const SIGNATURE_ADVICE: &str = "\
+If it is the signature: does the server use the same auth token, and does it verify the URL that was signed? Sign another
+one with --url, such as the server's PUBLIC_URL and path.
+";
+
 /// Account of the webhook if the key has none.
 const NO_ACCOUNT: &str = "AC00000000000000000000000000000000";
 
@@ -118,9 +128,14 @@ impl Invoke {
         if let Some(code) = result.error_code {
             writeln!(
                 text,
-                "Twilio could not use this: {} ({code})",
-                code.meaning_or_link()
+                "Twilio could not use this: {} ({code})\nexpected: {EXPECTED}\ngot:      {} {content_type}, {} bytes",
+                code.meaning_or_link(),
+                result.status,
+                result.body.len()
             )?;
+            if matches!(result.status, 401 | 403) {
+                text.push_str(SIGNATURE_ADVICE);
+            }
         }
         print(&text)?;
         Ok(if result.error_code.is_none() {

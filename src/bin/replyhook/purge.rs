@@ -126,9 +126,12 @@ impl Purge {
         let opened = OpenedStore::from_sources(&self.settings.sources(), Access::Operator)?;
         let settings = &opened.settings;
         let retention = Retention::new(settings.retention, settings.body_retention, now());
+        let (mut texts, mut outbound) = (0, 0);
         loop {
             let started = Instant::now();
             let expired = opened.wait(opened.store.expire(retention))?;
+            texts += expired.texts;
+            outbound += expired.outbound;
             for sid in expired.unanswered {
                 print(&format!(
                     "{sid} never got a reply, and its content is deleted now\n"
@@ -141,8 +144,11 @@ impl Purge {
             std::thread::sleep(ExpiryReport::pause_after(started.elapsed()));
         }
         print(&format!(
-            "deleted: content from before {:.0}, texts from before {:.0}\n",
-            retention.content_before, retention.texts_before
+            "deleted: content from before {:.0}, texts from before {:.0}: the texts of {}, and {} of the outbox\n",
+            retention.content_before,
+            retention.texts_before,
+            format_count(texts, "message"),
+            format_count(outbound, "message")
         ))?;
         Ok(ExitStatus::Yes)
     }

@@ -12,8 +12,8 @@ use crate::settings_args::SettingsArgs;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Exit codes:
-  0  all examples passed
-  1  an example failed
+  0  all examples passed, without a warning
+  1  an example failed, or there are warnings
   2  a file has problems, or usage error
 
 Example:
@@ -66,14 +66,15 @@ impl RulesArgs {
         let (stop_words, start_words) = ConsentSettings::words(&sources);
         let settings = example_settings(&sources)?;
         let mut text = String::new();
-        let mut all_passed = true;
+        let mut has_findings = false;
         for (file, rules) in files.iter().zip(rules?) {
             for warning in rules.set()?.warnings(&stop_words, &start_words) {
+                has_findings = true;
                 writeln!(text, "warning: {}: {warning}", file.display())?;
             }
             for channel in &channels {
                 let results = rules.set()?.run_examples_with(channel, &settings);
-                all_passed &= results.iter().all(|result| result.failure.is_none());
+                has_findings |= results.iter().any(|result| result.failure.is_some());
                 if channels.len() > 1 {
                     writeln!(text, "on {}:", channel.as_str())?;
                 }
@@ -81,10 +82,10 @@ impl RulesArgs {
             }
         }
         print(&text)?;
-        Ok(if all_passed {
-            ExitStatus::Yes
-        } else {
+        Ok(if has_findings {
             ExitStatus::No
+        } else {
+            ExitStatus::Yes
         })
     }
 }

@@ -196,7 +196,7 @@ pub(in crate::store) async fn expire<D: Database>(
         step.run(DELETE_TEXTS_OF_OUTBOUND, range).await?;
     }
     if let Some(range) = step.next_outbound(OUTBOUND_CONTENT, step.content).await? {
-        step.run(DELETE_OUTBOUND, range).await?;
+        step.expired.outbound += step.run(DELETE_OUTBOUND, range).await?;
     }
     step.expire_postponed_messages().await?;
     step.expire_postponed_outbound().await?;
@@ -227,11 +227,10 @@ pub(in crate::store) async fn delete_everything<D: Database>(db: &mut D) -> Resu
 }
 
 impl<D: Database> RetentionStep<'_, D> {
-    async fn run(&mut self, sql: &'static str, range: IdRange) -> Result<(), D::Error> {
-        self.db
-            .execute(sql, params![range.from, range.to, range.later])
-            .await?;
-        Ok(())
+    /// Runs a statement for a range, and returns the number of rows that it changed.
+    async fn run(&mut self, sql: &'static str, range: IdRange) -> Result<u64, D::Error> {
+        let params = params![range.from, range.to, range.later];
+        self.db.execute(sql, params).await
     }
 
     /// Returns the next messages that are older than `before`, and moves the mark past them.
@@ -322,7 +321,8 @@ impl<D: Database> RetentionStep<'_, D> {
         let params = params![range.from, range.to, range.later, states::EXPIRED];
         let unanswered = self.db.rows(MARK_UNANSWERED_DEAD, params).await?;
         self.report_unanswered(unanswered)?;
-        self.run(DELETE_TEXTS_OF_MESSAGES, range).await
+        self.expired.texts += self.run(DELETE_TEXTS_OF_MESSAGES, range).await?;
+        Ok(())
     }
 
     fn report_unanswered(&mut self, sids: Vec<StoredRow>) -> Result<(), StoreError> {
@@ -335,7 +335,7 @@ impl<D: Database> RetentionStep<'_, D> {
 
     /// Deletes the replies to a range of messages, and the old conversations.
     async fn delete_content(&mut self, range: IdRange) -> Result<(), D::Error> {
-        self.run(DELETE_REPLIES, range).await?;
+        self.expired.outbound += self.run(DELETE_REPLIES, range).await?;
         self.delete_old_conversations(range).await
     }
 
@@ -346,9 +346,10 @@ impl<D: Database> RetentionStep<'_, D> {
         let unanswered = self.db.rows(UNANSWERED_AT_DELETION, params).await?;
         self.report_unanswered(unanswered)?;
         // Replies that are still open are deleted too, because their message is.
-        self.run(DELETE_ALL_REPLIES, range).await?;
+        self.expired.outbound += self.run(DELETE_ALL_REPLIES, range).await?;
         self.delete_old_conversations(range).await?;
-        self.run(DELETE_MESSAGES, range).await
+        self.run(DELETE_MESSAGES, range).await?;
+        Ok(())
     }
 
     /// Deletes the old conversations of a range of messages.
