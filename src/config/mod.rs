@@ -43,6 +43,7 @@ pub use sections::{
 };
 pub use shared_keys::SharedKeySettings;
 pub use sources::{DEFAULT_TOML, Sources};
+#[cfg(feature = "server")]
 pub(crate) use store::LOCAL_STORE_ON_FLY;
 pub use store::StoreSettings;
 pub use twilio::{AccountSettings, TwilioSettings};

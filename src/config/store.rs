@@ -90,6 +90,7 @@ pub(super) fn store(reader: &mut SettingsReader<'_>) -> Option<StoreSettings> {
 }
 
 /// Warning for a server with SQLite on Fly.
+#[cfg(feature = "server")]
 pub(crate) const LOCAL_STORE_ON_FLY: &str = "store.url is SQLite, and this is a machine of Fly: each machine has a volume and a store \
      of its own, so that a second one replies twice and misses opt-outs; run exactly one (`fly scale count 1`, and deploy with \
      --ha=false), or share PostgreSQL";
