@@ -146,7 +146,9 @@ impl AppState {
             let pending = messages.iter().filter(|message| {
                 let mut replies = message.replies.iter();
                 is_unfinished(message.state)
-                    || replies.any(|reply| reply.state == OutboundState::Pending)
+                    || replies.any(|reply| {
+                        matches!(reply.state, OutboundState::Pending | OutboundState::Sending)
+                    })
             });
             // By SID: the message that each reply answers, which may not be the user's last one.
             let answers = messages.iter().flat_map(|message| {

@@ -220,7 +220,8 @@ impl<'a> User<'a> {
         self.sends(json!({"media": media, "body": caption})).await
     }
 
-    /// Sends any message that `POST /_emulator/messages` accepts. `from` and `to` are added.
+    /// Sends any message that `POST /_emulator/messages` accepts. `from`, and `to` and `profile_name` unless given, are
+    /// added.
     pub async fn sends(&self, message: Value) -> DeliveryExchange {
         let message = self.with_addresses(message);
         self.bot
@@ -230,8 +231,12 @@ impl<'a> User<'a> {
 
     fn with_addresses(&self, mut message: Value) -> Value {
         message["from"] = self.address.as_str().into();
-        message["to"] = self.sender().into();
-        if let Some(name) = &self.name {
+        if message["to"].is_null() {
+            message["to"] = self.sender().into();
+        }
+        if let Some(name) = &self.name
+            && message["profile_name"].is_null()
+        {
             message["profile_name"] = name.as_str().into();
         }
         message

@@ -118,6 +118,8 @@ mod restoring;
 mod routing;
 #[cfg(feature = "testing")]
 mod rules;
+#[cfg(feature = "testing")]
+mod saved_tests;
 mod sdk;
 mod second_sends;
 mod senders;

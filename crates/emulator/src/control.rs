@@ -20,12 +20,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::control_action::{ControlAction, active_faults};
 use super::engine::Engine;
 use super::faults::Faults;
 use super::links::without_password;
 use super::media::MAX_MEDIA_BYTES;
 use super::record::{Exchange, MessageView, rfc3339};
-use super::test_export;
+use super::scripted_conversation::scripted_conversation;
+use super::test_export::{TestLanguage, export_test};
 use super::user::{UserMessage, accept_message};
 use super::webhook::deliver;
 
@@ -44,7 +46,10 @@ pub(super) fn routes() -> Router<Arc<Engine>> {
         .route("/_emulator/conversations", get(conversations))
         .route("/_emulator/conversations/{user}", get(conversation))
         .route("/_emulator/conversations/{user}/read", post(read))
-        .route("/_emulator/conversations/{user}/test", get(export_test))
+        .route(
+            "/_emulator/conversations/{user}/test",
+            get(conversation_test),
+        )
         .route("/_emulator/exchanges", get(exchanges))
         .route("/_emulator/exchanges/{id}", get(exchange))
         .route("/_emulator/debugger", get(debugger))
@@ -156,6 +161,8 @@ async fn redeliver(State(engine): State<Arc<Engine>>, Path(sid): Path<String>) -
     let message = engine.state().message(&sid).cloned();
     let message = message.filter(|message| message.direction.is_in());
     let message = message.ok_or_else(|| not_found("inbound message"))?;
+    let redelivery = ControlAction::Redelivery(sid);
+    engine.state().add_action(redelivery);
     ok(&deliver(&engine, message, true, Duration::ZERO).await)
 }
 
@@ -211,13 +218,28 @@ async fn read(State(engine): State<Arc<Engine>>, Path(user): Path<String>) -> Ap
     ok(&json!({}))
 }
 
-async fn export_test(State(engine): State<Arc<Engine>>, Path(user): Path<String>) -> Response {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TestQuery {
+    #[serde(default)]
+    language: TestLanguage,
+}
+
+async fn conversation_test(
+    State(engine): State<Arc<Engine>>,
+    Path(user): Path<String>,
+    query: Result<Query<TestQuery>, QueryRejection>,
+) -> ApiResult {
+    let Query(TestQuery { language }) = query.map_err(|error| bad_request(error.body_text()))?;
+    let script = scripted_conversation(&engine, &user).await;
+    let webhook = match engine.app() {
+        // The bot runs in `dev`, which starts it without a URL.
+        Some(_) => None,
+        None => Some(without_password(&engine.options.webhook)),
+    };
+    let source = export_test(&script, language, webhook.as_deref());
     let text = HeaderValue::from_static("text/plain; charset=utf-8");
-    (
-        [(CONTENT_TYPE, text)],
-        test_export::export_test(&engine, &user),
-    )
-        .into_response()
+    Ok(([(CONTENT_TYPE, text)], source).into_response())
 }
 
 #[derive(Deserialize)]
@@ -278,6 +300,8 @@ async fn set_faults(State(engine): State<Arc<Engine>>, body: Bytes) -> ApiResult
         app.inject_faults(faults.handler_ms, faults.handler_fails);
     }
     engine.change_faults(|current| *current = faults.clone());
+    let action = ControlAction::Faults(active_faults(&faults));
+    engine.state().add_action(action);
     ok(&faults)
 }
 
@@ -297,6 +321,8 @@ async fn clock(State(engine): State<Arc<Engine>>, body: Bytes) -> ApiResult {
     engine
         .clock
         .advance(SignedDuration::from_secs(advance_seconds));
+    let action = ControlAction::Clock(advance_seconds);
+    engine.state().add_action(action);
     let now = json!({"now": rfc3339(engine.now())});
     engine.emit("clock", &now);
     ok(&now)

@@ -2,6 +2,7 @@
 //!
 //! Types with message content do not implement `Debug`, so that texts and phone numbers cannot reach a log.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -45,6 +46,8 @@ pub(super) struct Record {
     pub(super) is_unread: bool,
     /// Parameters of the webhook (inbound).
     pub(super) params: Vec<(String, String)>,
+    /// Those of them that were given with the message (inbound).
+    pub(super) typed_params: BTreeMap<String, String>,
     pub(super) profile_name: Option<String>,
     /// True once a webhook response was executed (inbound). Responses to redeliveries are then not executed.
     pub(super) has_executed_response: bool,
@@ -192,6 +195,7 @@ impl Record {
             send_at: None,
             is_unread: false,
             params: Vec::new(),
+            typed_params: BTreeMap::new(),
             profile_name: None,
             has_executed_response: false,
             failure: None,

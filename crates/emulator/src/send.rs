@@ -180,6 +180,7 @@ fn add_message(engine: &Engine, draft: OutboundDraft) -> Record {
         send_at: draft.send_at,
         is_unread: true,
         params: Vec::new(),
+        typed_params: std::collections::BTreeMap::new(),
         profile_name: None,
         has_executed_response: false,
         failure: None,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::content::stored_content::StoredContent;
+use super::control_action::ControlAction;
 use super::faults::Faults;
 use super::record::{DebuggerEntry, Direction, Exchange, Record};
 use super::webhook_params::external_user_id;
@@ -17,6 +18,7 @@ use replyhook_core::message::MessageStatus;
 const MAX_MESSAGES: usize = 20_000;
 const MAX_EXCHANGES: usize = 5_000;
 const MAX_DEBUGGER_ENTRIES: usize = 1_000;
+const MAX_ACTIONS: usize = 5_000;
 const MAX_CONTENTS: usize = 10_000;
 const MAX_STORED_MEDIA_BYTES: usize = 256 * 1024 * 1024;
 const MAX_EXCHANGE_BYTES: usize = 128 * 1024 * 1024;
@@ -49,6 +51,8 @@ pub(super) struct EmulatorState {
     pub(super) number_settings: HashMap<String, BTreeMap<String, String>>,
     /// Settings of Messaging Services that were changed, by SID.
     pub(super) service_settings: BTreeMap<String, BTreeMap<String, serde_json::Value>>,
+    /// Calls that change conditions, each with the position of the message before it.
+    pub(super) actions: VecDeque<(u64, ControlAction)>,
     /// Position of the message added last.
     last_position: u64,
     /// Number of refused calls of `POST Messages`.
@@ -179,6 +183,13 @@ impl EmulatorState {
             self.exchange_bytes -= oldest.size();
         }
         exchange
+    }
+
+    pub(super) fn add_action(&mut self, action: ControlAction) {
+        if self.actions.len() >= MAX_ACTIONS {
+            self.actions.pop_front();
+        }
+        self.actions.push_back((self.last_position, action));
     }
 
     pub(super) fn add_debugger_entry(&mut self, entry: DebuggerEntry) {

@@ -155,6 +155,7 @@ pub(super) async fn accept_message(
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .chain(message.params.clone())
         .collect();
+    record.typed_params = message.params;
     // Any address becomes a sender of the account when a user writes to it, so that the bot can reply from it.
     let mut state = engine.state();
     let is_known = SENDERS.contains(&record.sender.as_str());

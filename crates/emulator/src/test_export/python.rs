@@ -1,0 +1,170 @@
+//! Tests in Python, with pytest and the control API.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::literals::{LiteralStyle, json_string, webhook_path};
+use crate::scripted_conversation::{ScriptAction, ScriptedConversation};
+
+const STYLE: LiteralStyle = LiteralStyle {
+    words: ["None", "True", "False"],
+    quote: json_string,
+};
+
+const TEMPLATE: &str = r#"import json
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+
+import pytest
+
+USER = {{user}}
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+# How `replyhook dev` starts your bot. Put your own command here.
+BOT = {{bot}}
+
+
+class Emulator:
+    def __init__(self, url):
+        self.url = url
+        self.seen = set()
+        self.sids = []
+
+    def call(self, method, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}_emulator/{path}", data, {"content-type": "application/json"}, method=method)
+        with urllib.request.urlopen(request) as response:
+            return json.load(response)
+
+    def messages_of_bot(self):
+        conversation = self.call("GET", f"conversations/{urllib.parse.quote(USER, safe='')}")
+        return [message for message in conversation if message["direction"] == "out"]
+
+    def is_busy(self):
+        state = self.call("GET", f"state/{urllib.parse.quote(USER, safe='')}")
+        return bool(state and state.get("pending"))
+
+    def expect(self, replies):
+        """Waits for the replies, late ones included."""
+        deadline = time.monotonic() + 60
+        while True:
+            is_busy = self.is_busy()
+            new = [message for message in self.messages_of_bot() if message["sid"] not in self.seen]
+            if time.monotonic() > deadline or (len(new) >= len(replies) and not is_busy):
+                break
+            time.sleep(0.05)
+        self.seen.update(message["sid"] for message in new)
+        assert [message["body"] for message in new] == replies
+
+    def sends(self, message, replies):
+        result = self.call("POST", "messages", {{common}} | message)
+        self.sids.append(result["message_sid"])
+        self.expect(replies)
+
+    def taps(self, title, replies):
+        for message in reversed(self.messages_of_bot()):
+            for item in (message["content"] or {}).get("items", []):
+                if item["title"] == title:
+                    return self.sends({"choice": {"id": item["id"], "message_sid": message["sid"]}}, replies)
+        raise AssertionError(f"no message offers {title!r}")
+
+    def redeliver(self, index, replies):
+        self.call("POST", f"messages/{self.sids[index]}/redeliver", {})
+        self.expect(replies)
+
+    def faults(self, faults):
+        self.call("PUT", "faults", faults)
+
+    def advance(self, seconds):
+        self.call("POST", "clock", {"advance_seconds": seconds})
+
+
+@pytest.fixture
+def emulator():
+    dev = subprocess.Popen(["replyhook", "dev", "--emulator-port", "0", *BOT], stdout=subprocess.PIPE, text=True)
+    url = None
+    for line in dev.stdout:
+        if found := re.search(r"Chat with your bot: +(\S+)", line):
+            url = found[1]
+        # The last line: the emulator and the bot are ready.
+        if "Ctrl-C" in line:
+            break
+    assert url, "replyhook dev did not start"
+    yield Emulator(url)
+    dev.terminate()
+    dev.wait()
+
+
+def test_bot_replies_as_recorded(emulator):
+{{steps}}"#;
+
+pub(super) fn export(script: &ScriptedConversation, webhook: Option<&str>) -> String {
+    let bot = match webhook {
+        None => "[\"--port\", \"0\", \"--rules\", \"bot.toml\"]".to_owned(),
+        Some(url) => {
+            let url = webhook_path(url).map_or_else(
+                || json_string(url),
+                |path| {
+                    let path = path.replace('{', "{{").replace('}', "}}");
+                    format!(
+                        "f{}",
+                        json_string(&format!("http://127.0.0.1:{{free_port()}}{path}"))
+                    )
+                },
+            );
+            format!("[\"--webhook\", {url}, \"--\", sys.executable, \"app.py\"]")
+        }
+    };
+    let common = json!({"to": script.sender, "profile_name": script.profile_name});
+    let common = match &script.profile_name {
+        Some(_) => STYLE.literal(&common),
+        None => STYLE.literal(&json!({"to": script.sender})),
+    };
+    let common = format!("{{\"from\": USER, {}", &common[1..]);
+    let mut steps = String::new();
+    let mut sent = Vec::new();
+    for (index, step) in script.steps.iter().enumerate() {
+        let replies = STYLE.texts(&step.replies);
+        let call = match &step.action {
+            ScriptAction::Send(content) => {
+                sent.push(index);
+                let content = STYLE.literal(&Value::Object(content.clone()));
+                format!("sends({content}, {replies})")
+            }
+            ScriptAction::Tap(title) => {
+                sent.push(index);
+                format!("taps({}, {replies})", json_string(title))
+            }
+            ScriptAction::Redeliver(of) => {
+                let of = sent.iter().position(|index| index == of);
+                format!("redeliver({}, {replies})", of.unwrap_or_default())
+            }
+            ScriptAction::Faults(faults) => {
+                format!("faults({})", STYLE.literal(&Value::Object(faults.clone())))
+            }
+            ScriptAction::Advance(seconds) => format!("advance({seconds})"),
+        };
+        let _ = writeln!(steps, "    emulator.{call}");
+    }
+    if steps.is_empty() {
+        steps.push_str("    assert emulator.messages_of_bot() == []\n");
+    }
+    TEMPLATE
+        .replace("{{user}}", &json_string(&script.user))
+        .replace("{{bot}}", &bot)
+        .replace("{{common}}", &common)
+        // Last: a text of the conversation may look like a place of the template.
+        .replace("{{steps}}", &steps)
+}
