@@ -2,6 +2,8 @@
 //! `./scripts/test` installs the browser.
 
 mod content;
+mod files;
+mod reading;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -75,7 +75,7 @@ fn wait_for_text(browser: &Browser, selector: &str, text: &str) {
 
 /// Presses Tab until the element of a selector has the focus.
 fn tab_to(browser: &Browser, selector: &str) {
-    browser.run("document.querySelector('#sender-choice').closest('.head').querySelector('#save-test').focus()");
+    browser.run("document.querySelector('#sender-choice').closest('.head').querySelector('#files-open').focus()");
     for _ in 0..40 {
         browser.press(TAB);
         let has_focus = format!(

@@ -31,7 +31,7 @@ export const api = {
   conversations: () => call("GET", "conversations"),
   messages: (address) => call("GET", conversationPath(address)),
   read: (address) => call("POST", `${conversationPath(address)}/read`, {}),
-  test: (address) => call("GET", `${conversationPath(address)}/test`),
+  test: (address, language) => call("GET", `${conversationPath(address)}/test?language=${language}`),
   send: (message) => call("POST", "messages", message),
   redeliver: (sid) => call("POST", `messages/${encodeURIComponent(sid)}/redeliver`, {}),
   exchanges: (sid) => call("GET", sid ? `exchanges?message_sid=${encodeURIComponent(sid)}` : "exchanges"),

@@ -5,7 +5,7 @@ import { $, fill, fillIfChanged, h, onNextFrame, reportErrors } from "./dom.js";
 import { contentElements, isFailed } from "./content.js";
 import { select } from "./conversation.js";
 import { channelOf, fetchServerState, nameOf, on, sendersFor, state } from "./store.js";
-import { reasonOf, time } from "./text.js";
+import { messageText, reasonOf, time } from "./text.js";
 
 const BATCH_SIZE = 200; // earlier messages are loaded by a button: thousands of bubbles make typing slow
 const log = $("log");
@@ -32,7 +32,7 @@ export function ticks(message) {
 function attachment(media) {
   const name = media.filename || media.content_type || "attachment";
   if (!media.src) return h("p", { class: "file lost" }, `⚠ ${name} could not be fetched`);
-  if (/^image\//.test(media.content_type)) return h("img", { src: media.src, alt: `Picture ${media.filename ?? ""}`.trim(), onload: () => pinned && scrollToEnd() });
+  if (/^image\//.test(media.content_type)) return h("img", { src: media.src, alt: `Picture ${media.filename ?? ""}`.trim() });
   if (/^audio\//.test(media.content_type)) return h("audio", { controls: true, src: media.src, "aria-label": `Audio ${media.filename ?? ""}`.trim() });
   if (/^video\//.test(media.content_type)) return h("video", { controls: true, src: media.src, "aria-label": `Video ${media.filename ?? ""}`.trim() });
   return h("a", { class: "file", href: media.src, download: media.filename || "" }, `↓ ${name}`);
@@ -46,7 +46,7 @@ function bubbleContent(message) {
     location && h("p", { class: "place" }, h("strong", {}, "⌖ ", location.label || "Location"), location.address && h("span", {}, location.address), h("code", {}, `${location.latitude}, ${location.longitude}`)),
     button && h("p", { class: "tap" }, "Tapped “", h("bdi", {}, button.text), "” ", button.payload && h("code", {}, button.payload)),
     // A button tap has its text as the body too. Show it once.
-    message.body && !content && !(button && button.text === message.body) && h("p", { class: "text", dir: "auto" }, message.body),
+    message.body && !content && !(button && button.text === message.body) && messageText(state.current, message.body),
     flow && h("dl", { class: "form-answer" }, Object.entries(flow).map(([name, value]) => [h("dt", {}, h("bdi", {}, name)), h("dd", { dir: "auto" }, typeof value === "string" ? value : JSON.stringify(value))])),
     content && contentElements(message, attachment),
     message.failure && h("p", { class: "problem" }, `Your bot failed: ${message.failure}${hasReply(message) ? "" : ". The user gets nothing: set reply.fallback_text to send a text in this case."}`),
@@ -95,17 +95,19 @@ function drawBubble(message, node) {
 }
 
 let pinned = true; // whether the view is at the end and follows new messages
-let height = 0;
+let lastTop = 0;
 const scrollToEnd = () => { scroll.scrollTop = scroll.scrollHeight; };
 scroll.addEventListener("scroll", () => {
-  if (scroll.clientHeight !== height) return; // caused by a new height, not by the user; the ResizeObserver handles it
-  pinned = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60;
+  // Only scrolling up ends it. The event of `scrollToEnd` comes a frame later, and messages added in between make the
+  // view look as if it were not at the end.
+  if (scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 60) pinned = true;
+  else if (scroll.scrollTop < lastTop) pinned = false;
+  lastTop = scroll.scrollTop;
   $("newest").hidden = pinned;
 }, { passive: true });
-new ResizeObserver(() => {
-  height = scroll.clientHeight;
-  if (pinned) scrollToEnd();
-}).observe(scroll);
+// The view and its content: a picture that is loaded, an error below a message, or a panel of the message box.
+const sizes = new ResizeObserver(() => pinned && scrollToEnd());
+for (const element of [scroll, log]) sizes.observe(element);
 
 /** Scrolls to the end if pinned. Called once per frame, since `scrollHeight` forces a layout. */
 function scrollIfPinned() {
@@ -193,6 +195,7 @@ on("message", (message) => {
   const node = nodes.get(message);
   if (node) return drawBubble(message, node);
   if (message.direction === "in") pinned = true; // a message that the user has just sent is always visible
+  $("newest").hidden = pinned;
   // Reduce to the latest batch, but not while the user reads earlier messages.
   if (nodes.size > 2 * BATCH_SIZE && pinned) drawAll();
   else append(message);

@@ -20,9 +20,10 @@ const panels = {
   tap: h("form", { id: "panel-tap", class: "panel", "aria-label": "Tap a button", hidden: true, onsubmit: reportErrors(sendTap) },
     field("tap-text", "Button text", "Yes", { required: true }), field("tap-payload", "Payload", "yes"),
     h("button", { type: "submit", class: "primary" }, "Send tap")),
-  params: h("div", { id: "panel-params", class: "panel", role: "group", "aria-label": "Form parameters", hidden: true },
+  params: h("form", { id: "panel-params", class: "panel", "aria-label": "Form parameters", hidden: true, onsubmit: sendWithParams },
     h("div", { class: "field wide" }, h("label", { for: "params" }, "Form parameters that replace or add to Twilio’s, one Name=value per line"),
-      h("textarea", { id: "params", rows: 3, spellcheck: "false", placeholder: "ProfileName=Ana María\nForwarded=true" }))),
+      h("textarea", { id: "params", rows: 3, spellcheck: "false", placeholder: "ProfileName=Ana María\nForwarded=true" })),
+    h("button", { type: "submit", class: "primary" }, "Send with these parameters")),
 };
 const toggles = Object.fromEntries(Object.entries({ location: "Location", tap: "Button tap", params: "Parameters" }).map(([name, label]) =>
   [name, h("button", { type: "button", "aria-expanded": "false", "aria-controls": `panel-${name}`, onclick: () => showPanel(name, panels[name].hidden, true) }, label)]));
@@ -81,7 +82,24 @@ function typedParams() {
   return lines.length ? Object.fromEntries(lines.map((line) => [line.slice(0, line.indexOf("=")).trim(), line.slice(line.indexOf("=") + 1)])) : undefined;
 }
 
+let recalled = null; // the user's earlier message that the box shows: its position from the end, and its text
+
+/** Puts an earlier text of the user into the empty box, as a shell does: `step` 1 is the one before, -1 the next. */
+function recall(step) {
+  const texts = state.messages.filter(({ direction, body, button }) => direction === "in" && body && !button).map(({ body }) => body);
+  const isUnchanged = recalled !== null && box.value === recalled.text;
+  if (!isUnchanged && (box.value || step < 0)) return false;
+  const position = (isUnchanged ? recalled.position : 0) + step;
+  if (position > texts.length) return true;
+  recalled = position > 0 ? { position, text: texts[texts.length - position] } : null;
+  box.value = recalled?.text ?? "";
+  fitHeight();
+  box.setSelectionRange(box.value.length, box.value.length);
+  return true;
+}
+
 function clear() {
+  recalled = null;
   box.value = $("params").value = "";
   attached = [];
   editedParts = {};
@@ -94,7 +112,7 @@ function fitHeight() {
   // Reset first: `scrollHeight` is never less than the height that is set.
   box.style.height = "auto";
   box.style.height = `${Math.min(box.scrollHeight + 2, 160)}px`;
-  size.textContent = box.value ? sizeOf(box.value) : "";
+  size.textContent = box.value ? sizeOf(box.value, state.current) : "";
 }
 
 form.onsubmit = reportErrors(async (event) => {
@@ -111,6 +129,8 @@ form.onsubmit = reportErrors(async (event) => {
 });
 box.addEventListener("input", fitHeight);
 box.addEventListener("keydown", (event) => {
+  const step = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+  if (step && !event.isComposing && !event.shiftKey && recall(step)) return event.preventDefault();
   // isComposing: with an input method, such as for Japanese or Chinese, Enter confirms a word.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
@@ -122,6 +142,10 @@ box.addEventListener("paste", (event) => {
   attach(event.clipboardData.files);
 });
 
+function sendWithParams(event) {
+  event.preventDefault();
+  form.requestSubmit();
+}
 function sendLocation(event) {
   event.preventDefault();
   showPanel("location", false, true);
@@ -169,6 +193,7 @@ on("opened", () => {
   toggles.location.hidden = toggles.tap.hidden = channelOf(state.current) === "sms";
   showPanel("location", false);
   label.textContent = state.sender ? `Message from ${nameOf(state.current)} by ${channel}` : `The bot has no ${channel} sender, so nothing can be sent to it`;
-  for (const control of $("composer").querySelectorAll("button, textarea")) control.disabled = !state.sender;
+  if (state.saved) label.textContent = "A saved conversation; close it to write";
+  for (const control of $("composer").querySelectorAll("button, textarea")) control.disabled = !state.sender || Boolean(state.saved);
 });
 drawChips();

@@ -2,6 +2,8 @@
 
 import { $, h, notice, reportErrors } from "./dom.js";
 import { send } from "./conversation.js";
+import { state } from "./store.js";
+import { messageText } from "./text.js";
 
 /** Returns the elements of a message's content. `attachment` makes the element of a media file. */
 export function contentElements(message, attachment) {
@@ -17,7 +19,7 @@ export function contentElements(message, attachment) {
 
 const textElements = ({ title, body, subtitle }) => [
   title && h("p", { class: "text title", dir: "auto" }, title),
-  body && h("p", { class: "text", dir: "auto" }, body),
+  body && messageText(state.current, body),
   subtitle && h("p", { class: "text muted", dir: "auto" }, subtitle)];
 
 const itemGroup = (message, items, label) =>

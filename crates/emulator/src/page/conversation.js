@@ -2,7 +2,7 @@
 
 import { api } from "./api.js";
 import { notice } from "./dom.js";
-import { emit, fetchServerState, isWhatsApp, now, rowOf, sendersFor, state, storeExchange } from "./store.js";
+import { emit, fetchServerState, isWhatsApp, now, rowOf, sendersFor, state, storeExchange, storeOutcome } from "./store.js";
 
 let unconfirmed = []; // messages typed here and not yet reported by the emulator
 let arrivedDuringLoad = null; // messages reported while `load` is fetching; null otherwise
@@ -10,6 +10,7 @@ let arrivedDuringLoad = null; // messages reported while `load` is fetching; nul
 const bySid = (sid) => state.messages.find((message) => sid && message.sid === sid);
 
 export async function open(user) {
+  state.saved = null;
   state.current = user;
   const senders = sendersFor(user);
   state.sender = senders[0] ?? null;
@@ -23,11 +24,13 @@ export async function open(user) {
 
 /** Fetches the open conversation, also after a reconnection. */
 export async function load() {
+  // An opened file stays as it is.
+  if (state.saved) return;
   const user = state.current;
   // Collect events that arrive during the fetch: the response may have been made before them.
   const reported = (arrivedDuringLoad = []);
   const list = await api.messages(user);
-  if (reported !== arrivedDuringLoad) return; // a later load has started, such as for another user
+  if (reported !== arrivedDuringLoad) return; // a later load has started, such as for another user, or a file was opened
   arrivedDuringLoad = null;
   const selected = state.selected;
   state.messages = list;
@@ -43,12 +46,22 @@ export async function load() {
   fetchServerState();
 }
 
+/** Shows a conversation of a file, in place of the open one. */
+export function showSaved({ user, sender, messages, ...saved }) {
+  arrivedDuringLoad = null;
+  saved.exchanges.forEach(storeOutcome);
+  Object.assign(state, { current: user, sender, messages, saved, selected: null, selectedCall: null, server: null });
+  rowOf(user);
+  for (const topic of ["opened", "conversation", "server", "users"]) emit(topic);
+  if (messages.length) select(messages.at(-1));
+}
+
 export function select(message, isByUser = false) {
   state.selected = message;
   state.selectedCall = null;
   emit("selected", isByUser);
   // `storeExchange` drops old calls. Fetch those of an old message again.
-  if (!message?.sid || [...state.exchanges.values()].some((exchange) => exchange.message_sid === message.sid)) return;
+  if (!message?.sid || state.saved || [...state.exchanges.values()].some((exchange) => exchange.message_sid === message.sid)) return;
   api.exchanges(message.sid).then((list) => {
     list.forEach(storeExchange);
     if (list.length) emit("exchange");
@@ -61,7 +74,7 @@ export function markReadSoon() {
   clearTimeout(readTimer);
   readTimer = setTimeout(() => {
     const isUnread = (message) => message.direction === "out" && !["read", "failed", "undelivered"].includes(message.status);
-    if (document.visibilityState === "visible" && state.messages.some(isUnread)) api.read(state.current).catch(() => {});
+    if (document.visibilityState === "visible" && !state.saved && state.messages.some(isUnread)) api.read(state.current).catch(() => {});
   }, 250);
 }
 
@@ -84,7 +97,7 @@ export function receive(user, message) {
   // yet, so match it by content.
   const local = message.direction === "in" && unconfirmed.find((candidate) => isSame(candidate, user, message));
   if (local) unconfirmed = unconfirmed.filter((other) => other !== local);
-  if (user !== state.current) {
+  if (user !== state.current || state.saved) {
     if (isNew && message.direction === "out") row.unread += 1;
     emit("users");
     return;
@@ -110,7 +123,7 @@ const isSame = (local, user, message) =>
 export function setStatus({ user, sid, status, error_code, failure }) {
   const row = state.users.get(user);
   if (row?.last?.sid === sid) row.last.status = status;
-  const message = user === state.current && bySid(sid);
+  const message = user === state.current && !state.saved && bySid(sid);
   if (!message) return;
   Object.assign(message, { status, error_code, failure });
   emit("status", message);
@@ -121,6 +134,7 @@ export function setStatus({ user, sid, status, error_code, failure }) {
  * `shown` replaces parts of `content` on the page, until the emulator reports the message.
  */
 export async function send({ files = [], shown = {}, ...content }) {
+  if (state.saved) throw new Error("Close the saved conversation first.");
   const user = state.current;
   const name = isWhatsApp(user) ? state.users.get(user)?.name : null;
   const previews = files.map((file) => URL.createObjectURL(file));
@@ -168,6 +182,8 @@ function confirmSent(local, sid) {
 /** Empties the open conversation after a reset. */
 export function clearConversation() {
   unconfirmed = [];
+  // A file that is shown does not belong to the emulator.
+  if (state.saved) return;
   state.messages = [];
   state.selected = state.selectedCall = state.server = null;
   for (const user of [...state.typing.keys()]) setTyping(user, false);

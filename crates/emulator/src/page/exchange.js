@@ -67,7 +67,7 @@ function responseSection({ kind, response, error_code: code }) {
     return section("Response", `Response: TwiML, ${size}`,
       problem && h("p", { class: "problem" }, problem),
       pre("TwiML", nodes ?? truncate(body)),
-      texts.length > 0 && h("ol", { class: "texts", "aria-label": "Messages in this response" }, texts.map((text) => h("li", {}, h("bdi", {}, `“${text.length > 60 ? `${text.slice(0, 60)}…` : text}”`), " ", h("span", { class: "muted" }, sizeOf(text))))));
+      texts.length > 0 && h("ol", { class: "texts", "aria-label": "Messages in this response" }, texts.map((text) => h("li", {}, h("bdi", {}, `“${text.length > 60 ? `${text.slice(0, 60)}…` : text}”`), " ", h("span", { class: "muted" }, sizeOf(text, state.current))))));
   }
   let formatted = body;
   try {

@@ -67,7 +67,7 @@ function switches(isSlow, isAnyActive) {
   return [
     h("span", { class: "pair" }, toggle("Slow", "The bot is slow", isSlow, () => setLatency(isSlow ? null : options[select.selectedIndex])), select),
     SWITCHES.filter((fault) => !fault.needsApp || state.config.app_attached).map((fault) => toggle(fault.label, fault.hint, isOn(fault), () => changeFaults(isOn(fault) ? faultsOff(fault) : fault.faults))),
-    isAnyActive && h("button", { type: "button", "data-key": "clear", onclick: reportErrors(async () => {
+    h("button", { type: "button", class: isAnyActive ? null : "unused", "data-key": "clear", onclick: reportErrors(async () => {
       state.faults = (await api.setFaults({})) ?? {};
       emit("faults");
     }) }, "All off")];

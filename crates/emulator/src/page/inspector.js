@@ -1,6 +1,6 @@
 // Inspector of the selected message: its calls, the state of the user on the bot's server, and the debugger.
 
-import { $, download, fill, fillIfChanged, h, notice, onNextFrame, reportErrors, syncChildren } from "./dom.js";
+import { $, fill, fillIfChanged, h, notice, onNextFrame, reportErrors, syncChildren } from "./dom.js";
 import { api } from "./api.js";
 import { contentOf, send } from "./conversation.js";
 import { edit } from "./composer.js";
@@ -30,7 +30,7 @@ function callsOf(message) {
   const until = state.messages[next]?.at ?? "9"; // later than every time, compared as text
   // A call without a message, such as a lookup, belongs to the turn in which it was made.
   const isInTurn = (exchange) => !exchange.message_sid && exchange.user === state.current && exchange.at >= since && exchange.at < until;
-  return [...state.exchanges.values()].filter((exchange) => sids.has(exchange.message_sid) || isInTurn(exchange)).sort((a, b) => a.at.localeCompare(b.at));
+  return (state.saved?.exchanges ?? [...state.exchanges.values()]).filter((exchange) => sids.has(exchange.message_sid) || isInTurn(exchange)).sort((a, b) => a.at.localeCompare(b.at));
 }
 
 /**
@@ -96,14 +96,14 @@ fill($("actions"),
 function drawSelected() {
   const message = state.selected;
   const isInbound = message?.direction === "in";
-  $("actions").hidden = !isInbound || message.status === "unsent";
+  $("actions").hidden = !isInbound || message.status === "unsent" || Boolean(state.saved);
   // Not `disabled`, which would move the focus away while a message is being sent.
   for (const button of $("actions").children) button.ariaDisabled = message?.sid ? null : "true";
   if (!message) return fillIfChanged($("about"), null, () => h("p", { class: "muted" }, "Send or select a message to see its calls here."));
   const from = isInbound ? nameOf(state.current) : message.by === "twilio" ? "Twilio itself" : "the bot";
   const when = `${time.full(message.at)}, ${isInbound ? "to" : "by"} ${message.sender}`;
   const [glyph, words, tone] = ticks(message);
-  const size = message.body && sizeOf(message.body) + (isWhatsApp(state.current) && [...message.body].length > 1600 ? "; more than the 1,600 characters that Twilio accepts" : "");
+  const size = message.body && sizeOf(message.body, state.current) + (isWhatsApp(state.current) && [...message.body].length > 1600 ? "; more than the 1,600 characters that Twilio accepts" : "");
   const code = message.error_code;
   const reason = state.server?.reasons?.[message.sid];
   fillIfChanged($("about"), [from, when, glyph, words, message.sid, size, code, reason], () => [
@@ -121,15 +121,23 @@ function why(optOut) {
   return `; since ${time.full(optOut.since)} from ${optOut.scope} by ${optOut.source}${as}`;
 }
 
+// Twilio's window, and how much earlier the bot's server stops, so that no message arrives too late.
+function windowEnd({ closes_at: serverEnd }) {
+  const last = state.messages.findLast(({ direction, sender, status }) => direction === "in" && sender === state.server.sender && status !== "unsent");
+  const end = last ? Date.parse(last.at) + 24 * 3600000 : Date.parse(serverEnd);
+  const margin = end - Date.parse(serverEnd);
+  if (Number.isNaN(end)) return "";
+  return `, ${duration(end - now())} left${margin >= 60000 ? `; your bot’s server stops ${duration(margin)} before` : ""}`;
+}
+
 function drawServer() {
   const { server } = state;
   const rows = [];
   const pills = [];
   if (server?.window) {
-    const remainingMs = server.window.closes_at ? Date.parse(server.window.closes_at) - now() : 0;
-    const text = server.window.open ? `open${server.window.closes_at ? `, ${duration(remainingMs)} left` : ""}` : "closed: only templates may be sent";
+    const text = server.window.open ? `open${windowEnd(server.window)}` : "closed: only templates may be sent";
     rows.push(["24-hour window", text]);
-    pills.push([`Window ${server.window.open ? text : "closed"}`, server.window.open ? "good" : "warn"]);
+    pills.push([server.window.open ? `Window${text.split(";")[0].replace("open,", ":").replace("open", " open")}` : "Window closed", server.window.open ? "good" : "warn"]);
   }
   if (server) {
     rows.push(["Consent", server.opted_out ? `opted out: nothing may be sent until START${why(server.opt_out)}` : "not opted out"]);
@@ -142,12 +150,14 @@ function drawServer() {
       rows.push(["Handed off to", server.handed_off_to]);
       pills.push(["Handed off", "warn"]);
     }
-    rows.push(["Handler", server.handler], ["Pending messages", String(server.pending)], ["Form", server.dialogue ?? "none"]);
-    pills.push([`Handler ${server.handler}`]);
+    const isCustom = server.handler === "your handler";
+    rows.push(["Handler", isCustom ? "your own" : server.handler], ["Pending messages", String(server.pending)], ["Form", server.dialogue ?? "none"]);
+    pills.push([isCustom ? "Your handler" : `Handler: ${server.handler}`]);
     if (server.pending) pills.push([`${server.pending} pending`, "warn"]);
   }
   fillIfChanged($("pills"), pills, () => pills.map(([text, tone]) => h("li", { class: tone }, text)));
-  $("pills").hidden = !pills.length;
+  // Its place stays while the state of another user is fetched, so that the conversation below does not move.
+  $("pills").hidden = !state.config?.app_attached;
   fillIfChanged($("state-list"), rows, () => (rows.length ? rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, h("bdi", {}, value))]) : h("dd", { class: "muted" }, "This server does not report its state.")));
 }
 
@@ -177,10 +187,12 @@ on("server clock", () => onNextFrame(drawServer));
 on("server", () => [drawSelected, drawCalls].forEach(onNextFrame));
 on("debugger", () => onNextFrame(drawDebugger));
 
-$("save-test").onclick = reportErrors(async () => {
-  const name = nameOf(state.current).toLowerCase().replace(/[^a-z0-9]+/g, "_").replace(/^_|_$/g, "") || "conversation";
-  download(`${name}_test.rs`, await api.test(state.current));
-});
+// By script, and not by the link itself: the browser would also scroll the page, which hides the header.
+$("debugger-link").onclick = (event) => {
+  event.preventDefault();
+  $("inspector").scrollTop += $("debugger").getBoundingClientRect().top - $("inspector").getBoundingClientRect().top - $("debugger-link").parentElement.offsetHeight;
+  $("debugger").focus({ preventScroll: true });
+};
 
 export function addExchanges(list) {
   // Exchanges that arrived as events in the meantime are newer than the list.

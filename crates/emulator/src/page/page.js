@@ -10,6 +10,7 @@ import { addExchanges } from "./inspector.js";
 import "./chat.js";
 import "./composer.js";
 import "./faults.js";
+import "./saved.js";
 
 // The cookie has the access key by now. Remove it from the address bar and the history, where others could read it.
 if (location.search) history.replaceState(null, "", location.pathname);

@@ -8,6 +8,7 @@ export const state = {
   users: new Map(), // address -> { address, name, last, unread, added }
   current: null, // address of the open conversation
   sender: null,
+  saved: null, // conversation opened from a file: { name, exchanges }; `messages` has its messages then
   messages: [], // of the open conversation, in order
   selected: null, // one of `messages`
   selectedCall: null, // ID of the call that the user selected; null: the inspector selects one
@@ -48,6 +49,11 @@ export function storeExchange(exchange) {
   // A Map iterates in the order of insertion, so its first key is the oldest.
   state.exchanges.set(exchange.id, exchange);
   if (state.exchanges.size > MAX_EXCHANGES) state.exchanges.delete(state.exchanges.keys().next().value);
+  storeOutcome(exchange);
+}
+
+/** Stores whether the bot has accepted a message. */
+export function storeOutcome(exchange) {
   if (exchange.kind !== "webhook" || !exchange.message_sid || (!exchange.response && !exchange.error_code)) return;
   const status = exchange.response?.status;
   const ok = !exchange.error_code && status >= 200 && status < 300;
@@ -60,12 +66,12 @@ let fetchTimer;
 /** Fetches the state of the user from the bot's server, once for several events in quick succession. */
 export function fetchServerState() {
   clearTimeout(fetchTimer);
-  if (!state.current) return;
+  if (!state.current || state.saved) return;
   fetchTimer = setTimeout(async () => {
     const user = state.current;
     const serverState = await api.state(user, state.sender).catch(() => null);
     // The user switched conversations while the request was in flight.
-    if (user !== state.current) return;
+    if (user !== state.current || state.saved) return;
     state.server = serverState;
     emit("server");
   }, 150);

@@ -1,6 +1,8 @@
-// Formatting without state: SMS segments, TwiML, curl, error codes, times.
+// Formatting: texts of messages, SMS segments, TwiML, curl, error codes, times.
 
 import { h } from "./dom.js";
+import { markupNodes } from "./markup.js";
+import { channelOf, isWhatsApp } from "./store.js";
 
 const GSM = "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà";
 const GSM_EXTENDED = "\f^{}\\[~]|€"; // each takes two septets
@@ -28,10 +30,18 @@ export function segments(text) {
   return { count, units, encoding: isGsm ? "GSM-7" : "UCS-2" };
 }
 
-export function sizeOf(text) {
+/** Returns the length of a text; for SMS with the segments, which no other channel has. */
+export function sizeOf(text, user) {
+  if (channelOf(user) !== "sms") {
+    const length = [...text].length;
+    return `${length.toLocaleString("en")} character${length === 1 ? "" : "s"}`;
+  }
   const { count, units, encoding } = segments(text);
   return `${units.toLocaleString("en")} ${encoding === "GSM-7" ? "characters" : "units"}, ${count} SMS segment${count === 1 ? "" : "s"} (${encoding})`;
 }
+
+/** Returns the element of a message's text, as a phone of the user's channel shows it. */
+export const messageText = (user, text) => h("div", { class: "text", dir: "auto" }, isWhatsApp(user) ? markupNodes(text) : text);
 
 export const bytes = (text) => new TextEncoder().encode(text).length;
 
@@ -139,6 +149,7 @@ const full = new Intl.DateTimeFormat("en-GB", { weekday: "short", day: "numeric"
 export const time = { clock: (at) => clock.format(new Date(at)), day: (at) => day.format(new Date(at)), full: (at) => full.format(new Date(at)) };
 
 export function duration(ms) {
-  const minutes = Math.max(0, Math.floor(ms / 60000));
-  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  // Rounded up: a full day is 24 h, also a moment after it has begun.
+  const minutes = Math.max(0, Math.ceil(ms / 60000));
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h${minutes % 60 ? ` ${minutes % 60} min` : ""}`;
 }
