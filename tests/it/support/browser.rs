@@ -174,7 +174,6 @@ impl Browser {
         base64_decoded(screenshot.as_str().unwrap())
     }
 
-    #[cfg(feature = "testing")]
     pub fn resize(&self, width: u32, height: u32) {
         let size = json!({"width": width, "height": height});
         self.command("POST", "/window/rect", &size);

@@ -157,7 +157,7 @@ function drawServer() {
   }
   fillIfChanged($("pills"), pills, () => pills.map(([text, tone]) => h("li", { class: tone }, text)));
   // Its place stays while the state of another user is fetched, so that the conversation below does not move.
-  $("pills").hidden = !state.config?.app_attached;
+  $("pills").hidden = !state.config?.app_attached || Boolean(state.saved);
   fillIfChanged($("state-list"), rows, () => (rows.length ? rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, h("bdi", {}, value))]) : h("dd", { class: "muted" }, "This server does not report its state.")));
 }
 
