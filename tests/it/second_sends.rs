@@ -55,6 +55,46 @@ async fn failed_message_is_sent_again_after_60_seconds() {
     assert_eq!(twilio.posts().len(), 12);
 }
 
+// The second part must not wait a minute, and the answer to a newer message must not overtake it.
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_second_send_holds_no_later_part() {
+    let twilio = FakeTwilio::start();
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let shared = clock.clone();
+    let settings = [
+        ("REPLYHOOK__REPLY__PATH", "rest"),
+        ("REPLYHOOK__REPLY__WAIT_FOR_DELIVERY_MS", "3000"),
+    ];
+    let app = TestApp::with_twilio(&twilio, &settings, |app| {
+        app.clock(shared)
+            .handler(async |_, message: replyhook::InboundMessage| {
+                ["1", "2"]
+                    .map(|part| ReplyMessage::text(format!("{}{part}", message.body)))
+                    .into_iter()
+                    .collect::<Reply>()
+            })
+    });
+    app.says(1, "a").await;
+    let first = twilio.wait_for_phone(USER, 1)[0].sid.clone();
+    app.wait_for_outbox("pending", 1).await;
+    app.send(twilio.status_webhook(&first, "failed", Some(63018)))
+        .await
+        .twiml();
+    app.says(2, "b").await;
+    // Not before the wait is over.
+    app.wait_for_worker_rounds(2).await;
+    assert_eq!(twilio.posts().len(), 1);
+    for (seconds, posts) in [(3, 2), (3, 3), (3, 4)] {
+        advance(&clock, Duration::from_secs(seconds));
+        twilio.wait_for_phone(USER, posts);
+        app.wait_for_worker_rounds(2).await;
+    }
+    advance(&clock, Duration::from_secs(52));
+    let phone = twilio.wait_for_phone(USER, 5);
+    let bodies: Vec<_> = phone.iter().map(|message| message.body.as_str()).collect();
+    assert_eq!(bodies, ["a1", "a2", "b1", "b2", "a1"]);
+}
+
 // The claim checks consent and window, as for any send.
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_message_is_not_sent_after_stop_or_closed_window() {

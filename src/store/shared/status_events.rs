@@ -92,7 +92,7 @@ pub(in crate::store) async fn raise_status<D: Database>(
 }
 
 /// Queues a message for its second send after a failure that passes by itself. Returns false if that does not apply.
-// From SENT (4) to PENDING (0), once: `resent_after` is NULL, or 20404, which the first call returned. Not after
+// From SENT (4) to PENDING (0), once: `resent_after` is NULL. A second call after 20404 was the one second send. Not after
 // `delivered` or a final failure (ranks from 4). The SID moves to `earlier_sid`, so that later callbacks of the failed
 // send do not match. `unordered` and `attempt = 0`: the message is late already, so later ones do not wait for it.
 async fn queue_again<D: Database>(
@@ -112,7 +112,7 @@ async fn queue_again<D: Database>(
         .execute(
             "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $3, resent_after = $2, earlier_sid = sid, \
              sid = NULL, status = NULL, rank = -1, unordered = true \
-             WHERE id = $1 AND state = 4 AND rank < 4 AND params IS NOT NULL AND coalesce(resent_after, 20404) = 20404",
+             WHERE id = $1 AND state = 4 AND rank < 4 AND params IS NOT NULL AND resent_after IS NULL",
             params![id, code, after(now, decisions::RESEND_DELAY)],
         )
         .await?;
@@ -132,10 +132,45 @@ async fn queue_as_text<D: Database>(
         .execute(
             "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $3, resent_after = $2, earlier_sid = sid, \
              sid = NULL, status = NULL, rank = -1, unordered = true \
-             WHERE id = $1 AND state = 4 AND rank < 4 AND params LIKE '%ContentShape=%' AND coalesce(resent_after, 20404) = 20404",
+             WHERE id = $1 AND state = 4 AND rank < 4 AND params LIKE '%ContentShape=%' AND resent_after IS NULL",
             params![id, code, now],
         )
         .await?;
+    Ok(changed > 0)
+}
+
+/// Cancels the second send of a message that Twilio reports as delivered after all. Returns false if none waits.
+// From PENDING (0) back to SENT (4). A second send that has begun, SENDING (1) or later, goes on.
+async fn cancel_second_send<D: Database>(
+    db: &mut D,
+    event: &StatusEvent,
+    sid: &Vec<u8>,
+    account: &Vec<u8>,
+    rank: i64,
+) -> Result<bool, D::Error> {
+    if !matches!(event.status.as_str(), "delivered" | "read") {
+        return Ok(false);
+    }
+    let waiting = db
+        .row(
+            "SELECT id FROM outbound WHERE earlier_sid = $1 AND account = $2 AND state = 0 AND sid IS NULL",
+            params![sid, account],
+        )
+        .await?;
+    let Some(mut row) = waiting else {
+        return Ok(false);
+    };
+    let id: i64 = row.take(0)?;
+    let watched = events::watch_outbound(db, id).await?;
+    // `state = 0` again: in PostgreSQL the worker may have claimed the message meanwhile.
+    let changed = db
+        .execute(
+            "UPDATE outbound SET state = 4, sid = earlier_sid, earlier_sid = NULL, resent_after = NULL, error_code = NULL, \
+             status = $2, rank = $3 WHERE id = $1 AND state = 0",
+            params![id, event.status.as_str(), rank],
+        )
+        .await?;
+    events::record_outbound_change(db, watched, event.at).await?;
     Ok(changed > 0)
 }
 
@@ -204,6 +239,9 @@ pub(in crate::store) async fn apply_status<D: Database>(
         } else {
             StatusEffect::Stale
         });
+    }
+    if cancel_second_send(db, event, &sid, &account, rank).await? {
+        return Ok(StatusEffect::Applied);
     }
     // The REST call may end after its first callback: `apply_unmatched` applies the event then. ON CONFLICT: of several
     // events the one with the highest rank stays.

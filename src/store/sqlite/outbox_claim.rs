@@ -33,11 +33,13 @@ const DUE_MESSAGES: &str = concat!(
     // Only the first of its queue, so that a user gets messages in their order.
     "r.id = (SELECT q.id FROM outbound_in_queue q WHERE q.sender = r.sender AND q.address = r.address AND q.account = r.account \
        AND (q.keeps_place OR q.not_before <= ?1) ORDER BY q.id LIMIT 1) AND ",
-    // A part of a reply only once every part before it is SENT or SUPPRESSED (4, 6). One that was sent less than ?3 ago must
-    // also be delivered or have failed (ranks from 4). `abs`: a send further ahead dates from before the clock was set back.
+    // A part of a reply only once every part before it is SENT or SUPPRESSED (4, 6), or has failed and waits for its second
+    // send (0, not tried again yet). One that was sent less than ?3 ago must also be delivered or have failed for good (ranks
+    // from 4). `abs`: a send further ahead dates from before the clock was set back.
     "(r.inbound IS NULL OR NOT EXISTS (\
-       SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND (p.state NOT IN (4, 6) \
-         OR (p.state = 4 AND p.rank < 4 AND abs(?1 - p.sent_at) < ?3)))) ",
+       SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND (\
+         (p.state NOT IN (4, 6) AND (p.state > 0 OR p.attempt > 0 OR p.resent_after IS NULL)) \
+         OR (p.state IN (0, 4) AND p.rank < 4 AND abs(?1 - p.sent_at) < ?3)))) ",
     "ORDER BY r.not_before, r.id LIMIT ?2"
 );
 

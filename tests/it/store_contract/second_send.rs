@@ -15,7 +15,8 @@ over_all_stores!(
     failure_reported_before_response_is_queued_again,
     other_failures_are_not_queued_again,
     second_send_to_opted_out_user_is_suppressed,
-    second_send_keeps_part_order_and_blocks_nothing,
+    late_delivery_cancels_second_send,
+    second_send_blocks_nothing,
     not_found_call_is_repeated_once,
     operator_sends_undelivered_message_again,
     refused_content_is_queued_once_as_text,
@@ -67,7 +68,7 @@ async fn failed_send_is_queued_once_after_a_minute(backend: &mut Backend) {
     // Late and repeated callbacks of the first send prove nothing about the second.
     for late in [
         failed.clone(),
-        status(11, "delivered", 0, 11),
+        status(11, "sent", 0, 11),
         StatusEvent {
             outbound: Some(first.name()),
             ..failed.clone()
@@ -178,7 +179,27 @@ async fn second_send_to_opted_out_user_is_suppressed(backend: &mut Backend) {
     assert_eq!(shown.state, OutboundState::Suppressed);
 }
 
-async fn second_send_keeps_part_order_and_blocks_nothing(backend: &mut Backend) {
+// Twilio's callbacks arrive in any order: the user has the message.
+async fn late_delivery_cancels_second_send(backend: &mut Backend) {
+    let store = backend.store();
+    reply_via_rest(store, new_inbound(1), &["text"]).await;
+    send_one(store, 11, 2).await;
+    apply(store, status(11, "failed", 63018, 3)).await;
+    let late = apply(store, status(11, "delivered", 0, 4)).await;
+    assert_eq!(late, StatusEffect::Applied);
+    assert!(store.claim(9, at(999)).await.unwrap().is_empty());
+    let shown = message_row(store, 1).await.replies.remove(0);
+    assert_eq!(
+        (shown.state, shown.sid, shown.earlier_sid),
+        (OutboundState::Sent, Some(sid(11)), None)
+    );
+    assert_eq!((shown.resent_after, shown.error_code), (None, None));
+    // A failure that is repeated after it queues nothing.
+    let failed = apply(store, status(11, "failed", 63018, 5)).await;
+    assert_ne!(failed, StatusEffect::QueuedAgain);
+}
+
+async fn second_send_blocks_nothing(backend: &mut Backend) {
     let store = backend.store();
     reply_via_rest(store, new_inbound(1), &["one", "two"]).await;
     send_one(store, 11, 2).await;
@@ -189,9 +210,11 @@ async fn second_send_keeps_part_order_and_blocks_nothing(backend: &mut Backend) 
         ..reply("outbound")
     };
     store.enqueue(vec![other], at(5)).await.unwrap();
-    // The second part waits for the second send of the first, and nothing else does.
-    assert_eq!(bodies(&deliver(store, 5).await), ["later", "outbound"]);
-    assert_eq!(bodies(&deliver(store, 63).await), ["one", "two"]);
+    assert_eq!(
+        bodies(&deliver(store, 5).await),
+        ["two", "later", "outbound"]
+    );
+    assert_eq!(bodies(&deliver(store, 63).await), ["one"]);
 }
 
 async fn not_found_call_is_repeated_once(backend: &mut Backend) {
@@ -211,12 +234,12 @@ async fn not_found_call_is_repeated_once(backend: &mut Backend) {
         (again.attempt, again.resent_after),
         (2, Some(ErrorCode(20404)))
     );
-    // The repeated call does not count as the second send after a failure callback.
+    // The repeated call is the one second send, so none follows a failure callback.
     assert_eq!(
         apply(store, status(11, "failed", 30001, 5)).await,
-        StatusEffect::QueuedAgain
+        StatusEffect::Applied
     );
-    assert_eq!(bodies(&deliver(store, 65).await), ["one", "two"]);
+    assert_eq!(bodies(&deliver(store, 65).await), ["two"]);
 }
 
 async fn operator_sends_undelivered_message_again(backend: &mut Backend) {

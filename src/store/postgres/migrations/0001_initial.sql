@@ -168,9 +168,9 @@ CREATE INDEX outbound_queue ON outbound (sender, address, id) WHERE state < 3;
 CREATE INDEX outbound_scheduled ON outbound (id) WHERE status = 'scheduled';
 
 -- The order of the outbox: messages of one account, from one sender to one user, are a queue, and only its first message is
--- sent. This view has the messages with a place in a queue. It omits two kinds of messages, for which no other one waits:
--- a part of a reply behind a HELD or FAILED part (3, 5), which is not sent without an operator; and a part behind a
--- PENDING part (0) with a second send, which may be a minute ahead.
+-- sent. This view has the messages with a place in a queue. It omits a part of a reply behind a HELD or FAILED part (3, 5),
+-- which is not sent without an operator, so that no other message waits for it. A part behind one that waits for its second
+-- send has its place: it does not wait for that send, and an answer to a newer message must not overtake it.
 -- `keeps_place`: the message is SENDING or UNKNOWN (1, 2), or was tried before. Any other message has a place only once its
 -- time, `not_before`, has come.
 -- `state < 3`, below HELD, is the condition of the index `outbound_queue`.
@@ -180,7 +180,7 @@ SELECT r.id, r.inbound, r.account, r.sender, r.address, r.not_before, r.created_
 FROM outbound r
 WHERE r.state < 3 AND (r.inbound IS NULL OR NOT EXISTS (
   SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal
-    AND (p.state IN (3, 5) OR (p.state = 0 AND p.resent_after IS NOT NULL))));
+    AND p.state IN (3, 5)));
 
 -- Status callbacks of messages whose SID is not in the outbox yet, or never will be.
 CREATE TABLE unmatched_status (
