@@ -18,7 +18,7 @@ use crate::admin::{self, Admin};
 use crate::api::{self, Api};
 use crate::app_error::AppError;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{ServerSettings, Settings, Sources, Warning};
+use crate::config::{Settings, Sources, Warning};
 use crate::delivery::{DeliveryParts, OutboxWorker, ScheduledCancellation};
 use crate::dispatch::{ConsentChange, ConsentHook, Dispatcher, DispatcherParts, Guard};
 use crate::events::{DeliveryStatus, EventParts, EventWorker};
@@ -29,8 +29,9 @@ use crate::media::MediaService;
 use crate::message::{ConversationEvent, FallbackCause, InboundMessage, StatusUpdate};
 use crate::outbound::OutboundClient;
 use crate::probe::Instance;
+use crate::reloadable::Reloadable;
 use crate::sid::AccountSid;
-use crate::signature::SignatureLayer;
+use crate::signature::SignatureVerifier;
 use crate::store::{Store, StoreHandle};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{OptOutLog, StoreHealth, StoreReport};
@@ -218,12 +219,10 @@ impl AppBuilder {
         let (metrics, lifecycle) = (Arc::new(Metrics::new()), Arc::new(Lifecycle::default()));
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock));
         let bot = Bot::new(self.handler, &loaded.settings, &clock)?;
-        let handler = wrap_handler(bot.handler.clone(), self.wrap_handler);
         let tunnel = self.tunnel.as_ref();
         let mut reloader = Reloader::new(sources, tunnel, &loaded, bot.rules, &metrics)?;
         let settings = loaded.settings;
         let store = store_or_default(self.store, &settings)?;
-        store.record_events(settings.handler.events.is_some());
         // Dispatcher, outbox worker and media share `tasks`: `Worker` waits for all of them on shutdown.
         // `outbox` wakes the outbox worker as soon as a message is queued, before its next poll.
         let (tasks, outbox) = (TaskTracker::new(), Arc::new(Notify::new()));
@@ -247,10 +246,9 @@ impl AppBuilder {
             opt_out_log: Arc::new(OptOutLog::new(store.clone(), clock.clone())),
         };
         let media = files::media_service(&settings, &delivery, &clock, &tasks);
-        let (events, event_status) = event_worker(&settings, &delivery, &media, &store_health)?;
-        reloader.event_status = event_status.clone();
+        let events = event_worker(&settings, &delivery, &media, &store_health, &mut reloader)?;
         let dispatcher = Arc::new(Dispatcher::new(DispatcherParts {
-            handler,
+            handler: wrap_handler(bot.handler.clone(), self.wrap_handler),
             store: store.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
@@ -286,8 +284,7 @@ impl AppBuilder {
             media,
             instance,
         };
-        let endpoints = Arc::new(EndpointState::new(metrics.clone(), lifecycle.clone()));
-        let signature = signature_layer(&settings, reloader.snapshot.part(|it| &it.verifier));
+        let verifier = reloader.snapshot.part(|parts| &parts.verifier);
         let admin = Admin {
             lifecycle: lifecycle.clone(),
             metrics: metrics.clone(),
@@ -295,11 +292,11 @@ impl AppBuilder {
             rest: delivery.health.clone(),
             dispatcher: dispatcher.clone(),
             instance,
-            events: event_status,
+            events: reloader.event_status.clone(),
         };
         Ok(App {
             reload: reloader.control.clone(),
-            router: public_router(&settings.server, webhooks, &endpoints, &signature),
+            router: public_router(&settings, webhooks, verifier, &lifecycle),
             api: outbound::http_api(&settings, &outbound, &admin, keyring),
             worker: Worker {
                 lifecycle,
@@ -327,16 +324,17 @@ impl AppBuilder {
 }
 
 fn public_router(
-    server: &ServerSettings,
+    settings: &Settings,
     webhooks: Webhooks,
-    endpoints: &Arc<EndpointState>,
-    signature: &SignatureLayer,
+    verifier: Reloadable<SignatureVerifier>,
+    lifecycle: &Arc<Lifecycle>,
 ) -> Router {
+    let endpoints = EndpointState::new(webhooks.metrics.clone(), lifecycle.clone());
+    let (server, endpoints) = (&settings.server, Arc::new(endpoints));
+    let signature = signature_layer(settings, verifier);
     let (url, health_path) = (&server.public_url, server.health_path.as_ref());
-    webhook::router(Arc::new(webhooks), endpoints, signature, url, health_path)
+    webhook::router(Arc::new(webhooks), &endpoints, &signature, url, health_path)
 }
-
-type EventTasks = (Option<Arc<EventWorker>>, Option<Arc<DeliveryStatus>>);
 
 /// Creates the worker that delivers events, if `handler.events_url` is set.
 fn event_worker(
@@ -344,9 +342,10 @@ fn event_worker(
     delivery: &DeliveryParts,
     media: &MediaService,
     health: &Arc<StoreHealth>,
-) -> Result<EventTasks, AppError> {
+    reloader: &mut Reloader,
+) -> Result<Option<Arc<EventWorker>>, AppError> {
     let Some(target) = &settings.handler.events else {
-        return Ok((None, None));
+        return Ok(None);
     };
     let service = EventService::new(target.clone(), delivery.clock.clone());
     let status = Arc::new(DeliveryStatus::default());
@@ -360,16 +359,19 @@ fn event_worker(
         tasks: delivery.tasks.clone(),
         status: status.clone(),
     });
-    Ok((Some(Arc::new(worker)), Some(status)))
+    // A reload lets a stopped delivery go on.
+    reloader.event_status = Some(status);
+    Ok(Some(Arc::new(worker)))
 }
 
-/// Returns the store of the builder, or else creates that of the settings.
+/// Returns the store of the builder, or else creates that of the settings. It records events if they are delivered.
 fn store_or_default(
     store: Option<StoreHandle>,
     settings: &Settings,
 ) -> Result<Arc<dyn Store>, AppError> {
-    let store = store.map_or_else(|| store_from_url(&settings.store.url), Ok)?;
-    Ok(store.0)
+    let StoreHandle(store) = store.map_or_else(|| store_from_url(&settings.store.url), Ok)?;
+    store.record_events(settings.handler.events.is_some());
+    Ok(store)
 }
 
 fn wrap_handler(handler: Arc<dyn Handler>, wrapper: Option<HandlerWrapper>) -> Arc<dyn Handler> {

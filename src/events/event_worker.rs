@@ -114,7 +114,10 @@ impl EventWorker {
             return Ok(POLL_INTERVAL);
         }
         let free_permits = permits.available_permits();
-        let running = Vec::from_iter(self.running.lock().ignore_poison().iter().copied());
+        let running: Vec<_> = {
+            let running = self.running.lock().ignore_poison();
+            running.iter().copied().collect()
+        };
         let claimed = parts
             .store
             .claim_events(&position, free_permits, running, now)

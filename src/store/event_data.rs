@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::conversations::{ConsentAction, ConsentRecord, ConsentScope};
 use crate::error_code::ErrorCode;
+use crate::sid::MessageSid;
 
 /// Type of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +127,7 @@ pub(super) fn consent_data(record: &ConsentRecord) -> Option<String> {
         status,
         change: record.action.as_str(),
         source: record.source.as_str(),
-        evidence: record.evidence.as_ref().map(|sid| sid.as_str()),
+        evidence: record.evidence.as_ref().map(MessageSid::as_str),
         note: record.note.as_deref(),
         at: record.at.to_string(),
     }))

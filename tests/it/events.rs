@@ -337,7 +337,7 @@ async fn service_that_is_down_for_an_hour_gets_every_event_in_order() {
         }
         assert_eq!(notes.len(), users.len());
         for (user, notes) in notes {
-            assert_eq!(notes, Vec::from_iter(0..25), "{user}");
+            assert_eq!(notes, (0..25).collect::<Vec<_>>(), "{user}");
         }
         assert_eq!(
             world

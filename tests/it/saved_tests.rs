@@ -38,7 +38,8 @@ macro_rules! saved_tests {
     ($($name:ident)*) => {
         /// Names of the conversations, in order.
         const NAMES: &[&str] = &[$(stringify!($name)),*];
-        $(mod $name {
+        $(#[expect(clippy::redundant_closure, reason = "a closure as of a bot with a handler")]
+        mod $name {
             include!(concat!("saved_tests/", stringify!($name), ".rs.txt"));
         })*
     };

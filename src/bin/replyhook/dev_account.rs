@@ -55,7 +55,10 @@ impl DevAccount {
         let directory = fs::canonicalize(".").context("the working directory cannot be read")?;
         // A hash, because a path may be too long for a file name.
         let hash = Sha256::digest(directory.as_os_str().as_bytes());
-        let name: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let number = hash[..8]
+            .iter()
+            .fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        let name = format!("{number:016x}");
         Ok(Self(state.map(|state| {
             state.join(format!("replyhook/dev/{name}.json"))
         })))
@@ -84,7 +87,8 @@ impl DevAccount {
         // A user who made the file knows the token, and can sign requests to the bot.
         let is_own = metadata.uid() == rustix::process::geteuid().as_raw();
         ensure!(metadata.is_file() && is_own, "{}: not your file", advice());
-        let is_private = metadata.mode() & 0o077 == 0;
+        let others = metadata.mode() & 0o077;
+        let is_private = others == 0;
         ensure!(
             is_private,
             "{}: other users may read or change it",

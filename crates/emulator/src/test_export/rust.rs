@@ -40,7 +40,12 @@ pub(super) fn export(script: &ScriptedConversation) -> String {
                     .to_owned()
             }
             ScriptAction::Advance(seconds) => {
-                format!("bot.advance(Duration::from_secs({seconds})).await;")
+                let (unit, count) = match *seconds {
+                    seconds if seconds % 3600 == 0 => ("hours", seconds / 3600),
+                    seconds if seconds % 60 == 0 => ("mins", seconds / 60),
+                    seconds => ("secs", seconds),
+                };
+                format!("bot.advance(Duration::from_{unit}({count})).await;")
             }
             ScriptAction::Faults(active) => {
                 let lines = fault_lines(&faults, active);
