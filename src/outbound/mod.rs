@@ -41,8 +41,8 @@ use crate::reply::{TemplateContent, TemplateKey};
 use crate::sid::{AccountSid, MessageSid};
 use crate::signature::AuthTokenKind;
 use crate::store::{
-    IdempotencyKey, NewOutbound, OutboundRow, OutboundState, QuestionChange, Store, StoreHandle,
-    Submission, SubmitOutcome,
+    IdempotencyKey, KeyedMessage, NewOutbound, OutboundRow, OutboundState, QuestionChange, Store,
+    StoreHandle, Submission, SubmitOutcome,
 };
 use crate::twilio::{Client, Credentials, NewMessage, NewMessageContent};
 pub(crate) use check::can_receive;
@@ -113,9 +113,8 @@ pub struct SendReceipt {
     pub id: i64,
     /// True if the idempotency key was used before, so nothing was queued.
     pub is_duplicate: bool,
-    /// True if the key was used for a message with other parameters, which means that this message was not sent.
-    ///
-    /// The parameters are compared for as long as the store has those of the first message.
+    /// True if the key was used for a message with other parameters in any of its parts, which means that this message
+    /// was not sent.
     pub differs: bool,
     /// State in the outbox; `None` once the message is deleted, after `store.retention_days`.
     pub state: Option<OutboundState>,
@@ -303,10 +302,11 @@ impl OutboundClient {
         // since `find_by_key`, and the user may have opted out since `check_submission`.
         let outcome = self.store.submit(submission, self.clock.now()).await?;
         match outcome {
-            SubmitOutcome::Duplicate(id) => match key {
-                Some(key) => self.duplicate_receipt(id, key, message).await,
-                None => Ok(SendReceipt::new(id, true, None)),
-            },
+            // A concurrent call has used the key.
+            SubmitOutcome::Duplicate(id) => {
+                let first = self.find_by_key(key, message).await?;
+                Ok(first.unwrap_or_else(|| SendReceipt::new(id, true, None)))
+            }
             SubmitOutcome::Ineligible(rejection) => Err(rejection.into()),
             SubmitOutcome::Queued(id) => {
                 // After the commit: a worker that is woken earlier would not find the message.
@@ -329,31 +329,24 @@ impl OutboundClient {
     ) -> Result<Option<SendReceipt>, SendError> {
         let Some(key) = key else { return Ok(None) };
         match self.store.find_by_key(key).await? {
-            Some(id) => self.duplicate_receipt(id, key, message).await.map(Some),
+            Some(first) => self.duplicate_receipt(first, key, message).await.map(Some),
             None => Ok(None),
         }
     }
 
     async fn duplicate_receipt(
         &self,
-        id: i64,
+        first: KeyedMessage,
         key: IdempotencyKey,
         message: &NewMessage,
     ) -> Result<SendReceipt, SendError> {
-        let row = self.store.outbound(id).await?;
-        // Retention deletes the parameters before the key. Without them a difference cannot be detected.
-        let stored = row.as_ref().and_then(|row| row.params.as_ref());
-        let differs = stored.is_some_and(|stored| {
-            let parts = self.parts(message, Some(key));
-            // An invalid message was never sent, so it differs from any.
-            let last = parts
-                .ok()
-                .and_then(|parts| Some(parts.parts.last()?.params.encode()));
-            last.is_none_or(|params| params != stored.0)
-        });
+        let row = self.store.outbound(first.id).await?;
+        // An invalid message was never sent, so it differs from any.
+        let parts = self.parts(message, Some(key)).ok();
+        let given = parts.map(|parts| key.fingerprint(parts.parts.iter().map(|part| &part.params)));
         Ok(SendReceipt {
-            differs,
-            ..SendReceipt::new(id, true, row)
+            differs: given != Some(first.fingerprint),
+            ..SendReceipt::new(first.id, true, row)
         })
     }
 

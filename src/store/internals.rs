@@ -35,7 +35,8 @@ pub use super::outbox::{ClaimedOutbox, Outbox, OutboxStats, StatusEffect, Status
 pub use super::redacted_params::RedactedParams;
 pub use super::store_trait::Store;
 pub use super::submission::{
-    IdempotencyKey, Ineligible, SendEligibility, Submission, SubmitOutcome,
+    IdempotencyKey, Ineligible, KeyedMessage, MessageFingerprint, SendEligibility, Submission,
+    SubmitOutcome,
 };
 pub use super::users::{
     AddressConsent, AddressLink, AppliedOptOut, UserChange, UserConversation, UserDetails, Users,

@@ -13,7 +13,7 @@ use super::outbound_message::{
 };
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use super::states::outbound;
-use super::submission::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome};
+use super::submission::{IdempotencyKey, KeyedMessage, SendEligibility, Submission, SubmitOutcome};
 use crate::address::Address;
 use crate::error_code::ErrorCode;
 use crate::message::MessageStatus;
@@ -162,8 +162,8 @@ pub trait Outbox: Send + Sync {
     /// Returns the account of a sender or Messaging Service, if a message has ever come to it.
     fn account_of_sender(&self, scope: &ConsentScope) -> StoreFuture<'_, Option<AccountSid>>;
 
-    /// Returns the ID of the message that was submitted with this key.
-    fn find_by_key(&self, key: IdempotencyKey) -> StoreFuture<'_, Option<i64>>;
+    /// Returns the message that was submitted with this key.
+    fn find_by_key(&self, key: IdempotencyKey) -> StoreFuture<'_, Option<KeyedMessage>>;
 
     /// Returns a message of the outbox by its ID, until retention deletes it.
     fn outbound(&self, id: i64) -> StoreFuture<'_, Option<OutboundRow>>;

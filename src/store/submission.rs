@@ -8,22 +8,64 @@ use sha2::{Digest, Sha256};
 
 use super::journal::QuestionChange;
 use super::outbound_message::NewOutbound;
+use crate::form::FormParams;
 
 /// Name that a caller gives to an outbound message, so that the message is sent once however often it is submitted.
 ///
 /// Only the SHA-256 of the name is stored, because the name may contain a phone number or text.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct IdempotencyKey([u8; 32]);
+pub struct IdempotencyKey {
+    name: [u8; 32],
+    /// Not stored, so that a short text cannot be found from the stored fingerprint of its message.
+    salt: [u8; 32],
+}
 
 impl IdempotencyKey {
     /// Creates a key from a text, which may have any length and any characters.
     pub fn new(text: &str) -> Self {
-        Self(Sha256::digest(text.as_bytes()).into())
+        let salt = Sha256::new().chain_update(b"message\0").chain_update(text);
+        Self {
+            name: Sha256::digest(text.as_bytes()).into(),
+            salt: salt.finalize().into(),
+        }
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.name
     }
+
+    /// Returns the fingerprint of a message with this key, given the parameters of all of its parts.
+    pub(crate) fn fingerprint<'a>(
+        &self,
+        parts: impl Iterator<Item = &'a FormParams>,
+    ) -> MessageFingerprint {
+        let mut hash = Sha256::new().chain_update(self.salt);
+        for params in parts {
+            let mut pairs: Vec<_> = params.iter().collect();
+            // The order of different parameters means nothing, and depends on how the message was made. The sort is
+            // stable: repeated parameters, such as files, keep theirs.
+            pairs.sort_by_key(|(name, _)| *name);
+            let params: FormParams = pairs.into_iter().collect();
+            let text = params.encode();
+            // The length in front, so that two parts never look like one.
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text);
+        }
+        MessageFingerprint(hash.finalize().to_vec())
+    }
+}
+
+/// Hash of a message, by which another message with the same idempotency key is told. It outlives the message.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MessageFingerprint(pub(super) Vec<u8>);
+
+/// Message that was submitted with an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyedMessage {
+    /// ID in the outbox.
+    pub id: i64,
+    /// Hash of all parts.
+    pub fingerprint: MessageFingerprint,
 }
 
 /// Outbound message to queue in the outbox, with the conditions under which it may be sent.
@@ -115,10 +157,23 @@ impl Submission {
         parts
     }
 
+    /// Returns the fingerprint of all parts; `None` without a key.
+    pub(super) fn fingerprint(&self) -> Option<MessageFingerprint> {
+        let parts = self.earlier_parts.iter().chain([&self.message]);
+        let key = self.key.as_ref()?;
+        Some(key.fingerprint(parts.map(|part| &part.params)))
+    }
+
     /// Returns `min_interval` in microseconds.
     pub(super) fn min_interval_micros(&self) -> i64 {
         // A quarter of the range, so that the statements can add the interval to a time without an overflow.
         i64::try_from(self.min_interval.as_micros()).unwrap_or(i64::MAX / 4)
+    }
+}
+
+impl fmt::Debug for MessageFingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MessageFingerprint(…)")
     }
 }
 
@@ -144,6 +199,35 @@ mod tests {
         );
         let key = IdempotencyKey::new("+15550001111");
         assert_eq!(format!("{key:?}"), "IdempotencyKey(…)");
+    }
+
+    #[test]
+    fn fingerprint_covers_all_parts_in_order() {
+        let key = IdempotencyKey::new("order-42");
+        let part = |pairs: &[(&str, &str)]| pairs.iter().copied().collect::<FormParams>();
+        let of = |parts: &[FormParams]| key.fingerprint(parts.iter());
+        let (hello, when) = (
+            part(&[("To", "x"), ("Body", "Hello")]),
+            part(&[("Body", "When?")]),
+        );
+        let both = of(&[hello.clone(), when.clone()]);
+        assert_eq!(
+            both,
+            of(&[part(&[("Body", "Hello"), ("To", "x")]), when.clone()])
+        );
+        for other in [
+            &[when.clone(), hello.clone()][..],
+            &[when.clone()],
+            &[part(&[("Body", "Hi"), ("To", "x")]), when.clone()],
+        ] {
+            assert_ne!(both, of(other));
+        }
+        let files = |first, second| of(&[part(&[("MediaUrl", first), ("MediaUrl", second)])]);
+        assert_ne!(files("a", "b"), files("b", "a"));
+        assert_ne!(
+            IdempotencyKey::new("order-43").fingerprint([&when].into_iter()),
+            of(&[when])
+        );
     }
 
     #[test]

@@ -39,7 +39,9 @@ use crate::store::outbox::{ClaimedOutbox, Outbox, OutboxStats, StatusEffect, Sta
 use crate::store::shared::database::RecordingDatabase;
 use crate::store::shared::{self, consent, events, handoff, media, status_events};
 use crate::store::states;
-use crate::store::submission::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome};
+use crate::store::submission::{
+    IdempotencyKey, KeyedMessage, SendEligibility, Submission, SubmitOutcome,
+};
 use crate::store::users::{AddressConsent, UserChange, UserDetails, Users};
 
 impl Journal for PostgresStore {
@@ -435,7 +437,7 @@ impl Outbox for PostgresStore {
         })
     }
 
-    fn find_by_key(&self, key: IdempotencyKey) -> StoreFuture<'_, Option<i64>> {
+    fn find_by_key(&self, key: IdempotencyKey) -> StoreFuture<'_, Option<KeyedMessage>> {
         self.run(move |db| Box::pin(async move { shared::submission::find_by_key(db, &key).await }))
     }
 

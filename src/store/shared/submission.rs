@@ -10,7 +10,9 @@ use crate::sid::MessagingServiceSid;
 use crate::store::decisions;
 use crate::store::identity::Member;
 use crate::store::journal::QuestionChange;
-use crate::store::submission::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome};
+use crate::store::submission::{
+    IdempotencyKey, KeyedMessage, MessageFingerprint, SendEligibility, Submission, SubmitOutcome,
+};
 
 /// Returns the outcome of a submission that must not be queued: its idempotency key is known, or its user may not
 /// receive it.
@@ -21,9 +23,9 @@ pub(in crate::store) async fn settled_outcome<D: Database>(
     // Before the check of consent: the first submission decides, whatever a later one with its key contains. In SQLite
     // the write lock makes two concurrent submissions of one key sequential.
     if let Some(key) = &submission.key
-        && let Some(id) = find_by_key(db, key).await?
+        && let Some(keyed) = find_by_key(db, key).await?
     {
-        return Ok(Some(SubmitOutcome::Duplicate(id)));
+        return Ok(Some(SubmitOutcome::Duplicate(keyed.id)));
     }
     let message = &submission.message;
     let (sender, user) = (&message.sender, &message.user);
@@ -41,13 +43,15 @@ pub(in crate::store) async fn record_key<D: Database>(
     id: i64,
     now: Timestamp,
 ) -> Result<bool, D::Error> {
-    let Some(key) = &submission.key else {
+    let (Some(key), Some(MessageFingerprint(fingerprint))) =
+        (&submission.key, submission.fingerprint())
+    else {
         return Ok(true);
     };
     let inserted = db
         .execute(
-            "INSERT INTO idempotency_key (key, outbound, at) VALUES ($1, $2, $3) ON CONFLICT (key) DO NOTHING",
-            params![key.as_bytes(), id, now],
+            "INSERT INTO idempotency_key (key, outbound, at, fingerprint) VALUES ($1, $2, $3, $4) ON CONFLICT (key) DO NOTHING",
+            params![key.as_bytes(), id, now, &fingerprint[..]],
         )
         .await?;
     Ok(inserted > 0)
@@ -125,18 +129,24 @@ async fn assign_next_send_time<D: Database>(
     Ok(())
 }
 
-/// Returns the ID of the message that was submitted with this key.
+/// Returns the message that was submitted with this key.
 pub(in crate::store) async fn find_by_key<D: Database>(
     db: &mut D,
     key: &IdempotencyKey,
-) -> Result<Option<i64>, D::Error> {
+) -> Result<Option<KeyedMessage>, D::Error> {
     let found = db
         .row(
-            "SELECT outbound FROM idempotency_key WHERE key = $1",
+            "SELECT outbound, fingerprint FROM idempotency_key WHERE key = $1",
             params![key.as_bytes()],
         )
         .await?;
-    Ok(found.map(|mut row| row.take(0)).transpose()?)
+    let Some(mut row) = found else {
+        return Ok(None);
+    };
+    Ok(Some(KeyedMessage {
+        id: row.take(0)?,
+        fingerprint: MessageFingerprint(row.take(1)?),
+    }))
 }
 
 /// Returns consent and window of a user for messages of a sender, which may be the SID of a service.

@@ -193,7 +193,7 @@ async fn conversations<D: Database>(
     Ok(found)
 }
 
-/// Returns the ledger's entries of a user. It has no index by address, so this reads the whole ledger, for an operator.
+/// Returns the ledger's entries of a user.
 async fn changes<D: Database>(
     db: &mut D,
     user: &AccountUser,

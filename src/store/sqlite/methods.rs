@@ -40,7 +40,9 @@ use crate::store::outbound_message::{
 use crate::store::outbox::{ClaimedOutbox, Outbox, OutboxStats, StatusEffect, StatusEvent};
 use crate::store::shared::database::RecordingDatabase;
 use crate::store::shared::{self, consent, events, handoff, media, status_events};
-use crate::store::submission::{IdempotencyKey, SendEligibility, Submission, SubmitOutcome};
+use crate::store::submission::{
+    IdempotencyKey, KeyedMessage, SendEligibility, Submission, SubmitOutcome,
+};
 use crate::store::users::{AddressConsent, UserChange, UserDetails, Users};
 
 impl Journal for SqliteStore {
@@ -330,7 +332,7 @@ impl Outbox for SqliteStore {
         self.read(move |mut db| ready(consent::account_of_sender(&mut db, &scope)))
     }
 
-    fn find_by_key(&self, key: IdempotencyKey) -> StoreFuture<'_, Option<i64>> {
+    fn find_by_key(&self, key: IdempotencyKey) -> StoreFuture<'_, Option<KeyedMessage>> {
         self.read(move |mut db| ready(shared::submission::find_by_key(&mut db, &key)))
     }
 

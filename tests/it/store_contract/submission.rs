@@ -109,7 +109,8 @@ async fn idempotency_key_queues_one_message_under_concurrency(backend: &mut Back
         .find_by_key(IdempotencyKey::new("order-42"))
         .await
         .unwrap()
-        .unwrap();
+        .unwrap()
+        .id;
     let count = |wanted| submitted.iter().filter(|one| **one == wanted).count();
     assert_eq!(
         (
@@ -333,7 +334,11 @@ async fn submitted_message_survives_crash(backend: &mut Backend) {
     }
     let store = backend.store();
     assert_eq!(
-        store.find_by_key(IdempotencyKey::new("k")).await.unwrap(),
+        store
+            .find_by_key(IdempotencyKey::new("k"))
+            .await
+            .unwrap()
+            .map(|keyed| keyed.id),
         Some(id)
     );
     assert_eq!(bodies(&store.claim(9, at(10)).await.unwrap()), ["kept"]);

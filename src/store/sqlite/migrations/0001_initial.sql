@@ -237,10 +237,12 @@ CREATE TABLE question (
 );
 
 -- Idempotency keys of outbound messages: SHA-256, since a key may contain a phone number. A key outlives its message.
+-- `fingerprint` is a salted hash of all parts of the message, by which another message with the key is told.
 CREATE TABLE idempotency_key (
   key BLOB PRIMARY KEY,
   outbound INTEGER NOT NULL,
-  at INTEGER NOT NULL
+  at INTEGER NOT NULL,
+  fingerprint BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX idempotency_key_at ON idempotency_key (at);
 
