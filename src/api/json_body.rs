@@ -1,7 +1,5 @@
 //! [`JsonBody`]: the JSON object of a request.
 
-use std::collections::BTreeSet;
-
 use axum::body::Body;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
@@ -10,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::problem::ApiProblem;
 use super::state::Api;
+use crate::forward::replace_unpaired_surrogates;
 
 /// Maximum size of a body in bytes: much more than a message with ten choices and all template variables needs.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -36,8 +35,8 @@ impl JsonBody {
                 "send the header Content-Type: application/json",
             ));
         }
-        let bytes = match Limited::new(body, MAX_BODY_BYTES).collect().await {
-            Ok(collected) => collected.to_bytes(),
+        let mut bytes = match Limited::new(body, MAX_BODY_BYTES).collect().await {
+            Ok(collected) => collected.to_bytes().to_vec(),
             Err(error) if error.is::<LengthLimitError>() => {
                 return Err(ApiProblem::new(
                     StatusCode::PAYLOAD_TOO_LARGE,
@@ -54,6 +53,8 @@ impl JsonBody {
                 ));
             }
         };
+        // As in the response of a forward service.
+        replace_unpaired_surrogates(&mut bytes);
         // Only the position: the text of serde's error may quote the body.
         let json: Value = serde_json::from_slice(&bytes).map_err(|error| {
             let (line, column) = (error.line(), error.column());
@@ -71,15 +72,7 @@ impl JsonBody {
             ));
         };
         let unknown = fields.keys().filter(|key| !known.contains(&key.as_str()));
-        for key in api
-            .unknown_keys
-            .record_new(unknown.cloned().collect::<BTreeSet<_>>())
-        {
-            tracing::warn!(
-                key,
-                "ignored an unknown field of a request to the API; logged once per field"
-            );
-        }
+        api.log_unknown_fields(unknown.cloned().collect());
         Ok(Self(fields))
     }
 

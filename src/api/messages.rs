@@ -160,7 +160,7 @@ async fn read_message(
     let service = service.map(|sid| parse_service(&sid)).transpose()?;
     let account = json.take_text("account_sid")?;
     let send_at = json.take_text("send_at")?;
-    let mut message = read_content(&to, json)?;
+    let mut message = read_content(api, &to, json)?;
     // A service that may be used covers its senders: Twilio rejects a sender that is not in it.
     let scope = match (&service, &from) {
         (Some(service), _) => ConsentScope::Service(*service),

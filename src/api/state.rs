@@ -1,5 +1,6 @@
 //! [`Api`]: state of the HTTP API.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,16 @@ impl Api {
             parts,
             in_flight: Semaphore::new(MAX_IN_FLIGHT),
             unknown_keys: UnknownKeyLog::default(),
+        }
+    }
+
+    /// Logs fields that are ignored, each once.
+    pub(super) fn log_unknown_fields(&self, fields: BTreeSet<String>) {
+        for key in self.unknown_keys.record_new(fields) {
+            tracing::warn!(
+                key,
+                "ignored an unknown field of a request to the API; logged once per field"
+            );
         }
     }
 

@@ -39,6 +39,10 @@ use self::error::ForwardError;
 #[cfg(feature = "app")]
 pub(crate) use self::handoff::parse_ttl;
 use self::request::ForwardedMessage;
+#[cfg(feature = "app")]
+pub(crate) use self::response::read_message;
+#[cfg(feature = "app")]
+pub(crate) use self::surrogates::replace_unpaired_surrogates;
 use self::target::http_client;
 pub(crate) use self::unknown_keys::UnknownKeyLog;
 use crate::clock::Clock;

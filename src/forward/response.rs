@@ -331,9 +331,34 @@ impl ServiceMessage {
 
 /// A message of a response as messages of a reply, and what is to be logged.
 #[derive(Default)]
-struct ReadMessage {
-    messages: Vec<ReplyMessage>,
-    invalid_choices: Option<String>,
-    unknown_keys: BTreeSet<String>,
-    left_out: BTreeSet<&'static str>,
+pub(crate) struct ReadMessage {
+    /// Messages without the parts that are invalid.
+    pub(crate) messages: Vec<ReplyMessage>,
+    /// Reason why the choices are invalid.
+    pub(crate) invalid_choices: Option<String>,
+    /// Unknown keys of choices.
+    pub(crate) unknown_keys: BTreeSet<String>,
+    /// Parts that are invalid.
+    pub(crate) left_out: BTreeSet<&'static str>,
+}
+
+/// Reads the fields of one message, for other readers of this format.
+///
+/// # Errors
+/// The name of a field of the wrong kind, which is `body` or `media`.
+#[cfg(feature = "app")]
+pub(crate) fn read_message(
+    fields: serde_json::Map<String, serde_json::Value>,
+) -> Result<ReadMessage, &'static str> {
+    let is_body_valid = matches!(
+        fields.get("body"),
+        None | Some(serde_json::Value::Null | serde_json::Value::String(_))
+    );
+    if !is_body_valid {
+        return Err("body");
+    }
+    // The other fields are of any kind here, so what is invalid now is `media`.
+    let message: ServiceMessage =
+        serde_json::from_value(serde_json::Value::Object(fields)).map_err(|_| "media")?;
+    message.into_reply_messages().map_err(|_| "media")
 }

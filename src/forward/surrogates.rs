@@ -6,7 +6,7 @@ const ESCAPE_BYTES: usize = 6;
 
 /// Replaces each unpaired surrogate by the escape of U+FFFD, in place. Other bytes stay where they are, so that the
 /// position of a later error is that in the response.
-pub(super) fn replace_unpaired_surrogates(json: &mut [u8]) {
+pub(crate) fn replace_unpaired_surrogates(json: &mut [u8]) {
     let mut at = 0;
     // Only a string contains a backslash. Outside of one the JSON is invalid, and its reader says so.
     while let Some(found) = json[at..].iter().position(|byte| *byte == b'\\') {

@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use crate::support::postgres::TestDatabase;
 use crate::support::{
-    ACCOUNT, FakeTwilio, RecordedRequest, ScriptedServer, TempStore, TestApp, UNSET, Wait, Webhook,
-    installed, report_skipped,
+    ACCOUNT, Description, FakeTwilio, RecordedRequest, ScriptedServer, TempStore, TestApp, UNSET,
+    Wait, Webhook, installed, report_skipped,
 };
 
 const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
@@ -100,8 +100,12 @@ impl World {
     }
 }
 
+/// Returns the event in a request, which is as the description of the HTTP API says.
+#[track_caller]
 fn event(request: &RecordedRequest) -> Value {
-    serde_json::from_slice(&request.body).unwrap()
+    let event: Value = serde_json::from_slice(&request.body).unwrap();
+    Description::current().check_webhook(event["type"].as_str().unwrap(), &event);
+    event
 }
 
 fn types(events: &[Value]) -> Vec<&str> {

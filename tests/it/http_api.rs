@@ -2,7 +2,9 @@
 
 mod access;
 mod consents;
+mod content;
 mod description;
+mod events;
 mod handoffs;
 mod messages;
 mod program;
@@ -25,6 +27,10 @@ const BEN: &str = "whatsapp:+15550009999";
 const SENDER: &str = "whatsapp:+15550002222";
 const SERVICE: &str = "MG00000000000000000000000000000001";
 const TEMPLATE: &str = "HX00000000000000000000000000000001";
+
+const CONTENT_URL: &str = "REPLYHOOK__TWILIO__CONTENT_URL";
+/// Setting with which content and templates are those of the fake Twilio.
+const WITH_CONTENT: (&str, &str) = (CONTENT_URL, "the fake Twilio's");
 
 /// Client of the API of an app in this process.
 struct Client {
@@ -84,6 +90,18 @@ impl Client {
         self.call("POST", "/v1/messages", Some(body)).await
     }
 
+    /// Posts a message whose JSON is not that of a [`Value`], so its request is not checked.
+    async fn post_raw(&self, body: &str) -> Answer {
+        let request = Request::post("/v1/messages")
+            .header("Authorization", format!("Bearer {API_TOKEN}"))
+            .header("Content-Type", "application/json");
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        let response = call_router(&self.router, request).await;
+        let (status, text) = (response.status, &response.body);
+        Description::current().check("POST", "/v1/messages", None, status, text);
+        Answer::of(response)
+    }
+
     async fn post_with_key(&self, key: &str, body: Value) -> Answer {
         let headers = [("Idempotency-Key", key)];
         self.call_with("POST", "/v1/messages", &headers, Some(body))
@@ -129,9 +147,12 @@ async fn on_both_stores(
         ("REPLYHOOK__ADMIN__TOKEN", API_TOKEN),
         ("TWILIO_ACCOUNT_SID", ACCOUNT),
         // Templates are not checked then.
-        ("REPLYHOOK__TWILIO__CONTENT_URL", "http://127.0.0.1:9"),
+        (CONTENT_URL, "http://127.0.0.1:9"),
     ];
-    let env = [&base_env[..], env].concat();
+    let mut env = [&base_env[..], env].concat();
+    if env.contains(&WITH_CONTENT) {
+        env.retain(|(name, _)| *name != CONTENT_URL);
+    }
     let run = async |env: &[(&str, &str)]| {
         let twilio = FakeTwilio::start();
         let app = TestApp::with_twilio(&twilio, env, |app| configure(app.handler(Echo)));
