@@ -46,8 +46,8 @@ fn wait_for_end(server: &Server, id: &Value) -> String {
     }
 }
 
-// The ledger judges: the kill may hit a call. Nobody knows its result then, and Twilio's list does not have the message, so
-// it is held for the operator instead of being sent twice. A conversation has one call at a time, so this is one at most.
+// A kill during a call leaves its result unknown. Twilio's list does not have the message then, so it is held for the
+// operator instead of being sent twice. A conversation has one call at a time, so this is one message at most.
 #[test]
 fn accepted_message_survives_kill_and_is_sent_once() {
     let twilio = FakeTwilio::start();
