@@ -90,6 +90,8 @@ struct AppliedSettings {
     values: SettingValues,
     /// Warnings that were logged.
     warnings: Vec<Warning>,
+    /// True if a settings file was read.
+    has_file: bool,
 }
 
 /// Effects of a reload, for the log.
@@ -125,6 +127,7 @@ impl Reloader {
                 settings: loaded.settings.clone(),
                 values: loaded.values.clone(),
                 warnings: loaded.warnings.clone(),
+                has_file: loaded.has_file,
             }),
         })
     }
@@ -217,9 +220,15 @@ impl Reloader {
 
     /// Reads and validates everything, and then applies it. An error changes nothing.
     fn read_and_apply(&self) -> Result<ReloadReport, AppError> {
-        let loaded =
-            Settings::load(&self.sources).map_err(|problems| AppError::config(&problems))?;
         let mut applied = self.applied.lock().ignore_poison();
+        // The default file is optional at the start only. A file that vanishes while the server runs, as when a volume is
+        // unmounted or an editor replaces it, is a fault, and not an empty file that removes accounts and keywords.
+        let loaded = if applied.has_file {
+            Settings::load(&self.sources.with_required_file())
+        } else {
+            Settings::load(&self.sources)
+        };
+        let loaded = loaded.map_err(|problems| AppError::config(&problems))?;
         let mut changed = applied.values.changes(&loaded.values);
         let settings = applied.settings.with_reloaded(&loaded.settings);
         let rules = self.rules.prepare(&loaded.settings)?;
@@ -247,6 +256,7 @@ impl Reloader {
         applied.settings = settings;
         applied.values.apply_reloaded(&loaded.values);
         applied.warnings = loaded.warnings;
+        applied.has_file = loaded.has_file;
         Ok(report)
     }
 }

@@ -92,6 +92,8 @@ pub(super) struct Layers {
     pub(super) empty_tables: BTreeMap<String, String>,
     /// The problem of a file that cannot be read or is not TOML.
     pub(super) file_problem: Option<Problem>,
+    /// True if a file was read.
+    pub(super) has_file: bool,
     /// Folder of the settings file, which relative paths start from.
     pub(super) directory: PathBuf,
     /// `FLY_APP_NAME`, which Fly sets in its machines.
@@ -124,6 +126,7 @@ impl Layers {
             entries,
             empty_tables: BTreeMap::new(),
             file_problem: None,
+            has_file: false,
             directory: PathBuf::new(),
             port: None,
             table_names: HashMap::new(),
@@ -226,6 +229,7 @@ impl Layers {
                 return;
             }
         };
+        self.has_file = true;
         self.directory = path.parent().map(Path::to_path_buf).unwrap_or_default();
         let origin = display_path(path);
         self.add_empty_tables(&table, sources, &origin);

@@ -120,6 +120,8 @@ pub struct Loaded {
     pub effective: Vec<(String, String, String)>,
     /// Values to compare with those of another reading.
     pub(crate) values: SettingValues,
+    /// True if a settings file was read.
+    pub(crate) has_file: bool,
 }
 
 impl Settings {
@@ -140,6 +142,7 @@ impl Settings {
                 warnings,
                 effective: layers.effective(),
                 values,
+                has_file: layers.has_file,
             }),
             _ => Err(problems),
         }

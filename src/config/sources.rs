@@ -86,6 +86,13 @@ impl Sources {
         self
     }
 
+    /// Returns these sources with a file that must exist: the default one if no other is named.
+    pub(crate) fn with_required_file(&self) -> Self {
+        let mut sources = self.clone();
+        sources.file.get_or_insert_with(|| DEFAULT_FILE.into());
+        sources
+    }
+
     pub(super) fn ignores(&self, key: &str) -> bool {
         self.ignored.iter().any(|start| key.starts_with(start))
     }

@@ -412,6 +412,52 @@ fn wrong_file_changes_nothing_and_log_says_why() {
     assert!(!log.contains(TOKEN) && !log.contains(OTHER_TOKEN), "{log}");
 }
 
+// Also the default file, which may be missing at the start.
+#[test]
+fn vanished_default_file_changes_nothing_and_log_says_so() {
+    let files = Files(tempfile::tempdir().unwrap());
+    let mut shell = Command::new("/bin/sh");
+    let script = format!(
+        "cd {} && exec {} \"$1\"",
+        files.0.path().display(),
+        env!("CARGO_BIN_EXE_replyhook")
+    );
+    shell.args(["-c", &script, "sh"]);
+    let server = Server::start_by(shell, &[]);
+    let log = reload(&server);
+    assert!(log.contains("no change to apply"), "{log}");
+    let account = format!(
+        "[twilio.accounts.{SUBACCOUNT}]\nauth_token = \"{OTHER_TOKEN}\"\n\
+         [consent]\nstop_words = [\"BASTA\"]\nstop_reply = \"Finito.\"\n"
+    );
+    files.write("replyhook.toml", &account);
+    reload(&server);
+    let of_account = |number| {
+        let webhook = Webhook::message(number, "hi").with("AccountSid", SUBACCOUNT);
+        webhook.token(OTHER_TOKEN)
+    };
+    assert_verifies(&server, &of_account(1));
+    std::fs::rename(files.path("replyhook.toml"), files.path("away")).unwrap();
+    for number in [2, 4] {
+        let log = reload(&server);
+        assert!(
+            log.contains("could not reload the settings; the previous settings stay in use")
+                && log.contains("replyhook.toml")
+                && log.contains("cannot be read: No such file or directory"),
+            "{log}"
+        );
+        assert_verifies(&server, &of_account(number));
+        let user = format!("whatsapp:+1555000000{number}");
+        let basta = Webhook::message(number + 1, "Basta").with("From", &user);
+        assert_eq!(server.send(&basta).twiml(), twiml_message("Finito."));
+    }
+    assert_eq!(server.metric(REJECTED), 2.0);
+    // An empty file is read as such.
+    files.write("replyhook.toml", "");
+    reload(&server);
+    assert_refused(&server, &of_account(6));
+}
+
 #[test]
 fn changed_keys_that_need_restart_are_named() {
     let files = Files::new(&settings(TOKEN));
