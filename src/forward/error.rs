@@ -32,13 +32,21 @@ pub(super) enum ForwardError {
         "the service responded with JSON of an unknown shape; expected {{\"body\": \"…\"}}, {{\"media\": [\"https://…\"]}} or {{\"messages\": […]}}"
     )]
     Shape,
-    // Both words are known: `given` is at most two letters away from `meant`, so it is not content.
+    // Both words are known: `given` is at most two letters away from `meant`, so it is not content. Such are also those of
+    // `MisspeltInMessage`.
     #[error("the service responded with JSON that has the key {given}; did you mean {meant}?")]
     Misspelt { given: String, meant: &'static str },
     #[error(
-        "the service responded with messages and also with a body or media; move these into messages"
+        "message {number} of the service's response has the key {given}; did you mean {meant}?"
     )]
-    MessagesAndBody,
+    MisspeltInMessage {
+        number: usize,
+        given: String,
+        meant: &'static str,
+    },
+    // Names of our keys.
+    #[error("the service responded with messages and also with {0}; move this into messages")]
+    MessagesAndOther(String),
     #[error(
         "message {0} of the service's response has none of the keys body, media, choices, content and location"
     )]

@@ -20,7 +20,10 @@ use crate::spelling::misspelt;
 // Much more than a reply needs (ten messages of 1600 characters take 64 kB), and little enough to hold in memory.
 const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 
-/// Keys of a response. A key that is nearly one of these is a failure, unless one of these is there too.
+/// Mark at the beginning of a text in UTF-8, which some editors and frameworks write.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// Keys of a response. A key that is nearly one of these is a failure, unless one of these has something to send.
 const KEYS: [&str; 10] = [
     "messages",
     "body",
@@ -32,6 +35,21 @@ const KEYS: [&str; 10] = [
     "content",
     "location",
     "handoff",
+];
+/// Keys of one message.
+const MESSAGE_KEYS: [&str; 8] = [
+    "body",
+    "media",
+    "choices",
+    "choices_key",
+    "choices_button",
+    "choices_hint",
+    "content",
+    "location",
+];
+/// Keys that have something to send, or to start. The others only add to one of these.
+const CONTENT_KEYS: [&str; 7] = [
+    "messages", "body", "media", "choices", "content", "location", "handoff",
 ];
 
 /// A reply, and the keys of the response that were ignored.
@@ -79,6 +97,9 @@ pub(super) async fn read(
         }
         body.extend_from_slice(&chunk);
     }
+    if body.starts_with(BYTE_ORDER_MARK) {
+        body.drain(..BYTE_ORDER_MARK.len());
+    }
     // Before the content type: an empty body means that no reply is sent, whatever its type is.
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Reply::none().into());
@@ -105,8 +126,19 @@ fn read_json(mut body: Vec<u8>) -> Result<ServiceResponse, ForwardError> {
         })?;
     match &json {
         serde_json::Value::Null => return Ok(Reply::none().into()),
-        serde_json::Value::Object(fields) if !KEYS.iter().any(|key| fields.contains_key(*key)) => {
-            return read_foreign(fields.keys().cloned().collect());
+        serde_json::Value::Object(fields) => {
+            let given = |key: &&str| fields.get(*key).is_some_and(|value| !value.is_null());
+            // Neither an empty list nor an empty text is something to send, so another key must be meant for it.
+            let is_sent = |key: &&str| fields.get(*key).is_some_and(|value| !is_blank(value));
+            let unknown = fields.keys().filter(|key| !KEYS.contains(&key.as_str()));
+            if !CONTENT_KEYS.iter().any(|key| is_sent(key))
+                && let Some((given, meant)) = find_misspelt(unknown.clone(), &KEYS)
+            {
+                return Err(ForwardError::Misspelt { given, meant });
+            }
+            if !KEYS.iter().any(|key| given(key)) {
+                return Ok(foreign(unknown.cloned().collect()));
+            }
         }
         _ => {}
     }
@@ -114,28 +146,39 @@ fn read_json(mut body: Vec<u8>) -> Result<ServiceResponse, ForwardError> {
     reply.into_response()
 }
 
-/// Returns the empty reply of an object that has none of our keys, given its keys.
-///
-/// # Errors
-/// [`ForwardError::Misspelt`] if one is probably meant to be one of ours: silence would hide the mistake.
-fn read_foreign(keys: BTreeSet<String>) -> Result<ServiceResponse, ForwardError> {
-    let misspelt_key = keys.iter().find_map(|given| {
+/// Returns whether a value is null, or an empty text or list.
+fn is_blank(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::Null => true,
+        serde_json::Value::String(text) => text.is_empty(),
+        serde_json::Value::Array(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
+/// Returns the first key that is probably meant to be one of ours, as it is logged, with ours.
+// Without anything to send, such a key is a failure: silence would hide the mistake.
+fn find_misspelt<'k>(
+    mut keys: impl Iterator<Item = &'k String>,
+    known: &[&'static str],
+) -> Option<(String, &'static str)> {
+    keys.find_map(|given| {
         // Workflow tools respond with `message`, `messageId` and the like.
         let is_other_word = given.to_ascii_lowercase().starts_with("message")
             && !given.eq_ignore_ascii_case("messages");
-        let meant = misspelt(given, KEYS.into_iter()).filter(|_| !is_other_word)?;
-        let given = loggable(given.clone());
-        Some(ForwardError::Misspelt { given, meant })
-    });
-    match misspelt_key {
-        Some(error) => Err(error),
-        None => Ok(ServiceResponse {
-            reply: Reply::none(),
-            is_foreign: !keys.is_empty(),
-            invalid_choices: None,
-            left_out: BTreeSet::new(),
-            unknown_keys: keys,
-        }),
+        let meant = misspelt(given, known.iter().copied()).filter(|_| !is_other_word)?;
+        Some((loggable(given.clone()), meant))
+    })
+}
+
+/// Returns the empty reply of an object that has none of our keys, given its keys.
+fn foreign(keys: BTreeSet<String>) -> ServiceResponse {
+    ServiceResponse {
+        reply: Reply::none(),
+        is_foreign: !keys.is_empty(),
+        invalid_choices: None,
+        left_out: BTreeSet::new(),
+        unknown_keys: keys,
     }
 }
 
@@ -193,17 +236,39 @@ impl ServiceReply {
         let mut unknown_keys: BTreeSet<_> = std::mem::take(&mut single.unknown_keys)
             .into_keys()
             .collect();
+        let (mut invalid_choices, mut left_out) = (None, BTreeSet::new());
         let messages = match messages {
             // An empty body or list next to `messages` is accepted, since it adds nothing to send.
-            Some(_) if single.has_content() => return Err(ForwardError::MessagesAndBody),
-            Some(messages) => messages,
+            Some(_) if single.has_content_beside_choices() => {
+                return Err(ForwardError::MessagesAndOther(
+                    single.content_keys().join(", "),
+                ));
+            }
+            // The question is the last message, or there is none and the choices are the reply.
+            Some(mut messages) => {
+                match messages.last_mut() {
+                    Some(last) => left_out.extend(last.add_choices_of(single)),
+                    None if single.choices.is_some() => messages.push(single),
+                    None => {}
+                }
+                messages
+            }
             // All keys of ours are null, which is the same as none of them.
             None if single.has_no_keys() => Vec::new(),
             None => vec![single],
         };
         let mut reply_messages = Vec::with_capacity(messages.len());
-        let (mut invalid_choices, mut left_out) = (None, BTreeSet::new());
         for (number, mut message) in (1..).zip(messages) {
+            if !message.has_content()
+                && let Some((given, meant)) =
+                    find_misspelt(message.unknown_keys.keys(), &MESSAGE_KEYS)
+            {
+                return Err(ForwardError::MisspeltInMessage {
+                    number,
+                    given,
+                    meant,
+                });
+            }
             if message.has_no_keys() {
                 return Err(ForwardError::EmptyMessage(number));
             }
@@ -259,10 +324,41 @@ impl ServiceMessage {
     }
 
     fn has_content(&self) -> bool {
-        let has_text = self.body.as_ref().is_some_and(|body| !body.is_empty());
-        has_text
-            || self.has_rich_content()
-            || self.media.as_ref().is_some_and(|media| !media.is_empty())
+        !self.content_keys().is_empty()
+    }
+
+    fn has_content_beside_choices(&self) -> bool {
+        self.content_keys().iter().any(|key| *key != "choices")
+    }
+
+    /// Returns the keys that have something to send.
+    fn content_keys(&self) -> Vec<&'static str> {
+        let keys = [
+            (
+                "body",
+                self.body.as_ref().is_some_and(|body| !body.is_empty()),
+            ),
+            (
+                "media",
+                self.media.as_ref().is_some_and(|media| !media.is_empty()),
+            ),
+            ("choices", self.choices.is_some()),
+            ("content", self.content.is_some()),
+            ("location", self.location.is_some()),
+        ];
+        let sent = keys.into_iter().filter(|(_, is_sent)| *is_sent);
+        sent.map(|(key, _)| key).collect()
+    }
+
+    /// Takes over the choices that the response has next to `messages`, unless the message has its own. Returns the key
+    /// that is left out then.
+    fn add_choices_of(&mut self, response: Self) -> Option<&'static str> {
+        let is_left_out = self.choices.is_some() && response.choices.is_some();
+        self.choices = self.choices.take().or(response.choices);
+        self.choices_key = self.choices_key.take().or(response.choices_key);
+        self.choices_button = self.choices_button.take().or(response.choices_button);
+        self.choices_hint = self.choices_hint.take().or(response.choices_hint);
+        is_left_out.then_some("choices")
     }
 
     /// Returns the messages without the parts that are invalid.

@@ -88,7 +88,39 @@ async fn invalid_response_log_explains_fault_without_content() {
                 json,
                 r#"{"media":["https://hush.test"],"messages":[]}"#,
             ),
-            "messages and also with a body or media",
+            "messages and also with media; move this into messages",
+        ),
+        (
+            complete_response(200, json, r#"{"body":null,"mesage":"hush"}"#),
+            "the key mesage; did you mean messages?",
+        ),
+        (
+            complete_response(200, json, r#"{"media":[],"body":"","bdoy":"hush"}"#),
+            "the key bdoy; did you mean body?",
+        ),
+        (
+            complete_response(200, json, r#"{"choices_key":"hush","Body":"hush"}"#),
+            "the key Body; did you mean body?",
+        ),
+        (
+            complete_response(
+                200,
+                json,
+                r#"{"messages":[{"body":"hush"},{"bodi":"hush"}]}"#,
+            ),
+            "message 2 of the service's response has the key bodi; did you mean body?",
+        ),
+        (
+            complete_response(200, json, r#"{"messages":[{"media":[],"bdoy":"hush"}]}"#),
+            "message 1 of the service's response has the key bdoy; did you mean body?",
+        ),
+        (
+            complete_response(
+                200,
+                json,
+                r#"{"messages":[{"body":"hush"}],"body":"hush","choices":["hush"]}"#,
+            ),
+            "messages and also with body, choices; move this into messages",
         ),
         (
             complete_response(200, json, r#"{"media":["file:///hush"]}"#),
@@ -152,6 +184,57 @@ async fn invalid_parts_and_keys_of_choices_are_logged_once() {
         assert_eq!(log.matches(part).count(), 1, "{part}: {log}");
     }
     assert!(!log.contains("hush"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn choices_next_to_messages_belong_to_the_last_message() {
+    let service = RawServer::start().await;
+    let cases = [
+        (
+            r#"{"messages":[{"body":"One"},{"body":"Pick"}],"choices":["A","B"]}"#,
+            &["One", "Pick\n1. A\n2. B"][..],
+        ),
+        (
+            r#"{"messages":[{"body":"Own","choices":["C"]}],"choices":["A","B"]}"#,
+            &["Own\n1. C"],
+        ),
+    ];
+    for (response, _) in cases {
+        let answer = complete_response(200, "application/json", response);
+        service.queue_bytes(HANDLER_REQUEST, answer, ResponseEnd::Close);
+    }
+    let server = forwarding_to(service.url(), &[]);
+    for (number, (response, texts)) in (1..).zip(cases) {
+        let webhook = Webhook::message(number, "hush");
+        let webhook = webhook
+            .with("From", "+15550001111")
+            .with("To", "+15550002222");
+        let answer = server.send(&webhook);
+        let twiml = answer.twiml();
+        for text in texts {
+            assert!(twiml.contains(text), "{response}: {twiml}");
+        }
+        assert_eq!(twiml.matches("<Message").count(), texts.len(), "{twiml}");
+    }
+    server.wait_for(r#""part":"choices""#);
+}
+
+// .NET, PowerShell and some editors write one.
+#[tokio::test(flavor = "multi_thread")]
+async fn byte_order_mark_before_response_is_ignored() {
+    let service = RawServer::start().await;
+    for (content_type, body) in [
+        ("application/json", "\u{feff}{\"body\":\"hi\"}"),
+        ("text/plain", "\u{feff}hi"),
+    ] {
+        let answer = complete_response(200, content_type, body);
+        service.queue_bytes(HANDLER_REQUEST, answer, ResponseEnd::Close);
+    }
+    let server = forwarding_to(service.url(), &[]);
+    for number in 1..=2 {
+        let answer = server.send(&Webhook::message(number, "hush"));
+        assert_eq!(answer.twiml(), twiml_message("hi"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
