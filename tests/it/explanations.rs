@@ -110,6 +110,36 @@ fn wrong_signature_explanation_names_exact_fix() {
             signed_for("https://Bot.Example.Com/a/webhook", "https://Bot.Example.Com/a"),
         ),
         (
+            "a host whose first label is in capitals",
+            message().signed_for("https://BOT.example.com/a/webhook"),
+            signed_for("https://BOT.example.com/a/webhook", "https://BOT.example.com/a"),
+        ),
+        (
+            "a host in capitals and a mapped path",
+            message().signed_for("https://BOT.EXAMPLE.COM/a/sms"),
+            format!("signed for https://BOT.EXAMPLE.COM/a/sms and verified for {VERIFIED_URL}: enter {VERIFIED_URL} in Twilio's console"),
+        ),
+        (
+            "a host with other capitals, from X-Forwarded-Host, and a mapped path",
+            message().header("X-Forwarded-Host", "bot.EXAMPLE.com").signed_for("https://bot.EXAMPLE.com/a/sms"),
+            format!("signed for https://bot.EXAMPLE.com/a/sms and verified for {VERIFIED_URL}: enter {VERIFIED_URL} in Twilio's console"),
+        ),
+        (
+            "a scheme in capitals",
+            message().signed_for("HTTPS://bot.example.com/a/webhook"),
+            format!("signed for HTTPS://bot.example.com/a/webhook and verified for {VERIFIED_URL}: enter {VERIFIED_URL} in Twilio's console"),
+        ),
+        (
+            "scheme and host in capitals",
+            message().signed_for("HTTPS://BOT.EXAMPLE.COM/a/webhook"),
+            format!("signed for HTTPS://BOT.EXAMPLE.COM/a/webhook and verified for {VERIFIED_URL}: enter {VERIFIED_URL} in Twilio's console"),
+        ),
+        (
+            "a scheme in capitals and a mapped path",
+            message().signed_for("HTTPS://bot.example.com/a/sms"),
+            format!("signed for HTTPS://bot.example.com/a/sms and verified for {VERIFIED_URL}: enter {VERIFIED_URL} in Twilio's console"),
+        ),
+        (
             "a common path that a proxy maps",
             message().signed_for("https://bot.example.com/a/sms"),
             mapped("/sms", "primary", VERIFIED_URL),
@@ -312,6 +342,20 @@ fn wrong_signature_explanation_names_exact_fix() {
     )];
     for (what, webhook, remedy) in table {
         assert_eq!(explain(&accounts, &webhook), remedy, "{what}");
+    }
+}
+
+// The path that most pages name, where the server has another.
+#[test]
+fn default_path_is_named_where_another_is_configured() {
+    let env = [("REPLYHOOK__SERVER__PATHS__PRIMARY", "/inbox")];
+    let verified = "https://bot.example.com/a/inbox";
+    for path in ["/webhook", "/webhook/"] {
+        let signed = format!("https://bot.example.com/a{path}");
+        let text = explain(&env, &message().to("/inbox").signed_for(&signed));
+        let start =
+            format!("signed for {signed} and verified for {verified}: a proxy maps the path");
+        assert!(text.starts_with(&start), "{text}");
     }
 }
 

@@ -319,6 +319,17 @@ fn rejection_log_names_unknown_key() {
     assert!(!server.log().contains(&signature) && !server.log().contains(A.1));
 }
 
+#[test]
+fn rejection_log_gives_true_reason_for_key_of_other_account() {
+    let env = env();
+    let server = Server::start(&borrowed(&env));
+    let webhook = signed(Webhook::message(1, "hi"), C, SHA256);
+    assert_eq!(server.send(&webhook).status, 403);
+    let line = server.wait_for("rejected_account");
+    let reason = "the AccountSid is not configured, or is not that of the SharedKey";
+    assert!(line.contains(reason), "{line}");
+}
+
 /// Returns the explanation of a webhook for a server with the three keys.
 fn explain(webhook: &Webhook) -> String {
     let env = env();
@@ -392,6 +403,33 @@ fn explanation_of_shared_key_names_exact_fix() {
             signed_unnamed(message(), A, SHA256).header(SETTINGS, &format!("key={a},algorithm=HMAC_SHA512")),
             "the X-Twilio-Webhooks-Signature-Settings header names an algorithm other than HMAC_SHA1 and HMAC_SHA256: let \
              the setting of this webhook at Twilio use one of the two"
+                .to_owned(),
+        ),
+        (
+            signed_unnamed(message(), A, SHA256).header(SETTINGS, &format!("key={a}")),
+            format!(
+                "signed with the SharedKey {a} by HMAC_SHA256, although the header X-Twilio-Webhooks-Signature-Settings names \
+                 HMAC_SHA1, or no algorithm, which means the same: a proxy changes the header and must pass it as it is"
+            ),
+        ),
+        (
+            signed_unnamed(message(), A, SHA1).header(SETTINGS, &named_a),
+            format!(
+                "signed with the SharedKey {a} by HMAC_SHA1, although the header X-Twilio-Webhooks-Signature-Settings names \
+                 HMAC_SHA256: a proxy changes the header and must pass it as it is"
+            ),
+        ),
+        (
+            message().signature(&base64_of(&[7; 20])).header(SETTINGS, &named_a),
+            "the signature has the length of HMAC_SHA1, although the header X-Twilio-Webhooks-Signature-Settings names \
+             HMAC_SHA256: the request is not Twilio's, or a proxy changes one of the two headers"
+                .to_owned(),
+        ),
+        (
+            signed_unnamed(message(), A, SHA256).header(SETTINGS, "key=webhooks_sharedkey_x"),
+            "the request names the SharedKey webhooks_sharedkey_x, which is not configured: set \
+             signature.shared_keys.webhooks_sharedkey_x.secret and .account, or let Twilio sign this webhook with the auth \
+             token"
                 .to_owned(),
         ),
         (

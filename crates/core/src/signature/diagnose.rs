@@ -30,7 +30,7 @@ impl SignatureVerifier {
             Ok(_) => Explanation::Verifies,
             Err(SignatureErrorKind::MissingHeader) => Explanation::MissingHeader,
             Err(SignatureErrorKind::RepeatedHeader) => Explanation::RepeatedHeader,
-            Err(SignatureErrorKind::MalformedHeader) => explain_malformed(request.headers),
+            Err(SignatureErrorKind::MalformedHeader) => explain_malformed(self, request),
             Err(SignatureErrorKind::SettingsHeader(error)) => Explanation::SettingsHeader(error),
             Err(SignatureErrorKind::UnknownSharedKey) => explain_unknown_shared_key(self, request),
             Err(SignatureErrorKind::BodyHash) => Explanation::BodyHash,
@@ -83,7 +83,7 @@ impl SignatureVerifier {
     }
 
     /// Returns the configured key with an ID, also one of a verifier added with [`or`](Self::or).
-    fn find_shared_key(&self, id: &SharedKeyId) -> Option<&SharedKey> {
+    pub(super) fn find_shared_key(&self, id: &SharedKeyId) -> Option<&SharedKey> {
         let own = self.shared_keys.iter().find(|key| key.id.is_same(id));
         own.or_else(|| self.other.as_ref()?.find_shared_key(id))
     }
@@ -314,7 +314,11 @@ impl<'a> Diagnosis<'a> {
         // Up to 64 authorities and 24 targets, with both schemes. The configured values come first in each list, so
         // that the guess closest to the configuration is reported.
         for authority in self.authorities() {
-            for scheme in [self.public_url.scheme(), "https", "http"] {
+            // Twilio signs the scheme as it is entered. In capitals only with the configured host: the work has a limit.
+            let is_own = authority.eq_ignore_ascii_case(self.public_url.authority());
+            let capitals = &["HTTPS", "HTTP", "Https", "Http"][..if is_own { 4 } else { 0 }];
+            let schemes = [self.public_url.scheme(), "https", "http"];
+            for scheme in schemes.into_iter().chain(capitals.iter().copied()) {
                 for target in &targets {
                     if self.is_exhausted() {
                         return None;
@@ -335,24 +339,39 @@ impl<'a> Diagnosis<'a> {
         if target.len() > MAX_TARGET_BYTES {
             return None;
         }
-        let (scheme, prefix) = (self.public_url.scheme(), self.public_url.prefix());
+        let prefix = self.public_url.prefix();
         let query = target.find('?').map_or("", |at| &target[at..]);
         let params = self.params();
         let webhooks = self.public_url.paths().named().map(|(_, path)| path);
-        let origins = self.public_url.origins();
-        let paths = webhooks.into_iter().chain(readings::COMMON_PATHS);
-        for path in paths.map(|path| path.trim_end_matches('/')) {
-            for (prefix, slash) in [(prefix, ""), (prefix, "/"), ("", ""), ("", "/")] {
-                let target = format!("{prefix}{path}{slash}{query}");
-                for origin in &origins {
+        // One origin after the other, the configured ones first: with many tokens the budget does not suffice for all.
+        for origin in self.common_origins() {
+            let (scheme, authority) = origin.split_once("://")?;
+            let paths = webhooks.into_iter().chain(readings::COMMON_PATHS);
+            for path in paths.map(|path| path.trim_end_matches('/')) {
+                for (prefix, slash) in [(prefix, ""), (prefix, "/"), ("", ""), ("", "/")] {
+                    if self.is_exhausted() {
+                        return None;
+                    }
+                    let target = format!("{prefix}{path}{slash}{query}");
                     if self.matches_signature(&format!("{origin}{target}"), &params) {
-                        let authority = origin.split_once("://")?.1;
                         return Some(self.signed_for(scheme, authority, &target, verified_url));
                     }
                 }
             }
         }
         None
+    }
+
+    /// Returns the configured origins, and their spellings with capitals.
+    fn common_origins(&self) -> Vec<String> {
+        let (scheme, authority) = (self.public_url.scheme(), self.public_url.authority());
+        let mut origins = self.public_url.origins();
+        origins.push(format!("{}://{authority}", scheme.to_ascii_uppercase()));
+        let spellings = self.authorities().into_iter();
+        let spellings = spellings.filter(|other| other.eq_ignore_ascii_case(authority));
+        origins.extend(spellings.map(|authority| format!("{scheme}://{authority}")));
+        remove_duplicates(&mut origins);
+        origins
     }
 
     /// Returns the explanation for a request that was signed for another URL.
@@ -412,7 +431,8 @@ impl<'a> Diagnosis<'a> {
         PublicUrl::parse(&candidate)
             .ok()
             .map(|(url, _)| url.to_string())
-            .filter(|url| *url != self.public_url.to_string())
+            // A scheme in capitals cannot be configured: it becomes lower case.
+            .filter(|url| *url != self.public_url.to_string() && url.starts_with(scheme))
     }
 
     /// Returns the hosts and ports that the configuration and the request's headers suggest, the configured one first.

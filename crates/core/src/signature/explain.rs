@@ -10,7 +10,7 @@
 
 use std::fmt;
 
-use super::shared_key::SharedKeyId;
+use super::shared_key::{SharedKeyId, SignatureAlgorithm};
 use super::signature_error::SettingsHeaderError;
 use crate::sid::AccountSid;
 
@@ -113,6 +113,17 @@ pub enum Explanation {
         fits: SharedKeyId,
         /// Key that the request names.
         named: SharedKeyId,
+    },
+    /// The signature has the length of the other algorithm than the one that the request names.
+    OtherAlgorithm {
+        /// Key that the request names.
+        key: SharedKeyId,
+        /// Algorithm that the request names. HMAC-SHA1 if it names none.
+        named: SignatureAlgorithm,
+        /// Algorithm of the signature.
+        signed: SignatureAlgorithm,
+        /// True if the key has made the signature.
+        is_proven: bool,
     },
     /// No tested mistake matches.
     NoMatch {
@@ -296,6 +307,22 @@ impl fmt::Display for Explanation {
                 "signed with the secret configured for the SharedKey {fits}, although the request names {named}: correct \
                  the secrets of the two in signature.shared_keys"
             ),
+            Self::OtherAlgorithm { key, named, signed, is_proven } => {
+                if *is_proven {
+                    write!(f, "signed with the SharedKey {key} by {signed}")?;
+                } else {
+                    write!(f, "the signature has the length of {signed}")?;
+                }
+                write!(f, ", although the header X-Twilio-Webhooks-Signature-Settings names {named}")?;
+                if *named == SignatureAlgorithm::HmacSha1 {
+                    f.write_str(", or no algorithm, which means the same")?;
+                }
+                if *is_proven {
+                    f.write_str(": a proxy changes the header and must pass it as it is")
+                } else {
+                    f.write_str(": the request is not Twilio's, or a proxy changes one of the two headers")
+                }
+            }
             Self::NoMatch { ours, key: None } => write!(
                 f,
                 "none of these: another URL, token, body or query that was tried; verified for {ours}, so compare this \

@@ -110,7 +110,7 @@ impl ReceivedSignature {
     }
 
     /// Decodes the header of a signature. `None` unless it is canonical base64 of the right length.
-    fn decode(value: &HeaderValue, algorithm: SignatureAlgorithm) -> Option<Self> {
+    pub(super) fn decode(value: &HeaderValue, algorithm: SignatureAlgorithm) -> Option<Self> {
         // One byte more than a signature has: without its padding, the text would be that long.
         let mut decoded = [0; 33];
         let (text_len, byte_len) = match algorithm {

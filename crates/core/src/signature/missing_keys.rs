@@ -3,12 +3,10 @@
 use http::HeaderMap;
 
 use super::explain::Explanation;
-use super::headers::{
-    SHA256_TEXT_LEN, SIGNATURE_HEADER, SIGNATURE_SETTINGS_HEADER, SignatureHeaders,
-};
-use super::shared_key::SharedKeyId;
+use super::headers::{NamedKey, ReceivedSignature, SHA256_TEXT_LEN, SIGNATURE_HEADER};
+use super::shared_key::{SharedKeyId, SignatureAlgorithm};
 use super::verifier::{SignatureVerifier, UnverifiedRequest};
-use crate::form::FormParams;
+use crate::form::{FormParams, SortOrder};
 use crate::sid::AccountSid;
 
 /// Returns the explanation for a request whose shared key is not configured.
@@ -59,18 +57,44 @@ pub(super) fn account_of(form: &FormParams) -> Option<AccountSid> {
 
 /// Returns the ID of the shared key that a request names.
 pub(super) fn named_key(headers: &HeaderMap) -> Option<SharedKeyId> {
-    let key = SignatureHeaders::of(headers).ok()?.key?;
-    Some(key.id)
+    Some(NamedKey::of(headers).ok()??.id)
 }
 
 /// Explains a signature that has another length than that of the algorithm.
-pub(super) fn explain_malformed(headers: &HeaderMap) -> Explanation {
-    let names_key = headers.contains_key(SIGNATURE_SETTINGS_HEADER);
-    let length = headers
-        .get(SIGNATURE_HEADER)
-        .map_or(0, http::HeaderValue::len);
-    if !names_key && length == SHA256_TEXT_LEN {
-        return Explanation::SharedKeyNotNamed { key: None };
+pub(super) fn explain_malformed(
+    verifier: &SignatureVerifier,
+    request: &UnverifiedRequest<'_>,
+) -> Explanation {
+    let Some(value) = request.headers.get(SIGNATURE_HEADER) else {
+        return Explanation::MalformedHeader;
+    };
+    let named = match NamedKey::of(request.headers) {
+        Ok(Some(named)) => named,
+        Ok(None) if value.len() == SHA256_TEXT_LEN => {
+            return Explanation::SharedKeyNotNamed { key: None };
+        }
+        _ => return Explanation::MalformedHeader,
+    };
+    let signed = match named.algorithm {
+        SignatureAlgorithm::HmacSha1 => SignatureAlgorithm::HmacSha256,
+        SignatureAlgorithm::HmacSha256 => SignatureAlgorithm::HmacSha1,
+    };
+    let Some(signature) = ReceivedSignature::decode(value, signed) else {
+        return Explanation::MalformedHeader;
+    };
+    let Some(key) = verifier.find_shared_key(&named.id) else {
+        return explain_unknown_shared_key(verifier, request);
+    };
+    let is_proven = verifier.decode_content(request).is_ok_and(|content| {
+        let params = content.signed_params(SortOrder::Bytes);
+        let keys = key.keys(signed);
+        let made = verifier.matching_token(keys, request.target, &params, &signature);
+        made.is_some()
+    });
+    Explanation::OtherAlgorithm {
+        key: named.id,
+        named: named.algorithm,
+        signed,
+        is_proven,
     }
-    Explanation::MalformedHeader
 }

@@ -20,8 +20,12 @@ const OFTEN_EMPTY: [&str; 9] = [
 ];
 
 /// Paths at which other programs often receive Twilio's webhooks, for a proxy that maps one of them to ours.
-pub(super) const COMMON_PATHS: [&str; 40] = [
+pub(super) const COMMON_PATHS: [&str; 43] = [
     "",
+    // Our defaults, for a server that has others.
+    "/webhook",
+    "/webhook/fallback",
+    "/webhook/status",
     "/sms",
     "/message",
     "/messages",
@@ -152,8 +156,9 @@ pub(super) fn query_candidates(query: &str) -> Vec<(QueryChange, String)> {
     candidates
 }
 
-/// Returns an authority with its host in capitals, with a capital first letter, and with one in each of its labels.
-pub(super) fn capitalized(authority: &str) -> [String; 3] {
+/// Returns an authority with its host in capitals, with its first label in capitals, with a capital first letter, and
+/// with one in each of its labels.
+pub(super) fn capitalized(authority: &str) -> [String; 4] {
     let lower = authority.to_ascii_lowercase();
     let capitals = |is_first: &dyn Fn(Option<char>) -> bool| {
         let mut before = None;
@@ -168,8 +173,10 @@ pub(super) fn capitalized(authority: &str) -> [String; 3] {
             })
             .collect()
     };
+    let (first, rest) = lower.split_at(lower.find('.').unwrap_or(lower.len()));
     [
         lower.to_ascii_uppercase(),
+        first.to_ascii_uppercase() + rest,
         capitals(&|before| before.is_none()),
         capitals(&|before| before.is_none_or(|c| matches!(c, '.' | '-'))),
     ]

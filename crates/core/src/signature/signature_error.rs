@@ -50,7 +50,7 @@ pub enum SignatureErrorKind {
     #[error("bodySHA256 does not fit the body")]
     BodyHash,
     /// The `AccountSid` is not configured, or is not that of the shared key.
-    #[error("the AccountSid is not configured")]
+    #[error("the AccountSid is not configured, or is not that of the SharedKey")]
     UnknownAccount,
     /// The body is not a form, and without exactly one `bodySHA256` it is not signed.
     #[error("the body is not a form")]

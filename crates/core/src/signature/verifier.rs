@@ -355,7 +355,7 @@ impl SignatureVerifier {
     }
 
     /// Returns the position of the first token that signed a request with one of the accepted URLs.
-    fn matching_token(
+    pub(super) fn matching_token(
         &self,
         tokens: &[HmacKey],
         target: &str,
@@ -499,7 +499,7 @@ pub(super) struct SignedContent {
 }
 
 impl SignedContent {
-    fn signed_params(&self, order: SortOrder) -> Vec<u8> {
+    pub(super) fn signed_params(&self, order: SortOrder) -> Vec<u8> {
         if !self.is_posted {
             return Vec::new();
         }
