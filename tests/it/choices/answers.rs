@@ -1,7 +1,7 @@
 //! The choice that a typed answer means, measured with answers that were written down before.
 
 use proptest::prelude::*;
-use replyhook::choice::Choices;
+use replyhook::choice::{Choice, Choices};
 
 const ANSWERS: &str = include_str!("answers.tsv");
 
@@ -10,6 +10,8 @@ struct Answer {
     titles: Vec<&'static str>,
     text: String,
     expected: usize,
+    /// False if the question was shown with buttons, a list or chips.
+    has_numbers: bool,
 }
 
 fn unescape(text: &str) -> String {
@@ -26,16 +28,19 @@ fn unescape(text: &str) -> String {
 }
 
 fn answers() -> Vec<Answer> {
-    let mut titles = Vec::new();
+    let (mut titles, mut has_numbers) = (Vec::new(), true);
     let mut answers = Vec::new();
     for line in ANSWERS.lines() {
         if let Some(list) = line.strip_prefix("= ") {
-            titles = list.split(" | ").collect();
+            (titles, has_numbers) = (list.split(" | ").collect(), true);
+        } else if let Some(list) = line.strip_prefix("~ ") {
+            (titles, has_numbers) = (list.split(" | ").collect(), false);
         } else if let Some((text, expected)) = line.split_once('\t') {
             answers.push(Answer {
                 titles: titles.clone(),
                 text: unescape(text),
                 expected: expected.parse().unwrap_or(0),
+                has_numbers,
             });
         }
     }
@@ -43,7 +48,10 @@ fn answers() -> Vec<Answer> {
 }
 
 fn found(choices: &Choices, text: &str) -> usize {
-    let found = choices.find(text);
+    position(choices, choices.find(text))
+}
+
+fn position(choices: &Choices, found: Option<&Choice>) -> usize {
     let position = found.and_then(|found| choices.iter().position(|choice| choice == found));
     position.map_or(0, |index| index + 1)
 }
@@ -55,7 +63,11 @@ fn answers_of_people_are_found_and_none_wrongly() {
     let (mut understood, mut missed, mut wrong) = (0, Vec::new(), Vec::new());
     for answer in &answers {
         let choices = Choices::new(answer.titles.iter().copied()).unwrap();
-        let found = found(&choices, &answer.text);
+        let found = if answer.has_numbers {
+            found(&choices, &answer.text)
+        } else {
+            position(&choices, choices.find_without_numbers(&answer.text))
+        };
         let shown = format!(
             "{:?} of {:?}: {found}, expected {}",
             answer.text, answer.titles, answer.expected

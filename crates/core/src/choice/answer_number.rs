@@ -158,9 +158,13 @@ pub(super) fn number(words: &[String]) -> Option<AnswerNumber> {
     match rest[..] {
         [digits] if digit_value(digits).is_some() => Some(AnswerNumber {
             value: digit_value(digits)?,
-            is_position: is_position || has_article,
+            is_position,
         }),
-        [digits, end] if ORDINAL_ENDS.contains(&end) => position(digit_value(digits)?),
+        [digits, end] if ORDINAL_ENDS.contains(&end) => Some(AnswerNumber {
+            value: digit_value(digits)?,
+            // "the 3rd" may be the choice "June 3".
+            is_position,
+        }),
         [word] | [word, "one"] if ORDINALS.contains(&word) => {
             position(ORDINALS.iter().position(|ordinal| *ordinal == word)? + 1)
         }
@@ -189,6 +193,13 @@ fn cardinal_value(word: &str) -> Option<usize> {
         .iter()
         .position(|words| words.contains(&word))
         .map(|at| at + 1)
+}
+
+/// Returns whether a word of a title is a number, or has one.
+pub(super) fn is_numeric(word: &str) -> bool {
+    word.contains(|c: char| c.is_ascii_digit())
+        || cardinal_value(word).is_some()
+        || ORDINALS.contains(&word)
 }
 
 /// Returns whether a word of a title is this number, or a range that has it.

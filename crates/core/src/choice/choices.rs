@@ -127,9 +127,17 @@ impl Choices {
     /// Returns the choice that an answer certainly means: its title, with case, accents, punctuation and emoji ignored,
     /// or its number, counted from 1.
     ///
-    /// A text that could mean two choices, or something else, finds none.
+    /// A text that could mean two choices, or something else, finds none. The numbers were shown, as in a numbered text.
     pub fn find(&self, answer: &str) -> Option<&Choice> {
-        self.0.get(super::typed_answer::position(&self.0, answer)?)
+        let found = super::typed_answer::find(&self.0, answer, true)?;
+        self.0.get(found.index)
+    }
+
+    /// Returns the choice that an answer certainly means, where the question was shown without numbers.
+    #[doc(hidden)]
+    pub fn find_without_numbers(&self, answer: &str) -> Option<&Choice> {
+        let found = super::typed_answer::find(&self.0, answer, false)?;
+        self.0.get(found.index)
     }
 
     /// Returns the question as one text, with a number before each title.

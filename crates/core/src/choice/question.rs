@@ -4,11 +4,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::choice_form::ChoiceForm;
 use super::choices::Choices;
 use super::chosen::{ChoiceVia, Chosen};
 use super::question_id::QuestionId;
 use super::tap_payload::TapPayload;
 use super::typed_answer::{self, TypedAnswer};
+use crate::address::Channel;
 
 /// Question that waits for its answer, as the store keeps it.
 // The field names are part of the stored data.
@@ -24,10 +26,14 @@ pub struct OpenQuestion {
 }
 
 impl OpenQuestion {
-    /// Returns the choice that a typed answer certainly means.
-    pub fn typed(&self, answer: &str) -> Option<Chosen> {
+    /// Returns the choice that an answer typed on a channel certainly means.
+    pub fn typed(&self, answer: &str, channel: &Channel) -> Option<Chosen> {
+        // The question's text and label are not stored, so these stand for short ones. A numbered text that a long text
+        // required is taken for buttons, which only makes fewer numbers certain.
+        let form = ChoiceForm::of(channel, "?", &self.choices, Some("?"));
+        let has_numbers = form == ChoiceForm::Text;
         let choices: Vec<_> = self.choices.iter().cloned().collect();
-        let TypedAnswer { index, is_number } = typed_answer::find(&choices, answer)?;
+        let TypedAnswer { index, is_number } = typed_answer::find(&choices, answer, has_numbers)?;
         let choice = choices.get(index)?;
         let via = if is_number {
             ChoiceVia::Number

@@ -3,7 +3,9 @@
 //! The comparisons in order: the title as it is, the folded title, the words of the title, and the number. An answer
 //! that fits two choices, or one choice and something else, is none.
 
-use super::answer_number::{digit_value, has_number, number, replace_number_signs};
+use super::answer_number::{
+    AnswerNumber, digit_value, has_number, is_numeric, number, replace_number_signs,
+};
 use super::answer_words::{pictures, without_polite_words, words, words_before_parenthesis};
 use super::single_choice::Choice;
 use crate::folding::fold;
@@ -16,12 +18,8 @@ pub(super) struct TypedAnswer {
     pub(super) is_number: bool,
 }
 
-/// Returns the index of the choice that an answer means.
-pub(super) fn position(choices: &[Choice], answer: &str) -> Option<usize> {
-    find(choices, answer).map(|found| found.index)
-}
-
-pub(super) fn find(choices: &[Choice], answer: &str) -> Option<TypedAnswer> {
+/// Returns the choice that an answer means. `has_numbers` is true if the question showed a number before each title.
+pub(super) fn find(choices: &[Choice], answer: &str, has_numbers: bool) -> Option<TypedAnswer> {
     let answer = answer.trim();
     let longest = choices.iter().map(|choice| choice.title().len()).max();
     // Longer than any decorated title, so it is not an answer. This bounds the work for a long message.
@@ -51,7 +49,9 @@ pub(super) fn find(choices: &[Choice], answer: &str) -> Option<TypedAnswer> {
     }
     let titles: Vec<Vec<String>> = choices.iter().map(|choice| words(choice.title())).collect();
     let by_words = by_words(choices, &titles, &answer_words);
-    by_words.map(title).or_else(|| by_number(&titles, answer))
+    by_words
+        .map(title)
+        .or_else(|| by_number(&titles, answer, has_numbers))
 }
 
 /// Returns the only choice whose title has the words of the answer.
@@ -69,41 +69,12 @@ fn by_words(choices: &[Choice], titles: &[Vec<String>], answer: &[String]) -> Op
 }
 
 /// Returns the choice whose number the answer is, alone or with its title: `2`, `2. Tomorrow`.
-fn by_number(titles: &[Vec<String>], answer: &str) -> Option<TypedAnswer> {
+fn by_number(titles: &[Vec<String>], answer: &str, has_numbers: bool) -> Option<TypedAnswer> {
     let has_no = titles.iter().any(|title| title == &["no"]);
     let answer_words = words(&replace_number_signs(answer, has_no));
     let answer_words = without_polite_words(&answer_words);
     if let Some(found) = number(answer_words) {
-        let index = found
-            .value
-            .checked_sub(1)
-            .filter(|index| *index < titles.len());
-        if found.is_position {
-            return index.map(|index| TypedAnswer {
-                index,
-                is_number: true,
-            });
-        }
-        // "3" may be the third choice, or the choice "3 pm" or "2-4 people".
-        let begins_with_it = |title: &Vec<String>| {
-            title
-                .first()
-                .is_some_and(|word| has_number(word, found.value))
-        };
-        let contains_it =
-            |title: &Vec<String>| title.iter().any(|word| has_number(word, found.value));
-        if let Some(index) = index {
-            let mut others = (0..).zip(titles).filter(|(other, _)| *other != index);
-            let is_certain = !others.any(|(_, title)| contains_it(title));
-            return is_certain.then_some(TypedAnswer {
-                index,
-                is_number: true,
-            });
-        }
-        return only(titles, begins_with_it).map(|index| TypedAnswer {
-            index,
-            is_number: false,
-        });
+        return by_single_number(titles, found, has_numbers);
     }
     let with_title = |number: &String, title: &[String]| {
         let index = digit_value(number.trim_start_matches('#'))?.checked_sub(1)?;
@@ -119,6 +90,44 @@ fn by_number(titles: &[Vec<String>], answer: &str) -> Option<TypedAnswer> {
     // After the title only in parentheses: "no 2" refuses the second choice.
     let last = answer_words.split_last().filter(|_| answer.contains('('));
     first.or_else(|| last.and_then(|(last, title)| with_title(last, title)))
+}
+
+/// Returns the choice that a number means: its position, or the number in its title.
+fn by_single_number(
+    titles: &[Vec<String>],
+    found: AnswerNumber,
+    has_numbers: bool,
+) -> Option<TypedAnswer> {
+    let index = found.value.checked_sub(1);
+    let index = index.filter(|index| *index < titles.len());
+    let by_position = |index| TypedAnswer {
+        index,
+        is_number: true,
+    };
+    let by_title = |index| TypedAnswer {
+        index,
+        is_number: false,
+    };
+    if found.is_position {
+        return index.map(by_position);
+    }
+    let is_it = |word: &String| has_number(word, found.value);
+    let begins_with_it = |title: &Vec<String>| title.first().is_some_and(is_it);
+    let contains_it = |title: &Vec<String>| title.iter().any(is_it);
+    // Where no numbers were shown, "2" may be an amount, as of "1 person" and "3 people", and not the second choice.
+    if !has_numbers && titles.iter().flatten().any(|word| is_numeric(word)) {
+        let index = only(titles, contains_it)?;
+        let numbers = titles[index].iter().filter(|word| is_numeric(word)).count();
+        let is_certain = numbers == 1 || begins_with_it(&titles[index]);
+        return is_certain.then(|| by_title(index));
+    }
+    // "3" may be the third choice, or the choice "3 pm" or "2-4 people".
+    if let Some(index) = index {
+        let mut others = (0..).zip(titles).filter(|(other, _)| *other != index);
+        let is_certain = !others.any(|(_, title)| contains_it(title));
+        return is_certain.then(|| by_position(index));
+    }
+    only(titles, begins_with_it).map(by_title)
 }
 
 /// Returns the index of the only item that fits.

@@ -157,7 +157,7 @@ impl InboundMessage {
         let is_typed = !is_tap || self.tap_id().is_none();
         let has_content = !self.media.is_empty() || self.location.is_some();
         let answer = open.filter(|_| is_typed && !has_content);
-        let mut answered = answer.and_then(|open| open.typed(&self.body));
+        let mut answered = answer.and_then(|open| open.typed(&self.body, self.channel()));
         if let Some(chosen) = answered.as_mut().filter(|_| is_tap) {
             chosen.via = self.via();
         }
