@@ -3,6 +3,7 @@
 //! Sources: Twilio's "default handling of opt-out keywords"; its changelog of 2026-03-15 for RCS.
 
 use crate::address::Channel;
+use crate::folding::fold_phrase;
 
 /// Keywords with which Twilio opts a user out.
 pub const STOP: [&str; 8] = [
@@ -26,12 +27,14 @@ const HELP: [&str; 2] = ["HELP", "INFO"];
 /// ```
 /// use replyhook::choice::sms_keyword;
 ///
-/// assert_eq!(sms_keyword("Cancel."), Some("CANCEL"));
+/// assert_eq!(sms_keyword("Cancel!"), Some("CANCEL"));
+/// assert_eq!(sms_keyword("🛑 Stop"), Some("STOP"));
+/// assert_eq!(sms_keyword("Hélp"), Some("HELP"));
 /// assert_eq!(sms_keyword("never mind"), None);
 /// ```
 pub fn sms_keyword(text: &str) -> Option<&'static str> {
-    let text = text.trim();
-    let text = text.strip_suffix('.').unwrap_or(text).trim_end();
+    // Folded, since a user who takes "🛑 Stop!" types "stop", and an opt-out is read from the folded text.
+    let text = fold_phrase(text);
     let keywords = STOP.into_iter().chain(START).chain(HELP);
     keywords
         .into_iter()

@@ -15,7 +15,8 @@ use crate::settings_args::SettingsArgs;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Exit codes:
-  0  no problems; there may be warnings
+  0  no problems; without --rules, there may be warnings
+  1  the rules file has warnings
   2  problems, or usage error
 
 Examples:
@@ -97,10 +98,13 @@ fn check_rules(file: &Path, sources: &Sources) -> anyhow::Result<ExitStatus> {
     let (stop_words, start_words) = ConsentSettings::words(sources);
     let warnings = rules.warnings(&stop_words, &start_words);
     let mut text = format!("{}\n\n", rules.table());
-    for warning in warnings {
+    for warning in &warnings {
         writeln!(text, "warning: {}: {warning}", file.display())?;
     }
-    text.push_str("no problem");
+    match warnings.len() {
+        0 => text.push_str("no problem"),
+        count => text.push_str(&format_count(count as u64, "warning")),
+    }
     match examples {
         0 => writeln!(text, ", and no example")?,
         _ => writeln!(
@@ -111,5 +115,9 @@ fn check_rules(file: &Path, sources: &Sources) -> anyhow::Result<ExitStatus> {
         )?,
     }
     print(&text)?;
-    Ok(ExitStatus::Yes)
+    Ok(if warnings.is_empty() {
+        ExitStatus::Yes
+    } else {
+        ExitStatus::No
+    })
 }

@@ -306,9 +306,30 @@ fn send_command_asks_question() {
             "the same title",
         ),
         (&["--template-name", "x"], "--language"),
+        (
+            &[
+                "--body",
+                "x",
+                "--choice",
+                "A",
+                "--choices-button",
+                "A label of 21 letters",
+            ],
+            "at most 20 characters",
+        ),
     ] {
         let (code, _, err) = send(args);
         assert_eq!(code, 2, "{err}");
         assert!(err.contains(part), "{args:?}: {err}");
+    }
+    for (to, from, is_warned) in [
+        ("+15550001111", "+15550002222", true),
+        (USER, SENDER, false),
+    ] {
+        let args = ["send", "--to", to, "--from", from, "--body", "Sure?"];
+        let args = [&args[..], &["--choice", "Stop!", "--dry-run"]].concat();
+        let (code, _, err) = store.run_with(&args, &env);
+        assert_eq!(code, 0, "{err}");
+        assert_eq!(err.contains("STOP is a keyword"), is_warned, "{err}");
     }
 }

@@ -1,16 +1,17 @@
 //! Arguments of `replyhook send`, and sending of one message.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
-use replyhook::choice::Choice;
+use replyhook::choice::{Choice, ChoiceForm, sms_keyword};
 use replyhook::config::SendSettings;
 use replyhook::outbound::{OutboundClient, OutboundConfig, SendError, SendErrorKind, SendReceipt};
 use replyhook::store::{Access, OutboundState};
 use replyhook::twilio::{Client, NewMessage};
-use replyhook::{Address, ErrorCode, MessagingServiceSid, SystemClock, Timestamp};
+use replyhook::{Address, Channel, ErrorCode, MessagingServiceSid, SystemClock, Timestamp};
 use serde_json::json;
 
 use super::row::{Draft, DraftQuestion};
@@ -77,7 +78,7 @@ pub(crate) struct Send {
     #[arg(long, value_name = "KEY", requires = "choice")]
     choices_key: Option<String>,
     /// Label of the button that opens a list, in place of `reply.choices_button`
-    #[arg(long, value_name = "LABEL", requires = "choice")]
+    #[arg(long, value_name = "LABEL", requires = "choice", value_parser = parse_label)]
     choices_button: Option<String>,
     /// Last line of a numbered text, in place of `reply.choices_hint`
     #[arg(long, value_name = "TEXT", requires = "choice")]
@@ -129,6 +130,14 @@ fn parse_choice(text: &str) -> Result<Choice, &'static str> {
     Ok(Choice::new(id, title))
 }
 
+fn parse_label(text: &str) -> Result<String, &'static str> {
+    if ChoiceForm::fits_label(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("WhatsApp shows labels of at most 20 characters")
+    }
+}
+
 fn parse_location(text: &str) -> Result<LocationArg, &'static str> {
     let mut parts = text.splitn(3, ',').map(str::trim);
     let mut degrees = || parts.next()?.parse().ok();
@@ -154,6 +163,7 @@ impl Send {
 
     fn send_one(self, settings: SendSettings) -> anyhow::Result<ExitStatus> {
         let message = self.message()?;
+        self.warn_of_keywords();
         let account = settings.account;
         let (opened, client) = open_outbox(settings)?;
         if self.dry_run {
@@ -187,6 +197,24 @@ impl Send {
         } else {
             ExitStatus::Yes
         })
+    }
+
+    /// Warns of choices that Twilio takes for a keyword on the channel of the recipient.
+    fn warn_of_keywords(&self) {
+        let channel = self.to.as_ref().map(Address::channel);
+        if !matches!(channel, Some(Channel::Sms | Channel::Rcs)) {
+            return;
+        }
+        for choice in &self.choice {
+            if let Some(keyword) = sms_keyword(choice.title()) {
+                // To standard error, so that each line of --json stays an object. Nothing is lost if it is closed.
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "warning: {keyword} is a keyword that Twilio handles itself on SMS and RCS: a user who types it unsubscribes, \
+                     subscribes or gets help; use another title"
+                );
+            }
+        }
     }
 
     fn message(&self) -> anyhow::Result<NewMessage> {
