@@ -221,16 +221,36 @@ fn first_pieces_of_lines<'t>(lines: &[String], units: usize, limit: usize) -> Ve
             }
             pieces.push(Cow::Owned(std::mem::take(&mut piece)));
         }
-        let mut parts = first_pieces(line, units, usize::MAX);
+        let mut parts = pieces_of_line(line, units);
         // The next line may follow the last part.
-        piece.push_str(parts.pop().unwrap_or_default());
-        pieces.extend(parts.into_iter().map(|part| Cow::Owned(part.to_owned())));
+        piece.push_str(&parts.pop().unwrap_or_default());
+        pieces.extend(parts.into_iter().map(Cow::Owned));
     }
     if !piece.is_empty() {
         pieces.push(Cow::Owned(piece));
     }
     pieces.truncate(limit);
     pieces
+}
+
+/// Returns the pieces of a line, the first of which has more than the number of a choice.
+fn pieces_of_line(line: &str, units: usize) -> Vec<String> {
+    let number = line.bytes().take_while(u8::is_ascii_digit).count();
+    let space = number + 1;
+    let is_choice = number > 0 && line[number..].starts_with(". ");
+    // A long title without a space would otherwise be cut after its number, where the only space is.
+    let mut masked = line.to_owned();
+    if is_choice {
+        masked.replace_range(space..=space, "_");
+    }
+    let mut parts: Vec<String> = first_pieces(&masked, units, usize::MAX)
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    if is_choice && let Some(first) = parts.first_mut() {
+        first.replace_range(space..=space, " ");
+    }
+    parts
 }
 
 /// Returns the pieces that `split` returns, each with a number in front if there are several: `(1/3) …`.
@@ -388,6 +408,16 @@ mod tests {
         assert!(!several.wire_messages(&Channel::Sms, 3).is_cut);
         let blank_end = Reply::text("one").and(" ");
         assert!(!blank_end.wire_messages(&Channel::Sms, 1).is_cut);
+    }
+
+    #[test]
+    fn number_of_a_long_title_stays_with_its_beginning() {
+        let question = ReplyMessage::text("Which?").choices(["x".repeat(2000), "B".to_owned()]);
+        let texts = shape(&Reply::from(question), &Channel::Sms);
+        let texts: Vec<_> = texts.iter().map(|(text, _)| text.as_str()).collect();
+        assert_eq!(texts[0], "Which?");
+        assert_eq!(texts[1], format!("1. {}", "x".repeat(1597)));
+        assert_eq!(texts[2], format!("{}\n2. B", "x".repeat(403)));
     }
 
     #[test]
