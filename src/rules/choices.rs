@@ -12,9 +12,9 @@ use crate::reply::ReplyMessage;
 #[derive(Clone, Default)]
 pub(super) struct ChoiceTemplates {
     choices: Vec<ChoiceTemplate>,
-    key: Option<String>,
-    button: Option<String>,
-    hint: Option<String>,
+    key: Option<RulesTemplate>,
+    button: Option<RulesTemplate>,
+    hint: Option<RulesTemplate>,
 }
 
 #[derive(Clone)]
@@ -31,23 +31,25 @@ pub(super) fn read(
     fields: &mut Fields<'_>,
     names: &[String],
 ) -> Option<ChoiceTemplates> {
-    let plain = |text: Located<String>| text.value;
     let mut text = |key| reader.text(fields, key);
     let (key, button, hint) = (
         text("choices_key"),
         text("choices_button"),
         text("choices_hint"),
     );
-    // The limit of `reply.choices_button`: WhatsApp does not show longer labels.
-    if let Some(label) = &button
-        && !ChoiceForm::fits_label(&label.value)
+    let button_span = button.as_ref().map(|label| label.span.clone());
+    let mut template = |text: Option<Located<String>>| templates.add(reader, &text?, names);
+    let (key, button, hint) = (template(key), template(button), template(hint));
+    // The limit of `reply.choices_button`: WhatsApp does not show longer labels. A label with tags is only known when it is
+    // rendered.
+    if let (Some(RulesTemplate::Plain(label)), Some(span)) = (&button, button_span)
+        && !ChoiceForm::fits_label(label)
     {
         let max = ChoiceForm::MAX_LABEL_UNITS;
         let text =
             format!("choices_button has over {max} characters, which WhatsApp does not show");
-        reader.add_problem(&label.span, text);
+        reader.add_problem(&span, text);
     }
-    let (key, button, hint) = (key.map(plain), button.map(plain), hint.map(plain));
     let Some(value) = fields.take("choices") else {
         if key.is_some() || button.is_some() || hint.is_some() {
             let text = "choices_key, choices_button and choices_hint belong to choices: write choices = [\"…\"]";
@@ -120,7 +122,8 @@ fn read_choice(
 impl ChoiceTemplates {
     /// Returns whether no text has tags.
     pub(super) fn is_plain(&self) -> bool {
-        self.plain_choices().is_some()
+        let mut texts = [&self.key, &self.button, &self.hint].into_iter().flatten();
+        texts.all(|text| matches!(text, RulesTemplate::Plain(_))) && self.plain_choices().is_some()
     }
 
     fn plain_choices(&self) -> Option<Vec<Choice>> {
@@ -163,21 +166,36 @@ impl ChoiceTemplates {
             .iter()
             .map(|choice| choice.make(|text| templates.render(text, variables)));
         let choices: Vec<Choice> = choices.collect::<Result<_, _>>()?;
-        let bytes = choices
+        let mut bytes: usize = choices
             .iter()
             .map(|choice| choice.id().len() + choice.title().len())
             .sum();
         match Choices::new(&choices) {
             Ok(choices) => {
                 message = message.choices(choices);
-                if let Some(key) = &self.key {
-                    message = message.choices_key(key.as_str());
+                let render = |text: &Option<RulesTemplate>| {
+                    let text = text.as_ref();
+                    text.map(|text| templates.render(text, variables))
+                        .transpose()
+                };
+                if let Some(key) = render(&self.key)? {
+                    bytes += key.len();
+                    message = message.choices_key(key);
                 }
-                if let Some(button) = &self.button {
-                    message = message.choices_button(button.as_str());
+                if let Some(button) = render(&self.button)? {
+                    bytes += button.len();
+                    // The setting's label instead, since without a label that fits there would be no list.
+                    if ChoiceForm::fits_label(&button) {
+                        message = message.choices_button(button);
+                    } else {
+                        tracing::warn!(
+                            "choices_button of a rule has over 20 characters; the list has the label of reply.choices_button"
+                        );
+                    }
                 }
-                if let Some(hint) = &self.hint {
-                    message = message.choices_hint(hint.as_str());
+                if let Some(hint) = render(&self.hint)? {
+                    bytes += hint.len();
+                    message = message.choices_hint(hint);
                 }
             }
             Err(error) => {

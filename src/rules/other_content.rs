@@ -3,7 +3,7 @@
 use minijinja::value::Value;
 
 use super::reader::{Fields, Located, RulesReader};
-use super::template::{RuleError, RulesTemplate, RulesTemplates};
+use super::template::{RulesTemplate, RulesTemplates};
 use crate::handler::HandlerError;
 use crate::reply::{Reply, ReplyMessage, is_web_url};
 
@@ -206,7 +206,7 @@ impl OtherContent {
     /// the size of its texts in bytes as well.
     ///
     /// # Errors
-    /// [`HandlerError`] if a template fails, or the URL of a link is invalid.
+    /// [`HandlerError`] if a template fails.
     pub(super) fn render(
         &self,
         message: ReplyMessage,
@@ -220,7 +220,11 @@ impl OtherContent {
                 let url = templates.render(url, variables)?;
                 // Checked for every message: a rendered URL may contain what the user wrote.
                 if !is_web_url(&url) {
-                    return Err(HandlerError::new(RuleError::LinkUrl { line }));
+                    tracing::warn!(
+                        line,
+                        "the URL of a rule's link is not an http or https URL; the text is sent without the link"
+                    );
+                    return Ok((message, 0));
                 }
                 let bytes = title.len() + url.len();
                 Ok((message.link(title, url), bytes))

@@ -80,8 +80,6 @@ pub(super) enum RuleError {
     Render { line: usize, reason: &'static str },
     #[error("line {line} of the rules has a media URL that is not an http or https URL")]
     MediaUrl { line: usize },
-    #[error("line {line} of the rules has a link whose URL is not an http or https URL")]
-    LinkUrl { line: usize },
     #[error("line {line} of the rules renders to over 64 KiB")]
     TooLarge { line: usize },
 }
