@@ -29,9 +29,7 @@ use crate::media::MediaService;
 use crate::message::{ConversationEvent, FallbackCause, InboundMessage, StatusUpdate};
 use crate::outbound::OutboundClient;
 use crate::probe::Instance;
-use crate::reloadable::Reloadable;
 use crate::sid::AccountSid;
-use crate::signature::SignatureVerifier;
 use crate::store::{Store, StoreHandle};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{OptOutLog, StoreHealth, StoreReport};
@@ -284,7 +282,6 @@ impl AppBuilder {
             media,
             instance,
         };
-        let verifier = reloader.snapshot.part(|parts| &parts.verifier);
         let admin = Admin {
             lifecycle: lifecycle.clone(),
             metrics: metrics.clone(),
@@ -296,7 +293,7 @@ impl AppBuilder {
         };
         Ok(App {
             reload: reloader.control.clone(),
-            router: public_router(&settings, webhooks, verifier, &lifecycle),
+            router: public_router(&settings, webhooks, &reloader, &lifecycle),
             api: outbound::http_api(&settings, &outbound, &admin, keyring),
             worker: Worker {
                 lifecycle,
@@ -326,11 +323,12 @@ impl AppBuilder {
 fn public_router(
     settings: &Settings,
     webhooks: Webhooks,
-    verifier: Reloadable<SignatureVerifier>,
+    reloader: &Reloader,
     lifecycle: &Arc<Lifecycle>,
 ) -> Router {
     let endpoints = EndpointState::new(webhooks.metrics.clone(), lifecycle.clone());
     let (server, endpoints) = (&settings.server, Arc::new(endpoints));
+    let verifier = reloader.snapshot.part(|parts| &parts.verifier);
     let signature = signature_layer(settings, verifier);
     let (url, health_path) = (&server.public_url, server.health_path.as_ref());
     webhook::router(Arc::new(webhooks), &endpoints, &signature, url, health_path)

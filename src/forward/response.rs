@@ -131,12 +131,12 @@ fn read_json(mut body: Vec<u8>) -> Result<ServiceResponse, ForwardError> {
             // Neither an empty list nor an empty text is something to send, so another key must be meant for it.
             let is_sent = |key: &&str| fields.get(*key).is_some_and(|value| !is_blank(value));
             let unknown = fields.keys().filter(|key| !KEYS.contains(&key.as_str()));
-            if !CONTENT_KEYS.iter().any(|key| is_sent(key))
+            if !CONTENT_KEYS.iter().any(is_sent)
                 && let Some((given, meant)) = find_misspelt(unknown.clone(), &KEYS)
             {
                 return Err(ForwardError::Misspelt { given, meant });
             }
-            if !KEYS.iter().any(|key| given(key)) {
+            if !KEYS.iter().any(given) {
                 return Ok(foreign(unknown.cloned().collect()));
             }
         }

@@ -217,7 +217,7 @@ mod tests {
         );
         for other in [
             &[when.clone(), hello.clone()][..],
-            &[when.clone()],
+            std::slice::from_ref(&when),
             &[part(&[("Body", "Hi"), ("To", "x")]), when.clone()],
         ] {
             assert_ne!(both, of(other));

@@ -289,9 +289,9 @@ async fn texts_of_a_question_are_templates() {
             .with("To", "+15550002222")
             .with("ProfileName", "Ana")
     };
-    let asked = app.send(sms(3, "hi")).await.twiml();
+    let asked = app.send(sms(3, "hi")).await.twiml().to_owned();
     assert!(asked.contains("A number, Ana."), "{asked}");
-    let answered = app.send(sms(4, "2")).await.twiml();
+    let answered = app.send(sms(4, "2")).await.twiml().to_owned();
     assert!(answered.contains("of Ana"), "{answered}");
 }
 
@@ -450,6 +450,7 @@ async fn link_of_a_rule_is_a_button_below_its_text() {
     assert_eq!(fields["actions"][0]["title"], "Track 42");
     assert_eq!(fields["actions"][0]["url"], "https://example.com/42");
     // As from a service: the text without the link.
-    let response = app.send(Webhook::message(2, "bad")).await.twiml();
+    let response = app.send(Webhook::message(2, "bad")).await;
+    let response = response.twiml();
     assert!(response.contains(">x<"), "{response}");
 }
