@@ -162,7 +162,7 @@ async fn cancel_second_send<D: Database>(
     };
     let id: i64 = row.take(0)?;
     let watched = events::watch_outbound(db, id).await?;
-    // `state = 0` again: in PostgreSQL the worker may have claimed the message meanwhile.
+    // `state = 0` again: in PostgreSQL the worker may have claimed the message since.
     let changed = db
         .execute(
             "UPDATE outbound SET state = 4, sid = earlier_sid, earlier_sid = NULL, resent_after = NULL, error_code = NULL, \

@@ -30,6 +30,8 @@ fn question(number: u64) -> OpenQuestion {
         id: QuestionId::of_reply(account(), sid(number), 0),
         key: Some("day\u{0}?".to_owned()),
         choices: Choices::new(["Today", "Mañana"]).unwrap(),
+        text_units: 5,
+        label: "Días".to_owned(),
     }
 }
 

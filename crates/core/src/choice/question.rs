@@ -23,14 +23,21 @@ pub struct OpenQuestion {
     pub key: Option<String>,
     /// The choices.
     pub choices: Choices,
+    /// Length of the question's text in UTF-16 units, on which its form depends.
+    #[serde(default)]
+    pub text_units: usize,
+    /// Label of the button that opens a list, on which its form depends; empty if it has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub label: String,
 }
 
 impl OpenQuestion {
     /// Returns the choice that an answer typed on a channel certainly means.
     pub fn typed(&self, answer: &str, channel: &Channel) -> Option<Chosen> {
-        // The question's text and label are not stored, so these stand for short ones. A numbered text that a long text
-        // required is taken for buttons, which only makes fewer numbers certain.
-        let form = ChoiceForm::of(channel, "?", &self.choices, Some("?"));
+        // A numbered text that replaced buttons after a failure is taken for buttons, which only makes fewer numbers
+        // certain.
+        let text = "?".repeat(self.text_units);
+        let form = ChoiceForm::of(channel, &text, &self.choices, Some(&self.label));
         let has_numbers = form == ChoiceForm::Text;
         let choices: Vec<_> = self.choices.iter().cloned().collect();
         let TypedAnswer { index, is_number } = typed_answer::find(&choices, answer, has_numbers)?;

@@ -440,6 +440,8 @@ mod choice_tests {
             id: QuestionId::of_reply(message.account_sid, message.message_sid, ordinal),
             key: Some("day".to_owned()),
             choices: Choices::new(["Today", "Tomorrow"]).unwrap(),
+            text_units: 5,
+            label: String::new(),
         }
     }
 

@@ -145,6 +145,8 @@ impl ReplyMessage {
             id: question.id.clone()?,
             key: question.key.clone(),
             choices: question.choices.clone().ok()?,
+            text_units: self.body().encode_utf16().count(),
+            label: question.button.clone().unwrap_or_default(),
         })
     }
 
