@@ -94,7 +94,7 @@ pub struct UserConversation {
     pub last_inbound: Timestamp,
     /// End of a handoff, which may have passed.
     pub handed_off_until: Option<Timestamp>,
-    /// URL that messages are redirected to until then.
+    /// URL that messages are redirected to until then; `None` if the bot is silent.
     pub handed_off_to: Option<String>,
 }
 

@@ -729,8 +729,10 @@ fn verdict_knows_the_service_of_a_sender() {
 fn verdict_says_that_a_conversation_is_handed_off() {
     const FLOW: &str = "https://webhooks.twilio.com/v1/Accounts/AC1/Flows/FW1";
     let store = TempStore::new();
-    let hand_off =
-        async |_: Context, _: InboundMessage| Reply::handoff(FLOW).map_err(HandlerError::new);
+    let hand_off = async |_: Context, message: InboundMessage| match message.body.as_str() {
+        "silent" => Ok(Reply::silent_handoff()),
+        _ => Reply::handoff(FLOW).map_err(HandlerError::new),
+    };
     store.app(
         |app| app.handler(hand_off),
         async |app| app.says(1, "human").await,
@@ -742,6 +744,15 @@ fn verdict_says_that_a_conversation_is_handed_off() {
     assert!(verdict(&store, ANA, &block).contains("blocked by guard.block"));
     store.run_ok(&["handoff", "end", ANA]);
     assert_eq!(verdict(&store, ANA, &[]), "gets replies");
+    store.app(
+        |app| app.handler(hand_off),
+        async |app| app.says(2, "silent").await,
+    );
+    let shown = verdict(&store, ANA, &[]);
+    assert!(
+        shown.starts_with("gets no replies: handed off until 20"),
+        "{shown}"
+    );
 }
 
 // Every cause, in the journal and in the log: once per user and hour, and without the number.

@@ -187,7 +187,8 @@ async fn conversations<D: Database>(
             service: service.and_then(|service| service.parse().ok()),
             last_inbound: packing::time(row.take(3)?)?,
             handed_off_until: until.map(packing::time).transpose()?,
-            handed_off_to: url,
+            // Empty for a handoff in which the bot is silent.
+            handed_off_to: url.filter(|url| !url.is_empty()),
         });
     }
     Ok(found)
