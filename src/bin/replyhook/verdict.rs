@@ -3,7 +3,7 @@
 use replyhook::config::GuardSettings;
 use replyhook::internals::{AddressConsent, UserConversation, UserDetails};
 use replyhook::store::ConsentScope;
-use replyhook::{Address, Timestamp};
+use replyhook::{Address, Channel, Timestamp};
 use replyhook_core::address_key::ConsentKey;
 
 use crate::opt_out::describe_opt_out;
@@ -93,8 +93,15 @@ fn sources(user: &UserDetails, guard: &GuardSettings, now: Timestamp) -> Vec<Rep
             .iter()
             .any(|known| applies_to(consent, known))
     };
+    // One opt-out per scope and channel: it applies to the user's other addresses there too.
+    let mut named: Vec<(&ConsentScope, &Channel)> = Vec::new();
     for consent in user.consents.iter().filter(is_shown) {
+        let place = (&consent.scope, consent.address.channel());
+        if named.contains(&place) {
+            continue;
+        }
         if let Some(reason) = describe_opt_out(consent, now) {
+            named.push(place);
             sources.push(ReplySource {
                 name: consent.scope.as_str().to_owned(),
                 silence: Some(Silence {

@@ -449,8 +449,9 @@ async fn link_of_a_rule_is_a_button_below_its_text() {
     assert_eq!(fields["body"], "Your parcel.");
     assert_eq!(fields["actions"][0]["title"], "Track 42");
     assert_eq!(fields["actions"][0]["url"], "https://example.com/42");
-    // As from a service: the text without the link.
-    let response = app.send(Webhook::message(2, "bad")).await;
+    // As from a service: the text without the link. Of another user, whose reply follows none that is being sent.
+    let bad = Webhook::message(2, "bad").with("From", "whatsapp:+15550004444");
+    let response = app.send(bad).await;
     let response = response.twiml();
     assert!(response.contains(">x<"), "{response}");
 }

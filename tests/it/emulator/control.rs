@@ -233,7 +233,7 @@ async fn conversation_exports_as_rust_test() {
     for line in [
         r#"let user = bot.user("whatsapp:+15550001111").named("Ana");"#,
         r#"user.says("line\none").await.assert_reply("He said \"hi\"");"#,
-        r#"user.presses("Yes", "y").await.assert_no_reply();"#,
+        r#"user.presses("Yes", "y").await.assert_replies(&[]);"#,
     ] {
         assert!(test.contains(line), "{line} is not in {test}");
     }
