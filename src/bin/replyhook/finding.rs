@@ -1,4 +1,5 @@
 //! Findings, each with its remedy, and their output.
+#![cfg(feature = "emulator")]
 
 use serde_json::json;
 
