@@ -58,7 +58,7 @@ const FALLBACK_RESERVE: usize = 64;
 /// ```
 ///
 /// To mount the webhooks in your own server, use [`App::into_parts`]. To validate signatures only, use
-/// [`SignatureLayer`].
+/// [`SignatureLayer`](crate::SignatureLayer).
 pub struct App {
     pub(super) router: Router,
     pub(super) admin: Admin,
