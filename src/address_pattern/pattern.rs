@@ -309,7 +309,6 @@ mod tests {
             ("+525512345678", "+5215512345678", true),
             ("whatsapp:+525512345678", "whatsapp:+5215512345678", true),
             ("whatsapp:+525512345678", "+5215512345678", false),
-            ("+525512345678", "messenger:+5215512345678", false),
             ("+5561999887766", "whatsapp:+556199887766", true),
             ("+556199887766", "rcs:+5561999887766", true),
             // A landline, and possibly another user.
