@@ -9,6 +9,7 @@ use std::fmt;
 
 use http::Method;
 use http::header::{CONTENT_TYPE, HeaderValue};
+use replyhook_core::template::placeholder_names;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -120,6 +121,7 @@ impl TemplateVariables {
         let needed = texts
             .iter()
             .flat_map(|text| placeholder_names(text))
+            .map(str::to_owned)
             .collect();
         let samples = wire.variables.unwrap_or_default().into_keys().collect();
         (!texts.is_empty()).then_some(Self { needed, samples })
@@ -139,16 +141,6 @@ fn collect_strings<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
             .for_each(|value| collect_strings(value, texts)),
         _ => {}
     }
-}
-
-/// Returns each `name` in `{{name}}`.
-fn placeholder_names(text: &str) -> impl Iterator<Item = String> {
-    // The part before the first `{{` contains no name.
-    let candidates = text.split("{{").skip(1);
-    let names = candidates.filter_map(|rest| Some(rest.split_once("}}")?.0.trim()));
-    names
-        .filter(|name| !name.is_empty() && !name.contains(['{', '}', ' ']))
-        .map(str::to_owned)
 }
 
 /// Approval of a template by WhatsApp. See [`Contents`] for an example.

@@ -5,32 +5,17 @@
 
 use std::collections::BTreeMap;
 
+use replyhook_core::template::WHATSAPP_TYPES;
+use replyhook_core::template::limits::MAX_SESSION_BUTTONS;
 use serde_json::Value;
-
-/// Content types from the simplest to the most complex. Twilio sends the most complex one that the channel has.
-const TYPES: [&str; 14] = [
-    "twilio/text",
-    "twilio/media",
-    "twilio/location",
-    "twilio/quick-reply",
-    "twilio/call-to-action",
-    "twilio/list-picker",
-    "twilio/card",
-    "twilio/carousel",
-    "twilio/catalog",
-    "twilio/pay",
-    "twilio/flows",
-    "whatsapp/card",
-    "whatsapp/flows",
-    "whatsapp/authentication",
-];
-/// Maximum number of quick replies without approval.
-const MAX_QUICK_REPLIES: usize = 3;
 
 /// Returns the reason why WhatsApp takes a content with these types only after approval; `None` if it takes it within the
 /// window.
 pub(super) fn approval_reason(types: &BTreeMap<String, Value>) -> Option<&'static str> {
-    let sent = TYPES.iter().rev().find(|name| types.contains_key(**name))?;
+    let sent = WHATSAPP_TYPES
+        .iter()
+        .rev()
+        .find(|name| types.contains_key(**name))?;
     let actions = types.get(*sent)?.get("actions").and_then(Value::as_array);
     let kinds: Vec<&str> = actions
         .into_iter()
@@ -46,7 +31,7 @@ pub(super) fn approval_reason(types: &BTreeMap<String, Value>) -> Option<&'stati
         "twilio/carousel" => Some("a carousel needs WhatsApp's approval"),
         "twilio/flows" | "whatsapp/flows" => Some("a Flow needs WhatsApp's approval"),
         "whatsapp/authentication" => Some("an authentication template needs WhatsApp's approval"),
-        "twilio/quick-reply" if kinds.len() > MAX_QUICK_REPLIES => {
+        "twilio/quick-reply" if kinds.len() > MAX_SESSION_BUTTONS => {
             Some("more than 3 quick replies need WhatsApp's approval")
         }
         "twilio/call-to-action" => actions_reason(&kinds, false),

@@ -36,6 +36,8 @@ pub mod sid;
 pub mod signature;
 #[doc(hidden)]
 pub mod sms_keywords;
+#[doc(hidden)]
+pub mod template;
 #[cfg(feature = "client")]
 #[doc(hidden)]
 pub mod tls;

@@ -74,7 +74,7 @@ const LEVELS: [(&str, u8); 39] = [
 ];
 
 /// The level of each module of the package replyhook-core.
-const CORE_LEVELS: [(&str, u8); 18] = [
+const CORE_LEVELS: [(&str, u8); 19] = [
     ("address", 0),
     ("address_key", 0),
     ("choice", 0),
@@ -90,6 +90,7 @@ const CORE_LEVELS: [(&str, u8); 18] = [
     ("sid", 0),
     ("signature", 0),
     ("sms_keywords", 0),
+    ("template", 0),
     ("tls", 0),
     ("twiml", 0),
     // The layer speaks axum, and reports through a callback.

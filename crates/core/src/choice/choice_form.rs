@@ -3,6 +3,7 @@
 use super::choices::Choices;
 use super::single_choice::Choice;
 use crate::address::Channel;
+use crate::template::limits;
 
 /// Form of a question with choices. The channel, the number of choices and the lengths of the texts decide it.
 ///
@@ -35,25 +36,25 @@ pub enum ChoiceForm {
 // they contradict each other, the lower value.
 
 /// Maximum length of the question of buttons and of a list.
-const MAX_QUESTION: usize = 1024;
+const MAX_QUESTION: usize = limits::MAX_BODY;
 /// Maximum length of the question of a card on RCS.
-const MAX_RCS_QUESTION: usize = 1600;
+const MAX_RCS_QUESTION: usize = limits::MAX_TEXT;
 /// Maximum length of the title of a button or chip.
-const MAX_BUTTON_TITLE: usize = 20;
+const MAX_BUTTON_TITLE: usize = limits::MAX_BUTTON_TITLE;
 /// Maximum length of the title of a list's item.
-const MAX_ITEM_TITLE: usize = 24;
+const MAX_ITEM_TITLE: usize = limits::MAX_ROW_TITLE;
 /// Maximum length of the description of a list's item.
-const MAX_DESCRIPTION: usize = 72;
+const MAX_DESCRIPTION: usize = limits::MAX_ROW_DESCRIPTION;
 /// Maximum length of the label of a list's button. Twilio has no limit; this is Meta's.
-const MAX_LABEL: usize = 20;
+const MAX_LABEL: usize = limits::MAX_LIST_BUTTON;
 /// Maximum number of buttons on WhatsApp without an approved template.
-const MAX_WHATSAPP_BUTTONS: usize = 3;
+const MAX_WHATSAPP_BUTTONS: usize = limits::MAX_SESSION_BUTTONS;
 /// Maximum number of buttons on Messenger.
-const MAX_MESSENGER_BUTTONS: usize = 10;
+const MAX_MESSENGER_BUTTONS: usize = limits::MAX_BUTTONS;
 /// Maximum number of items of a list.
-const MAX_ITEMS: usize = 10;
+const MAX_ITEMS: usize = limits::MAX_ROWS;
 /// Maximum number of chips.
-const MAX_CHIPS: usize = 11;
+const MAX_CHIPS: usize = limits::MAX_CHIPS;
 
 impl ChoiceForm {
     /// Maximum length of the label of a list's button in UTF-16 units.

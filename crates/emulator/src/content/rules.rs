@@ -11,18 +11,11 @@ use super::content_type::{
 };
 use replyhook_core::address::Channel;
 use replyhook_core::error_code::ErrorCode;
-
-const MAX_BODY: usize = 1024;
-const MAX_CALL_TO_ACTION_BODY: usize = 640;
-const MAX_BUTTON_TITLE: usize = 20;
-const MAX_LINK_TITLE: usize = 25;
-const MAX_BUTTON_ID: usize = 128;
-const MAX_ROW_TITLE: usize = 24;
-const MAX_ROW_ID: usize = 200;
-const MAX_ROW_DESCRIPTION: usize = 72;
-const MAX_LIST_BUTTON: usize = 20;
-/// Maximum number of quick replies without an approval.
-const MAX_SESSION_BUTTONS: usize = 3;
+use replyhook_core::template::limits::{
+    MAX_BODY, MAX_BUTTON_ID, MAX_BUTTON_TITLE, MAX_BUTTONS, MAX_CALL_TO_ACTION_BODY,
+    MAX_CAROUSEL_CARD, MAX_CHIPS, MAX_HEADER, MAX_LINK_TITLE, MAX_LIST_BUTTON, MAX_RCS_TITLE,
+    MAX_ROW_DESCRIPTION, MAX_ROW_ID, MAX_ROW_TITLE, MAX_SESSION_BUTTONS, MAX_TEXT,
+};
 
 /// Reason why a message fails: Twilio's error code, and an explanation for the debugger.
 pub(crate) type ContentRefusal = (ErrorCode, String);
@@ -46,7 +39,7 @@ pub(crate) fn refusal(
         return Some((REFUSED, problem));
     }
     match content {
-        TypedContent::Text(text) => too_long("body", &text.body, 1600),
+        TypedContent::Text(text) => too_long("body", &text.body, MAX_TEXT),
         TypedContent::Media(media) => {
             let is_whatsapp = *channel == Channel::WhatsApp;
             (is_whatsapp && media.media.len() > 1)
@@ -138,7 +131,7 @@ fn list_problem(list: &ListFields) -> Option<ContentRefusal> {
 
 fn card_problem(card: &CardFields, channel: &Channel) -> Option<ContentRefusal> {
     let max_title = if *channel == Channel::Rcs {
-        200
+        MAX_RCS_TITLE
     } else {
         MAX_BODY
     };
@@ -146,21 +139,21 @@ fn card_problem(card: &CardFields, channel: &Channel) -> Option<ContentRefusal> 
     let body = card.body.as_deref().unwrap_or_default();
     let subtitle = card.subtitle.as_deref().unwrap_or_default();
     let max_body = if *channel == Channel::Rcs {
-        1600
+        MAX_TEXT
     } else {
         MAX_BODY
     };
     let texts = too_long("title", title, max_title)
         .or_else(|| too_long("body", body, max_body))
-        .or_else(|| too_long("subtitle", subtitle, 60));
+        .or_else(|| too_long("subtitle", subtitle, MAX_HEADER));
     let number = || {
         if *channel != Channel::Rcs {
-            return too_many(card.actions.len(), 10);
+            return too_many(card.actions.len(), MAX_BUTTONS);
         }
         // A card without media is a text with chips.
         let is_chip = |action: &&ContentAction| action.chip_list || card.media.is_empty();
         let chips = card.actions.iter().filter(is_chip).count();
-        too_many(chips, 11).or_else(|| too_many(card.actions.len() - chips, 4))
+        too_many(chips, MAX_CHIPS).or_else(|| too_many(card.actions.len() - chips, 4))
     };
     texts
         .or_else(number)
@@ -171,8 +164,10 @@ fn carousel_problem(carousel: &CarouselFields) -> Option<ContentRefusal> {
     carousel.cards.iter().find_map(|card| {
         let title = card.title.as_deref().unwrap_or_default();
         let length = title.chars().count() + card.body.chars().count();
-        if length > 160 {
-            let problem = format!("cards: title and body have {length} characters; at most 160");
+        if length > MAX_CAROUSEL_CARD {
+            let problem = format!(
+                "cards: title and body have {length} characters; at most {MAX_CAROUSEL_CARD}"
+            );
             return Some((INVALID, problem));
         }
         card.actions.iter().find_map(|action| {

@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 use super::content_type::parse_type;
 use super::variables::samples_problem;
 use crate::account::random_hex;
+use replyhook_core::template::limits::MAX_NAME;
 
-const MAX_NAME_LENGTH: usize = 512;
 /// Number of digits of an SID that are derived from the others.
 const CHECK_DIGITS: usize = 8;
 
@@ -103,10 +103,8 @@ impl ContentDraft {
             return Err("types: at least one is required".to_owned());
         }
         let name = draft.friendly_name.as_deref().unwrap_or_default();
-        if name.chars().count() > MAX_NAME_LENGTH {
-            return Err(format!(
-                "friendly_name: at most {MAX_NAME_LENGTH} characters"
-            ));
+        if name.chars().count() > MAX_NAME {
+            return Err(format!("friendly_name: at most {MAX_NAME} characters"));
         }
         if let Some(problem) = samples_problem(&draft.variables) {
             return Err(problem);

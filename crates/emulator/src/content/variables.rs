@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-const MAX_VARIABLES: usize = 100;
-const MAX_NAME_LENGTH: usize = 16;
-const MAX_VALUE_LENGTH: usize = 1600;
+use replyhook_core::template::limits::{MAX_VARIABLE_NAME, MAX_VARIABLE_VALUE, MAX_VARIABLES};
 
 /// Parses `ContentVariables`: a JSON object of strings. Returns `None` if it is not one.
 pub(crate) fn parse_values(text: &str) -> Option<BTreeMap<String, String>> {
@@ -20,20 +18,20 @@ pub(crate) fn samples_problem(samples: &Map<String, Value>) -> Option<String> {
     }
     samples.iter().find_map(|(name, value)| {
         let is_valid_name = !name.is_empty()
-            && name.chars().count() <= MAX_NAME_LENGTH
+            && name.chars().count() <= MAX_VARIABLE_NAME
             && !name.contains(char::is_whitespace);
         if !is_valid_name {
             return Some(format!(
-                "variables: invalid name {name:?}; expected 1 to {MAX_NAME_LENGTH} characters without blanks"
+                "variables: invalid name {name:?}; expected 1 to {MAX_VARIABLE_NAME} characters without blanks"
             ));
         }
         let is_valid_value = match value {
-            Value::String(text) => text.chars().count() <= MAX_VALUE_LENGTH,
+            Value::String(text) => text.chars().count() <= MAX_VARIABLE_VALUE,
             Value::Number(_) => true,
             _ => false,
         };
         (!is_valid_value).then(|| {
-            format!("variables.{name}: expected a text of at most {MAX_VALUE_LENGTH} characters")
+            format!("variables.{name}: expected a text of at most {MAX_VARIABLE_VALUE} characters")
         })
     })
 }
