@@ -11,7 +11,8 @@ use http::Method;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use replyhook_core::template::placeholder_names;
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use super::error::RestError;
 use super::http_client::AuthenticatedClient;
@@ -69,6 +70,34 @@ pub struct Template {
     pub approval: Approval,
     /// Reason why WhatsApp takes it only after approval, even within the customer service window.
     pub needs_approval: Option<&'static str>,
+}
+
+/// A template with its content, as [`Contents::list_stored`] returns it.
+///
+/// ```no_run
+/// # use replyhook::twilio::{Client, Credentials, RestError, StoredTemplate};
+/// # async fn find(client: Client, credentials: Credentials) -> Result<(), RestError> {
+/// let stored: Vec<StoredTemplate> = client.contents(&credentials).list_stored().await?;
+/// let found = stored.iter().find(|template| template.name == "order_ready" && template.language == "en");
+/// println!("it exists: {}", found.is_some());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+#[expect(missing_debug_implementations, reason = "texts never reach a log")]
+pub struct StoredTemplate {
+    /// Content SID, `HX…`.
+    pub sid: String,
+    /// Friendly name at Twilio.
+    pub name: String,
+    /// Language, such as `en` or `pt_BR`.
+    pub language: String,
+    /// Samples by variable: a JSON object.
+    pub variables: Value,
+    /// Content by type, such as `twilio/text`: a JSON object.
+    pub types: Value,
+    /// Approval by WhatsApp.
+    pub approval: Approval,
 }
 
 /// The variables of a template, and its need of an approval.
@@ -278,6 +307,19 @@ impl From<WireContent> for Template {
     }
 }
 
+impl From<WireContent> for StoredTemplate {
+    fn from(wire: WireContent) -> Self {
+        Self {
+            sid: wire.sid.unwrap_or_default(),
+            name: wire.friendly_name.unwrap_or_default(),
+            language: wire.language.unwrap_or_default(),
+            variables: Value::Object(wire.variables.unwrap_or_default().into_iter().collect()),
+            types: Value::Object(wire.types.unwrap_or_default().into_iter().collect()),
+            approval: wire.approval_requests.unwrap_or_default().into(),
+        }
+    }
+}
+
 impl<'a> Contents<'a> {
     pub(super) fn new(client: AuthenticatedClient<'a>) -> Self {
         Self(client)
@@ -288,6 +330,18 @@ impl<'a> Contents<'a> {
     /// # Errors
     /// [`RestError`]. The call changes nothing and may be repeated unless Twilio rejected it.
     pub async fn list(&self) -> Result<Vec<Template>, RestError> {
+        self.list_as().await
+    }
+
+    /// Lists the first 5,000 templates with their contents and approvals.
+    ///
+    /// # Errors
+    /// As [`Contents::list`].
+    pub async fn list_stored(&self) -> Result<Vec<StoredTemplate>, RestError> {
+        self.list_as().await
+    }
+
+    async fn list_as<T: From<WireContent>>(&self) -> Result<Vec<T>, RestError> {
         let mut templates = Vec::new();
         LIST.for_each_page(self.0, |page: ContentsPage| {
             templates.extend(page.contents.into_iter().map(Into::into));
@@ -315,17 +369,37 @@ impl<'a> Contents<'a> {
         Ok(names)
     }
 
-    /// Creates a resource from its JSON, and returns its SID.
+    /// Creates a template from the JSON of the Content API, and returns its SID, `HX…`.
     ///
     /// # Errors
-    /// [`RestError`]. After an unknown result, the resource may exist.
-    pub(crate) async fn create(&self, content: &Value) -> Result<String, RestError> {
-        let request = self.0.request(Method::POST, "/v1/Content")?;
+    /// [`RestError`]. After an unknown result, the template may exist.
+    pub async fn create(&self, content: &Value) -> Result<String, RestError> {
+        let wire: CreatedContent = self.post("/v1/Content", content).await?;
+        Ok(wire.sid)
+    }
+
+    /// Submits a template, `HX…`, to WhatsApp for approval with a name and a category, such as `UTILITY`.
+    ///
+    /// # Errors
+    /// [`RestError`]. Twilio rejects a second submission with code 92009.
+    pub async fn submit(
+        &self,
+        content_sid: &str,
+        name: &str,
+        category: &str,
+    ) -> Result<Approval, RestError> {
+        let path = format!("/v1/Content/{content_sid}/ApprovalRequests/whatsapp");
+        let submission = json!({"name": name, "category": category});
+        let wire: WireApproval = self.post(&path, &submission).await?;
+        Ok(wire.into())
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, RestError> {
+        let request = self.0.request(Method::POST, path)?;
         let request = request
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .body(content.to_string());
-        let wire: CreatedContent = send_and_parse(request).await?;
-        Ok(wire.sid)
+            .body(body.to_string());
+        send_and_parse(request).await
     }
 
     /// Fetches WhatsApp's approval of a template, `HX…`.
@@ -369,8 +443,6 @@ impl<'a> Contents<'a> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn read(content: Value) -> Option<TemplateVariables> {

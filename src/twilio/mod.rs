@@ -49,7 +49,9 @@ pub use accounts::{Account, Accounts};
 pub use api_url::{ApiUrl, ApiUrlError};
 pub use channels_senders::{ChannelsSenders, OfflineReason, WhatsAppSender};
 pub use client::Client;
-pub use contents::{Approval, ApprovalStatus, Contents, Template, TemplateVariables};
+pub use contents::{
+    Approval, ApprovalStatus, Contents, StoredTemplate, Template, TemplateVariables,
+};
 pub use credentials::Credentials;
 pub use error::{RestError, RestErrorKind, RetryAdvice};
 pub use incoming_phone_numbers::{IncomingPhoneNumbers, PhoneNumber};

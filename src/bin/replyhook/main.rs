@@ -122,7 +122,7 @@ enum Command {
     Send(send::Send),
     /// Show and set the webhooks of senders at Twilio: WhatsApp, numbers and Messaging Services
     Sender(sender::Sender),
-    /// List templates and their WhatsApp approval
+    /// List, check and create templates and their WhatsApp approval
     Templates(templates::TemplatesArgs),
     /// Migrate the store to the current schema, without starting a server
     Migrate(migrate::MigrateArgs),

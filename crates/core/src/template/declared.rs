@@ -1,6 +1,6 @@
 //! [`DeclaredTemplate`]: a template of a file.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::finding::TemplateFinding;
 
@@ -9,7 +9,7 @@ const CONTENT_KEYS: [&str; 4] = ["friendly_name", "language", "variables", "type
 /// Keys for the submission to WhatsApp.
 const SUBMISSION_KEYS: [&str; 2] = ["name", "category"];
 
-/// A template of a file, with the requests that create and submit it.
+/// A template of a file, with the request that creates it.
 #[derive(Clone)]
 #[expect(missing_debug_implementations, reason = "texts never reach a log")]
 pub struct DeclaredTemplate {
@@ -53,12 +53,6 @@ impl DeclaredTemplate {
             content: Value::Object(content),
             friendly_name,
         })
-    }
-
-    /// Returns the body of `POST …/ApprovalRequests/whatsapp`; `None` without a category.
-    pub fn submission(&self) -> Option<Value> {
-        let category = self.category.as_ref()?;
-        Some(json!({"name": self.whatsapp_name, "category": category}))
     }
 }
 

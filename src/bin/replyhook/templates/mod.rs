@@ -1,11 +1,19 @@
+//! `templates`: lists, checks and creates templates.
+
+mod content_api;
+mod create;
+mod lint;
+mod template_file;
+
 use std::fmt::Write;
 
-use anyhow::anyhow;
-use replyhook::config::SendSettings;
-use replyhook::twilio::{Client, Credentials, Template};
+use replyhook::twilio::Template;
 use replyhook::{Address, Channel};
 use serde_json::json;
 
+use self::content_api::content_api;
+use self::create::CreateTemplatesArgs;
+use self::lint::LintTemplatesArgs;
 use crate::exit::{ExitStatus, Failed};
 use crate::print::{print, printable};
 use crate::runtime::runtime;
@@ -24,7 +32,7 @@ Exit codes:
   2  usage or configuration error
 
 Examples:
-  replyhook templates prepare
+  replyhook templates create templates.toml --submit
   replyhook templates --json | jq -r 'select(.status == \"approved\") | .content_sid'"
 )]
 pub(crate) struct TemplatesArgs {
@@ -52,6 +60,39 @@ Examples:
   replyhook templates prepare
   replyhook templates prepare --channels whatsapp,messenger,rcs --descriptions")]
     Prepare(PrepareArgs),
+    /// Check the templates of files, without a call of Twilio
+    #[command(after_help = "\
+A file has a template, or a list of templates, in the JSON of Twilio's Content API (POST /v1/Content): friendly_name,
+language, variables with samples, types. The keys category and name are for the submission to WhatsApp. TOML has the same
+keys, with several templates as [[templates]].
+
+The rules are those of Twilio and of WhatsApp's approval: variables, samples, lengths, buttons, names, language codes,
+categories, and opt-out keywords of SMS as titles.
+
+Exit codes:
+  0  no findings
+  1  findings
+  2  a file cannot be read, or usage error
+
+Examples:
+  replyhook templates lint templates.toml
+  replyhook templates lint order.json --submit --json")]
+    Lint(LintTemplatesArgs),
+    /// Create the templates of a file at Twilio, and submit them to WhatsApp
+    #[command(after_help = "\
+Checks the file as `templates lint` does, and creates nothing if there are findings. A template that exists with the same
+name, language and content is kept, so the same command again changes nothing. If its content differs, nothing is created.
+
+Exit codes:
+  0  all exist
+  1  findings, another content at Twilio, or Twilio rejected a request or did not respond; with --submit also a template
+     that WhatsApp has rejected, paused or disabled
+  2  the file cannot be read, usage or configuration error
+
+Examples:
+  replyhook templates create templates.toml
+  replyhook templates create templates.toml --submit")]
+    Create(CreateTemplatesArgs),
 }
 
 #[derive(clap::Args)]
@@ -81,16 +122,10 @@ impl TemplatesArgs {
             None => self.list.run(),
             Some(TemplatesCommand::List(list)) => list.run(),
             Some(TemplatesCommand::Prepare(prepare)) => prepare.run(),
+            Some(TemplatesCommand::Lint(lint)) => lint.run(),
+            Some(TemplatesCommand::Create(create)) => create.run(),
         }
     }
-}
-
-fn content_api(settings: &SettingsArgs) -> anyhow::Result<(Client, Credentials)> {
-    let settings = SendSettings::load(&settings.sources())?;
-    let credentials = settings.credentials.ok_or_else(|| {
-        anyhow!("no credentials for Twilio; set TWILIO_AUTH_TOKEN, or twilio.api_key_sid and twilio.api_key_secret")
-    })?;
-    Ok((Client::new(settings.content_url), credentials))
 }
 
 impl PrepareArgs {
