@@ -16,6 +16,7 @@ const ID_USER: &str = "whatsapp:US.13491208655302741918";
 fn check_rest_client(client: &mut Command) {
     let dev = Dev::start();
     prepare_templates(&dev);
+    create_declared_template(&dev);
     let output = client
         .args(["--base", &dev.url, "--account", &dev.account])
         .args(["--token", &dev.token])
@@ -46,6 +47,19 @@ fn prepare_templates(dev: &Dev) {
     assert_eq!(prepare(&all), (0, 43));
     let (code, _, err) = replyhook(&["templates", "prepare", "--channels", "sms"], &env, "");
     assert_eq!(code, 2, "{err}");
+}
+
+/// Creates and submits the template of `tests/sdk/order_ready.toml`.
+fn create_declared_template(dev: &Dev) {
+    let file = root().join("tests/sdk/order_ready.toml");
+    let env = [
+        ("TWILIO_ACCOUNT_SID", dev.account.as_str()),
+        ("TWILIO_AUTH_TOKEN", dev.token.as_str()),
+        ("REPLYHOOK__TWILIO__CONTENT_URL", dev.url.as_str()),
+    ];
+    let args = ["templates", "create", file.to_str().unwrap(), "--submit"];
+    let (code, _, err) = replyhook(&args, &env, "");
+    assert_eq!((code, err.as_str()), (0, ""));
 }
 
 #[test]

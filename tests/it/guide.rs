@@ -18,7 +18,7 @@ use crate::support::{ANA, BEN, Dev, Program, installed, read, report_skipped};
 const GUIDE: &str = "docs/src";
 
 /// Command blocks that are not run: page, text and reason.
-const NOT_RUN: [(&str, &str, &str); 20] = [
+const NOT_RUN: [(&str, &str, &str); 21] = [
     (
         "README.md",
         "git clone <repository> replyhook && cd replyhook\ncargo run -- dev    # a bot, an emulated Twilio and a chat page: no account, phone or tunnel\n./scripts/test      # every test; installs what is missing\n",
@@ -98,6 +98,11 @@ const NOT_RUN: [(&str, &str, &str); 20] = [
         "docs/src/how-to/migrate.md",
         "replyhook dev --webhook http://localhost:3000/sms\n",
         "it needs a bot elsewhere: the test of the two bots does it",
+    ),
+    (
+        "docs/src/how-to/templates.md",
+        "replyhook templates create templates.toml --submit\nreplyhook templates\n",
+        "it needs an account: `template_files` runs it with the emulator",
     ),
     (
         "docs/src/tutorial/appointment-bot.md",

@@ -130,6 +130,7 @@ mod shop;
 mod signatures;
 mod status;
 mod store_contract;
+mod template_files;
 #[cfg(feature = "testing")]
 mod test_kit;
 mod traces;

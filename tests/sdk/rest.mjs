@@ -264,6 +264,19 @@ const CHECKS = {
     assert.deepEqual(content.items.map(({ id, title }) => [id, title]), [["a", "Today"], ["b", "Later"]]);
   },
 
+  // The one that `replyhook templates create --submit` has created, before this program.
+  async "a declared template is read and sent"(client) {
+    const { contents } = client.content.v1;
+    const [one] = (await contents.list()).filter((one) => one.friendlyName === "order_ready");
+    assert.deepEqual([one.language, one.variables], ["pt_BR", { 1: "Ana", 2: "42" }]);
+    assert.deepEqual(Object.keys(one.types).sort(), ["twilio/quick-reply", "twilio/text"]);
+    const { whatsapp } = await contents(one.sid).approvalFetch().fetch();
+    assert.deepEqual([whatsapp.name, whatsapp.category, whatsapp.status], ["order_ready", "UTILITY", "approved"]);
+    const contentVariables = JSON.stringify({ 1: "Ben", 2: "7" });
+    const message = await client.messages.create({ from: SANDBOX, to: ANA, contentSid: one.sid, contentVariables });
+    assert.ok(message.body.startsWith("Hi Ben, your order 7 is ready."), message.body);
+  },
+
   async "a template is changed until it is submitted"(client) {
     const { contents } = client.content.v1;
     const types = (body) => ({ types: { "twilio/text": { body } } });

@@ -345,6 +345,21 @@ def replyhooks_own_templates_are_read(client):
     assert [(item["id"], item["title"]) for item in got["items"]] == [("a", "Today"), ("b", "Later")]
 
 
+def a_declared_template_is_read_and_sent(client):
+    """The one that `replyhook templates create --submit` has created, before this program."""
+    contents = client.content.v1.contents
+    (one,) = [one for one in contents.list() if one.friendly_name == "order_ready"]
+    assert (one.language, one.variables) == ("pt_BR", {"1": "Ana", "2": "42"})
+    assert set(one.types) == {"twilio/quick-reply", "twilio/text"}
+    titles = [(item["title"], item["id"]) for item in one.types["twilio/quick-reply"]["actions"]]
+    assert titles == [("Today", "today"), ("Another day", "other")]
+    approval = contents(one.sid).approval_fetch().fetch().whatsapp
+    assert [approval[name] for name in ("name", "category", "status")] == ["order_ready", "UTILITY", "approved"]
+    values = json.dumps({"1": "Ben", "2": "7"})
+    message = client.messages.create(from_=SANDBOX, to=ANA, content_sid=one.sid, content_variables=values)
+    assert message.body.startswith("Hi Ben, your order 7 is ready.")
+
+
 def a_template_is_changed_until_it_is_submitted(client):
     types = lambda body: ContentList.Types({"twilio/text": {"body": body}})
     contents = client.content.v1.contents
@@ -544,6 +559,7 @@ CHECKS = [
     templates_are_made_approved_sent_and_deleted,
     every_content_type_is_made_read_back_and_sent,
     replyhooks_own_templates_are_read,
+    a_declared_template_is_read_and_sent,
     a_template_is_changed_until_it_is_submitted,
     templates_are_listed_by_page,
     a_tap_names_the_message,

@@ -10,6 +10,8 @@ use super::variables::samples_problem;
 use crate::account::random_hex;
 use replyhook_core::template::limits::MAX_NAME;
 
+/// Reason of a rejection by the fault `template_state`: WhatsApp's most common one.
+const REJECTION_REASON: &str = "INVALID_FORMAT";
 /// Number of digits of an SID that are derived from the others.
 const CHECK_DIGITS: usize = 8;
 
@@ -178,7 +180,7 @@ impl StoredContent {
         let text = |value: Option<&String>| value.cloned().unwrap_or_default();
         let content_type = submission.and_then(|_| self.draft.types.keys().next_back());
         let reason = if approval == ContentApproval::Rejected {
-            "ordered with the fault template_state"
+            REJECTION_REASON
         } else {
             ""
         };
