@@ -3,7 +3,7 @@
 use super::limits::{
     MAX_BUTTON_ID, MAX_BUTTON_TITLE, MAX_CODE, MAX_LINK_TITLE, MAX_PHONE, MAX_URL_BUTTONS,
 };
-use super::part_rules::{Part, TypeLint};
+use super::part_rules::{TemplatePart, TypeLint};
 use crate::sms_keywords::{STOP, sms_keyword};
 
 /// Types of buttons that each content type takes.
@@ -37,7 +37,7 @@ impl TypeLint<'_> {
     /// Checks the buttons of a part, and returns their types.
     pub(super) fn actions<'v>(
         &mut self,
-        of: &Part<'v>,
+        of: &TemplatePart<'v>,
         allowed: &[&str],
         max: usize,
     ) -> Vec<&'v str> {
@@ -74,7 +74,7 @@ impl TypeLint<'_> {
         kinds
     }
 
-    fn action(&mut self, action: &Part<'_>, kind: &str) {
+    fn action(&mut self, action: &TemplatePart<'_>, kind: &str) {
         let max = if kind == "QUICK_REPLY" {
             MAX_BUTTON_TITLE
         } else {
@@ -113,7 +113,7 @@ impl TypeLint<'_> {
         }
     }
 
-    fn phone(&mut self, action: &Part<'_>) {
+    fn phone(&mut self, action: &TemplatePart<'_>) {
         let Some(phone) = self.required_text(action, "phone", MAX_PHONE) else {
             return;
         };

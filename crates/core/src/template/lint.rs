@@ -9,8 +9,9 @@ use super::declared::known_keys;
 use super::finding::TemplateFinding;
 use super::languages::{is_language, suggested_language};
 use super::limits::{MAX_NAME, MAX_VARIABLE_NAME, MAX_VARIABLE_VALUE, MAX_VARIABLES};
-use super::part_rules::{Part, TypeLint};
+use super::part_rules::{TemplatePart, TypeLint};
 use super::placeholders::Samples;
+use super::type_rules::check_type;
 use super::variable_rules::{check_numbers, check_placeholders};
 
 /// Categories of WhatsApp.
@@ -235,7 +236,7 @@ fn check_types(template: &Value, is_submitted: bool, findings: &mut Vec<Template
     let samples = Samples::read(template.get("variables"));
     let mut used = BTreeSet::new();
     for (name, content) in &given {
-        let part = Part {
+        let part = TemplatePart {
             path: format!("types.{name}"),
             value: content,
         };
@@ -254,7 +255,7 @@ fn check_types(template: &Value, is_submitted: bool, findings: &mut Vec<Template
             is_approved_type: on_whatsapp == Some(*name) && opens_conversation(name),
             findings,
         };
-        lint.check(name, &part);
+        check_type(&mut lint, name, &part);
         check_placeholders(&part, &samples, &mut used, findings);
     }
     if is_submitted {

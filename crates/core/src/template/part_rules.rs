@@ -12,14 +12,14 @@ use crate::reply::is_web_url;
 
 /// Part of a template, with its path.
 #[derive(Clone)]
-pub(super) struct Part<'a> {
+pub(super) struct TemplatePart<'a> {
     pub(super) path: String,
     pub(super) value: &'a Value,
 }
 
-impl<'a> Part<'a> {
+impl<'a> TemplatePart<'a> {
     /// Returns a field; `None` without it.
-    // Null is no value: Twilio's libraries send it for every field that is not set.
+    // Null means the same as a missing field: Twilio's libraries send it for every field that is not set.
     pub(super) fn field(&self, name: &str) -> Option<Self> {
         let value = self.value.get(name).filter(|value| !value.is_null())?;
         Some(Self {
@@ -66,7 +66,11 @@ impl TypeLint<'_> {
     }
 
     /// Returns a field that must exist.
-    pub(super) fn required<'v>(&mut self, of: &Part<'v>, name: &str) -> Option<Part<'v>> {
+    pub(super) fn required<'v>(
+        &mut self,
+        of: &TemplatePart<'v>,
+        name: &str,
+    ) -> Option<TemplatePart<'v>> {
         let field = of.field(name);
         if field.is_none() {
             self.add(of.path_of(name), "it is missing", "add it");
@@ -77,7 +81,7 @@ impl TypeLint<'_> {
     /// Checks a text that must exist, and returns it.
     pub(super) fn required_text<'v>(
         &mut self,
-        of: &Part<'v>,
+        of: &TemplatePart<'v>,
         name: &str,
         max: usize,
     ) -> Option<&'v str> {
@@ -88,7 +92,7 @@ impl TypeLint<'_> {
     /// Checks a text that may be left out, and returns it.
     pub(super) fn optional_text<'v>(
         &mut self,
-        of: &Part<'v>,
+        of: &TemplatePart<'v>,
         name: &str,
         max: usize,
     ) -> Option<&'v str> {
@@ -96,7 +100,12 @@ impl TypeLint<'_> {
         self.text(&part, max, false)
     }
 
-    fn text<'v>(&mut self, part: &Part<'v>, max: usize, is_required: bool) -> Option<&'v str> {
+    fn text<'v>(
+        &mut self,
+        part: &TemplatePart<'v>,
+        max: usize,
+        is_required: bool,
+    ) -> Option<&'v str> {
         let Some(text) = part.text() else {
             self.add(&*part.path, "it is not a text", "write it as a text");
             return None;
@@ -116,7 +125,13 @@ impl TypeLint<'_> {
     }
 
     /// Checks the body, whose variables WhatsApp reviews.
-    pub(super) fn body(&mut self, of: &Part<'_>, name: &str, max: usize, is_required: bool) {
+    pub(super) fn body(
+        &mut self,
+        of: &TemplatePart<'_>,
+        name: &str,
+        max: usize,
+        is_required: bool,
+    ) {
         let text = if is_required {
             self.required_text(of, name, max)
         } else {
@@ -130,7 +145,12 @@ impl TypeLint<'_> {
     }
 
     /// Returns the entries of a list with 1 to `max` objects or texts.
-    pub(super) fn list<'v>(&mut self, of: &Part<'v>, name: &str, max: usize) -> Vec<Part<'v>> {
+    pub(super) fn list<'v>(
+        &mut self,
+        of: &TemplatePart<'v>,
+        name: &str,
+        max: usize,
+    ) -> Vec<TemplatePart<'v>> {
         let Some(part) = self.required(of, name) else {
             return Vec::new();
         };
@@ -162,7 +182,7 @@ impl TypeLint<'_> {
     }
 
     /// Checks the URL of a button.
-    pub(super) fn button_url(&mut self, of: &Part<'_>, name: &str) {
+    pub(super) fn button_url(&mut self, of: &TemplatePart<'_>, name: &str) {
         let Some(url) = self.required_text(of, name, MAX_URL) else {
             return;
         };
@@ -209,7 +229,7 @@ impl TypeLint<'_> {
     }
 
     /// Checks `media`. WhatsApp shows one file.
-    pub(super) fn media(&mut self, of: &Part<'_>) {
+    pub(super) fn media(&mut self, of: &TemplatePart<'_>) {
         let files = self.list(of, "media", MAX_MEDIA);
         if self.is_approved_type && files.len() > 1 {
             let reason = format!("it has {} files; WhatsApp takes one", files.len());
@@ -220,7 +240,7 @@ impl TypeLint<'_> {
         }
     }
 
-    pub(super) fn media_url(&mut self, file: &Part<'_>) {
+    pub(super) fn media_url(&mut self, file: &TemplatePart<'_>) {
         if let Some(url) = self.text(file, MAX_URL, true) {
             self.web_url(&file.path, url);
         }

@@ -8,189 +8,187 @@ use super::limits::{
     MAX_CHIPS, MAX_HEADER, MAX_LINK_TITLE, MAX_LIST_BUTTON, MAX_ROW_DESCRIPTION, MAX_ROW_ID,
     MAX_ROW_TITLE, MAX_ROWS, MAX_TEXT,
 };
-use super::part_rules::{Part, TypeLint};
+use super::part_rules::{TemplatePart, TypeLint};
 
-impl TypeLint<'_> {
-    /// Checks the fields of a known content type.
-    pub(super) fn check(&mut self, name: &str, content: &Part<'_>) {
-        if !content.value.is_object() {
-            self.add(&*content.path, "it is not an object", "write its fields");
-            return;
-        }
-        match name {
-            "twilio/text" => {
-                let max = if self.is_approved_type {
-                    MAX_BODY
-                } else {
-                    MAX_TEXT
-                };
-                self.body(content, "body", max, true);
-            }
-            "twilio/media" => {
-                self.body(content, "body", MAX_BODY, false);
-                self.media(content);
-            }
-            "twilio/location" => self.location(content),
-            "twilio/quick-reply" => {
-                self.body(content, "body", MAX_BODY, true);
-                self.actions(content, &QUICK_REPLIES, MAX_BUTTONS);
-            }
-            "twilio/call-to-action" => {
-                self.body(content, "body", MAX_CALL_TO_ACTION_BODY, true);
-                self.actions(content, &CALLS_TO_ACTION, MAX_BUTTONS);
-            }
-            "twilio/pay" => {
-                self.body(content, "body", MAX_BODY, true);
-                self.actions(content, &PAYMENTS, MAX_BUTTONS);
-            }
-            "twilio/list-picker" => self.list_picker(content),
-            "twilio/card" => self.card(content),
-            "whatsapp/card" => self.whatsapp_card(content),
-            "twilio/carousel" => self.carousel(content),
-            "twilio/catalog" => {
-                self.body(content, "body", MAX_BODY, true);
-                self.optional_text(content, "title", MAX_HEADER);
-                self.optional_text(content, "subtitle", MAX_HEADER);
-                if content.field("items").is_none() && content.field("dynamic_items").is_none() {
-                    self.add(
-                        content.path_of("items"),
-                        "it is missing",
-                        "add items or dynamic_items",
-                    );
-                }
-            }
-            "twilio/flows" | "whatsapp/flows" => {
-                self.body(content, "body", MAX_BODY, true);
-                self.required_text(content, "button_text", MAX_LINK_TITLE);
-                self.optional_text(content, "subtitle", MAX_HEADER);
-                let needed = if name == "twilio/flows" {
-                    "pages"
-                } else {
-                    "flow_id"
-                };
-                self.required(content, needed);
-            }
-            "whatsapp/authentication" => {
-                for action in self.list(content, "actions", 1) {
-                    self.required_text(&action, "copy_code_text", MAX_LINK_TITLE);
-                }
-            }
-            // `twilio/schedule` is for a channel that replyhook does not know.
-            _ => {}
-        }
+/// Checks the fields of a known content type.
+pub(super) fn check_type(lint: &mut TypeLint<'_>, name: &str, content: &TemplatePart<'_>) {
+    if !content.value.is_object() {
+        lint.add(&*content.path, "it is not an object", "write its fields");
+        return;
     }
-
-    fn location(&mut self, content: &Part<'_>) {
-        for (name, max) in [("latitude", 90.0), ("longitude", 180.0)] {
-            let Some(part) = self.required(content, name) else {
-                continue;
+    match name {
+        "twilio/text" => {
+            let max = if lint.is_approved_type {
+                MAX_BODY
+            } else {
+                MAX_TEXT
             };
-            let is_valid = part
-                .value
-                .as_f64()
-                .is_some_and(|degrees| degrees.abs() <= max);
-            if !is_valid {
-                let reason = format!("it is not a number from -{max} to {max}");
-                self.add(part.path, reason, "write degrees, without variables");
+            lint.body(content, "body", max, true);
+        }
+        "twilio/media" => {
+            lint.body(content, "body", MAX_BODY, false);
+            lint.media(content);
+        }
+        "twilio/location" => check_location(lint, content),
+        "twilio/quick-reply" => {
+            lint.body(content, "body", MAX_BODY, true);
+            lint.actions(content, &QUICK_REPLIES, MAX_BUTTONS);
+        }
+        "twilio/call-to-action" => {
+            lint.body(content, "body", MAX_CALL_TO_ACTION_BODY, true);
+            lint.actions(content, &CALLS_TO_ACTION, MAX_BUTTONS);
+        }
+        "twilio/pay" => {
+            lint.body(content, "body", MAX_BODY, true);
+            lint.actions(content, &PAYMENTS, MAX_BUTTONS);
+        }
+        "twilio/list-picker" => check_list_picker(lint, content),
+        "twilio/card" => check_card(lint, content),
+        "whatsapp/card" => check_whatsapp_card(lint, content),
+        "twilio/carousel" => check_carousel(lint, content),
+        "twilio/catalog" => {
+            lint.body(content, "body", MAX_BODY, true);
+            lint.optional_text(content, "title", MAX_HEADER);
+            lint.optional_text(content, "subtitle", MAX_HEADER);
+            if content.field("items").is_none() && content.field("dynamic_items").is_none() {
+                lint.add(
+                    content.path_of("items"),
+                    "it is missing",
+                    "add items or dynamic_items",
+                );
             }
         }
-    }
-
-    fn list_picker(&mut self, content: &Part<'_>) {
-        self.body(content, "body", MAX_BODY, true);
-        self.required_text(content, "button", MAX_LIST_BUTTON);
-        let rows = self.list(content, "items", MAX_ROWS);
-        let mut titles = Vec::new();
-        let mut ids = Vec::new();
-        for row in &rows {
-            let title = self.required_text(row, "item", MAX_ROW_TITLE);
-            self.keyword(&row.path_of("item"), title);
-            titles.extend(title);
-            ids.extend(self.required_text(row, "id", MAX_ROW_ID));
-            self.optional_text(row, "description", MAX_ROW_DESCRIPTION);
+        "twilio/flows" | "whatsapp/flows" => {
+            lint.body(content, "body", MAX_BODY, true);
+            lint.required_text(content, "button_text", MAX_LINK_TITLE);
+            lint.optional_text(content, "subtitle", MAX_HEADER);
+            let needed = if name == "twilio/flows" {
+                "pages"
+            } else {
+                "flow_id"
+            };
+            lint.required(content, needed);
         }
-        let path = content.path_of("items");
-        self.distinct(&path, "item", titles.into_iter());
-        self.distinct(&path, "id", ids.into_iter());
+        "whatsapp/authentication" => {
+            for action in lint.list(content, "actions", 1) {
+                lint.required_text(&action, "copy_code_text", MAX_LINK_TITLE);
+            }
+        }
+        // `twilio/schedule` is for a channel that replyhook does not know.
+        _ => {}
     }
+}
 
-    fn card(&mut self, content: &Part<'_>) {
-        if content.field("title").is_none() && content.field("body").is_none() {
-            self.add(
-                content.path_of("title"),
-                "title and body are missing",
-                "add one of them",
+fn check_location(lint: &mut TypeLint<'_>, content: &TemplatePart<'_>) {
+    for (name, max) in [("latitude", 90.0), ("longitude", 180.0)] {
+        let Some(part) = lint.required(content, name) else {
+            continue;
+        };
+        let is_valid = part
+            .value
+            .as_f64()
+            .is_some_and(|degrees| degrees.abs() <= max);
+        if !is_valid {
+            let reason = format!("it is not a number from -{max} to {max}");
+            lint.add(part.path, reason, "write degrees, without variables");
+        }
+    }
+}
+
+fn check_list_picker(lint: &mut TypeLint<'_>, content: &TemplatePart<'_>) {
+    lint.body(content, "body", MAX_BODY, true);
+    lint.required_text(content, "button", MAX_LIST_BUTTON);
+    let rows = lint.list(content, "items", MAX_ROWS);
+    let mut titles = Vec::new();
+    let mut ids = Vec::new();
+    for row in &rows {
+        let title = lint.required_text(row, "item", MAX_ROW_TITLE);
+        lint.keyword(&row.path_of("item"), title);
+        titles.extend(title);
+        ids.extend(lint.required_text(row, "id", MAX_ROW_ID));
+        lint.optional_text(row, "description", MAX_ROW_DESCRIPTION);
+    }
+    let path = content.path_of("items");
+    lint.distinct(&path, "item", titles.into_iter());
+    lint.distinct(&path, "id", ids.into_iter());
+}
+
+fn check_card(lint: &mut TypeLint<'_>, content: &TemplatePart<'_>) {
+    if content.field("title").is_none() && content.field("body").is_none() {
+        lint.add(
+            content.path_of("title"),
+            "title and body are missing",
+            "add one of them",
+        );
+    }
+    // On WhatsApp, the title is the body of a card without one.
+    if content.field("body").is_none() {
+        lint.body(content, "title", MAX_BODY, false);
+    } else {
+        lint.optional_text(content, "title", MAX_BODY);
+        lint.body(content, "body", MAX_BODY, false);
+    }
+    lint.optional_text(content, "subtitle", MAX_HEADER);
+    if content.field("media").is_some() {
+        lint.media(content);
+    }
+    // RCS takes 11 chips, and WhatsApp 10 buttons.
+    if content.field("actions").is_some() {
+        let max = if lint.is_approved_type {
+            MAX_BUTTONS
+        } else {
+            MAX_CHIPS
+        };
+        lint.actions(content, &CARD_BUTTONS, max);
+    }
+}
+
+fn check_whatsapp_card(lint: &mut TypeLint<'_>, content: &TemplatePart<'_>) {
+    lint.body(content, "body", MAX_BODY, true);
+    lint.optional_text(content, "header_text", MAX_HEADER);
+    lint.optional_text(content, "footer", MAX_HEADER);
+    if content.field("media").is_some() {
+        lint.media(content);
+        if content.field("header_text").is_some() {
+            lint.add(
+                content.path_of("header_text"),
+                "a card has a header or media, and not both",
+                "leave one out",
             );
         }
-        // On WhatsApp, the title is the body of a card without one.
-        if content.field("body").is_none() {
-            self.body(content, "title", MAX_BODY, false);
-        } else {
-            self.optional_text(content, "title", MAX_BODY);
-            self.body(content, "body", MAX_BODY, false);
-        }
-        self.optional_text(content, "subtitle", MAX_HEADER);
-        if content.field("media").is_some() {
-            self.media(content);
-        }
-        // RCS takes 11 chips, and WhatsApp 10 buttons.
-        if content.field("actions").is_some() {
-            let max = if self.is_approved_type {
-                MAX_BUTTONS
-            } else {
-                MAX_CHIPS
-            };
-            self.actions(content, &CARD_BUTTONS, max);
-        }
     }
-
-    fn whatsapp_card(&mut self, content: &Part<'_>) {
-        self.body(content, "body", MAX_BODY, true);
-        self.optional_text(content, "header_text", MAX_HEADER);
-        self.optional_text(content, "footer", MAX_HEADER);
-        if content.field("media").is_some() {
-            self.media(content);
-            if content.field("header_text").is_some() {
-                self.add(
-                    content.path_of("header_text"),
-                    "a card has a header or media, and not both",
-                    "leave one out",
-                );
-            }
-        }
-        if content.field("actions").is_some() {
-            self.actions(content, &CARD_BUTTONS, MAX_BUTTONS);
-        }
+    if content.field("actions").is_some() {
+        lint.actions(content, &CARD_BUTTONS, MAX_BUTTONS);
     }
+}
 
-    fn carousel(&mut self, content: &Part<'_>) {
-        self.body(content, "body", MAX_BODY, true);
-        let mut first = None;
-        for card in self.list(content, "cards", MAX_CARDS) {
-            if let Some(file) = self.required(&card, "media") {
-                self.media_url(&file);
-            }
-            self.body(&card, "body", MAX_CAROUSEL_CARD, true);
-            self.optional_text(&card, "title", MAX_CAROUSEL_CARD);
-            let length = ["title", "body"].into_iter().map(|name| {
-                let text = card.field(name).and_then(|field| field.text());
-                text.map_or(0, |text| self.samples.fill(text).chars().count())
-            });
-            let length: usize = length.sum();
-            if length > MAX_CAROUSEL_CARD {
-                let reason = format!(
-                    "title and body have {length} characters; at most {MAX_CAROUSEL_CARD} are allowed"
-                );
-                self.add(&*card.path, reason, "shorten them");
-            }
-            let kinds = self.actions(&card, &CAROUSEL_BUTTONS, MAX_CARD_BUTTONS);
-            if first.get_or_insert_with(|| kinds.clone()) != &kinds {
-                self.add(
-                    card.path_of("actions"),
-                    "the buttons differ in type or order from those of the first card",
-                    "give every card the same types in the same order",
-                );
-            }
+fn check_carousel(lint: &mut TypeLint<'_>, content: &TemplatePart<'_>) {
+    lint.body(content, "body", MAX_BODY, true);
+    let mut first = None;
+    for card in lint.list(content, "cards", MAX_CARDS) {
+        if let Some(file) = lint.required(&card, "media") {
+            lint.media_url(&file);
+        }
+        lint.body(&card, "body", MAX_CAROUSEL_CARD, true);
+        lint.optional_text(&card, "title", MAX_CAROUSEL_CARD);
+        let length = ["title", "body"].into_iter().map(|name| {
+            let text = card.field(name).and_then(|field| field.text());
+            text.map_or(0, |text| lint.samples.fill(text).chars().count())
+        });
+        let length: usize = length.sum();
+        if length > MAX_CAROUSEL_CARD {
+            let reason = format!(
+                "title and body have {length} characters; at most {MAX_CAROUSEL_CARD} are allowed"
+            );
+            lint.add(&*card.path, reason, "shorten them");
+        }
+        let kinds = lint.actions(&card, &CAROUSEL_BUTTONS, MAX_CARD_BUTTONS);
+        if first.get_or_insert_with(|| kinds.clone()) != &kinds {
+            lint.add(
+                card.path_of("actions"),
+                "the buttons differ in type or order from those of the first card",
+                "give every card the same types in the same order",
+            );
         }
     }
 }

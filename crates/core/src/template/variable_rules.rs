@@ -6,17 +6,17 @@ use serde_json::Value;
 
 use super::finding::TemplateFinding;
 use super::limits::MAX_VARIABLE_NAME;
-use super::part_rules::Part;
+use super::part_rules::TemplatePart;
 use super::placeholders::{Samples, TextPiece, text_pieces};
 
 /// Checks the braces in all texts of a part, and that each variable has a sample. Collects the names of the variables.
 pub(super) fn check_placeholders(
-    part: &Part<'_>,
+    part: &TemplatePart<'_>,
     samples: &Samples,
     used: &mut BTreeSet<String>,
     findings: &mut Vec<TemplateFinding>,
 ) {
-    let child = |path: String, value| Part { path, value };
+    let child = |path: String, value| TemplatePart { path, value };
     match part.value {
         Value::String(text) => {
             for piece in text_pieces(text) {
