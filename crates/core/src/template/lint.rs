@@ -538,7 +538,7 @@ mod tests {
             let mut body = words(0).to_owned();
             let mut samples = serde_json::Map::new();
             for at in 1..=number {
-                body.push_str(&format!("{{{{{at}}}}}{}", words(at)));
+                body = format!("{body}{{{{{at}}}}}{}", words(at));
                 samples.insert(at.to_string(), json!("x"));
             }
             let template = json!({"friendly_name": "a", "language": "en", "variables": samples,

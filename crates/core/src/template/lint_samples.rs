@@ -1,6 +1,6 @@
 //! Templates for the tests of the rules, and assertions on their findings.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::lint::lint_template;
 
@@ -25,7 +25,8 @@ pub(super) fn card() -> Value {
 }
 
 pub(super) fn of_type(name: &str, content: Value) -> Value {
-    json!({"friendly_name": "a", "language": "en", "types": {name: content}})
+    let types = Map::from_iter([(name.to_owned(), content)]);
+    json!({"friendly_name": "a", "language": "en", "types": types})
 }
 
 pub(super) fn text(body: &str) -> Value {
@@ -43,17 +44,18 @@ pub(super) fn buttons(number: usize, kind: &str) -> Value {
 }
 
 pub(super) fn quick(action: Value) -> Value {
-    of_type(
-        "twilio/quick-reply",
-        json!({"body": "When?", "actions": [action]}),
-    )
+    let actions = Value::from(vec![action]);
+    with_actions("twilio/quick-reply", actions)
 }
 
 pub(super) fn call(actions: Value) -> Value {
-    of_type(
-        "twilio/call-to-action",
-        json!({"body": "Look", "actions": actions}),
-    )
+    with_actions("twilio/call-to-action", actions)
+}
+
+fn with_actions(name: &str, actions: Value) -> Value {
+    let mut content = json!({"body": "When?"});
+    content["actions"] = actions;
+    of_type(name, content)
 }
 
 pub(super) fn rows(number: usize, row: &Value) -> Value {
