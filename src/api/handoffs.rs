@@ -44,8 +44,8 @@ pub(super) async fn begin(
         return Err(ApiProblem::new(
             StatusCode::NOT_FOUND,
             "no_conversation",
-            "this user has never written, so there is no conversation to hand off",
-            "check the address and the sender; the user has to write first",
+            "no conversation with this user exists: the user has sent no message",
+            "check the address and the sender; a handoff needs an inbound message of the user",
         ));
     }
     handoff_response(&api, &user, sender.as_ref()).await

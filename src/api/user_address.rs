@@ -43,7 +43,7 @@ pub(super) fn parse_user(text: &str) -> Result<Address, ApiProblem> {
     let address = parse_address(text)?;
     if address.identity() == Identity::Alphanumeric {
         return Err(invalid_address(
-            "the address is the name of a sender, which is no user",
+            "the address is an alphanumeric sender ID, which cannot receive messages",
         ));
     }
     Ok(address)

@@ -48,7 +48,7 @@ pub(super) fn admin(
     if token.is_some() && listen.is_none() {
         reader.warn(
             "admin.token",
-            "has no effect: admin.listen is empty, so there is no private listener for the HTTP API",
+            "has no effect: the HTTP API is on the private listener, which is disabled; set admin.listen",
         );
     }
     (!has_invalid_token).then_some(AdminSettings { listen, token })

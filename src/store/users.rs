@@ -116,8 +116,8 @@ pub struct UserChange {
 /// # Errors
 /// Every method: [`StoreError`](super::error::StoreError).
 pub trait Users: Send + Sync {
-    /// Returns what the store has about a user in one account, under any of their addresses. Without an account, it returns
-    /// what it has about the user with this address in each account.
+    /// Returns addresses, consents and conversations of a user in one account. `None` for `account` returns those of the
+    /// users who have this address in any account.
     fn user(&self, user: &Address, account: Option<AccountSid>) -> StoreFuture<'_, UserDetails>;
 
     /// Returns the accounts that know a user.

@@ -654,7 +654,7 @@ fn verdict_names_the_entry_that_blocks_a_user() {
     for env in [allow("+1555"), allow("US"), block("DE"), block("+1556")] {
         assert_eq!(verdict(&bot.store, ANA, &env), "gets replies", "{env:?}");
     }
-    // Who has not written yet is blocked as well.
+    // `guard.block` also applies to a user without a message.
     let unknown = "whatsapp:+15550007777";
     assert_eq!(verdict(&bot.store, unknown, &block("+1555")), blocked);
     // The opt-out comes first, as in the server.

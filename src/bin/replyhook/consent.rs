@@ -321,7 +321,7 @@ impl ExportConsentArgs {
         let evidence = evidence.or(entry.stated.proof.as_deref());
         let note = record.note.as_deref();
         let (user, scope) = (record.user.as_str(), record.scope.as_str());
-        // What a program or a file has stated says more than the way in which it came.
+        // Prefer the source that the API request or the CSV file gave. `record.source` is only the interface that it came by.
         let source = entry.stated.origin.as_deref();
         let source = source.unwrap_or(record.source.as_str());
         let action = record.action.as_str();

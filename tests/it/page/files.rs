@@ -92,7 +92,7 @@ fn saved_conversation_is_opened_elsewhere() {
 
 #[test]
 fn other_file_is_rejected_with_reason() {
-    let Some((dev, browser)) = open_page("a file that is no conversation is opened") else {
+    let Some((dev, browser)) = open_page("opening a file without a conversation") else {
         return;
     };
     browser.type_into("#body", "mine");

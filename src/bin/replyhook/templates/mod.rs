@@ -81,7 +81,8 @@ Examples:
     /// Create the templates of a file at Twilio, and submit them to WhatsApp
     #[command(after_help = "\
 Checks the file as `templates lint` does, and creates nothing if there are findings. A template that exists with the same
-name, language and content is kept, so the same command again changes nothing. If its content differs, nothing is created.
+name, language and content is not created again. If a template with that name and language has other content, nothing
+is created.
 
 Exit codes:
   0  all exist
