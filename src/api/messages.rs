@@ -10,12 +10,13 @@ use http::{HeaderMap, StatusCode};
 use serde_json::json;
 
 use super::json_body::{JsonBody, invalid_field};
-use super::new_message::{CONTENT_FIELDS, read_content};
+use super::new_message::read_content;
 use super::problem::{ApiProblem, message_path};
 use super::senders::unknown_sender;
 use super::state::Api;
 use super::user_address::{invalid_address, parse_address, parse_service, parse_user};
 use crate::error_code::ErrorCode;
+use crate::forward::MESSAGE_KEYS;
 use crate::outbound::{OutboundClient, SendError, SendErrorKind, SendReceipt, can_receive};
 use crate::sid::AccountSid;
 use crate::signature::AuthTokenKind;
@@ -40,7 +41,7 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, ApiProblem> {
     let key = idempotency_key(&headers)?;
-    let known = [&FIELDS[..], &CONTENT_FIELDS].concat();
+    let known = [&FIELDS[..], &MESSAGE_KEYS].concat();
     let mut json = JsonBody::read(&api, &headers, body, &known).await?;
     let (message, client) = read_message(&api, &mut json).await?;
     let sent = match &key {

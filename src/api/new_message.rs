@@ -6,21 +6,9 @@ use super::json_body::{JsonBody, invalid_field};
 use super::problem::ApiProblem;
 use super::state::Api;
 use crate::address::Address;
-use crate::forward::read_message;
+use crate::forward::{MESSAGE_KEYS, read_message};
 use crate::reply::Reply;
 use crate::twilio::NewMessage;
-
-/// Fields of a request that make up the content of its message: those of one message in a forward service's response.
-pub(super) const CONTENT_FIELDS: [&str; 8] = [
-    "body",
-    "media",
-    "choices",
-    "choices_key",
-    "choices_button",
-    "choices_hint",
-    "content",
-    "location",
-];
 
 /// Reads the content of a message, with the reader of a forward service's response. An invalid part is an error
 /// here: the client can correct it, while a user waits for a service's.
@@ -33,7 +21,7 @@ pub(super) fn read_content(
     json: &mut JsonBody,
 ) -> Result<NewMessage, ApiProblem> {
     let mut fields = Map::new();
-    for name in CONTENT_FIELDS {
+    for name in MESSAGE_KEYS {
         if let Some(value) = json.take(name) {
             fields.insert(name.to_owned(), value);
         }

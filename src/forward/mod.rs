@@ -40,7 +40,7 @@ use self::error::ForwardError;
 pub(crate) use self::handoff::parse_ttl;
 use self::request::ForwardedMessage;
 #[cfg(feature = "app")]
-pub(crate) use self::response::read_message;
+pub(crate) use self::response::{MESSAGE_KEYS, read_message};
 #[cfg(feature = "app")]
 pub(crate) use self::surrogates::replace_unpaired_surrogates;
 use self::target::http_client;

@@ -23,21 +23,8 @@ const MAX_RESPONSE_BYTES: usize = 1024 * 1024;
 /// Mark at the beginning of a text in UTF-8, which some editors and frameworks write.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// Keys of a response. A key that is nearly one of these is a failure, unless one of these has something to send.
-const KEYS: [&str; 10] = [
-    "messages",
-    "body",
-    "media",
-    "choices",
-    "choices_key",
-    "choices_button",
-    "choices_hint",
-    "content",
-    "location",
-    "handoff",
-];
-/// Keys of one message.
-const MESSAGE_KEYS: [&str; 8] = [
+/// Keys of one message, in a response and in a request of the HTTP API.
+pub(crate) const MESSAGE_KEYS: [&str; 8] = [
     "body",
     "media",
     "choices",
@@ -47,6 +34,9 @@ const MESSAGE_KEYS: [&str; 8] = [
     "content",
     "location",
 ];
+/// Keys of a whole response, in addition to those of a message. A key that is nearly one of both is a failure, unless one of
+/// them has something to send.
+const RESPONSE_KEYS: [&str; 2] = ["messages", "handoff"];
 /// Keys that have something to send, or to start. The others only add to one of these.
 const CONTENT_KEYS: [&str; 7] = [
     "messages", "body", "media", "choices", "content", "location", "handoff",
@@ -130,13 +120,14 @@ fn read_json(mut body: Vec<u8>) -> Result<ServiceResponse, ForwardError> {
             let given = |key: &&str| fields.get(*key).is_some_and(|value| !value.is_null());
             // Neither an empty list nor an empty text is something to send, so another key must be meant for it.
             let is_sent = |key: &&str| fields.get(*key).is_some_and(|value| !is_blank(value));
-            let unknown = fields.keys().filter(|key| !KEYS.contains(&key.as_str()));
+            let keys = [&RESPONSE_KEYS[..], &MESSAGE_KEYS].concat();
+            let unknown = fields.keys().filter(|key| !keys.contains(&key.as_str()));
             if !CONTENT_KEYS.iter().any(is_sent)
-                && let Some((given, meant)) = find_misspelt(unknown.clone(), &KEYS)
+                && let Some((given, meant)) = find_misspelt(unknown.clone(), &keys)
             {
                 return Err(ForwardError::Misspelt { given, meant });
             }
-            if !KEYS.iter().any(given) {
+            if !keys.iter().any(given) {
                 return Ok(foreign(unknown.cloned().collect()));
             }
         }

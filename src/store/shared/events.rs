@@ -33,6 +33,26 @@ struct NewEvent<'a> {
     not_before: Timestamp,
 }
 
+impl<'a> NewEvent<'a> {
+    /// Creates an event that has its data now, and may be delivered at once.
+    fn due(
+        kind: EventType,
+        (sender, user): (&'a str, &'a str),
+        data: &'a str,
+        at: Timestamp,
+    ) -> Self {
+        Self {
+            kind,
+            sender,
+            user,
+            inbound: None,
+            data: Some(data),
+            at,
+            not_before: at,
+        }
+    }
+}
+
 async fn insert<D: Database>(db: &mut D, event: &NewEvent<'_>) -> Result<(), D::Error> {
     let key = AddressKey::of(&Address::parse(event.user));
     // All addresses of a user with several of them have the same `user_id`, so their events are one queue.
@@ -169,15 +189,7 @@ pub(in crate::store) async fn record_outbound_change<D: Database>(
         kinds.push(EventType::MessageFailed);
     }
     for kind in kinds {
-        let event = NewEvent {
-            kind,
-            sender: &facts.sender,
-            user: &facts.user,
-            inbound: None,
-            data: Some(&data),
-            at: now,
-            not_before: now,
-        };
+        let event = NewEvent::due(kind, (&facts.sender, &facts.user), &data, now);
         insert(db, &event).await?;
     }
     Ok(())
@@ -230,15 +242,7 @@ pub(in crate::store) async fn record_foreign_status<D: Database>(
     let failed = status.status.is_failure();
     let kinds = [EventType::MessageStatus, EventType::MessageFailed];
     for kind in kinds.into_iter().take(1 + usize::from(failed)) {
-        let event = NewEvent {
-            kind,
-            sender: sender.as_str(),
-            user: user.as_str(),
-            inbound: None,
-            data: Some(&data),
-            at: status.at,
-            not_before: status.at,
-        };
+        let event = NewEvent::due(kind, (sender.as_str(), user.as_str()), &data, status.at);
         insert(db, &event).await?;
     }
     Ok(())
@@ -259,15 +263,12 @@ pub(in crate::store) async fn record_consent_event<D: Database>(
         ConsentScope::Sender(sender) => sender.as_str(),
         ConsentScope::Service(_) | ConsentScope::Account(_) => "",
     };
-    let event = NewEvent {
-        kind: EventType::ConsentChanged,
-        sender,
-        user: record.user.as_str(),
-        inbound: None,
-        data: Some(&data),
-        at: record.at,
-        not_before: record.at,
-    };
+    let event = NewEvent::due(
+        EventType::ConsentChanged,
+        (sender, record.user.as_str()),
+        &data,
+        record.at,
+    );
     insert(db, &event).await
 }
 
@@ -409,15 +410,7 @@ pub(super) async fn record_handoffs<D: Database>(
             until: packing::time(row.take(4)?)?.to_string(),
             reason,
         });
-        let event = NewEvent {
-            kind,
-            sender: &sender,
-            user: &user,
-            inbound: None,
-            data: Some(&data),
-            at: now,
-            not_before: now,
-        };
+        let event = NewEvent::due(kind, (&sender, &user), &data, now);
         insert(db, &event).await?;
     }
     Ok(())

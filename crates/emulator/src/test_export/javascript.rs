@@ -1,11 +1,8 @@
 //! Tests in JavaScript, with `node:test` and the control API.
 
-use std::fmt::Write;
-
-use serde_json::{Value, json};
-
 use super::literals::{LiteralStyle, json_string, webhook_path};
-use crate::scripted_conversation::{ScriptAction, ScriptedConversation};
+use super::script_calls::{fill_template, script_calls};
+use crate::scripted_conversation::ScriptedConversation;
 
 const STYLE: LiteralStyle = LiteralStyle {
     words: ["null", "true", "false"],
@@ -128,37 +125,13 @@ pub(super) fn export(script: &ScriptedConversation, webhook: Option<&str>) -> St
         json_string(&script.sender),
         name.unwrap_or_default()
     );
-    let mut steps = String::new();
-    let mut sent = Vec::new();
-    for (index, step) in script.steps.iter().enumerate() {
-        let replies = STYLE.texts(&step.replies);
-        let call = match &step.action {
-            ScriptAction::Send(content) => {
-                sent.push(index);
-                format!("sends({}, {replies})", STYLE.literal(&json!(content)))
-            }
-            ScriptAction::Tap(title) => {
-                sent.push(index);
-                format!("taps({}, {replies})", json_string(title))
-            }
-            ScriptAction::Redeliver(of) => {
-                let of = sent.iter().position(|index| index == of);
-                format!("redeliver({}, {replies})", of.unwrap_or_default())
-            }
-            ScriptAction::Faults(faults) => {
-                format!("faults({})", STYLE.literal(&Value::Object(faults.clone())))
-            }
-            ScriptAction::Advance(seconds) => format!("advance({seconds})"),
-        };
-        let _ = writeln!(steps, "  await {call};");
-    }
+    let calls = script_calls(script, &STYLE);
+    let mut steps: Vec<_> = calls
+        .iter()
+        .map(|call| format!("  await {call};\n"))
+        .collect();
     if steps.is_empty() {
-        steps.push_str("  await expect([]);\n");
+        steps.push("  await expect([]);\n".to_owned());
     }
-    TEMPLATE
-        .replace("{{user}}", &json_string(&script.user))
-        .replace("{{bot}}", &bot)
-        .replace("{{common}}", &common)
-        // Last: a text of the conversation may look like a place of the template.
-        .replace("{{steps}}", &steps)
+    fill_template(TEMPLATE, script, &bot, &common, &steps.concat())
 }

@@ -4,6 +4,7 @@ mod javascript;
 mod literals;
 mod python;
 mod rust;
+mod script_calls;
 
 use super::scripted_conversation::ScriptedConversation;
 use serde::Deserialize;

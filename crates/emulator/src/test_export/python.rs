@@ -1,11 +1,10 @@
 //! Tests in Python, with pytest and the control API.
 
-use std::fmt::Write;
-
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::literals::{LiteralStyle, json_string, webhook_path};
-use crate::scripted_conversation::{ScriptAction, ScriptedConversation};
+use super::script_calls::{fill_template, script_calls};
+use crate::scripted_conversation::ScriptedConversation;
 
 const STYLE: LiteralStyle = LiteralStyle {
     words: ["None", "True", "False"],
@@ -133,38 +132,13 @@ pub(super) fn export(script: &ScriptedConversation, webhook: Option<&str>) -> St
         None => STYLE.literal(&json!({"to": script.sender})),
     };
     let common = format!("{{\"from\": USER, {}", &common[1..]);
-    let mut steps = String::new();
-    let mut sent = Vec::new();
-    for (index, step) in script.steps.iter().enumerate() {
-        let replies = STYLE.texts(&step.replies);
-        let call = match &step.action {
-            ScriptAction::Send(content) => {
-                sent.push(index);
-                let content = STYLE.literal(&Value::Object(content.clone()));
-                format!("sends({content}, {replies})")
-            }
-            ScriptAction::Tap(title) => {
-                sent.push(index);
-                format!("taps({}, {replies})", json_string(title))
-            }
-            ScriptAction::Redeliver(of) => {
-                let of = sent.iter().position(|index| index == of);
-                format!("redeliver({}, {replies})", of.unwrap_or_default())
-            }
-            ScriptAction::Faults(faults) => {
-                format!("faults({})", STYLE.literal(&Value::Object(faults.clone())))
-            }
-            ScriptAction::Advance(seconds) => format!("advance({seconds})"),
-        };
-        let _ = writeln!(steps, "    emulator.{call}");
-    }
+    let calls = script_calls(script, &STYLE);
+    let mut steps: Vec<_> = calls
+        .iter()
+        .map(|call| format!("    emulator.{call}\n"))
+        .collect();
     if steps.is_empty() {
-        steps.push_str("    assert emulator.messages_of_bot() == []\n");
+        steps.push("    assert emulator.messages_of_bot() == []\n".to_owned());
     }
-    TEMPLATE
-        .replace("{{user}}", &json_string(&script.user))
-        .replace("{{bot}}", &bot)
-        .replace("{{common}}", &common)
-        // Last: a text of the conversation may look like a place of the template.
-        .replace("{{steps}}", &steps)
+    fill_template(TEMPLATE, script, &bot, &common, &steps.concat())
 }
