@@ -2,8 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{ENTER, assert_no_console_messages, open, open_page, open_page_with, wait_for_reply};
-use crate::support::{ANA, Browser, Dev, NUMBER, SANDBOX};
+use super::{
+    ENTER, assert_no_console_messages, open, open_page, open_page_with, reference_picture,
+    wait_for_reply,
+};
+use crate::support::http::{Listener, RawRequest};
+use crate::support::{ANA, BEN, Browser, Dev, NUMBER, SANDBOX};
 
 const UP: &str = "\u{e013}";
 const DOWN: &str = "\u{e015}";
@@ -276,4 +280,58 @@ fn page_fits_small_screens() {
         assert_eq!(root, json!([true, true, true]), "{width}x{height}");
     }
     assert_no_console_messages(&browser);
+}
+
+// The response to the page's request is from before an event that the page gets while the request is in flight.
+#[test]
+fn event_during_load_is_newer_than_its_response() {
+    let Some((dev, browser)) = open_page("an event arrives while a conversation is loaded") else {
+        return;
+    };
+    let (release, gate) = std::sync::mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(gate);
+    let picture = std::fs::read(reference_picture()).unwrap();
+    let slow = Listener::start(None, move |_: RawRequest| {
+        let _ = gate.lock().unwrap().recv();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            picture.len()
+        );
+        [head.as_bytes(), &picture].concat()
+    });
+    browser.click(&format!("#user-list [data-key='{BEN}']"));
+    browser.wait_for(&format!(
+        "document.querySelector('#chat-address').textContent === '{BEN}'"
+    ));
+    dev.says(&json!({"from": ANA, "body": "hi"}));
+    let url = format!("http://{}/a.png", slow.address);
+    let form = [
+        ("To", ANA),
+        ("From", SANDBOX),
+        ("Body", "Look"),
+        ("MediaUrl", &*url),
+    ];
+    let path = "/2010-04-01/Accounts/{account}/Messages.json";
+    let sent = dev.rest("POST", path, &dev.token, &form);
+    assert_eq!(sent.status, 201, "{}", sent.body);
+    browser.run(
+        "const real = window.fetch;
+         window.fetch = async (...args) => {
+           const response = await real(...args);
+           if (!String(args[0]).includes('conversations/')) return response;
+           const text = await response.text();
+           window.held = true;
+           await new Promise((release) => { window.release = release; });
+           return new Response(text, { status: response.status, headers: response.headers });
+         };
+         window.restore = () => { window.fetch = real; window.release(); };",
+    );
+    browser.click(&format!("#user-list [data-key='{ANA}']"));
+    browser.wait_for("window.held");
+    release.send(()).unwrap();
+    let pictures = "document.querySelectorAll('[role=log] .out img').length === 1";
+    browser.wait_for(pictures);
+    browser.run("window.restore()");
+    browser.wait_for("document.querySelector('[role=log] .bubble.in')");
+    browser.wait_for(pictures);
 }

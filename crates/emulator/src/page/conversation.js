@@ -5,7 +5,7 @@ import { notice } from "./dom.js";
 import { emit, fetchServerState, isWhatsApp, now, rowOf, sendersFor, state, storeExchange, storeOutcome } from "./store.js";
 
 let unconfirmed = []; // messages typed here and not yet reported by the emulator
-let arrivedDuringLoad = null; // messages reported while `load` is fetching; null otherwise
+let arrivedDuringLoad = null; // what events report while `load` is fetching: { messages, changed: SIDs }; null otherwise
 
 const bySid = (sid) => state.messages.find((message) => sid && message.sid === sid);
 
@@ -28,13 +28,15 @@ export async function load() {
   if (state.saved) return;
   const user = state.current;
   // Collect events that arrive during the fetch: the response may have been made before them.
-  const reported = (arrivedDuringLoad = []);
+  const reported = (arrivedDuringLoad = { messages: [], changed: new Set() });
   const list = await api.messages(user);
   if (reported !== arrivedDuringLoad) return; // a later load has started, such as for another user, or a file was opened
   arrivedDuringLoad = null;
   const selected = state.selected;
   state.messages = list;
-  for (const message of reported) if (!bySid(message.sid)) state.messages.push(message);
+  // Nothing tells which is newer, the response or the event.
+  const isStale = list.some(({ sid }) => reported.changed.has(sid));
+  for (const message of reported.messages) if (!bySid(message.sid)) state.messages.push(message);
   state.messages.push(...unconfirmed.filter((message) => message.user === user));
   state.selected = state.messages.find((message) => message === selected || (selected?.sid && message.sid === selected.sid)) ?? null;
   rowOf(user).unread = 0;
@@ -44,6 +46,7 @@ export async function load() {
   else emit("selected");
   markReadSoon();
   fetchServerState();
+  if (isStale) await load();
 }
 
 /** Shows a conversation of a file, in place of the open one. */
@@ -103,7 +106,8 @@ export function receive(user, message) {
     return;
   }
   emit("users");
-  arrivedDuringLoad?.push(message);
+  arrivedDuringLoad?.messages.push(message);
+  arrivedDuringLoad?.changed.add(message.sid);
   const known = bySid(message.sid) ?? local;
   if (known) Object.assign(known, message);
   else state.messages.push(message);
@@ -123,6 +127,7 @@ const isSame = (local, user, message) =>
 export function setStatus({ user, sid, status, error_code, failure }) {
   const row = state.users.get(user);
   if (row?.last?.sid === sid) row.last.status = status;
+  if (user === state.current) arrivedDuringLoad?.changed.add(sid);
   const message = user === state.current && !state.saved && bySid(sid);
   if (!message) return;
   Object.assign(message, { status, error_code, failure });
