@@ -287,6 +287,14 @@ impl ClassFacts {
     }
 }
 
+/// Last changes that count for an address in one scope, as IDs of the ledger.
+pub(super) struct LastChanges {
+    /// Last opt-out that applies.
+    pub(super) opt_out: Option<i64>,
+    /// Last START or opt-in of the class.
+    pub(super) start: Option<i64>,
+}
+
 /// Sets of keys that are connected: the representative of each key.
 struct Sets(BTreeMap<ConsentKey, ConsentKey>);
 
@@ -368,11 +376,13 @@ impl Reach {
         is_own && reached.all(|other| row(other).is_some_and(|row| row.suppressed.is_some()))
     }
 
-    /// Writes the derived columns of all keys in one scope.
-    ///
-    /// An address is suppressed if its class has opted out since its last START. It is also suppressed if another address of
-    /// the user, on the same channels, has opted out and the class has no START after that.
-    pub(super) fn derive(&self, keys: &BTreeSet<ConsentKey>, scope: &str, consents: &mut Consents) {
+    /// Returns the facts of each class in one scope.
+    fn facts(
+        &self,
+        keys: &BTreeSet<ConsentKey>,
+        scope: &str,
+        consents: &Consents,
+    ) -> BTreeMap<ConsentKey, ClassFacts> {
         let mut facts: BTreeMap<ConsentKey, ClassFacts> = BTreeMap::new();
         for key in keys {
             let Some(row) = consents.get(&(key.clone(), scope.to_owned())) else {
@@ -393,6 +403,50 @@ impl Reach {
                 class.since = earlier(class.since, since.or(row.opt_out));
             }
         }
+        facts
+    }
+
+    /// Returns the facts of the other classes of the user whose opt-out applies to `key`, whose class has the facts `own`.
+    fn others_opted_out<'a>(
+        &'a self,
+        key: &'a ConsentKey,
+        own: &'a ClassFacts,
+        facts: &'a BTreeMap<ConsentKey, ClassFacts>,
+    ) -> impl Iterator<Item = &'a ClassFacts> {
+        let others = facts.iter().filter(move |(class, facts)| {
+            facts.is_opted_out()
+                && facts.opt_out > own.start
+                && class.group() == key.group()
+                && self.users.find(class) == self.users.find(key)
+        });
+        others.map(|(_, facts)| facts)
+    }
+
+    /// Returns the last changes that count for `key` in one scope.
+    pub(super) fn last_changes(
+        &self,
+        keys: &BTreeSet<ConsentKey>,
+        key: &ConsentKey,
+        scope: &str,
+        consents: &Consents,
+    ) -> LastChanges {
+        let facts = self.facts(keys, scope, consents);
+        let own = facts.get(&self.classes.find(key));
+        let own = own.copied().unwrap_or_default();
+        let by_others = self.others_opted_out(key, &own, &facts);
+        let by_others = by_others.filter_map(|facts| facts.opt_out).max();
+        LastChanges {
+            opt_out: own.opt_out.filter(|_| own.is_opted_out()).max(by_others),
+            start: own.start,
+        }
+    }
+
+    /// Writes the derived columns of all keys in one scope.
+    ///
+    /// An address is suppressed if its class has opted out since its last START. It is also suppressed if another address of
+    /// the user, on the same channels, has opted out and the class has no START after that.
+    pub(super) fn derive(&self, keys: &BTreeSet<ConsentKey>, scope: &str, consents: &mut Consents) {
+        let facts = self.facts(keys, scope, consents);
         if facts.is_empty() {
             return;
         }
@@ -401,13 +455,8 @@ impl Reach {
                 .get(&self.classes.find(key))
                 .copied()
                 .unwrap_or_default();
-            let others = facts.iter().filter(|(class, facts)| {
-                facts.is_opted_out()
-                    && facts.opt_out > own.start
-                    && class.group() == key.group()
-                    && self.users.find(class) == self.users.find(key)
-            });
-            let by_others = others.map(|(_, facts)| facts.since).min().flatten();
+            let by_others = self.others_opted_out(key, &own, &facts);
+            let by_others = by_others.map(|facts| facts.since).min().flatten();
             let suppressed = own.since.filter(|_| own.is_opted_out()).or(by_others);
             if suppressed.is_none() && own.opted_in.is_none() {
                 // An address without a row of its own needs none.

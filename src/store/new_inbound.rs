@@ -98,7 +98,7 @@ impl ConsentEffect {
                 opted_out,
                 confirmation: String::new(),
             },
-            // A second STOP falls through to `OptedOut`: no second confirmation, and no second record in the ledger.
+            // A second STOP falls through to `OptedOut`: no second confirmation. `further_opt_out` has its records.
             Some(ConsentKeyword::Stop { confirmation, .. }) if !opted_out => Self::Keyword {
                 change: Some(ConsentAction::OptOut),
                 opted_out: true,
@@ -145,7 +145,8 @@ impl NewInbound {
 
     /// Returns the records of a STOP from a user who has already opted out; `None` for other messages.
     ///
-    /// The earlier opt-out may be of another address. When it ends, this address must stay opted out.
+    /// The earlier opt-out may be of another address. When it ends, this address must stay opted out. It may also be older
+    /// than the START of an address that is tied to this one only later.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(super) fn further_opt_out(
         &self,

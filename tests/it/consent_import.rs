@@ -110,6 +110,61 @@ fn import_does_not_end_newer_opt_out() {
     assert!(shown.contains("opted out since"), "{shown}");
 }
 
+// The last word counts, and not the one that the present consent began with.
+#[test]
+fn import_does_not_replace_the_last_word() {
+    let store = TempStore::new();
+    store.run_ok(&["migrate"]);
+    let ben = "whatsapp:+15550003333";
+    let row = |user, status, at| format!("{user},{status},form,2026-0{at}-01T00:00:00Z\n");
+    let import_rows = |rows: &[String]| {
+        let file = "address,status,source,at\n".to_owned() + &rows.concat();
+        let (code, out, err) = import(&store, &["--sender", SENDER], &file);
+        assert_eq!(err, "", "{out}");
+        (code, out.matches("the user decided otherwise").count())
+    };
+    let stated = [
+        row(ANA, "opted_out", 1),
+        row(ANA, "opted_out", 3),
+        row(ben, "opted_in", 1),
+        row(ben, "opted_out", 2),
+        row(ben, "opted_in", 4),
+    ];
+    assert_eq!(import_rows(&stated), (0, 0));
+    // Between the two opt-outs, and between the end of the opt-out and its beginning.
+    let older = [row(ANA, "opted_in", 2), row(ben, "opted_out", 3)];
+    assert_eq!(import_rows(&older), (1, 2));
+    let show = |user| store.run_ok(&["consent", "show", user, "--sender", SENDER]);
+    assert!(
+        show(ANA).contains("opted out since 2026-01-01"),
+        "{}",
+        show(ANA)
+    );
+    assert!(show(ben).contains("not opted out"), "{}", show(ben));
+    assert_eq!(import_rows(&[row(ANA, "opted_in", 4)]), (0, 0));
+    assert!(show(ANA).contains("not opted out"), "{}", show(ANA));
+}
+
+// START by a message is newer than a row that says when the user refused.
+#[test]
+fn import_does_not_end_newer_start() {
+    let store = TempStore::new();
+    let server = store.server();
+    for (number, text) in [(1, "STOP"), (2, "START")] {
+        server.send(&Webhook::message(number, text)).twiml();
+    }
+    let file = format!("address,status,source,at\n{ANA},opted_out,form,2026-01-02T03:04:05Z\n");
+    let (code, out, _) = import(&store, &["--sender", SENDER], &file);
+    assert_eq!(code, 1);
+    assert!(out.contains("the user decided otherwise"), "{out}");
+    assert!(
+        server
+            .send(&Webhook::message(3, "hi"))
+            .twiml()
+            .contains("<Message>hi")
+    );
+}
+
 #[test]
 fn invalid_row_is_rejected_by_line_and_others_are_recorded() {
     let store = TempStore::new();

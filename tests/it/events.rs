@@ -199,8 +199,16 @@ async fn consent_is_an_event() {
         let world = World::start(&url, &[], 204).await;
         world.record_opt_in(USER, "the form").await;
         world.app.says(1, "STOP").await;
-        let events = world.events(2).await;
-        assert_eq!(types(&events), ["consent.changed", "consent.changed"]);
+        // A repeated STOP changes nothing, and causes no event.
+        world.app.says(2, "STOP").await;
+        world.app.says(3, "START").await;
+        let events = world.events(3).await;
+        assert_eq!(types(&events), ["consent.changed"; 3]);
+        let statuses = events.iter().map(|event| &event["data"]["status"]);
+        assert_eq!(
+            statuses.collect::<Vec<_>>(),
+            ["opted_in", "opted_out", "opted_in"]
+        );
         let (opt_in, stop) = (&events[0]["data"], &events[1]["data"]);
         assert_eq!(
             (&opt_in["status"], &opt_in["note"]),

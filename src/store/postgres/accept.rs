@@ -66,7 +66,7 @@ pub(super) async fn accept(
         consent::record_consents(&mut db, &records, Repeated::Recorded).await?;
     } else if let Some(records) = inbound.further_opt_out(&effect, &scopes) {
         let mut db = RecordingDatabase::new(&mut *db, records_events);
-        consent::record_consents(&mut db, &records, Repeated::Skipped).await?;
+        consent::record_consents(&mut db, &records, Repeated::Recorded).await?;
     }
     let ahead = u32::try_from(conversation_row.open).unwrap_or(u32::MAX);
     let state = decisions::initial_state(&effect, ahead);

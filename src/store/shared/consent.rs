@@ -7,7 +7,7 @@ use replyhook_core::address_key::{AddressKey, ConsentKey};
 
 use super::database::{Database, StoredRow, params};
 use super::events;
-use super::identity_graph::lock_graph;
+use super::identity_graph::{IdentityGraph, lock_graph};
 use crate::address::Address;
 use crate::sid::{AccountSid, MessagingServiceSid};
 use crate::store::conversations::{
@@ -147,7 +147,7 @@ pub(in crate::store) async fn state_consent<D: Database>(
 ) -> Result<StatementOutcome, D::Error> {
     let record = &statement.record;
     // Before the reads: a concurrent STOP must come before the check or after the change.
-    lock_graph(db, &[AddressKey::of(&record.user)]).await?;
+    let graph = lock_graph(db, &[AddressKey::of(&record.user)]).await?;
     let known = entries_of(db, &record.scope, &record.user).await?;
     let mut equal = known.iter().filter(|entry| statement.is_of(entry));
     let is_repeated = match statement.time {
@@ -159,13 +159,7 @@ pub(in crate::store) async fn state_consent<D: Database>(
     if is_repeated {
         return Ok(StatementOutcome::Unchanged);
     }
-    let state = consent(db, std::slice::from_ref(&record.scope), &record.user).await?;
-    let opposite = match record.action {
-        ConsentAction::OptIn => state.opted_out,
-        // Nothing to replace if the opt-in has been ended already.
-        ConsentAction::OptOut if state.opted_out.is_none() => state.opted_in,
-        _ => None,
-    };
+    let opposite = opposite_change(db, &graph, record).await?;
     let is_newer = |at: &Timestamp| match statement.time {
         StatedTime::Given => *at > record.at,
         StatedTime::Unknown => record.action == ConsentAction::OptIn,
@@ -179,6 +173,40 @@ pub(in crate::store) async fn state_consent<D: Database>(
         change_consents(db, records, &statement.stated, Repeated::Recorded).await?;
     }
     Ok(StatementOutcome::Recorded)
+}
+
+/// Returns the time of the last change that an opt-in or opt-out would replace: the last opt-out that applies to the user, or
+/// their last START or opt-in if none applies.
+// The last, and not the one that the consent began with: a user who has sent STOP again has decided again.
+async fn opposite_change<D: Database>(
+    db: &mut D,
+    graph: &IdentityGraph,
+    record: &ConsentRecord,
+) -> Result<Option<Timestamp>, D::Error> {
+    let (keys, scope) = (graph.consent_keys(), record.scope.as_str());
+    let consents = read_consents(db, &keys).await?;
+    let account = account_of(db, scope).await?;
+    let reach = Reach::of(&keys, &graph.links, account.as_deref());
+    let last = reach.last_changes(&keys, &ConsentKey::of(&record.user), scope, &consents);
+    let entry = match record.action {
+        ConsentAction::OptIn => last.opt_out,
+        // Nothing to replace if the opt-in has been ended already.
+        ConsentAction::OptOut if last.opt_out.is_none() => last.start,
+        _ => None,
+    };
+    let Some(entry) = entry else {
+        return Ok(None);
+    };
+    let found = db
+        .row(
+            "SELECT at FROM consent_ledger WHERE id = $1",
+            params![entry],
+        )
+        .await?;
+    let Some(mut row) = found else {
+        return Ok(None);
+    };
+    Ok(Some(packing::time(row.take(0)?)?))
 }
 
 impl ConsentStatement {
@@ -213,9 +241,12 @@ async fn entries_of<D: Database>(
 /// Treatment of an opt-out that changes nothing, since the user has opted out already.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Repeated {
-    /// It is added to the ledger.
+    /// It is added to the ledger: the user's last word. An address that is not tied to the user yet can have sent START since
+    /// the first opt-out. Once both are tied, the later of the two counts.
+    // One entry for each message: the order of the ledger decides, so an entry cannot move to a later time. A user who
+    // alternates STOP and START adds as many.
     Recorded,
-    /// It is left out.
+    /// It is left out: Twilio reports the error for every message, and reports it again after a START.
     Skipped,
 }
 
@@ -249,14 +280,17 @@ async fn change_consents<D: Database>(
             let account = account_of(db, scope).await?;
             scopes.insert(scope, Reach::of(&keys, &graph.links, account.as_deref()));
         }
-        if repeated == Repeated::Skipped
-            && record.action == ConsentAction::OptOut
-            && let Some(reach) = scopes.get(scope)
-            && reach.is_repeated(&keys, &key, scope, &stored)
-        {
+        let is_repeated = record.action == ConsentAction::OptOut
+            && scopes
+                .get(scope)
+                .is_some_and(|reach| reach.is_repeated(&keys, &key, scope, &stored));
+        if is_repeated && repeated == Repeated::Skipped {
             continue;
         }
         let entry = insert_entry(db, record, stated).await?;
+        if !is_repeated {
+            events::record_consent_event(db, record).await?;
+        }
         let row = consents.entry((key, scope.to_owned())).or_default();
         row.apply(record.action, entry, record.at.as_microsecond());
     }
@@ -290,7 +324,6 @@ pub(in crate::store) async fn insert_entry<D: Database>(
             ],
         )
         .await?;
-    events::record_consent_event(db, record).await?;
     Ok(inserted.unwrap_or_default().take(0)?)
 }
 

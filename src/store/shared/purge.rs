@@ -66,11 +66,12 @@ pub(in crate::store) async fn purge_addresses<D: Database>(
     let consents = db
         .execute(consents, params![&consent_keys[..], account])
         .await?;
-    // The remaining rows are opt-outs. Their links are deleted, so each row must now state its own opt-out.
+    // The remaining rows are opt-outs. Their links are deleted, so each row must now state its own opt-out. A repeated opt-out
+    // under the address keeps its place in the ledger, after the START of an address that may be tied to this one later.
     db.execute(
         concat!(
-            "UPDATE consent SET opt_out = suppressed, since = suppressed, start = NULL, own_opt_in = NULL, \
-             opted_in = NULL WHERE consent_key = ANY ($1) AND ",
+            "UPDATE consent SET opt_out = CASE WHEN opt_out > suppressed AND (start IS NULL OR opt_out > start) THEN opt_out \
+               ELSE suppressed END, since = suppressed, start = NULL, own_opt_in = NULL, opted_in = NULL WHERE consent_key = ANY ($1) AND ",
             in_account!("consent.scope", "$2")
         ),
         params![&consent_keys[..], account],

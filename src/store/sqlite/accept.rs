@@ -54,7 +54,7 @@ pub(super) fn accept(
         ready(consent::record_consents(
             &mut RecordingDatabase::new(&mut &*db, records_events),
             &records,
-            Repeated::Skipped,
+            Repeated::Recorded,
         ))?;
     }
     let response = decisions::initial_response(&effect);

@@ -31,6 +31,9 @@ over_all_stores!(
     user_has_one_id_on_all_channels,
     purge_keeps_opt_out_under_every_address,
     repeated_stop_reaches_addresses_that_started_again,
+    repeated_stop_counts_against_an_earlier_start,
+    repeated_stop_keeps_its_place_after_a_purge,
+    repeated_error_of_twilio_is_recorded_after_a_start_only,
 );
 
 const OTHER_SENDER: &str = "whatsapp:+15550004444";
@@ -608,11 +611,79 @@ async fn repeated_stop_reaches_addresses_that_started_again(backend: &mut Backen
     .await;
     assert_eq!(again, AcceptOutcome::OptedOut);
     assert!(is_opted_out(store, other).await);
-    let entries = ledger(store).await.len();
-    accept(
-        store,
-        with_keyword(stop_keyword(), inbound_from(&[mobile], 4)),
-    )
-    .await;
-    assert_eq!(ledger(store).await.len(), entries);
+}
+
+// The address that sent START between the two STOPs is tied to the user only later.
+async fn repeated_stop_counts_against_an_earlier_start(backend: &mut Backend) {
+    let store = backend.store();
+    let new_number = "whatsapp:+15550009999";
+    stop(store, &[new_number], 1).await;
+    stop(store, &[ANA], 2).await;
+    let start = with_keyword(start_keyword(), inbound_from(&[new_number], 3));
+    accept(store, start).await;
+    assert!(!is_opted_out(store, new_number).await);
+    let again = with_keyword(stop_keyword(), inbound_from(&[ANA], 4));
+    // No second confirmation.
+    assert_eq!(accept(store, again).await, AcceptOutcome::OptedOut);
+    // Each message is in the ledger, in its order.
+    let stops = store.consent_ledger(0, 9).await.unwrap().into_iter();
+    let stops = stops.filter(|entry| entry.record.action == ConsentAction::OptOut);
+    let stops: Vec<_> = stops.map(|entry| entry.record.evidence.unwrap()).collect();
+    assert_eq!(stops, [sid(1), sid(2), sid(4)]);
+    // The opt-out is still that of the first STOP.
+    let consents = store.consents(&ANA.into()).await.unwrap();
+    let opt_out = consents[0].opt_out.as_ref().unwrap();
+    assert_eq!((opt_out.evidence, opt_out.at), (Some(sid(2)), at(2)));
+    let merged = store.merge_users(change(new_number, "says she moved"), &ANA.into());
+    assert!(merged.await.unwrap());
+    for user in [ANA, new_number] {
+        assert!(is_opted_out(store, user).await, "{user}");
+    }
+    // A START after that counts for both.
+    let start = with_keyword(start_keyword(), inbound_from(&[ANA], 5));
+    accept(store, start).await;
+    for user in [ANA, new_number] {
+        assert!(!is_opted_out(store, user).await, "{user}");
+    }
+}
+
+// A purge keeps the opt-out, and its place after the START of the other address.
+async fn repeated_stop_keeps_its_place_after_a_purge(backend: &mut Backend) {
+    let store = backend.store();
+    let new_number = "whatsapp:+15550009999";
+    stop(store, &[new_number], 1).await;
+    stop(store, &[ANA], 2).await;
+    let start = with_keyword(start_keyword(), inbound_from(&[new_number], 3));
+    accept(store, start).await;
+    let again = with_keyword(stop_keyword(), inbound_from(&[ANA], 4));
+    accept(store, again).await;
+    store.purge_user(&ANA.into(), None, false).await.unwrap();
+    assert!(is_opted_out(store, ANA).await);
+    let merged = store.merge_users(change(new_number, "says she moved"), &ANA.into());
+    assert!(merged.await.unwrap());
+    for user in [ANA, new_number] {
+        assert!(is_opted_out(store, user).await, "{user}");
+    }
+}
+
+async fn repeated_error_of_twilio_is_recorded_after_a_start_only(backend: &mut Backend) {
+    let store = backend.store();
+    let refused = |number| StatusEvent {
+        status: replyhook::MessageStatus::Undelivered,
+        error_code: Some(replyhook::ErrorCode(63014)),
+        user: vec![ANA.into()],
+        ..callback(number, &[ANA], 1)
+    };
+    for number in 900..905 {
+        store.apply_status(refused(number)).await.unwrap();
+    }
+    assert_eq!(ledger(store).await.len(), 1);
+    let start = with_keyword(start_keyword(), inbound_from(&[ANA], 2));
+    accept(store, start).await;
+    assert!(!is_opted_out(store, ANA).await);
+    for number in 905..910 {
+        store.apply_status(refused(number)).await.unwrap();
+    }
+    assert_eq!(ledger(store).await.len(), 3);
+    assert!(is_opted_out(store, ANA).await);
 }
