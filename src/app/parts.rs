@@ -6,7 +6,7 @@ use super::tunnel::Tunnel;
 use crate::app_error::AppError;
 use crate::config::{OnCrash, ReplyRoute, Settings, SignatureMode, TwilioSettings};
 use crate::delivery::{ApiRoute, ApiRoutes, DeliveryPolicy};
-use crate::dispatch::{AccessRules, ChoiceSettings, DispatchLimits, GuardRules};
+use crate::dispatch::{AccessRules, ChoiceSettings, DispatchLimits, GuardRules, spellings};
 use crate::outbound::SendingAccount;
 use crate::reloadable::Reloadable;
 use crate::sid::AccountSid;
@@ -24,7 +24,12 @@ pub(super) fn guard_rules(settings: &Settings) -> GuardRules {
     GuardRules {
         loops: settings.guard.loop_detection,
         per_minute: settings.guard.messages_per_user_per_minute,
-        own_numbers: settings.guard.own_numbers.iter().cloned().collect(),
+        own_numbers: settings
+            .guard
+            .own_numbers
+            .iter()
+            .flat_map(spellings)
+            .collect(),
         access: AccessRules {
             allow: settings.guard.allow.clone(),
             block: settings.guard.block.clone(),

@@ -57,7 +57,7 @@ pub(crate) struct GuardRules {
     pub(crate) loops: bool,
     /// Maximum number of messages of a user in a minute; 0 for no limit.
     pub(crate) per_minute: u32,
-    /// Own senders, in addition to those that messages are sent to.
+    /// Own senders, in addition to those that messages are sent to, each in both of its spellings.
     pub(crate) own_numbers: HashSet<Address>,
     /// Users who may write to the bot.
     pub(crate) access: AccessRules,
@@ -211,9 +211,17 @@ impl Seen {
     fn learn_sender(&mut self, message: &InboundMessage) -> bool {
         if !self.senders.contains(&message.to) && self.senders.len() < MAX_SENDERS {
             self.senders.insert(message.to.clone());
+            self.senders.extend(spellings(&message.to));
         }
         message.from == message.to || self.senders.contains(&message.from)
     }
+}
+
+/// Returns both spellings of a number of Mexico or Brazil, and any other address alone.
+// Listed when a sender is learned, so that the check of a message compares its `From` without making a key of it.
+pub(crate) fn spellings(address: &Address) -> impl Iterator<Item = Address> {
+    let texts = AddressKey::of(address).spellings();
+    texts.into_iter().map(Address::from)
 }
 
 impl GenerationalCounts {

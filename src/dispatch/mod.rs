@@ -46,7 +46,7 @@ pub use self::consent_change::{ConsentChange, ConsentKind};
 pub(crate) use self::dead_messages::report_expired;
 use self::deadlines::Deadlines;
 pub(crate) use self::dispatcher::{Dispatcher, DispatcherParts, FallbackTexts};
-pub(crate) use self::guard::{Guard, GuardRules};
+pub(crate) use self::guard::{Guard, GuardRules, spellings};
 pub(crate) use self::limits::DispatchLimits;
 use self::message_task::MessageTask;
 pub(crate) use self::outcome::{DispatchOutcome, HandlerFailure};

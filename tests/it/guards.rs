@@ -390,6 +390,48 @@ async fn threat_72_message_from_own_sender_is_not_answered() {
     );
 }
 
+// WhatsApp may name a number of Mexico or Brazil in another spelling than the one that is configured or was written to.
+#[tokio::test]
+async fn threat_72_own_sender_is_known_by_either_spelling() {
+    let own_numbers = (
+        "REPLYHOOK__GUARD__OWN_NUMBERS",
+        "whatsapp:+5215512345678, whatsapp:+5561999887766",
+    );
+    let bot = Bot::echo(&[own_numbers, LOOP_DETECTION_OFF]);
+    let mut number = 0;
+    let mut from_to = async |from, to| {
+        number += 1;
+        let webhook = Webhook::message(number, "hi").with("From", from);
+        bot.app
+            .send(webhook.with("To", to))
+            .await
+            .twiml()
+            .to_owned()
+    };
+    for own in [
+        "whatsapp:+5215512345678",
+        "whatsapp:+525512345678",
+        "whatsapp:+5561999887766",
+        "whatsapp:+556199887766",
+    ] {
+        assert_eq!(from_to(own, SENDERS[1]).await, EMPTY, "{own}");
+    }
+    // A sender that is learned from the first message to it.
+    let (sender, spelled) = ("whatsapp:+525587654321", "whatsapp:+5215587654321");
+    assert_eq!(from_to(spelled, SENDERS[1]).await, twiml_message("hi"));
+    assert_eq!(from_to(SENDERS[0], sender).await, twiml_message("hi"));
+    assert_eq!(from_to(spelled, SENDERS[1]).await, EMPTY);
+    assert_eq!(from_to(spelled, sender).await, EMPTY);
+    // Other channels, and another number.
+    for other in ["+5215512345678", "whatsapp:+525512345679"] {
+        assert_eq!(
+            from_to(other, SENDERS[1]).await,
+            twiml_message("hi"),
+            "{other}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn rate_limit_applies_per_user_and_minute() {
     let bot = Bot::echo(&[
