@@ -12,6 +12,7 @@ use super::account::random_sid;
 use super::record::{MediaRecord, QuickReply, Record};
 use super::shared_location::SharedLocation;
 use replyhook_core::address::{Address, Channel, Identity};
+use replyhook_core::address_key::AddressKey;
 use replyhook_core::form::FormParams;
 use replyhook_core::reply::segments;
 use replyhook_core::sid::AccountSid;
@@ -241,12 +242,14 @@ fn message_type(message: &Record) -> &'static str {
     }
 }
 
-/// Returns a user's business-scoped user ID: the address itself, or one derived from the number.
+/// Returns a user's business-scoped user ID: the address itself, or one derived from the number. Two spellings of a number
+/// are one user.
 pub(super) fn external_user_id(user: &Address) -> String {
     if user.identity() == Identity::BusinessScopedId {
         return user.as_str().to_owned();
     }
+    let number = AddressKey::of(user).address();
     // `DefaultHasher` with its default keys: the same number always has the same ID.
-    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(user.id());
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(number.id());
     format!("whatsapp:US.{hash:020}")
 }

@@ -62,6 +62,27 @@ async fn whatsapp_webhook_has_real_parameters_and_valid_signature() {
     assert!(outcome.is_ok(), "{outcome:?}");
 }
 
+#[tokio::test]
+async fn two_spellings_of_a_number_have_one_external_user_id() {
+    let bench = Bench::new().await;
+    let id = async |user: &str| {
+        bench.server.queue_twiml("/sms", "");
+        let message = json!({"from": user, "to": WHATSAPP, "body": "hi"});
+        bench.remote.post(&["messages"], &message).await.unwrap();
+        let form = bench.server.requests().pop().unwrap().form;
+        assert_eq!(form.get("From"), Some(user));
+        form.get("ExternalUserId").unwrap().to_owned()
+    };
+    for (one, other, is_one_user) in [
+        ("whatsapp:+5215512345678", "whatsapp:+525512345678", true),
+        ("whatsapp:+556199887766", "whatsapp:+5561999887766", true),
+        // Possibly a landline of another user.
+        ("whatsapp:+5491123456789", "whatsapp:+541123456789", false),
+    ] {
+        assert_eq!(id(one).await == id(other).await, is_one_user, "{one}");
+    }
+}
+
 // Both kinds of webhooks are signed with it, the message and its status callbacks.
 #[tokio::test]
 async fn shared_key_fault_signs_webhooks_with_that_key() {
