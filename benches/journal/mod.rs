@@ -85,8 +85,9 @@ pub(crate) fn now() -> Timestamp {
 pub(crate) fn arrival(number: u32, users: u32, addresses: usize) -> Arc<NewInbound> {
     // Unique and spread over the index, as in `Webhook::numbered`.
     let spread = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-    // Neighbors are from different users: the journal queues a message behind an open one of its conversation.
-    let user = number.wrapping_mul(2_654_435_761) % users;
+    // Neighbors are from different users: the journal queues a message behind an open one of its conversation. The factor has
+    // no common divisor with the numbers of users, so that as many messages in a row as there are users are one of each.
+    let user = u64::from(number) * 2_654_435_761 % u64::from(users);
     // The journal stores the parameters and does not read them, so their SID need not be this message's.
     let webhook = webhook::Webhook::numbered(number % 64);
     assert_eq!(
