@@ -17,7 +17,7 @@ use super::state::Api;
 use super::user_address::{invalid_address, parse_address, parse_service, parse_user};
 use crate::error_code::ErrorCode;
 use crate::forward::MESSAGE_KEYS;
-use crate::outbound::{OutboundClient, SendError, SendErrorKind, SendReceipt, can_receive};
+use crate::outbound::{OutboundClient, SendError, SendErrorKind, SendReceipt};
 use crate::sid::AccountSid;
 use crate::signature::AuthTokenKind;
 use crate::store::{ConsentScope, OutboundState};
@@ -150,11 +150,6 @@ async fn read_message(
         return Err(invalid_address("the recipient (to) is missing"));
     };
     let to = parse_user(&to)?;
-    if !can_receive(&to) {
-        return Err(invalid_address(
-            "the recipient (to) cannot receive messages",
-        ));
-    }
     let from = json.take_text("from")?.map(|from| parse_address(&from));
     let from = from.transpose()?;
     let service = json.take_text("messaging_service_sid")?;

@@ -7,6 +7,7 @@ use http::Uri;
 use super::problem::ApiProblem;
 use crate::address::{Address, Channel, Identity};
 use crate::form::FormParams;
+use crate::outbound::can_receive;
 use crate::sid::MessagingServiceSid;
 use crate::store::ConsentScope;
 
@@ -27,23 +28,31 @@ pub(super) fn parse_address(text: &str) -> Result<Address, ApiProblem> {
     let text = text.trim();
     let address = Address::parse(text.strip_prefix("sms:").unwrap_or(text)).normalized();
     // `Address::parse` takes any text, but a phone number without `+` or an empty ID matches no user.
-    let is_valid = !matches!(address.channel(), Channel::Sms | Channel::WhatsApp)
-        || address.identity() != Identity::Other;
+    let is_valid = match address.channel() {
+        Channel::Sms => address.identity() != Identity::Other,
+        Channel::WhatsApp => {
+            matches!(
+                address.identity(),
+                Identity::Phone | Identity::BusinessScopedId
+            )
+        }
+        _ => true,
+    };
     if is_valid && !address.id().trim().is_empty() {
         return Ok(address);
     }
     Err(invalid_address("the address is not one of Twilio's"))
 }
 
-/// Reads the address of a user, which is not a sender's name such as ACME.
+/// Reads the address of a user, which is not a sender's name such as ACME or `rcs:brand`.
 ///
 /// # Errors
 /// [`ApiProblem`] with the reason `invalid_address`.
 pub(super) fn parse_user(text: &str) -> Result<Address, ApiProblem> {
     let address = parse_address(text)?;
-    if address.identity() == Identity::Alphanumeric {
+    if address.identity() == Identity::Alphanumeric || !can_receive(&address) {
         return Err(invalid_address(
-            "the address is an alphanumeric sender ID, which cannot receive messages",
+            "the address is that of a sender, such as an alphanumeric sender ID, which cannot receive messages",
         ));
     }
     Ok(address)

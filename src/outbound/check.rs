@@ -85,6 +85,8 @@ pub(crate) fn can_receive(to: &Address) -> bool {
         (Channel::WhatsApp, identity) => {
             matches!(identity, Identity::Phone | Identity::BusinessScopedId)
         }
+        // `rcs:brand` is a sender.
+        (Channel::Rcs, identity) => identity == Identity::Phone,
         // The form of addresses on other channels is not checked.
         _ => !to.id().is_empty(),
     }

@@ -56,7 +56,9 @@ impl OptOutLog {
         let Some(consents) = self.consents_of(&addresses).await else {
             return;
         };
-        let found = applied_opt_out(&consents, &message.to, message.messaging_service_sid);
+        let service = message.messaging_service_sid;
+        let service = self.service_of(&message.to, service).await;
+        let found = applied_opt_out(&consents, &message.to, service);
         let (scope, since, source) = fields(found);
         tracing::info!(message_sid = %message.message_sid, scope, since, source, "a message was not given to the bot: its user has opted out");
     }
@@ -67,7 +69,8 @@ impl OptOutLog {
             return;
         };
         // If a service chooses the sender, an opt-out from any sender counts, and the log line has no scope.
-        let found = applied_opt_out(&consents, &message.sender, message.service);
+        let service = self.service_of(&message.sender, message.service).await;
+        let found = applied_opt_out(&consents, &message.sender, service);
         let (scope, since, source) = fields(found);
         tracing::info!(
             outbound_id = message.id,
@@ -86,6 +89,19 @@ impl OptOutLog {
                 outbound_id = message.id,
                 "a message was not sent: its address is of another user now"
             );
+        }
+    }
+
+    /// Returns the Messaging Service of a message: the one that it names, else the one that its sender was last seen in, as the
+    /// opt-out was found.
+    async fn service_of(
+        &self,
+        sender: &Address,
+        named: Option<MessagingServiceSid>,
+    ) -> Option<MessagingServiceSid> {
+        match named {
+            Some(service) => Some(service),
+            None => self.store.service_of_sender(sender).await.ok().flatten(),
         }
     }
 

@@ -305,6 +305,42 @@ fn operator_merges_and_splits_with_a_reason() {
     );
 }
 
+// A consent or a link of a mistyped address would have no effect.
+#[test]
+fn commands_reject_addresses_that_no_user_has() {
+    let bot = Bot::start();
+    bot.is_answered(ANA, &[]);
+    for wrong in [
+        "whatsapp:15550001",
+        "whatsapp:12345",
+        "whatsapp:ACME",
+        "whatsapp:",
+        "rcs:15550001111",
+        "rcs:brand_agent",
+        "15550001111",
+        "ACME Shop",
+    ] {
+        for args in [
+            &["user", "show", wrong][..],
+            &["user", "merge", ANA, wrong, "--reason", "a letter"],
+            &["user", "split", wrong, "--reason", "a letter"],
+            &["consent", "opt-out", wrong, "--service", SERVICE],
+            &["consent", "show", wrong],
+        ] {
+            let (code, _, err) = bot.store.run(args);
+            assert!(
+                code == 2 && err.contains("not an address"),
+                "{args:?}: {err}"
+            );
+        }
+    }
+    let (code, _, err) =
+        bot.store
+            .run(&["consent", "opt-out", ANA, "--sender", "whatsapp:15550002"]);
+    assert!(code == 2 && err.contains("not an address"), "{err}");
+    assert_eq!(bot.store.run_ok(&["consent", "export"]), "");
+}
+
 #[test]
 fn user_show_hides_texts_and_prints_json() {
     let bot = Bot::start();
@@ -366,6 +402,17 @@ fn commands_show_why_the_bot_did_not_get_a_message() {
         "{shown}"
     );
     assert!(shown.contains(&format!("by STOP ({stop})")), "{shown}");
+    let lines = bot.store.run_json(&["messages", "list", "--json"]);
+    let reasons = lines.iter().map(|line| line["reason"].as_str());
+    assert_eq!(
+        reasons.collect::<Vec<_>>(),
+        [
+            Some("the bot did not get it: its user has opted out"),
+            Some("the bot did not get it: its user has opted out"),
+            Some("the bot did not get it: an opt-out keyword"),
+            None,
+        ]
+    );
     let json = &bot.store.run_json(&["messages", "show", silent, "--json"])[0];
     assert_eq!(json["opt_outs"][0]["scope"], SERVICE);
     assert_eq!(json["opt_outs"][0]["opted_out"]["evidence"], stop);
@@ -626,6 +673,72 @@ fn consent_of_a_sender_names_opt_out_of_its_service() {
         shown.contains("opted out since") && shown.contains(&format!("of {SERVICE} by")),
         "{shown}"
     );
+    // The message that is not given to the bot does not name the service either.
+    let line = bot
+        .server
+        .wait_for("a message was not given to the bot: its user has opted out");
+    assert!(
+        line.contains(SERVICE) && line.contains("operator"),
+        "{line}"
+    );
+}
+
+#[test]
+fn consent_names_guard_and_handoff() {
+    let store = TempStore::new();
+    let hand_off = async |_: Context, message: InboundMessage| match message.body.as_str() {
+        "human" => Ok::<_, HandlerError>(Reply::silent_handoff()),
+        _ => Ok(Reply::text("hi")),
+    };
+    store.app(
+        |app| app.handler(hand_off),
+        async |app| app.says(1, "hi").await,
+    );
+    let show = |scope: &[&str], env: &[(&str, &str)]| {
+        let (code, out, err) = store.run_with(&[&["consent", "show", ANA], scope].concat(), env);
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        out
+    };
+    assert!(!show(&[], &[]).contains("gets no replies"));
+    let block = [("REPLYHOOK__GUARD__BLOCK", "+1555")];
+    let blocked = format!("{ANA}: gets no replies: blocked by guard.block (\"+1555\")\n");
+    for scope in [&[][..], &["--sender", BOT], &["--service", SERVICE]] {
+        let shown = show(scope, &block);
+        assert!(shown.ends_with(&blocked), "{shown}");
+        assert!(shown.contains("no opt"), "{shown}");
+    }
+    let allow = show(&[], &[("REPLYHOOK__GUARD__ALLOW", "DE")]);
+    assert!(
+        allow.ends_with("gets no replies: not in guard.allow\n"),
+        "{allow}"
+    );
+    store.app(
+        |app| app.handler(hand_off),
+        async |app| app.says(2, "human").await,
+    );
+    let handed_off = format!("{ANA}: gets no replies: handed off until 20");
+    for scope in [&[][..], &["--sender", BOT]] {
+        let shown = show(scope, &[]);
+        assert!(
+            shown.contains(&handed_off) && shown.ends_with(&format!(" on {BOT}\n")),
+            "{shown}"
+        );
+    }
+    // Another sender of yours has no handoff of this user.
+    let elsewhere = show(&["--sender", "whatsapp:+15550004444"], &[]);
+    assert!(!elsewhere.contains("gets no replies"), "{elsewhere}");
+    // Both, and the opt-out in its own line.
+    store.run_ok(&["consent", "opt-out", ANA, "--sender", BOT]);
+    let shown = show(&[], &block);
+    assert!(
+        shown.contains("; the opt-out counts: nothing is sent\n") && shown.ends_with(&blocked),
+        "{shown}"
+    );
+    let (code, _, err) = store.run_with(
+        &["consent", "show", ANA],
+        &[("REPLYHOOK__GUARD__BLOCK", "1555 0001")],
+    );
+    assert!(code == 2 && err.contains("guard.block"), "{err}");
 }
 
 /// Returns the first line of `user show`, by these settings.

@@ -1,5 +1,6 @@
 use std::fmt::Write;
 
+use replyhook::config::GuardSettings;
 use replyhook::internals::ConsentEntry;
 use replyhook::store::{Access, ConsentAction, ConsentRecord, ConsentScope, ConsentSource};
 use replyhook::{Address, MessageSid, MessagingServiceSid, Timestamp};
@@ -11,6 +12,7 @@ use crate::operator::{OpenedStore, now, parse_address, parse_user};
 use crate::opt_out::describe_since;
 use crate::print::{print, printable, try_print};
 use crate::settings_args::SettingsArgs;
+use crate::verdict::other_silences;
 
 /// Ledger entries per query of the store.
 const PAGE_SIZE: u32 = 500;
@@ -31,7 +33,8 @@ pub(crate) struct ConsentArgs {
 
 #[derive(clap::Subcommand)]
 enum ConsentCommand {
-    /// Show whether a user has opted out or in, since when and how; without a scope, in every scope
+    /// Show whether a user has opted out or in, since when and how; without a scope, in every scope. Also an entry of the guard
+    /// or a handoff that keeps replies from the user
     #[command(after_help = "\
 Exit codes:
   0  shown
@@ -188,10 +191,19 @@ impl ShowConsentArgs {
         if let Some(scope) = &scope {
             scope.check_channel(&self.user)?;
         }
-        let opened = OpenedStore::from_sources(&self.settings.sources(), Access::Operator)?;
-        match scope {
-            Some(scope) => print_state(&opened, &scope.into_scope(), &self.user)?,
+        let sources = self.settings.sources();
+        let guard = GuardSettings::load(&sources)?;
+        let opened = OpenedStore::from_sources(&sources, Access::Operator)?;
+        let scope = scope.map(ScopeArgs::into_scope);
+        match &scope {
+            Some(scope) => print_state(&opened, scope, &self.user)?,
             None => print_all_states(&opened, &self.user)?,
+        }
+        let details = opened.wait(opened.store.user(&self.user, None))?;
+        let user = self.user.as_str();
+        for reason in other_silences(&details, &guard, scope.as_ref(), now()) {
+            let line = format!("{user}: gets no replies: {reason}");
+            print(&format!("{}\n", printable(&line)))?;
         }
         Ok(ExitStatus::Yes)
     }

@@ -136,8 +136,16 @@ pub(crate) fn parse_address(text: &str) -> Result<Address, &'static str> {
     // Lists show a phone number on SMS as `sms:…11`, while Twilio writes it without a channel.
     let address = Address::parse(text.strip_prefix("sms:").unwrap_or(text)).normalized();
     // `Address::parse` accepts any text, but a phone number without `+` or an empty id matches no user.
-    let is_valid = !matches!(address.channel(), Channel::Sms | Channel::WhatsApp)
-        || address.identity() != Identity::Other;
+    let is_valid = match address.channel() {
+        Channel::Sms => address.identity() != Identity::Other,
+        Channel::WhatsApp => {
+            matches!(
+                address.identity(),
+                Identity::Phone | Identity::BusinessScopedId
+            )
+        }
+        _ => true,
+    };
     if is_valid && !address.id().is_empty() {
         Ok(address)
     } else {
@@ -145,13 +153,15 @@ pub(crate) fn parse_address(text: &str) -> Result<Address, &'static str> {
     }
 }
 
-/// Parses the address of a user, which cannot be a sender's name, like ACME Shop.
+/// Parses the address of a user, which cannot be a sender's name, like ACME Shop or `rcs:brand`.
 pub(crate) fn parse_user(text: &str) -> Result<Address, &'static str> {
     let address = parse_address(text)?;
-    if address.identity() == Identity::Alphanumeric {
-        return Err(INVALID_ADDRESS);
-    }
-    Ok(address)
+    let is_valid = match (address.channel(), address.identity()) {
+        (_, Identity::Alphanumeric) => false,
+        (Channel::Rcs, identity) => identity == Identity::Phone,
+        _ => true,
+    };
+    is_valid.then_some(address).ok_or(INVALID_ADDRESS)
 }
 
 /// Formats an address: in full with `content`, otherwise masked.

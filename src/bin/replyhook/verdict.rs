@@ -62,6 +62,39 @@ pub(crate) fn verdict(user: &UserDetails, guard: &GuardSettings, now: Timestamp)
     }
 }
 
+/// Returns why a user gets no replies apart from consents, on the senders of `scope` or on all: an entry of the guard, or a
+/// handoff.
+pub(crate) fn other_silences(
+    user: &UserDetails,
+    guard: &GuardSettings,
+    scope: Option<&ConsentScope>,
+    now: Timestamp,
+) -> Vec<String> {
+    let conversations = user.conversations.iter();
+    let in_scope = conversations
+        .filter(|conversation| scope.is_none_or(|scope| is_in_scope(scope, conversation)));
+    let mut reasons: Vec<String> = Vec::new();
+    let mut has_conversation = false;
+    for conversation in in_scope {
+        has_conversation = true;
+        let denial = denial(&conversation.addresses, guard).map(|silence| silence.reason);
+        // In the order in which the server checks them.
+        let reason = denial.or_else(|| {
+            let reason = handoff(conversation, now)?.reason;
+            Some(format!("{reason} on {}", conversation.sender.as_str()))
+        });
+        reasons.extend(reason);
+    }
+    if !has_conversation && let Some(asked) = user.addresses.first() {
+        // A user who has not written yet can be blocked as well.
+        let denial = denial(std::slice::from_ref(asked), guard);
+        reasons.extend(denial.map(|silence| silence.reason));
+    }
+    reasons.sort_unstable();
+    reasons.dedup();
+    reasons
+}
+
 fn sources(user: &UserDetails, guard: &GuardSettings, now: Timestamp) -> Vec<ReplySource> {
     let asked = user.addresses.first();
     let asked_key = asked.map(ConsentKey::of);
@@ -130,14 +163,18 @@ fn sources(user: &UserDetails, guard: &GuardSettings, now: Timestamp) -> Vec<Rep
 
 /// Returns whether a consent counts for the messages of a conversation.
 fn applies_to(consent: &AddressConsent, conversation: &UserConversation) -> bool {
-    let is_in_scope = match &consent.scope {
+    let key = ConsentKey::of(&consent.address);
+    let mut addresses = conversation.addresses.iter();
+    is_in_scope(&consent.scope, conversation)
+        && addresses.any(|address| ConsentKey::of(address) == key)
+}
+
+fn is_in_scope(scope: &ConsentScope, conversation: &UserConversation) -> bool {
+    match scope {
         ConsentScope::Sender(sender) => *sender == conversation.sender,
         ConsentScope::Service(service) => Some(*service) == conversation.service,
         ConsentScope::Account(_) => false,
-    };
-    let key = ConsentKey::of(&consent.address);
-    let mut addresses = conversation.addresses.iter();
-    is_in_scope && addresses.any(|address| ConsentKey::of(address) == key)
+    }
 }
 
 /// Returns why `guard.block` or `guard.allow` keeps the messages of these addresses, which one message can name, from the

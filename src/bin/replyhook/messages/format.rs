@@ -127,6 +127,9 @@ pub(crate) fn summary_json(row: &MessageRow, content: bool) -> Value {
         "received_at": row.received_at.to_string(),
         "replies": replies.collect::<Vec<_>>(),
     });
+    if let Some(reason) = &row.reason {
+        line["reason"] = json!(reason);
+    }
     if content {
         line["body"] = json!(row.params.as_ref().map(body));
         line["response"] = json!(row.response.as_ref().map(|response| &response.0));
