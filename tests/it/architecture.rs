@@ -348,17 +348,39 @@ fn examples_and_documents_use_no_opt_out_keyword() {
     }
 }
 
+/// Threats to users with several addresses. The rows before them are in the first threat list.
+const IDENTITY_THREATS: [(u32, &str); 4] = [
+    (
+        76,
+        "any order of messages, STOP, START, merges, splits and number changes: after a STOP nothing goes to any address of \
+         the user in its scope until START",
+    ),
+    (
+        77,
+        "STOP under one spelling of a number, and a message or a send under the other: nothing is sent",
+    ),
+    (
+        78,
+        "a recycled number: the new owner gets no history, state, handoff, window, opt-in or waiting message of the old one, \
+         and an opt-out of the number stays",
+    ),
+    (
+        79,
+        "two machines that learn the same pair of addresses concurrently: both agree, and no deadlock",
+    ),
+];
+
 #[test]
 fn listed_threat_has_numbered_test() {
     let tests: String = sources("tests")
         .into_iter()
         .map(|(_, source)| source)
         .collect();
-    let rows = 1..=75;
-    for row in rows {
+    let numbered = (1..=75).map(|row| (row, "of the first list"));
+    for (row, text) in numbered.chain(IDENTITY_THREATS) {
         assert!(
             tests.contains(&format!("fn threat_{row:02}_")),
-            "row {row} has no test"
+            "row {row} has no test: {text}"
         );
     }
 }
