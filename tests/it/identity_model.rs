@@ -332,7 +332,9 @@ impl Model {
                 tie.ends.0
             }
         });
-        let others: Vec<Who> = others.collect();
+        // Once each, although several messages may have named the two: an address is not tied to itself.
+        let others: BTreeSet<Who> = others.collect();
+        let others: Vec<Who> = others.into_iter().collect();
         for (number, one) in others.iter().enumerate() {
             for other in &others[..number] {
                 self.ties.push(Tie {
