@@ -15,7 +15,7 @@ use crate::store::conversations::{
     ConsentStatement, StatedFacts, StatedTime, StatementOutcome,
 };
 use crate::store::error::StoreError;
-use crate::store::identity::{ConsentRow, Consents, LinkRow, Reach};
+use crate::store::identity::{ConsentRow, Consents, LastChanges, LinkRow, Reach};
 use crate::store::new_inbound::NewInbound;
 use crate::store::packing;
 
@@ -148,18 +148,38 @@ pub(in crate::store) async fn state_consent<D: Database>(
     let record = &statement.record;
     // Before the reads: a concurrent STOP must come before the check or after the change.
     let graph = lock_graph(db, &[AddressKey::of(&record.user)]).await?;
+    let last = last_changes(db, &graph, record).await?;
     let known = entries_of(db, &record.scope, &record.user).await?;
     let mut equal = known.iter().filter(|entry| statement.is_of(entry));
     let is_repeated = match statement.time {
         StatedTime::Given => equal.any(|entry| entry.record.at == record.at),
         StatedTime::Unknown => equal.next().is_some(),
-        // A user may agree at the same form again after an opt-out, so only the latest change counts.
-        StatedTime::Now => known.last().is_some_and(|entry| statement.is_of(entry)),
+        // A user may agree at the same form again after an opt-out, so only the latest change counts. It is not the latest
+        // one if the user has changed it since under another address.
+        StatedTime::Now => {
+            let is_in_force = match record.action {
+                ConsentAction::OptOut => last.opt_out.is_some(),
+                // A new owner of the number has neither.
+                _ => last.opt_out.is_none() && last.start.is_some(),
+            };
+            is_in_force && known.last().is_some_and(|entry| statement.is_of(entry))
+        }
     };
     if is_repeated {
         return Ok(StatementOutcome::Unchanged);
     }
-    let opposite = opposite_change(db, &graph, record).await?;
+    // The last change of the other kind, and not the one that the consent began with: a user who has sent STOP again has
+    // decided again.
+    let opposite = match record.action {
+        ConsentAction::OptIn => last.opt_out,
+        // Nothing to replace if the opt-in has been ended already.
+        ConsentAction::OptOut if last.opt_out.is_none() => last.start,
+        _ => None,
+    };
+    let opposite = match opposite {
+        Some(entry) => time_of_entry(db, entry).await?,
+        None => None,
+    };
     let is_newer = |at: &Timestamp| match statement.time {
         StatedTime::Given => *at > record.at,
         StatedTime::Unknown => record.action == ConsentAction::OptIn,
@@ -175,33 +195,22 @@ pub(in crate::store) async fn state_consent<D: Database>(
     Ok(StatementOutcome::Recorded)
 }
 
-/// Returns the time of the last change that an opt-in or opt-out would replace: the last opt-out that applies to the user, or
-/// their last START or opt-in if none applies.
-// The last, and not the one that the consent began with: a user who has sent STOP again has decided again.
-async fn opposite_change<D: Database>(
+/// Returns the last changes that count for the user of a record, in its scope.
+async fn last_changes<D: Database>(
     db: &mut D,
     graph: &IdentityGraph,
     record: &ConsentRecord,
-) -> Result<Option<Timestamp>, D::Error> {
+) -> Result<LastChanges, D::Error> {
     let (keys, scope) = (graph.consent_keys(), record.scope.as_str());
     let consents = read_consents(db, &keys).await?;
     let account = account_of(db, scope).await?;
     let reach = Reach::of(&keys, &graph.links, account.as_deref());
-    let last = reach.last_changes(&keys, &ConsentKey::of(&record.user), scope, &consents);
-    let entry = match record.action {
-        ConsentAction::OptIn => last.opt_out,
-        // Nothing to replace if the opt-in has been ended already.
-        ConsentAction::OptOut if last.opt_out.is_none() => last.start,
-        _ => None,
-    };
-    let Some(entry) = entry else {
-        return Ok(None);
-    };
+    Ok(reach.last_changes(&keys, &ConsentKey::of(&record.user), scope, &consents))
+}
+
+async fn time_of_entry<D: Database>(db: &mut D, id: i64) -> Result<Option<Timestamp>, D::Error> {
     let found = db
-        .row(
-            "SELECT at FROM consent_ledger WHERE id = $1",
-            params![entry],
-        )
+        .row("SELECT at FROM consent_ledger WHERE id = $1", params![id])
         .await?;
     let Some(mut row) = found else {
         return Ok(None);

@@ -59,6 +59,37 @@ async fn recorded_consent_is_returned_with_its_evidence() {
     .await;
 }
 
+// The ledger of the address ends with the same request, but the user has changed it under the other spelling.
+#[tokio::test(flavor = "multi_thread")]
+async fn repeated_request_counts_after_change_under_other_spelling() {
+    on_both_stores(
+        &[],
+        |app| app,
+        async |app, api, _| {
+            let (named, other) = ("whatsapp:+5215512345678", "whatsapp:+525512345678");
+            let path = format!("/v1/consents/{}", encoded(named));
+            let put = async |status: &str| {
+                let request = json!({"sender": SENDER, "status": status, "source": "form"});
+                let answer = api.put(&path, request).await;
+                assert_eq!(answer.json["status"], status, "{}", answer.http.body);
+                app.store.consent_ledger(0, 99).await.unwrap().len()
+            };
+            let says = async |number, text| {
+                let webhook = Webhook::message(number, text).with("From", other);
+                app.send(webhook).await;
+            };
+            says(1, "hi").await;
+            assert_eq!((put("opted_out").await, put("opted_out").await), (1, 1));
+            says(2, "START").await;
+            assert_eq!((put("opted_out").await, put("opted_out").await), (3, 3));
+            assert_eq!((put("opted_in").await, put("opted_in").await), (4, 4));
+            says(3, "STOP").await;
+            assert_eq!((put("opted_in").await, put("opted_in").await), (6, 6));
+        },
+    )
+    .await;
+}
+
 // An opt-in of last month must not end the STOP of today.
 #[tokio::test(flavor = "multi_thread")]
 async fn older_opt_in_does_not_end_newer_opt_out() {
