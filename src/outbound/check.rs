@@ -2,8 +2,6 @@
 //!
 //! Twilio reports most of these mistakes only when the message is sent, and as a bare error code.
 
-use std::collections::BTreeMap;
-
 use jiff::{SignedDuration, Timestamp};
 
 use super::error::SendError;
@@ -107,7 +105,8 @@ fn check_content(message: &NewMessage) -> Result<(), SendError> {
             Ok(())
         }
         NewMessageContent::Location(location) => check_location(location, message),
-        NewMessageContent::Template { sid, variables } => {
+        // Its variables are checked once its approval is known.
+        NewMessageContent::Template { sid, .. } => {
             if sid.len() != 34
                 || !sid.starts_with("HX")
                 || !sid.bytes().skip(2).all(|byte| byte.is_ascii_hexdigit())
@@ -116,34 +115,10 @@ fn check_content(message: &NewMessage) -> Result<(), SendError> {
                     "invalid template; expected a ContentSid: HX and 32 hexadecimal digits",
                 );
             }
-            check_variables(message.to.channel(), variables)
+            Ok(())
         }
         // Its parts are checked when they are rendered.
         NewMessageContent::Reply(_) => Ok(()),
-    }
-}
-
-/// Checks the values of a template's variables.
-pub(super) fn check_variables(
-    channel: &Channel,
-    variables: &BTreeMap<String, String>,
-) -> Result<(), SendError> {
-    // Other channels accept any value.
-    if *channel != Channel::WhatsApp {
-        return Ok(());
-    }
-    // WhatsApp rejects such values (63013) only after Twilio has accepted the message.
-    let invalid_variable = variables.iter().find(|(_, value)| {
-        value.trim().is_empty()
-            || value.contains(['\n', '\r', '\t', '\0'])
-            || value.contains("     ")
-    });
-    match invalid_variable {
-        Some((name, _)) => fail(format!(
-            "variable {name} is empty or contains line breaks, tabs or more than four spaces in a row; WhatsApp rejects \
-             such values (63013)"
-        )),
-        None => Ok(()),
     }
 }
 
@@ -315,9 +290,6 @@ mod tests {
                 NewMessage::template(ANA, "HX1", [("1", "a")]).from(SENDER),
                 "invalid template",
             ),
-            (template(&[("1", "a\nb")]), "variable 1"),
-            (template(&[("1", "a"), ("name", " ")]), "variable name"),
-            (template(&[("1", "a     b")]), "four spaces"),
             (template(&[]).media("https://h/a.png"), "brings its own"),
             (
                 NewMessage::location("+15550417263", 1.0, 1.0, "x").from("ACME"),

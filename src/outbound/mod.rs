@@ -33,7 +33,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use self::reply_parts::{QuestionDefaults, ReplyPart, ReplyParts};
-use self::templates::TemplateCache;
+use self::templates::{TemplateCache, TemplateInfo};
 use crate::address::{Address, Channel};
 use crate::clock::{Clock, after};
 use crate::reloadable::Reloadable;
@@ -399,11 +399,14 @@ impl OutboundClient {
                     find.await?
                 }
             };
-            let Some(sid) = sid else { continue };
-            let template = self.templates.look_up(&sid, credentials, now).await;
+            let template = match sid {
+                Some(sid) => self.templates.look_up(&sid, credentials, now).await,
+                None => TemplateInfo::UNAVAILABLE,
+            };
             // Only WhatsApp requires approval; on other channels a template is plain content.
             if *channel == Channel::WhatsApp {
                 template.check_approved(is_window_open)?;
+                template.check_values(variables, is_window_open)?;
             }
             template.check_variables(variables)?;
         }

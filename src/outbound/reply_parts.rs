@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use replyhook_core::sms_keywords::{has_sms_keywords, sms_keyword};
 
-use super::check::{check_files, check_variables};
+use super::check::check_files;
 use super::error::SendError;
 use crate::choice::{OpenQuestion, QuestionId};
 use crate::form::FormParams;
@@ -108,9 +108,6 @@ impl ReplyPart {
             Some(WireRichContent::Template(template)) => Some(template.clone()),
             _ => None,
         };
-        if let Some(template) = &template {
-            check_variables(message.to.channel(), &template.variables)?;
-        }
         let addresses = WireAddresses {
             to: &message.to,
             from: message.from.as_ref(),

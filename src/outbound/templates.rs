@@ -47,6 +47,13 @@ enum TemplateLookup<T> {
 }
 
 impl TemplateInfo {
+    /// A template that cannot be looked up.
+    pub(super) const UNAVAILABLE: Self = Self {
+        approval: TemplateLookup::Unavailable,
+        variables: TemplateLookup::Unavailable,
+        needs_approval: None,
+    };
+
     /// Checks that WhatsApp allows sending the template.
     ///
     /// A template that was never submitted may be sent while the customer service window is open. Quick replies and
@@ -69,6 +76,24 @@ impl TemplateInfo {
                     approval.to_string(),
                 )),
             },
+        }
+    }
+
+    /// Checks that WhatsApp accepts the values of the variables, if the template is approved.
+    ///
+    /// Other content, which may be sent within the customer service window only, may have any value.
+    // Without an answer of the Content API only the window tells whether the template must be an approved one.
+    pub(super) fn check_values(
+        &self,
+        values: &BTreeMap<String, String>,
+        window_open: bool,
+    ) -> Result<(), SendError> {
+        match &self.approval {
+            TemplateLookup::Found(approval) if approval.status != ApprovalStatus::Approved => {
+                Ok(())
+            }
+            TemplateLookup::Unavailable | TemplateLookup::Missing if window_open => Ok(()),
+            _ => check_approved_values(values),
         }
     }
 
@@ -109,6 +134,23 @@ impl TemplateInfo {
     }
 }
 
+/// Checks values against WhatsApp's rules for approved templates.
+fn check_approved_values(values: &BTreeMap<String, String>) -> Result<(), SendError> {
+    // WhatsApp rejects such values (63013) only after Twilio has accepted the message.
+    let invalid = values.iter().find(|(_, value)| {
+        value.trim().is_empty()
+            || value.contains(['\n', '\r', '\t', '\0'])
+            || value.contains("     ")
+    });
+    match invalid {
+        Some((name, _)) => Err(SendError::invalid(format!(
+            "variable {name} is empty or contains line breaks, tabs or more than four spaces in a row; WhatsApp rejects \
+             such values in approved templates (63013)"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Formats `{prefix} variable 1` or `{prefix} variables 1, 2`; `None` without names.
 fn name_variables<'a>(names: impl Iterator<Item = &'a String>, prefix: &str) -> Option<String> {
     let names: Vec<&str> = names.map(String::as_str).collect();
@@ -139,11 +181,7 @@ impl TemplateCache {
         now: Timestamp,
     ) -> TemplateInfo {
         let (Some(client), Some(credentials)) = (&self.client, credentials) else {
-            return TemplateInfo {
-                approval: TemplateLookup::Unavailable,
-                variables: TemplateLookup::Unavailable,
-                needs_approval: None,
-            };
+            return TemplateInfo::UNAVAILABLE;
         };
         let cached = self.lock().get(template).cloned();
         if let Some((expires_at, info)) = cached

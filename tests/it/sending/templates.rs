@@ -253,6 +253,46 @@ async fn template_approval_is_cached_and_failure_allows_sending() {
     );
 }
 
+// WhatsApp's rule (63013) is for approved templates only, so it needs the approval first.
+#[tokio::test]
+async fn line_break_in_variable_is_rejected_for_approved_template_only() {
+    let content = ScriptedServer::start().await;
+    let app = app_with_content(&content).await;
+    // In an open window.
+    app.send(Webhook::message(1, "hello").with("From", BEN))
+        .await;
+    let statuses = ["approved", "unsubmitted"];
+    for (number, status) in (1..).zip(statuses) {
+        set_approval_and_text(&content, &hx(number), &json!({"status": status}));
+    }
+    let hidden = hx(3);
+    content.queue_response(&approval_path(&hidden), 503, "text/plain", "busy");
+    let at = format!("/v1/Content/{hidden}");
+    content.queue_response(&at, 503, "text/plain", "busy");
+    for value in ["a\nb", " ", "a     b"] {
+        let send = async |to: &str, number| {
+            let message = NewMessage::template(to, hx(number), [("1", value)]).from(SENDER);
+            app.outbound.send(&message).await
+        };
+        for (to, number) in [(BEN, 1), (ANA, 1), (ANA, 3)] {
+            let error = send(to, number).await.unwrap_err();
+            assert_eq!(error.kind(), SendErrorKind::Invalid, "{number}");
+            let text = error.to_string();
+            assert!(
+                text.contains("variable 1") && text.contains("63013"),
+                "{text}"
+            );
+        }
+        // Whether this is an approved template is not known, and it need not be.
+        for number in [2, 3] {
+            send(BEN, number).await.unwrap();
+        }
+        // A closed window: that it is not approved is what matters.
+        let error = send(ANA, 2).await.unwrap_err();
+        assert_eq!(error.kind(), SendErrorKind::NotApproved);
+    }
+}
+
 #[tokio::test]
 async fn template_list_follows_pages_of_same_host() {
     let content = ScriptedServer::start().await;
