@@ -8,12 +8,15 @@
 //! - It replaces them only in values, after a valid name and its colon. Names, folded lines and the request line stay as
 //!   they are, and hyper rejects invalid ones.
 //! - Headers that decide on framing, on the connection or on the signature stay as they are.
-//! - A body is skipped by its `Content-Length`. If the head has another framing, nothing is changed until the connection
+//! - A body is skipped by its `Content-Length`. If the head has another framing, no header is changed until the connection
 //!   is idle.
 //!
 //! hyper accepts some heads that a proxy in front may read differently, so that a part of one request becomes another
 //! request (request smuggling): a line that ends with a bare LF, and two headers that frame the body. There the scanner
-//! puts a NUL in place of the LF, or of the second header's colon, and hyper rejects the head.
+//! puts a NUL in place of the LF, or of the second header's colon, and hyper rejects the head. It does so too at the end of a
+//! line with the size of a chunk and white space, and hyper rejects the body.
+
+use super::chunk_scanner::{ChunkScanner, ScannedChunks};
 
 /// Maximum length of a header's name. A header with a longer one stays as it is.
 const MAX_NAME_BYTES: usize = 64;
@@ -34,6 +37,7 @@ pub(super) type HeadFault = &'static str;
 
 const BARE_LF: HeadFault = "a line of the head ends with LF alone, without CR";
 const TWO_FRAMINGS: HeadFault = "Content-Length comes twice, or together with Transfer-Encoding";
+const SPACE_AFTER_SIZE: HeadFault = "the size of a chunk is followed by white space";
 const INVALID_NAME: HeadFault = "a header has an invalid name, or is folded";
 
 /// Part of the stream that the next byte belongs to.
@@ -52,6 +56,8 @@ enum Part {
     StrictLine,
     /// A body with this many bytes left.
     Body(u64),
+    /// A body of chunks.
+    Chunks(ChunkScanner),
     /// A body of unknown length, and all that follows until the connection is idle.
     Unknown,
 }
@@ -65,7 +71,9 @@ enum BodyLength {
     Digits(Option<u64>),
     /// White space has followed the digits.
     Complete(u64),
-    /// `Transfer-Encoding`, several lengths or an invalid one.
+    /// `Transfer-Encoding`.
+    Chunks,
+    /// Several lengths or an invalid one.
     Unknown,
 }
 
@@ -110,7 +118,7 @@ impl HeadScanner {
 
     /// Scans received bytes, and replaces single bytes in place. `is_idle` is true if they begin a request.
     pub(super) fn scan(&mut self, bytes: &mut [u8], is_idle: bool) {
-        if is_idle && self.part == Part::Unknown {
+        if is_idle && matches!(self.part, Part::Unknown | Part::Chunks(_)) {
             self.part = Part::Start;
         }
         let mut rest = bytes;
@@ -170,6 +178,17 @@ impl HeadScanner {
                 self.begin_body(left - used as u64);
                 used
             }
+            Part::Chunks(chunks) => match chunks.scan(bytes) {
+                ScannedChunks::More(chunks) => {
+                    self.part = Part::Chunks(chunks);
+                    bytes.len()
+                }
+                ScannedChunks::End => {
+                    self.part = Part::Unknown;
+                    bytes.len()
+                }
+                ScannedChunks::SpaceBefore(index) => self.reject(bytes, index, SPACE_AFTER_SIZE),
+            },
             Part::Unknown => bytes.len(),
         }
     }
@@ -193,7 +212,7 @@ impl HeadScanner {
         end + 1
     }
 
-    /// Puts a NUL at an index, so that hyper rejects the head. Returns the number of bytes up to there.
+    /// Puts a NUL at an index, so that hyper rejects the head or the body. Returns the number of bytes up to there.
     fn reject(&mut self, bytes: &mut [u8], index: usize, fault: HeadFault) -> usize {
         bytes[index] = 0;
         self.fault = Some(fault);
@@ -281,7 +300,7 @@ impl HeadScanner {
                 Part::Length
             }
             b"transfer-encoding" => {
-                self.body = BodyLength::Unknown;
+                self.body = BodyLength::Chunks;
                 Part::StrictLine
             }
             name if is_strict(name) => Part::StrictLine,
@@ -296,6 +315,7 @@ impl HeadScanner {
             BodyLength::Digits(Some(length)) | BodyLength::Complete(length) => {
                 self.begin_body(length);
             }
+            BodyLength::Chunks => self.part = Part::Chunks(ChunkScanner::START),
             BodyLength::Digits(None) | BodyLength::Unknown => self.part = Part::Unknown,
         }
     }

@@ -8,11 +8,13 @@
 
 #[cfg(feature = "failpoints")]
 mod aborting_stream;
+mod chunk_scanner;
 mod exchange;
 mod head_scanner;
 mod limits;
 mod listener_state;
 mod memory;
+mod parser_response;
 mod stream;
 mod table;
 mod task;

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use replyhook_core::signature::layer::ConnectionHooks;
 
 use super::head_scanner::HeadScanner;
+use super::parser_response::ParserResponse;
 use crate::connection::{ConnectionState, Phase};
 
 // Maximum size of one read. hyper's read buffer begins with 8 KiB and doubles after a read that fills it. One byte less
@@ -25,6 +26,8 @@ pub(super) struct TrackedStream {
     stream: Take<TcpStream>,
     lingering_bytes: usize,
     scanner: HeadScanner,
+    /// Response to a head that hyper has rejected, while it is written.
+    parser_response: Option<ParserResponse>,
     state: Arc<ConnectionState>,
 }
 
@@ -37,7 +40,35 @@ impl TrackedStream {
             stream: stream.take(MAX_READ),
             lingering_bytes: MAX_LINGERING_BYTES,
             scanner: HeadScanner::new(),
+            parser_response: None,
             state,
+        }
+    }
+
+    /// Writes the response to a head that hyper has rejected in place of hyper's; `None` if the bytes are not that.
+    fn poll_parser_response(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Option<Poll<io::Result<usize>>> {
+        // No request has begun, so hyper writes the response by itself.
+        if self.parser_response.is_none() && self.state.phase() == Phase::Head {
+            self.parser_response = ParserResponse::new(bytes, self.scanner.fault());
+        }
+        let response = self.parser_response.as_mut()?;
+        loop {
+            let written = match Pin::new(self.stream.get_mut()).poll_write(cx, response.remaining())
+            {
+                Poll::Ready(Ok(0)) => {
+                    return Some(Poll::Ready(Err(io::ErrorKind::WriteZero.into())));
+                }
+                Poll::Ready(Ok(written)) => written,
+                outcome => return Some(outcome),
+            };
+            if let Some(replaced) = response.advance(written) {
+                self.parser_response = None;
+                return Some(Poll::Ready(Ok(replaced)));
+            }
         }
     }
 
@@ -98,7 +129,10 @@ impl AsyncWrite for TrackedStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(self.stream.get_mut()).poll_write(cx, buf);
+        let outcome = match self.poll_parser_response(cx, buf) {
+            Some(outcome) => outcome,
+            None => Pin::new(self.stream.get_mut()).poll_write(cx, buf),
+        };
         self.record_write(outcome)
     }
 
@@ -107,7 +141,12 @@ impl AsyncWrite for TrackedStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(self.stream.get_mut()).poll_write_vectored(cx, bufs);
+        // hyper writes a head alone in one piece.
+        let first = bufs.iter().find(|buf| !buf.is_empty());
+        let outcome = match first.and_then(|first| self.poll_parser_response(cx, first)) {
+            Some(outcome) => outcome,
+            None => Pin::new(self.stream.get_mut()).poll_write_vectored(cx, bufs),
+        };
         self.record_write(outcome)
     }
 

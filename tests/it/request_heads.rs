@@ -240,6 +240,21 @@ fn variants() -> Vec<Variant> {
             &format!("1{}{chunked}", "0".repeat(16)),
         ),
         variant(
+            "chunk size with a trailing space",
+            "Transfer-Encoding: chunked\r\n",
+            &format!("{length:x} \r\n{body}\r\n0\r\n\r\n"),
+        ),
+        variant(
+            "chunk size with a trailing tab",
+            "Transfer-Encoding: chunked\r\n",
+            &format!("{length:x}\t\r\n{body}\r\n0\r\n\r\n"),
+        ),
+        variant(
+            "last chunk size with a trailing space",
+            "Transfer-Encoding: chunked\r\n",
+            &format!("{length:x}\r\n{body}\r\n0 \r\n\r\n"),
+        ),
+        variant(
             "chunk longer than its size",
             "Transfer-Encoding: chunked\r\n",
             &format!("1\r\n{body}\r\n0\r\n\r\n"),
@@ -362,4 +377,96 @@ fn ambiguous_head_is_rejected_and_nothing_behind_it_is_read() {
     }
     let smuggled = server.send(&Webhook::message(41, "smuggled"));
     assert_eq!(smuggled.twiml(), twiml_message("smuggled"));
+}
+
+// Chunks are read as they are sent, in any number of reads. RFC 9112 allows white space before an extension.
+#[test]
+fn white_space_after_chunk_size_is_rejected() {
+    let server = Server::start(&[]);
+    let request = |number, size: &str, last: &str| {
+        let (lines, body) = signed(number, "hi");
+        let (first, rest) = body.split_at(20);
+        let size = size.replace("N", &format!("{:x}", rest.len()));
+        format!(
+            "POST /webhook HTTP/1.1\r\nHost: h\r\n{lines}Transfer-Encoding: chunked\r\n\r\n\
+             14\r\n{first}\r\n{size}\r\n{rest}\r\n{last}\r\n\r\n"
+        )
+        .into_bytes()
+    };
+    for (number, (size, last)) in (60..).zip([("N", "0"), ("0N ; a = b ", "0"), ("N;a", "000;b")]) {
+        let answer = send(&server, &request(number, size, last)).unwrap();
+        assert_eq!(answer.twiml(), twiml_message("hi"), "{size}");
+        let answer = send_in_pieces(&server, &request(number + 10, size, last), 1).unwrap();
+        assert_eq!(answer.twiml(), twiml_message("hi"), "{size}");
+    }
+    for (size, last) in [("N ", "0"), ("N\t ", "0"), ("N", "0 ")] {
+        for piece in [1, 7, 9999] {
+            let answer = send_in_pieces(&server, &request(90, size, last), piece).unwrap();
+            assert_eq!(answer.status, 400, "{size:?} {last:?}");
+        }
+    }
+    server.wait_for("the size of a chunk is followed by white space");
+}
+
+// hyper's own responses have no body.
+#[test]
+fn rejected_head_gets_reason_as_plain_text() {
+    let server = Server::start(&[]);
+    let long = "x".repeat(70_000);
+    for (request, status, reason) in [
+        (
+            "GET / HTTP/1.1\r\nHost: h\r\nX-A\x01: b\r\n\r\n".to_owned(),
+            400,
+            "a header has an invalid name, or is folded",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: h\nX-A: b\r\n\r\n".to_owned(),
+            400,
+            "a line of the head ends with LF alone, without CR",
+        ),
+        (
+            "G\x01T / HTTP/1.1\r\n\r\n".to_owned(),
+            400,
+            "the request is not valid HTTP/1.1",
+        ),
+        (
+            format!("GET / HTTP/1.1\r\nHost: h\r\nX-A: {long}\r\n\r\n"),
+            431,
+            "the head of the request has too many bytes or headers",
+        ),
+        (
+            format!(
+                "GET / HTTP/1.1\r\nHost: h\r\n{}\r\n",
+                "X-A: b\r\n".repeat(99)
+            ),
+            431,
+            "the head of the request has too many bytes or headers",
+        ),
+    ] {
+        // The second head of a connection too.
+        for before in ["", "GET /livez HTTP/1.1\r\nHost: h\r\n\r\n"] {
+            let address = if before.is_empty() {
+                server.public
+            } else {
+                server.private
+            };
+            let mut stream = wire::connect(address);
+            if !before.is_empty() {
+                stream.write_all(before.as_bytes()).unwrap();
+                assert_eq!(wire::read_response(&mut stream).unwrap().status, 200);
+            }
+            let _ = stream.write_all(request.as_bytes());
+            let answer = wire::read_response(&mut stream).unwrap();
+            assert_eq!(
+                (answer.status, answer.body.as_str()),
+                (status, format!("{reason}\n").as_str())
+            );
+            let content_type = answer.header("content-type");
+            assert_eq!(content_type, Some("text/plain; charset=utf-8"));
+            assert!(
+                wire::read_response(&mut stream).is_none(),
+                "the connection is closed"
+            );
+        }
+    }
 }
