@@ -27,6 +27,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::routing::{any, get};
+use http::header::ALLOW;
 use http::{HeaderMap, StatusCode, Uri};
 
 pub(crate) use endpoint_layer::{EndpointLayer, EndpointState};
@@ -93,7 +94,11 @@ pub(crate) fn router(
         ("/media/{token}", media),
     ];
     // Without a layer: it responds as long as the process lives, also while the server drains.
-    endpoints.extend(health_path.map(|path| (path.as_str(), get(async || "ok"))));
+    let health = get(async || "ok").fallback(async || {
+        let allow = [(ALLOW, "GET, HEAD")];
+        (StatusCode::METHOD_NOT_ALLOWED, allow, "GET or HEAD\n")
+    });
+    endpoints.extend(health_path.map(|path| (path.as_str(), health)));
     let mut router = Router::new();
     for (path, handlers) in endpoints {
         // The settings exclude paths with a route in common, on which axum would panic.

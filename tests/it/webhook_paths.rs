@@ -255,7 +255,11 @@ fn health_path_responds_without_signature_while_process_lives() {
     let answer = server
         .exchange(request("POST", "/healthz").as_bytes())
         .unwrap();
-    assert_eq!(answer.status, 405);
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (405, "GET or HEAD\n")
+    );
+    assert_eq!(answer.header("allow"), Some("GET, HEAD"));
     let log = server.log();
     assert!(!log.contains("rejected"), "{log}");
     // Off by default.
