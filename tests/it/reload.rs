@@ -1,6 +1,8 @@
 //! Reload of the settings on SIGHUP, through the real binary.
 
 use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::support::{
-    ACCOUNT, Dev, EMPTY, FakeTwilio, ORIGIN, OTHER_TOKEN, Server, TOKEN, Wait, Webhook, app,
-    replyhook, twiml_message, wire,
+    ACCOUNT, Dev, EMPTY, FakeTwilio, ORIGIN, OTHER_TOKEN, Program, Server, TOKEN, Wait, Webhook,
+    app, replyhook, twiml_message, wire,
 };
 
 const APPLIED: &str = r#"replyhook_reloads_total{outcome="applied"}"#;
@@ -615,15 +617,49 @@ fn sighup_during_shutdown_does_not_end_it() {
     assert_eq!(status.code(), Some(0), "{log}");
 }
 
+// The handler is there before the command line is read: the help waits for its reader.
 #[test]
-fn sighup_restarts_bot_of_dev() {
+fn sighup_is_handled_before_command_line_is_read() {
+    let (mut writer, reader) = UnixStream::pair().unwrap();
+    writer.set_nonblocking(true).unwrap();
+    while writer.write(&[b' '; 4096]).is_ok() {}
+    writer.set_nonblocking(false).unwrap();
+    let mut serve = Command::new(env!("CARGO_BIN_EXE_replyhook"))
+        .args(["serve", "--help"])
+        .stdout(OwnedFd::from(writer))
+        .spawn()
+        .unwrap();
+    let wait = Wait::until("the process handles SIGHUP");
+    while !handles_sighup(serve.id()) {
+        wait.check();
+    }
+    kill_process(Pid::from_child(&serve), Signal::HUP).unwrap();
+    let text = std::io::read_to_string(reader).unwrap();
+    assert!(text.contains("Usage: replyhook serve"), "{text}");
+    assert_eq!(serve.wait().unwrap().code(), Some(0));
+}
+
+// A terminal that closes sends SIGHUP. The file of the settings is watched.
+#[test]
+fn sighup_ends_dev() {
     let folder = tempfile::tempdir().unwrap();
-    let dev = Dev::start_in(folder.path(), &["--port", "0"], &[]);
+    let mut dev = Dev::start_in(folder.path(), &["--port", "0"], &[]);
+    assert_eq!(dev.program.signal_and_wait(Signal::HUP), Some(0));
+}
+
+#[test]
+fn sighup_does_not_end_dev_under_nohup() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = Program::start(
+        Command::new("nohup")
+            .arg(env!("CARGO_BIN_EXE_replyhook"))
+            .args(["dev", "--emulator-port", "0", "--port", "0"])
+            .env("XDG_STATE_HOME", folder.path().join("state"))
+            .current_dir(folder.path()),
+    );
+    let dev = Dev::from_program(program);
     let pid = Pid::from_raw(i32::try_from(dev.program.pid()).unwrap()).unwrap();
     kill_process(pid, Signal::HUP).unwrap();
-    dev.program.wait_for("the reload", |line| {
-        line.contains("Reloaded the changed settings").then_some(())
-    });
     let answer = dev.says(&json!({"from": "whatsapp:+15550001111", "body": "still here?"}));
     assert_eq!(answer["messages"][0]["body"], "still here?");
 }

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write;
+use std::io::{self, IsTerminal};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,7 +38,7 @@ with --webhook, TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN and TWILIO_API_URL of the 
 --webhook, messages are posted to the path /message of a free port.
 
 Exit codes:
-  0  ended by SIGINT or SIGTERM
+  0  ended by SIGINT or SIGTERM, or because its terminal closed (SIGHUP)
   1  the server failed, or the webhooks of a sender could not be set or restored
   2  usage or configuration error, or a port that was named is in use
 
@@ -130,9 +131,8 @@ impl Dev {
         };
         let runtime = runtime()?;
         let result = runtime.block_on(async {
-            // Before any webhook is changed: SIGINT must not end the process without restoring them.
+            // Before any webhook is changed: a signal must not end the process without restoring them.
             let mut signals = StopSignals::new()?;
-            let mut hangup = signal(SignalKind::hangup())?;
             // Before `DevServer::start` reads the settings, so that a change in between is not missed.
             let mut watcher = ConfigWatcher::new(self.settings.file());
             let mut dev_server = DevServer::start(App::builder(), sources, options).await?;
@@ -178,7 +178,6 @@ impl Dev {
                     &mut dev_server,
                     &mut watcher,
                     &mut signals,
-                    &mut hangup,
                     process,
                     &mut lines,
                 )
@@ -231,6 +230,8 @@ impl Dev {
 struct StopSignals {
     term: Signal,
     int: Signal,
+    /// The terminal has closed.
+    hangup: Option<Signal>,
 }
 
 impl StopSignals {
@@ -238,23 +239,46 @@ impl StopSignals {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
+            hangup: ends_on_hangup()
+                .then(|| signal(SignalKind::hangup()))
+                .transpose()?,
         })
     }
 
     async fn next(&mut self) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.term.recv() => {}
             _ = self.int.recv() => {}
+            // Once only: kernel and shell may both send it, and the second one must not cut the shutdown short.
+            _ = hangup => self.hangup = None,
         }
     }
 }
 
-/// Runs until a signal stops it or the dev server ends. Restarts the bot when its settings change, and on SIGHUP.
+/// Returns whether SIGHUP may end a command that was started from a terminal: not under `nohup`, which has it ignored.
+fn ends_on_hangup() -> bool {
+    // Signal 1 is the lowest bit. Without /proc, `nohup` shows by the streams that it redirects.
+    match std::fs::read_to_string("/proc/self/status") {
+        Ok(status) => {
+            let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+            let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+            ignored.is_none_or(|mask| mask & 1 == 0)
+        }
+        Err(_) => io::stdin().is_terminal() || io::stdout().is_terminal(),
+    }
+}
+
+/// Runs until a signal stops it or the dev server ends. Restarts the bot when its settings change.
 async fn run_until_stopped(
     dev_server: &mut DevServer,
     watcher: &mut ConfigWatcher,
     signals: &mut StopSignals,
-    hangup: &mut Signal,
     process: Option<&mut BotProcess>,
     lines: &mut MessageLines,
 ) -> anyhow::Result<()> {
@@ -277,7 +301,6 @@ async fn run_until_stopped(
             ended = &mut process => return ended,
             line = lines.next() => print(&line)?,
             () = watcher.wait_for_change() => reload(dev_server).await?,
-            _ = hangup.recv() => reload(dev_server).await?,
         }
     }
 }

@@ -21,6 +21,7 @@ mod explain;
 mod finding;
 mod handler_args;
 mod handoff;
+mod hangup;
 mod health;
 mod invoke;
 mod message_lines;
@@ -53,6 +54,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::exit::{ExitStatus, exit_code};
+use self::hangup::WatchedRuntime;
 
 /// Receive WhatsApp and SMS messages through Twilio, and reply to them.
 #[derive(Parser)]
@@ -135,12 +137,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let watched = WatchedRuntime::start_if_serving();
     let result = match Cli::parse().command {
         #[cfg(feature = "emulator")]
         Command::Dev(dev) => dev.run(),
         #[cfg(feature = "emulator")]
         Command::Chat(chat) => chat.run(),
-        Command::Serve(serve) => serve.run(),
+        Command::Serve(serve) => serve.run(watched),
         Command::Check(check) => check.run(),
         #[cfg(feature = "emulator")]
         Command::Doctor(doctor) => doctor.run(),

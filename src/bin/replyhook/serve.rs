@@ -1,12 +1,12 @@
+use std::io;
 use std::pin::pin;
 
 use futures_util::FutureExt;
 use replyhook::App;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::ExitStatus;
 use crate::handler_args::HandlerArgs;
-use crate::runtime::runtime;
+use crate::hangup::WatchedRuntime;
 use crate::settings_args::SettingsArgs;
 
 #[derive(clap::Args)]
@@ -39,17 +39,20 @@ pub(crate) struct Serve {
 }
 
 impl Serve {
-    pub(crate) fn run(self) -> anyhow::Result<ExitStatus> {
+    /// Runs the server. `watched` was started before the command line was read.
+    pub(crate) fn run(
+        self,
+        watched: Option<io::Result<WatchedRuntime>>,
+    ) -> anyhow::Result<ExitStatus> {
         let mut sources = self.settings.sources();
         sources.allow_public_diagnostics = self.allow_public_diagnostics;
         self.handler.apply(&mut sources);
         if let Some(port) = self.port {
             sources.env.insert("PORT".to_owned(), port.to_string());
         }
-        let runtime = runtime()?;
+        let watched = watched.unwrap_or_else(WatchedRuntime::start)?;
+        let (runtime, mut hangup) = (watched.runtime, watched.hangup);
         let result = runtime.block_on(async {
-            // Before the settings are read, which takes a while for thousands of accounts: SIGHUP must not end the process.
-            let mut hangup = signal(SignalKind::hangup())?;
             let app = App::builder().sources(sources).build()?;
             let reload = app.reload_handle();
             let mut run = pin!(app.run());
