@@ -65,7 +65,10 @@ impl MessageLookup {
                     outbound_id = message.id,
                     "a message of unknown result is not in Twilio's message list; it is sent again"
                 );
-                SendOutcome::Retry { not_before: now }
+                SendOutcome::Retry {
+                    not_before: now,
+                    code: None,
+                }
             }
             Ok(None) => {
                 tracing::error!(

@@ -22,7 +22,7 @@ pub(super) fn shape_of(message: &OutboundMessage) -> Option<ContentShape> {
     ContentShape::parse(message.params.get(ContentShape::PARAM)?)
 }
 
-/// Returns whether a second send was scheduled because Twilio refused the content of the first.
+/// Returns whether the text of a message may be sent because Twilio refused its content with this code.
 pub(super) fn is_content_refusal(code: ErrorCode) -> bool {
     CONTENT_REFUSED.contains(&code.0) || CONTENT_GONE.contains(&code.0)
 }
@@ -79,15 +79,11 @@ impl RichMessages {
     /// was refused before or the Content API fails.
     pub(super) async fn params(&self, call: &RichCall<'_>, params: &FormParams) -> FormParams {
         let id = call.message.id;
-        let refusal = call
-            .message
-            .resent_after
-            .filter(|code| is_content_refusal(*code));
-        if let Some(code) = refusal {
+        if let Some(code) = call.message.text_after {
             tracing::warn!(
                 outbound_id = id,
                 error_code = code.0,
-                "Twilio refused a message with choices or a link; it is sent once more, as a text"
+                "Twilio refused a message with choices or a link; its text is sent in its place"
             );
             return as_text(params);
         }

@@ -1,5 +1,6 @@
 //! One REST call for a message, and the outcome that follows from its response.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,10 @@ use crate::error_code::ErrorCode;
 use crate::form::FormParams;
 use crate::reloadable::Reloadable;
 use crate::sid::AccountSid;
-use crate::store::{OutboundMessage, SendOutcome, TEMPLATE_LANGUAGE, TEMPLATE_NAME, TEMPLATE_SID};
+use crate::store::{
+    OutboundMessage, PASSING_FAILURES, REJECTED, SendOutcome, TEMPLATE_LANGUAGE, TEMPLATE_NAME,
+    TEMPLATE_SID,
+};
 use crate::telemetry::Throttle;
 use crate::twilio::{Credentials, Keyring, RestError, RestErrorKind, RetryAdvice};
 
@@ -39,6 +43,8 @@ const WINDOW_CLOSED: ErrorCode = ErrorCode(63016);
 const NOT_FOUND: ErrorCode = ErrorCode(20404);
 /// Pause after such an error, which Twilio sometimes returns for an account that exists.
 const NOT_FOUND_RETRY_DELAY: Duration = Duration::from_secs(2);
+/// Twilio's code for too many calls, which it leaves out at times.
+const RATE_LIMITED: ErrorCode = ErrorCode(20429);
 /// Twilio's code for invalid credentials.
 const UNAUTHENTICATED: ErrorCode = ErrorCode(20003);
 
@@ -83,7 +89,7 @@ impl RestSender {
             .remaining_pause(message.account, self.clock.monotonic());
         if let Some(pause) = pause {
             let not_before = after(now, pause);
-            return SendOutcome::Retry { not_before };
+            return retry(not_before);
         }
         // Only for retries: a message that an operator has released begins with attempt 1, and gets a
         // call whatever its age.
@@ -107,10 +113,10 @@ impl RestSender {
                 );
             }
             let not_before = after(now, UNKNOWN_ACCOUNT_RETRY);
-            return SendOutcome::Retry { not_before };
+            return retry(not_before);
         };
-        // Twilio did not accept a message with these codes, or its content was refused, which is logged elsewhere.
-        let is_passing = |code: &ErrorCode| *code != NOT_FOUND && !is_content_refusal(*code);
+        // After 404 Twilio did not accept the message.
+        let is_passing = |code: &ErrorCode| PASSING_FAILURES.contains(&code.0);
         if let Some(code) = message.resent_after.filter(is_passing) {
             tracing::info!(
                 outbound_id = message.id,
@@ -199,15 +205,24 @@ impl RestSender {
         match self.templates.find(names, &query).await {
             Ok(NamedTemplate::Found(sid)) => Ok(Some(with_sid(&sid))),
             Ok(NamedTemplate::Refused(reason)) => Err(failed(None, reason)),
-            // Nothing was sent, so the send is retried.
             Err(error) => {
                 self.log_failed_call(
                     message.id,
                     "the account's templates could not be listed",
                     &error,
                 );
+                // A missing permission is a fault of the configuration, and does not pass by itself.
+                if error.is_missing_permission() {
+                    let reason =
+                        with_detail("the templates of the account cannot be listed", &error);
+                    return Err(failed(error.code(), reason));
+                }
+                // Nothing was sent, so the send is retried.
                 let not_before = after(self.clock.now(), retry_delay(message.attempt));
-                Err(SendOutcome::Retry { not_before })
+                Err(SendOutcome::Retry {
+                    not_before,
+                    code: error.code(),
+                })
             }
         }
     }
@@ -318,7 +333,10 @@ impl RestSender {
                     self.health.pause_account(message.account, until, None);
                 }
                 self.log_failed_call(id, "a message was not sent and will be retried", error);
-                SendOutcome::Retry { not_before }
+                SendOutcome::Retry {
+                    not_before,
+                    code: rate_limited.then(|| error.code().unwrap_or(RATE_LIMITED)),
+                }
             }
             RetryAdvice::Ambiguous => {
                 self.health.set_ok(false);
@@ -336,11 +354,11 @@ impl RestSender {
                 if let Some(code) = error.code()
                     && is_content_refusal(code)
                     && shape_of(message).is_some()
-                    && message.resent_after.is_none() =>
+                    && message.text_after.is_none() =>
             {
                 self.health.set_ok(true);
                 self.log_failed_call(id, "Twilio refused a message with choices or a link", error);
-                SendOutcome::RetryOnce {
+                SendOutcome::RetryAsText {
                     not_before: now,
                     code,
                 }
@@ -350,14 +368,15 @@ impl RestSender {
                 self.log_failed_call(id, "a message was not sent and will be retried once", error);
                 SendOutcome::RetryOnce {
                     not_before: after(now, NOT_FOUND_RETRY_DELAY),
-                    code: NOT_FOUND,
+                    // A proxy's response has no code of Twilio's.
+                    code: error.code().unwrap_or(NOT_FOUND),
                 }
             }
             RetryAdvice::Never => {
-                // Invalid credentials, or an API key that may not send, affect all messages of the account. Any other error
-                // is treated as specific to this message.
+                // Invalid credentials, or an API key that may not send, affect all messages of the account, which wait. Any
+                // other error, also another missing permission, is treated as specific to this message.
                 let unauthenticated = error.code() == Some(UNAUTHENTICATED)
-                    || error.is_missing_permission()
+                    || error.is_sending_denied()
                     || matches!(error.kind(), RestErrorKind::Rejected { status: 401, .. });
                 self.health.set_ok(!unauthenticated);
                 if unauthenticated {
@@ -366,7 +385,7 @@ impl RestSender {
                     self.health.pause_account(message.account, until, rejected);
                 }
                 self.log_failed_call(id, "Twilio rejected a message", error);
-                failed(error.code(), "Twilio rejected it")
+                failed(error.code(), with_detail(REJECTED, error))
             }
         }
     }
@@ -383,8 +402,26 @@ fn is_not_found(error: &RestError) -> bool {
         || matches!(error.kind(), RestErrorKind::Rejected { status: 404, .. })
 }
 
-fn failed(code: Option<ErrorCode>, reason: &'static str) -> SendOutcome {
-    SendOutcome::Failed { code, reason }
+fn failed(code: Option<ErrorCode>, reason: impl Into<Cow<'static, str>>) -> SendOutcome {
+    SendOutcome::Failed {
+        code,
+        reason: reason.into(),
+    }
+}
+
+fn retry(not_before: Timestamp) -> SendOutcome {
+    SendOutcome::Retry {
+        not_before,
+        code: None,
+    }
+}
+
+/// Returns a reason with Twilio's own text, if the error has one.
+fn with_detail(reason: &'static str, error: &RestError) -> Cow<'static, str> {
+    match error.detail() {
+        Some(detail) => format!("{reason} with the text \"{detail}\"").into(),
+        None => reason.into(),
+    }
 }
 
 /// Pause before the next call for a message.

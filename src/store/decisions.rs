@@ -10,6 +10,7 @@ use super::conversations::{ConsentAction, ConsentRecord, OpenWindow};
 use super::error::StoreError;
 use super::journal::{AcceptOutcome, Claim, FailOutcome, ReplyDecision, SavedResponse, TurnStatus};
 use super::new_inbound::{ConsentEffect, NewInbound};
+use super::outbound_message::PASSING_FAILURES;
 use super::outbox::StatusEvent;
 use super::packing::time;
 use super::states::{self, inbound};
@@ -250,12 +251,10 @@ pub(super) fn opt_out_scope<'a>(
 pub(super) const RESEND_DELAY: Duration = Duration::from_mins(1);
 
 /// Returns the error code of a failed send after which a second one may succeed.
-///
-/// 30001: the queue overflowed. 63017 and 63018: messages were sent too fast. 63053: the template was not ready yet.
 pub(super) fn passing_failure(status: &str, code: Option<u32>) -> Option<u32> {
     // Only `failed`: an `undelivered` message has left Twilio, so the user may have it.
     let failed = status == MessageStatus::Failed.as_str();
-    code.filter(|code| failed && matches!(code, 30001 | 63017 | 63018 | 63053))
+    code.filter(|code| failed && PASSING_FAILURES.contains(code))
 }
 
 /// Returns the error code of a failed send whose rich content was refused, so that its text may still be sent.
@@ -428,7 +427,7 @@ mod tests {
 
     #[test]
     fn only_failed_status_with_passing_code_allows_second_send() {
-        for code in [30001, 63017, 63018, 63053] {
+        for code in PASSING_FAILURES {
             assert_eq!(passing_failure("failed", Some(code)), Some(code));
             assert_eq!(passing_failure("undelivered", Some(code)), None);
         }

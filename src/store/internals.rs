@@ -28,8 +28,8 @@ pub use super::operator::{
     Retention,
 };
 pub use super::outbound_message::{
-    NewOutbound, OutboundMessage, OutboundRow, ScheduledMessage, SendOutcome, TEMPLATE_LANGUAGE,
-    TEMPLATE_NAME, TEMPLATE_SID,
+    NewOutbound, OutboundMessage, OutboundRow, PASSING_FAILURES, REJECTED, ScheduledMessage,
+    SendOutcome, TEMPLATE_LANGUAGE, TEMPLATE_NAME, TEMPLATE_SID,
 };
 pub use super::outbox::{ClaimedOutbox, Outbox, OutboxStats, StatusEffect, StatusEvent};
 pub use super::redacted_params::RedactedParams;

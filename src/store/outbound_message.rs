@@ -1,5 +1,6 @@
 //! Messages of the outbox, their states, and the outcomes of their REST calls.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -20,6 +21,13 @@ pub const TEMPLATE_LANGUAGE: &str = "TemplateLanguage";
 /// Parameter of a stored message with the SID of its template, in place of `ContentSid`: its approval is checked before it is
 /// sent. Twilio never gets it.
 pub const TEMPLATE_SID: &str = "TemplateSid";
+
+/// Error codes of a failed send after which a second one may succeed.
+///
+/// 21611 and 30001: a queue was full, which a call through a Messaging Service learns later. 63017 and 63018: messages were sent too fast. 63053: the template was not ready yet.
+pub const PASSING_FAILURES: [u32; 5] = [21611, 30001, 63017, 63018, 63053];
+/// Beginning of the reason of a message that Twilio has rejected, so that a call for it was made.
+pub const REJECTED: &str = "Twilio rejected it";
 
 /// Message to add to the outbox.
 #[derive(Clone)]
@@ -66,6 +74,8 @@ pub struct OutboundMessage {
     pub attempt: u32,
     /// Error code after which the message is sent a second time without an operator, which happens once.
     pub resent_after: Option<ErrorCode>,
+    /// Error code after which the text of a message with refused content is sent, which happens once.
+    pub text_after: Option<ErrorCode>,
     /// Number of searches for the message in Twilio's list.
     pub lookups: u32,
     /// Start of the last REST call.
@@ -146,6 +156,10 @@ pub struct OutboundRow {
     pub earlier_sid: Option<MessageSid>,
     /// Error code after which the message was sent a second time without an operator.
     pub resent_after: Option<u32>,
+    /// Error code after which the text of a message with refused content is sent without an operator.
+    pub text_after: Option<u32>,
+    /// Error code after which the last call was repeated, because Twilio had not processed it.
+    pub retried_after: Option<u32>,
     /// Last status from Twilio.
     pub status: Option<String>,
     /// Twilio's error code.
@@ -172,10 +186,20 @@ pub enum SendOutcome {
     Retry {
         /// Earliest time of the next call.
         not_before: Timestamp,
+        /// Twilio's error code, if it has responded.
+        code: Option<ErrorCode>,
     },
     /// As [`Retry`](Self::Retry), after an error that allows one other call. It is recorded in
     /// [`OutboundMessage::resent_after`].
     RetryOnce {
+        /// Earliest time of the next call.
+        not_before: Timestamp,
+        /// Twilio's error code.
+        code: ErrorCode,
+    },
+    /// As [`Retry`](Self::Retry), after an error that concerns the content of a message, so that its text is sent. It is
+    /// recorded in [`OutboundMessage::text_after`].
+    RetryAsText {
         /// Earliest time of the next call.
         not_before: Timestamp,
         /// Twilio's error code.
@@ -187,7 +211,7 @@ pub enum SendOutcome {
         /// Twilio's error code.
         code: Option<ErrorCode>,
         /// Reason, without message content.
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
     /// The result of the call is unknown, so that Twilio's list must be searched.
     Unknown {

@@ -354,7 +354,9 @@ impl Metrics {
     pub(crate) fn reply(&self, outcome: &SendOutcome) {
         let index = match outcome {
             SendOutcome::Sent { .. } => 0,
-            SendOutcome::Retry { .. } | SendOutcome::RetryOnce { .. } => 1,
+            SendOutcome::Retry { .. }
+            | SendOutcome::RetryOnce { .. }
+            | SendOutcome::RetryAsText { .. } => 1,
             SendOutcome::Failed { .. } => 2,
             // Not a new result: a lookup that found nothing, for a message already counted as unknown.
             SendOutcome::Unknown {

@@ -101,6 +101,20 @@ impl RestError {
         self.code() == Some(MISSING_PERMISSION)
     }
 
+    /// Returns Twilio's own text about a missing permission, which names the permission. Without private data.
+    #[cfg(feature = "app")]
+    pub(crate) fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
+    }
+
+    /// Returns whether the API key may not send any message. Another missing permission, such as that for templates, concerns
+    /// only the messages that need it.
+    #[cfg(feature = "app")]
+    pub(crate) fn is_sending_denied(&self) -> bool {
+        let detail = self.detail.as_deref().unwrap_or_default();
+        self.is_missing_permission() && detail.contains("messages/create")
+    }
+
     /// Returns whether, and after which delay, the call may be repeated.
     pub fn retry_advice(&self) -> RetryAdvice {
         match self.kind {
@@ -208,7 +222,11 @@ fn parse_code(body: &[u8]) -> Option<ErrorCode> {
     let body: serde_json::Value = serde_json::from_slice(body).ok()?;
     let code = body.get("code")?;
     let number = code.as_u64().or_else(|| code.as_str()?.parse().ok())?;
-    u32::try_from(number).ok().map(ErrorCode)
+    // 0 is not a code.
+    u32::try_from(number)
+        .ok()
+        .filter(|number| *number > 0)
+        .map(ErrorCode)
 }
 
 /// Reads Twilio's text from an error body: `message` in the classic form, `detail` in the form of RFC 9457.

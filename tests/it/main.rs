@@ -94,6 +94,7 @@ mod media_flood;
 mod media_in;
 mod media_out;
 mod messages;
+mod missing_permission;
 mod operations;
 mod outage;
 #[cfg(feature = "postgres")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use replyhook::{Clock, ManualClock, Reply, ReplyMessage, SystemClock};
 
-use crate::support::{EMPTY, FakeTwilio, TempStore, TestApp, Webhook};
+use crate::support::{EMPTY, FakeTwilio, Fault, TempStore, TestApp, Webhook};
 
 const USER: &str = "whatsapp:+15550001111";
 
@@ -95,6 +95,26 @@ async fn waiting_second_send_holds_no_later_part() {
     assert_eq!(bodies, ["a1", "a2", "b1", "b2", "a1"]);
 }
 
+// A call through a Messaging Service is accepted before a number with a full queue is chosen.
+#[tokio::test(flavor = "multi_thread")]
+async fn full_queue_reported_later_is_sent_again() {
+    let twilio = FakeTwilio::start();
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let shared = clock.clone();
+    let app = TestApp::with_twilio(&twilio, &[("REPLYHOOK__REPLY__PATH", "rest")], |app| {
+        app.clock(shared).handler(replyhook::Echo)
+    });
+    app.says(1, "hi").await;
+    let first = twilio.wait_for_phone(USER, 1)[0].sid.clone();
+    app.wait_for_outbox("pending", 0).await;
+    app.send(twilio.status_webhook(&first, "failed", Some(21611)))
+        .await
+        .twiml();
+    app.wait_for_outbox("pending", 1).await;
+    advance(&clock, Duration::from_secs(60));
+    twilio.wait_for_phone(USER, 2);
+}
+
 // The claim checks consent and window, as for any send.
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_message_is_not_sent_after_stop_or_closed_window() {
@@ -179,4 +199,164 @@ fn release_of_failed_handler_points_to_retry_only() {
     );
     let retried = store.run_ok(&["messages", "retry", &inbound]);
     assert!(!retried.contains("messages release"), "{retried}");
+}
+
+fn send(to: &str) -> [&str; 8] {
+    [
+        "send",
+        "--to",
+        to,
+        "--from",
+        "+15550002222",
+        "--body",
+        "hi",
+        "--wait=60",
+    ]
+}
+
+fn rejected(status: u16, code: Option<u32>) -> Fault {
+    Fault::Status {
+        status,
+        code,
+        retry_after: None,
+    }
+}
+
+// A proxy's 404 has no code, nor has a 429 at times.
+#[test]
+fn repeated_calls_are_shown_with_their_cause() {
+    let twilio = FakeTwilio::start();
+    let store = TempStore::with(&twilio);
+    let _server = store.server();
+    for (id, fault, line) in [
+        (
+            1,
+            rejected(429, None),
+            "retried after: too many requests (20429)",
+        ),
+        (2, rejected(400, Some(21611)), "(21611)"),
+        (
+            3,
+            rejected(404, None),
+            "second send after: not found (20404)",
+        ),
+        (4, rejected(404, Some(20009)), "(20009)"),
+    ] {
+        twilio.fault(fault, 1);
+        let (code, out, err) = store.run_for_account(&send("+15550003333"));
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        let shown = store.run_ok(&["messages", "show", "--outbound", &id.to_string()]);
+        let again = shown.lines().find(|line| line.starts_with("again "));
+        assert!(again.is_some_and(|again| again.contains(line)), "{shown}");
+        let word = if id < 3 {
+            "retried after"
+        } else {
+            "second send after"
+        };
+        assert!(again.is_some_and(|again| again.contains(word)), "{shown}");
+    }
+    let rows = store.run_json(&["messages", "list", "--outbound", "--json"]);
+    let causes: Vec<_> = rows
+        .iter()
+        .map(|row| (row["retried_after"].as_u64(), row["resent_after"].as_u64()))
+        .collect();
+    assert_eq!(
+        causes,
+        [
+            (None, Some(20009)),
+            (None, Some(20404)),
+            (Some(21611), None),
+            (Some(20429), None),
+        ]
+    );
+}
+
+#[test]
+fn waiting_and_stopped_second_send_are_shown_as_such() {
+    let twilio = FakeTwilio::start();
+    let store = TempStore::with(&twilio);
+    let inbound = sid(1);
+    let clock = Arc::new(ManualClock::new(SystemClock.now()));
+    let shared = clock.clone();
+    let release = ["messages", "release", &inbound, "--yes"];
+    store.app(
+        |app| app.clock(shared).handler(async |_, _| reply_via_rest()),
+        async |app| {
+            app.says(1, "hi").await;
+            let last = twilio.wait_for_phone(USER, 11)[10].sid.clone();
+            app.wait_for_outbox("pending", 0).await;
+            let failed = twilio.status_webhook(&last, "failed", Some(63018));
+            app.send(failed).await.twiml();
+            app.wait_for_outbox("pending", 1).await;
+            let shown = store.run_ok(&["messages", "show", &inbound]);
+            assert!(shown.contains("second send due after: "), "{shown}");
+            let (code, out, err) = store.run(&release);
+            assert_eq!((code, err.as_str()), (1, ""), "{out}");
+            assert!(
+                out.contains("is sent again by the running server (second send due after: ")
+                    && out.contains("nothing to release"),
+                "{out}"
+            );
+            app.says(2, "STOP").await;
+            advance(&clock, Duration::from_secs(61));
+            app.wait_for_outbox("pending", 0).await;
+        },
+    );
+    let shown = store.run_ok(&["messages", "show", &inbound]);
+    assert!(
+        shown.contains("no second send after: ") && shown.contains("the user has opted out"),
+        "{shown}"
+    );
+    let (code, out, _) = store.run(&release);
+    assert!(code == 1 && out.contains("the user has opted out"), "{out}");
+    assert_eq!(twilio.posts().len(), 11);
+}
+
+#[test]
+fn release_says_that_user_has_opted_out() {
+    let twilio = FakeTwilio::start();
+    let store = TempStore::with(&twilio);
+    let inbound = sid(1);
+    // Accepted and not delivered, and rejected by the call.
+    store.app(
+        |app| app.handler(async |_, _| reply_via_rest()),
+        async |app| {
+            app.says(1, "hi").await;
+            let phone = twilio.wait_for_phone(USER, 11);
+            app.wait_for_outbox("pending", 0).await;
+            let lost = twilio.status_webhook(&phone[10].sid, "failed", Some(30003));
+            app.send(lost).await.twiml();
+        },
+    );
+    let server = store.server();
+    let user = "+15550003333";
+    for code in [21612, 21614] {
+        twilio.fault(rejected(400, Some(code)), 1);
+        let (exit, out, _) = store.run_for_account(&send(user));
+        assert_eq!(exit, 1, "{out}");
+    }
+    server.send(&Webhook::message(2, "STOP")).twiml();
+    let stop = Webhook::message(3, "STOP").with("From", user);
+    server.send(&stop.with("To", "+15550002222")).twiml();
+    let sent = twilio.posts().len();
+    for (target, id) in [
+        (&["release", &inbound, "--yes"][..], 11),
+        (&["release", "--failed-with", "21612"], 12),
+        (&["release", "13", "--yes"], 13),
+        // Not a second time either.
+        (&["release", "13", "--yes"], 13),
+    ] {
+        let (code, out, err) = store.run(&[&["messages"], target].concat());
+        assert_eq!((code, err.as_str()), (1, ""), "{target:?}: {out}");
+        assert!(
+            out.starts_with(&format!("outbound message {id} is not sent"))
+                && out.ends_with(": the user has opted out\n")
+                && !out.contains("released,"),
+            "{target:?}: {out}"
+        );
+    }
+    let shown = store.run_ok(&["messages", "show", &inbound]);
+    assert!(shown.contains("reason: the user has opted out"), "{shown}");
+    assert!(!shown.contains("messages release"), "{shown}");
+    assert_eq!(twilio.posts().len(), sent);
 }

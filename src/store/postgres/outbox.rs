@@ -132,14 +132,15 @@ pub(super) async fn record_outcome(
     match outcome {
         SendOutcome::Sent { sid, status } => record_sent(db, id, *sid, status, now).await?,
         // Back to PENDING (0).
-        SendOutcome::Retry { not_before } => {
+        SendOutcome::Retry { not_before, code } => {
             sqlx::query(
-                "UPDATE outbound SET state = 0, owner = NULL, not_before = $2 \
+                "UPDATE outbound SET state = 0, owner = NULL, not_before = $2, retried_after = coalesce($4, retried_after) \
                  WHERE id = $1 AND (state = 2 OR (state = 1 AND owner = $3))",
             )
             .bind(id)
             .bind(not_before.as_microsecond())
             .bind(me)
+            .bind(code.map(|code| i64::from(code.0)))
             .execute(&mut *db)
             .await?;
             delay_queue(db, id, *not_before, now).await?;
@@ -147,6 +148,19 @@ pub(super) async fn record_outcome(
         SendOutcome::RetryOnce { not_before, code } => {
             sqlx::query(
                 "UPDATE outbound SET state = 0, owner = NULL, not_before = $2, resent_after = $4 \
+                 WHERE id = $1 AND (state = 2 OR (state = 1 AND owner = $3))",
+            )
+            .bind(id)
+            .bind(not_before.as_microsecond())
+            .bind(me)
+            .bind(i64::from(code.0))
+            .execute(&mut *db)
+            .await?;
+            delay_queue(db, id, *not_before, now).await?;
+        }
+        SendOutcome::RetryAsText { not_before, code } => {
+            sqlx::query(
+                "UPDATE outbound SET state = 0, owner = NULL, not_before = $2, text_after = $4 \
                  WHERE id = $1 AND (state = 2 OR (state = 1 AND owner = $3))",
             )
             .bind(id)
@@ -166,7 +180,7 @@ pub(super) async fn record_outcome(
             )
             .bind(id)
             .bind(code.map(i64::from))
-            .bind(*reason)
+            .bind(reason.as_ref())
             .bind(me)
             .fetch_optional(&mut *db)
             .await?;

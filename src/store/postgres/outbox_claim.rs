@@ -43,7 +43,7 @@ const CLAIM: &str = concat!(
     // from 4). `abs`: a send further ahead dates from before the clock was set back.
     "(r.inbound IS NULL OR NOT EXISTS (\
        SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND (\
-         (p.state NOT IN (4, 6) AND (p.state > 0 OR p.attempt > 0 OR p.resent_after IS NULL)) \
+         (p.state NOT IN (4, 6) AND (p.state > 0 OR p.attempt > 0 OR coalesce(p.resent_after, p.text_after) IS NULL)) \
          OR (p.state IN (0, 4) AND p.rank < 4 AND abs($2 - p.sent_at) < $4)))) ",
     // SKIP LOCKED: a locked row belongs to a transaction that is claiming it or recording its outcome. Two messages of one
     // queue are not claimed concurrently, because the subquery of the younger one still counts the older one while it is
@@ -104,7 +104,7 @@ pub(super) async fn claim(
     for row in &claimed {
         let message = read_message(row, now)?;
         // The column after those of `message!`.
-        match row.try_get::<i64, _>(15)? {
+        match row.try_get::<i64, _>(16)? {
             outbound::SUPPRESSED => outbox.suppressed.push(message),
             outbound::FAILED => outbox.new_owner.push(message),
             _ => outbox.messages.push(message),

@@ -84,7 +84,7 @@ macro_rules! message {
          (SELECT c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
            WHERE a.sender = m.sender AND a.address_key = m.address_key), \
          EXISTS (SELECT 1 FROM consent c WHERE c.consent_key = m.consent_key AND c.opted_in IS NOT NULL AND c.scope IN (m.sender, m.service)), \
-         m.resent_after"
+         m.resent_after, m.text_after"
     };
 }
 pub(super) use message;
@@ -99,6 +99,7 @@ pub(super) fn read_message(row: &PgRow, now: Timestamp) -> Result<OutboundMessag
     let params = params.map(unpack).unwrap_or_default();
     let last_inbound: Option<i64> = row.try_get(12)?;
     let resent_after: Option<i64> = row.try_get(14)?;
+    let text_after: Option<i64> = row.try_get(15)?;
     Ok(OutboundMessage {
         id: row.try_get(0)?,
         created_at: packing::time(row.try_get(1)?)?,
@@ -111,6 +112,7 @@ pub(super) fn read_message(row: &PgRow, now: Timestamp) -> Result<OutboundMessag
         service: service.and_then(|service| service.parse().ok()),
         attempt: number(row.try_get(8)?),
         resent_after: resent_after.map(|code| ErrorCode(number(code))),
+        text_after: text_after.map(|code| ErrorCode(number(code))),
         lookups: number(row.try_get(9)?),
         sent_at: sent_at.map(packing::time).transpose()?,
         params: FormParams::parse(params.as_bytes(), usize::MAX).unwrap_or_default(),

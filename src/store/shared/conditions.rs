@@ -26,6 +26,21 @@ macro_rules! opted_out {
 }
 pub(in crate::store) use opted_out;
 
+/// SQL condition: the row `$row` of `outbound` must not be sent, because its user has opted out. The confirmation of an opt-out
+/// is sent.
+macro_rules! is_opted_out {
+    ($row:literal) => {
+        concat!(
+            "(",
+            $row,
+            ".confirms_opt_out IS NULL AND ",
+            $crate::store::shared::conditions::opted_out!($row),
+            ")"
+        )
+    };
+}
+pub(in crate::store) use is_opted_out;
+
 /// SQL condition: the row `$row` of `outbound` was addressed to a former user of its address. A reply counts by the message that
 /// it answers, which may be from before a split although the reply was queued after it.
 // By IDs, which do not depend on clocks. The time covers an older message that was stored late.

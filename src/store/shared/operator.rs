@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 
 use super::account_users::{AccountUser, address_texts, users_of};
-use super::conditions::{has_new_owner, in_account};
+use super::conditions::{has_new_owner, in_account, is_opted_out};
 use super::database::{Database, ids, params};
 use super::outbox::{outbound_columns, read_outbound};
 use crate::address::Address;
@@ -40,18 +40,48 @@ pub(in crate::store) async fn backlog_stats<D: Database>(
     Ok(stats)
 }
 
+/// SQL that refuses the messages with the condition `$which`, which must not be sent any more: they become FAILED (5) with the
+/// reason in the parameter 2 if their address is of another user now, or SUPPRESSED (6) if their user has opted out.
+// PENDING (0) too if the address is of another user: parts behind a refused one would wait for ever. The claim suppresses other
+// pending messages, and logs that.
+macro_rules! refuse {
+    ($which:literal) => {
+        concat!(
+            "UPDATE outbound SET state = CASE WHEN ",
+            has_new_owner!("outbound"),
+            " THEN 5 ELSE 6 END, reason = CASE WHEN ",
+            has_new_owner!("outbound"),
+            " THEN $2 ELSE 'the user has opted out' END WHERE ",
+            $which,
+            " AND state IN (0, 3, 5) AND (",
+            has_new_owner!("outbound"),
+            " OR (state > 0 AND ",
+            is_opted_out!("outbound"),
+            "))"
+        )
+    };
+}
+
+/// SQL condition: the message may be sent.
+macro_rules! is_allowed {
+    () => {
+        concat!(
+            "NOT ",
+            has_new_owner!("outbound"),
+            " AND NOT ",
+            is_opted_out!("outbound")
+        )
+    };
+}
+
 /// Releases the held and failed replies to a message, and returns their number.
 pub(in crate::store) async fn release<D: Database>(
     db: &mut D,
     sid: MessageSid,
     now: Timestamp,
 ) -> Result<u64, D::Error> {
-    // Before the release, which then does not find them. PENDING (0) too: parts behind a refused one would wait for ever.
-    let refused = concat!(
-        "UPDATE outbound SET state = 5, reason = $2 WHERE inbound IN (SELECT id FROM inbound WHERE sid = $1) \
-         AND state IN (0, 3, 5) AND ",
-        has_new_owner!("outbound"),
-    );
+    // Before the release, which then does not find them.
+    let refused = refuse!("inbound IN (SELECT id FROM inbound WHERE sid = $1)");
     db.execute(
         refused,
         params![&packing::sid_bytes(sid.as_str()), states::NEW_OWNER],
@@ -64,8 +94,8 @@ pub(in crate::store) async fn release<D: Database>(
         concat!(
             "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $2, reason = NULL, error_code = NULL, \
              unordered = true WHERE inbound IN (SELECT id FROM inbound WHERE sid = $1) AND state IN (3, 5) \
-             AND params IS NOT NULL AND NOT ",
-            has_new_owner!("outbound"),
+             AND params IS NOT NULL AND ",
+            is_allowed!(),
         ),
         params![&packing::sid_bytes(sid.as_str()), now],
     )
@@ -79,18 +109,16 @@ pub(in crate::store) async fn release_outbound<D: Database>(
     now: Timestamp,
 ) -> Result<u64, D::Error> {
     // Without an ID only messages in HELD (3): one in FAILED (5) is sent again only if the operator names it.
-    let refused = concat!(
-        "UPDATE outbound SET state = 5, reason = $2 WHERE inbound IS NULL AND (($1 IS NULL AND state = 3) \
-         OR (id = $1 AND state IN (3, 5))) AND ",
-        has_new_owner!("outbound"),
+    let refused = refuse!(
+        "inbound IS NULL AND (($1 IS NULL AND state = 3) OR (id = $1 AND state IN (3, 5)))"
     );
     db.execute(refused, params![id, states::NEW_OWNER]).await?;
     db.execute(
         concat!(
             "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $2, reason = NULL, error_code = NULL \
              WHERE inbound IS NULL AND params IS NOT NULL AND (($1 IS NULL AND state = 3) OR (id = $1 AND state IN (3, 5))) \
-             AND NOT ",
-            has_new_owner!("outbound"),
+             AND ",
+            is_allowed!(),
         ),
         params![id, now],
     )
@@ -103,11 +131,8 @@ pub(in crate::store) async fn send_again<D: Database>(
     id: i64,
     now: Timestamp,
 ) -> Result<bool, D::Error> {
-    let refused = concat!(
-        "UPDATE outbound SET state = 5, reason = $2 WHERE state IN (0, 3, 5) AND (id = $1 OR inbound = (\
-           SELECT f.inbound FROM outbound f WHERE f.id = $1)) AND ",
-        has_new_owner!("outbound"),
-    );
+    let refused =
+        refuse!("(id = $1 OR inbound = (SELECT f.inbound FROM outbound f WHERE f.id = $1))");
     db.execute(refused, params![id, states::NEW_OWNER]).await?;
     // From HELD, FAILED or, with the rank of a final failure, SENT (3, 5, 4) to PENDING (0). The SID moves to
     // `earlier_sid`, so that late callbacks of the failed send do not match.
@@ -116,8 +141,8 @@ pub(in crate::store) async fn send_again<D: Database>(
             concat!(
                 "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $2, reason = NULL, error_code = NULL, \
                  earlier_sid = coalesce(sid, earlier_sid), sid = NULL, status = NULL, rank = -1, unordered = true \
-                 WHERE id = $1 AND (state IN (3, 5) OR (state = 4 AND rank = 6)) AND params IS NOT NULL AND NOT ",
-                has_new_owner!("outbound"),
+                 WHERE id = $1 AND (state IN (3, 5) OR (state = 4 AND rank = 6)) AND params IS NOT NULL AND ",
+                is_allowed!(),
             ),
             params![id, now],
         )
@@ -208,15 +233,15 @@ pub(in crate::store) async fn outbound_messages<D: Database>(
         .await?;
     let listed = found.into_iter().map(|mut row| {
         let message = read_outbound(&mut row)?;
-        let account: Vec<u8> = row.take(11)?;
-        let (sender, user): (String, String) = (row.take(12)?, row.take(13)?);
+        let account: Vec<u8> = row.take(14)?;
+        let (sender, user): (String, String) = (row.take(15)?, row.take(16)?);
         Ok(OutboundDetails {
             account: packing::account_sid(&account)?,
             sender: sender.into(),
             user: user.into(),
             state: states::shown_outbound_state(message.state, row.take(7)?),
-            attempt: row.take(14)?,
-            created_at: packing::time(row.take(15)?)?,
+            attempt: row.take(17)?,
+            created_at: packing::time(row.take(18)?)?,
             message,
         })
     });
@@ -330,7 +355,7 @@ async fn replies<D: Database>(
     let mut replies: HashMap<i64, Vec<_>> = HashMap::new();
     for mut row in found {
         let reply = (read_outbound(&mut row)?, row.take(7)?);
-        replies.entry(row.take(11)?).or_default().push(reply);
+        replies.entry(row.take(14)?).or_default().push(reply);
     }
     Ok(replies)
 }

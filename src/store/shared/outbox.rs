@@ -11,12 +11,14 @@ use crate::store::outbox::OutboxStats;
 use crate::store::redacted_params::RedactedParams;
 use crate::store::{packing, states};
 
-/// Columns of `outbound` that [`read_outbound`] reads, in places 0 to 10.
+/// Columns of `outbound` that [`read_outbound`] reads, in places 0 to 13.
 macro_rules! outbound_columns {
     () => {
         concat!(
-            "outbound.id, state, sid, status, error_code, reason, params, rank, earlier_sid, resent_after, ",
-            $crate::store::shared::conditions::has_new_owner!("outbound")
+            "outbound.id, state, sid, status, error_code, reason, params, rank, earlier_sid, resent_after, text_after, retried_after, ",
+            $crate::store::shared::conditions::has_new_owner!("outbound"),
+            ", ",
+            $crate::store::shared::conditions::is_opted_out!("outbound")
         )
     };
 }
@@ -27,6 +29,12 @@ pub(in crate::store) fn read_outbound(row: &mut StoredRow) -> Result<OutboundRow
     let sid: Option<Vec<u8>> = row.take(2)?;
     let earlier_sid: Option<Vec<u8>> = row.take(8)?;
     let params: Option<String> = row.take(6)?;
+    let (has_new_owner, is_opted_out): (bool, bool) = (row.take(12)?, row.take(13)?);
+    let refusal = match (has_new_owner, is_opted_out) {
+        (true, _) => Some(states::NEW_OWNER),
+        (false, true) => Some(states::USER_OPTED_OUT),
+        (false, false) => None,
+    };
     Ok(OutboundRow {
         id: row.take(0)?,
         state: states::outbound_state(row.take(1)?)?,
@@ -35,11 +43,13 @@ pub(in crate::store) fn read_outbound(row: &mut StoredRow) -> Result<OutboundRow
             .map(|sid| packing::message_sid(&sid))
             .transpose()?,
         resent_after: row.take(9)?,
+        text_after: row.take(10)?,
+        retried_after: row.take(11)?,
         status: row.take(3)?,
         error_code: row.take(4)?,
         reason: row.take(5)?,
         params: params.map(RedactedParams),
-        refusal: row.take::<bool>(10)?.then_some(states::NEW_OWNER),
+        refusal,
     })
 }
 

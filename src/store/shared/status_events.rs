@@ -121,7 +121,8 @@ async fn queue_again<D: Database>(
 
 /// Queues a message whose rich content was refused, so that its text is sent. Returns false if it is a text.
 // As `queue_again`, but immediately: the text does not depend on what was refused. The worker sends it because of the
-// code in `resent_after`. The parameter `ContentShape` marks a rich message.
+// code in `text_after`, which is apart from `resent_after`: after a second send of the content for another reason, the user
+// would get nothing. The parameter `ContentShape` marks a rich message.
 async fn queue_as_text<D: Database>(
     db: &mut D,
     id: i64,
@@ -130,9 +131,9 @@ async fn queue_as_text<D: Database>(
 ) -> Result<bool, D::Error> {
     let changed = db
         .execute(
-            "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $3, resent_after = $2, earlier_sid = sid, \
+            "UPDATE outbound SET state = 0, attempt = 0, lookups = 0, not_before = $3, text_after = $2, earlier_sid = sid, \
              sid = NULL, status = NULL, rank = -1, unordered = true \
-             WHERE id = $1 AND state = 4 AND rank < 4 AND params LIKE '%ContentShape=%' AND resent_after IS NULL",
+             WHERE id = $1 AND state = 4 AND rank < 4 AND params LIKE '%ContentShape=%' AND text_after IS NULL",
             params![id, code, now],
         )
         .await?;
@@ -165,7 +166,7 @@ async fn cancel_second_send<D: Database>(
     // `state = 0` again: in PostgreSQL the worker may have claimed the message since.
     let changed = db
         .execute(
-            "UPDATE outbound SET state = 4, sid = earlier_sid, earlier_sid = NULL, resent_after = NULL, error_code = NULL, \
+            "UPDATE outbound SET state = 4, sid = earlier_sid, earlier_sid = NULL, resent_after = NULL, text_after = NULL, error_code = NULL, \
              status = $2, rank = $3 WHERE id = $1 AND state = 0",
             params![id, event.status.as_str(), rank],
         )

@@ -38,7 +38,7 @@ const DUE_MESSAGES: &str = concat!(
     // from 4). `abs`: a send further ahead dates from before the clock was set back.
     "(r.inbound IS NULL OR NOT EXISTS (\
        SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND (\
-         (p.state NOT IN (4, 6) AND (p.state > 0 OR p.attempt > 0 OR p.resent_after IS NULL)) \
+         (p.state NOT IN (4, 6) AND (p.state > 0 OR p.attempt > 0 OR coalesce(p.resent_after, p.text_after) IS NULL)) \
          OR (p.state IN (0, 4) AND p.rank < 4 AND abs(?1 - p.sent_at) < ?3)))) ",
     "ORDER BY r.not_before, r.id LIMIT ?2"
 );

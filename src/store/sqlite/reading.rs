@@ -74,7 +74,7 @@ pub(super) fn message(
          r.params, (SELECT c.last_inbound FROM conversation_address a JOIN conversation c ON c.id = a.conversation \
            WHERE a.sender = r.sender AND a.address_key = r.address_key), \
          EXISTS (SELECT 1 FROM consent c WHERE c.consent_key = r.consent_key AND c.opted_in IS NOT NULL AND c.scope IN (r.sender, r.service)), \
-         r.resent_after FROM outbound r WHERE r.id = ?1",
+         r.resent_after, r.text_after FROM outbound r WHERE r.id = ?1",
     )?;
     let mut found = statement.query([id])?;
     let row = found.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
@@ -100,6 +100,7 @@ fn read_message(row: &Row<'_>, now: Timestamp) -> Result<OutboundMessage, StoreE
             .and_then(|service| service.parse().ok()),
         attempt: row.get(8)?,
         resent_after: row.get::<_, Option<u32>>(14)?.map(ErrorCode),
+        text_after: row.get::<_, Option<u32>>(15)?.map(ErrorCode),
         lookups: row.get(9)?,
         sent_at: row
             .get::<_, Option<i64>>(10)?

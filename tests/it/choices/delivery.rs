@@ -140,6 +140,36 @@ async fn content_refused_by_the_call_is_sent_as_text() {
     assert_eq!(twilio.posts().len(), 2);
 }
 
+// The user gets the question in some form: a 404 and a refused content are two causes, each with one repetition.
+#[tokio::test(flavor = "multi_thread")]
+async fn content_refused_after_second_send_is_sent_as_text() {
+    let twilio = FakeTwilio::start();
+    let missing = Fault::Status {
+        status: 404,
+        code: Some(20404),
+        retry_after: None,
+    };
+    twilio.fault(missing, 1);
+    let app = app(&twilio);
+    app.says(1, "hi").await;
+    let phone = twilio.wait_for_phone(USER, 1);
+    assert!(phone[0].content.is_some());
+    app.wait_for_outbox("pending", 0).await;
+    let refused = twilio.status_webhook(&phone[0].sid, "undelivered", Some(63021));
+    app.send(refused).await.twiml();
+    let phone = twilio.wait_for_phone(USER, 2);
+    assert_eq!((phone[1].body.as_str(), &phone[1].content), (TEXT, &None));
+    // Neither is repeated again.
+    app.wait_for_outbox("pending", 0).await;
+    for code in [63021, 63018] {
+        let failed = twilio.status_webhook(&phone[1].sid, "failed", Some(code));
+        app.send(failed).await.twiml();
+    }
+    app.wait_for_outbox("pending", 0).await;
+    app.wait_for_worker_rounds(2).await;
+    assert_eq!(twilio.posts().len(), 3);
+}
+
 #[test]
 fn log_warns_about_keyword_and_tells_that_text_is_sent() {
     let folder = tempfile::tempdir().unwrap();

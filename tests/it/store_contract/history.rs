@@ -64,7 +64,7 @@ async fn history_includes_twiml_and_rest_replies(backend: &mut Backend) {
         } else {
             SendOutcome::Failed {
                 code: None,
-                reason: "it was rejected",
+                reason: "it was rejected".into(),
             }
         };
         store

@@ -48,7 +48,7 @@ async fn outbound_messages_are_listed_newest_first_and_filtered(backend: &mut Ba
     store.claim(9, at(4)).await.unwrap();
     let rejected = SendOutcome::Failed {
         code: Some(ErrorCode(20003)),
-        reason: "Twilio rejected it",
+        reason: "Twilio rejected it".into(),
     };
     store.record_outcome(ids[0], rejected, at(5)).await.unwrap();
     store

@@ -68,7 +68,7 @@ async fn held_or_failed_part_blocks_rest_until_release(backend: &mut Backend) {
     let store = backend.store();
     let failed = SendOutcome::Failed {
         code: Some(ErrorCode(63016)),
-        reason: "rejected",
+        reason: "rejected".into(),
     };
     let looked = SendOutcome::Unknown {
         lookup_at: at(3),
@@ -200,7 +200,10 @@ async fn confirmation_of_opt_out_is_sent(backend: &mut Backend) {
     let id = message_row(store, 1).await.replies[0].id;
     let confirmation = store.outbound(id + 1).await.unwrap().unwrap();
     if confirmation.state == OutboundState::Sending {
-        let retry = SendOutcome::Retry { not_before: at(4) };
+        let retry = SendOutcome::Retry {
+            not_before: at(4),
+            code: None,
+        };
         let recorded = store.record_outcome(confirmation.id, retry, at(3));
         recorded.await.unwrap();
     }
@@ -313,7 +316,10 @@ async fn retry_delays_of_one_account_end(backend: &mut Backend) {
     let store = backend.store();
     reply_via_rest(store, new_inbound(1), &["text", "next"]).await;
     let message = claim_one(store, 2).await;
-    let retry = SendOutcome::Retry { not_before: at(60) };
+    let retry = SendOutcome::Retry {
+        not_before: at(60),
+        code: None,
+    };
     let recorded = store.record_outcome(message.id, retry, at(3));
     recorded.await.unwrap();
     let other = "AC00000000000000000000000000000002".parse().unwrap();
@@ -328,7 +334,10 @@ async fn retried_message_waits_until_due(backend: &mut Backend) {
     let store = backend.store();
     reply_via_rest(store, new_inbound(1), &["text"]).await;
     let message = claim_one(store, 2).await;
-    let retry = SendOutcome::Retry { not_before: at(10) };
+    let retry = SendOutcome::Retry {
+        not_before: at(10),
+        code: None,
+    };
     store
         .record_outcome(message.id, retry, at(3))
         .await
@@ -408,12 +417,15 @@ async fn lookup_goes_to_one_worker_until_resolved(backend: &mut Backend) {
         .await
         .unwrap();
     for late in [
-        SendOutcome::Retry { not_before: at(73) },
+        SendOutcome::Retry {
+            not_before: at(73),
+            code: None,
+        },
         unknown(73, true),
         SendOutcome::Held,
         SendOutcome::Failed {
             code: None,
-            reason: "given up",
+            reason: "given up".into(),
         },
     ] {
         store
@@ -438,7 +450,7 @@ async fn opt_out_error_code_opts_user_out(backend: &mut Backend) {
         let message = claim_one(store, 3).await;
         let rejected = SendOutcome::Failed {
             code: Some(ErrorCode(code)),
-            reason: "rejected",
+            reason: "rejected".into(),
         };
         store
             .record_outcome(message.id, rejected.clone(), at(4))
@@ -482,7 +494,7 @@ async fn opt_out_error_of_service_message_covers_service(backend: &mut Backend) 
     let message = claim_one(store, 3).await;
     let rejected = SendOutcome::Failed {
         code: Some(ErrorCode(21610)),
-        reason: "rejected",
+        reason: "rejected".into(),
     };
     store
         .record_outcome(message.id, rejected, at(4))

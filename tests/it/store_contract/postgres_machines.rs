@@ -104,12 +104,15 @@ fn claims_of_dead_machine_move_to_another() {
                 .await
                 .unwrap()
         );
-        let retry = SendOutcome::Retry { not_before: at(7) };
+        let retry = SendOutcome::Retry {
+            not_before: at(7),
+            code: None,
+        };
         two.record_outcome(message.id, retry, at(7)).await.unwrap();
         assert_eq!(two.claim(9, at(8)).await.unwrap()[0].id, message.id);
         let rejected = SendOutcome::Failed {
             code: None,
-            reason: "given up",
+            reason: "given up".into(),
         };
         one.record_outcome(message.id, rejected, at(8))
             .await

@@ -73,7 +73,10 @@ async fn reply_behind_open_reply_is_deferred(backend: &mut Backend) {
     // The older reply is being sent, then waits for a retry, then has an unknown outcome.
     let one = store.claim(9, at(3)).await.unwrap();
     assert_eq!(bodies(&one), ["one"]);
-    let retry = SendOutcome::Retry { not_before: at(20) };
+    let retry = SendOutcome::Retry {
+        not_before: at(20),
+        code: None,
+    };
     let unknown = SendOutcome::Unknown {
         lookup_at: at(30),
         looked_up: false,
@@ -158,7 +161,7 @@ async fn reply_without_older_reply_is_saved(backend: &mut Backend) {
     let failed = store.claim(9, at(9)).await.unwrap()[0].id;
     let failure = SendOutcome::Failed {
         code: Some(ErrorCode(63024)),
-        reason: "rejected",
+        reason: "rejected".into(),
     };
     store.record_outcome(failed, failure, at(9)).await.unwrap();
     assert_eq!(reply_inline(store, 10).await, inline_decision());
@@ -231,7 +234,7 @@ async fn retried_and_released_replies_are_not_waited_for(backend: &mut Backend) 
     let failed = store.claim(9, at(1)).await.unwrap()[0].id;
     let failure = SendOutcome::Failed {
         code: None,
-        reason: "rejected",
+        reason: "rejected".into(),
     };
     store.record_outcome(failed, failure, at(1)).await.unwrap();
     assert_eq!(store.release(sid(1), at(2)).await.unwrap(), 1);

@@ -274,7 +274,7 @@ async fn operator_sends_undelivered_message_again(backend: &mut Backend) {
     assert!(!store.send_again(999, at(7)).await.unwrap());
 }
 
-// The parameters have both. The code in `resent_after` tells the worker to send the text.
+// The parameters have both. The code in `text_after` tells the worker to send the text.
 async fn refused_content_is_queued_once_as_text(backend: &mut Backend) {
     let store = backend.store();
     let shape = [
@@ -293,8 +293,30 @@ async fn refused_content_is_queued_once_as_text(backend: &mut Backend) {
         StatusEffect::QueuedAsText
     );
     let again = send_one(store, 12, 3).await;
-    assert_eq!(again.resent_after, Some(ErrorCode(63005)));
+    assert_eq!(
+        (again.resent_after, again.text_after),
+        (None, Some(ErrorCode(63005)))
+    );
     assert_eq!(apply(store, refused(12, 4)).await, StatusEffect::Applied);
+    // After a second send for another reason, and before one.
+    store.enqueue(vec![rich()], at(4)).await.unwrap();
+    send_one(store, 21, 4).await;
+    let passing = |number, second| status(number, "failed", 63018, second);
+    assert_eq!(
+        apply(store, passing(21, 5)).await,
+        StatusEffect::QueuedAgain
+    );
+    send_one(store, 22, 65).await;
+    assert_eq!(
+        apply(store, refused(22, 66)).await,
+        StatusEffect::QueuedAsText
+    );
+    let text = send_one(store, 23, 66).await;
+    assert_eq!(
+        (text.resent_after, text.text_after),
+        (Some(ErrorCode(63018)), Some(ErrorCode(63005)))
+    );
+    assert_eq!(apply(store, passing(23, 67)).await, StatusEffect::Applied);
     // Another failure of a rich message, and the same failure of a text.
     for (number, message, code) in [(13, rich(), 63016), (14, reply("text"), 63005)] {
         store.enqueue(vec![message], at(5)).await.unwrap();

@@ -74,7 +74,10 @@ async fn retried_or_unknown_message_keeps_its_position(backend: &mut Backend) {
     let replies = vec![reply("one"), reply("two")];
     store.enqueue(replies, at(1)).await.unwrap();
     let one = only_id(&claim_due(store, 2).await, "one");
-    let retry = SendOutcome::Retry { not_before: at(10) };
+    let retry = SendOutcome::Retry {
+        not_before: at(10),
+        code: None,
+    };
     store.record_outcome(one, retry, at(3)).await.unwrap();
     store.enqueue(vec![reply("three")], at(4)).await.unwrap();
     assert!(claim_due(store, 9).await.is_empty());
@@ -120,7 +123,7 @@ async fn message_not_due_or_failed_blocks_no_other(backend: &mut Backend) {
     let one = only_id(&claim_due(store, 12).await, "one");
     let failed = SendOutcome::Failed {
         code: Some(ErrorCode(63024)),
-        reason: "rejected",
+        reason: "rejected".into(),
     };
     store.record_outcome(one, failed, at(12)).await.unwrap();
     store.enqueue(vec![reply("next")], at(13)).await.unwrap();

@@ -106,7 +106,7 @@ async fn held_and_failed_messages_are_not_released_after_a_split(backend: &mut B
     let store = backend.store();
     let failed = SendOutcome::Failed {
         code: Some(ErrorCode(63016)),
-        reason: "rejected",
+        reason: "rejected".into(),
     };
     reply_via_rest(store, inbound_from(&[ANA, ANA_ID], 1), &["one", "two"]).await;
     let claimed = store.claim(9, at(2)).await.unwrap();

@@ -364,7 +364,7 @@ async fn held_message_waits_for_release(backend: &mut Backend) {
         .unwrap();
     let rejected = SendOutcome::Failed {
         code: None,
-        reason: "rejected",
+        reason: "rejected".into(),
     };
     store
         .record_outcome(failed, rejected, at(11))

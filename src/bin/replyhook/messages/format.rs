@@ -3,7 +3,9 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use replyhook::internals::{MessageRow, OutboundRow, RedactedParams, TEMPLATE_NAME, TEMPLATE_SID};
+use replyhook::internals::{
+    MessageRow, OutboundRow, REJECTED, RedactedParams, TEMPLATE_NAME, TEMPLATE_SID,
+};
 use replyhook::store::OutboundState;
 use replyhook::{ErrorCode, FormParams, MessageSid};
 use serde_json::{Value, json};
@@ -46,7 +48,9 @@ fn reason(row: &MessageRow) -> Option<String> {
 }
 
 pub(super) fn failure_reason(reply: &OutboundRow) -> Option<String> {
-    if let (OutboundState::Pending, Some(code)) = (reply.state, reply.resent_after) {
+    let repeated = [reply.resent_after, reply.text_after, reply.retried_after];
+    let repeated = repeated.into_iter().flatten().next();
+    if let (OutboundState::Pending, Some(code)) = (reply.state, repeated) {
         return Some(format!("to be sent again: {}", meaning(code)));
     }
     let code = reply.error_code.map(meaning);
@@ -59,6 +63,50 @@ pub(super) fn failure_reason(reply: &OutboundRow) -> Option<String> {
 /// Returns the reason why `release` does not send a message, unless the message has that reason already.
 pub(super) fn unstated_refusal(message: &OutboundRow) -> Option<&'static str> {
     refusal(message).filter(|refusal| message.reason.as_deref() != Some(*refusal))
+}
+
+/// Returns a line for each automatic repetition of a send, with its cause.
+pub(super) fn repetitions(message: &OutboundRow) -> Vec<String> {
+    let reason = message.reason.as_deref().unwrap_or_default();
+    // Stopped before a call: the user has opted out since, or the window has closed.
+    let is_stopped = match message.state {
+        OutboundState::Suppressed => true,
+        OutboundState::Failed => !reason.starts_with(REJECTED),
+        _ => false,
+    };
+    let choose = |due: &'static str, stopped: &'static str, made: &'static str| match message.state
+    {
+        OutboundState::Pending => due,
+        _ if is_stopped => stopped,
+        _ => made,
+    };
+    let causes = [
+        (
+            message.retried_after,
+            choose("to be retried after", "not retried after", "retried after"),
+        ),
+        (
+            message.resent_after,
+            choose(
+                "second send due after",
+                "no second send after",
+                "second send after",
+            ),
+        ),
+        (
+            message.text_after,
+            choose(
+                "to be sent as text after",
+                "not sent as text after",
+                "sent as text after",
+            ),
+        ),
+    ];
+    let lines = causes.into_iter().filter_map(|(code, words)| {
+        let code = code?;
+        Some(format!("{words}: {}", meaning(code)))
+    });
+    lines.collect()
 }
 
 /// Formats an error code with its meaning.
@@ -151,6 +199,8 @@ pub(super) fn message_json(row: &MessageRow, content: bool) -> Value {
         line["status"] = json!(reply.status);
         line["earlier_sid"] = json!(reply.earlier_sid.as_ref().map(MessageSid::as_str));
         line["resent_after"] = json!(reply.resent_after);
+        line["text_after"] = json!(reply.text_after);
+        line["retried_after"] = json!(reply.retried_after);
         line["reason"] = json!(reply.reason);
         line["refusal"] = json!(refusal(reply));
     }
@@ -213,8 +263,8 @@ pub(super) fn format_details(
         if let Some(sid) = &reply.earlier_sid {
             writeln!(text, "          earlier SID {sid}, which failed")?;
         }
-        if let Some(code) = reply.resent_after {
-            writeln!(text, "          second send after: {}", meaning(code))?;
+        for repetition in repetitions(reply) {
+            writeln!(text, "          {repetition}")?;
         }
         if is_releasable(reply) {
             writeln!(

@@ -75,11 +75,11 @@ Example, after a bot was fixed:
     /// Send the held or failed messages of a reply again, or held or failed outbound messages
     #[command(after_help = "\
 Named by SID or number, a message is also sent again if Twilio accepted it and did not deliver it.
-The command asks first; without a terminal, --yes is required.
+The command asks first; without a terminal, --yes is required. Nothing is sent to a user who has opted out.
 
 Exit codes:
   0  at least one message was released
-  1  none was held or failed, the operator declined, or the store cannot be used
+  1  none was held or failed, its user has opted out, the operator declined, or the store cannot be used
   2  usage or configuration error
 
 Examples:

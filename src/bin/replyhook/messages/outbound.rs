@@ -7,7 +7,9 @@ use replyhook::store::OutboundState;
 use replyhook::{ErrorCode, MessageSid, Timestamp};
 use serde_json::{Value, json};
 
-use super::format::{failure_reason, format_text, meaning, reply_body, unstated_refusal};
+use super::format::{
+    failure_reason, format_text, meaning, repetitions, reply_body, unstated_refusal,
+};
 use super::query::{PAGE_SIZE, is_releasable, refusal};
 use crate::exit::ExitStatus;
 use crate::operator::{OpenedStore, format_age, format_user, now};
@@ -114,19 +116,26 @@ pub(super) fn list_refused(opened: &OpenedStore) -> anyhow::Result<Vec<(i64, &'s
     Ok(refused)
 }
 
-/// Releases the messages that Twilio rejected with this code, and returns their number.
-pub(super) fn release_failed(opened: &OpenedStore, code: u32) -> anyhow::Result<u64> {
+/// Releases the messages that Twilio rejected with this code. Returns their number, and those that must not be sent with the
+/// reasons.
+pub(super) fn release_failed(
+    opened: &OpenedStore,
+    code: u32,
+) -> anyhow::Result<(u64, Vec<(i64, &'static str)>)> {
     let filter = MessageFilter {
         state: Some(OutboundState::Failed.as_str().to_owned()),
         ..MessageFilter::default()
     };
-    let mut ids = Vec::new();
+    let (mut ids, mut refused) = (Vec::new(), Vec::new());
     for_each_page(opened, filter, u32::MAX, |rows| {
         // The filter also finds messages that Twilio accepted and could not deliver: do not send them a second time.
         let rejected = rows.iter().map(|row| &row.message).filter(|message| {
             message.state == OutboundState::Failed && message.error_code == Some(code)
         });
-        ids.extend(rejected.map(|message| message.id));
+        for message in rejected {
+            ids.push(message.id);
+            refused.extend(refusal(message).map(|reason| (message.id, reason)));
+        }
         Ok(true)
     })?;
     let now = now();
@@ -135,7 +144,7 @@ pub(super) fn release_failed(opened: &OpenedStore, code: u32) -> anyhow::Result<
     for id in ids.into_iter().rev() {
         released += opened.wait(opened.store.release_outbound(Some(id), now))?;
     }
-    Ok(released)
+    Ok((released, refused))
 }
 
 fn format_line(row: &OutboundDetails, now: Timestamp, content: bool) -> String {
@@ -177,6 +186,8 @@ pub(super) fn message_json(row: &OutboundDetails, content: bool) -> Value {
         "error_code": message.error_code,
         "earlier_sid": message.earlier_sid.as_ref().map(MessageSid::as_str),
         "resent_after": message.resent_after,
+        "text_after": message.text_after,
+        "retried_after": message.retried_after,
         "reason": message.reason,
         "refusal": refusal(message),
     });
@@ -229,8 +240,8 @@ pub(super) fn format_details(
     if let Some(sid) = &message.earlier_sid {
         writeln!(text, "earlier   {sid}, which failed")?;
     }
-    if let Some(code) = message.resent_after {
-        writeln!(text, "again     second send after: {}", meaning(code))?;
+    for repetition in repetitions(message) {
+        writeln!(text, "again     {repetition}")?;
     }
     if is_releasable(message) {
         writeln!(

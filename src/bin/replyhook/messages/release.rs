@@ -2,8 +2,9 @@
 
 use replyhook::MessageSid;
 use replyhook::internals::{MessageRow, OutboundRow};
-use replyhook::store::Access;
+use replyhook::store::{Access, OutboundState};
 
+use super::format::repetitions;
 use super::outbound;
 use super::query::{
     find_inbound, is_releasable, is_undelivered, list_in_state, print_unknown, refusal,
@@ -57,7 +58,10 @@ impl Release {
     pub(super) fn run(self) -> anyhow::Result<ExitStatus> {
         let opened = OpenedStore::from_sources(&self.settings.sources(), Access::Operator)?;
         if let Some(code) = self.failed_with {
-            return match outbound::release_failed(&opened, code)? {
+            let (released, refused) = outbound::release_failed(&opened, code)?;
+            print_refused(&refused)?;
+            return match released {
+                0 if !refused.is_empty() => Ok(ExitStatus::No),
                 0 => {
                     print(&format!(
                         "Twilio has not rejected an outbound message with {code}\n"
@@ -118,11 +122,16 @@ impl Release {
             if let Some(reason) = refusal(message) {
                 // The store records the reason, so that the message is not held any more.
                 opened.wait(opened.store.send_again(message.id, now()))?;
-                print(&format!("outbound message {}: {reason}\n", message.id))?;
+                print_refused(&[(message.id, reason)])?;
             }
         }
         if releasable.is_empty() {
             if messages.iter().any(|message| refusal(message).is_some()) {
+                return Ok(ExitStatus::No);
+            }
+            let waiting: Vec<_> = messages.iter().filter_map(describe_waiting).collect();
+            if !waiting.is_empty() {
+                print(&waiting.concat())?;
                 return Ok(ExitStatus::No);
             }
             let is_expired =
@@ -157,9 +166,7 @@ fn release_held(opened: &OpenedStore) -> anyhow::Result<ExitStatus> {
         .filter_map(|reply| Some((reply.id, refusal(reply)?)))
         .chain(refused)
         .collect();
-    for (id, reason) in &refused {
-        print(&format!("outbound message {id}: {reason}\n"))?;
-    }
+    print_refused(&refused)?;
     let replies = release_replies(opened, &rows)?;
     let outbound = opened.wait(opened.store.release_outbound(None, now()))?;
     // `--all` leaves failed messages alone: their reason should be read first.
@@ -184,6 +191,41 @@ fn release_replies(opened: &OpenedStore, rows: &[MessageRow]) -> anyhow::Result<
         released += opened.wait(opened.store.release(row.sid, now))?;
     }
     Ok(released)
+}
+
+/// Prints the messages that are not released because they must not be sent.
+fn print_refused(refused: &[(i64, &str)]) -> anyhow::Result<()> {
+    let lines = refused
+        .iter()
+        .map(|(id, reason)| format!("outbound message {id} is not sent again: {reason}\n"));
+    print(&lines.collect::<String>())
+}
+
+/// Returns the reason why there is nothing to release for a message that is not held and has not failed, unless it was sent.
+fn describe_waiting(message: &OutboundRow) -> Option<String> {
+    let id = message.id;
+    let repetition = repetitions(message).pop();
+    Some(match message.state {
+        // A second send waits a minute.
+        OutboundState::Pending if let Some(repetition) = repetition => {
+            format!(
+                "outbound message {id} is sent again by the running server ({repetition}); there is nothing to release\n"
+            )
+        }
+        OutboundState::Pending | OutboundState::Sending => {
+            format!(
+                "outbound message {id} is sent by the running server; there is nothing to release\n"
+            )
+        }
+        OutboundState::Unknown => format!(
+            "the result of outbound message {id} is not known yet, and is being looked up; there is nothing to release\n"
+        ),
+        OutboundState::Suppressed => {
+            let reason = message.reason.as_deref().unwrap_or("suppressed");
+            format!("outbound message {id} is not sent: {reason}\n")
+        }
+        _ => return None,
+    })
 }
 
 fn print_released(count: u64) -> anyhow::Result<ExitStatus> {

@@ -187,7 +187,7 @@ impl Send {
         if !is_final {
             return Err(anyhow!(Failed(format!(
                 "message {} is not sent yet and stays queued; check that a server runs on this store and sends for {account}, \
-                 and that Twilio accepts its credentials (`replyhook doctor`)",
+                 and that Twilio accepts its credentials and messages (`replyhook doctor`, and the log of the server)",
                 receipt.id
             ))));
         }

@@ -114,6 +114,8 @@ CREATE INDEX inbound_dead ON inbound (reason) WHERE state = 6;
 -- `due` is the time that the sender's rate limit assigned to a message; NULL means when it was queued.
 -- `unordered` marks a reply that an operator has released, or that belongs to a message with that mark.
 -- `resent_after` is the error code after which the message is sent a second time without an operator. It happens once.
+-- `text_after` is the error code after which the text of a message with refused content is sent. It happens once, too.
+-- `retried_after` is the error code after which the last call was repeated: Twilio had not processed it.
 -- `earlier_sid` is the SID of the message's send before its current one. Twilio had accepted that send, which then failed.
 -- `address_key` and `consent_key` are the keys of `address`, as in `conversation_address`.
 -- `confirms_opt_out` marks the confirmation of an opt-out, which is sent although its user has opted out.
@@ -145,6 +147,8 @@ CREATE TABLE outbound (
   due INTEGER,
   unordered INTEGER,
   resent_after INTEGER,
+  text_after INTEGER,
+  retried_after INTEGER,
   earlier_sid BLOB,
   confirms_opt_out INTEGER
 );

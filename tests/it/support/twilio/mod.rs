@@ -35,6 +35,8 @@ pub enum Fault {
         /// Seconds.
         retry_after: Option<u64>,
     },
+    /// Rejects the message with 403 and 70051, for a right that the API key lacks, with this text.
+    Denied(&'static str),
     /// Reads the request, and closes the connection without accepting the message.
     ResetBefore,
     /// Accepts the message, and closes the connection without a response.

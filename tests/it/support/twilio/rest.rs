@@ -163,6 +163,10 @@ fn post(inner: &Inner, account: &str, request: &Request, is_known: bool) -> Opti
             code,
             retry_after,
         }) => Some(error(status, code, retry_after)),
+        Some(Fault::Denied(text)) => {
+            let body = json!({"code": 70051, "message": text, "status": 403});
+            Some(http(403, None, &body.to_string()))
+        }
         Some(Fault::ResetBefore | Fault::Hang) => None,
         Some(Fault::AcceptedThenReset) => {
             state.accept_message(account, &form);
