@@ -403,6 +403,7 @@ impl OutboundClient {
                 Some(sid) => self.templates.look_up(&sid, credentials, now).await,
                 None => TemplateInfo::UNAVAILABLE,
             };
+            template.check_channel(channel)?;
             // Only WhatsApp requires approval; on other channels a template is plain content.
             if *channel == Channel::WhatsApp {
                 template.check_approved(is_window_open)?;

@@ -7,11 +7,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::error::{SendError, SendErrorKind};
+use crate::address::Channel;
 use crate::clock::after;
 use crate::lock::IgnorePoison;
 use crate::twilio::{
-    Approval, ApprovalStatus, Client, Credentials, RestError, RestErrorKind, Template,
-    TemplateVariables,
+    Approval, ApprovalStatus, ChannelSupport, Client, Credentials, RestError, RestErrorKind,
+    Template, TemplateVariables,
 };
 
 // A bulk send checks thousands of messages with one template. A new approval, or a lost one, is noticed within a
@@ -35,6 +36,8 @@ pub(super) struct TemplateInfo {
     variables: TemplateLookup<TemplateVariables>,
     /// Reason why WhatsApp takes the content only after approval.
     needs_approval: Option<&'static str>,
+    /// Channels that can show the content.
+    channels: ChannelSupport,
 }
 
 #[derive(Clone)]
@@ -52,7 +55,16 @@ impl TemplateInfo {
         approval: TemplateLookup::Unavailable,
         variables: TemplateLookup::Unavailable,
         needs_approval: None,
+        channels: ChannelSupport::ALL,
     };
+
+    /// Checks that the channel can show the template.
+    pub(super) fn check_channel(&self, channel: &Channel) -> Result<(), SendError> {
+        match self.channels.refusal(channel) {
+            None => Ok(()),
+            Some(reason) => Err(SendError::invalid(reason)),
+        }
+    }
 
     /// Checks that WhatsApp allows sending the template.
     ///
@@ -198,10 +210,11 @@ impl TemplateCache {
             contents.fetch_approval(template),
             contents.fetch_content(template)
         );
-        let needs_approval = content.as_ref().ok();
+        let known = content.as_ref().ok();
         let fetched = TemplateInfo {
             approval: to_lookup(template, approval.map(Some)),
-            needs_approval: needs_approval.and_then(|content| content.needs_approval),
+            needs_approval: known.and_then(|content| content.needs_approval),
+            channels: known.map(|content| content.channels).unwrap_or_default(),
             variables: to_lookup(template, content.map(|content| content.variables)),
         };
         let mut entries = self.lock();

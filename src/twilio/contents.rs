@@ -14,6 +14,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+#[cfg(feature = "app")]
+use super::channel_support::ChannelSupport;
 use super::error::RestError;
 use super::http_client::AuthenticatedClient;
 use super::response::{Meta, PagedList, send_and_parse};
@@ -70,6 +72,9 @@ pub struct Template {
     pub approval: Approval,
     /// Reason why WhatsApp takes it only after approval, even within the customer service window.
     pub needs_approval: Option<&'static str>,
+    /// Channels that can show it.
+    #[cfg(feature = "app")]
+    pub(crate) channels: ChannelSupport,
 }
 
 /// A template with its content, as [`Contents::list_stored`] returns it.
@@ -110,6 +115,9 @@ pub(crate) struct ContentDetails {
         expect(dead_code, reason = "used by modules of the feature app")
     )]
     pub(crate) needs_approval: Option<&'static str>,
+    /// Channels that can show it.
+    #[cfg(feature = "app")]
+    pub(crate) channels: ChannelSupport,
 }
 
 /// The variables of a template.
@@ -295,6 +303,8 @@ impl From<WireContent> for Template {
         let types = wire.types.unwrap_or_default();
         Self {
             needs_approval: approval_reason(&types),
+            #[cfg(feature = "app")]
+            channels: ChannelSupport::of(&types),
             sid: wire.sid.unwrap_or_default(),
             name: wire.friendly_name.unwrap_or_default(),
             language: wire.language.unwrap_or_default(),
@@ -436,6 +446,12 @@ impl<'a> Contents<'a> {
         let wire: WireContent = send_and_parse(self.0.request(Method::GET, &path)?).await?;
         Ok(ContentDetails {
             needs_approval: wire.types.as_ref().and_then(approval_reason),
+            #[cfg(feature = "app")]
+            channels: wire
+                .types
+                .as_ref()
+                .map(ChannelSupport::of)
+                .unwrap_or_default(),
             variables: TemplateVariables::from_wire(wire),
         })
     }

@@ -23,6 +23,8 @@
 mod account_keys;
 mod accounts;
 mod api_url;
+#[cfg(feature = "app")]
+mod channel_support;
 mod channels_senders;
 mod client;
 mod contents;
@@ -47,6 +49,8 @@ mod wire_params;
 pub use account_keys::{AccountKeys, ApiKey, ApiKeySidError, AuthTokens};
 pub use accounts::{Account, Accounts};
 pub use api_url::{ApiUrl, ApiUrlError};
+#[cfg(feature = "app")]
+pub(crate) use channel_support::ChannelSupport;
 pub use channels_senders::{ChannelsSenders, OfflineReason, WhatsAppSender};
 pub use client::Client;
 pub use contents::{
