@@ -69,8 +69,9 @@ struct BotState {
 impl TestBot {
     /// Starts the app that `build_app` returns. [`TestBot::restart`] calls `build_app` again.
     ///
-    /// Settings have their defaults, except that `guard.loop_detection` is off. Since time stands still, users in tests
-    /// send messages as fast as another bot would.
+    /// Settings have their defaults, except that `guard.loop_detection` is off and `outbound.rate_per_second` is 0. Since time
+    /// stands still, users in tests send messages as fast as another bot would, and a message that waits for its turn would
+    /// wait forever.
     ///
     /// # Panics
     /// If the app does not start.
@@ -96,9 +97,14 @@ impl TestBot {
             logs: false,
             ..DevServerOptions::default()
         };
-        // A default, so that `sources` can turn loop detection on.
-        let guard = sources.defaults.entry("guard.loop_detection");
-        guard.or_insert_with(|| "false".to_owned());
+        // Defaults, so that `sources` can set them.
+        for (key, value) in [
+            ("guard.loop_detection", "false"),
+            ("outbound.rate_per_second", "0"),
+        ] {
+            let default = sources.defaults.entry(key);
+            default.or_insert_with(|| value.to_owned());
+        }
         let dev_server = DevServer::start(build_app(), sources, options).await;
         let dev_server =
             dev_server.unwrap_or_else(|error| panic!("the bot does not start: {error}"));

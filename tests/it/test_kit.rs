@@ -356,3 +356,34 @@ async fn fallback_assertion_follows_configured_paths() {
     bot.set_primary_down(true).await;
     ana.says("two").await.assert_fallback("Got two.");
 }
+
+// Time stands still, so the rate limit of outbound messages is off unless the test sets one.
+#[tokio::test]
+async fn two_outbound_messages_are_delivered_without_advancing_the_clock() {
+    let bot = bot().await;
+    let ana = bot.whatsapp("+34600000001");
+    ana.says("hi").await;
+    let outbound = bot.outbound().await;
+    let mut receipts = Vec::new();
+    for text in ["One.", "Two."] {
+        let message = NewMessage::text(ana.address(), text).from(ana.sender());
+        receipts.push(outbound.send(&message).await.unwrap());
+    }
+    for receipt in &receipts {
+        bot.send_result(receipt).await.assert_delivered();
+    }
+    let limited = Sources::default().with_env([("REPLYHOOK__OUTBOUND__RATE_PER_SECOND", "1")]);
+    let bot = TestBot::start_with(limited, || App::builder().handler(shop)).await;
+    let ben = bot.sms("+15550004444");
+    let outbound = bot.outbound().await;
+    let mut receipts = Vec::new();
+    for text in ["One.", "Two."] {
+        let message = NewMessage::text(ben.address(), text).from(ben.sender());
+        receipts.push(outbound.send(&message).await.unwrap());
+    }
+    bot.send_result(&receipts[0]).await.assert_delivered();
+    let waiting = outbound.receipt(receipts[1].id).await.unwrap().unwrap();
+    assert_eq!(waiting.sid, None);
+    bot.advance(Duration::from_secs(1)).await;
+    bot.send_result(&receipts[1]).await.assert_delivered();
+}
