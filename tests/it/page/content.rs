@@ -117,6 +117,10 @@ fn buttons_are_tapped_by_mouse_and_keyboard() {
     let params = wait_for_params(&dev, "ButtonPayload", "other");
     assert_eq!(param(&params, "MessageType"), Some("interactive"));
     wait_for_text(&browser, "[role=log] .in .tap", "Another day");
+    // The title, and not the payload, which is among the parameters.
+    let bubble = browser
+        .run("return document.querySelector('[role=log] .in .content:has(.tap)').textContent");
+    assert_eq!(bubble, "Tapped “Another day”");
     // The message that is shown is the one that the emulator has, not a second one.
     browser.wait_for("document.querySelectorAll('[role=log] .in .tap').length === 1");
     tab_to(&browser, &format!("{OFFERS} button"));

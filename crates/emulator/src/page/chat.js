@@ -44,7 +44,8 @@ function bubbleContent(message) {
     // Content shows its media itself.
     !content && (message.media ?? []).map(attachment),
     location && h("p", { class: "place" }, h("strong", {}, "⌖ ", location.label || "Location"), location.address && h("span", {}, location.address), h("code", {}, `${location.latitude}, ${location.longitude}`)),
-    button && h("p", { class: "tap" }, "Tapped “", h("bdi", {}, button.text), "” ", button.payload && h("code", {}, button.payload)),
+    // The title, as a phone shows it. The payload is among the parameters.
+    button && h("p", { class: "tap" }, "Tapped “", h("bdi", {}, button.text), "”"),
     // A button tap has its text as the body too. Show it once.
     message.body && !content && !(button && button.text === message.body) && messageText(state.current, message.body),
     flow && h("dl", { class: "form-answer" }, Object.entries(flow).map(([name, value]) => [h("dt", {}, h("bdi", {}, name)), h("dd", { dir: "auto" }, typeof value === "string" ? value : JSON.stringify(value))])),
