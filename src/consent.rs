@@ -10,6 +10,7 @@
 use replyhook_core::sms_keywords::{self, has_sms_keywords, sms_keyword};
 
 use crate::address::{Address, Channel, Identity};
+use crate::choice::answer_texts;
 use crate::folding::fold_phrase;
 use crate::message::{InboundMessage, OptOutType};
 use crate::store::{ConsentKeyword, ConsentSource};
@@ -142,10 +143,12 @@ impl Keywords {
         self.sms_side == SmsKeywords::Twilio && has_sms_keywords(channel)
     }
 
-    /// Returns whether a text is a keyword on the channels on which Twilio does not handle keywords.
+    /// Returns whether a text that a bot offers, or a shorter one that is taken for it, is a keyword on the channels on which
+    /// Twilio does not handle keywords.
     #[cfg(feature = "rules")]
     pub(crate) fn has_on_other_channels(&self, text: &str) -> bool {
-        self.others.meaning(&fold_phrase(text)).is_some()
+        let mut answers = answer_texts(text).into_iter();
+        answers.any(|text| self.others.meaning(&fold_phrase(&text)).is_some())
     }
 
     /// Returns the meaning of a text that a user has sent to a sender, if the whole text is a keyword.
@@ -248,13 +251,15 @@ impl ConsentRules {
         &self.keywords
     }
 
-    /// Returns the keyword that a text is, so that a user cannot answer with it.
+    /// Returns the keyword that a text is, or a shorter one that is taken for it, so that a user cannot answer with it.
     pub(crate) fn answer_keyword(&self, sender: &Address, text: &str) -> Option<AnswerKeyword> {
-        if self.keywords.are_twilios(sender.channel()) {
-            return sms_keyword(text).map(AnswerKeyword::Twilios);
-        }
-        let meaning = self.keywords.meaning(sender, text);
-        meaning.map(|_| AnswerKeyword::Own)
+        answer_texts(text).iter().find_map(|text| {
+            if self.keywords.are_twilios(sender.channel()) {
+                return sms_keyword(text).map(AnswerKeyword::Twilios);
+            }
+            let meaning = self.keywords.meaning(sender, text);
+            meaning.map(|_| AnswerKeyword::Own)
+        })
     }
 
     /// Returns the consent keyword of a message, if it is one. `OptOutType` takes precedence over the text.

@@ -40,6 +40,7 @@ pub use question::{Answers, Question};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::choice::answer_texts;
 use crate::folding::{IntoTexts, fold};
 use crate::handler::{Context, HandlerError, State};
 use crate::message::InboundMessage;
@@ -240,7 +241,8 @@ impl Form {
         cx.offer_answers(self.cancel_words.iter().chain(answers.clone()));
         let mut words = self.cancel_words.iter().chain(answers);
         if has_sms_keywords(message.channel())
-            && let Some(keyword) = words.find_map(|word| sms_keyword(word))
+            && let Some(keyword) =
+                words.find_map(|word| answer_texts(word).iter().find_map(|text| sms_keyword(text)))
         {
             tracing::warn!(
                 form = self.name,

@@ -6,7 +6,7 @@ use replyhook_core::sms_keywords::{has_sms_keywords, sms_keyword};
 
 use super::check::check_files;
 use super::error::SendError;
-use crate::choice::{OpenQuestion, QuestionId};
+use crate::choice::{OpenQuestion, QuestionId, answer_texts};
 use crate::form::FormParams;
 use crate::reply::{Reply, ReplyMessage, TemplateContent, WireMessage, WireRichContent};
 use crate::sid::AccountSid;
@@ -167,7 +167,8 @@ fn check_question(message: &NewMessage, question: &OpenQuestion) -> Result<(), S
     }
     if has_sms_keywords(message.to.channel()) {
         for (number, choice) in (1..).zip(&question.choices) {
-            if let Some(keyword) = sms_keyword(choice.title()) {
+            let answers = answer_texts(choice.title());
+            if let Some(keyword) = answers.iter().find_map(|answer| sms_keyword(answer)) {
                 tracing::warn!(
                     choice = number,
                     keyword,

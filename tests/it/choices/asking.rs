@@ -344,3 +344,32 @@ async fn foreign_button_does_not_answer_open_question() {
     app.says(4, "today").await;
     assert_eq!(asker.chosen(), chosen("today", "text", Some("day"), true));
 }
+
+// The numbered text shows numbers, so "2" is the second choice although a title could be an hour; "9" is the hour.
+#[tokio::test(flavor = "multi_thread")]
+async fn typed_number_is_a_position_where_numbers_were_shown() {
+    let (user, sender) = ("+15550001111", "+15550002222");
+    let app = TestApp::with(|_cx: Context, message: InboundMessage| {
+        let reply = match message.choice() {
+            Some(chosen) => Reply::text(format!("{} by {}", chosen.id, chosen.via.as_str())),
+            None => Reply::text("When?").choices(["9:00", "10:00", "11:00"]),
+        };
+        std::future::ready(reply)
+    });
+    let says = async |number, text: &str| {
+        let webhook = Webhook::message(number, text);
+        let webhook = webhook.with("From", user).with("To", sender);
+        app.send(webhook).await.twiml().to_owned()
+    };
+    let question = twiml_message("When?\n1. 9:00\n2. 10:00\n3. 11:00");
+    for (number, answer, expected) in [
+        (1, "2", "10:00 by number"),
+        (3, "9", "9:00 by text"),
+        (5, "10", "10:00 by text"),
+        (7, "number 3", "11:00 by number"),
+    ] {
+        assert_eq!(says(number, "hi").await, question);
+        let given = says(number + 1, answer).await;
+        assert_eq!(given, twiml_message(expected), "{answer}");
+    }
+}

@@ -225,6 +225,11 @@ fn keywords_as_choices_or_words_of_a_form_are_warned_about() {
         "{otherwise}reply.choices = ['Cancel!', '🛑 Stop', 'Hélp', 'Later']"
     ));
     assert_eq!(found.len(), 3, "{found:?}");
+    // "stop" and "end" are taken for these.
+    let found = warnings(&format!(
+        "{otherwise}reply.choices = ['Basta (all)', 'End, please', 'Stop it (now)', 'Help (24 h)']"
+    ));
+    assert_eq!(found.len(), 3, "{found:?}");
 }
 
 #[test]

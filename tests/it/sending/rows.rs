@@ -1,8 +1,8 @@
 //! Strict parsing of CSV files, so that no user gets the text of another row.
 
 use super::command::{send_csv, write_csv};
-use super::{ANA, BEN};
-use crate::support::{FakeTwilio, TempStore, Webhook, json_lines};
+use super::{ANA, BEN, SENDER};
+use crate::support::{ACCOUNT, FakeTwilio, TempStore, Webhook, json_lines};
 
 // A quote that is never closed would send one user the rows of others.
 #[test]
@@ -104,4 +104,35 @@ fn idempotency_key_for_different_message_is_rejected() {
     let (code, out, _) = send_csv(&store, &known, &[]);
     assert_eq!(code, 0, "{out}");
     assert_eq!(twilio.posts().len(), 2);
+}
+
+// The options have the choices of every row, so each keyword is named once, and only if a row is for SMS or RCS.
+#[test]
+fn choices_that_are_keywords_are_warned_about() {
+    let store = TempStore::new();
+    store.server().send(&Webhook::message(1, "hello")).twiml();
+    let args = ["--choice", "Stop (all)", "--choice", "Go on", "--dry-run"];
+    for (rows, expected) in [
+        (format!("to,body\n{ANA},Sure?\n"), 0),
+        (
+            "to,body\n+15550006666,Sure?\n+15550007777,Sure?\n".to_owned(),
+            1,
+        ),
+    ] {
+        let path = write_csv(&store, &rows);
+        let sender = if expected == 0 {
+            SENDER
+        } else {
+            "+15550002222"
+        };
+        let path = path.to_str().unwrap();
+        let all = [&["send", "--csv", path, "--from", sender][..], &args[..]].concat();
+        let (code, out, err) = store.run_with(&all, &[("TWILIO_ACCOUNT_SID", ACCOUNT)]);
+        assert_eq!(code, 0, "{out}{err}");
+        assert_eq!(
+            err.matches("warning: STOP is a keyword").count(),
+            expected,
+            "{err}"
+        );
+    }
 }

@@ -6,22 +6,28 @@ use super::answer_words::ascii_digit;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AnswerNumber {
     pub(super) value: usize,
-    /// True if it can only be the number of a choice, as in "option 2" or "the second one". "2" may also be an amount.
-    pub(super) is_position: bool,
+    pub(super) kind: NumberKind,
+}
+
+/// Form of a number in an answer, which decides what else it may mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NumberKind {
+    /// "2", which may be an amount.
+    Plain,
+    /// "number 2" or "#2", which may be the choice "Table 2".
+    Numbered,
+    /// "the second one", which may be the choice "Second floor".
+    Ordinal,
+    /// "option 2", which can only be the second choice.
+    Position,
 }
 
 /// Words before the number of a choice.
-const LABELS: [&str; 22] = [
-    "#",
+const POSITION_LABELS: [&str; 12] = [
     "option",
     "opcion",
     "opcao",
     "opzione",
-    "number",
-    "num",
-    "numero",
-    "nummer",
-    "nr",
     "choice",
     "answer",
     "reply",
@@ -30,6 +36,15 @@ const LABELS: [&str; 22] = [
     "auswahl",
     "antwort",
     "вариант",
+];
+/// Words for "number".
+const NUMBER_LABELS: [&str; 10] = [
+    "#",
+    "number",
+    "num",
+    "numero",
+    "nummer",
+    "nr",
     "номер",
     "番",
     "番号",
@@ -138,48 +153,36 @@ pub(super) fn number(words: &[String]) -> Option<AnswerNumber> {
     if has_article {
         rest.remove(0);
     }
-    let mut is_position = false;
-    if rest.len() > 1 && LABELS.contains(&rest[0]) {
+    let mut kind = NumberKind::Plain;
+    if rest.len() > 1 && POSITION_LABELS.contains(&rest[0]) {
+        kind = NumberKind::Position;
         rest.remove(0);
-        is_position = true;
+    } else if rest.len() > 1 && NUMBER_LABELS.contains(&rest[0]) {
+        kind = NumberKind::Numbered;
+        rest.remove(0);
     }
     if let Some(number) = rest.first().and_then(|first| first.strip_prefix('#'))
         && !number.is_empty()
     {
         rest[0] = number;
-        is_position = true;
+        if kind == NumberKind::Plain {
+            kind = NumberKind::Numbered;
+        }
     }
-    let position = |value| {
-        Some(AnswerNumber {
-            value,
-            is_position: true,
-        })
-    };
-    match rest[..] {
-        [digits] if digit_value(digits).is_some() => Some(AnswerNumber {
-            value: digit_value(digits)?,
-            is_position,
-        }),
-        [digits, end] if ORDINAL_ENDS.contains(&end) => Some(AnswerNumber {
-            value: digit_value(digits)?,
-            // "the 3rd" may be the choice "June 3".
-            is_position,
-        }),
+    let (value, kind) = match rest[..] {
+        [digits] if digit_value(digits).is_some() => (digit_value(digits)?, kind),
+        // "the 3rd" may be the choice "June 3".
+        [digits, end] if ORDINAL_ENDS.contains(&end) => (digit_value(digits)?, kind),
         [word] | [word, "one"] if ORDINALS.contains(&word) => {
-            position(ORDINALS.iter().position(|ordinal| *ordinal == word)? + 1)
+            (ordinal_value(word)?, NumberKind::Ordinal)
         }
-        [word] if has_article && !is_position => {
-            let found = ORDINALS_WITH_ARTICLE
-                .iter()
-                .position(|words| words.contains(&word));
-            position(found? + 1)
+        [word] if has_article && kind == NumberKind::Plain => {
+            (ordinal_value(word)?, NumberKind::Ordinal)
         }
-        [word] => Some(AnswerNumber {
-            value: cardinal_value(word)?,
-            is_position,
-        }),
-        _ => None,
-    }
+        [word] => (cardinal_value(word)?, kind),
+        _ => return None,
+    };
+    Some(AnswerNumber { value, kind })
 }
 
 /// Returns the value of up to three digits.
@@ -193,6 +196,17 @@ fn cardinal_value(word: &str) -> Option<usize> {
         .iter()
         .position(|words| words.contains(&word))
         .map(|at| at + 1)
+}
+
+/// Returns the value of an ordinal number in any of the languages.
+pub(super) fn ordinal_value(word: &str) -> Option<usize> {
+    let english = ORDINALS.iter().position(|ordinal| *ordinal == word);
+    let others = || {
+        ORDINALS_WITH_ARTICLE
+            .iter()
+            .position(|words| words.contains(&word))
+    };
+    english.or_else(others).map(|at| at + 1)
 }
 
 /// Returns whether a word of a title is a number, or has one.

@@ -37,3 +37,5 @@ pub use single_choice::Choice;
 pub use crate::sms_keywords::sms_keyword;
 #[doc(hidden)]
 pub use tap_payload::TapPayload;
+#[doc(hidden)]
+pub use typed_answer::answer_texts;

@@ -4,7 +4,8 @@
 //! that fits two choices, or one choice and something else, is none.
 
 use super::answer_number::{
-    AnswerNumber, digit_value, has_number, is_numeric, number, replace_number_signs,
+    AnswerNumber, NumberKind, digit_value, has_number, is_numeric, number, ordinal_value,
+    replace_number_signs,
 };
 use super::answer_words::{pictures, without_polite_words, words, words_before_parenthesis};
 use super::single_choice::Choice;
@@ -52,6 +53,17 @@ pub(super) fn find(choices: &[Choice], answer: &str, has_numbers: bool) -> Optio
     by_words
         .map(title)
         .or_else(|| by_number(&titles, answer, has_numbers))
+}
+
+/// Returns the texts that answer with a title: itself, and those with fewer words.
+///
+/// `Stop (all)` is answered by "stop" too, and `Stop, please` as well.
+pub fn answer_texts(title: &str) -> Vec<String> {
+    let title_words = words(title);
+    let polite = without_polite_words(&title_words).join(" ");
+    let before = words_before_parenthesis(title).map(|words| words.join(" "));
+    let shorter = [Some(polite), before].into_iter().flatten();
+    std::iter::once(title.to_owned()).chain(shorter).collect()
 }
 
 /// Returns the only choice whose title has the words of the answer.
@@ -108,8 +120,34 @@ fn by_single_number(
         index,
         is_number: false,
     };
-    if found.is_position {
-        return index.map(by_position);
+    // "Table 2" ends with a number that names it, and "2 people" does not.
+    let is_named = |title: &Vec<String>| {
+        title
+            .last()
+            .is_some_and(|word| has_number(word, found.value))
+    };
+    let other_is = |is_meant: &dyn Fn(&Vec<String>) -> bool| {
+        let mut others = (0..).zip(titles).filter(|(other, _)| index != Some(*other));
+        others.any(|(_, title)| is_meant(title))
+    };
+    match found.kind {
+        NumberKind::Plain => {}
+        NumberKind::Position => return index.map(by_position),
+        NumberKind::Ordinal => {
+            let has_ordinal = |title: &Vec<String>| {
+                let mut words = title.iter();
+                words.any(|word| ordinal_value(word) == Some(found.value))
+            };
+            return index.filter(|_| !other_is(&has_ordinal)).map(by_position);
+        }
+        NumberKind::Numbered => {
+            let ends_with_number =
+                |title: &Vec<String>| title.last().is_some_and(|word| digit_value(word).is_some());
+            if index.is_none() || (!has_numbers && titles.iter().any(ends_with_number)) {
+                return only(titles, is_named).map(by_title);
+            }
+            return index.filter(|_| !other_is(&is_named)).map(by_position);
+        }
     }
     let is_it = |word: &String| has_number(word, found.value);
     let begins_with_it = |title: &Vec<String>| title.first().is_some_and(is_it);
@@ -123,9 +161,7 @@ fn by_single_number(
     }
     // "3" may be the third choice, or the choice "3 pm" or "2-4 people".
     if let Some(index) = index {
-        let mut others = (0..).zip(titles).filter(|(other, _)| *other != index);
-        let is_certain = !others.any(|(_, title)| contains_it(title));
-        return is_certain.then(|| by_position(index));
+        return (!other_is(&contains_it)).then(|| by_position(index));
     }
     only(titles, begins_with_it).map(by_title)
 }

@@ -93,9 +93,12 @@ impl Send {
         let (opened, client) = open_outbox(settings)?;
         let mut counts = BulkCounts::default();
         let mut keys = SeenKeys::new();
+        let mut is_warned = false;
         for (line, record) in rows.iter_rows() {
             let (to, outcome) = match record.map(|record| self.parse_row(&rows.columns, &record)) {
                 Ok(Ok(row)) => {
+                    // The choices are those of the options, so once is enough.
+                    is_warned = is_warned || self.warn_of_keywords(row.to.channel());
                     let outcome = match find_repeated_key(&mut keys, line, &row) {
                         Some(outcome) => outcome,
                         None => self.queue(&opened, &client, &row)?,

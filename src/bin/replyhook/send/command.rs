@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
-use replyhook::choice::{Choice, ChoiceForm, sms_keyword};
+use replyhook::choice::{Choice, ChoiceForm, answer_texts, sms_keyword};
 use replyhook::config::SendSettings;
 use replyhook::outbound::{OutboundClient, OutboundConfig, SendError, SendErrorKind, SendReceipt};
 use replyhook::store::{Access, OutboundState};
@@ -163,7 +163,9 @@ impl Send {
 
     fn send_one(self, settings: SendSettings) -> anyhow::Result<ExitStatus> {
         let message = self.message()?;
-        self.warn_of_keywords();
+        if let Some(to) = &self.to {
+            self.warn_of_keywords(to.channel());
+        }
         let account = settings.account;
         let (opened, client) = open_outbox(settings)?;
         if self.dry_run {
@@ -200,13 +202,15 @@ impl Send {
     }
 
     /// Warns of choices that Twilio takes for a keyword on the channel of the recipient.
-    fn warn_of_keywords(&self) {
-        let channel = self.to.as_ref().map(Address::channel);
-        if !matches!(channel, Some(Channel::Sms | Channel::Rcs)) {
-            return;
+    ///
+    /// Returns whether the channel is one with such keywords.
+    pub(super) fn warn_of_keywords(&self, channel: &Channel) -> bool {
+        if !matches!(channel, Channel::Sms | Channel::Rcs) {
+            return false;
         }
         for choice in &self.choice {
-            if let Some(keyword) = sms_keyword(choice.title()) {
+            let answers = answer_texts(choice.title());
+            if let Some(keyword) = answers.iter().find_map(|answer| sms_keyword(answer)) {
                 // To standard error, so that each line of --json stays an object. Nothing is lost if it is closed.
                 let _ = writeln!(
                     std::io::stderr(),
@@ -215,6 +219,7 @@ impl Send {
                 );
             }
         }
+        true
     }
 
     fn message(&self) -> anyhow::Result<NewMessage> {
