@@ -15,6 +15,7 @@
 //! | `P9.done` | after the handler of such a message |
 //! | `P10` | after the reply is queued in the outbox |
 //! | `P11` | after the outbox worker claimed the reply |
+//! | `P11.content` | while the content of such a reply is looked up or made, before its call |
 //! | `P12` | after Twilio accepted the reply, before that is recorded |
 //! | `P13` | before a status callback is recorded |
 //! | `P14` | after a STOP is stored |

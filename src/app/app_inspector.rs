@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::builder::AppBuilder;
 use crate::address::{Address, Channel};
 use crate::clock::{Advance, Clock};
+use crate::delivery::OutboxWorker;
 use crate::emulator::AppInspector;
 use crate::handler::{Context, Handler, HandlerError};
 #[cfg(feature = "testing")]
@@ -35,6 +36,7 @@ pub(super) struct AppState {
     pub(super) debounce: Duration,
     pub(super) handler: &'static str,
     pub(super) store_url: String,
+    pub(super) outbox: Arc<OutboxWorker>,
     pub(super) fault_injector: Arc<FaultInjector>,
 }
 
@@ -83,7 +85,9 @@ impl AppInspector for AppState {
     fn reset(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             let deleted = self.store.delete_everything().await;
-            deleted.map_err(|error| error.to_string())
+            deleted.map_err(|error| error.to_string())?;
+            self.outbox.reset();
+            Ok(())
         })
     }
 

@@ -82,6 +82,7 @@ impl RunningApp {
                 .min(app.settings.reply.deadline / 2),
             handler: app.handler,
             store_url: app.worker.store_url.clone(),
+            outbox: app.worker.outbox.clone(),
             fault_injector,
         };
         #[cfg(feature = "testing")]

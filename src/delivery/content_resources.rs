@@ -18,78 +18,101 @@ const FAILURE_PAUSE: Duration = Duration::from_mins(1);
 
 /// Known resources of all accounts.
 #[derive(Default)]
-pub(crate) struct ContentResources {
+pub(super) struct ContentResources {
     accounts: Mutex<HashMap<AccountSid, Arc<AccountContent>>>,
 }
 
 /// Known resources of one account.
 #[derive(Default)]
 struct AccountContent {
-    sids: Mutex<HashMap<ContentShape, String>>,
-    /// Held while a resource is searched or made, so that concurrent messages make it once.
-    lookup: tokio::sync::Mutex<LookupState>,
+    state: Mutex<KnownContent>,
+    /// Held while a resource is searched or made, so that concurrent messages make it once. The value is true if the
+    /// account's resources were listed.
+    lookup: tokio::sync::Mutex<bool>,
 }
 
 #[derive(Default)]
-struct LookupState {
-    /// True if the account's resources were listed.
-    is_listed: bool,
-    /// End of the pause after a failure, by the monotonic clock.
-    paused_until: Duration,
+struct KnownContent {
+    sids: HashMap<ContentShape, String>,
+    pause: Option<FailurePause>,
+}
+
+/// Pause after a failure.
+#[derive(Clone)]
+struct FailurePause {
+    /// End by the monotonic clock.
+    until: Duration,
+    failure: String,
 }
 
 /// Reason why a resource is not available.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ContentFailure {
-    #[error("the Content API failed less than a minute ago")]
-    Paused,
+enum ContentFailure {
     #[error("the Content API did not respond within {} s", FIND_TIMEOUT.as_secs())]
     Timeout,
     #[error(transparent)]
     Rest(#[from] RestError),
 }
 
+/// Resource of a shape, as far as it is known without a call.
+pub(super) enum KnownResource {
+    /// Content SID.
+    Found(String),
+    /// The Content API failed less than a minute ago, for this reason.
+    Failed(String),
+}
+
 impl ContentResources {
-    /// Returns the SID of the resource with a shape. Makes the resource if the account has none.
-    // A message with a known shape does not wait while another message makes a resource.
-    pub(super) async fn sid_of(
+    /// Returns the resource with a shape; `None` if it must be looked up first.
+    pub(super) fn known(
+        &self,
+        shape: ContentShape,
+        account: AccountSid,
+        now: Duration,
+    ) -> Option<KnownResource> {
+        self.account(account).known(shape, now)
+    }
+
+    /// Finds the resource with a shape, and makes it if the account has none. Then it is [known](Self::known), or the failure
+    /// is.
+    pub(super) async fn look_up(
         &self,
         shape: ContentShape,
         account: AccountSid,
         contents: &Contents<'_>,
         now: Duration,
-    ) -> Result<String, ContentFailure> {
+    ) {
         let content = self.account(account);
-        if let Some(sid) = content.known(shape) {
-            return Ok(sid);
-        }
-        let mut state = content.lookup.lock().await;
+        let mut is_listed = content.lookup.lock().await;
         // Another message may have made it while this one waited.
-        if let Some(sid) = content.known(shape) {
-            return Ok(sid);
+        if content.known(shape, now).is_some() {
+            return;
         }
-        if now < state.paused_until {
-            return Err(ContentFailure::Paused);
-        }
-        let found = content.find_or_create(shape, &mut state, contents);
-        let found = tokio::time::timeout(FIND_TIMEOUT, found).await;
-        let found = match found {
-            Ok(found) => found.map_err(ContentFailure::from),
-            Err(_) => Err(ContentFailure::Timeout),
+        let found = content.find_or_create(shape, &mut is_listed, contents);
+        let failure = match tokio::time::timeout(FIND_TIMEOUT, found).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => ContentFailure::from(error),
+            Err(_) => ContentFailure::Timeout,
         };
-        if found.is_err() {
-            state.paused_until = now.saturating_add(FAILURE_PAUSE);
-        }
-        found
+        content.lock().pause = Some(FailurePause {
+            until: now.saturating_add(FAILURE_PAUSE),
+            failure: failure.to_string(),
+        });
     }
 
     /// Forgets a resource that Twilio does not have any more.
     pub(super) async fn forget(&self, shape: ContentShape, account: AccountSid) {
         let content = self.account(account);
-        let mut state = content.lookup.lock().await;
+        let mut is_listed = content.lookup.lock().await;
         // List again: other resources may be gone too, or another server may have remade this one.
-        state.is_listed = false;
-        content.sids.lock().ignore_poison().remove(&shape);
+        *is_listed = false;
+        content.lock().sids.remove(&shape);
+    }
+
+    /// Forgets all resources and failures.
+    #[cfg(all(feature = "server", feature = "emulator"))]
+    pub(super) fn clear(&self) {
+        self.accounts.lock().ignore_poison().clear();
     }
 
     fn account(&self, account: AccountSid) -> Arc<AccountContent> {
@@ -99,33 +122,43 @@ impl ContentResources {
 }
 
 impl AccountContent {
-    fn known(&self, shape: ContentShape) -> Option<String> {
-        self.sids.lock().ignore_poison().get(&shape).cloned()
+    fn known(&self, shape: ContentShape, now: Duration) -> Option<KnownResource> {
+        let state = self.lock();
+        if let Some(sid) = state.sids.get(&shape) {
+            return Some(KnownResource::Found(sid.clone()));
+        }
+        let pause = state.pause.as_ref().filter(|pause| now < pause.until)?;
+        Some(KnownResource::Failed(pause.failure.clone()))
     }
 
     async fn find_or_create(
         &self,
         shape: ContentShape,
-        state: &mut LookupState,
+        is_listed: &mut bool,
         contents: &Contents<'_>,
-    ) -> Result<String, RestError> {
-        if !state.is_listed {
+    ) -> Result<(), RestError> {
+        if !*is_listed {
             let listed = contents.list_names().await?;
-            let mut sids = self.sids.lock().ignore_poison();
+            let mut state = self.lock();
             for (name, sid) in listed {
                 // Two servers may have made the same resource concurrently; use either.
                 if let Some(found) = ContentShape::parse(&name) {
-                    sids.entry(found).or_insert(sid);
+                    state.sids.entry(found).or_insert(sid);
                 }
             }
-            state.is_listed = true;
+            *is_listed = true;
         }
-        if let Some(sid) = self.known(shape) {
-            return Ok(sid);
+        if self.lock().sids.contains_key(&shape) {
+            return Ok(());
         }
         let sid = contents.create(&shape.resource()).await?;
         tracing::info!(content_sid = %sid, name = shape.name(), "made a content resource for rich messages");
-        self.sids.lock().ignore_poison().insert(shape, sid.clone());
-        Ok(sid)
+        self.lock().sids.insert(shape, sid);
+        Ok(())
+    }
+
+    // A poisoned lock is usable: each change is a single insertion or removal.
+    fn lock(&self) -> std::sync::MutexGuard<'_, KnownContent> {
+        self.state.lock().ignore_poison()
     }
 }

@@ -97,6 +97,12 @@ impl RestHealth {
         Some(remaining).filter(|remaining| !remaining.is_zero())
     }
 
+    /// Ends all pauses.
+    #[cfg(all(feature = "server", feature = "emulator"))]
+    pub(crate) fn end_pauses(&self) {
+        self.lock().clear();
+    }
+
     /// Adds an unknown account. Returns whether it is new, so that each is logged once.
     pub(crate) fn add_unknown_account(&self, account: AccountSid) -> bool {
         // A poisoned lock is usable: each change is a single insertion or removal.

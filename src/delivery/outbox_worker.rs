@@ -50,6 +50,12 @@ impl OutboxWorker {
         }
     }
 
+    /// Forgets what is known of Twilio's side, which an emulator has reset.
+    #[cfg(all(feature = "server", feature = "emulator"))]
+    pub(crate) fn reset(&self) {
+        self.sender.reset();
+    }
+
     /// Sends messages until it is dropped.
     pub(crate) async fn run(self: Arc<Self>) {
         let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_SENDS));

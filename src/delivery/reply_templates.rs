@@ -1,12 +1,17 @@
-//! Templates of replies, and the check that WhatsApp takes each.
+//! Templates of replies, and the check that the channel takes each.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use crate::address::Channel;
+use crate::form::FormParams;
 use crate::lock::IgnorePoison;
 use crate::sid::AccountSid;
-use crate::twilio::{Approval, ApprovalStatus, Contents, RestError, RestErrorKind, Template};
+use crate::store::{TEMPLATE_LANGUAGE, TEMPLATE_NAME, TEMPLATE_SID};
+use crate::twilio::{
+    Approval, ApprovalStatus, ChannelSupport, Contents, RestError, RestErrorKind, Template,
+};
 
 /// Time after which the account's templates are listed again. A new template, or a new approval, is known within it.
 const CACHE_TTL: Duration = Duration::from_mins(1);
@@ -23,19 +28,30 @@ pub(super) struct ReplyTemplates {
 }
 
 /// Result of the look-up of a SID, and its monotonic time; `None` if Twilio decides.
-type LookedUp = (Duration, Option<KnownApproval>);
+type LookedUp = (Duration, Option<KnownTemplate>);
 
-/// Approval of a template, and the reason why it needs one within the window, if it does.
+/// Facts that decide whether a channel takes a template.
 #[derive(Clone)]
-struct KnownApproval {
+struct KnownTemplate {
     approval: Approval,
+    /// Reason why WhatsApp takes it only after approval, even within the window.
     needs_approval: Option<&'static str>,
+    channels: ChannelSupport,
 }
 
-/// Result of the look-up of a name.
-pub(super) enum NamedTemplate {
-    /// Content SID of the template.
-    Found(String),
+/// Template that a message names.
+#[derive(Clone, Copy)]
+pub(super) enum TemplateReference<'a> {
+    /// Content SID.
+    Sid(&'a str),
+    /// Name and language.
+    Name(&'a str, &'a str),
+}
+
+/// Decision about a template.
+pub(super) enum TemplateVerdict {
+    /// Content SID to send.
+    Send(String),
     /// Reason why the message cannot be sent.
     Refused(&'static str),
 }
@@ -45,19 +61,22 @@ pub(super) enum NamedTemplate {
 pub(super) struct TemplateQuery<'a> {
     pub(super) account: AccountSid,
     pub(super) contents: &'a Contents<'a>,
+    pub(super) channel: &'a Channel,
     /// True if the customer service window is open.
     pub(super) is_window_open: bool,
-    /// True on the channel whose templates need approval.
-    pub(super) is_whatsapp: bool,
     /// Monotonic time.
     pub(super) now: Duration,
 }
 
-impl KnownApproval {
-    /// Returns the reason why WhatsApp does not take the template.
+impl KnownTemplate {
+    /// Returns the reason why the channel does not take the template.
     fn refusal(&self, query: &TemplateQuery<'_>) -> Option<&'static str> {
+        if let Some(reason) = self.channels.refusal(query.channel) {
+            return Some(reason);
+        }
         match self.approval.status {
-            _ if !query.is_whatsapp => None,
+            // Other channels know no approval.
+            _ if *query.channel != Channel::WhatsApp => None,
             ApprovalStatus::Approved => None,
             _ if !query.is_window_open => {
                 Some("the customer service window has closed, and the template is not approved")
@@ -67,69 +86,93 @@ impl KnownApproval {
     }
 }
 
-impl ReplyTemplates {
-    /// Finds the template with a name and a language, which may be sent now.
-    ///
-    /// # Errors
-    /// [`RestError`] if the list cannot be read.
-    pub(super) async fn find(
-        &self,
-        (name, language): (&str, &str),
-        query: &TemplateQuery<'_>,
-    ) -> Result<NamedTemplate, RestError> {
-        let cached = {
-            let lists = self.lists.lock().ignore_poison();
-            let list = lists.get(&query.account);
-            let fresh = list.filter(|(at, _)| query.now.saturating_sub(*at) < CACHE_TTL);
-            fresh.map(|(_, templates)| choose(templates, name, language, query))
-        };
-        if let Some(found) = cached {
-            return Ok(found);
+impl<'a> TemplateReference<'a> {
+    /// Returns the template of a stored message; `None` if it has none.
+    pub(super) fn of(params: &'a FormParams) -> Option<Self> {
+        if let Some(sid) = params.get(TEMPLATE_SID) {
+            return Some(Self::Sid(sid));
         }
-        let templates = query.contents.list().await?;
-        let found = choose(&templates, name, language, query);
-        let mut lists = self.lists.lock().ignore_poison();
-        lists.insert(query.account, (query.now, templates));
-        Ok(found)
-    }
-
-    /// Returns the reason why WhatsApp does not take the template with a SID. Without an answer of the Content API, Twilio
-    /// decides.
-    pub(super) async fn refusal(
-        &self,
-        sid: &str,
-        query: &TemplateQuery<'_>,
-    ) -> Option<&'static str> {
-        if !query.is_whatsapp {
-            return None;
-        }
-        let key = (query.account, sid.to_owned());
-        let cached = {
-            let sids = self.sids.lock().ignore_poison();
-            let known = sids.get(&key);
-            let fresh = known.filter(|(at, _)| query.now.saturating_sub(*at) < CACHE_TTL);
-            fresh.map(|(_, state)| state.clone())
-        };
-        if let Some(state) = cached {
-            return state?.refusal(query);
-        }
-        let state = look_up(sid, query.contents).await;
-        let mut sids = self.sids.lock().ignore_poison();
-        if sids.len() >= MAX_SIDS {
-            sids.clear();
-        }
-        sids.insert(key, (query.now, state.clone()));
-        state?.refusal(query)
+        let language = params.get(TEMPLATE_LANGUAGE)?;
+        Some(Self::Name(params.get(TEMPLATE_NAME)?, language))
     }
 }
 
-async fn look_up(sid: &str, contents: &Contents<'_>) -> Option<KnownApproval> {
+/// Returns the parameters with the SID in place of the name of the template.
+pub(super) fn with_template(params: &FormParams, sid: &str) -> FormParams {
+    const KEYS: [&str; 3] = [TEMPLATE_SID, TEMPLATE_NAME, TEMPLATE_LANGUAGE];
+    let others = params.iter().filter(|(name, _)| !KEYS.contains(name));
+    std::iter::once(("ContentSid", sid)).chain(others).collect()
+}
+
+impl ReplyTemplates {
+    /// Returns the decision about a template; `None` if it must be [looked up](Self::look_up) first.
+    pub(super) fn verdict(
+        &self,
+        template: TemplateReference<'_>,
+        query: &TemplateQuery<'_>,
+    ) -> Option<TemplateVerdict> {
+        let is_fresh = |at: Duration| query.now.saturating_sub(at) < CACHE_TTL;
+        match template {
+            TemplateReference::Sid(sid) => {
+                let sids = self.sids.lock().ignore_poison();
+                let (at, known) = sids.get(&(query.account, sid.to_owned()))?;
+                let refusal = known.as_ref().and_then(|known| known.refusal(query));
+                is_fresh(*at).then(|| match refusal {
+                    None => TemplateVerdict::Send(sid.to_owned()),
+                    Some(reason) => TemplateVerdict::Refused(reason),
+                })
+            }
+            TemplateReference::Name(name, language) => {
+                let lists = self.lists.lock().ignore_poison();
+                let (at, templates) = lists.get(&query.account)?;
+                is_fresh(*at).then(|| choose(templates, name, language, query))
+            }
+        }
+    }
+
+    /// Looks up a template. Then there is a [verdict](Self::verdict): about a SID, also without an answer of the Content API.
+    ///
+    /// # Errors
+    /// [`RestError`] if the list cannot be read.
+    pub(super) async fn look_up(
+        &self,
+        template: TemplateReference<'_>,
+        query: &TemplateQuery<'_>,
+    ) -> Result<(), RestError> {
+        match template {
+            TemplateReference::Sid(sid) => {
+                let known = look_up(sid, query.contents).await;
+                let mut sids = self.sids.lock().ignore_poison();
+                if sids.len() >= MAX_SIDS {
+                    sids.clear();
+                }
+                sids.insert((query.account, sid.to_owned()), (query.now, known));
+            }
+            TemplateReference::Name(..) => {
+                let templates = query.contents.list().await?;
+                let mut lists = self.lists.lock().ignore_poison();
+                lists.insert(query.account, (query.now, templates));
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets all templates.
+    #[cfg(all(feature = "server", feature = "emulator"))]
+    pub(super) fn clear(&self) {
+        self.lists.lock().ignore_poison().clear();
+        self.sids.lock().ignore_poison().clear();
+    }
+}
+
+async fn look_up(sid: &str, contents: &Contents<'_>) -> Option<KnownTemplate> {
     let calls =
         async { tokio::try_join!(contents.fetch_approval(sid), contents.fetch_content(sid)) };
     match tokio::time::timeout(LOOKUP_TIMEOUT, calls).await {
-        Ok(Ok((approval, content))) => Some(KnownApproval {
+        Ok(Ok((approval, content))) => Some(KnownTemplate {
             approval,
             needs_approval: content.needs_approval,
+            channels: content.channels,
         }),
         // Twilio refuses an unknown SID with a code of its own.
         Ok(Err(error)) if matches!(error.kind(), RestErrorKind::Rejected { status: 404, .. }) => {
@@ -155,7 +198,7 @@ fn choose(
     name: &str,
     language: &str,
     query: &TemplateQuery<'_>,
-) -> NamedTemplate {
+) -> TemplateVerdict {
     let named = templates
         .iter()
         .filter(|template| template.name == name && template.language == language);
@@ -164,14 +207,15 @@ fn choose(
     candidates.sort_by_key(|template| template.approval.status != ApprovalStatus::Approved);
     let mut refusal = "the account has no template of this name and language";
     for template in candidates {
-        let state = KnownApproval {
+        let state = KnownTemplate {
             approval: template.approval.clone(),
             needs_approval: template.needs_approval,
+            channels: template.channels,
         };
         match state.refusal(query) {
-            None => return NamedTemplate::Found(template.sid.clone()),
+            None => return TemplateVerdict::Send(template.sid.clone()),
             Some(reason) => refusal = reason,
         }
     }
-    NamedTemplate::Refused(refusal)
+    TemplateVerdict::Refused(refusal)
 }

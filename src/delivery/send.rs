@@ -10,7 +10,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::health::RestHealth;
 use super::parts::DeliveryParts;
 use super::policy::DeliveryPolicy;
-use super::reply_templates::{NamedTemplate, ReplyTemplates, TemplateQuery};
+use super::reply_templates::{
+    ReplyTemplates, TemplateQuery, TemplateReference, TemplateVerdict, with_template,
+};
 use super::rich_message::{RichCall, RichMessages, is_content_gone, is_content_refusal, shape_of};
 use super::route::{ApiRoute, ApiRoutes};
 use crate::address::{Address, Channel};
@@ -19,11 +21,8 @@ use crate::error_code::ErrorCode;
 use crate::form::FormParams;
 use crate::reloadable::Reloadable;
 use crate::sid::AccountSid;
-use crate::store::{
-    OutboundMessage, PASSING_FAILURES, REJECTED, SendOutcome, TEMPLATE_LANGUAGE, TEMPLATE_NAME,
-    TEMPLATE_SID,
-};
-use crate::telemetry::Throttle;
+use crate::store::{OutboundMessage, PASSING_FAILURES, REJECTED, SendOutcome, Store};
+use crate::telemetry::{StoreReport, Throttle};
 use crate::twilio::{Credentials, Keyring, RestError, RestErrorKind, RetryAdvice};
 
 /// Age after which a message is not retried: its user does not expect it any more.
@@ -50,6 +49,8 @@ const UNAUTHENTICATED: ErrorCode = ErrorCode(20003);
 
 /// Sends messages of the outbox via the REST API.
 pub(super) struct RestSender {
+    store: Arc<dyn Store>,
+    store_report: Arc<StoreReport>,
     routes: Arc<ApiRoutes>,
     keyring: Reloadable<Keyring>,
     health: Arc<RestHealth>,
@@ -60,15 +61,24 @@ pub(super) struct RestSender {
     warnings: Throttle,
 }
 
+/// A message, and the account's API.
+struct RestCall<'a> {
+    message: &'a OutboundMessage,
+    route: &'a ApiRoute,
+    credentials: &'a Credentials,
+}
+
 impl RestSender {
     pub(super) fn new(parts: &DeliveryParts) -> Self {
         Self {
+            store: parts.store.clone(),
+            store_report: parts.store_report.clone(),
             routes: parts.routes.clone(),
             keyring: parts.keyring.clone(),
             health: parts.health.clone(),
             clock: parts.clock.clone(),
             policy: parts.policy.clone(),
-            rich: RichMessages::new(parts.clock.clone()),
+            rich: RichMessages::new(parts),
             templates: ReplyTemplates::default(),
             warnings: Throttle::new(10),
         }
@@ -77,6 +87,14 @@ impl RestSender {
     /// Ends the pauses of accounts whose rejected keys a reload has replaced, and returns these accounts.
     pub(super) fn end_pauses_of_old_keys(&self) -> Vec<AccountSid> {
         self.health.end_pauses_of_old_keys(&self.keyring.load())
+    }
+
+    /// Forgets the content and the failures of an emulator that was reset.
+    #[cfg(all(feature = "server", feature = "emulator"))]
+    pub(super) fn reset(&self) {
+        self.rich.clear();
+        self.templates.clear();
+        self.health.end_pauses();
     }
 
     /// Makes the call for a claimed message, unless it must wait or cannot be sent, and returns the outcome.
@@ -125,40 +143,60 @@ impl RestSender {
                 "sending a message again that Twilio had accepted and then reported as failed"
             );
         }
-        let messages = route.client.messages(message.account, &credentials);
+        let call = RestCall {
+            message,
+            route,
+            credentials: &credentials,
+        };
+        match self.template_params(&call, params).await {
+            Ok(params) => self.create(&call, &params, &keyring).await,
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// Makes the call of a message whose template is known.
+    async fn create(
+        &self,
+        call: &RestCall<'_>,
+        params: &FormParams,
+        keyring: &Keyring,
+    ) -> SendOutcome {
+        let message = call.message;
+        let messages = call
+            .route
+            .client
+            .messages(message.account, call.credentials);
         let post = async |params: &FormParams| match &message.window {
             Some(window) => messages.create_form(params, window).await,
             None => messages.create_template_form(params).await,
         };
-        let params = match self
-            .reply_template(message, &params, route, &credentials)
-            .await
-        {
-            Ok(None) => params,
-            Ok(Some(resolved)) => resolved,
-            Err(outcome) => return outcome,
-        };
         // A message outside of the window is replaced by a template, so it has no shape.
         let created = match shape_of(message).filter(|_| message.window.is_some()) {
-            None => post(&params).await,
+            None => post(params).await,
             Some(shape) => {
                 let rich = RichCall {
                     shape,
                     message,
-                    route,
-                    credentials: &credentials,
+                    route: call.route,
+                    credentials: call.credentials,
                 };
-                let created = post(&self.rich.params(&rich, &params).await).await;
-                match created {
-                    // At most once: the second call uses a resource that was just found or made.
-                    Err(error) if is_content_gone(&error) => {
-                        self.rich.forget(&rich).await;
-                        post(&self.rich.params(&rich, &params).await).await
-                    }
-                    created => created,
+                let Some(sent) = self.rich.params(&rich, params) else {
+                    return self.prepare(message, self.rich.look_up(&rich)).await;
+                };
+                self.rich.record_form(message, &sent).await;
+                let created = post(&sent.params).await;
+                // Twilio has not accepted the message. At most once: the next call uses a resource that was just found or
+                // made.
+                if let Err(error) = &created
+                    && is_content_gone(error)
+                    && self.rich.forget(&rich).await
+                {
+                    return self.prepare(message, self.rich.look_up(&rich)).await;
                 }
+                created
             }
         };
+        self.rich.end_renewal(message.id);
         match created {
             Ok(sent) => {
                 crate::crash_point!("P12");
@@ -168,63 +206,76 @@ impl RestSender {
                     status: sent.status,
                 }
             }
-            Err(error) => self.handle_failure(message, &error, &keyring),
+            Err(error) => self.handle_failure(message, &error, keyring),
         }
     }
 
-    /// Returns the parameters with the SID of the reply's template; `None` if it has none.
-    async fn reply_template(
+    /// Looks up, or makes, what the message needs at Twilio. Then the message is claimed again.
+    // Under a mark, so that a process that ends here leaves the message pending: a content resource is not the message. The
+    // next claim checks consent and window again, since this may take a while.
+    async fn prepare(
         &self,
         message: &OutboundMessage,
-        params: &FormParams,
-        route: &ApiRoute,
-        credentials: &Credentials,
-    ) -> Result<Option<FormParams>, SendOutcome> {
-        const KEYS: [&str; 3] = [TEMPLATE_SID, TEMPLATE_NAME, TEMPLATE_LANGUAGE];
-        let with_sid = |sid: &str| -> FormParams {
-            let others = params.iter().filter(|(name, _)| !KEYS.contains(name));
-            std::iter::once(("ContentSid", sid)).chain(others).collect()
+        look_up: impl Future<Output = ()>,
+    ) -> SendOutcome {
+        let begun = self.store.begin_preparation(message.id).await;
+        match self.store_report.record_error("begin_preparation", begun) {
+            Ok(true) => {}
+            // Another process has claimed the message, so this outcome has no effect.
+            Ok(false) => return SendOutcome::Prepared,
+            Err(()) => {
+                let not_before = after(self.clock.now(), retry_delay(message.attempt));
+                return retry(not_before);
+            }
+        }
+        crate::crash_point!("P11.content");
+        look_up.await;
+        SendOutcome::Prepared
+    }
+
+    /// Returns the parameters with the SID of the message's template, or as they are if it has none.
+    async fn template_params(
+        &self,
+        call: &RestCall<'_>,
+        params: FormParams,
+    ) -> Result<FormParams, SendOutcome> {
+        let message = call.message;
+        let Some(template) = TemplateReference::of(&params) else {
+            return Ok(params);
         };
         let query = TemplateQuery {
             account: message.account,
-            contents: &route.content.contents(credentials),
+            contents: &call.route.content.contents(call.credentials),
+            channel: message.user.channel(),
             is_window_open: message.window.is_some(),
-            is_whatsapp: *message.user.channel() == Channel::WhatsApp,
             now: self.clock.monotonic(),
         };
-        if let Some(sid) = params.get(TEMPLATE_SID) {
-            return match self.templates.refusal(sid, &query).await {
-                None => Ok(Some(with_sid(sid))),
-                Some(reason) => Err(failed(None, reason)),
-            };
+        match self.templates.verdict(template, &query) {
+            Some(TemplateVerdict::Send(sid)) => return Ok(with_template(&params, &sid)),
+            Some(TemplateVerdict::Refused(reason)) => return Err(failed(None, reason)),
+            None => {}
         }
-        let names = params.get(TEMPLATE_NAME).zip(params.get(TEMPLATE_LANGUAGE));
-        let Some(names) = names else {
-            return Ok(None);
+        let mut looked_up = Ok(());
+        let prepared = self.prepare(message, async {
+            looked_up = self.templates.look_up(template, &query).await;
+        });
+        let prepared = prepared.await;
+        let Err(error) = looked_up else {
+            return Err(prepared);
         };
-        match self.templates.find(names, &query).await {
-            Ok(NamedTemplate::Found(sid)) => Ok(Some(with_sid(&sid))),
-            Ok(NamedTemplate::Refused(reason)) => Err(failed(None, reason)),
-            Err(error) => {
-                self.log_failed_call(
-                    message.id,
-                    "the account's templates could not be listed",
-                    &error,
-                );
-                // A missing permission is a fault of the configuration, and does not pass by itself.
-                if error.is_missing_permission() {
-                    let reason =
-                        with_detail("the templates of the account cannot be listed", &error);
-                    return Err(failed(error.code(), reason));
-                }
-                // Nothing was sent, so the send is retried.
-                let not_before = after(self.clock.now(), retry_delay(message.attempt));
-                Err(SendOutcome::Retry {
-                    not_before,
-                    code: error.code(),
-                })
-            }
+        let problem = "the account's templates could not be listed";
+        self.log_failed_call(message.id, problem, &error);
+        // A missing permission is a fault of the configuration, and does not pass by itself.
+        if error.is_missing_permission() {
+            let reason = with_detail("the templates of the account cannot be listed", &error);
+            return Err(failed(error.code(), reason));
         }
+        // Nothing was sent, so the send is retried.
+        let not_before = after(self.clock.now(), retry_delay(message.attempt));
+        Err(SendOutcome::Retry {
+            not_before,
+            code: error.code(),
+        })
     }
 
     /// Returns the parameters of the call: the message, or the template that replaces it, and the status callback.

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::future::StoreFuture;
 use super::redacted_params::RedactedParams;
 use crate::address::{Address, Channel};
-use crate::choice::OpenQuestion;
+use crate::choice::{OpenQuestion, QuestionId};
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 
 /// Length of WhatsApp's customer service window: 24 hours after the user's last message, less two minutes.
@@ -359,6 +359,16 @@ pub trait Conversations: Send + Sync {
         conversation: i64,
         now: Timestamp,
     ) -> StoreFuture<'_, Option<OpenQuestion>>;
+
+    /// Records that an open question is shown as a numbered text, or in the form that its channel has for it. Without effect
+    /// on another question.
+    fn set_question_numbered(
+        &self,
+        sender: &Address,
+        user: &Address,
+        id: QuestionId,
+        is_numbered: bool,
+    ) -> StoreFuture<'_, ()>;
 
     /// Lists the last `limit` messages of the same user and sender before a message, oldest first.
     ///

@@ -189,6 +189,9 @@ pub enum SendOutcome {
         /// Twilio's error code, if it has responded.
         code: Option<ErrorCode>,
     },
+    /// The content of the message was looked up or made at Twilio, or could not be. No call was made for the message itself, so
+    /// this does not count as an attempt, and the message may be claimed again now.
+    Prepared,
     /// As [`Retry`](Self::Retry), after an error that allows one other call. It is recorded in
     /// [`OutboundMessage::resent_after`].
     RetryOnce {

@@ -110,6 +110,13 @@ pub trait Outbox: Send + Sync {
     /// Records the outcome of a call or a lookup. A message that is known to be sent stays sent.
     fn record_outcome(&self, id: i64, outcome: SendOutcome, now: Timestamp) -> StoreFuture<'_, ()>;
 
+    /// Records that this process looks up or makes the content of a claimed message at Twilio, before the call that sends it.
+    /// Returns false if another process has claimed the message since.
+    ///
+    /// If the process ends in this time, the message becomes pending again, and not unknown. It ends with the outcome
+    /// [`Prepared`](SendOutcome::Prepared), or one without a call.
+    fn begin_preparation(&self, id: i64) -> StoreFuture<'_, bool>;
+
     /// Makes the messages of an account that wait for a retry due now. The rate limit of their sender still holds.
     fn end_retry_delays(&self, account: AccountSid, now: Timestamp) -> StoreFuture<'_, ()>;
 

@@ -358,6 +358,8 @@ impl Metrics {
             | SendOutcome::RetryOnce { .. }
             | SendOutcome::RetryAsText { .. } => 1,
             SendOutcome::Failed { .. } => 2,
+            // No call was made yet.
+            SendOutcome::Prepared => return,
             // Not a new result: a lookup that found nothing, for a message already counted as unknown.
             SendOutcome::Unknown {
                 looked_up: true, ..

@@ -9,8 +9,12 @@ use replyhook::{App, AppError, Context, InboundMessage, Media, Reply};
 use serde::Deserialize;
 
 /// Waits for `slow MS …`, never returns on the first attempt of `hang …`, fails for `fail …`, panics for `panic …`,
-/// and sends a picture for `picture`. Any other text is echoed immediately.
+/// sends a picture for `picture`, and asks `ask …` with two choices, whose answer it repeats. Any other text is echoed
+/// immediately.
 async fn bot(cx: Context, message: InboundMessage) -> Result<Reply, &'static str> {
+    if let Some(chosen) = message.choice().filter(|chosen| chosen.current) {
+        return Ok(Reply::text(format!("{} it is", chosen.id)));
+    }
     let mut words = message.body.split(' ');
     match words.next() {
         Some("slow") => {
@@ -21,6 +25,7 @@ async fn bot(cx: Context, message: InboundMessage) -> Result<Reply, &'static str
         Some("fail") => return Err("failed on request"),
         // With private data, which must not reach the log.
         Some("panic") => panic!("{} wrote: {}", message.from.as_str(), message.body),
+        Some("ask") => return Ok(Reply::text(message.body).choices(["Today", "Tomorrow"])),
         Some("picture") => return Ok(Reply::media(Media::bytes(*b"\x89PNG", "image/png"))),
         _ => {}
     }

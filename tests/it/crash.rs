@@ -47,7 +47,7 @@ type Row = (
 /// Text whose handler takes longer than a request may wait for the store, so that the reply is always late.
 const SLOW: &str = "slow 3000 of words";
 
-const TABLE: [Row; 17] = [
+const TABLE: [Row; 18] = [
     ("P0=return", "hello", &[], Expected::OnceIfRetried),
     ("P1=return", "hello", &[], Expected::OnceIfRetried),
     ("P3=return", "hello", &[], Expected::Once),
@@ -69,6 +69,8 @@ const TABLE: [Row; 17] = [
         &[SHORT_DEADLINE, RESEND],
         Expected::Once,
     ),
+    // A content resource is not the message.
+    ("P11.content=return", "ask when", &[], Expected::Once),
     ("P12=return", SLOW, &[SHORT_DEADLINE], Expected::Once),
     (
         "P12=return",

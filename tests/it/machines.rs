@@ -9,8 +9,8 @@ use std::sync::Arc;
 use rustix::process::Signal;
 
 use crate::support::{
-    EMPTY, FakeTwilio, ORIGIN, SentVia, Server, Webhook, replyhook, report_skipped, root,
-    twiml_message,
+    ContentFault, EMPTY, FakeTwilio, ORIGIN, SentVia, Server, Webhook, replyhook, report_skipped,
+    root, twiml_message,
 };
 
 /// PostgreSQL server of one test, which can stop it.
@@ -66,6 +66,7 @@ impl Database {
         let base_env = [
             ("DATABASE_URL", self.url.as_str()),
             ("REPLYHOOK__TWILIO__API_URL", api.as_str()),
+            ("REPLYHOOK__TWILIO__CONTENT_URL", api.as_str()),
         ];
         let bot = Command::new(env!("CARGO_BIN_EXE_fault-bot"));
         Server::start_by(bot, &[&base_env[..], more].concat())
@@ -160,6 +161,32 @@ fn replies_of_killed_machine_are_sent_once() {
     assert_eq!(database.row(5), ("sent".to_owned(), 2));
     // The second server answers a redelivery with the saved response.
     assert_eq!(second.send(&message(1, SLOW_TEXT)).twiml(), EMPTY);
+}
+
+// The first machine is killed while the Content API keeps it waiting. No call has sent the question then.
+#[test]
+fn question_of_machine_killed_while_content_is_made_is_sent_once() {
+    let Some(database) = Database::start() else {
+        return;
+    };
+    let twilio = FakeTwilio::start();
+    let first = database.server(&twilio);
+    twilio.content_fault(ContentFault::Hang, 1);
+    assert_eq!(first.send(&message(1, "ask when")).twiml(), EMPTY);
+    twilio.wait_for_content_fault();
+    let second = database.server(&twilio);
+    first.signal(Signal::KILL);
+    first.wait();
+    let phone = twilio.wait_for_phone(&user_address(1), 1);
+    assert!(phone[0].content.is_some());
+    second.wait_until(r#"replyhook_replies_total{outcome="sent"}"#, 1.0);
+    assert_eq!(database.row(1), ("sent".to_owned(), 1));
+    let answer = message(2, "2").with("From", &user_address(1));
+    assert_eq!(
+        second.send(&answer).twiml(),
+        twiml_message("Tomorrow it is")
+    );
+    assert_eq!(twilio.posts().len(), 1);
 }
 
 // Before the kill, the answers already alternate between the machines.

@@ -51,7 +51,7 @@ macro_rules! save_completion {
             "question_asked AS (INSERT INTO question (conversation, id, data, expires_at, asked_at) \
                SELECT completed.conversation, $12::text, $13::text, $14::bigint, $7::bigint FROM completed WHERE $13::text IS NOT NULL \
                ON CONFLICT (conversation) DO UPDATE SET id = excluded.id, data = excluded.data, \
-               expires_at = excluded.expires_at, asked_at = excluded.asked_at), ",
+               expires_at = excluded.expires_at, asked_at = excluded.asked_at, numbered = false), ",
             // Without data, the question $12 was answered. By ID: one that was asked since stays open.
             "question_ended AS (DELETE FROM question q USING completed WHERE q.conversation = completed.conversation \
                AND q.id = $12::text AND $13::text IS NULL)"

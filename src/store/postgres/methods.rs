@@ -14,7 +14,7 @@ use super::{
     conversations, journal, outbox, outbox_claim, reading, submission,
 };
 use crate::address::Address;
-use crate::choice::OpenQuestion;
+use crate::choice::{OpenQuestion, QuestionId};
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::store::conversations::{
     ConsentEntry, ConsentRecord, ConsentScope, ConsentState, ConsentStatement, Conversation,
@@ -266,6 +266,24 @@ impl Conversations for PostgresStore {
         self.run(move |db| Box::pin(shared::conversations::open_question(db, conversation, now)))
     }
 
+    fn set_question_numbered(
+        &self,
+        sender: &Address,
+        user: &Address,
+        id: QuestionId,
+        is_numbered: bool,
+    ) -> StoreFuture<'_, ()> {
+        let named = Arc::new((sender.clone(), user.clone(), id));
+        self.run(move |db| {
+            let named = named.clone();
+            Box::pin(async move {
+                let (sender, user, id) = &*named;
+                let addresses = (sender, user);
+                shared::conversations::set_question_numbered(db, addresses, id, is_numbered).await
+            })
+        })
+    }
+
     fn earlier(&self, message: i64, limit: u32) -> StoreFuture<'_, Vec<EarlierMessage>> {
         self.run(move |db| Box::pin(conversations::earlier(db, message, limit)))
     }
@@ -454,6 +472,11 @@ impl Outbox for PostgresStore {
                 status_events::apply_status(&mut RecordingDatabase::new(db, records), &event).await
             })
         })
+    }
+
+    fn begin_preparation(&self, id: i64) -> StoreFuture<'_, bool> {
+        let me = self.owner;
+        self.run(move |db| Box::pin(shared::outbox::begin_preparation(db, me, id)))
     }
 
     fn end_retry_delays(&self, account: AccountSid, now: Timestamp) -> StoreFuture<'_, ()> {

@@ -15,7 +15,7 @@ use crate::store::conversations::ConsentRecord;
 use crate::store::outbound_message::{OutboundMessage, SendOutcome};
 use crate::store::outbox::LOOKUP_TIMEOUT;
 use crate::store::shared::database::RecordingDatabase;
-use crate::store::shared::status_events;
+use crate::store::shared::{outbox as shared_outbox, status_events};
 use crate::store::{decisions, packing, states};
 
 /// SQL that begins a transaction under an advisory lock on a message SID.
@@ -131,6 +131,7 @@ pub(super) async fn record_outcome(
 ) -> Result<(), CallError> {
     match outcome {
         SendOutcome::Sent { sid, status } => record_sent(db, id, *sid, status, now).await?,
+        SendOutcome::Prepared => shared_outbox::end_preparation(db, me, id).await?,
         // Back to PENDING (0).
         SendOutcome::Retry { not_before, code } => {
             sqlx::query(
@@ -277,9 +278,13 @@ async fn delay_queue(
     Ok(())
 }
 
-/// Makes the messages UNKNOWN (2) that this process is SENDING (1) at its end: they have to be looked up at Twilio.
+/// Makes the messages UNKNOWN (2) that this process is SENDING (1) at its end: they have to be looked up at Twilio. Those
+/// that it is preparing become PENDING (0), since no call was made for them.
 pub(super) async fn mark_calls_unknown(db: &mut PgConnection, me: i64) -> Result<(), CallError> {
-    sqlx::query("UPDATE outbound SET state = 2, owner = NULL WHERE state = 1 AND owner = $1")
+    sqlx::query(
+        "UPDATE outbound SET state = CASE WHEN preparing THEN 0 ELSE 2 END, owner = NULL, \
+         attempt = attempt - CASE WHEN preparing THEN 1 ELSE 0 END, preparing = NULL WHERE state = 1 AND owner = $1",
+    )
         .bind(me)
         .execute(db)
         .await?;

@@ -13,11 +13,14 @@ use crate::store::outbox::{ClaimedOutbox, LOOKUP_GRACE, MAX_PAUSE};
 use crate::store::shared::conditions::{has_new_owner, opted_out};
 use crate::store::states::{self, outbound};
 
-/// Makes messages unknown that a dead process was sending.
+/// Makes messages unknown that a dead process was sending, and releases those that it was preparing.
 // SENDING (1) becomes UNKNOWN (2). The process may have died after its call reached Twilio, so the call must not be
-// repeated on a guess.
-const MARK_ORPHANS_UNKNOWN: &str = concat!(
-    "UPDATE outbound r SET state = 2, owner = NULL, not_before = $2 WHERE r.state = 1 AND r.owner <> $1 AND NOT ",
+// repeated on a guess. With `preparing`, no call was made: the message becomes PENDING (0), as it was before.
+const RELEASE_ORPHANS: &str = concat!(
+    "UPDATE outbound r SET state = CASE WHEN r.preparing THEN 0 ELSE 2 END, owner = NULL, \
+     attempt = r.attempt - CASE WHEN r.preparing THEN 1 ELSE 0 END, \
+     not_before = CASE WHEN r.preparing THEN r.not_before ELSE $2 END, preparing = NULL \
+     WHERE r.state = 1 AND r.owner <> $1 AND NOT ",
     has_valid_lease!("r.owner"),
 );
 
@@ -61,7 +64,7 @@ const CLAIM: &str = concat!(
        reason = CASE WHEN c.new_owner THEN $5 WHEN c.opted_out THEN 'the user has opted out' ELSE r.reason END, \
        owner = CASE WHEN c.new_owner OR c.opted_out THEN r.owner ELSE $1 END, \
        attempt = r.attempt + CASE WHEN c.new_owner OR c.opted_out THEN 0 ELSE 1 END, \
-       sent_at = CASE WHEN c.new_owner OR c.opted_out THEN r.sent_at ELSE $2 END FROM checked c WHERE r.id = c.id RETURNING r.*) ",
+       sent_at = CASE WHEN c.new_owner OR c.opted_out THEN r.sent_at ELSE $2 END, preparing = NULL FROM checked c WHERE r.id = c.id RETURNING r.*) ",
     "SELECT ",
     message!(),
     ", m.state FROM m ORDER BY m.id"
@@ -82,7 +85,7 @@ pub(super) async fn claim(
     now: Timestamp,
 ) -> Result<ClaimedOutbox, CallError> {
     // Twilio's status callback may still prove that the call was processed, so the look-up waits for it.
-    sqlx::query(MARK_ORPHANS_UNKNOWN)
+    sqlx::query(RELEASE_ORPHANS)
         .bind(me)
         .bind(after(now, LOOKUP_GRACE).as_microsecond())
         .execute(&mut *db)

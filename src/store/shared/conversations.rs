@@ -5,7 +5,7 @@ use replyhook_core::address_key::AddressKey;
 
 use super::database::{Database, params};
 use crate::address::Address;
-use crate::choice::OpenQuestion;
+use crate::choice::{OpenQuestion, QuestionId};
 use crate::store::conversations::{Conversation, Dialogue};
 use crate::store::error::StoreError;
 use crate::store::packing;
@@ -56,7 +56,7 @@ pub(in crate::store) async fn open_question<D: Database>(
     // An expired question stays in the table until it is replaced, or its conversation is deleted.
     let found = db
         .row(
-            "SELECT data FROM question WHERE conversation = $1 AND expires_at > $2",
+            "SELECT data, numbered FROM question WHERE conversation = $1 AND expires_at > $2",
             params![conversation, now],
         )
         .await?;
@@ -64,8 +64,35 @@ pub(in crate::store) async fn open_question<D: Database>(
         return Ok(None);
     };
     let data: String = row.take(0)?;
+    let has_numbers = row.take(1)?;
     // A question that another version wrote and this one cannot read is over: its answers are ordinary texts.
-    Ok(serde_json::from_str(&data).ok())
+    let question: Option<OpenQuestion> = serde_json::from_str(&data).ok();
+    Ok(question.map(|question| OpenQuestion {
+        has_numbers,
+        ..question
+    }))
+}
+
+/// Records that an open question is shown as a numbered text, or in the form that its channel has for it.
+// By conversation, which is the key, and by ID: a question that was asked since is shown as it was asked.
+pub(in crate::store) async fn set_question_numbered<D: Database>(
+    db: &mut D,
+    (sender, user): (&Address, &Address),
+    id: &QuestionId,
+    is_numbered: bool,
+) -> Result<(), D::Error> {
+    db.execute(
+        "UPDATE question SET numbered = $4 WHERE id = $3 AND conversation IN (\
+           SELECT conversation FROM conversation_address WHERE sender = $1 AND address_key = $2)",
+        params![
+            sender.as_str(),
+            AddressKey::of(user).as_str(),
+            id.as_str(),
+            is_numbered
+        ],
+    )
+    .await?;
+    Ok(())
 }
 
 /// Deletes conversations. In PostgreSQL the caller has locked them.

@@ -89,6 +89,39 @@ pub(in crate::store) async fn outbox_stats<D: Database>(
     Ok(stats)
 }
 
+/// Marks a message that this process is sending as one whose content is prepared. Returns false if it is not.
+pub(in crate::store) async fn begin_preparation<D: Database>(
+    db: &mut D,
+    me: i64,
+    id: i64,
+) -> Result<bool, D::Error> {
+    // SENDING (1) only, and of this process: one that was given to another process must not be sent by this one.
+    let marked = db
+        .execute(
+            "UPDATE outbound SET preparing = $3 WHERE id = $1 AND state = 1 AND owner = $2",
+            params![id, me, true],
+        )
+        .await?;
+    Ok(marked > 0)
+}
+
+/// Ends the preparation of a message without a call: back to PENDING (0), as it was before the claim.
+// The attempt is taken back too: an attempt is a call. `preparing`: without the mark, a call may have been made. The owner:
+// a process that was taken for dead must not release the claim of another.
+pub(in crate::store) async fn end_preparation<D: Database>(
+    db: &mut D,
+    me: i64,
+    id: i64,
+) -> Result<(), D::Error> {
+    db.execute(
+        "UPDATE outbound SET state = 0, owner = NULL, attempt = attempt - 1, preparing = NULL \
+         WHERE id = $1 AND state = 1 AND owner = $2 AND preparing",
+        params![id, me],
+    )
+    .await?;
+    Ok(())
+}
+
 /// Makes the messages of an account that wait for a retry due now.
 pub(in crate::store) async fn end_retry_delays<D: Database>(
     db: &mut D,

@@ -75,7 +75,7 @@ pub(in crate::store) async fn ask_question<D: Database>(
     db.execute(
         "INSERT INTO question (conversation, id, data, expires_at, asked_at) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT (conversation) DO UPDATE SET id = excluded.id, data = excluded.data, \
-         expires_at = excluded.expires_at, asked_at = excluded.asked_at",
+         expires_at = excluded.expires_at, asked_at = excluded.asked_at, numbered = false",
         params![conversation, id.as_str(), data.as_str(), expires_at, now],
     )
     .await?;

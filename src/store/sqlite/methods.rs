@@ -12,7 +12,7 @@ use super::{
     operator, outbox, outbox_claim, retention, submission,
 };
 use crate::address::Address;
-use crate::choice::OpenQuestion;
+use crate::choice::{OpenQuestion, QuestionId};
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::store::conversations::{
     ConsentEntry, ConsentRecord, ConsentScope, ConsentState, ConsentStatement, Conversation,
@@ -193,6 +193,25 @@ impl Conversations for SqliteStore {
         })
     }
 
+    fn set_question_numbered(
+        &self,
+        sender: &Address,
+        user: &Address,
+        id: QuestionId,
+        is_numbered: bool,
+    ) -> StoreFuture<'_, ()> {
+        let (sender, user) = (sender.clone(), user.clone());
+        self.write(move |mut db| {
+            let addresses = (&sender, &user);
+            ready(shared::conversations::set_question_numbered(
+                &mut db,
+                addresses,
+                &id,
+                is_numbered,
+            ))
+        })
+    }
+
     fn earlier(&self, message: i64, limit: u32) -> StoreFuture<'_, Vec<EarlierMessage>> {
         self.read(move |db| conversations::earlier(db, message, limit))
     }
@@ -266,11 +285,11 @@ impl Outbox for SqliteStore {
     }
 
     fn record_outcome(&self, id: i64, outcome: SendOutcome, now: Timestamp) -> StoreFuture<'_, ()> {
-        let records = self.records();
+        let (me, records) = (self.owner, self.records());
         self.write(move |mut db| {
             let mut recording = RecordingDatabase::new(&mut db, records);
             let watched = ready(events::watch_outbound(&mut recording, id))?;
-            outbox::record_outcome(db, id, &outcome, now, records)?;
+            outbox::record_outcome(db, me, id, &outcome, now, records)?;
             ready(events::record_outbound_change(&mut db, watched, now))
         })
     }
@@ -346,6 +365,11 @@ impl Outbox for SqliteStore {
             let mut db = RecordingDatabase::new(&mut db, records);
             ready(status_events::apply_status(&mut db, &event))
         })
+    }
+
+    fn begin_preparation(&self, id: i64) -> StoreFuture<'_, bool> {
+        let me = self.owner;
+        self.write(move |mut db| ready(shared::outbox::begin_preparation(&mut db, me, id)))
     }
 
     fn end_retry_delays(&self, account: AccountSid, now: Timestamp) -> StoreFuture<'_, ()> {

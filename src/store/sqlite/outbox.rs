@@ -13,7 +13,7 @@ use crate::store::error::StoreError;
 use crate::store::outbound_message::{NewOutbound, OutboundMessage, SendOutcome};
 use crate::store::outbox::LOOKUP_TIMEOUT;
 use crate::store::shared::database::RecordingDatabase;
-use crate::store::shared::status_events;
+use crate::store::shared::{outbox as shared_outbox, status_events};
 use crate::store::{decisions, packing, states};
 
 fn to_i64(number: usize) -> i64 {
@@ -130,6 +130,7 @@ pub(super) fn unmatched_sids(
 /// Records the outcome of a call or a lookup.
 pub(super) fn record_outcome(
     db: &Connection,
+    me: i64,
     id: i64,
     outcome: &SendOutcome,
     now: Timestamp,
@@ -157,6 +158,7 @@ pub(super) fn record_outcome(
             // A status callback may arrive before the response to the REST call.
             ready(status_events::apply_unmatched(&mut &*db, id, *sid, now))?;
         }
+        SendOutcome::Prepared => ready(shared_outbox::end_preparation(&mut &*db, me, id))?,
         // The other outcomes change a message only while it is SENDING or UNKNOWN (1, 2): nothing takes back that it
         // was sent. Back to PENDING (0).
         SendOutcome::Retry { not_before, code } => {

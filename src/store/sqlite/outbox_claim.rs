@@ -15,10 +15,11 @@ use crate::store::states::{self, outbound};
 // These statements run every second on a table of everything that was ever sent. SQLite uses the partial index of open
 // messages only if the condition contains the index's own condition, `state < 4` (below SENT).
 
-/// Marks the calls of dead processes as unknown.
+/// Marks the calls of dead processes as unknown, and releases the messages that they were preparing.
 // SENDING (1) becomes UNKNOWN (2). Any other owner is dead, because one server owns the file. Twilio may have accepted
-// the message, so it is not sent again.
-const MARK_ORPHANS_UNKNOWN: &str = "UPDATE outbound SET state = 2, owner = NULL, not_before = ?2 \
+// the message, so it is not sent again. With `preparing`, no call was made: it becomes PENDING (0), as it was before.
+const RELEASE_ORPHANS: &str = "UPDATE outbound SET state = CASE WHEN preparing THEN 0 ELSE 2 END, owner = NULL, \
+     attempt = attempt - (preparing IS NOT NULL), not_before = CASE WHEN preparing THEN not_before ELSE ?2 END, preparing = NULL \
      WHERE state = 1 AND state < 4 AND owner <> ?1";
 
 /// Ends pauses that are longer than any pause, because the clock was set back after they were stored.
@@ -53,7 +54,7 @@ pub(super) fn claim(
     now: Timestamp,
 ) -> Result<ClaimedOutbox, StoreError> {
     // Before the claims: an unknown message keeps the later messages to its user waiting.
-    db.prepare_cached(MARK_ORPHANS_UNKNOWN)?
+    db.prepare_cached(RELEASE_ORPHANS)?
         .execute(params![me, after(now, LOOKUP_GRACE).as_microsecond()])?;
     db.prepare_cached(END_LONG_PAUSES)?
         .execute([now.as_microsecond(), after(now, MAX_PAUSE).as_microsecond()])?;
@@ -86,7 +87,7 @@ pub(super) fn claim(
             }
             // To SENDING (1). By ID alone: the row was found in this transaction, under the write lock.
             db.prepare_cached(
-                "UPDATE outbound SET state = 1, owner = ?2, attempt = attempt + 1, sent_at = ?3 WHERE id = ?1",
+                "UPDATE outbound SET state = 1, owner = ?2, attempt = attempt + 1, sent_at = ?3, preparing = NULL WHERE id = ?1",
             )?
             .execute(params![id, me, now.as_microsecond()])?;
             claimed.push(message(db, id, now)?);
@@ -144,7 +145,7 @@ mod tests {
         };
         let db = database.open(Access::Owner).unwrap();
         for sql in [
-            MARK_ORPHANS_UNKNOWN,
+            RELEASE_ORPHANS,
             END_LONG_PAUSES,
             DUE_MESSAGES,
             STOP,

@@ -2,7 +2,11 @@
 
 use replyhook::{Context, InboundMessage, Reply, ReplyMessage};
 
-use crate::support::{ContentFault, EMPTY, FakeTwilio, Fault, Server, TestApp, Webhook};
+use rustix::process::Signal;
+
+use crate::support::{
+    ContentFault, EMPTY, FakeTwilio, Fault, Server, TempStore, TestApp, Webhook, twiml_message,
+};
 
 const USER: &str = "whatsapp:+15550001111";
 const TEXT: &str = "Really?\n1. Yes\n2. No";
@@ -68,6 +72,118 @@ async fn resource_that_is_gone_is_made_again() {
         .into_iter()
         .filter(|call| call.starts_with("POST"));
     assert_eq!(posts.count(), 2);
+}
+
+// Each new resource is gone too, so the text is sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn resource_that_stays_gone_is_sent_as_text() {
+    let twilio = FakeTwilio::start();
+    let gone = Fault::Status {
+        status: 400,
+        code: Some(21655),
+        retry_after: None,
+    };
+    twilio.fault(gone, 2);
+    let app = app(&twilio);
+    app.says(1, "hi").await;
+    let phone = twilio.wait_for_phone(USER, 1);
+    assert_eq!((phone[0].body.as_str(), &phone[0].content), (TEXT, &None));
+    app.wait_for_outbox("pending", 0).await;
+    assert_eq!(twilio.posts().len(), 3);
+}
+
+// With `kill -9` of the program while the Content API keeps it waiting. No call has sent the message then.
+#[test]
+fn kill_during_content_call_sends_message_after_restart() {
+    for (content, is_question) in [
+        ("choices = ['1 person', '3 people']", true),
+        (
+            "content = { name = 'receipt', language = 'en', variables = { 1 = 'Ana' } }",
+            false,
+        ),
+    ] {
+        let twilio = FakeTwilio::start();
+        twilio.add_template("receipt", "en", "twilio/quick-reply", "approved");
+        let store = TempStore::with(&twilio);
+        let rules = store.path().with_file_name("bot.toml");
+        let text = if is_question {
+            "reply.text = 'How many?'\n"
+        } else {
+            ""
+        };
+        let text = format!(
+            "[[rule]]\nwhen.choice = true\nreply = '{{{{ choice.title }}}} by {{{{ choice.via }}}}'\n[otherwise]\n{text}reply.{content}\n"
+        );
+        std::fs::write(&rules, text).unwrap();
+        let api = twilio.url();
+        let env = [
+            ("REPLYHOOK__HANDLER__KIND", "rules"),
+            ("REPLYHOOK__HANDLER__RULES", rules.to_str().unwrap()),
+            ("REPLYHOOK__TWILIO__CONTENT_URL", api.as_str()),
+        ];
+        let server = store.server_with(&env);
+        twilio.content_fault(ContentFault::Hang, 1);
+        assert_eq!(server.send(&Webhook::message(1, "hi")).twiml(), EMPTY);
+        twilio.wait_for_content_fault();
+        server.signal(Signal::KILL);
+        server.wait();
+        let server = store.server_with(&env);
+        let phone = twilio.wait_for_phone(USER, 1);
+        assert!(phone[0].content.is_some(), "{content}");
+        server.wait_until(r#"replyhook_replies_total{outcome="sent"}"#, 1.0);
+        if is_question {
+            let answer = server.send(&Webhook::message(2, "3 people"));
+            assert_eq!(answer.twiml(), twiml_message("3 people by text"));
+        }
+        assert_eq!(twilio.posts().len(), 1, "{content}");
+    }
+}
+
+// Where the numbered text replaced the buttons, the user has seen numbers: "2" is the second choice, whatever the titles.
+#[tokio::test(flavor = "multi_thread")]
+async fn typed_number_is_a_position_after_buttons_failed() {
+    let asks = |app: replyhook::AppBuilder| {
+        app.handler(|_cx: Context, message: InboundMessage| {
+            std::future::ready(match message.choice() {
+                Some(chosen) => Reply::text(format!("{} by {}", chosen.id, chosen.via.as_str())),
+                None if message.body == "hi" => {
+                    Reply::text("How many?").choices(["1 person", "3 people", "4 people"])
+                }
+                None => Reply::text("What?"),
+            })
+        })
+    };
+    let rejected = Fault::Status {
+        status: 400,
+        code: Some(21656),
+        retry_after: None,
+    };
+    for (cause, expected) in [
+        ("none", "What?"),
+        ("content", "3 people by number"),
+        ("call", "3 people by number"),
+        ("callback", "3 people by number"),
+    ] {
+        let twilio = FakeTwilio::start();
+        match cause {
+            "content" => twilio.content_fault(ContentFault::Status(500), 1),
+            "call" => twilio.fault(rejected, 1),
+            _ => {}
+        }
+        let app = TestApp::with_twilio(&twilio, &[], asks);
+        app.says(1, "hi").await;
+        let mut phone = twilio.wait_for_phone(USER, 1);
+        if cause == "callback" {
+            app.wait_for_outbox("pending", 0).await;
+            let failed = twilio.status_webhook(&phone[0].sid, "undelivered", Some(63005));
+            app.send(failed).await.twiml();
+            phone = twilio.wait_for_phone(USER, 2);
+        }
+        let is_text = phone.last().unwrap().content.is_none();
+        assert_eq!(is_text, cause != "none", "{cause}");
+        app.wait_for_outbox("pending", 0).await;
+        assert_eq!(app.says(2, "2").await, twiml_message(expected), "{cause}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,8 +290,9 @@ async fn content_refused_after_second_send_is_sent_as_text() {
 fn log_warns_about_keyword_and_tells_that_text_is_sent() {
     let folder = tempfile::tempdir().unwrap();
     let rules = folder.path().join("bot.toml");
-    let question = "[otherwise]\nreply.text = 'Really?'\nreply.choices = ['Yes', 'Opt out']\n";
-    let text = "Really?\n1. Yes\n2. Opt out";
+    let question =
+        "[otherwise]\nreply.text = 'Really?'\nreply.choices = ['Yes', 'Opt out (all)']\n";
+    let text = "Really?\n1. Yes\n2. Opt out (all)";
     std::fs::write(&rules, question).unwrap();
     let twilio = FakeTwilio::start();
     let api = twilio.url();
@@ -186,7 +303,7 @@ fn log_warns_about_keyword_and_tells_that_text_is_sent() {
         ("REPLYHOOK__TWILIO__CONTENT_URL", api.as_str()),
     ]);
     server.send(&Webhook::message(1, "hi"));
-    // A user who types it would opt out. `Yes` is a keyword on SMS and RCS only.
+    // A user who types "opt out", which is taken for it, would opt out. `Yes` is a keyword on SMS and RCS only.
     let warning = server.wait_for("a choice is one of the opt-out and opt-in words of this server");
     assert!(warning.contains("\"choice\":2"), "{warning}");
     let phone = twilio.wait_for_phone(USER, 1);

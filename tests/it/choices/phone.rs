@@ -233,3 +233,21 @@ async fn response_has_question_and_tap_takes_id_of_item() {
         assert!(test.contains("user.taps(\"Another day\").await"), "{test}");
     }
 }
+
+// The emulator forgets the fault at a reset, and so does the server: it does not send texts for the rest of the minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn reset_ends_the_pause_after_a_content_failure() {
+    let bot = TestBot::start(|| App::builder().handler(bot())).await;
+    let ana = bot.whatsapp("+34600000001");
+    let fails = json!({"status": 500, "code": 20500, "times": 1});
+    bot.set_fault("content_error", fails).await;
+    let numbered = "When?\n1. Today\n2. Tomorrow\n3. Another day";
+    for _ in 0..2 {
+        ana.says("hi").await.assert_reply(numbered);
+    }
+    let reset = bot.emulator_client().post(&["reset"], &json!({})).await;
+    reset.unwrap();
+    let exchange = ana.says("hi").await;
+    exchange.assert_choices(DAYS);
+    assert_ne!(exchange.received[0].body, numbered);
+}

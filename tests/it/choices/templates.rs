@@ -15,6 +15,12 @@ fn bot(_cx: Context, message: InboundMessage) -> std::future::Ready<ReplyMessage
 
 /// Creates a resource at the emulator of a bot, and returns its SID.
 async fn create(bot: &TestBot, kind: &str, fields: &Value, is_approved: bool) -> String {
+    let types = json!({kind: fields, "twilio/text": {"body": "text"}});
+    create_types(bot, &types, is_approved).await
+}
+
+/// As [`create`], with these types alone.
+async fn create_types(bot: &TestBot, types: &Value, is_approved: bool) -> String {
     let config = bot.emulator_client().get(&["config"]).await.unwrap();
     let text = |key: &str| config[key].as_str().unwrap().to_owned();
     let login = base64_of(format!("{}:{}", text("account_sid"), text("auth_token")).as_bytes());
@@ -37,7 +43,6 @@ async fn create(bot: &TestBot, kind: &str, fields: &Value, is_approved: bool) ->
         assert_eq!(response.status, 201, "{}", response.body);
         serde_json::from_str(&response.body).unwrap()
     };
-    let types = json!({kind: fields, "twilio/text": {"body": "text"}});
     let content = json!({"friendly_name": "x", "language": "en", "types": types});
     let created = call("/v1/Content".to_owned(), content).await;
     let sid = created["sid"].as_str().unwrap().to_owned();
@@ -99,8 +104,6 @@ async fn template_that_needs_approval_is_refused_within_the_window() {
         ),
     ] {
         let sid = create(&test, kind, fields, is_approved).await;
-        // Past the interval between two outbound messages.
-        test.advance(std::time::Duration::from_secs(1)).await;
         let before = accepted(&test, ana.address()).await;
         let exchange = ana.says(&sid).await;
         let message = NewMessage::template(ana.address(), &sid, [("", ""); 0]).from(ana.sender());
@@ -118,6 +121,62 @@ async fn template_that_needs_approval_is_refused_within_the_window() {
                 assert_eq!(error.kind(), SendErrorKind::NotApproved);
                 assert!(error.to_string().contains(reason), "{error}");
             }
+        }
+    }
+}
+
+// A channel that has no type of the template would get nothing: refused in replies and in outbound messages.
+#[tokio::test(flavor = "multi_thread")]
+async fn template_that_a_channel_cannot_show_is_refused() {
+    let test = TestBot::start(|| App::builder().handler(bot)).await;
+    let list = json!({"body": "When?", "button": "Days", "items": [{"item": "Today", "id": "t", "description": "d"}]});
+    let place = json!({"latitude": 40.4, "longitude": -3.7, "label": "Office"});
+    let picture = json!({"media": ["https://shop.example/a.webp"], "body": "Look"});
+    let with_text = json!({"twilio/list-picker": list, "twilio/text": {"body": "When?"}});
+    let users = [
+        ("whatsapp:+34600000001", "WhatsApp"),
+        ("+34600000002", "SMS"),
+        ("rcs:+34600000003", "RCS"),
+        ("messenger:34600000004", "Messenger"),
+    ];
+    for (types, shown_on) in [
+        (json!({"twilio/list-picker": list}), &["WhatsApp"][..]),
+        (json!({"twilio/location": place}), &["WhatsApp"]),
+        (
+            json!({"twilio/quick-reply": quick_replies(2)}),
+            &["WhatsApp", "Messenger"],
+        ),
+        (
+            json!({"twilio/card": {"title": "A", "body": "b"}}),
+            &["WhatsApp", "RCS", "Messenger"],
+        ),
+        (json!({"twilio/media": picture}), &["WhatsApp", "Messenger"]),
+        (with_text, &["WhatsApp", "SMS", "RCS", "Messenger"]),
+    ] {
+        let sid = create_types(&test, &types, false).await;
+        for (address, channel) in users {
+            let user = test.user(address);
+            let before = accepted(&test, address).await;
+            let exchange = user.says(&sid).await;
+            let message = NewMessage::template(address, &sid, [("", ""); 0]).from(user.sender());
+            let sent = test.outbound().await.send(&message).await;
+            if shown_on.contains(&channel) {
+                assert_eq!(exchange.received.len(), 1, "{types} on {channel}");
+                let sent = test.send_result(&sent.unwrap()).await;
+                sent.assert_delivered();
+                continue;
+            }
+            exchange.assert_no_reply();
+            assert_eq!(
+                accepted(&test, address).await,
+                before,
+                "{types} on {channel}"
+            );
+            let error = sent.unwrap_err();
+            assert_eq!(error.kind(), SendErrorKind::Invalid, "{types} on {channel}");
+            let reason = error.to_string();
+            let is_named = reason.starts_with(channel) || reason.contains("the type of a file");
+            assert!(is_named, "{reason}");
         }
     }
 }

@@ -24,6 +24,8 @@ over_all_stores!(
     retry_delays_of_one_account_end,
     retried_message_waits_until_due,
     send_interrupted_by_crash_is_looked_up,
+    preparation_interrupted_by_crash_is_pending,
+    prepared_message_is_claimed_again,
     lookup_goes_to_one_worker_until_resolved,
     opt_out_error_code_opts_user_out,
     opt_out_error_of_service_message_covers_service,
@@ -368,6 +370,48 @@ async fn send_interrupted_by_crash_is_looked_up(backend: &mut Backend) {
         .await
         .unwrap();
     assert_eq!(message_row(store, 1).await.state, "sent");
+}
+
+// No call was made for the message, so it is sent as if it had not been claimed.
+async fn preparation_interrupted_by_crash_is_pending(backend: &mut Backend) {
+    reply_via_rest(backend.store(), new_inbound(1), &["text"]).await;
+    let message = claim_one(backend.store(), 2).await;
+    assert!(backend.store().begin_preparation(message.id).await.unwrap());
+    if !backend.crash().await {
+        return;
+    }
+    let again = claim_one(backend.store(), 3).await;
+    assert_eq!((again.id, again.attempt), (message.id, 1));
+    // Now a call may have been made.
+    backend.crash().await;
+    let store = backend.store();
+    assert!(store.claim(9, at(10)).await.unwrap().is_empty());
+    assert_eq!(message_row(store, 1).await.state, "unknown");
+    assert!(!store.begin_preparation(message.id).await.unwrap());
+}
+
+async fn prepared_message_is_claimed_again(backend: &mut Backend) {
+    let store = backend.store();
+    reply_via_rest(store, new_inbound(1), &["one", "two"]).await;
+    let message = claim_one(store, 2).await;
+    let prepared = async |seconds| {
+        let recorded = store.record_outcome(message.id, SendOutcome::Prepared, at(seconds));
+        recorded.await.unwrap();
+    };
+    // Without its beginning, a call may have been made.
+    prepared(3).await;
+    assert!(store.claim(9, at(3)).await.unwrap().is_empty());
+    assert!(store.begin_preparation(message.id).await.unwrap());
+    assert!(store.claim(9, at(3)).await.unwrap().is_empty());
+    prepared(3).await;
+    let again = claim_one(store, 3).await;
+    assert_eq!((again.id, again.attempt), (message.id, 1));
+    // It ends with a claim, so the outcome of the earlier one has no effect.
+    prepared(4).await;
+    assert!(store.claim(9, at(4)).await.unwrap().is_empty());
+    let sent = store.record_outcome(message.id, sent_outcome(11), at(4));
+    sent.await.unwrap();
+    assert_eq!(claim_one(store, 4).await.params.get("Body"), Some("two"));
 }
 
 // Another worker gets the lookup after a minute; nothing changes a message that is known to be sent.

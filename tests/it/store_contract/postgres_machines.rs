@@ -66,6 +66,27 @@ fn live_machine_keeps_its_claims() {
     });
 }
 
+// A machine that was only paused while it prepared a message does not release the claim of another.
+#[test]
+fn preparation_of_dead_machine_moves_to_another() {
+    run(Kind::Postgres, async |backend: &mut Backend| {
+        let (one, two) = (backend.store(), open_another(backend).await);
+        reply_via_rest(one, inbound_from(&[BEN], 1), &["text"]).await;
+        let message = one.claim(9, at(2)).await.unwrap().pop().unwrap();
+        assert!(one.begin_preparation(message.id).await.unwrap());
+        assert!(!two.begin_preparation(message.id).await.unwrap());
+        assert!(two.claim(9, at(2)).await.unwrap().is_empty());
+        let taken = expire_leases_until(backend, async || two.claim(9, at(3)).await.unwrap());
+        let taken = taken.await.pop().unwrap();
+        assert_eq!((taken.id, taken.attempt), (message.id, 1));
+        let prepared = one.record_outcome(message.id, SendOutcome::Prepared, at(4));
+        prepared.await.unwrap();
+        assert!(!one.begin_preparation(message.id).await.unwrap());
+        assert!(two.claim(9, at(5)).await.unwrap().is_empty());
+        assert_eq!(message_row(&*two, 1).await.state, "deferred");
+    });
+}
+
 // A machine that was only paused cannot write with the claims it has lost.
 #[test]
 fn claims_of_dead_machine_move_to_another() {

@@ -21,6 +21,7 @@ over_all_stores!(
     lost_claim_asks_nothing,
     merged_conversations_keep_newer_question,
     backlog_claim_knows_of_question,
+    question_is_numbered_until_the_next_is_asked,
     outbound_message_asks_its_question,
     rejected_submission_asks_nothing,
 );
@@ -32,6 +33,7 @@ fn question(number: u64) -> OpenQuestion {
         choices: Choices::new(["Today", "Mañana"]).unwrap(),
         text_units: 5,
         label: "Días".to_owned(),
+        has_numbers: false,
     }
 }
 
@@ -157,6 +159,40 @@ async fn backlog_claim_knows_of_question(backend: &mut Backend) {
     let claimed = super::claim_backlog(store, at(4)).await;
     assert_eq!(claimed.len(), 1);
     assert!(claimed[0].claim.has_question);
+}
+
+async fn question_is_numbered_until_the_next_is_asked(backend: &mut Backend) {
+    let store = backend.store();
+    let numbered = async |number, is_numbered| {
+        let id = question(number).id;
+        let user = ANA.into();
+        let set = store.set_question_numbered(&SENDER.into(), &user, id, is_numbered);
+        set.await.unwrap();
+    };
+    let (claim, _) = accept_from_ana(store, 1).await;
+    complete(store, claim, ask(1, 100), 1).await;
+    // Another question, such as an older one that is sent late.
+    numbered(7, true).await;
+    let (claim, open) = accept_from_ana(store, 2).await;
+    assert!(!open.unwrap().has_numbers);
+    complete(store, claim, Completion::default(), 2).await;
+    numbered(1, true).await;
+    let (claim, open) = accept_from_ana(store, 3).await;
+    assert!(open.unwrap().has_numbers);
+    complete(store, claim, Completion::default(), 3).await;
+    numbered(1, false).await;
+    let (claim, open) = accept_from_ana(store, 4).await;
+    assert!(!open.unwrap().has_numbers);
+    numbered(1, true).await;
+    complete(store, claim, ask(4, 100), 4).await;
+    let (claim, open) = accept_from_ana(store, 5).await;
+    assert!(!open.unwrap().has_numbers);
+    complete(store, claim, Completion::default(), 5).await;
+    let asked = store.submit(submission(6, ANA, SENDER), at(6)).await;
+    asked.unwrap();
+    numbered(6, true).await;
+    let (_, open) = accept_from_ana(store, 7).await;
+    assert!(open.is_some_and(|open| open.has_numbers && open.id == question(6).id));
 }
 
 fn submission(number: u64, user: &str, sender: &str) -> Submission {

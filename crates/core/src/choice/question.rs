@@ -29,16 +29,18 @@ pub struct OpenQuestion {
     /// Label of the button that opens a list, on which its form depends; empty if it has none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub label: String,
+    /// True if it was sent as a numbered text although its channel has another form for it, after a failure.
+    // Not in the stored data, which has the question as it was asked: it is known later, and has a column of its own.
+    #[serde(skip)]
+    pub has_numbers: bool,
 }
 
 impl OpenQuestion {
     /// Returns the choice that an answer typed on a channel certainly means.
     pub fn typed(&self, answer: &str, channel: &Channel) -> Option<Chosen> {
-        // A numbered text that replaced buttons after a failure is taken for buttons, which only makes fewer numbers
-        // certain.
         let text = "?".repeat(self.text_units);
         let form = ChoiceForm::of(channel, &text, &self.choices, Some(&self.label));
-        let has_numbers = form == ChoiceForm::Text;
+        let has_numbers = self.has_numbers || form == ChoiceForm::Text;
         let choices: Vec<_> = self.choices.iter().cloned().collect();
         let TypedAnswer { index, is_number } = typed_answer::find(&choices, answer, has_numbers)?;
         let choice = choices.get(index)?;

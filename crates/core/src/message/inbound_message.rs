@@ -442,6 +442,7 @@ mod choice_tests {
             choices: Choices::new(["Today", "Tomorrow"]).unwrap(),
             text_units: 5,
             label: String::new(),
+            has_numbers: false,
         }
     }
 

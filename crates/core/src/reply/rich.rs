@@ -147,6 +147,7 @@ impl ReplyMessage {
             choices: question.choices.clone().ok()?,
             text_units: self.body().encode_utf16().count(),
             label: question.button.clone().unwrap_or_default(),
+            has_numbers: false,
         })
     }
 

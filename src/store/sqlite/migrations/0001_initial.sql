@@ -119,6 +119,7 @@ CREATE INDEX inbound_dead ON inbound (reason) WHERE state = 6;
 -- `earlier_sid` is the SID of the message's send before its current one. Twilio had accepted that send, which then failed.
 -- `address_key` and `consent_key` are the keys of `address`, as in `conversation_address`.
 -- `confirms_opt_out` marks the confirmation of an opt-out, which is sent although its user has opted out.
+-- `preparing` marks a claimed message whose content is looked up or made at Twilio: no call has sent it yet.
 CREATE TABLE outbound (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   inbound INTEGER,
@@ -150,7 +151,8 @@ CREATE TABLE outbound (
   text_after INTEGER,
   retried_after INTEGER,
   earlier_sid BLOB,
-  confirms_opt_out INTEGER
+  confirms_opt_out INTEGER,
+  preparing INTEGER
 );
 CREATE INDEX outbound_open ON outbound (state, not_before) WHERE state < 4;
 CREATE INDEX outbound_inbound ON outbound (inbound, ordinal);
@@ -232,12 +234,14 @@ CREATE TABLE dialogue (
 );
 
 -- The question with choices that waits for its answer: `id` is the identity that its buttons carry, `data` its choices.
+-- `numbered` marks one that was sent as a numbered text after its buttons failed.
 CREATE TABLE question (
   conversation INTEGER PRIMARY KEY,
   id TEXT NOT NULL,
   data TEXT NOT NULL,
   expires_at INTEGER NOT NULL,
-  asked_at INTEGER NOT NULL
+  asked_at INTEGER NOT NULL,
+  numbered INTEGER NOT NULL DEFAULT 0
 );
 
 -- Idempotency keys of outbound messages: SHA-256, since a key may contain a phone number. A key outlives its message.

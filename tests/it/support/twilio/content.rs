@@ -31,6 +31,12 @@ impl FakeTwilio {
         self.inner.lock().content.faults.extend(faults);
     }
 
+    /// Waits until a call of the Content API has met the last fault.
+    pub fn wait_for_content_fault(&self) {
+        let is_met = |state: &State| state.content.faults.is_empty();
+        drop(self.inner.wait_for("call with a fault", is_met));
+    }
+
     /// Calls of the Content API so far: `GET`, or `POST` and the name of the resource.
     pub fn content_calls(&self) -> Vec<String> {
         self.inner.lock().content.calls.clone()

@@ -106,7 +106,9 @@ fn content(inner: &Inner, request: &Request) -> Option<String> {
     if !state.is_authorized(&user, request.login.as_ref()) {
         return Some(error(401, Some(20003), None));
     }
-    match state.content.faults.pop_front() {
+    let fault = state.content.faults.pop_front();
+    inner.changed.notify_all();
+    match fault {
         Some(ContentFault::Status(status)) => {
             Some(error(status, Some(20_000 + u32::from(status)), None))
         }
