@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::AUTHORIZATION;
@@ -17,9 +17,33 @@ use super::token::AccessToken;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Scheme of the `Authorization` header.
 const SCHEME: &str = "Bearer";
+/// Labels of the metric, each a path of the description.
+pub(super) const ROUTES: [&str; 5] = [
+    "/v1/messages",
+    "/v1/messages/{id}",
+    "/v1/consents/{address}",
+    "/v1/handoffs/{address}",
+    "/v1/openapi.json",
+];
+/// Label of requests to other paths.
+pub(super) const OTHER_ROUTE: &str = "other";
+
+/// Passes a request on if it may be, and counts it by its route.
+pub(super) async fn check(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    // The template, never the path: that has the address of a user.
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = respond(&api, request, next).await;
+    let route = route.as_ref().map(MatchedPath::as_str);
+    // A path below `/v1` that no route has matches the template of the nested router.
+    let route = route.filter(|route| ROUTES.contains(route));
+    api.parts
+        .metrics
+        .api_request(route.unwrap_or(OTHER_ROUTE), response.status());
+    response
+}
 
 /// Passes a request on, if it has the token and not too many others are in progress.
-pub(super) async fn check(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+async fn respond(api: &Api, request: Request, next: Next) -> Response {
     if !has_token(request.headers(), &api.parts.token) {
         return ApiProblem::new(
             StatusCode::UNAUTHORIZED,

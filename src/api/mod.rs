@@ -34,6 +34,9 @@ use problem::ApiProblem;
 const OPENAPI: &str = include_str!("openapi.json");
 
 pub(crate) fn router(api: Arc<Api>) -> Router {
+    for route in access::ROUTES.into_iter().chain([access::OTHER_ROUTE]) {
+        api.parts.metrics.add_api_route(route);
+    }
     Router::new()
         .route("/messages", post(messages::create))
         .route("/messages/{id}", get(messages::show))
@@ -49,6 +52,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         )
         .route("/openapi.json", get(openapi))
         .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
         // Around the fallback too: without the token, a client does not learn which paths exist.
         .layer(from_fn_with_state(api.clone(), access::check))
         .with_state(api)
@@ -56,6 +60,15 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
 
 async fn openapi() -> Response {
     ([(CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}
+
+async fn wrong_method() -> ApiProblem {
+    ApiProblem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "wrong_method",
+        "the path has no such method",
+        "see the header Allow, or GET /v1/openapi.json",
+    )
 }
 
 async fn unknown_path() -> ApiProblem {

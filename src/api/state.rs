@@ -15,6 +15,7 @@ use crate::outbound::OutboundClient;
 use crate::reloadable::Reloadable;
 use crate::signature::PublicUrl;
 use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
 use crate::twilio::Keyring;
 
 /// Maximum number of requests in progress. More get 503, so that `/readyz` and `/metrics` always get a connection.
@@ -34,6 +35,7 @@ pub(crate) struct ApiParts {
     pub(crate) outbound: OutboundClient,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) keyring: Reloadable<Keyring>,
     /// Handoffs to this server would loop.
     pub(crate) public_url: PublicUrl,

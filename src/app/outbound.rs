@@ -47,6 +47,7 @@ pub(super) fn http_api(
         outbound: outbound.clone(),
         store: admin.store.clone(),
         clock: admin.dispatcher.clock.clone(),
+        metrics: admin.metrics.clone(),
         keyring,
         public_url: settings.server.public_url.clone(),
         handoff_ttl: settings.handoff.ttl,

@@ -78,6 +78,7 @@ table! {
     EVENTS_OLDEST = "replyhook_events_oldest_seconds", "s", [], "Age of the oldest event that waits for delivery.";
     EVENTS_STOPPED = "replyhook_events_stopped", "1", [], "1 if the service has responded with 410, so that it gets no more events, else 0.";
     EVENT_DELIVERIES = "replyhook_event_deliveries_total", "1", ["outcome"], "Deliveries of events, by outcome: delivered, retry, gone, and dropped for an event that was not taken for 24 hours.";
+    API_REQUESTS = "replyhook_api_requests_total", "1", ["route", "status"], "Requests to the HTTP API, by path template and class of the response's status, such as 2xx. An unknown path is the route other.";
     STORE_ERRORS = "replyhook_store_errors_total", "1", ["operation"], "Failed store operations.";
     STORE_UP = "replyhook_store_up", "1", [], "1 if the store accepts messages, else 0. Checked every three seconds, even without traffic.";
     UNFLUSHED_FALLBACK_REPLIES = "replyhook_unflushed_fallback_replies", "1", [], "Replies to fallback calls that were sent while the store was unavailable and are not yet in the journal.";
@@ -156,6 +157,7 @@ pub struct Metrics {
     events_oldest: Gauge,
     events_stopped: Gauge,
     event_deliveries: IntCounterVec,
+    api_requests: IntCounterVec,
     unflushed_fallback_replies: Gauge,
     pub(crate) store_up: Gauge,
     reloads: [IntCounter; 2],
@@ -184,6 +186,8 @@ const BACKGROUND_TASKS: [&str; 9] = [
     "events",
     "reload",
 ];
+/// Classes of the statuses with which the HTTP API responds.
+const STATUS_CLASSES: [&str; 3] = ["2xx", "4xx", "5xx"];
 const BLOCK_REASONS: [&str; 6] = [
     "own_number",
     "loop",
@@ -289,6 +293,7 @@ impl Metrics {
             events_oldest: gauge(EVENTS_OLDEST),
             events_stopped: gauge(EVENTS_STOPPED),
             event_deliveries,
+            api_requests: counters(API_REQUESTS),
             unflushed_fallback_replies: gauge(UNFLUSHED_FALLBACK_REPLIES),
             store_up: gauge(STORE_UP),
             reloads: ["applied", "rejected"].map(|outcome| reloads.with_label_values(&[outcome])),
@@ -403,6 +408,23 @@ impl Metrics {
     /// Counts a delivery of an event.
     pub(crate) fn event_delivery(&self, outcome: &'static str) {
         self.event_deliveries.with_label_values(&[outcome]).inc();
+    }
+
+    /// Creates the series of a route of the HTTP API, so that they start at zero.
+    pub(crate) fn add_api_route(&self, route: &str) {
+        for class in STATUS_CLASSES {
+            self.api_requests.with_label_values(&[route, class]);
+        }
+    }
+
+    /// Counts a request to the HTTP API. `route` is a template, which has no address of a user.
+    pub(crate) fn api_request(&self, route: &str, status: http::StatusCode) {
+        let class = match status.as_u16() {
+            ..400 => STATUS_CLASSES[0],
+            400..500 => STATUS_CLASSES[1],
+            500.. => STATUS_CLASSES[2],
+        };
+        self.api_requests.with_label_values(&[route, class]).inc();
     }
 
     /// Counts events that were not taken in time.
@@ -534,6 +556,7 @@ mod tests {
         metrics.undelivered(None);
         metrics.store_error("accept");
         metrics.consent("opt_out");
+        metrics.add_api_route("other");
         let text = metrics.render();
         for metric in TABLE {
             assert!(

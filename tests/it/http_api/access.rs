@@ -337,3 +337,122 @@ async fn request_beyond_limit_gets_503_and_token_comes_first() {
     let response = raw(&app, "GET", "/v1/openapi.json", &right, "").await;
     assert_eq!(response.status(), 200);
 }
+
+#[tokio::test]
+async fn wrong_method_is_named_with_those_allowed() {
+    let app = app();
+    app.wait_until_ready().await;
+    let authorization = format!("Bearer {API_TOKEN}");
+    let headers = [("Authorization", authorization.as_str())];
+    for (method, path, allowed) in [
+        ("GET", "/v1/messages", "POST"),
+        ("PATCH", "/v1/messages", "POST"),
+        ("DELETE", "/v1/consents/x", "GET,HEAD,PUT"),
+        ("POST", "/v1/openapi.json", "GET,HEAD"),
+    ] {
+        let response = raw(&app, method, path, &headers, "").await;
+        response.assert_problem(405, "wrong_method");
+        assert_eq!(response.http.header("allow"), Some(allowed), "{path}");
+    }
+}
+
+// On every route, and none is recorded: a mistyped number would silently be without an opt-in.
+#[tokio::test]
+async fn addresses_in_wrong_forms_get_422() {
+    let app = app();
+    app.wait_until_ready().await;
+    let api = Client::of(&app);
+    for address in [
+        "",
+        " ",
+        "ana",
+        "+",
+        "++15550001111",
+        "+1 555 000 1111",
+        "+1(555)0001111",
+        "0015550001111",
+        "15550001111",
+        "+1555000111122223333",
+        "+\u{661}\u{662}\u{663}",
+        "ACME Shop",
+        "whatsapp:",
+        "whatsapp:+",
+        "whatsapp:1555",
+        "whatsapp:15550001111",
+        "whatsapp:ana",
+        "whatsapp:ACME",
+        "whatsapp:whatsapp:+15550001111",
+        "rcs:",
+        "tel:",
+    ] {
+        let message = json!({"to": address, "from": SENDER, "body": "secret text"});
+        api.post(message)
+            .await
+            .assert_problem(422, "invalid_address");
+        let path: String = form_urlencoded::byte_serialize(address.as_bytes()).collect();
+        let path = path.replace('+', "%20");
+        // Without an address, it is another path.
+        if path.is_empty() {
+            continue;
+        }
+        let consent = format!("/v1/consents/{path}");
+        let opt_in = json!({"sender": SENDER, "status": "opted_in"});
+        let recorded = api.put(&consent, opt_in).await;
+        recorded.assert_problem(422, "invalid_address");
+        api.get(&consent)
+            .await
+            .assert_problem(422, "invalid_address");
+        let handoff = format!("/v1/handoffs/{path}");
+        let begun = api.put(&handoff, json!({"url": null})).await;
+        begun.assert_problem(422, "invalid_address");
+        for method in ["GET", "DELETE"] {
+            let response = api.call(method, &handoff, None).await;
+            response.assert_problem(422, "invalid_address");
+        }
+    }
+    assert!(app.store.consent_ledger(0, 9).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_route_without_addresses() {
+    let app = app();
+    app.wait_until_ready().await;
+    let api = Client::of(&app);
+    let series = |route: &str, status: &str| {
+        format!(r#"replyhook_api_requests_total{{route="{route}",status="{status}"}}"#)
+    };
+    // The series of every described path exist from the start.
+    let described = crate::support::Description::current().json()["paths"].clone();
+    let paths = described.as_object().unwrap().keys().map(String::as_str);
+    for route in paths.chain(["other"]) {
+        for status in ["2xx", "4xx", "5xx"] {
+            assert_eq!(app.metric(&series(route, status)).await, 0.0);
+        }
+    }
+    let consent = format!("/v1/consents/{}", encoded(ANA));
+    let opt_in = json!({"sender": SENDER, "status": "opted_in"});
+    assert_eq!(api.put(&consent, opt_in).await.status(), 200);
+    assert_eq!(api.get(&consent).await.status(), 200);
+    assert_eq!(api.get("/v1/messages/7").await.status(), 404);
+    raw(&app, "GET", &consent, &[], "")
+        .await
+        .assert_problem(401, "unauthorized");
+    raw(&app, "GET", "/v1/ana", &[], "")
+        .await
+        .assert_problem(401, "unauthorized");
+    for (route, status, count) in [
+        ("/v1/consents/{address}", "2xx", 2.0),
+        ("/v1/consents/{address}", "4xx", 1.0),
+        ("/v1/messages/{id}", "4xx", 1.0),
+        ("other", "4xx", 1.0),
+        ("/v1/handoffs/{address}", "4xx", 0.0),
+    ] {
+        assert_eq!(app.metric(&series(route, status)).await, count, "{route}");
+    }
+    let metrics = raw(&app, "GET", "/metrics", &[], "").await;
+    assert!(
+        !metrics.http.body.contains("5550001111"),
+        "{}",
+        metrics.http.body
+    );
+}
