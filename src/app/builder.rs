@@ -342,10 +342,11 @@ fn event_worker(
     health: &Arc<StoreHealth>,
     reloader: &mut Reloader,
 ) -> Result<Option<Arc<EventWorker>>, AppError> {
-    let Some(target) = &settings.handler.events else {
+    if settings.handler.events.is_none() {
         return Ok(None);
-    };
-    let service = EventService::new(target.clone(), delivery.clock.clone());
+    }
+    let target = reloader.snapshot.part(|parts| &parts.events);
+    let service = EventService::new(target, delivery.clock.clone());
     let status = Arc::new(DeliveryStatus::default());
     let worker = EventWorker::new(EventParts {
         store: delivery.store.clone(),

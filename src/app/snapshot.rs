@@ -8,6 +8,7 @@ use crate::app_error::AppError;
 use crate::config::Settings;
 use crate::consent::ConsentRules;
 use crate::dispatch::GuardRules;
+use crate::forward::ForwardTarget;
 use crate::lock::IgnorePoison;
 use crate::outbound::SendingAccount;
 use crate::reloadable::Reloadable;
@@ -21,6 +22,8 @@ pub(super) struct Snapshot {
     pub(super) sending_account: Arc<SendingAccount>,
     pub(super) consent: Arc<ConsentRules>,
     pub(super) guard: Arc<GuardRules>,
+    /// The service that gets events.
+    pub(super) events: Arc<Option<ForwardTarget>>,
 }
 
 impl Snapshot {
@@ -38,6 +41,7 @@ impl Snapshot {
             keyring: Arc::new(keyring),
             consent: Arc::new(consent),
             guard: Arc::new(guard_rules(settings)),
+            events: Arc::new(settings.handler.events.clone()),
         })
     }
 }

@@ -1,14 +1,15 @@
 //! Differences between two readings of the settings, and the keys that a reload applies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use toml::Value;
 
+use super::handler::EVENTS_URL;
 use super::layers::{ACCOUNTS_PREFIX, Layers, SHARED_KEYS_PREFIX};
 use replyhook_core::Secret;
 
-/// Keys that a reload applies, in addition to those that begin with one of [`RELOADED_PREFIXES`].
+/// Keys that a reload applies, in addition to those that begin with one of [`RELOADED_PREFIXES`], and [`EVENTS_URL`].
 // The counterpart of `Settings::with_reloaded`, which takes their values over.
 const RELOADED: [&str; 16] = [
     "twilio.auth_token",
@@ -88,7 +89,7 @@ impl SettingValues {
         let mut keys: Vec<_> = removed.chain(differing.map(|(key, _)| key)).collect();
         keys.sort();
         for key in keys {
-            let list = if is_reloaded(key) {
+            let list = if self.is_reloaded(new, key) {
                 &mut changed.reloaded
             } else {
                 &mut changed.after_restart
@@ -100,10 +101,22 @@ impl SettingValues {
 
     /// Takes over the values of `new` that a reload applies.
     pub(crate) fn apply_reloaded(&mut self, new: &Self) {
-        self.0.retain(|key, _| !is_reloaded(key));
-        let reloaded = new.0.iter().filter(|(key, _)| is_reloaded(key));
-        self.0
-            .extend(reloaded.map(|(key, value)| (key.clone(), value.clone())));
+        let keys = self.0.keys().chain(new.0.keys());
+        let keys = keys.filter(|key| self.is_reloaded(new, key));
+        let keys: BTreeSet<_> = keys.cloned().collect();
+        for key in keys {
+            match new.0.get(&key) {
+                Some(value) => self.0.insert(key, value.clone()),
+                None => self.0.remove(&key),
+            };
+        }
+    }
+
+    /// Returns whether a reload with the values of `new` applies a key.
+    fn is_reloaded(&self, new: &Self, key: &str) -> bool {
+        // The store records events, or not, from its opening on.
+        let has_events = self.0.contains_key(EVENTS_URL) && new.0.contains_key(EVENTS_URL);
+        is_reloaded(key) || (key == EVENTS_URL && has_events)
     }
 }
 

@@ -157,6 +157,9 @@ impl Settings {
         settings.consent.required = self.consent.required;
         settings.guard.clone_from(&new.guard);
         settings.log.level.clone_from(&new.log.level);
+        if let (Some(current), Some(new)) = (&self.handler.events, &new.handler.events) {
+            settings.handler.events = Some(current.with_url_of(new));
+        }
         settings
     }
 

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
-use http::header::RETRY_AFTER;
+use http::header::{DATE, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+use jiff::fmt::rfc2822;
 
 use super::error::ForwardError;
 use super::request::ForwardedMessage;
 use super::target::{ForwardSetupError, ForwardTarget, http_client};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::message::InboundMessage;
+use crate::reloadable::Reloadable;
 
 /// Timeout of a request, from its start to the end of the response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -20,7 +22,8 @@ const MAX_READ_BYTES: usize = 16 * 1024;
 /// Client of the service that gets events.
 pub(crate) struct EventService {
     client: reqwest::Client,
-    target: ForwardTarget,
+    /// `None` without a service.
+    target: Reloadable<Option<ForwardTarget>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -45,7 +48,7 @@ impl EventService {
     /// # Errors
     /// [`ForwardSetupError::Client`] if the HTTP client cannot be created.
     pub(crate) fn new(
-        target: ForwardTarget,
+        target: Reloadable<Option<ForwardTarget>>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ForwardSetupError> {
         Ok(Self {
@@ -57,7 +60,14 @@ impl EventService {
 
     /// Posts an event. `id` is the same for every delivery of the event.
     pub(crate) async fn post(&self, id: &str, body: Vec<u8>) -> EventDelivery {
-        let request = self.target.request(&self.client, &*self.clock, id, body);
+        let target = self.target.load();
+        let Some(target) = &*target else {
+            return EventDelivery::Failed {
+                reason: "there is no service".to_owned(),
+                retry_after: None,
+            };
+        };
+        let request = target.request(&self.client, &*self.clock, id, body);
         let mut response = match request.timeout(REQUEST_TIMEOUT).send().await {
             Ok(response) => response,
             Err(error) => {
@@ -88,15 +98,24 @@ impl EventService {
         };
         EventDelivery::Failed {
             reason: error.to_string(),
-            retry_after: retry_after(&response),
+            retry_after: retry_after(response.headers(), self.clock.now()),
         }
     }
 }
 
-/// Reads `Retry-After` in seconds. Its other form, a date, depends on two clocks and is not read.
-fn retry_after(response: &reqwest::Response) -> Option<Duration> {
-    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    value.trim().parse().ok().map(Duration::from_secs)
+/// Reads `Retry-After`: seconds, or a date. `now` is the time of a response without `Date`.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let value = text(RETRY_AFTER)?;
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    // A date of HTTP is one of mail with the zone GMT.
+    let date = |text| Some(rfc2822::parse(text).ok()?.timestamp());
+    let until = date(value)?;
+    // By the service's own clock, which may differ from this one.
+    let now = text(DATE).and_then(date).unwrap_or(now);
+    Duration::try_from(until.duration_since(now)).ok()
 }
 
 /// Writes a message as JSON, as the service at `handler.forward_url` gets it.

@@ -78,6 +78,14 @@ impl ForwardTarget {
         Ok(Self { url, key })
     }
 
+    /// Returns a target with the URL of another, and the key of this one.
+    pub(crate) fn with_url_of(&self, other: &Self) -> Self {
+        Self {
+            url: other.url.clone(),
+            key: self.key.clone(),
+        }
+    }
+
     /// Creates a request with a JSON body, signed as *Standard Webhooks*.
     pub(super) fn request(
         &self,
