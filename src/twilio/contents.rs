@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use http::Method;
 use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, StatusCode};
 use replyhook_core::template::placeholder_names;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -27,6 +27,12 @@ const LIST_NAMES: PagedList<'_> = PagedList {
     query: "",
     page_size: 500,
     max_pages: 20,
+};
+
+// All templates of an account. Of these, only the named ones are kept in memory.
+const LIST_ALL: PagedList<'_> = PagedList {
+    max_pages: 1000,
+    ..LIST
 };
 
 // 50 pages bound the time and memory that a large account can take.
@@ -77,13 +83,13 @@ pub struct Template {
     pub(crate) channels: ChannelSupport,
 }
 
-/// A template with its content, as [`Contents::list_stored`] returns it.
+/// A template with its content, as [`Contents::find_stored`] returns it.
 ///
 /// ```no_run
 /// # use replyhook::twilio::{Client, Credentials, RestError, StoredTemplate};
 /// # async fn find(client: Client, credentials: Credentials) -> Result<(), RestError> {
-/// let stored: Vec<StoredTemplate> = client.contents(&credentials).list_stored().await?;
-/// let found = stored.iter().find(|template| template.name == "order_ready" && template.language == "en");
+/// let stored: Vec<StoredTemplate> = client.contents(&credentials).find_stored(&["order_ready"]).await?;
+/// let found = stored.iter().find(|template| template.language == "en");
 /// println!("it exists: {}", found.is_some());
 /// # Ok(()) }
 /// ```
@@ -335,26 +341,38 @@ impl<'a> Contents<'a> {
         Self(client)
     }
 
+    /// Finds the templates with one of these friendly names, with their contents and approvals. Reads all pages.
+    ///
+    /// # Errors
+    /// As [`Contents::list`], and for an account with more than 100,000 templates.
+    pub async fn find_stored(&self, names: &[&str]) -> Result<Vec<StoredTemplate>, RestError> {
+        let mut found = Vec::new();
+        let is_named = |content: &WireContent| {
+            let name = content.friendly_name.as_deref();
+            name.is_some_and(|name| names.contains(&name))
+        };
+        let is_complete = LIST_ALL
+            .for_each_page(self.0, |page: ContentsPage| {
+                let named = page.contents.into_iter().filter(is_named);
+                found.extend(named.map(Into::into));
+                page.meta?.next_page_url
+            })
+            .await?;
+        if !is_complete {
+            let problem = "the account has more than 100,000 templates; not all were read";
+            return Err(RestError::unreadable(StatusCode::OK, problem));
+        }
+        Ok(found)
+    }
+
     /// Lists the first 5,000 templates, with their approvals.
     ///
     /// # Errors
     /// [`RestError`]. The call changes nothing and may be repeated unless Twilio rejected it.
     pub async fn list(&self) -> Result<Vec<Template>, RestError> {
-        self.list_as().await
-    }
-
-    /// Lists the first 5,000 templates with their contents and approvals.
-    ///
-    /// # Errors
-    /// As [`Contents::list`].
-    pub async fn list_stored(&self) -> Result<Vec<StoredTemplate>, RestError> {
-        self.list_as().await
-    }
-
-    async fn list_as<T: From<WireContent>>(&self) -> Result<Vec<T>, RestError> {
         let mut templates = Vec::new();
         LIST.for_each_page(self.0, |page: ContentsPage| {
-            templates.extend(page.contents.into_iter().map(Into::into));
+            templates.extend(page.contents.into_iter().map(Template::from));
             page.meta?.next_page_url
         })
         .await?;

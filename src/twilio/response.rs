@@ -36,12 +36,13 @@ pub(super) struct Meta {
 impl PagedList<'_> {
     /// Reads the list page by page.
     ///
-    /// `take_page` consumes a page and returns Twilio's link to the next one: a path with query, or an absolute URL.
+    /// `take_page` consumes a page and returns Twilio's link to the next one: a path with query, or an absolute URL. Returns
+    /// whether the list ends with the last page that was read.
     pub(super) async fn for_each_page<P: DeserializeOwned>(
         &self,
         client: AuthenticatedClient<'_>,
         mut take_page: impl FnMut(P) -> Option<String>,
-    ) -> Result<(), RestError> {
+    ) -> Result<bool, RestError> {
         let origin = client.http.url.to_string();
         let mut next = Some(format!(
             "{}?{}PageSize={}",
@@ -57,7 +58,7 @@ impl PagedList<'_> {
                 .map(|uri| uri.strip_prefix(&origin).unwrap_or(uri));
             next = check_next_page(next_uri, self.path)?;
         }
-        Ok(())
+        Ok(next.is_none())
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::markdown::blocks;
-use crate::support::{ANA, Dev, SANDBOX, json_lines, replyhook};
+use crate::support::{ACCOUNT, ANA, Dev, SANDBOX, ScriptedServer, TOKEN, json_lines, replyhook};
 
 const PAGE: &str = "docs/src/how-to/templates.md";
 
@@ -171,6 +171,40 @@ fn findings_have_place_reason_and_remedy() {
     );
 }
 
+// A list has no form on SMS, and on RCS no list.
+#[test]
+fn channels_without_a_type_are_findings() {
+    let files = Files::new();
+    let row = json!({"item": "Today", "id": "today"});
+    let list = json!({"twilio/list-picker": {"body": "When?", "button": "Days", "items": [row]}});
+    let mut template = json!({"friendly_name": "day", "language": "en", "types": list});
+    let all = ["--channels", "whatsapp,sms,rcs,messenger"];
+    let text = template.to_string();
+    assert_eq!(files.lint("day.json", &text, &[]).0, 0);
+    assert_eq!(
+        files.lint("day.json", &text, &["--channels", "whatsapp"]).0,
+        0
+    );
+    let (code, out, err) = files.lint("day.json", &text, &all);
+    assert_eq!((code, err.as_str()), (1, ""));
+    for channel in ["sms", "rcs", "messenger"] {
+        let expected = format!("types: no content type can be shown on {channel}");
+        assert!(out.contains(&expected), "{out}");
+    }
+    assert!(
+        out.contains("3 findings") && out.contains("add twilio/text"),
+        "{out}"
+    );
+    template["types"]["twilio/text"] = json!({"body": "When? Reply with the day."});
+    let (code, out, _) = files.lint("day.json", &template.to_string(), &all);
+    assert_eq!(code, 0, "{out}");
+    let (code, _, err) = files.lint("day.json", &text, &["--channels", "fax"]);
+    assert!(
+        code == 2 && err.contains("whatsapp, sms, rcs or messenger"),
+        "{err}"
+    );
+}
+
 #[test]
 fn unreadable_file_exits_with_2_and_quotes_no_text() {
     let files = Files::new();
@@ -233,6 +267,42 @@ fn second_run_changes_nothing_and_other_content_is_refused() {
         out.contains(" exists order_ready en ") && out.contains(" made   order_ready de "),
         "{out}"
     );
+}
+
+/// Serves a list with one template on each of `pages` pages, the last of which is `last`.
+fn start_long_list(server: &ScriptedServer, pages: usize, last: &Value) {
+    for page in 1..=pages {
+        let other = json!({"sid": format!("HX{page:032x}"), "friendly_name": format!("other_{page}"), "language": "en",
+            "variables": {}, "types": {}, "approval_requests": {}});
+        let next = format!("{}/v1/ContentAndApprovals?Page={page}", server.url());
+        let next = (page < pages).then_some(next);
+        let content = if page == pages { last } else { &other };
+        let body = json!({"contents": [content], "meta": {"next_page_url": next}}).to_string();
+        server.queue_response("/v1/ContentAndApprovals", 200, "application/json", &body);
+    }
+}
+
+// Twilio's pages have 100 templates each, so this one is behind the first 5,000.
+#[test]
+fn template_on_a_late_page_is_found_and_not_created_again() {
+    let (runtime, files) = (tokio::runtime::Runtime::new().unwrap(), Files::new());
+    let server = runtime.block_on(ScriptedServer::start());
+    let mut stored = order_ready();
+    stored["sid"] = json!("HX000000000000000000000000000000ff");
+    stored["approval_requests"] = json!({"status": "approved", "category": "UTILITY"});
+    start_long_list(&server, 52, &stored);
+    let path = files.write("created.json", &order_ready().to_string());
+    let env = [
+        ("TWILIO_ACCOUNT_SID", ACCOUNT),
+        ("TWILIO_AUTH_TOKEN", TOKEN),
+        ("REPLYHOOK__TWILIO__CONTENT_URL", server.url()),
+    ];
+    let create = ["templates", "create", path.to_str().unwrap(), "--submit"];
+    let (code, out, err) = replyhook(&create, &env, "");
+    assert_eq!((code, err.as_str()), (0, ""));
+    let sid = stored["sid"].as_str().unwrap();
+    assert_eq!(out, format!("{sid} exists order_ready en approved\n"));
+    assert_eq!(server.requests().len(), 52);
 }
 
 #[test]

@@ -47,6 +47,8 @@ pub(super) struct Faults {
     /// State of submitted templates. Default: approved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) template_state: Option<TemplateState>,
+    /// Time by the emulator's clock that the review of a template takes, in seconds.
+    pub(super) template_review_s: u32,
     /// Key that signs webhooks in place of the auth token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) shared_key: Option<EmulatedSharedKey>,

@@ -4,6 +4,7 @@
 
 mod audit;
 mod bot_process;
+mod channel_name;
 mod chat;
 mod check;
 mod config;

@@ -5,6 +5,7 @@ use replyhook::Channel;
 use replyhook::config::{ChoicesSettings, ConsentSettings, Sources};
 use replyhook::rules::{ExampleResult, ExampleSettings, RulesFile};
 
+use crate::channel_name::parse_channel;
 use crate::exit::ExitStatus;
 use crate::print::print;
 use crate::settings_args::SettingsArgs;
@@ -37,20 +38,6 @@ enum RulesCommand {
         #[command(flatten)]
         settings: SettingsArgs,
     },
-}
-
-/// Parses the name of a channel.
-fn parse_channel(name: &str) -> Result<Channel, String> {
-    let known = [
-        Channel::WhatsApp,
-        Channel::Sms,
-        Channel::Rcs,
-        Channel::Messenger,
-    ];
-    let mut known = known.into_iter();
-    known
-        .find(|channel| channel.as_str() == name)
-        .ok_or_else(|| "expected whatsapp, sms, rcs or messenger".to_owned())
 }
 
 impl RulesArgs {

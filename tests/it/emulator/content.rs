@@ -38,7 +38,12 @@ impl Bench {
 
     /// Creates a template with these types, and returns its SID.
     async fn template(&self, types: Value) -> String {
-        let body = json!({"friendly_name": "question", "language": "en", "types": types});
+        self.template_with(json!({}), types).await
+    }
+
+    /// Creates a template with these samples and types, and returns its SID.
+    async fn template_with(&self, variables: Value, types: Value) -> String {
+        let body = json!({"friendly_name": "question", "language": "en", "variables": variables, "types": types});
         let (status, made) = self.content(Method::POST, "/v1/Content", Some(&body)).await;
         assert_eq!(status, 201, "{made}");
         made["sid"].as_str().unwrap().to_owned()
@@ -672,8 +677,8 @@ async fn refused_content_fails_by_status() {
     // No type for the channel.
     assert_eq!(bench.refused(BEN, quick_reply()).await, 63021);
     // An approved template takes no line break in a value.
-    let template = json!({"twilio/text": {"body": "Hi {{1}}, welcome"}});
-    let sid = bench.template(template).await;
+    let template = json!({"twilio/text": {"body": "Hi {{1}}, welcome to us."}});
+    let sid = bench.template_with(json!({"1": "Ana"}), template).await;
     let values = json!({"1": "Ana\nBen"});
     let message = bench.send_content(ANA, &sid, &values).await;
     assert_eq!(message["error_code"], Value::Null);
@@ -712,6 +717,90 @@ async fn closed_window_takes_approved_templates_only() {
     let text = bench.template(json!({"twilio/text": {"body": "hi"}})).await;
     let rita = bench.send_content(RITA, &text, &json!({})).await;
     assert_eq!(rita["error_code"], Value::Null);
+}
+
+// What `replyhook templates lint` finds, but for advice such as a keyword as a title.
+#[tokio::test]
+async fn badly_written_template_is_rejected_with_reason() {
+    let bench = bench().await;
+    let text = |body: &str| json!({"twilio/text": {"body": body}});
+    let keyword = json!({"title": "Cancel", "id": "c"});
+    for (types, reason) in [
+        (
+            text("Your code for today is {{1}}"),
+            "ends with the variable {{1}}",
+        ),
+        (
+            text("{{1}} is your code for today"),
+            "starts with the variable",
+        ),
+        (
+            text("Your code {{2}} is new, {{3}} is old now"),
+            "no sample",
+        ),
+        (text(&"b".repeat(1025)), "1025 characters"),
+        (
+            json!({"twilio/quick-reply": {"body": "Stay?", "actions": [keyword]}}),
+            "",
+        ),
+        (text("Your order {{1}} is ready."), ""),
+    ] {
+        let sid = bench.template_with(json!({"1": "42"}), types.clone()).await;
+        bench.submit(&sid).await;
+        let path = format!("/v1/Content/{sid}/ApprovalRequests");
+        let (_, answer) = bench.content(Method::GET, &path, None).await;
+        let approval = &answer["whatsapp"];
+        let found = approval["rejection_reason"].as_str().unwrap();
+        let expected = if reason.is_empty() {
+            "approved"
+        } else {
+            "rejected"
+        };
+        assert_eq!(approval["status"], expected, "{types}: {found}");
+        assert!(
+            found.contains(reason) && found.is_empty() == reason.is_empty(),
+            "{found}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn review_takes_its_time_by_the_clock() {
+    let bench = bench().await;
+    bench.open_window(ANA).await;
+    let advance = async |seconds: u32| {
+        let advance = json!({"advance_seconds": seconds});
+        bench.remote.post(&["clock"], &advance).await.unwrap();
+    };
+    advance(25 * 3600).await;
+    bench.set_faults(json!({"template_review_s": 600})).await;
+    let good = bench.template(quick_reply()).await;
+    let bad = bench
+        .template(json!({"twilio/text": {"body": "Code: {{1}}"}}))
+        .await;
+    let states = async || {
+        let path = "/v1/ContentAndApprovals";
+        let (_, list) = bench.content(Method::GET, path, None).await;
+        let states = list["contents"].as_array().unwrap().iter();
+        let states = states.map(|content| content["approval_requests"]["status"].clone());
+        Value::from_iter(states)
+    };
+    for sid in [&good, &bad] {
+        bench.submit(sid).await;
+    }
+    // A later submission is not delayed, and those before keep their time.
+    bench.set_faults(json!({})).await;
+    assert_eq!(states().await, json!(["pending", "pending"]));
+    let message = bench.send_content(ANA, &good, &json!({})).await;
+    assert_eq!(message["error_code"], 63016);
+    advance(590).await;
+    assert_eq!(states().await, json!(["pending", "pending"]));
+    advance(20).await;
+    assert_eq!(states().await, json!(["approved", "rejected"]));
+    let message = bench.send_content(ANA, &good, &json!({})).await;
+    assert_eq!(message["error_code"], Value::Null);
+    let message = bench.send_content(ANA, &bad, &json!({"1": "42"})).await;
+    assert_eq!(message["error_code"], 63040);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Rules for the buttons of a template.
 
+use super::finding::TemplateFinding;
 use super::limits::{
     MAX_BUTTON_ID, MAX_BUTTON_TITLE, MAX_CODE, MAX_LINK_TITLE, MAX_PHONE, MAX_URL_BUTTONS,
 };
@@ -105,11 +106,14 @@ impl TypeLint<'_> {
     pub(super) fn keyword(&mut self, path: &str, title: Option<&str>) {
         let keyword = title.and_then(sms_keyword);
         if let Some(keyword) = keyword.filter(|keyword| STOP.contains(keyword)) {
-            self.add(
-                path,
-                format!("on SMS, {keyword} is an opt-out keyword: Twilio blocks a user who types this title"),
-                "choose another title, such as two words",
+            let reason = format!(
+                "on SMS, {keyword} is an opt-out keyword: Twilio blocks a user who types this title"
             );
+            let remedy = "choose another title, such as two words";
+            self.findings.push(TemplateFinding {
+                is_advice: true,
+                ..TemplateFinding::new(path, reason, remedy)
+            });
         }
     }
 

@@ -9,6 +9,8 @@ pub struct TemplateFinding {
     pub reason: String,
     /// The change that solves it.
     pub remedy: String,
+    /// True if Twilio and WhatsApp take the template anyway.
+    pub is_advice: bool,
 }
 
 impl TemplateFinding {
@@ -21,6 +23,7 @@ impl TemplateFinding {
             path: path.into(),
             reason: reason.into(),
             remedy: remedy.into(),
+            is_advice: false,
         }
     }
 }

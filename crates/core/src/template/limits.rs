@@ -28,6 +28,8 @@ pub const MAX_ROWS: usize = 10;
 pub const MAX_HEADER: usize = 60;
 /// Maximum length of the title of a card on RCS.
 pub const MAX_RCS_TITLE: usize = 200;
+/// Maximum number of buttons on a card with media on RCS, those among the chips excluded.
+pub const MAX_CARD_ACTIONS_ON_RCS: usize = 4;
 /// Maximum length of title and body of a carousel's card together.
 pub const MAX_CAROUSEL_CARD: usize = 160;
 /// Maximum number of cards of a carousel.

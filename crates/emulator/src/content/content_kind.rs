@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use replyhook_core::address::Channel;
+use replyhook_core::template::is_shown_on;
 
 /// Name of a content type, in rising order of complexity: a recipient gets the last one that its channel supports.
 ///
@@ -59,21 +60,6 @@ impl ContentKind {
         KINDS.map(|(name, _)| name)
     }
 
-    /// Returns whether a channel can show the type. On SMS, `twilio/media` makes an MMS.
-    fn is_supported_on(self, channel: &Channel) -> bool {
-        use ContentKind as K;
-        match channel {
-            Channel::Sms => matches!(self, K::Text | K::Media),
-            Channel::WhatsApp => self != K::Schedule,
-            Channel::Rcs => matches!(self, K::Text | K::Media | K::Card | K::Carousel),
-            Channel::Messenger => matches!(
-                self,
-                K::Text | K::Media | K::QuickReply | K::CallToAction | K::Card
-            ),
-            _ => self == K::Text,
-        }
-    }
-
     /// Returns whether the type may open a WhatsApp conversation once it is approved.
     pub(crate) fn opens_conversation(self) -> bool {
         !matches!(self, Self::Location | Self::ListPicker | Self::Pay)
@@ -93,11 +79,9 @@ pub(crate) fn type_for<'a>(
     types: &'a Map<String, Value>,
     channel: &Channel,
 ) -> Option<(ContentKind, &'a Value)> {
-    let known = types
-        .iter()
-        .filter_map(|(name, fields)| Some((ContentKind::parse(name)?, fields)));
-    let supported = known.filter(|(kind, _)| kind.is_supported_on(channel));
-    supported.max_by_key(|(kind, _)| *kind)
+    let shown = types.iter().filter(|(name, _)| is_shown_on(name, channel));
+    let known = shown.filter_map(|(name, fields)| Some((ContentKind::parse(name)?, fields)));
+    known.max_by_key(|(kind, _)| *kind)
 }
 
 #[cfg(test)]

@@ -13,8 +13,9 @@ use replyhook_core::address::Channel;
 use replyhook_core::error_code::ErrorCode;
 use replyhook_core::template::limits::{
     MAX_BODY, MAX_BUTTON_ID, MAX_BUTTON_TITLE, MAX_BUTTONS, MAX_CALL_TO_ACTION_BODY,
-    MAX_CAROUSEL_CARD, MAX_CHIPS, MAX_HEADER, MAX_LINK_TITLE, MAX_LIST_BUTTON, MAX_RCS_TITLE,
-    MAX_ROW_DESCRIPTION, MAX_ROW_ID, MAX_ROW_TITLE, MAX_SESSION_BUTTONS, MAX_TEXT,
+    MAX_CARD_ACTIONS_ON_RCS, MAX_CAROUSEL_CARD, MAX_CHIPS, MAX_HEADER, MAX_LINK_TITLE,
+    MAX_LIST_BUTTON, MAX_RCS_TITLE, MAX_ROW_DESCRIPTION, MAX_ROW_ID, MAX_ROW_TITLE,
+    MAX_SESSION_BUTTONS, MAX_TEXT,
 };
 
 /// Reason why a message fails: Twilio's error code, and an explanation for the debugger.
@@ -153,7 +154,8 @@ fn card_problem(card: &CardFields, channel: &Channel) -> Option<ContentRefusal> 
         // A card without media is a text with chips.
         let is_chip = |action: &&ContentAction| action.chip_list || card.media.is_empty();
         let chips = card.actions.iter().filter(is_chip).count();
-        too_many(chips, MAX_CHIPS).or_else(|| too_many(card.actions.len() - chips, 4))
+        too_many(chips, MAX_CHIPS)
+            .or_else(|| too_many(card.actions.len() - chips, MAX_CARD_ACTIONS_ON_RCS))
     };
     texts
         .or_else(number)

@@ -9,8 +9,9 @@ use super::content_type::parse_type;
 use super::variables::samples_problem;
 use crate::account::random_hex;
 use replyhook_core::template::limits::MAX_NAME;
+use replyhook_core::template::lint_template;
 
-/// Reason of a rejection by the fault `template_state`: WhatsApp's most common one.
+/// WhatsApp's most common reason of a rejection.
 const REJECTION_REASON: &str = "INVALID_FORMAT";
 /// Number of digits of an SID that are derived from the others.
 const CHECK_DIGITS: usize = 8;
@@ -42,6 +43,18 @@ pub(crate) struct ContentDraft {
 pub(crate) struct ContentSubmission {
     pub(crate) name: String,
     pub(crate) category: String,
+    /// Time from which the template is approved or rejected.
+    pub(crate) decided_at: Timestamp,
+    /// Reason why it is rejected.
+    pub(crate) rejection: Option<String>,
+}
+
+/// Conditions of an approval.
+#[derive(Clone, Copy)]
+pub(crate) struct ReviewState {
+    /// The fault `template_state`.
+    pub(crate) forced: Option<TemplateState>,
+    pub(crate) now: Timestamp,
 }
 
 /// State of submitted templates, if the emulator does not approve them: the fault `template_state`.
@@ -137,14 +150,32 @@ impl StoredContent {
             submission: Some(ContentSubmission {
                 name,
                 category: "UTILITY".to_owned(),
+                decided_at: now,
+                rejection: None,
             }),
         }
     }
 
-    /// Returns the approval. `forced` is the fault `template_state`.
-    pub(crate) fn approval(&self, forced: Option<TemplateState>) -> ContentApproval {
-        match forced {
-            _ if self.submission.is_none() => ContentApproval::Unsubmitted,
+    /// Returns the reason why WhatsApp's review rejects the template.
+    pub(crate) fn rejection(&self, name: &str, category: &str) -> Option<String> {
+        let template = json!({
+            "friendly_name": self.draft.friendly_name, "name": name, "category": category,
+            "language": self.draft.language, "variables": self.draft.variables, "types": self.draft.types,
+        });
+        let mut findings = lint_template(&template, false).into_iter();
+        let finding = findings.find(|finding| !finding.is_advice)?;
+        let (path, reason, remedy) = (finding.path, finding.reason, finding.remedy);
+        Some(format!("{REJECTION_REASON}: {path}: {reason}; {remedy}"))
+    }
+
+    /// Returns the approval.
+    pub(crate) fn approval(&self, review: ReviewState) -> ContentApproval {
+        let Some(submission) = &self.submission else {
+            return ContentApproval::Unsubmitted;
+        };
+        match review.forced {
+            None if review.now < submission.decided_at => ContentApproval::Pending,
+            None if submission.rejection.is_some() => ContentApproval::Rejected,
             None => ContentApproval::Approved,
             Some(TemplateState::Pending) => ContentApproval::Pending,
             Some(TemplateState::Rejected) => ContentApproval::Rejected,
@@ -174,13 +205,14 @@ impl StoredContent {
     }
 
     /// Returns the approval's JSON, which is an object of its own in Twilio's API.
-    pub(crate) fn approval_json(&self, forced: Option<TemplateState>) -> Value {
-        let approval = self.approval(forced);
+    pub(crate) fn approval_json(&self, review: ReviewState) -> Value {
+        let approval = self.approval(review);
         let submission = self.submission.as_ref();
         let text = |value: Option<&String>| value.cloned().unwrap_or_default();
         let content_type = submission.and_then(|_| self.draft.types.keys().next_back());
+        let rejection = submission.and_then(|submission| submission.rejection.as_deref());
         let reason = if approval == ContentApproval::Rejected {
-            REJECTION_REASON
+            rejection.unwrap_or(REJECTION_REASON)
         } else {
             ""
         };

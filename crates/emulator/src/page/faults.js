@@ -22,13 +22,13 @@ function latencyOptions() {
   return [...handler, ["delay_ms", 3000, "response +…"], ["delay_ms", 16000, "response +…, past Twilio’s timeout"]].map(([key, ms, label]) => ({ key, ms, text: label.replace("…", seconds(ms)) }));
 }
 
-function describeFaults({ duplicate, retry, drop_connection, delay_ms, reorder_status, rest_error, media_404, handler_ms, handler_fails, shared_key, content_error, content_delay_ms, content_lost, content_failure, template_state, api_key }) {
+function describeFaults({ duplicate, retry, drop_connection, delay_ms, reorder_status, rest_error, media_404, handler_ms, handler_fails, shared_key, content_error, content_delay_ms, content_lost, content_failure, template_state, template_review_s, api_key }) {
   return [
     duplicate && `every message ${duplicate + 1} times`, handler_ms && `handler ${handler_ms / 1000} s slower`, delay_ms && `responses ${delay_ms / 1000} s late`,
     handler_fails && "handler fails", drop_connection && "connections dropped", reorder_status && "statuses out of order", retry && `retries on ${retry}`,
     rest_error && `REST returns ${rest_error.status}${rest_error.times ? ` (${rest_error.times}×)` : ""}`, media_404 && `${media_404} media not found`,
     content_error && `Content API returns ${content_error.status}${content_error.times ? ` (${content_error.times}×)` : ""}`, content_delay_ms && `Content API ${content_delay_ms / 1000} s late`,
-    content_lost && `${content_lost} templates lost`, content_failure && `templates fail with ${content_failure.code}${content_failure.times ? ` (${content_failure.times}×)` : ""}`, template_state && `templates ${template_state}`,
+    content_lost && `${content_lost} templates lost`, content_failure && `templates fail with ${content_failure.code}${content_failure.times ? ` (${content_failure.times}×)` : ""}`, template_state && `templates ${template_state}`, template_review_s && `templates reviewed for ${template_review_s} s`,
     shared_key && `signed with ${shared_key.id}`, api_key && `REST with ${api_key.sid}${api_key.allow ? ", restricted" : ""}`,
   ].filter(Boolean);
 }

@@ -1,18 +1,20 @@
 //! `Content` resource: templates and their approval.
 //!
-//! A submitted template is approved immediately, unless the fault `template_state` is set. Every well-formed `HX…` that
-//! no emulator has made exists and is approved.
+//! A submitted template is approved immediately, or rejected for what `replyhook templates lint` finds; the fault
+//! `template_review_s` delays this, and `template_state` replaces it. Every well-formed `HX…` that no emulator has made exists
+//! and is approved.
 //!
 //! Source: twilio.com/docs/content/content-api-resources.
 
 use http::Method;
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::call::{ApiCall, is_sid};
 use super::page_range::page_range;
 use super::response::{RestResponse, TwilioError, no_content, not_allowed, ok};
 use crate::content::stored_content::{
-    ContentDraft, ContentSubmission, StoredContent, TemplateState, is_own_sid, new_content_sid,
+    ContentDraft, ContentSubmission, ReviewState, StoredContent, is_own_sid, new_content_sid,
 };
 use crate::engine::Engine;
 use crate::faults::Faults;
@@ -40,11 +42,11 @@ fn list(engine: &Engine, call: &ApiCall) -> RestResponse {
     let with_approvals = call.path.ends_with("ContentAndApprovals");
     let account = engine.account.sid.as_str();
     let state = engine.state();
-    let forced = state.faults.template_state;
+    let review = review(engine, &state);
     let matching: Vec<&StoredContent> = state
         .contents
         .iter()
-        .filter(|content| matches_query(content, call, forced))
+        .filter(|content| matches_query(content, call, review))
         .collect();
     let size = call.query.get("PageSize");
     let size = size.and_then(|size| size.parse().ok()).unwrap_or(PAGE_SIZE);
@@ -65,7 +67,7 @@ fn list(engine: &Engine, call: &ApiCall) -> RestResponse {
             if with_approvals && let Some(fields) = resource.as_object_mut() {
                 fields.remove("links");
                 fields.remove("url");
-                let approval = content.approval_json(forced);
+                let approval = content.approval_json(review);
                 fields.insert("approval_requests".to_owned(), approval);
             }
             resource
@@ -96,7 +98,7 @@ fn list(engine: &Engine, call: &ApiCall) -> RestResponse {
 }
 
 /// Returns whether a template matches the search, which only v2 of the API has.
-fn matches_query(content: &StoredContent, call: &ApiCall, forced: Option<TemplateState>) -> bool {
+fn matches_query(content: &StoredContent, call: &ApiCall, review: ReviewState) -> bool {
     if !call.path.starts_with("v2/") {
         return true;
     }
@@ -113,13 +115,21 @@ fn matches_query(content: &StoredContent, call: &ApiCall, forced: Option<Templat
             .is_some_and(|language| language.eq_ignore_ascii_case(value)),
         "ContentType" => draft.types.contains_key(value),
         "ChannelEligibility" => {
-            let status = content.approval_json(forced)["status"].clone();
+            let status = content.approval_json(review)["status"].clone();
             value
                 .rsplit_once(':')
                 .is_none_or(|(_, wanted)| status == wanted)
         }
         _ => true,
     })
+}
+
+/// Returns the conditions under which templates are approved now.
+pub(super) fn review(engine: &Engine, state: &EmulatorState) -> ReviewState {
+    ReviewState {
+        forced: state.faults.template_state,
+        now: engine.now(),
+    }
 }
 
 fn create(engine: &Engine, call: &ApiCall) -> RestResponse {
@@ -203,13 +213,13 @@ pub(super) fn approval(engine: &Engine, call: &ApiCall, sid: &str) -> RestRespon
     }
     let found = find_content(engine, sid);
     let found = found.ok_or_else(|| TwilioError::not_found(&call.path))?;
-    let forced = engine.state().faults.template_state;
+    let review = review(engine, &engine.state());
     let url = format!("https://content.twilio.com/v1/Content/{sid}/ApprovalRequests");
     ok(
         200,
         &json!({
             "sid": sid, "account_sid": engine.account.sid.as_str(),
-            "whatsapp": found.approval_json(forced), "url": url,
+            "whatsapp": found.approval_json(review), "url": url,
         }),
     )
 }
@@ -235,17 +245,24 @@ pub(super) fn submit(engine: &Engine, call: &ApiCall, sid: &str) -> RestResponse
         return Err(invalid(format!("category: one of {known}")));
     }
     let mut state = engine.state();
-    let forced = state.faults.template_state;
+    let review = review(engine, &state);
+    let delay = SignedDuration::from_secs(i64::from(state.faults.template_review_s));
     let found = stored_mut(&mut state, sid);
     let found = found.ok_or_else(|| TwilioError::not_found(&call.path))?;
     if found.submission.is_some() {
         let message = "This template was already submitted for approval";
         return Err(TwilioError::bad_request(92009, message));
     }
-    found.submission = Some(ContentSubmission { name, category });
-    let mut approval = found.approval_json(forced);
+    found.submission = Some(ContentSubmission {
+        decided_at: review.now.checked_add(delay).unwrap_or(review.now),
+        rejection: found.rejection(&name, &category),
+        name,
+        category,
+    });
+    let mut approval = found.approval_json(review);
     // The state at submission; a later fetch has the result.
     approval["status"] = "received".into();
+    approval["rejection_reason"] = "".into();
     ok(201, &approval)
 }
 

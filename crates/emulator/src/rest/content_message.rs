@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::content::find_content;
+use super::content::{find_content, review};
 use super::response::TwilioError;
 use crate::content::content_kind::{ContentKind, type_for};
 use crate::content::content_type::parse_fields;
@@ -35,7 +35,7 @@ pub(super) fn content_for(
     let template = find_content(engine, sid);
     let template =
         template.ok_or_else(|| TwilioError::bad_request(21655, "The ContentSid is Invalid"))?;
-    let approval = template.approval(engine.state().faults.template_state);
+    let approval = template.approval(review(engine, &engine.state()));
     let is_approved = approval == ContentApproval::Approved;
     let mut filled = fill(&template, &given, channel, is_approved);
     filled.content.is_approved = is_approved;

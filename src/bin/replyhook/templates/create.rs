@@ -38,7 +38,7 @@ struct TemplatePlan {
 impl CreateTemplatesArgs {
     pub(super) fn run(self) -> anyhow::Result<ExitStatus> {
         let file = TemplateFile::read(&self.file)?;
-        let findings = file.findings(self.submit);
+        let findings = file.findings(self.submit, &[]);
         if !findings.is_empty() {
             // If standard error is closed, the exit code is left.
             let _ = std::io::stderr().write_all(file.format(&findings)?.as_bytes());
@@ -70,7 +70,11 @@ impl CreateTemplatesArgs {
         contents: &Contents<'_>,
         declared: Vec<DeclaredTemplate>,
     ) -> anyhow::Result<ExitStatus> {
-        let stored = contents.list_stored().await.map_err(Failed::from)?;
+        let names: Vec<_> = declared
+            .iter()
+            .map(|template| template.friendly_name.as_str())
+            .collect();
+        let stored = contents.find_stored(&names).await.map_err(Failed::from)?;
         // Compare all templates first: with a conflict, nothing is created.
         let (plans, conflicts) = plan(declared, &stored);
         if !conflicts.is_empty() {

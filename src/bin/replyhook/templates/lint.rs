@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use replyhook::Channel;
+
 use super::template_file::TemplateFile;
+use crate::channel_name::parse_channel;
 use crate::exit::ExitStatus;
 use crate::print::print;
 
@@ -14,6 +17,9 @@ pub(super) struct LintTemplatesArgs {
     /// Require what a submission to WhatsApp needs too, such as a category
     #[arg(long)]
     submit: bool,
+    /// Channels that each template is sent on: whatsapp, sms, rcs, messenger
+    #[arg(long, value_delimiter = ',', value_parser = parse_channel)]
+    channels: Vec<Channel>,
     /// Print one JSON object per finding
     #[arg(long)]
     json: bool,
@@ -30,7 +36,7 @@ impl LintTemplatesArgs {
         let mut text = String::new();
         let mut status = ExitStatus::Yes;
         for file in files? {
-            let findings = file.findings(self.submit);
+            let findings = file.findings(self.submit, &self.channels);
             if !findings.is_empty() {
                 status = ExitStatus::No;
             }

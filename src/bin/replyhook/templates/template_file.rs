@@ -4,7 +4,10 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use replyhook_core::template::{TemplateFinding, lint_template, repeated_templates, templates_of};
+use replyhook::Channel;
+use replyhook_core::template::{
+    TemplateFinding, lint_channels, lint_template, repeated_templates, templates_of,
+};
 use serde_json::{Value, json};
 
 use crate::operator::format_count;
@@ -45,10 +48,15 @@ impl TemplateFile {
     }
 
     /// Returns the findings of all templates, each with the index of its template.
-    pub(super) fn findings(&self, is_submitted: bool) -> Vec<(usize, TemplateFinding)> {
+    pub(super) fn findings(
+        &self,
+        is_submitted: bool,
+        channels: &[Channel],
+    ) -> Vec<(usize, TemplateFinding)> {
         let templates = self.templates.iter().enumerate();
         let findings = templates.flat_map(|(index, template)| {
             let findings = lint_template(template, is_submitted).into_iter();
+            let findings = findings.chain(lint_channels(template, channels));
             findings.map(move |finding| (index, finding))
         });
         let mut findings: Vec<_> = findings
@@ -70,6 +78,7 @@ impl TemplateFile {
                 path,
                 reason,
                 remedy,
+                ..
             } = finding;
             let line = format!("{file}: {}: {path}: {reason}", self.label(*index));
             writeln!(text, "{}\n  {}", one_line(&line), one_line(remedy))?;
@@ -94,6 +103,7 @@ impl TemplateFile {
                 path,
                 reason,
                 remedy,
+                ..
             } = finding;
             let template = &self.templates[*index];
             let line = json!({"file": self.path.display().to_string(), "template": template["friendly_name"],
