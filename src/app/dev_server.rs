@@ -31,6 +31,7 @@ use crate::sid::AccountSid;
 use crate::sid::MessageSid;
 use crate::signature::{PublicUrl, WebhookPaths};
 use crate::store::{Store, StoreHandle};
+use replyhook_core::Secret;
 
 /// Default port of the emulator.
 const EMULATOR_PORT: u16 = 8081;
@@ -223,6 +224,12 @@ impl DevServer {
     /// Returns the address of the private listener, if it is open.
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.app.as_ref().and_then(|app| app.admin_addr)
+    }
+
+    /// Returns the token of the HTTP API on the private listener, if it is open and has one.
+    pub fn api_token(&self) -> Option<&Secret> {
+        let app = self.app.as_ref()?;
+        app.admin_addr.and(app.api_token.as_ref())
     }
 
     /// Returns the clock of the emulator and the app.

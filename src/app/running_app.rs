@@ -21,6 +21,7 @@ use crate::outbound::OutboundClient;
 use crate::server;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
+use replyhook_core::Secret;
 
 /// The app while it is running.
 pub(super) struct RunningApp {
@@ -32,6 +33,7 @@ pub(super) struct RunningApp {
     pub(super) handler: &'static str,
     pub(super) store_url: String,
     pub(super) admin_addr: Option<SocketAddr>,
+    pub(super) api_token: Option<Secret>,
     /// Keywords that a bot must not expect as an answer, for the test kit.
     #[cfg(feature = "testing")]
     pub(super) consent: ConsentRules,
@@ -88,6 +90,7 @@ impl RunningApp {
         #[cfg(feature = "testing")]
         let consent = consent_rules(&app.settings, &ConfirmationTexts::default())?;
         let (handler, store_url) = (app.handler, app.worker.store_url.clone());
+        let api_token = app.settings.admin.token.clone();
         let outbound = app.outbound();
         emulator.attach(Arc::new(state));
         let metrics = app.admin.metrics.clone();
@@ -103,6 +106,7 @@ impl RunningApp {
             handler,
             store_url,
             admin_addr,
+            api_token,
             #[cfg(feature = "testing")]
             consent,
             stop,

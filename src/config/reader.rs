@@ -225,7 +225,8 @@ impl<'a> SettingsReader<'a> {
         };
         let text = self.text(key).to_owned();
         let file = self.text(&file_key).to_owned();
-        if !text.is_empty() && !file.is_empty() {
+        // A file takes the place of a default, as that of `replyhook dev`.
+        if !text.is_empty() && !file.is_empty() && find_configured(key).is_some() {
             self.problem(
                 key,
                 format!("and {file_key} are both set: keep one of them"),

@@ -18,7 +18,7 @@ use crate::support::{ANA, BEN, Dev, Program, installed, read, report_skipped};
 const GUIDE: &str = "docs/src";
 
 /// Command blocks that are not run: page, text and reason.
-const NOT_RUN: [(&str, &str, &str); 21] = [
+const NOT_RUN: [(&str, &str, &str); 31] = [
     (
         "README.md",
         "git clone <repository> replyhook && cd replyhook\ncargo run -- dev    # a bot, an emulated Twilio and a chat page: no account, phone or tunnel\n./scripts/test      # every test; installs what is missing\n",
@@ -113,6 +113,56 @@ const NOT_RUN: [(&str, &str, &str); 21] = [
         "docs/src/tutorial/appointment-bot.md",
         "replyhook dev -- python bot.py\n",
         "it runs until it is stopped: `appointment_bots` runs it",
+    ),
+    (
+        "docs/src/tutorial/http-bot.md",
+        "pip install dist/replyhook-*.whl\n",
+        "`packages` installs it",
+    ),
+    (
+        "docs/src/tutorial/http-bot.md",
+        "replyhook dev --forward http://127.0.0.1:3000/message -- python bot.py\n",
+        "it runs until it is stopped: `http_bots` runs it",
+    ),
+    (
+        "docs/src/tutorial/http-bot.md",
+        "npm install dist/replyhook-linux-x64-*.tgz dist/replyhook-0.1.0.tgz\n",
+        "`packages` installs it",
+    ),
+    (
+        "docs/src/tutorial/http-bot.md",
+        "replyhook dev --forward http://127.0.0.1:3000/message -- node bot.mjs\n",
+        "it runs until it is stopped: `http_bots` runs it",
+    ),
+    (
+        "docs/src/tutorial/http-bot.md",
+        "curl http://127.0.0.1:3000/form --data-urlencode phone=+15550003333 -d 'day=Thursday&page=https://shop.example/book'\n",
+        "`http_bots` makes these calls to both bots",
+    ),
+    (
+        "docs/src/tutorial/http-bot.md",
+        "curl http://127.0.0.1:3000/remind -d 'day=Thursday&date=2026-12-02'\ncurl http://127.0.0.1:3000/remind -d 'day=Thursday&date=2026-12-02'\n",
+        "`http_bots` makes these calls to both bots",
+    ),
+    (
+        "docs/src/tutorial/http-bot.md",
+        "curl http://127.0.0.1:3000/desk\ncurl http://127.0.0.1:3000/desk/answer --data-urlencode to=whatsapp:+15550001111 -d 'body=Sorry, no.'\ncurl http://127.0.0.1:3000/desk/done --data-urlencode to=whatsapp:+15550001111\n",
+        "`http_bots` makes these calls to both bots",
+    ),
+    (
+        "docs/src/tutorial/http-bot.md",
+        "curl -X PUT http://127.0.0.1:8081/_emulator/faults -H 'Content-Type: application/json' -d '{\"content_failure\":{\"code\":63024,\"times\":1}}'\ncurl http://127.0.0.1:3000/form --data-urlencode phone=+15550005555 -d 'day=Friday&page=https://shop.example/book'\ncurl http://127.0.0.1:3000/remind -d 'day=Friday&date=2026-12-03'\ncurl http://127.0.0.1:3000/desk\n",
+        "`http_bots` makes these calls to both bots",
+    ),
+    (
+        "docs/src/how-to/python.md",
+        "replyhook dev -- python bot.py\n",
+        "it runs until it is stopped: `http_bots` runs it",
+    ),
+    (
+        "docs/src/how-to/node.md",
+        "replyhook dev -- node bot.mjs\n",
+        "it runs until it is stopped: `http_bots` runs it",
     ),
     (
         "docs/src/tutorial/quick-start.md",

@@ -65,6 +65,8 @@ mod embedding;
 mod emulator;
 mod emulator_access;
 mod emulator_sdks;
+#[cfg(feature = "postgres")]
+mod event_service;
 mod events;
 #[cfg(feature = "testing")]
 mod examples;
@@ -78,6 +80,7 @@ mod guide;
 mod handlers;
 mod handoff;
 mod http_api;
+mod http_bots;
 mod identity_model;
 #[cfg(feature = "failpoints")]
 mod kill_loop;
@@ -102,6 +105,7 @@ mod outage_elsewhere;
 mod ownership;
 mod packages;
 mod page;
+mod payload_types;
 mod privacy;
 mod readiness;
 mod readme;

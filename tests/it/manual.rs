@@ -12,14 +12,14 @@ use crate::support::{installed, read, replyhook, root};
 const NOTE: &str = "<!-- Generated: REPLYHOOK_UPDATE_DOCS=1 cargo test --test it manual -->\n\n";
 
 /// Asserts that a file has this generated text. Writes the file first if `REPLYHOOK_UPDATE_DOCS` is set.
-fn assert_up_to_date(file: &str, text: &str) {
+pub fn assert_up_to_date(file: &str, text: &str) {
     if installed("REPLYHOOK_UPDATE_DOCS").is_some() {
         std::fs::write(root().join(file), text).unwrap();
     }
     let is_same = std::fs::read_to_string(root().join(file)).is_ok_and(|found| found == text);
     assert!(
         is_same,
-        "{file} is stale; run REPLYHOOK_UPDATE_DOCS=1 cargo test --test it manual"
+        "{file} is stale; run REPLYHOOK_UPDATE_DOCS=1 cargo test --test it"
     );
 }
 

@@ -104,6 +104,14 @@ fn wheel_installs_command_that_chats_without_rust() {
     let mut chat = packages.command("sh", &[&bin]);
     chat.args(["-c", "! command -v cargo && replyhook chat"]);
     assert_eq!(output_of(&mut chat, "hi\n"), "bot: hi\n");
+    // The module for bots, with its types.
+    let script = "import os, replyhook; \
+        from replyhook import Client, ForwardedMessage, bot, serve; \
+        print(bot(secret='whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX').handle({}, b''), \
+        os.path.exists(os.path.join(os.path.dirname(replyhook.__file__), 'py.typed')))";
+    let mut module = packages.command(bin.join("python").to_str().unwrap(), &[&bin]);
+    let found = output_of(module.args(["-c", script]), "");
+    assert_eq!(found, "(401, b'') True\n");
 }
 
 #[test]
@@ -161,6 +169,19 @@ fn npm_packages_install_command_that_chats_and_passes_on_signals() {
         kill -TERM $pid; wait $pid";
     let mut dev = packages.command("sh", &[&node]);
     output_of(dev.args(["-c", script]).arg(&launcher), "");
+
+    // The module for bots, for `require` and `import`, with its types.
+    let script = "import { Client, bot, serve } from 'replyhook'; import { createRequire } from 'node:module'; \
+        const require = createRequire(import.meta.url); const same = require('replyhook').bot === bot; \
+        const service = bot(null, { secret: 'whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX' }); \
+        console.log((await service.handle({}, Buffer.from(''))).status, same, typeof Client, typeof serve);";
+    fs::write(folder.join("module.mjs"), script).unwrap();
+    let mut module = packages.command("node", &[&node]);
+    let found = output_of(module.arg(folder.join("module.mjs")), "");
+    assert_eq!(found, "401 true function function\n");
+    for file in ["index.d.ts", "payloads.d.ts"] {
+        assert!(folder.join("node_modules/replyhook").join(file).exists());
+    }
 
     // Without the package of the platform there is an explanation.
     fs::remove_dir_all(folder.join("node_modules/@replyhook")).unwrap();

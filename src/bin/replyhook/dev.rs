@@ -33,9 +33,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 Needs no account, phone or tunnel. Ignores TWILIO_… and PUBLIC_URL of the environment. Stores messages in memory unless
 DATABASE_URL is set. The emulated account and token of a folder stay the same; they are kept in ~/.local/state/replyhook/dev.
 
-A COMMAND is started with what your bot needs in its environment, and again when it ends: PORT, and FORWARD_SECRET or,
-with --webhook, TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN and TWILIO_API_URL of the emulated account. Without --forward and
---webhook, messages are posted to the path /message of a free port.
+A COMMAND is started with what your bot needs in its environment, and again when it ends: PORT, and FORWARD_SECRET,
+REPLYHOOK_API_URL and REPLYHOOK_API_TOKEN or, with --webhook, TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN and TWILIO_API_URL of the
+emulated account. Without --forward and --webhook, messages are posted to the path /message of a free port. The API's token
+is admin.token, or else a new one.
 
 Exit codes:
   0  ended by SIGINT or SIGTERM, or because its terminal closed (SIGHUP)

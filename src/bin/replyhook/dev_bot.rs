@@ -25,7 +25,12 @@ pub(crate) enum DevBot {
     /// The handler of the settings, in this process.
     BuiltIn,
     /// A service that replies to messages as JSON, as with `handler.kind = "forward"`.
-    Forward { url: String, secret: Secret },
+    Forward {
+        url: String,
+        secret: Secret,
+        /// Token of the HTTP API for a bot that `dev` starts, unless the settings have one.
+        api_token: Option<Secret>,
+    },
     /// A server that handles Twilio's webhooks itself.
     Webhook { url: String },
 }
@@ -52,7 +57,12 @@ impl DevBot {
             (None, None) => return Ok(Self::BuiltIn),
         };
         let secret = saved.map_or_else(new_secret, Ok)?;
-        Ok(Self::Forward { url, secret })
+        let api_token = has_command.then(new_api_token).transpose()?;
+        Ok(Self::Forward {
+            url,
+            secret,
+            api_token,
+        })
     }
 
     /// Returns the secret to keep for the next start.
@@ -65,7 +75,12 @@ impl DevBot {
 
     /// Sets the handler, over the settings file and the environment.
     pub(crate) fn apply(&self, sources: &mut Sources) {
-        if let Self::Forward { url, secret } = self {
+        if let Self::Forward {
+            url,
+            secret,
+            api_token,
+        } = self
+        {
             // Also ignores the `_file` key: setting both is a problem.
             sources.ignored.push("handler.forward_secret");
             let settings = [
@@ -75,6 +90,11 @@ impl DevBot {
             ];
             let settings = settings.map(|(key, value)| (key, value.to_owned()));
             sources.fixed.extend(settings);
+            // Not over the settings: the operator may call the API with the token in them.
+            if let Some(token) = api_token {
+                let token = token.expose().to_owned();
+                sources.defaults.insert("admin.token", token);
+            }
         }
     }
 
@@ -94,8 +114,15 @@ impl DevBot {
         }
         let emulator = dev_server.emulator();
         let (url, mut env) = match self {
-            Self::Forward { url, secret } => {
-                (url, vec![("FORWARD_SECRET", secret.expose().to_owned())])
+            Self::Forward { url, secret, .. } => {
+                let mut env = vec![("FORWARD_SECRET", secret.expose().to_owned())];
+                if let (Some(address), Some(token)) =
+                    (dev_server.admin_addr(), dev_server.api_token())
+                {
+                    env.push(("REPLYHOOK_API_URL", format!("http://{address}")));
+                    env.push(("REPLYHOOK_API_TOKEN", token.expose().to_owned()));
+                }
+                (url, env)
             }
             Self::Webhook { url } => (
                 url,
@@ -140,7 +167,7 @@ impl DevBot {
         let mut text = String::new();
         match self {
             Self::BuiltIn => {}
-            Self::Forward { url, secret } => {
+            Self::Forward { url, secret, .. } => {
                 writeln!(text, "  forward      {}", redacted_url(url))?;
                 if !has_process {
                     writeln!(
@@ -199,10 +226,15 @@ fn free_port() -> anyhow::Result<u16> {
 }
 
 fn new_secret() -> anyhow::Result<Secret> {
+    Ok(Secret::new(format!("whsec_{}", random_base64()?)))
+}
+
+fn new_api_token() -> anyhow::Result<Secret> {
+    Ok(Secret::new(random_base64()?))
+}
+
+fn random_base64() -> anyhow::Result<String> {
     let mut key = [0; 32];
     getrandom::fill(&mut key).context("the operating system has no random numbers")?;
-    Ok(Secret::new(format!(
-        "whsec_{}",
-        BASE64_STANDARD.encode(key)
-    )))
+    Ok(BASE64_STANDARD.encode(key))
 }
