@@ -28,10 +28,15 @@ pub(super) fn admin(
 ) -> Option<AdminSettings> {
     let listen = listen(reader, server);
     let problems_before = reader.problem_count();
-    let token = token(reader);
+    let mut token = token(reader);
     let has_invalid_token = reader.problem_count() > problems_before;
     let allow_remote = reader.flag("admin.allow_remote")?;
     let listen = listen?;
+    let is_remote = listen.is_none_or(|address| !address.ip().is_loopback()) && !allow_remote;
+    // The token that `replyhook dev` makes for a bot opens no API where the operator has not asked for one.
+    if is_remote && reader.is_default("admin.token") && reader.is_default("admin.token_file") {
+        token = None;
+    }
     if let (Some(address), Some(_)) = (listen, &token)
         && !address.ip().is_loopback()
         && !allow_remote

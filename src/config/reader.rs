@@ -107,6 +107,13 @@ impl<'a> SettingsReader<'a> {
             .collect()
     }
 
+    /// Returns true if neither the operator nor the program's options have set the key.
+    pub(super) fn is_default(&self, key: &str) -> bool {
+        self.layers
+            .get(key)
+            .is_none_or(|entry| entry.origin == "default")
+    }
+
     pub(super) fn flag(&self, key: &str) -> Option<bool> {
         self.layers.get(key)?.value.as_bool()
     }

@@ -353,8 +353,8 @@ impl<'a> Contents<'a> {
         };
         let is_complete = LIST_ALL
             .for_each_page(self.0, |page: ContentsPage| {
-                let named = page.contents.into_iter().filter(is_named);
-                found.extend(named.map(Into::into));
+                let matching = page.contents.into_iter().filter(is_named);
+                found.extend(matching.map(Into::into));
                 page.meta?.next_page_url
             })
             .await?;

@@ -326,3 +326,35 @@ fn printed_url_of_bot_has_no_password_or_query_value() {
     assert!(output.contains("127.0.0.1:9/message"), "{output}");
     assert!(!output.contains("s3cret"), "{output}");
 }
+
+// On loopback the bot gets a token of this run; elsewhere the API stays closed unless the settings open it.
+#[test]
+fn bot_gets_access_to_api_on_loopback() {
+    let token = "0123456789abcdef0123456789abcdef-of-the-settings";
+    let configured = ("REPLYHOOK__ADMIN__TOKEN", token);
+    let open = ("REPLYHOOK__ADMIN__ALLOW_REMOTE", "true");
+    for (listen, more, expected) in [
+        ("127.0.0.1:0", &[][..], "http://127.0.0.1:"),
+        ("127.0.0.1:0", &[configured], token),
+        ("0.0.0.0:0", &[], "none none"),
+        ("0.0.0.0:0", &[configured, open], "http://127.0.0.1:"),
+        ("", &[], "none none"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["REPLYHOOK_API_URL", "REPLYHOOK_API_TOKEN"];
+        let [url, secret] = names.map(|name| format!("os.environ.get('{name}', 'none')"));
+        let reply = format!("'text/plain', {url} + ' ' + {secret}");
+        write_service(&folder.path().join("server.py"), "FORWARD_SECRET", &reply);
+        let base = [
+            ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+            ("REPLYHOOK__ADMIN__LISTEN", listen),
+        ];
+        let env = [&base[..], more].concat();
+        let args = ["--port", "0", "--", "python3", "server.py"];
+        let dev = Dev::start_in(folder.path(), &args, &env);
+        let reply = wait_for_reply(&dev, |body| Some(body.to_owned()));
+        assert!(reply.contains(expected), "{listen}: {reply}");
+        let secret = reply.split(' ').next_back().unwrap();
+        assert!(secret == "none" || secret.len() >= 32, "{reply}");
+    }
+}

@@ -119,6 +119,10 @@ impl DevBot {
                 if let (Some(address), Some(token)) =
                     (dev_server.admin_addr(), dev_server.api_token())
                 {
+                    let mut address = address;
+                    if address.ip().is_unspecified() {
+                        address.set_ip(Ipv4Addr::LOCALHOST.into());
+                    }
                     env.push(("REPLYHOOK_API_URL", format!("http://{address}")));
                     env.push(("REPLYHOOK_API_TOKEN", token.expose().to_owned()));
                 }

@@ -77,4 +77,4 @@ def serve(app: Any, port: Optional[int] = None, host: str = "127.0.0.1") -> None
     """Serves a WSGI application until the process ends, on PORT of the environment or 3000 unless a port is given."""
     server = type("Server", (ThreadingMixIn, WSGIServer), {"daemon_threads": True, "request_queue_size": 128})
     quiet = type("Quiet", (WSGIRequestHandler,), {"log_message": lambda *_: None})
-    make_server(host, port or int(os.environ.get("PORT", "3000")), app, server, quiet).serve_forever()
+    make_server(host, int(os.environ.get("PORT", "3000")) if port is None else port, app, server, quiet).serve_forever()
