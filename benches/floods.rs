@@ -40,6 +40,8 @@ const MACHINE_KIB: f64 = 256.0 * 1024.0;
 // Set explicitly, because the default is a quarter of the memory of the machine that runs the benchmark.
 const UNVERIFIED_BYTES: (&str, &str) = ("REPLYHOOK__SERVER__UNVERIFIED_BYTES", "67108864");
 
+/// Interval of the messages.
+const INTERVAL: Duration = Duration::from_millis(1);
 /// Number of open files to allow where the system sets no limit. The largest flood has 4,200 connections.
 const DESCRIPTORS: u64 = 6_000;
 /// Bytes of an unfinished body: the default of `server.max_body_bytes`, so that it is not rejected by its length.
@@ -247,7 +249,7 @@ fn measure(plan: &Plan, scenario: &Scenario, figures: &mut Figures) {
             sleep(scenario.growth_time);
         }
         // To the server in every round, also while the flood goes to the bare server.
-        let (p99, failed) = send_all(server.address, &requests);
+        let (p99, failed) = send_all(server.address, &requests, INTERVAL);
         let flood_per_second = flood.end();
         Round {
             p99,

@@ -11,18 +11,18 @@ const SENDERS: u32 = 64;
 /// Time after which a message has failed.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Sends one message per millisecond, whether or not the server keeps up.
+/// Sends one message in each interval, whether or not the server keeps up.
 ///
 /// Returns p99 of the time from the moment at which a message was due to its response, in milliseconds, and the number
 /// of failed messages. A failed message counts with the time until its failure.
 // The time does not begin at the connection. Otherwise messages that wait for a free sender thread, because the server
 // is slow, would not count as slow.
-pub(crate) fn send_all(server: SocketAddr, requests: &[Vec<u8>]) -> (f64, u32) {
+pub(crate) fn send_all(server: SocketAddr, requests: &[Vec<u8>], interval: Duration) -> (f64, u32) {
     // Relaxed: `next` hands out each number once, and the end of the scope orders the increments of `failed` before
     // `into_inner`.
     let (next, failed) = (AtomicU32::new(0), AtomicU32::new(0));
     let started = Instant::now();
-    let due = |number: u32| started + Duration::from_millis(number.into());
+    let due = |number: u32| started + interval * number;
     let count = u32::try_from(requests.len()).expect("there are few messages");
     let end = due(count) + RESPONSE_TIMEOUT;
     let mut waits: Vec<f64> = std::thread::scope(|scope| {

@@ -246,8 +246,7 @@ impl Metrics {
             HistogramVec::new(buckets(WEBHOOK_SECONDS), WEBHOOK_SECONDS.labels),
         );
         let verified_requests = counters(VERIFIED_REQUESTS);
-        let replies = counters(REPLIES);
-        let reloads = counters(RELOADS);
+        let (replies, reloads) = (counters(REPLIES), counters(RELOADS));
         let typing_indicators = counters(TYPING_INDICATORS);
         let (messages, outbox) = (gauges(MESSAGES), gauges(OUTBOX));
         Self {

@@ -783,7 +783,7 @@ async fn review_takes_its_time_by_the_clock() {
         let (_, list) = bench.content(Method::GET, path, None).await;
         let states = list["contents"].as_array().unwrap().iter();
         let states = states.map(|content| content["approval_requests"]["status"].clone());
-        Value::from_iter(states)
+        states.collect::<Value>()
     };
     for sid in [&good, &bad] {
         bench.submit(sid).await;
