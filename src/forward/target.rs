@@ -79,6 +79,7 @@ impl ForwardTarget {
     }
 
     /// Returns a target with the URL of another, and the key of this one.
+    #[cfg(feature = "app")]
     pub(crate) fn with_url_of(&self, other: &Self) -> Self {
         Self {
             url: other.url.clone(),
