@@ -82,6 +82,26 @@ impl AppInspector for AppState {
         })
     }
 
+    fn message_being_answered(&self, user: Option<String>) -> BoxFuture<'_, Option<String>> {
+        Box::pin(async move {
+            let filter = MessageFilter {
+                user: user.map(|user| Address::parse(user).normalized()),
+                limit: MAX_RECENT_MESSAGES,
+                ..MessageFilter::default()
+            };
+            let messages = self.store.messages(filter).await.unwrap_or_default();
+            // The outbox sends the replies of a conversation one after another. `Unknown`: it looks for that message.
+            let mut answered = messages.iter().filter(|message| {
+                let mut replies = message.replies.iter();
+                replies.any(|reply| {
+                    matches!(reply.state, OutboundState::Sending | OutboundState::Unknown)
+                })
+            });
+            let first = answered.next()?;
+            answered.next().is_none().then(|| first.sid.to_string())
+        })
+    }
+
     fn reset(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             let deleted = self.store.delete_everything().await;
@@ -187,7 +207,8 @@ impl AppState {
     }
 }
 
-/// Reports that the handler of a message failed, with the reason, or that it succeeded.
+/// Reports that the handler of a message failed or its reply cannot be sent, with the reason, or that the handler
+/// succeeded.
 pub(super) type HandlerReport = Arc<dyn Fn(MessageSid, Option<&str>) + Send + Sync>;
 
 /// Faults to inject into the app's handler. Shared with the emulator, and kept across restarts of the app.
@@ -213,6 +234,10 @@ impl FaultInjector {
         report: HandlerReport,
     ) -> AppBuilder {
         let injector = self.clone();
+        let report_rejection = report.clone();
+        builder.on_rejected_reply = Some(Arc::new(move |sid, reason| {
+            report_rejection(sid, Some(reason));
+        }));
         builder.wrap_handler = Some(Box::new(move |handler| {
             Arc::new(FaultyHandler {
                 inner: handler,

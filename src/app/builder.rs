@@ -19,8 +19,10 @@ use crate::api::{self, Api};
 use crate::app_error::AppError;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Settings, Sources, Warning};
-use crate::delivery::{DeliveryParts, OutboxWorker, ScheduledCancellation};
-use crate::dispatch::{ConsentChange, ConsentHook, Dispatcher, DispatcherParts, Guard};
+use crate::delivery::{DeliveryParts, OutboxWorker, ScheduledCancellation, UnsentHook};
+use crate::dispatch::{
+    ConsentChange, ConsentHook, Dispatcher, DispatcherParts, Guard, RejectedReplyHook,
+};
 use crate::events::{DeliveryStatus, EventParts, EventWorker};
 use crate::forward::EventService;
 use crate::handler::Handler;
@@ -30,7 +32,7 @@ use crate::message::{ConversationEvent, FallbackCause, InboundMessage, StatusUpd
 use crate::outbound::OutboundClient;
 use crate::probe::Instance;
 use crate::sid::AccountSid;
-use crate::store::{Store, StoreHandle};
+use crate::store::{MessageFilter, MessageRow, Store, StoreHandle};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{OptOutLog, StoreHealth, StoreReport};
 use crate::webhook::{
@@ -41,6 +43,8 @@ use crate::worker::Worker;
 
 /// Fallback calls accepted beyond `server.max_in_flight`, so that load shedding does not reject them too.
 const FALLBACK_RESERVE: usize = 64;
+/// Number of the latest messages among which the one of an unsent reply is searched.
+const MAX_SEARCHED_MESSAGES: u32 = 200;
 
 /// A bot, ready to run.
 ///
@@ -113,6 +117,8 @@ pub struct AppBuilder {
     pub(super) store: Option<StoreHandle>,
     /// Wraps the custom or built-in handler; `DevServer` injects faults with it.
     pub(super) wrap_handler: Option<HandlerWrapper>,
+    /// Receives the reason why a reply cannot be sent; `DevServer` marks its message.
+    pub(super) on_rejected_reply: Option<RejectedReplyHook>,
     pub(super) tunnel: Option<Tunnel>,
     /// Receives the result of each reload of the rules file.
     pub(super) on_reload: Option<ReloadHook>,
@@ -242,6 +248,7 @@ impl AppBuilder {
             outbox: outbox.clone(),
             opted_out: Arc::default(),
             opt_out_log: Arc::new(OptOutLog::new(store.clone(), clock.clone())),
+            on_unsent: unsent_hook(&store, self.on_rejected_reply.as_ref()),
         };
         let media = files::media_service(&settings, &delivery, &clock, &tasks);
         let events = event_worker(&settings, &delivery, &media, &store_health, &mut reloader)?;
@@ -258,6 +265,7 @@ impl AppBuilder {
             guard: Guard::new(reloader.snapshot.part(|parts| &parts.guard)),
             fallback: fallback_texts(&settings)?,
             on_consent: self.on_consent,
+            on_rejected_reply: self.on_rejected_reply,
             opt_out_log: delivery.opt_out_log.clone(),
             files: Arc::new(media.clone()),
             typing: outbound::typing(&settings, tunnel, keyring.clone(), &metrics),
@@ -371,6 +379,27 @@ fn store_or_default(
     let StoreHandle(store) = store.map_or_else(|| store_from_url(&settings.store.url), Ok)?;
     store.record_events(settings.handler.events.is_some());
     Ok(store)
+}
+
+/// Returns a hook that reports an unsent reply with the message that it answers.
+fn unsent_hook(store: &Arc<dyn Store>, report: Option<&RejectedReplyHook>) -> Option<UnsentHook> {
+    let (store, report) = (store.clone(), report?.clone());
+    Some(Arc::new(move |id, reason| {
+        let (store, report) = (store.clone(), report.clone());
+        Box::pin(async move {
+            let latest = MessageFilter {
+                limit: MAX_SEARCHED_MESSAGES,
+                ..MessageFilter::default()
+            };
+            let messages = store.messages(latest).await.unwrap_or_default();
+            let is_answered =
+                |message: &&MessageRow| message.replies.iter().any(|one| one.id == id);
+            // An outbound message answers none.
+            if let Some(message) = messages.iter().find(is_answered) {
+                report(message.sid, &format!("the reply cannot be sent: {reason}"));
+            }
+        })
+    }))
 }
 
 fn wrap_handler(handler: Arc<dyn Handler>, wrapper: Option<HandlerWrapper>) -> Arc<dyn Handler> {

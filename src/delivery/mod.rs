@@ -21,7 +21,7 @@ mod send;
 pub(crate) use cancel_scheduled::ScheduledCancellation;
 pub(crate) use health::RestHealth;
 pub(crate) use outbox_worker::OutboxWorker;
-pub(crate) use parts::DeliveryParts;
+pub(crate) use parts::{DeliveryParts, UnsentHook};
 pub(crate) use policy::DeliveryPolicy;
 pub use policy::OnUnknown;
 pub(crate) use route::{ApiRoute, ApiRoutes};

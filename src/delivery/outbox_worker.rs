@@ -7,7 +7,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use super::lookup::MessageLookup;
-use super::parts::DeliveryParts;
+use super::parts::{DeliveryParts, UnsentHook};
 use super::send::{CALLBACK_GRACE, RestSender};
 use crate::clock::{Clock, after};
 use crate::store::{OutboundMessage, SendOutcome, Store};
@@ -32,6 +32,7 @@ pub(crate) struct OutboxWorker {
     /// Notified when a message was queued.
     outbox: Arc<Notify>,
     opt_out_log: Arc<OptOutLog>,
+    on_unsent: Option<UnsentHook>,
 }
 
 impl OutboxWorker {
@@ -47,6 +48,7 @@ impl OutboxWorker {
             tasks: parts.tasks.clone(),
             outbox: parts.outbox.clone(),
             opt_out_log: parts.opt_out_log.clone(),
+            on_unsent: parts.on_unsent.clone(),
         }
     }
 
@@ -171,6 +173,10 @@ impl OutboxWorker {
 
     /// Records the outcome of a call, and retries while the store is unavailable.
     async fn record_outcome(&self, id: i64, outcome: SendOutcome) {
+        // Before it is recorded: whoever waits for the message's end may read the reason next.
+        if let (Some(hook), Some(reason)) = (&self.on_unsent, unsent_reason(&outcome)) {
+            hook(id, reason).await;
+        }
         // Only this process knows the outcome. If it ends before the store is back, the message becomes unknown.
         loop {
             let result = self
@@ -187,5 +193,19 @@ impl OutboxWorker {
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
+    }
+}
+
+/// Returns the reason why a message is not sent, unless it may still be.
+fn unsent_reason(outcome: &SendOutcome) -> Option<String> {
+    match outcome {
+        SendOutcome::Failed { code, reason } => Some(match code {
+            Some(code) => format!("{reason}: {} ({})", code.meaning_or_link(), code.0),
+            None => (*reason).to_owned(),
+        }),
+        SendOutcome::Held => {
+            Some("its call had no result, and Twilio's list does not have it".to_owned())
+        }
+        _ => None,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
@@ -14,6 +15,9 @@ use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{OptOutLog, StoreReport};
 use crate::twilio::Keyring;
+
+/// Function that gets the ID of a message that was not sent, and the reason.
+pub(crate) type UnsentHook = Arc<dyn Fn(i64, String) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Arguments of [`OutboxWorker::new`](super::OutboxWorker::new) and
 /// [`ScheduledCancellation::new`](super::ScheduledCancellation::new).
@@ -32,4 +36,5 @@ pub(crate) struct DeliveryParts {
     /// Notified when a user has opted out.
     pub(crate) opted_out: Arc<Notify>,
     pub(crate) opt_out_log: Arc<OptOutLog>,
+    pub(crate) on_unsent: Option<UnsentHook>,
 }

@@ -13,6 +13,7 @@ use super::handoff_redirects::HandoffRedirects;
 use super::held_messages::HeldMessages;
 use super::limits::DispatchLimits;
 use super::outage::Outage;
+use super::outcome::RejectedReplyHook;
 use super::permit::HandlerPermits;
 use super::questions::{ChoiceSettings, Questions};
 use super::store_monitor::StoreMonitor;
@@ -44,6 +45,7 @@ pub(crate) struct DispatcherParts {
     pub(crate) guard: Guard,
     pub(crate) fallback: FallbackTexts,
     pub(crate) on_consent: Option<ConsentHook>,
+    pub(crate) on_rejected_reply: Option<RejectedReplyHook>,
     pub(crate) opt_out_log: Arc<OptOutLog>,
     pub(crate) files: Arc<dyn Files>,
     pub(crate) typing: Arc<TypingIndicators>,
@@ -72,6 +74,7 @@ pub(crate) struct Dispatcher {
     pub(super) debounce: Debounce,
     pub(super) fallback: FallbackTexts,
     pub(crate) outage: Outage,
+    pub(super) on_rejected_reply: Option<RejectedReplyHook>,
     /// Logs messages of users who have opted out.
     pub(super) opt_out_log: Arc<OptOutLog>,
     /// Media of messages and replies.
@@ -155,6 +158,7 @@ impl Dispatcher {
                 backlog.clone(),
             ),
             fallback: parts.fallback,
+            on_rejected_reply: parts.on_rejected_reply,
             opt_out_log: parts.opt_out_log,
             files: parts.files,
             typing: parts.typing,

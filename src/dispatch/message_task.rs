@@ -15,6 +15,7 @@ use super::waiting::Wakeup;
 use super::webhook_kind::WebhookKind;
 use crate::message::InboundMessage;
 use crate::reply::Reply;
+use crate::sid::MessageSid;
 use crate::signature::AuthTokenKind;
 use crate::store::{
     AcceptOutcome, BacklogMessage, Claim, Completion, NewInbound, ReplyDecision, ReplyPath,
@@ -317,7 +318,7 @@ impl MessageTask {
         let handled = catch_panic(&self.dispatcher.metrics, "message", handled);
         if handled.await.is_none() {
             let failed = Err(HandlerFailure::Panic);
-            Box::pin(self.save(claim, &origin, failed, Vec::new())).await;
+            Box::pin(self.save(claim, &origin, failed, Vec::new(), &[])).await;
             self.wake_successors(claim, Vec::new());
         }
     }
@@ -333,7 +334,7 @@ impl MessageTask {
     ) {
         let dispatcher = &self.dispatcher;
         crate::panic_point!("message.process");
-        let mut merged = Vec::new();
+        let (mut merged, mut merged_sids) = (Vec::new(), Vec::new());
         let outcome = if let Some(blocked) = apply_guard(dispatcher, claim, &message).await {
             Ok(blocked)
         } else if let Some(redirect) = dispatcher.handoffs.redirect(claim).await {
@@ -349,6 +350,7 @@ impl MessageTask {
                     &self.deadlines,
                 ))
                 .await;
+                merged_sids.clone_from(&message.merged);
             }
             let kind = self.kind.clone();
             call_handler(
@@ -366,7 +368,7 @@ impl MessageTask {
         drop(permit);
         // Boxed: the task of a message waits for its handler most of its time, and should not reserve memory for what
         // comes after it.
-        Box::pin(self.save(claim, origin, outcome, merged.clone())).await;
+        Box::pin(self.save(claim, origin, outcome, merged.clone(), &merged_sids)).await;
         self.wake_successors(claim, merged);
     }
 
@@ -395,6 +397,7 @@ impl MessageTask {
         origin: &Origin,
         outcome: Result<(Reply, Completion), HandlerFailure>,
         merged: Vec<i64>,
+        merged_sids: &[MessageSid],
     ) {
         let dispatcher = &self.dispatcher;
         let saver = ReplySaver {
@@ -402,6 +405,7 @@ impl MessageTask {
             responder: &self.responder,
             claim,
             origin,
+            merged: merged_sids,
             is_fallback: self.kind.is_fallback(),
             received: self.deadlines.received,
         };

@@ -49,7 +49,7 @@ pub(crate) use self::dispatcher::{Dispatcher, DispatcherParts, FallbackTexts};
 pub(crate) use self::guard::{Guard, GuardRules, spellings};
 pub(crate) use self::limits::DispatchLimits;
 use self::message_task::MessageTask;
-pub(crate) use self::outcome::{DispatchOutcome, HandlerFailure};
+pub(crate) use self::outcome::{DispatchOutcome, HandlerFailure, RejectedReplyHook};
 use self::pending::{Acceptance, AcceptedMessage, PendingResponse};
 pub(crate) use self::questions::ChoiceSettings;
 pub(crate) use self::typing::{TypingHook, TypingIndicators, TypingTarget};

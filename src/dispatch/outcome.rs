@@ -1,5 +1,8 @@
 //! Outcome of a message for its request.
 
+use std::sync::Arc;
+
+use crate::sid::MessageSid;
 use crate::twiml::Document;
 
 /// Outcome of a message for its request.
@@ -23,6 +26,9 @@ pub(crate) enum DispatchOutcome {
     /// The store is unavailable.
     Unavailable,
 }
+
+/// Function that gets a message and the reason why the reply of its handler cannot be sent.
+pub(crate) type RejectedReplyHook = Arc<dyn Fn(MessageSid, &str) + Send + Sync>;
 
 /// Kind of a handler's failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Saves the outcome of a handler: its reply or its failure.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::dead_messages::report_dead;
@@ -9,6 +10,7 @@ use super::outcome::{DispatchOutcome, HandlerFailure};
 use super::pending::Responder;
 use super::reply_plan::{ReplyPlan, reply_plan};
 use crate::reply::{Reply, WireMessage};
+use crate::sid::MessageSid;
 use crate::store::{
     Claim, Completion, DeadMessage, DeadReason, FailOutcome, HANDLER_FAILED, HANDLER_PANICKED,
     NewOutbound, ReplyDecision, ReplyPath, SavedResponse,
@@ -29,6 +31,8 @@ pub(super) struct ReplySaver<'a> {
     pub(super) responder: &'a Responder,
     pub(super) claim: Claim,
     pub(super) origin: &'a Origin,
+    /// Messages that were merged into this one.
+    pub(super) merged: &'a [MessageSid],
     pub(super) is_fallback: bool,
     /// Time of receipt by [`Clock::monotonic`](crate::clock::Clock::monotonic).
     pub(super) received: Duration,
@@ -80,12 +84,12 @@ impl ReplySaver<'_> {
                     return Box::pin(self.complete_via_rest(outbound, completion)).await;
                 }
                 ReplyPlan::RedirectTooLate => {
-                    tracing::error!(message_sid = %self.origin.sid, "the reply is a redirect and came too late; the REST API cannot redirect");
-                    return Box::pin(self.record_failure(HandlerFailure::Error)).await;
+                    let reason = "it is a redirect and came too late; the REST API cannot redirect";
+                    return Box::pin(self.reject_reply(reason)).await;
                 }
                 ReplyPlan::RedirectWithMessages => {
-                    tracing::error!(message_sid = %self.origin.sid, "the reply is a redirect with messages that go via the REST API, which cannot redirect; let the handler send the redirect alone");
-                    return Box::pin(self.record_failure(HandlerFailure::Error)).await;
+                    let reason = "it is a redirect with messages that go via the REST API, which cannot redirect; let the handler send the redirect alone";
+                    return Box::pin(self.reject_reply(reason)).await;
                 }
                 ReplyPlan::Invalid(error) => return Box::pin(self.reject_reply(error)).await,
             }
@@ -224,8 +228,14 @@ impl ReplySaver<'_> {
     }
 
     /// Treats a reply that cannot be sent as a failure of the handler.
-    async fn reject_reply(&self, error: impl std::error::Error) {
+    async fn reject_reply(&self, error: impl fmt::Display) {
         tracing::error!(message_sid = %self.origin.sid, %error, "the reply cannot be sent");
+        // Before the request gets its outcome: whoever waits for that may read the reason next.
+        if let Some(hook) = &self.dispatcher.on_rejected_reply {
+            let reason = format!("the reply cannot be sent: {error}");
+            let sids = std::iter::once(&self.origin.sid).chain(self.merged);
+            sids.for_each(|sid| hook(*sid, &reason));
+        }
         self.record_failure(HandlerFailure::Error).await;
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use replyhook::emulator::{EmulatorClient, SignedRequest};
 use replyhook::{FormParams, Secret};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::http::{Listener, http_response};
 use crate::support::{
@@ -323,6 +323,21 @@ async fn chat_connects_to_running_emulator() {
         err.contains("no emulator responds at http://127.0.0.1:9"),
         "{err}"
     );
+    // The address of the bot, in place of the page's.
+    let bot = Listener::start(None, |_| {
+        http_response(404, &[("Content-Type", "text/html")], "<!doctype html>")
+    });
+    let url = format!("http://{}", bot.address);
+    let bot_url = url.clone();
+    let chat = tokio::task::spawn_blocking(move || {
+        replyhook(&["chat", "--emulator", &bot_url], &[], "hi\n")
+    });
+    let (code, _, err) = chat.await.unwrap();
+    assert_eq!(code, 2);
+    let expected = format!(
+        "{url} responded 404 Not Found: <!doctype html>; pass the address of the page that `replyhook dev` prints"
+    );
+    assert!(err.contains(&expected), "{err}");
 }
 
 /// Starts a scripted emulator for a user that writes "hi" after `/down`, and the response to each call of its faults.
@@ -500,6 +515,78 @@ fn chat_in_pipe_names_reason_of_failed_bot() {
         out.starts_with("bot failed: ") && out.contains("line 2"),
         "{out}"
     );
+}
+
+// The handler has returned by then: the file of a reply is checked after it.
+#[test]
+fn chat_names_reason_of_reply_that_cannot_be_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("bot.toml");
+    let reply =
+        "{ media = 'https://example.com/setup', content_type = 'application/x-msdownload' }";
+    std::fs::write(&rules, format!("[otherwise]\nreply = {reply}\n")).unwrap();
+    let rules = rules.to_str().unwrap();
+    let late = [("REPLYHOOK__REPLY__DEADLINE_MS", "1")];
+    for env in [&[][..], &late] {
+        let (code, out, _) = replyhook(&["chat", "--rules", rules], env, "hi\n");
+        assert_eq!(code, 1, "{out}");
+        assert!(
+            out.starts_with("bot failed: the reply cannot be sent: ")
+                && out.contains("application/x-msdownload"),
+            "{out}"
+        );
+    }
+    // Each message of a burst has the reason, also those that were merged into the first.
+    let dev = Dev::start_with(
+        &["--port", "0", "--rules", rules],
+        &[("REPLYHOOK__REPLY__DEBOUNCE_MS", "1500")],
+    );
+    std::thread::scope(|scope| {
+        let dev = &dev;
+        for text in ["one", "two"] {
+            scope.spawn(move || dev.says(&json!({"from": ANA, "body": text})));
+        }
+    });
+    let failures: Vec<Value> = dev
+        .conversation(ANA)
+        .iter()
+        .map(|message| message["failure"].clone())
+        .collect();
+    assert_eq!(failures.len(), 2, "{failures:?}");
+    for failure in failures {
+        let failure = failure.as_str().unwrap_or_default();
+        assert!(
+            failure.starts_with("the reply cannot be sent: "),
+            "{failure}"
+        );
+    }
+}
+
+// The webhook has responded by then, and the user gets nothing. A call that is repeated is not a failure.
+#[test]
+fn chat_names_reason_of_reply_that_rest_api_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("bot.toml");
+    let text = "[otherwise]\nreply = { text = 'When?', choices = ['Today', 'Tomorrow'] }\n";
+    std::fs::write(&rules, text).unwrap();
+    let rules = rules.to_str().unwrap();
+    let dev = Dev::start_with(&["--port", "0", "--rules", rules], &[]);
+    let chat = || replyhook(&["chat", "--emulator", &dev.url], &[], "hi\n");
+    let fault = json!({"rest_error": {"status": 400, "code": 21211}});
+    dev.control("PUT", "/faults", &fault);
+    let (code, out, _) = chat();
+    assert_eq!(code, 1, "{out}");
+    assert!(
+        out.starts_with("bot failed: the reply cannot be sent: ") && out.contains("(21211)"),
+        "{out}"
+    );
+    let fault = json!({"rest_error": {"status": 429, "times": 1}});
+    dev.control("PUT", "/faults", &fault);
+    dev.says(&json!({"from": ANA, "body": "hi"}));
+    let conversation = dev.conversation(ANA);
+    let mut latest = conversation.iter().rev();
+    let inbound = latest.find(|message| message["direction"] == "in").unwrap();
+    assert_eq!(inbound["failure"], Value::Null);
 }
 
 // The lines have neither text nor number.

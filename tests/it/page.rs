@@ -4,6 +4,7 @@
 mod content;
 mod files;
 mod reading;
+mod refusals;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,11 +25,15 @@ fn open_page(what: &str) -> Option<(Dev, Browser)> {
 }
 
 fn open_page_with(what: &str, args: &[&str]) -> Option<(Dev, Browser)> {
+    open_page_in(what, args, &[])
+}
+
+fn open_page_in(what: &str, args: &[&str], env: &[(&str, &str)]) -> Option<(Dev, Browser)> {
     let Some(chromedriver) = installed("REPLYHOOK_TEST_CHROMEDRIVER") else {
         report_skipped(&format!("in a browser: {what}"));
         return None;
     };
-    let dev = Dev::start_with(args, &[]);
+    let dev = Dev::start_with(args, env);
     let browser = Browser::start(&chromedriver);
     open(&browser, &dev);
     Some((dev, browser))

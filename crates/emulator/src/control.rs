@@ -253,7 +253,8 @@ async fn exchanges(
 ) -> ApiResult {
     let message_sid = query.message_sid.as_deref();
     let is_match = |exchange: &&Exchange| {
-        message_sid.is_none_or(|sid| exchange.message_sid.as_deref() == Some(sid))
+        let of_exchange = [&exchange.message_sid, &exchange.in_reply_to];
+        message_sid.is_none_or(|sid| of_exchange.into_iter().flatten().any(|of| of == sid))
     };
     // Serialize after releasing the lock: there may be up to 128 MiB.
     let matching: Vec<Exchange> = {

@@ -289,6 +289,8 @@ pub(super) struct Exchange {
     pub(super) id: String,
     pub(super) kind: ExchangeKind,
     pub(super) message_sid: Option<String>,
+    /// SID of the inbound message, if this is a REST call without a message of its own and the app tells what it is for.
+    pub(super) in_reply_to: Option<String>,
     pub(super) user: Option<String>,
     #[serde(serialize_with = "serialize_rfc3339")]
     pub(super) at: Timestamp,
@@ -310,6 +312,7 @@ impl Exchange {
             id: String::new(),
             kind,
             message_sid: None,
+            in_reply_to: None,
             user: None,
             at,
             request,

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use serde::Serialize;
@@ -32,6 +32,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 const FLUSH_TIMEOUT: Duration = Duration::from_mins(3);
 /// Maximum time to wait for messages that the bot sends via the REST API right after its response.
 const SENDING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time within which the app reports that a message which the REST API has refused is not sent again.
+const REFUSAL_REPORT_TIME: Duration = Duration::from_millis(250);
 /// Interval of checks for them.
 const SENDING_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -127,9 +129,15 @@ pub(super) async fn deliver(
 // Twilio accepts such a message a moment after the empty response. A refused one may be tried again much later.
 async fn wait_until_sent(engine: &Engine, message: &Record, refused_before: u64) {
     let Some(app) = engine.app() else { return };
-    while engine.state().refused_messages == refused_before
-        && app.is_sending(message.sid.clone()).await
-    {
+    let mut refused_at: Option<Instant> = None;
+    while app.is_sending(message.sid.clone()).await {
+        if engine.state().refused_messages != refused_before {
+            // The app reports a refusal that is final a moment later.
+            let refused_at = refused_at.get_or_insert_with(Instant::now);
+            if refused_at.elapsed() > REFUSAL_REPORT_TIME {
+                return;
+            }
+        }
         tokio::time::sleep(SENDING_INTERVAL).await;
     }
 }

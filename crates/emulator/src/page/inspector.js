@@ -28,9 +28,11 @@ function callsOf(message) {
   const sids = new Set([...state.messages.slice(first, next).filter(isOfTurn).map(({ sid }) => sid), ...late]);
   const since = state.messages[first].at;
   const until = state.messages[next]?.at ?? "9"; // later than every time, compared as text
-  // A call without a message, such as a lookup, belongs to the turn in which it was made.
-  const isInTurn = (exchange) => !exchange.message_sid && exchange.user === state.current && exchange.at >= since && exchange.at < until;
-  return (state.saved?.exchanges ?? [...state.exchanges.values()]).filter((exchange) => sids.has(exchange.message_sid) || isInTurn(exchange)).sort((a, b) => a.at.localeCompare(b.at));
+  // A call without a message, such as a lookup or a refused reply, names the message that it answers if the server runs
+  // here. Otherwise it belongs to the turn in which it was made.
+  const isInTurn = (exchange) => !exchange.message_sid && !exchange.in_reply_to && exchange.user === state.current && exchange.at >= since && exchange.at < until;
+  const isOwn = (exchange) => sids.has(exchange.message_sid) || exchange.in_reply_to === inbound || isInTurn(exchange);
+  return (state.saved?.exchanges ?? [...state.exchanges.values()]).filter(isOwn).sort((a, b) => a.at.localeCompare(b.at));
 }
 
 /**

@@ -101,20 +101,17 @@ async fn handle_call(State(engine): State<Arc<Engine>>, parts: Parts, body: Byte
     let message_sid = find_message_sid(&path, response_json.as_ref());
     let params = FormParams::parse(&body, MAX_PARAMS).ok();
     let params = params.filter(|_| is_form(&parts));
-    let user = match message_sid.as_deref() {
-        Some(sid) => {
-            let state = engine.state();
-            state.message(sid).map(|message| message.user.clone())
-        }
-        // A refused message has no SID. Its recipient tells which conversation it belongs to.
-        None => params
-            .as_ref()
-            .and_then(|params| params.get("To").map(str::to_owned)),
+    let (user, in_reply_to) = match message_sid.as_deref() {
+        Some(sid) => (user_of(&engine, sid), None),
+        None => find_conversation(&engine, &parts, params.as_ref()).await,
     };
     if let Some(code) = code
         && parts.method == Method::POST
     {
-        report_refusal(&engine, code, user.as_deref(), &path);
+        let inbound_sid = in_reply_to
+            .clone()
+            .or_else(|| latest_inbound(&engine, user.as_deref()?));
+        report_refusal(&engine, code, inbound_sid.as_deref(), &path);
     }
     let kind = if path.contains("/Media") {
         ExchangeKind::Media
@@ -129,6 +126,7 @@ async fn handle_call(State(engine): State<Arc<Engine>>, parts: Parts, body: Byte
     };
     engine.record_exchange(Exchange {
         message_sid,
+        in_reply_to,
         user,
         response: Some(ExchangeResponse {
             status: head.status.as_u16(),
@@ -147,17 +145,52 @@ async fn handle_call(State(engine): State<Arc<Engine>>, parts: Parts, body: Byte
     Response::from_parts(head, bytes.into())
 }
 
-/// Adds a refused call to the debugger, with the inbound message that its user has sent last.
-fn report_refusal(engine: &Engine, code: u32, user: Option<&str>, path: &str) {
-    let inbound_sid = user.and_then(|user| {
-        let state = engine.state();
-        let mut messages = state.messages.iter().rev();
-        let latest = messages.find(|message| message.user == user && message.direction.is_in());
-        latest.map(|message| message.sid.clone())
-    });
+/// Returns the user and the inbound message of a call that has no message of its own: a refused message, a lookup, a
+/// template, or a typing indicator.
+async fn find_conversation(
+    engine: &Engine,
+    parts: &Parts,
+    params: Option<&FormParams>,
+) -> (Option<String>, Option<String>) {
+    let query = parts.uri.query().unwrap_or_default();
+    let query = FormParams::parse(query.as_bytes(), MAX_PARAMS).ok();
+    let param = |name: &str| {
+        let mut sources = [params, query.as_ref()].into_iter().flatten();
+        sources.find_map(|params| params.get(name).map(str::to_owned))
+    };
+    // A typing indicator names its message. Of all others only the app knows which message they answer: a late reply may
+    // follow a newer one.
+    let user = param("To");
+    let inbound_sid = match (param("messageId"), engine.app()) {
+        (Some(sid), _) => Some(sid),
+        (None, Some(app)) => app.message_being_answered(user.clone()).await,
+        (None, None) => None,
+    };
+    let author = inbound_sid.as_deref().and_then(|sid| user_of(engine, sid));
+    // An unknown SID, such as one of another run, stands below no message.
+    let inbound_sid = inbound_sid.filter(|_| author.is_some());
+    (author.or(user), inbound_sid)
+}
+
+/// Returns the user of a message.
+fn user_of(engine: &Engine, sid: &str) -> Option<String> {
+    let state = engine.state();
+    state.message(sid).map(|message| message.user.clone())
+}
+
+/// Returns the message that a user has sent last.
+fn latest_inbound(engine: &Engine, user: &str) -> Option<String> {
+    let state = engine.state();
+    let mut messages = state.messages.iter().rev();
+    let latest = messages.find(|message| message.user == user && message.direction.is_in());
+    latest.map(|message| message.sid.clone())
+}
+
+/// Adds a refused call to the debugger, with the inbound message that it answers.
+fn report_refusal(engine: &Engine, code: u32, inbound_sid: Option<&str>, path: &str) {
     let url = format!("{}/{path}", engine.origin);
     let detail = Some("the bot's REST call was refused");
-    engine.add_debugger_entry(ErrorCode(code), detail, inbound_sid.as_deref(), Some(&url));
+    engine.add_debugger_entry(ErrorCode(code), detail, inbound_sid, Some(&url));
 }
 
 /// Returns the SID of the message that a call is about, from the path or the response.
