@@ -249,12 +249,13 @@ fn webhook_option_prints_lines_for_env_file_node_and_python() {
     let dev = Dev::start_with(&["--webhook", "http://127.0.0.1:9/sms"], &[]);
     assert_eq!(printed(&dev, "TWILIO_ACCOUNT_SID="), dev.account);
     assert_eq!(printed(&dev, "TWILIO_AUTH_TOKEN="), dev.token);
+    assert_eq!(printed(&dev, "TWILIO_API_URL="), dev.url);
     assert_eq!(
-        printed(&dev, "client.api.baseUrl = "),
+        printed(&dev, "client.api.baseUrl = client.content.baseUrl = "),
         format!("\"{}\";", dev.url)
     );
     assert_eq!(
-        printed(&dev, "client.api.base_url = "),
+        printed(&dev, "client.api.base_url = client.content.base_url = "),
         format!("\"{}\"", dev.url)
     );
     let config: Value = dev.control("GET", "/config", &Value::Null);

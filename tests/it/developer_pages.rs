@@ -36,7 +36,7 @@ fn run_tests(page: &str, names: [&str; 2], command: &mut Command, modules: Optio
     let text = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
-    let passed = ["2 passed", "pass 2"];
+    let passed = ["3 passed", "pass 3"];
     assert!(
         passed.iter().any(|summary| text.contains(summary)),
         "{text}"

@@ -186,7 +186,7 @@ impl EmulatorClient {
         }
         let text = self.send_for_text(request).await?;
         serde_json::from_str(&text).map_err(|_| {
-            EmulatorClientError::Rejected("the response is not from an emulator".to_owned())
+            EmulatorClientError::Rejected(self.not_emulator("did not respond with JSON"))
         })
     }
 
@@ -215,7 +215,8 @@ impl EmulatorClient {
         let body: Option<Value> = serde_json::from_str(&text).ok();
         let reason = body.and_then(|body| body["error"].as_str().map(str::to_owned));
         Err(EmulatorClientError::Rejected(reason.unwrap_or_else(|| {
-            format!("{status}: {}", text.lines().next().unwrap_or_default())
+            let first_line = text.lines().next().unwrap_or_default();
+            self.not_emulator(&format!("responded {status}: {first_line}"))
         })))
     }
 
@@ -226,6 +227,14 @@ impl EmulatorClient {
             segments.push("_emulator").extend(path);
         }
         url
+    }
+
+    /// Explains a response that no emulator sends, such as one of the bot.
+    fn not_emulator(&self, response: &str) -> String {
+        format!(
+            "{} {response}; pass the address of the page that `replyhook dev` prints",
+            self.url
+        )
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> EmulatorClientError {

@@ -190,13 +190,14 @@ impl DevBot {
                     writeln!(
                         text,
                         "\n  Start that server with the emulated account, for example in a file .env:\n\
-                         \n    TWILIO_ACCOUNT_SID={account}\n    TWILIO_AUTH_TOKEN={token}"
+                         \n    TWILIO_ACCOUNT_SID={account}\n    TWILIO_AUTH_TOKEN={token}\n    TWILIO_API_URL={base}"
                     )?;
                 }
                 writeln!(
                     text,
-                    "\n  If it calls Twilio's API, set the base URL of its client, in Node and in Python:\n\
-                     \n    client.api.baseUrl = \"{base}\";\n    client.api.base_url = \"{base}\""
+                    "\n  If it calls Twilio's API, set the base URLs of its client, in Node and in Python:\n\
+                     \n    client.api.baseUrl = client.content.baseUrl = \"{base}\";\
+                     \n    client.api.base_url = client.content.base_url = \"{base}\""
                 )?;
             }
         }
