@@ -21,6 +21,29 @@ const LAST_PROBLEM: usize = MAX_PROBLEMS - 1;
 // A problem quotes the file, where a key or a text may have any length.
 const MAX_TEXT_CHARS: usize = 400;
 
+/// Keys of a message of `reply`, also to recognize them in a rule.
+const MESSAGE_KEYS: [&str; 9] = [
+    "text",
+    "media",
+    "content_type",
+    "choices",
+    "choices_key",
+    "choices_button",
+    "choices_hint",
+    "content",
+    "location",
+];
+/// Usual words for keys of a message, each with the key.
+const SYNONYMS: [(&str, &str); 8] = [
+    ("buttons", "choices"),
+    ("quick_replies", "choices"),
+    ("options", "choices"),
+    ("body", "text"),
+    ("image", "media"),
+    ("picture", "media"),
+    ("photo", "media"),
+    ("file", "media"),
+];
 /// Keys of `when`.
 // Listed here to recognize them in a rule, where they are a common mistake: `words = …` instead of `when.words = …`.
 const WHEN_KEYS: [&str; 21] = [
@@ -311,8 +334,8 @@ impl<'s> RulesReader<'s> {
             // A key after a table header belongs to that table, which is surprising for a setting of the whole file.
             let text = if name == "timezone" && !known().any(|known| known == name) {
                 "timezone stands above the first [table]".to_owned()
-            } else if known().any(|known| known == "when") && WHEN_KEYS.contains(&name) {
-                format!("{name} is not known here: did you mean when.{name}?")
+            } else if let Some(places) = places_of(name, &fields.known_keys) {
+                format!("{name} is not known here: did you mean {places}?")
             } else if let Some(nearest) = nearest(name, known()) {
                 format!("{name} is not known here: did you mean {nearest}?")
             } else {
@@ -322,6 +345,25 @@ impl<'s> RulesReader<'s> {
         }
         unknown.is_empty()
     }
+}
+
+/// Returns where a key belongs that stands in the wrong table of a rule, or that is a usual word for another key.
+fn places_of(name: &str, known_keys: &[&str]) -> Option<String> {
+    let meant = SYNONYMS.iter().find(|(word, _)| *word == name);
+    let meant = meant.map_or(name, |(_, key)| key);
+    let has = |key: &str| known_keys.contains(&key);
+    let of_reply = MESSAGE_KEYS.contains(&meant);
+    let mut places = Vec::new();
+    if has("when") && WHEN_KEYS.contains(&name) {
+        places.push(format!("when.{name}"));
+    }
+    if has("reply") && of_reply {
+        places.push(format!("reply.{meant}"));
+    }
+    if meant != name && has(meant) {
+        places.push(meant.to_owned());
+    }
+    (!places.is_empty()).then(|| places.join(" or "))
 }
 
 /// Reads a whole number, in any of TOML's radixes.

@@ -253,6 +253,22 @@ fn rules_mistake_is_reported_once_with_remedy() {
             "did you mean when.country?",
         ),
         (
+            "[[rule]]\nreply = \"x\"\nchoices = [\"a\", \"b\"]\n".to_owned(),
+            "did you mean reply.choices?",
+        ),
+        (
+            "[[rule]]\nreply = \"x\"\nmedia = \"image\"\n".to_owned(),
+            "did you mean when.media or reply.media?",
+        ),
+        (
+            "[[rule]]\nreply = { text = \"x\", buttons = [\"a\"] }\n".to_owned(),
+            "buttons is not known here: did you mean choices?",
+        ),
+        (
+            "[[rule]]\nreply.picture = \"https://a.example/a.png\"\n".to_owned(),
+            "picture is not known here: did you mean media?",
+        ),
+        (
             "[[rule]]\nwhen.regex = '(?<id>.)'\nreply = \"{{ ID }}\"\n".to_owned(),
             "ID is not defined here: did you mean id?",
         ),
