@@ -159,6 +159,8 @@ pub mod probe;
 pub mod reconcile;
 #[cfg(feature = "app")]
 mod reloadable;
+#[cfg(feature = "app")]
+mod retry_delay;
 #[cfg(feature = "route")]
 pub mod route;
 #[cfg(feature = "rules")]

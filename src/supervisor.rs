@@ -12,26 +12,31 @@ use tokio::time::Instant;
 use crate::lifecycle::Lifecycle;
 use crate::telemetry::metrics::Metrics;
 
-/// Number of failures within [`WINDOW`] after which a task is not restarted.
+/// Number of failures within [`Supervisor::window`] after which a task is not restarted.
 const MAX_FAILURES: usize = 3;
-/// Time within which failures count.
-const WINDOW: Duration = Duration::from_mins(1);
-/// Delay before the first restart. It doubles with each failure in the window.
-const FIRST_DELAY: Duration = Duration::from_millis(100);
 
 /// Runs background tasks, and restarts those that fail.
 pub(crate) struct Supervisor {
     lifecycle: Arc<Lifecycle>,
     metrics: Arc<Metrics>,
+    /// Time within which failures count.
+    window: Duration,
+    /// Delay before the first restart. It doubles with each failure in the window.
+    first_delay: Duration,
 }
 
-/// A task that failed [`MAX_FAILURES`] times within [`WINDOW`].
+/// A task that failed [`MAX_FAILURES`] times within [`Supervisor::window`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TaskFailed(pub(crate) &'static str);
 
 impl Supervisor {
     pub(crate) fn new(lifecycle: Arc<Lifecycle>, metrics: Arc<Metrics>) -> Self {
-        Self { lifecycle, metrics }
+        Self {
+            lifecycle,
+            metrics,
+            window: Duration::from_mins(1),
+            first_delay: Duration::from_millis(100),
+        }
     }
 
     /// Runs a task that should never end, and restarts it when it does. Returns when it has failed too often.
@@ -56,7 +61,7 @@ impl Supervisor {
             let _down = self.lifecycle.task_down();
             self.metrics.background_failure(task);
             let now = Instant::now();
-            failures.retain(|at| now.duration_since(*at) < WINDOW);
+            failures.retain(|at| now.duration_since(*at) < self.window);
             failures.push_back(now);
             let (panicked, failures) = (ended.is_err(), failures.len());
             tracing::error!(
@@ -69,8 +74,8 @@ impl Supervisor {
                 return TaskFailed(task);
             }
             // Real time: the task's own clock may be one of a test.
-            tokio::time::sleep(FIRST_DELAY * 2_u32.pow(u32::try_from(failures - 1).unwrap_or(0)))
-                .await;
+            let doublings = u32::try_from(failures - 1).unwrap_or(0);
+            tokio::time::sleep(self.first_delay * 2_u32.pow(doublings)).await;
         }
     }
 }
@@ -88,7 +93,7 @@ mod tests {
         Supervisor::new(lifecycle, Arc::new(Metrics::new()))
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn third_failure_in_a_minute_is_final() {
         let supervisor = supervisor();
         let starts = AtomicU32::new(0);
@@ -104,20 +109,35 @@ mod tests {
         assert_eq!((failed, starts.into_inner()), (TaskFailed("outbox"), 3));
     }
 
-    #[tokio::test(start_paused = true)]
+    // A sleep takes at least its time, so there are never three failures within the window.
+    #[tokio::test]
     async fn rare_failures_are_restarted_without_end() {
-        let supervisor = supervisor();
+        let window = Duration::from_millis(20);
+        let supervisor = Supervisor {
+            window,
+            first_delay: Duration::from_millis(1),
+            ..supervisor()
+        };
         let starts = AtomicU32::new(0);
         let run = supervisor.run("outbox", || async {
             starts.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(WINDOW / 2).await;
-            panic!("a bug");
+            tokio::time::sleep(window / 2).await;
+            assert!(starts.load(Ordering::Relaxed) > 9, "a bug");
+            std::future::pending::<()>().await;
         });
-        assert!(tokio::time::timeout(WINDOW * 100, run).await.is_err());
-        assert!(starts.into_inner() >= 199);
+        // Restarted ten times: then the task stays.
+        let until_ten = async {
+            while starts.load(Ordering::Relaxed) < 10 {
+                tokio::time::sleep(window).await;
+            }
+        };
+        tokio::select! {
+            failed = run => panic!("{failed:?}"),
+            () = until_ten => {}
+        }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn server_is_recovering_until_task_restarts() {
         let supervisor = supervisor();
         let lifecycle = supervisor.lifecycle.clone();
@@ -131,7 +151,7 @@ mod tests {
         let mut run = std::pin::pin!(run);
         assert!(futures_util::poll!(run.as_mut()).is_pending());
         assert_eq!(lifecycle.stage(), Stage::Recovering);
-        let restarted = tokio::time::timeout(FIRST_DELAY * 2, run);
+        let restarted = tokio::time::timeout(supervisor.first_delay * 2, run);
         assert!(restarted.await.is_err());
         assert_eq!(lifecycle.stage(), Stage::Running);
     }

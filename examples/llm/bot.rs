@@ -118,7 +118,10 @@ impl Model {
         let request = json!({"model": self.name, "messages": messages, self.limit: 500});
         // The base URL may contain a secret, and the error is logged.
         let failed = |error: reqwest::Error| ModelError::HttpError(error.without_url());
-        let mut call = self.client.post(&self.url).json(&request);
+        let call = self.client.post(&self.url);
+        let mut call = call
+            .header("Content-Type", "application/json")
+            .body(request.to_string());
         // Local endpoints such as Ollama need no key.
         if !self.key.expose().is_empty() {
             call = call.bearer_auth(self.key.expose());

@@ -7,7 +7,7 @@ use super::health::RestHealth;
 use super::parts::DeliveryParts;
 use super::policy::OnUnknown;
 use super::route::ApiRoutes;
-use super::send::retry_delay;
+use super::send::call_delay;
 use crate::clock::{Clock, after};
 use crate::reloadable::Reloadable;
 use crate::sid::MessagingServiceSid;
@@ -79,7 +79,7 @@ impl MessageLookup {
             }
             // The list could not be read, so this does not count as a look-up.
             Err(()) => SendOutcome::Unknown {
-                lookup_at: after(now, retry_delay(message.attempt)),
+                lookup_at: after(now, call_delay(message.attempt)),
                 looked_up: false,
             },
         }

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::BackoffBuilder;
 use jiff::{SignedDuration, Timestamp};
 
 use super::health::RestHealth;
@@ -20,6 +19,7 @@ use crate::clock::{Clock, after};
 use crate::error_code::ErrorCode;
 use crate::form::FormParams;
 use crate::reloadable::Reloadable;
+use crate::retry_delay::retry_delay;
 use crate::sid::AccountSid;
 use crate::store::{OutboundMessage, PASSING_FAILURES, REJECTED, SendOutcome, Store};
 use crate::telemetry::{StoreReport, Throttle};
@@ -27,6 +27,8 @@ use crate::twilio::{Credentials, Keyring, RestError, RestErrorKind, RetryAdvice}
 
 /// Age after which a message is not retried: its user does not expect it any more.
 const MAX_RETRY_AGE: SignedDuration = SignedDuration::from_hours(24);
+/// Pause after the first call that may be repeated.
+const FIRST_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Time for the status callback of an unknown call to arrive, before Twilio's list is searched.
 pub(super) const CALLBACK_GRACE: Duration = Duration::from_secs(2);
 /// Pause of an account whose credentials were rejected.
@@ -224,7 +226,7 @@ impl RestSender {
             // Another process has claimed the message, so this outcome has no effect.
             Ok(false) => return SendOutcome::Prepared,
             Err(()) => {
-                let not_before = after(self.clock.now(), retry_delay(message.attempt));
+                let not_before = after(self.clock.now(), call_delay(message.attempt));
                 return retry(not_before);
             }
         }
@@ -271,7 +273,7 @@ impl RestSender {
             return Err(failed(error.code(), reason));
         }
         // Nothing was sent, so the send is retried.
-        let not_before = after(self.clock.now(), retry_delay(message.attempt));
+        let not_before = after(self.clock.now(), call_delay(message.attempt));
         Err(SendOutcome::Retry {
             not_before,
             code: error.code(),
@@ -377,7 +379,7 @@ impl RestSender {
                 // A rate limit is a response, so the REST API works. A failed connection shows the opposite.
                 let rate_limited = matches!(error.kind(), RestErrorKind::RateLimited { .. });
                 self.health.set_ok(rate_limited);
-                let delay = retry_delay(message.attempt).max(min_delay.min(MAX_RETRY_AFTER));
+                let delay = call_delay(message.attempt).max(min_delay.min(MAX_RETRY_AFTER));
                 let not_before = after(now, delay);
                 if rate_limited {
                     let until = self.clock.monotonic().saturating_add(delay);
@@ -476,41 +478,6 @@ fn with_detail(reason: &'static str, error: &RestError) -> Cow<'static, str> {
 }
 
 /// Pause before the next call for a message.
-///
-/// Doubles from 1 s to 5 min; jitter adds up to the same again.
-// Jitter spreads the calls of messages that failed at the same time.
-pub(super) fn retry_delay(attempt: u32) -> Duration {
-    let calls = usize::try_from(attempt.clamp(1, 12)).unwrap_or(12);
-    backon::ExponentialBuilder::new()
-        .with_min_delay(Duration::from_secs(1))
-        .with_max_delay(Duration::from_mins(5))
-        .without_max_times()
-        .with_jitter()
-        .build()
-        .nth(calls - 1)
-        .unwrap_or(Duration::from_mins(5))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    // Jitter adds up to the delay itself.
-    #[test]
-    fn retry_delay_doubles_up_to_five_minutes() {
-        for (attempt, min, max) in [
-            (1, 1, 2),
-            (2, 2, 4),
-            (5, 16, 32),
-            (12, 300, 600),
-            (99, 300, 600),
-        ] {
-            let pause = retry_delay(attempt).as_secs_f64();
-            assert!(
-                (f64::from(min)..=f64::from(max)).contains(&pause),
-                "{attempt}: {pause}"
-            );
-        }
-        assert!(MAX_RETRY_AGE > SignedDuration::from_secs(600));
-    }
+pub(super) fn call_delay(attempt: u32) -> Duration {
+    retry_delay(attempt, FIRST_RETRY_DELAY)
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use backon::BackoffBuilder as _;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
@@ -15,6 +14,7 @@ use crate::forward::{EventDelivery, EventService, forwarded_json};
 use crate::handler::Files;
 use crate::lock::IgnorePoison;
 use crate::message::InboundMessage;
+use crate::retry_delay::retry_delay;
 use crate::store::{ClaimedEvent, EventContent, EventMessage, ExpiryReport, Store};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{StoreReport, Throttle, catch_panic};
@@ -25,6 +25,8 @@ const MAX_CONCURRENT_REQUESTS: usize = 16;
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Time after which an event that the service has not taken is dropped.
 const LIFETIME: Duration = Duration::from_hours(24);
+/// Pause after the first delivery that failed.
+const FIRST_RETRY_DELAY: Duration = Duration::from_secs(5);
 /// Maximum `Retry-After` that is honored: one wrong response must not stop the delivery for long.
 const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
 
@@ -177,7 +179,10 @@ impl EventWorker {
         let (id, attempt) = (event.id, event.attempt);
         let delivered = catch_panic(&self.parts.metrics, "events", self.deliver(event));
         if delivered.await.is_none() {
-            let not_before = after(self.parts.clock.now(), retry_delay(attempt));
+            let not_before = after(
+                self.parts.clock.now(),
+                retry_delay(attempt, FIRST_RETRY_DELAY),
+            );
             self.release(id, not_before).await;
         }
         self.running.lock().ignore_poison().remove(&id);
@@ -235,8 +240,11 @@ impl EventWorker {
                 if !asked.is_zero() {
                     self.progress.lock().ignore_poison().paused_until = Some(after(now, asked));
                 }
-                self.release(id, after(now, retry_delay(attempt).max(asked)))
-                    .await;
+                self.release(
+                    id,
+                    after(now, retry_delay(attempt, FIRST_RETRY_DELAY).max(asked)),
+                )
+                .await;
             }
         }
     }
@@ -289,20 +297,4 @@ impl EventWorker {
             .store_report
             .record_error("retry_event", released);
     }
-}
-
-/// Pause before the next delivery of an event.
-///
-/// Doubles from 5 s to 5 min; jitter adds up to the same again.
-// Jitter spreads the events of many users that failed at the same time.
-fn retry_delay(attempt: u32) -> Duration {
-    let calls = usize::try_from(attempt.clamp(1, 8)).unwrap_or(8);
-    backon::ExponentialBuilder::new()
-        .with_min_delay(Duration::from_secs(5))
-        .with_max_delay(Duration::from_mins(5))
-        .without_max_times()
-        .with_jitter()
-        .build()
-        .nth(calls - 1)
-        .unwrap_or(Duration::from_mins(5))
 }

@@ -30,8 +30,9 @@ const CRATES: [Source; 4] = [
 
 /// The level of each module of the package replyhook. A module may import modules of lower levels, and its own files.
 /// Modules of level 0 may import each other.
-const LEVELS: [(&str, u8); 39] = [
+const LEVELS: [(&str, u8); 40] = [
     ("probe", 0),
+    ("retry_delay", 0),
     ("lock", 0),
     ("reloadable", 0),
     ("spelling", 0),
