@@ -24,8 +24,8 @@ use replyhook::{
 use crate::support::{Random, number_setting};
 
 /// Histories of a normal run, and those among them over PostgreSQL.
-const HISTORIES: u64 = 400;
-const IN_POSTGRES: u64 = 20;
+const HISTORIES: u64 = 80;
+const IN_POSTGRES: u64 = 4;
 /// Events of a history.
 const EVENTS: u64 = 30;
 const HOUR: i64 = 3600;

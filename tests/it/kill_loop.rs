@@ -176,7 +176,7 @@ fn send_until_stopped(
 // Every acknowledged message is stored, and no user receives two replies.
 #[test]
 fn threat_59_random_kill_neither_loses_nor_repeats_acknowledged_message() {
-    let (cycles, seed) = (number_setting("KILL_CYCLES", 50), seed());
+    let (cycles, seed) = (number_setting("KILL_CYCLES", 15), seed());
     report(&format!("kill loop: KILL_SEED={seed} KILL_CYCLES={cycles}"));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("replyhook.db");
@@ -357,7 +357,7 @@ impl CheckedDatabase {
 
 #[test]
 fn threat_59_commit_cut_by_kill_is_atomic() {
-    let (kills, seed) = (number_setting("KILL_COMMITS", 200), seed());
+    let (kills, seed) = (number_setting("KILL_COMMITS", 50), seed());
     report(&format!("kills in commits: KILL_SEED={seed}"));
     let mut database = CheckedDatabase::new();
     let (mut random, mut hits) = (Random::new(seed, 0), 0);
@@ -390,7 +390,7 @@ fn threat_59_commit_cut_by_kill_is_atomic() {
 
 #[test]
 fn threat_59_checkpoint_cut_by_kill_keeps_acknowledged_messages() {
-    let (kills, seed) = (number_setting("KILL_CHECKPOINTS", 200), seed());
+    let (kills, seed) = (number_setting("KILL_CHECKPOINTS", 50), seed());
     report(&format!("kills in checkpoints: KILL_SEED={seed}"));
     let mut database = CheckedDatabase::new();
     let (mut random, mut hits) = (Random::new(seed, 0), 0);
