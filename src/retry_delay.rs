@@ -13,7 +13,7 @@ pub(crate) fn retry_delay(attempt: u32, first: Duration) -> Duration {
     // At most 16 doublings, which exceed the maximum for any `first` of at least 5 ms.
     let doublings = attempt.saturating_sub(1).min(16);
     let delay = first.saturating_mul(1 << doublings).min(MAX_DELAY);
-    // Without random bytes there is no jitter, which only lets calls coincide.
+    // Without random bytes the jitter is zero, which only lets calls coincide.
     let random = getrandom::u32().unwrap_or_default();
     delay + delay.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }

@@ -173,7 +173,7 @@ impl OutboxWorker {
 
     /// Records the outcome of a call, and retries while the store is unavailable.
     async fn record_outcome(&self, id: i64, outcome: SendOutcome) {
-        // Before it is recorded: whoever waits for the message's end may read the reason next.
+        // Before it is recorded: a task that waits for the end of the message may read the reason next.
         if let (Some(hook), Some(reason)) = (&self.on_unsent, unsent_reason(&outcome)) {
             hook(id, reason).await;
         }

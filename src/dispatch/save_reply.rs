@@ -230,7 +230,7 @@ impl ReplySaver<'_> {
     /// Treats a reply that cannot be sent as a failure of the handler.
     async fn reject_reply(&self, error: impl fmt::Display) {
         tracing::error!(message_sid = %self.origin.sid, %error, "the reply cannot be sent");
-        // Before the request gets its outcome: whoever waits for that may read the reason next.
+        // Before the request gets its outcome: its client may read the reason next.
         if let Some(hook) = &self.dispatcher.on_rejected_reply {
             let reason = format!("the reply cannot be sent: {error}");
             let sids = std::iter::once(&self.origin.sid).chain(self.merged);

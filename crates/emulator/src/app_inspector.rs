@@ -69,8 +69,8 @@ pub trait AppInspector: Send + Sync + 'static {
         Box::pin(std::future::ready(false))
     }
 
-    /// Returns the SID of the inbound message, of `user` or of anybody, that the server is sending a reply to via the REST
-    /// API now; `None` if there is no such message, or more than one.
+    /// Returns the SID of the inbound message, of `user` or of any user, that the server is sending a reply to via the REST
+    /// API now; `None` unless there is exactly one.
     ///
     /// The page shows a refused call, which has no message of its own, below this message.
     fn message_being_answered(&self, _user: Option<String>) -> BoxFuture<'_, Option<String>> {
