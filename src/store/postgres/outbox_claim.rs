@@ -11,6 +11,7 @@ use super::reading::{message, read_message};
 use crate::clock::after;
 use crate::store::outbox::{ClaimedOutbox, LOOKUP_GRACE, MAX_PAUSE};
 use crate::store::shared::conditions::{has_new_owner, opted_out};
+use crate::store::shared::due_messages::{self, head_of_queue, is_next_part};
 use crate::store::states::{self, outbound};
 
 /// Makes messages unknown that a dead process was sending, and releases those that it was preparing.
@@ -34,24 +35,21 @@ const END_LONG_PAUSES: &str = "UPDATE outbound SET not_before = $1 \
 /// Claims due messages, suppresses those whose user has opted out, and fails those whose address is of another user now.
 // From PENDING (0) to SENDING (1), to SUPPRESSED (6), or to FAILED (5).
 //
-// Parameters: 1 is this process, 2 the time, 3 the maximum number, 4 the wait for a delivery, 5 the
-// reason of a failed message.
+// Parameters: 1 is the time, 2 the wait for a delivery, 3 the messages that `find_due` found, 4 the maximum number, 5 this
+// process, 6 the reason of a failed message.
 const CLAIM: &str = concat!(
-    "WITH due AS (SELECT r.id, r.inbound, r.account, r.address_key, r.sender, r.consent_key, r.service, r.confirms_opt_out FROM outbound r WHERE r.state = 0 AND r.not_before <= $2 AND ",
-    // Only the first of its queue, so that a user gets messages in their order.
-    "r.id = (SELECT q.id FROM outbound_in_queue q WHERE q.sender = r.sender AND q.address = r.address AND q.account = r.account \
-       AND (q.keeps_place OR q.not_before <= $2) ORDER BY q.id LIMIT 1) AND ",
-    // A part of a reply only once every part before it is SENT or SUPPRESSED (4, 6), or has failed and waits for its second
-    // send (0, not tried again yet). One that was sent less than $4 ago must also be delivered or have failed for good (ranks
-    // from 4). `abs`: a send further ahead dates from before the clock was set back.
-    "(r.inbound IS NULL OR NOT EXISTS (\
-       SELECT 1 FROM outbound p WHERE p.inbound = r.inbound AND p.ordinal < r.ordinal AND (\
-         (p.state NOT IN (4, 6) AND (p.state > 0 OR p.attempt > 0 OR coalesce(p.resent_after, p.text_after) IS NULL)) \
-         OR (p.state IN (0, 4) AND p.rank < 4 AND abs($2 - p.sent_at) < $4)))) ",
+    "WITH due AS (SELECT r.id, r.inbound, r.account, r.address_key, r.sender, r.consent_key, r.service, r.confirms_opt_out FROM outbound r \
+       WHERE r.id = ANY ($3) AND r.state = 0 AND r.not_before <= $1 AND ",
+    // Only the first of its queue, so that a user gets messages in their order. Checked again, in the snapshot of this
+    // statement.
+    "r.id = ",
+    head_of_queue!("r"),
+    " AND ",
+    is_next_part!(),
     // SKIP LOCKED: a locked row belongs to a transaction that is claiming it or recording its outcome. Two messages of one
     // queue are not claimed concurrently, because the subquery of the younger one still counts the older one while it is
     // open.
-    "ORDER BY r.not_before, r.id LIMIT $3 FOR UPDATE SKIP LOCKED), ",
+    " ORDER BY r.not_before, r.id LIMIT $4 FOR UPDATE SKIP LOCKED), ",
     // Check in the statement that claims, so that an opt-out or split that was committed before the claim always
     // counts. The confirmation of the opt-out is sent.
     "checked AS (SELECT due.id, ",
@@ -61,14 +59,19 @@ const CLAIM: &str = concat!(
     " AS opted_out FROM due), ",
     // A stopped message gets no owner and counts no attempt.
     "m AS (UPDATE outbound r SET state = CASE WHEN c.new_owner THEN 5 WHEN c.opted_out THEN 6 ELSE 1 END, \
-       reason = CASE WHEN c.new_owner THEN $5 WHEN c.opted_out THEN 'the user has opted out' ELSE r.reason END, \
-       owner = CASE WHEN c.new_owner OR c.opted_out THEN r.owner ELSE $1 END, \
+       reason = CASE WHEN c.new_owner THEN $6 WHEN c.opted_out THEN 'the user has opted out' ELSE r.reason END, \
+       owner = CASE WHEN c.new_owner OR c.opted_out THEN r.owner ELSE $5 END, \
        attempt = r.attempt + CASE WHEN c.new_owner OR c.opted_out THEN 0 ELSE 1 END, \
-       sent_at = CASE WHEN c.new_owner OR c.opted_out THEN r.sent_at ELSE $2 END, preparing = NULL FROM checked c WHERE r.id = c.id RETURNING r.*) ",
+       sent_at = CASE WHEN c.new_owner OR c.opted_out THEN r.sent_at ELSE $1 END, preparing = NULL FROM checked c WHERE r.id = c.id RETURNING r.*) ",
     "SELECT ",
     message!(),
     ", m.state FROM m ORDER BY m.id"
 );
+
+/// Messages to find for each one to claim: other servers may be claiming the first ones.
+const SPARE: usize = 4;
+/// Maximum number of searches whose messages other servers have claimed in the meantime.
+const MAX_SEARCHES: usize = 3;
 
 /// Fails the later parts of replies whose parts have failed: they would wait for an operator, who cannot release them.
 // PENDING (0) only. SKIP LOCKED: an operator may release them concurrently, and the claim must not wait.
@@ -95,14 +98,25 @@ pub(super) async fn claim(
         .bind(after(now, MAX_PAUSE).as_microsecond())
         .execute(&mut *db)
         .await?;
-    let claimed = sqlx::query(CLAIM)
-        .bind(me)
-        .bind(now.as_microsecond())
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .bind(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX))
-        .bind(states::NEW_OWNER)
-        .fetch_all(&mut *db)
-        .await?;
+    let mut claimed = Vec::new();
+    for _ in 0..MAX_SEARCHES {
+        let due = due_messages::find_due(db, limit.saturating_mul(SPARE), wait, now).await?;
+        if due.is_empty() {
+            break;
+        }
+        claimed = sqlx::query(CLAIM)
+            .bind(now.as_microsecond())
+            .bind(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX))
+            .bind(due)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .bind(me)
+            .bind(states::NEW_OWNER)
+            .fetch_all(&mut *db)
+            .await?;
+        if !claimed.is_empty() {
+            break;
+        }
+    }
     let mut outbox = ClaimedOutbox::default();
     for row in &claimed {
         let message = read_message(row, now)?;

@@ -9,6 +9,7 @@ pub(super) mod consent;
 pub(super) mod conversation_members;
 pub(super) mod conversations;
 pub(super) mod database;
+pub(super) mod due_messages;
 pub(super) mod event_queue;
 pub(super) mod events;
 pub(super) mod evidence;

@@ -105,7 +105,7 @@ mod tests {
         while let Some(row) = rows.next().unwrap() {
             steps.push(row.get(3).unwrap());
         }
-        let by_index = "SEARCH r USING INDEX outbound_queue (sender=? AND address=?)";
+        let by_index = "SEARCH r USING INDEX outbound_queue (sender=? AND address=? AND account=?)";
         assert!(steps.iter().any(|step| step == by_index), "{steps:?}");
         // The statement runs for each reply, so it must not get slower with the number of stored messages.
         let is_slow = |step: &&String| step.starts_with("SCAN") || step.contains("TEMP B-TREE");

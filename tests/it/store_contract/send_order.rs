@@ -8,7 +8,7 @@ use replyhook::internals::{
 use replyhook::{ErrorCode, MessageStatus};
 
 use super::{
-    BEN, Backend, accept_and_answer, at, bodies, deliver, new_inbound, over_all_stores, reply,
+    ANA, BEN, Backend, accept_and_answer, at, bodies, deliver, new_inbound, over_all_stores, reply,
     reply_via_rest, sent_outcome,
 };
 use crate::support::Wait;
@@ -19,6 +19,7 @@ over_all_stores!(
     message_not_due_or_failed_blocks_no_other,
     concurrent_claims_keep_order,
     part_waits_for_delivery_of_part_before,
+    long_queues_hide_no_other,
 );
 
 /// Claims the due messages, and returns their IDs and texts.
@@ -166,6 +167,41 @@ async fn concurrent_claims_keep_order(backend: &mut Backend) {
         task.await.unwrap();
     }
     assert_eq!(*claimed_texts.lock().unwrap(), texts);
+}
+
+// More queues and more waiting messages than the first steps of either search of `due_messages`.
+async fn long_queues_hide_no_other(backend: &mut Backend) {
+    let store = backend.store();
+    let to = |user: &str, text: String| NewOutbound {
+        user: user.into(),
+        ..reply(&text)
+    };
+    let long = (0..700).map(|number| {
+        let user = [ANA, BEN][number % 2];
+        to(user, format!("long {number}"))
+    });
+    store.enqueue(long.collect(), at(1)).await.unwrap();
+    let others = (0..200).map(|number| {
+        let user = format!("whatsapp:+1555000{:04}", 9_000 - number);
+        to(&user, format!("other {number}"))
+    });
+    store.enqueue(others.collect(), at(2)).await.unwrap();
+    let by_another = NewOutbound {
+        sender: "whatsapp:+15550004444".into(),
+        ..reply("by another")
+    };
+    store.enqueue(vec![by_another], at(3)).await.unwrap();
+    // Oldest first, which is not the order of the addresses.
+    let mut expected = vec!["long 0".to_owned(), "long 1".to_owned()];
+    expected.extend((0..200).map(|number| format!("other {number}")));
+    expected.push("by another".to_owned());
+    for nine in expected.chunks(9) {
+        let due = claim_due(store, 4).await;
+        let texts: Vec<_> = due.into_iter().map(|(_, text)| text).collect();
+        assert_eq!(texts, nine);
+    }
+    // All queues wait for their first message now.
+    assert!(claim_due(store, 4).await.is_empty());
 }
 
 // The wait is in the database, so it survives a restart.

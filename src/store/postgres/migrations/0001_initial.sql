@@ -164,12 +164,12 @@ CREATE TABLE outbound (
   confirms_opt_out BOOLEAN,
   preparing BOOLEAN
 );
-CREATE INDEX outbound_open ON outbound (state, not_before) WHERE state < 4;
+CREATE INDEX outbound_open ON outbound (state, not_before, id) WHERE state < 4;
 CREATE INDEX outbound_inbound ON outbound (inbound, ordinal);
 CREATE INDEX outbound_sid ON outbound (sid) WHERE sid IS NOT NULL;
 CREATE INDEX outbound_earlier_sid ON outbound (earlier_sid) WHERE earlier_sid IS NOT NULL;
 -- Messages to one user are sent one after the other, oldest first.
-CREATE INDEX outbound_queue ON outbound (sender, address, id) WHERE state < 3;
+CREATE INDEX outbound_queue ON outbound (sender, address, account, id) WHERE state < 3;
 -- Messages that Twilio holds until their time; they are canceled when the user opts out.
 CREATE INDEX outbound_scheduled ON outbound (id) WHERE status = 'scheduled';
 

@@ -159,7 +159,7 @@ CREATE INDEX outbound_inbound ON outbound (inbound, ordinal);
 CREATE INDEX outbound_sid ON outbound (sid) WHERE sid IS NOT NULL;
 CREATE INDEX outbound_earlier_sid ON outbound (earlier_sid) WHERE earlier_sid IS NOT NULL;
 -- Messages to one user are sent one after the other, oldest first.
-CREATE INDEX outbound_queue ON outbound (sender, address) WHERE state < 3;
+CREATE INDEX outbound_queue ON outbound (sender, address, account) WHERE state < 3;
 -- Messages that Twilio holds until their time; they are canceled when the user opts out.
 CREATE INDEX outbound_scheduled ON outbound (id) WHERE status = 'scheduled';
 
