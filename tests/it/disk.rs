@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use rustix::process::Signal;
 
 use crate::support::{
-    EMPTY, FakeTwilio, JournalFile, Policy, SentVia, Server, StopOnDrop, Wait, Webhook,
+    EMPTY, FakeTwilio, JournalFile, Policy, Random, SentVia, Server, StopOnDrop, Wait, Webhook,
     report_missing, report_skipped, twiml_message,
 };
 
@@ -484,6 +484,9 @@ fn bytes_written_by(server: &Server, thread: &str) -> u64 {
     written.iter().sum()
 }
 
+/// Number of power cuts in one run.
+const POWER_CUTS: usize = 50;
+
 #[test]
 fn threat_60_power_cut_loses_no_acknowledged_message() {
     let images = tempfile::tempdir().unwrap();
@@ -521,10 +524,15 @@ fn threat_60_power_cut_loses_no_acknowledged_message() {
                 }
             });
         }
-        for cut in 1..=5 {
-            let wait = Wait::until(format!("{} messages are acknowledged", cut * 60));
-            while kept.lock().unwrap().len() < cut * 60 {
+        let mut random = Random::new(60, 0);
+        for cut in 1..=POWER_CUTS {
+            let wait = Wait::until(format!("{} messages are acknowledged", cut * 12));
+            while kept.lock().unwrap().len() < cut * 12 {
                 wait.check();
+                std::thread::yield_now();
+            }
+            // Not always right after an acknowledgement.
+            for _ in 0..random.below(200) {
                 std::thread::yield_now();
             }
             server.signal(Signal::STOP);
@@ -534,7 +542,8 @@ fn threat_60_power_cut_loses_no_acknowledged_message() {
             std::fs::copy(&image, &copy).unwrap();
             server.signal(Signal::CONT);
             let after = mount(&copy).unwrap();
-            let again = after.serve(NO_WRAPPER, &twilio);
+            // Every tenth time a server starts on it. SQLite alone finds the same messages, and takes less time.
+            let again = (cut % 10 == 0).then(|| after.serve(NO_WRAPPER, &twilio));
             let journal = JournalFile::read(&after.database());
             journal.assert_intact();
             assert_eq!(
@@ -542,7 +551,8 @@ fn threat_60_power_cut_loses_no_acknowledged_message() {
                 None,
                 "lost by cut {cut}"
             );
-            drop((journal, again));
+            drop((journal, again, after));
+            std::fs::remove_file(&copy).unwrap();
         }
     });
     drop(server);
