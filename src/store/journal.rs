@@ -165,6 +165,17 @@ pub struct Completion {
     pub reason: Option<&'static str>,
 }
 
+#[cfg(feature = "sqlite")]
+impl Completion {
+    /// Returns true if only the message's own row changes, which is the usual case.
+    pub(super) fn changes_only_message(&self) -> bool {
+        self.dialogue.is_none()
+            && self.handoff.is_none()
+            && self.question.is_none()
+            && self.merged.is_empty()
+    }
+}
+
 /// All replies from one sender to one user, sent in the order of creation.
 ///
 /// A TwiML reply waits for older ones only while the oldest open one was created less than a minute ago.

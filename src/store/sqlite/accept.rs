@@ -24,6 +24,9 @@ pub(super) fn accept(
     records_events: bool,
 ) -> Result<AcceptOutcome, StoreError> {
     let key = MessageKey::of(inbound);
+    if let Some(outcome) = accept_usual(db, me, inbound, &key)? {
+        return Ok(outcome);
+    }
     if let Some(id) = key.find_id(db)? {
         // Move the message to the conversation that its own was merged into, before `message_state` checks the order
         // there.
@@ -64,29 +67,13 @@ pub(super) fn accept(
         ConsentEffect::Keyword { .. } | ConsentEffect::OptedOut => (0, None, false),
     };
     let state = decisions::initial_state(&effect, ahead);
-    let attempt = u32::from(state == inbound::PROCESSING);
-    // `previous` links the message to the last one of its conversation. A queued message has an owner too: its request
-    // waits for it in this process, so the backlog must not claim it. Without ON CONFLICT: under the write lock,
-    // `find_id` has found no message with this key.
-    db.prepare_cached(
-        "INSERT INTO inbound (account, sid, conversation, state, attempt, owner, claimed_at, received_at, auth_token, service, \
-         response, params, reason, previous) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11, ?12, \
-         (SELECT newest FROM conversation WHERE id = ?3))",
-    )?
-    .execute(params![
-        key.account,
-        key.sid,
+    let columns = InsertedColumns {
         conversation,
         state,
-        attempt,
-        (state != inbound::ANSWERED).then_some(me),
-        now,
-        packing::auth_token_number(inbound.auth_token),
-        inbound.service.as_ref().map(MessagingServiceSid::as_str),
         response,
-        inbound.params,
-        decisions::initial_reason(&effect),
-    ])?;
+        reason: decisions::initial_reason(&effect),
+    };
+    insert(db, me, inbound, &key, &columns)?;
     let id = db.last_insert_rowid();
     conversations::record_newest(db, conversation, id, now)?;
     let handed_off = decisions::is_handoff_active(handed_off_until, inbound.received_at);
@@ -99,6 +86,95 @@ pub(super) fn accept(
         handed_off,
         has_question,
     ))
+}
+
+/// Accepts a usual message: a new one, without a consent keyword, in a known conversation whose user has not opted out. Returns
+/// `None`, and has changed nothing, for any other.
+// One statement finds the conversation with its state, and the next one finds out whether the message is new.
+fn accept_usual(
+    db: &Connection,
+    me: i64,
+    inbound: &NewInbound,
+    key: &MessageKey,
+) -> Result<Option<AcceptOutcome>, StoreError> {
+    let Some(named) = inbound.named_addresses() else {
+        return Ok(None);
+    };
+    if inbound.consent.is_some() {
+        return Ok(None);
+    }
+    let Some(known) = conversations::find_known(db, inbound, &named)? else {
+        return Ok(None);
+    };
+    let conversation = known.found;
+    if conversation.opted_out {
+        return Ok(None);
+    }
+    let effect = ConsentEffect::Ordinary;
+    let columns = InsertedColumns {
+        conversation: conversation.id,
+        state: decisions::initial_state(&effect, known.ahead),
+        response: None,
+        reason: None,
+    };
+    // A redelivery: the row of its message is there.
+    if !insert(db, me, inbound, key, &columns)? {
+        return Ok(None);
+    }
+    let id = db.last_insert_rowid();
+    let now = inbound.received_at;
+    conversations::record_newest(db, conversation.id, id, now.as_microsecond())?;
+    Ok(Some(decisions::outcome_of_new(
+        effect,
+        id,
+        conversation.id,
+        conversation.user_id,
+        known.ahead,
+        decisions::is_handoff_active(known.handed_off_until, now),
+        known.has_question,
+    )))
+}
+
+/// Columns of a new row of `inbound` that do not follow from its message.
+struct InsertedColumns {
+    conversation: i64,
+    state: i64,
+    response: Option<String>,
+    reason: Option<&'static str>,
+}
+
+/// Inserts the row of a message. Returns false, and has inserted nothing, if its message is stored already.
+fn insert(
+    db: &Connection,
+    me: i64,
+    inbound: &NewInbound,
+    key: &MessageKey,
+    columns: &InsertedColumns,
+) -> Result<bool, StoreError> {
+    let attempt = u32::from(columns.state == inbound::PROCESSING);
+    // `previous` links the message to the last one of its conversation. A queued message has an owner too: its request
+    // waits for it in this process, so the backlog must not claim it.
+    let inserted = db
+        .prepare_cached(
+            "INSERT INTO inbound (account, sid, conversation, state, attempt, owner, claimed_at, received_at, auth_token, service, \
+             response, params, reason, previous) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11, ?12, \
+             (SELECT newest FROM conversation WHERE id = ?3)) ON CONFLICT (sid, account) DO NOTHING",
+        )?
+        .execute(params![
+            key.account,
+            key.sid,
+            columns.conversation,
+            columns.state,
+            attempt,
+            (columns.state != inbound::ANSWERED).then_some(me),
+            inbound.received_at.as_microsecond(),
+            packing::auth_token_number(inbound.auth_token),
+            inbound.service.as_ref().map(MessagingServiceSid::as_str),
+            columns.response,
+            inbound.params,
+            columns.reason,
+        ])?;
+    Ok(inserted > 0)
 }
 
 /// Returns the number of open messages of a conversation, the end of its handoff, which may have passed, and whether it has

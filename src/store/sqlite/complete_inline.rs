@@ -26,6 +26,44 @@ const UNDECIDED_MESSAGE: &str = concat!(
     "FROM inbound i WHERE i.id = ?1 AND i.state = 1 AND i.owner = ?2 AND i.attempt = ?3"
 );
 
+/// Saves the response of a claimed message, if nothing else has to be decided or saved.
+///
+/// Changes nothing if its author has opted out, if an older reply is open, or if the claim is lost.
+// The conditions of `UNDECIDED_MESSAGE`, in the statement that writes. From PROCESSING (1) to ANSWERED (3), fenced by the claim.
+const COMPLETE_USUAL: &str = concat!(
+    "UPDATE inbound SET state = 3, reason = ?6, response = ?7, claimed_at = ?8 \
+     WHERE id = ?1 AND state = 1 AND owner = ?2 AND attempt = ?3 AND NOT EXISTS (\
+       SELECT 1 FROM conversation_address a JOIN consent c ON c.consent_key = a.consent_key \
+       WHERE a.conversation = inbound.conversation AND c.suppressed IS NOT NULL \
+       AND (+c.scope = a.sender OR +c.scope = inbound.service \
+         OR +c.scope = (SELECT v.service FROM service_sender v WHERE v.sender = a.sender))) ",
+    "AND NOT EXISTS (SELECT 1 FROM outbound_in_queue q WHERE q.sender = ?4 AND q.address = ?5 AND q.account = inbound.account \
+       AND q.inbound IS NOT NULL AND q.unordered IS NULL)"
+);
+
+/// Runs [`COMPLETE_USUAL`]. Returns false if it has changed nothing.
+fn complete_usual(
+    db: &Connection,
+    me: i64,
+    claim: Claim,
+    twiml: Option<&str>,
+    completion: &Completion,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let queue = completion.queue.as_ref();
+    let completed = db.prepare_cached(COMPLETE_USUAL)?.execute(params![
+        claim.id,
+        me,
+        claim.attempt,
+        queue.map(|queue| queue.sender.as_str()),
+        queue.map(|queue| queue.user.as_str()),
+        completion.reason,
+        twiml,
+        now.as_microsecond(),
+    ])?;
+    Ok(completed > 0)
+}
+
 pub(super) fn complete_inline(
     db: &Connection,
     me: i64,
@@ -35,6 +73,11 @@ pub(super) fn complete_inline(
     now: Timestamp,
     records_events: bool,
 ) -> Result<ReplyDecision, StoreError> {
+    if completion.changes_only_message() && complete_usual(db, me, claim, twiml, completion, now)? {
+        return Ok(ReplyDecision::Inline(SavedResponse {
+            twiml: twiml.map(str::to_owned),
+        }));
+    }
     let queue = completion.queue.as_ref();
     // A SELECT and then an UPDATE: for an UPDATE with RETURNING, SQLite makes a temporary table with a journal.
     let undecided: Option<(i64, bool, Option<i64>)> = db
@@ -92,23 +135,26 @@ mod tests {
     use crate::store::sqlite::schema::DatabaseFile;
 
     #[test]
-    fn older_open_replies_query_uses_index() {
+    fn older_open_replies_queries_use_index() {
         let database = DatabaseFile {
             path: None,
             wait_for_lock: crate::store::sqlite::busy_handler::wait::<0>,
         };
         let db = database.open(Access::Owner).unwrap();
-        let sql = format!("EXPLAIN QUERY PLAN {UNDECIDED_MESSAGE}");
-        let mut plan = db.prepare(&sql).unwrap();
-        let mut rows = plan.raw_query();
-        let mut steps: Vec<String> = Vec::new();
-        while let Some(row) = rows.next().unwrap() {
-            steps.push(row.get(3).unwrap());
+        for sql in [UNDECIDED_MESSAGE, COMPLETE_USUAL] {
+            let sql = format!("EXPLAIN QUERY PLAN {sql}");
+            let mut plan = db.prepare(&sql).unwrap();
+            let mut rows = plan.raw_query();
+            let mut steps: Vec<String> = Vec::new();
+            while let Some(row) = rows.next().unwrap() {
+                steps.push(row.get(3).unwrap());
+            }
+            let by_index =
+                "SEARCH r USING INDEX outbound_queue (sender=? AND address=? AND account=?)";
+            assert!(steps.iter().any(|step| step == by_index), "{steps:?}");
+            // The statement runs for each reply, so it must not get slower with the number of stored messages.
+            let is_slow = |step: &&String| step.starts_with("SCAN") || step.contains("TEMP B-TREE");
+            assert_eq!(steps.iter().find(is_slow), None);
         }
-        let by_index = "SEARCH r USING INDEX outbound_queue (sender=? AND address=? AND account=?)";
-        assert!(steps.iter().any(|step| step == by_index), "{steps:?}");
-        // The statement runs for each reply, so it must not get slower with the number of stored messages.
-        let is_slow = |step: &&String| step.starts_with("SCAN") || step.contains("TEMP B-TREE");
-        assert_eq!(steps.iter().find(is_slow), None);
     }
 }

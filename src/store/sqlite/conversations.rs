@@ -93,6 +93,16 @@ pub(super) struct FoundConversation {
     pub(super) opted_out: bool,
 }
 
+/// A [`FoundConversation`] with its state.
+pub(super) struct KnownConversation {
+    pub(super) found: FoundConversation,
+    /// Number of open messages.
+    pub(super) ahead: u32,
+    /// End of the handoff, which may have passed.
+    pub(super) handed_off_until: Option<i64>,
+    pub(super) has_question: bool,
+}
+
 /// Finds or creates the conversation of a new message, and merges conversations that turn out to be one.
 ///
 /// The caller must then call [`record_newest`] with the new message.
@@ -102,8 +112,8 @@ pub(super) fn find_or_create(
 ) -> Result<FoundConversation, StoreError> {
     let named = inbound.named_addresses();
     let named = named.ok_or_else(|| StoreError::new(StoreErrorKind::Internal))?;
-    if let Some(found) = find_known(db, inbound, &named)? {
-        return Ok(found);
+    if let Some(known) = find_known(db, inbound, &named)? {
+        return Ok(known.found);
     }
     let id = ready(identity::find_conversation(&mut &*db, inbound, &named))?;
     // After linking the addresses, which can add an opt-out, or end that of a number's old owner.
@@ -119,25 +129,32 @@ pub(super) fn find_or_create(
     })
 }
 
+/// Reads the conversation that a sender has with an address, and its state.
+// If the message has a service, finds nothing unless the sender was last seen in it. Otherwise an opt-out from the service that
+// the sender was last seen in counts. Unary `+` keeps SQLite from building a table for the scopes. Open messages are below 3,
+// ANSWERED.
+const KNOWN_CONVERSATION: &str = "SELECT a.conversation, EXISTS (\
+       SELECT 1 FROM consent c WHERE c.consent_key = a.consent_key AND c.suppressed IS NOT NULL AND (+c.scope = ?1 OR +c.scope = ?3 \
+         OR +c.scope = (SELECT v.service FROM service_sender v WHERE v.sender = ?1))), \
+     a.external_id, a.parent_id, a.user_id, \
+     (SELECT count(*) FROM inbound i WHERE i.conversation = a.conversation AND i.state < 3), \
+     (SELECT h.until FROM handoff h WHERE h.conversation = a.conversation), \
+     EXISTS (SELECT 1 FROM question q WHERE q.conversation = a.conversation AND q.expires_at > ?4) \
+     FROM conversation_address a WHERE a.sender = ?1 AND a.address_key = ?2 \
+     AND (?3 IS NULL OR EXISTS (SELECT 1 FROM service_sender v WHERE v.sender = ?1 AND v.service = ?3))";
+
 /// Returns the conversation if the message says nothing new about its user, which is the usual case and takes one statement.
-fn find_known(
+pub(super) fn find_known(
     db: &Connection,
     inbound: &NewInbound,
     named: &NamedAddresses,
-) -> Result<Option<FoundConversation>, StoreError> {
-    // If the message has a service, finds nothing unless the sender was last seen in it. Otherwise an opt-out from the
-    // service that the sender was last seen in counts. Unary `+` keeps SQLite from building a table for the scopes.
-    let mut statement = db.prepare_cached(
-        "SELECT a.conversation, EXISTS (\
-           SELECT 1 FROM consent c WHERE c.consent_key = a.consent_key AND c.suppressed IS NOT NULL AND (+c.scope = ?1 OR +c.scope = ?3 \
-             OR +c.scope = (SELECT v.service FROM service_sender v WHERE v.sender = ?1))), \
-         a.external_id, a.parent_id, a.user_id FROM conversation_address a WHERE a.sender = ?1 AND a.address_key = ?2 \
-         AND (?3 IS NULL OR EXISTS (SELECT 1 FROM service_sender v WHERE v.sender = ?1 AND v.service = ?3))",
-    )?;
+) -> Result<Option<KnownConversation>, StoreError> {
+    let mut statement = db.prepare_cached(KNOWN_CONVERSATION)?;
     let mut found = statement.query(params![
         inbound.sender.as_str(),
         named.user.key.as_str(),
-        inbound.service.as_ref().map(MessagingServiceSid::as_str)
+        inbound.service.as_ref().map(MessagingServiceSid::as_str),
+        inbound.received_at.as_microsecond(),
     ])?;
     let Some(row) = found.next()? else {
         return Ok(None);
@@ -148,12 +165,17 @@ fn find_known(
             .map_err(rusqlite::Error::from)
     };
     let is_known = named.are_recorded(text(2)?, text(3)?);
-    let conversation = FoundConversation {
-        id: row.get(0)?,
-        opted_out: row.get(1)?,
-        user_id: row.get(4)?,
+    let known = KnownConversation {
+        found: FoundConversation {
+            id: row.get(0)?,
+            opted_out: row.get(1)?,
+            user_id: row.get(4)?,
+        },
+        ahead: row.get(5)?,
+        handed_off_until: row.get(6)?,
+        has_question: row.get(7)?,
     };
-    Ok(is_known.then_some(conversation))
+    Ok(is_known.then_some(known))
 }
 
 /// Makes a message the newest of its conversation, and opens the customer service window.
