@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
+use super::database::ready;
 use super::error::store_error;
 use super::ownership::{file_warnings, reject_second_name};
 use crate::store::access::Access;
 use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::shared::media;
 use crate::store::versions::{self, MIN_READER, SCHEMA};
 
 /// All migrations, oldest first. Their numbers are the same as PostgreSQL's.
@@ -75,7 +77,12 @@ impl DatabaseFile {
         db.set_prepared_statement_cache_capacity(64);
         // Plans must not depend on bound values. Otherwise SQLite plans a cached statement again whenever they change.
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-        if self.path.is_some() {
+        if let Some(path) = &self.path {
+            // The first change of a new file is its first page, which marks it as one with a write-ahead log. A file without
+            // content needs no rollback journal on the disk for that, and each sync of one delays the first start.
+            if path.metadata().is_ok_and(|file| file.len() == 0) {
+                db.pragma_update_and_check(None, "journal_mode", "memory", |_| Ok(()))?;
+            }
             // A query: it returns the mode that is in force afterwards.
             db.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
             // The log is synced at every commit, so that an acknowledged message survives a loss of power.
@@ -258,6 +265,8 @@ fn migrate(db: &mut Connection) -> Result<(), StoreError> {
         crate::crash_point!("P15");
     }
     if from == 0 {
+        // In this transaction, so that a new store takes one commit.
+        ready(media::link_signing_key(&mut &*transaction))?;
         transaction.execute(
             "INSERT INTO meta (name, value) VALUES (?1, ?2)",
             (
