@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
+use super::connections::Connections;
 use super::error::{CallError, store_error};
 use crate::lock::IgnorePoison;
 use crate::store::error::{StoreError, StoreErrorKind};
@@ -14,7 +14,7 @@ use crate::store::error::{StoreError, StoreErrorKind};
 /// SQL that begins a transaction. Each of its statements sees everything committed before that statement began.
 // The level is named, since a database can have another default, and the locking of this module relies on it.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
-/// Minimum timeout for acquiring a connection from the pool.
+/// Minimum timeout for acquiring a connection.
 pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of attempts at a transaction that conflicts with others.
 const MAX_ATTEMPTS: usize = 8;
@@ -24,18 +24,18 @@ const BREAKER_DELAY: Duration = Duration::from_secs(2);
 /// Future of the statements of a call.
 pub(super) type Work<'c, T> = BoxFuture<'c, Result<T, CallError>>;
 
-/// Connection pool with a timeout and a circuit breaker.
+/// Connections with a timeout and a circuit breaker.
 pub(super) struct Calls {
-    pub(super) pool: PgPool,
+    pub(super) connections: Connections,
     /// Usual timeout of a call, which includes the wait for a connection.
     pub(super) operation_timeout: Duration,
     breaker: Breaker,
 }
 
 impl Calls {
-    pub(super) fn new(pool: PgPool, operation_timeout: Duration) -> Self {
+    pub(super) fn new(connections: Connections, operation_timeout: Duration) -> Self {
         Self {
-            pool,
+            connections,
             operation_timeout,
             breaker: Breaker::default(),
         }
@@ -69,7 +69,7 @@ impl Calls {
         }
         // Real time, not the store's clock: Twilio waits in real time.
         let started = Instant::now();
-        let mut db = match CallConnection::take(&self.pool).await {
+        let mut db = match self.connections.take().await {
             Ok(db) => db,
             Err(error) => return Err(self.no_connection(&error)),
         };
@@ -92,7 +92,7 @@ impl Calls {
                 db.give_back();
                 Err(error.into())
             }
-            // The statement may still run, so this connection must not return to the pool.
+            // The statement may still run, so this connection must not be kept.
             Err(_) => {
                 drop(db);
                 self.lost();
@@ -106,7 +106,7 @@ impl Calls {
 
     fn no_connection(&self, error: &sqlx::Error) -> StoreError {
         if matches!(error, sqlx::Error::PoolTimedOut) && self.breaker.has_answered_lately() {
-            // The database responds to other calls, so only the pool is exhausted: the breaker stays closed.
+            // The database responds to other calls, so only the connections are in use: the breaker stays closed.
             return StoreError::with_source(
                 StoreErrorKind::Busy,
                 "all connections to the database are in use",
@@ -121,9 +121,7 @@ impl Calls {
         self.breaker.failed();
         // A restart, a failover or a network failure breaks all connections. Each idle one would cost
         // a call its timeout.
-        while let Some(idle) = self.pool.try_acquire() {
-            drop(idle.detach());
-        }
+        self.connections.close_idle();
     }
 }
 
@@ -169,36 +167,6 @@ where
                 transaction.rollback().await?;
             }
             Err(error)
-        }
-    }
-}
-
-/// Connection of one call. It is closed on drop, unless it was given back to the pool.
-// A call can be cut off between two statements, by its timeout or because its future was dropped. Closing the
-// connection ends its transaction and releases its locks. `detach` frees the pool's permit immediately.
-pub(super) struct CallConnection(Option<PoolConnection<Postgres>>);
-
-impl CallConnection {
-    pub(super) async fn take(pool: &PgPool) -> Result<Self, sqlx::Error> {
-        Ok(Self(Some(pool.acquire().await?)))
-    }
-
-    pub(super) fn connection(&mut self) -> &mut PgConnection {
-        match &mut self.0 {
-            Some(db) => db,
-            None => unreachable!("it is given back by value"),
-        }
-    }
-
-    pub(super) fn give_back(mut self) {
-        drop(self.0.take());
-    }
-}
-
-impl Drop for CallConnection {
-    fn drop(&mut self) {
-        if let Some(db) = self.0.take() {
-            drop(db.detach());
         }
     }
 }

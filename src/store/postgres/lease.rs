@@ -10,7 +10,7 @@ use std::time::Duration;
 use sqlx::AssertSqlSafe;
 use tokio::task::AbortHandle;
 
-use super::calls::{BEGIN, CallConnection, Calls};
+use super::calls::{BEGIN, Calls};
 
 /// Interval of heartbeats, a third of the lease.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
@@ -75,8 +75,8 @@ pub(super) async fn beat(
     owner: i64,
     has_peers: &AtomicBool,
 ) -> Result<(), sqlx::Error> {
-    // Directly on the pool: a circuit breaker that is open must not stop the heartbeat that can close it.
-    let mut db = CallConnection::take(&calls.pool).await?;
+    // Directly on a connection: a circuit breaker that is open must not stop the heartbeat that can close it.
+    let mut db = calls.connections.take().await?;
     sqlx::raw_sql(AssertSqlSafe(extend_lease(owner, 15)))
         .execute(db.connection())
         .await?;

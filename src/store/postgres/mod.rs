@@ -24,6 +24,7 @@ mod complete_inline;
 mod complete_via_rest;
 mod completion;
 mod conditions;
+mod connections;
 mod conversations;
 mod database;
 mod error;

@@ -1,14 +1,15 @@
-//! The PostgreSQL store: its pools, and how it is opened and closed.
+//! The PostgreSQL store: its connections, and how it is opened and closed.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use sqlx::PgConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgConnection, PgPool};
 
 use super::calls::{ACQUIRE_TIMEOUT, BEGIN, Calls, Work};
+use super::connections::Connections;
 use super::error::store_error;
 use super::lease::Heartbeat;
 use super::{check, claims, lease, outbox, schema};
@@ -25,11 +26,9 @@ use replyhook_core::Secret;
 const OPERATOR_TIMEOUT: Duration = Duration::from_mins(1);
 /// Timeout of maintenance transactions and of storing a file: both write more rows than a message does.
 const MAINTENANCE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Idle time after which a connection is pinged before it is used.
-const TRUSTED: Duration = Duration::from_secs(1);
-/// Minimum size of the pool.
+/// Minimum of the maximum number of connections.
 const CONNECTIONS: usize = 16;
-/// Size of the second pool, for files behind links: downloads must not use up the connections that accept messages.
+/// Maximum number of connections for files behind links: downloads must not use up the connections that accept messages.
 const MEDIA_CONNECTIONS: usize = 3;
 /// Timeout of one step of serving a file. No message waits for it, and a chunk is up to 256 KiB.
 const MEDIA_TIMEOUT: Duration = Duration::from_secs(5);
@@ -118,7 +117,7 @@ impl PostgresStore {
         self.call(None, work)
     }
 
-    /// Runs statements for files behind links, on the second pool.
+    /// Runs statements for files behind links, on connections of their own.
     pub(super) fn run_media<T, F>(&self, work: F) -> StoreFuture<'_, T>
     where
         T: Send + 'static,
@@ -130,25 +129,16 @@ impl PostgresStore {
         })
     }
 
-    /// Creates a pool of up to `connections` connections, each of which is opened when it is needed.
-    fn pool(&self, options: PgConnectOptions, connections: usize) -> PgPool {
-        PgPoolOptions::new()
+    /// Creates a set of up to `connections` connections, each of which is opened when it is needed.
+    fn connections(&self, options: PgConnectOptions, connections: usize) -> Connections {
+        // `Calls::run` counts this wait as part of the call's timeout.
+        let timeout = ACQUIRE_TIMEOUT.max(self.operation_timeout / 2);
+        let pool = PgPoolOptions::new()
             .max_connections(u32::try_from(connections).unwrap_or(u32::MAX))
-            // `Calls::run` counts this wait as part of the call's timeout.
-            .acquire_timeout(ACQUIRE_TIMEOUT.max(self.operation_timeout / 2))
-            // A ping before each use would double the round trips of a call with one statement.
-            .test_before_acquire(false)
-            .before_acquire(|db, known| {
-                Box::pin(async move {
-                    // The database or a proxy may have closed an idle connection. A failed ping discards it.
-                    if known.idle_for >= TRUSTED {
-                        db.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
+            .acquire_timeout(timeout)
             .after_connect(|db, _| Box::pin(schema::prepare(db)))
-            .connect_lazy_with(options)
+            .connect_lazy_with(options);
+        Connections::new(pool, connections, timeout)
     }
 
     /// Runs `work` in a transaction.
@@ -199,10 +189,13 @@ impl Store for PostgresStore {
             let link_signing_key = schema::open(&options, access).await?;
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
             let most = (2 * cores + 1).max(CONNECTIONS);
-            let calls = Arc::new(Calls::new(self.pool(options, most), operation_timeout));
+            let calls = Arc::new(Calls::new(
+                self.connections(options, most),
+                operation_timeout,
+            ));
             let media_timeout = operation_timeout.max(MEDIA_TIMEOUT);
             let media = schema::options(&self.url, media_timeout * 4 / 5)?;
-            let media_calls = Calls::new(self.pool(media, MEDIA_CONNECTIONS), media_timeout);
+            let media_calls = Calls::new(self.connections(media, MEDIA_CONNECTIONS), media_timeout);
             let heartbeat = match access {
                 Access::Owner => {
                     // Take the first lease before anything can be claimed. If that fails, the store does not open.

@@ -87,6 +87,35 @@ fn preparation_of_dead_machine_moves_to_another() {
     });
 }
 
+#[test]
+fn known_user_with_two_addresses_takes_one_round_trip_per_write() {
+    run(Kind::Postgres, async |backend: &mut Backend| {
+        let proxy = Proxy::to(backend.database()).await;
+        let url = backend.database().url_at("127.0.0.1", proxy.port);
+        let store = PostgresStore::new(url);
+        store.open(Access::Owner).await.unwrap();
+        let answer = async |number| {
+            let named = inbound_from(&[ANA, "whatsapp:US.13491208655302741918"], number);
+            let named = replyhook::internals::NewInbound {
+                service: Some(super::service()),
+                ..named
+            };
+            accept_and_answer(&store, named).await;
+        };
+        // The first messages make the user known, and prepare the statements on each connection.
+        for number in 0..20 {
+            answer(number).await;
+        }
+        let before = proxy.round_trips();
+        for number in 20..60 {
+            answer(number).await;
+        }
+        // 40 messages with two writes each. Heartbeats and pings of idle connections come in between; four round trips a message would be 160.
+        let round_trips = proxy.round_trips() - before;
+        assert!((80..120).contains(&round_trips), "{round_trips}");
+    });
+}
+
 // A machine that was only paused cannot write with the claims it has lost.
 #[test]
 fn claims_of_dead_machine_move_to_another() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use replyhook::Secret;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{RwLock, watch};
 
@@ -141,6 +141,8 @@ pub struct Proxy {
     state: watch::Sender<ProxyState>,
     /// Read-locked by each connection while it forwards bytes.
     passing: Arc<RwLock<()>>,
+    /// Number of times that a client has sent something after a response, on any connection.
+    round_trips: Arc<AtomicU32>,
 }
 
 impl Proxy {
@@ -150,6 +152,8 @@ impl Proxy {
         let (state, receiver) = watch::channel(ProxyState::Open);
         let passing = Arc::new(RwLock::new(()));
         let shared = passing.clone();
+        let round_trips = Arc::<AtomicU32>::default();
+        let counter = round_trips.clone();
         let server = (
             database.server.get_host().to_owned(),
             database.server.get_port(),
@@ -158,14 +162,20 @@ impl Proxy {
             while let Ok((client, _)) = listener.accept().await {
                 let (server, receiver, passing) =
                     (server.clone(), receiver.clone(), shared.clone());
-                tokio::spawn(forward(client, server, receiver, passing));
+                tokio::spawn(forward(client, server, receiver, passing, counter.clone()));
             }
         });
         Self {
             port,
             state,
             passing,
+            round_trips,
         }
+    }
+
+    /// Returns the number of round trips while the proxy was open, of all connections.
+    pub fn round_trips(&self) -> u32 {
+        self.round_trips.load(Ordering::SeqCst)
     }
 
     /// Sets the state, and waits until connections have stopped forwarding bytes that it forbids.
@@ -183,6 +193,7 @@ async fn forward(
     server: (String, u16),
     mut state: watch::Receiver<ProxyState>,
     passing: Arc<RwLock<()>>,
+    round_trips: Arc<AtomicU32>,
 ) {
     let mut upstream = TcpStream::connect(server).await.unwrap();
     loop {
@@ -191,7 +202,7 @@ async fn forward(
         if now.forwards() {
             tokio::select! {
                 changed = state.changed() => if changed.is_err() { return },
-                () = copy_both_ways(&mut client, &mut upstream, now) => return,
+                () = copy_both_ways(&mut client, &mut upstream, now, &round_trips) => return,
             }
             continue;
         }
@@ -208,10 +219,14 @@ impl ProxyState {
     }
 }
 
-async fn copy_both_ways(client: &mut TcpStream, server: &mut TcpStream, state: ProxyState) {
+async fn copy_both_ways(
+    client: &mut TcpStream,
+    server: &mut TcpStream,
+    state: ProxyState,
+    round_trips: &AtomicU32,
+) {
     let ProxyState::Slow(millis) = state else {
-        let _ = copy_bidirectional(client, server).await;
-        return;
+        return copy_counted(client, server, round_trips).await;
     };
     let pause = Duration::from_millis(millis);
     let (mut from_client, mut to_client) = client.split();
@@ -219,6 +234,34 @@ async fn copy_both_ways(client: &mut TcpStream, server: &mut TcpStream, state: P
     tokio::select! {
         () = copy_delayed(&mut from_client, &mut to_server, pause) => {}
         () = copy_delayed(&mut from_server, &mut to_client, pause) => {}
+    }
+}
+
+/// Copies in both directions, and counts the round trips.
+async fn copy_counted(client: &mut TcpStream, server: &mut TcpStream, round_trips: &AtomicU32) {
+    let (mut request, mut response) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
+    let mut has_responded = true;
+    loop {
+        let copied = tokio::select! {
+            read = client.read(&mut request) => match read {
+                Ok(length @ 1..) => {
+                    round_trips.fetch_add(u32::from(has_responded), Ordering::SeqCst);
+                    has_responded = false;
+                    server.write_all(&request[..length]).await
+                }
+                _ => return,
+            },
+            read = server.read(&mut response) => match read {
+                Ok(length @ 1..) => {
+                    has_responded = true;
+                    client.write_all(&response[..length]).await
+                }
+                _ => return,
+            },
+        };
+        if copied.is_err() {
+            return;
+        }
     }
 }
 
