@@ -290,15 +290,7 @@ impl AppBuilder {
             media,
             instance,
         };
-        let admin = Admin {
-            lifecycle: lifecycle.clone(),
-            metrics: metrics.clone(),
-            store: store.clone(),
-            rest: delivery.health.clone(),
-            dispatcher: dispatcher.clone(),
-            instance,
-            events: reloader.event_status.clone(),
-        };
+        let admin = admin(&delivery, &lifecycle, &dispatcher, instance, &reloader);
         Ok(App {
             reload: reloader.control.clone(),
             router: public_router(&settings, webhooks, &reloader, &lifecycle),
@@ -379,6 +371,25 @@ fn store_or_default(
     let StoreHandle(store) = store.map_or_else(|| store_from_url(&settings.store.url), Ok)?;
     store.record_events(settings.handler.events.is_some());
     Ok(store)
+}
+
+/// Returns the parts of the private listener.
+fn admin(
+    delivery: &DeliveryParts,
+    lifecycle: &Arc<Lifecycle>,
+    dispatcher: &Arc<Dispatcher>,
+    instance: Instance,
+    reloader: &Reloader,
+) -> Admin {
+    Admin {
+        lifecycle: lifecycle.clone(),
+        metrics: delivery.metrics.clone(),
+        store: delivery.store.clone(),
+        rest: delivery.health.clone(),
+        dispatcher: dispatcher.clone(),
+        instance,
+        events: reloader.event_status.clone(),
+    }
 }
 
 /// Returns a hook that reports an unsent reply with the message that it answers.

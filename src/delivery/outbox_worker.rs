@@ -201,7 +201,7 @@ fn unsent_reason(outcome: &SendOutcome) -> Option<String> {
     match outcome {
         SendOutcome::Failed { code, reason } => Some(match code {
             Some(code) => format!("{reason}: {} ({})", code.meaning_or_link(), code.0),
-            None => (*reason).to_owned(),
+            None => reason.to_string(),
         }),
         SendOutcome::Held => {
             Some("its call had no result, and Twilio's list does not have it".to_owned())

@@ -92,7 +92,7 @@ impl ReplyParts {
             .messages
             .iter()
             .map(|part| ReplyPart::of(message, part));
-        let parts: Vec<_> = parts.collect::<Result<_, _>>()?;
+        let parts: Vec<_> = parts.collect();
         if parts.is_empty() {
             return Err(SendError::invalid(
                 "nothing to send; set a text, media, choices, a template or a location",
@@ -103,7 +103,7 @@ impl ReplyParts {
 }
 
 impl ReplyPart {
-    fn of(message: &NewMessage, wire: &WireMessage<'_>) -> Result<Self, SendError> {
+    fn of(message: &NewMessage, wire: &WireMessage<'_>) -> Self {
         let template = match &wire.content {
             Some(WireRichContent::Template(template)) => Some(template.clone()),
             _ => None,
@@ -118,10 +118,10 @@ impl ReplyPart {
         let further = further.iter().map(|(name, value)| (*name, value.as_str()));
         // The message's own status callback before that of the whole.
         let further = further.filter(|(name, _)| params.get(name).is_none());
-        Ok(Self {
+        Self {
             params: params.iter().chain(further).collect(),
             template,
-        })
+        }
     }
 }
 

@@ -362,10 +362,9 @@ impl Metrics {
             | SendOutcome::RetryOnce { .. }
             | SendOutcome::RetryAsText { .. } => 1,
             SendOutcome::Failed { .. } => 2,
-            // No call was made yet.
-            SendOutcome::Prepared => return,
-            // Not a new result: a lookup that found nothing, for a message already counted as unknown.
-            SendOutcome::Unknown {
+            // No result: no call was made yet, or a lookup found nothing for a message that is counted as unknown already.
+            SendOutcome::Prepared
+            | SendOutcome::Unknown {
                 looked_up: true, ..
             } => return,
             SendOutcome::Unknown {

@@ -386,7 +386,7 @@ fn white_space_after_chunk_size_is_rejected() {
     let request = |number, size: &str, last: &str| {
         let (lines, body) = signed(number, "hi");
         let (first, rest) = body.split_at(20);
-        let size = size.replace("N", &format!("{:x}", rest.len()));
+        let size = size.replace('N', &format!("{:x}", rest.len()));
         format!(
             "POST /webhook HTTP/1.1\r\nHost: h\r\n{lines}Transfer-Encoding: chunked\r\n\r\n\
              14\r\n{first}\r\n{size}\r\n{rest}\r\n{last}\r\n\r\n"

@@ -111,7 +111,7 @@ async fn full_queue_reported_later_is_sent_again() {
         .await
         .twiml();
     app.wait_for_outbox("pending", 1).await;
-    advance(&clock, Duration::from_secs(60));
+    advance(&clock, Duration::from_mins(1));
     twilio.wait_for_phone(USER, 2);
 }
 
