@@ -227,7 +227,7 @@ fn keywords_as_choices_or_words_of_a_form_are_warned_about() {
     assert_eq!(found.len(), 3, "{found:?}");
     // "stop" and "end" are taken for these.
     let found = warnings(&format!(
-        "{otherwise}reply.choices = ['Basta (all)', 'End, please', 'Stop it (now)', 'Help (24 h)']"
+        "{otherwise}reply.choices = ['Basta (all)', 'End (now)', 'Stop it (now)', 'Help (24 h)']"
     ));
     assert_eq!(found.len(), 3, "{found:?}");
 }

@@ -176,6 +176,9 @@ pub(super) fn number(words: &[String]) -> Option<AnswerNumber> {
         [word] | [word, "one"] if ORDINALS.contains(&word) => {
             (ordinal_value(word)?, NumberKind::Ordinal)
         }
+        [word] if ORDINALS_ALONE.iter().any(|words| words.contains(&word)) => {
+            (ordinal_value(word)?, NumberKind::Ordinal)
+        }
         [word] if has_article && kind == NumberKind::Plain => {
             (ordinal_value(word)?, NumberKind::Ordinal)
         }
@@ -198,6 +201,42 @@ fn cardinal_value(word: &str) -> Option<usize> {
         .map(|at| at + 1)
 }
 
+/// Ordinal numbers that stand alone in other languages, from 1.
+const ORDINALS_ALONE: [&[&str]; 3] = [
+    &[
+        "первый",
+        "первая",
+        "первое",
+        "第一",
+        "第一个",
+        "primero",
+        "primeiro",
+        "premier",
+        "erstes",
+    ],
+    &[
+        "второй",
+        "вторая",
+        "второе",
+        "第二",
+        "第二个",
+        "segundo",
+        "deuxieme",
+        "zweites",
+    ],
+    &[
+        "третий",
+        "третья",
+        "третье",
+        "第三",
+        "第三个",
+        "tercero",
+        "terceiro",
+        "troisieme",
+        "drittes",
+    ],
+];
+
 /// Returns the value of an ordinal number in any of the languages.
 pub(super) fn ordinal_value(word: &str) -> Option<usize> {
     let english = ORDINALS.iter().position(|ordinal| *ordinal == word);
@@ -206,7 +245,12 @@ pub(super) fn ordinal_value(word: &str) -> Option<usize> {
             .iter()
             .position(|words| words.contains(&word))
     };
-    english.or_else(others).map(|at| at + 1)
+    let alone = || {
+        ORDINALS_ALONE
+            .iter()
+            .position(|words| words.contains(&word))
+    };
+    english.or_else(others).or_else(alone).map(|at| at + 1)
 }
 
 /// Returns whether a word of a title is a number, or has one.

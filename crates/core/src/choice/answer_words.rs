@@ -35,7 +35,13 @@ const POLITE: [&str; 22] = [
 /// Punctuation, emoji and white space separate words. So does the place between a digit and a letter, as in `9am`.
 /// Signs between digits, as in `1.5` or `10:30`, belong to the word.
 pub(super) fn words(text: &str) -> Vec<String> {
-    let chars: Vec<char> = fold(text).chars().map(ascii_digit).collect();
+    // Arabic vowel signs and the stroke that lengthens a word are optional.
+    let is_optional = |c: &char| matches!(c, '\u{640}' | '\u{64b}'..='\u{652}');
+    let chars = fold(text)
+        .chars()
+        .filter(|c| !is_optional(c))
+        .map(ascii_digit)
+        .collect::<Vec<_>>();
     let mut words = Vec::new();
     let mut word = String::new();
     for (at, &c) in chars.iter().enumerate() {
@@ -110,9 +116,11 @@ pub(super) fn words_before_parenthesis(title: &str) -> Option<Vec<String>> {
 /// Returns the emoji and other pictures of a text.
 pub(super) fn pictures(text: &str) -> String {
     let is_picture = |c: &char| *c >= '\u{2190}' && !c.is_alphanumeric() && !is_cjk_punctuation(*c);
+    // A skin tone does not make another picture.
+    let is_tone = |c: &char| matches!(c, '\u{1f3fb}'..='\u{1f3ff}');
     let chars = text
         .chars()
-        .filter(|c| !is_combining_mark(*c) && !c.is_whitespace());
+        .filter(|c| !is_combining_mark(*c) && !c.is_whitespace() && !is_tone(c));
     chars.filter(is_picture).collect()
 }
 

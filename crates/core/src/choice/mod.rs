@@ -15,6 +15,7 @@
 //! ```
 
 mod answer_number;
+mod answer_phrases;
 mod answer_words;
 mod choice_form;
 mod choices;

@@ -7,6 +7,7 @@ use super::answer_number::{
     AnswerNumber, NumberKind, digit_value, has_number, is_numeric, number, ordinal_value,
     replace_number_signs,
 };
+use super::answer_phrases::{without_article, without_lead_in};
 use super::answer_words::{pictures, without_polite_words, words, words_before_parenthesis};
 use super::single_choice::Choice;
 use crate::folding::fold;
@@ -53,17 +54,35 @@ pub(super) fn find(choices: &[Choice], answer: &str, has_numbers: bool) -> Optio
     by_words
         .map(title)
         .or_else(|| by_number(&titles, answer, has_numbers))
+        .or_else(|| by_phrase(choices, &titles, &answer_words, has_numbers))
 }
 
-/// Returns the texts that answer with a title: itself, and those with fewer words.
-///
-/// `Stop (all)` is answered by "stop" too, and `Stop, please` as well.
+/// Returns the choice that an answer with other words names: "I'd like tomorrow", "the large one", "press 2".
+// What remains must be a title or a number as a whole, so that no other word changes the meaning.
+fn by_phrase(
+    choices: &[Choice],
+    titles: &[Vec<String>],
+    answer: &[String],
+    has_numbers: bool,
+) -> Option<TypedAnswer> {
+    let lead_in = without_lead_in(answer, titles);
+    let (rest, names_choice) = lead_in.unwrap_or((without_polite_words(answer), false));
+    let index = by_words(choices, titles, rest)
+        .or_else(|| by_words(choices, titles, without_article(rest)?));
+    if let Some(index) = index {
+        return Some(TypedAnswer {
+            index,
+            is_number: false,
+        });
+    }
+    let found = number(rest).filter(|_| names_choice)?;
+    by_single_number(titles, found, has_numbers)
+}
+
+/// Returns the texts that answer with a title: itself, and the one before its parenthesis, as "stop" for `Stop (all)`.
 pub fn answer_texts(title: &str) -> Vec<String> {
-    let title_words = words(title);
-    let polite = without_polite_words(&title_words).join(" ");
     let before = words_before_parenthesis(title).map(|words| words.join(" "));
-    let shorter = [Some(polite), before].into_iter().flatten();
-    std::iter::once(title.to_owned()).chain(shorter).collect()
+    std::iter::once(title.to_owned()).chain(before).collect()
 }
 
 /// Returns the only choice whose title has the words of the answer.
