@@ -34,6 +34,7 @@ macro_rules! head_of_queue {
         )
     };
 }
+#[cfg(feature = "postgres")]
 pub(in crate::store) use head_of_queue;
 
 /// SQL condition: no earlier part of its reply keeps the message `r`. `$1` is the time, `$2` the wait for a delivery.
@@ -48,6 +49,7 @@ macro_rules! is_next_part {
              OR (p.state IN (0, 4) AND p.rank < 4 AND abs($1 - p.sent_at) < $2))))"
     };
 }
+#[cfg(feature = "postgres")]
 pub(in crate::store) use is_next_part;
 
 /// Lists the `$3` messages that have been due for longest: PENDING (0), and their time has come. The second column tells
