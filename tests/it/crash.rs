@@ -252,9 +252,10 @@ fn saved_response_lost_in_transit_is_returned_again() {
 #[test]
 fn crash_looping_message_is_dead_or_answered_once() {
     for (policy, acknowledged) in [
-        (Policy::NEITHER, false),
-        (Policy::RETRY, false),
-        (Policy::BOTH, true),
+        (Policy::NEITHER, Some(false)),
+        // Either the second request dies too, or the message is dead before it: the restarted server resumes it at once.
+        (Policy::RETRY, None),
+        (Policy::BOTH, Some(true)),
     ] {
         let world = World::new(&[]);
         let supervisor = Supervisor::new(&world, &["P4=return", "P4=return"]);
@@ -263,7 +264,9 @@ fn crash_looping_message_is_dead_or_answered_once() {
         let entries = world.journal().entries();
         let state = entries.values().next().unwrap().state;
         let what = format!("{policy:?} {delivery:?} {phone:?} {state}");
-        assert_eq!(delivery.acknowledged(), acknowledged, "{what}");
+        if let Some(acknowledged) = acknowledged {
+            assert_eq!(delivery.acknowledged(), acknowledged, "{what}");
+        }
         // Either the user gets one reply, or the server marks the message dead.
         assert!(phone.len() <= 1, "{what}");
         assert_eq!(state == "dead", phone.is_empty(), "{what}");
