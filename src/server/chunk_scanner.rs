@@ -109,8 +109,8 @@ mod tests {
     fn other_bodies_have_no_white_space_after_size() {
         for (body, ends_at) in [
             // In the data, before an extension and in it, and after the last chunk.
-            ("3\r\n1 \r\r\n0\r\n1 \r\n", 11),
-            ("1 ; a = b \r\nx\r\n0\r\n", 19),
+            ("3\r\n1 \r\r\n0\r\n1 \r\n", 10),
+            ("1 ; a = b \r\nx\r\n0\r\n", 17),
             // hyper rejects these.
             (" 1\r\n", 0),
             ("1 x\r\n", 2),
