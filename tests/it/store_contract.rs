@@ -126,16 +126,21 @@ impl Backend {
             return false;
         }
         self.store = None;
+        self.expire_leases().await;
+        let next = self.another();
+        next.open(Access::Owner).await.unwrap();
+        self.store = Some(next);
+        true
+    }
+
+    /// Expires the leases of all processes on a PostgreSQL database.
+    async fn expire_leases(&self) {
         #[cfg(feature = "postgres")]
         if let Some(database) = &self.database {
             database
                 .run("UPDATE owner SET alive_until = now() - interval '1 s'")
                 .await;
         }
-        let next = self.another();
-        next.open(Access::Owner).await.unwrap();
-        self.store = Some(next);
-        true
     }
 }
 
