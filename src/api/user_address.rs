@@ -5,9 +5,8 @@ use axum::extract::rejection::PathRejection;
 use http::Uri;
 
 use super::problem::ApiProblem;
-use crate::address::{Address, Channel, Identity};
+use crate::address::Address;
 use crate::form::FormParams;
-use crate::outbound::can_receive;
 use crate::sid::MessagingServiceSid;
 use crate::store::ConsentScope;
 
@@ -24,24 +23,7 @@ pub(super) type AddressInPath = Result<Path<String>, PathRejection>;
 /// # Errors
 /// [`ApiProblem`] with the reason `invalid_address`.
 pub(super) fn parse_address(text: &str) -> Result<Address, ApiProblem> {
-    // Lists show a phone number on SMS as `sms:…11`, while Twilio writes it without a channel.
-    let text = text.trim();
-    let address = Address::parse(text.strip_prefix("sms:").unwrap_or(text)).normalized();
-    // `Address::parse` takes any text, but a phone number without `+` or an empty ID matches no user.
-    let is_valid = match address.channel() {
-        Channel::Sms => address.identity() != Identity::Other,
-        Channel::WhatsApp => {
-            matches!(
-                address.identity(),
-                Identity::Phone | Identity::BusinessScopedId
-            )
-        }
-        _ => true,
-    };
-    if is_valid && !address.id().trim().is_empty() {
-        return Ok(address);
-    }
-    Err(invalid_address("the address is not one of Twilio's"))
+    Address::parse_strict(text).ok_or_else(|| invalid_address("the address is not one of Twilio's"))
 }
 
 /// Reads the address of a user, which is not a sender's name such as ACME or `rcs:brand`.
@@ -50,7 +32,7 @@ pub(super) fn parse_address(text: &str) -> Result<Address, ApiProblem> {
 /// [`ApiProblem`] with the reason `invalid_address`.
 pub(super) fn parse_user(text: &str) -> Result<Address, ApiProblem> {
     let address = parse_address(text)?;
-    if address.identity() == Identity::Alphanumeric || !can_receive(&address) {
+    if !address.can_be_user() {
         return Err(invalid_address(
             "the address is that of a sender, such as an alphanumeric sender ID, which cannot receive messages",
         ));

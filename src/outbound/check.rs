@@ -5,7 +5,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::error::SendError;
-use crate::address::{Address, Channel, Identity};
+use crate::address::{Channel, Identity};
 use crate::reply::names::media_type_by_extension;
 use crate::reply::{MAX_TEXT_UNITS, is_web_url, kinds};
 use crate::twilio::{NewMessage, NewMessageContent, PinnedLocation};
@@ -33,7 +33,7 @@ fn fail<T>(problem: impl Into<String>) -> Result<T, SendError> {
 
 fn check_addresses(message: &NewMessage) -> Result<(), SendError> {
     let to = &message.to;
-    if !can_receive(to) {
+    if !to.can_receive() {
         return fail(
             "invalid recipient address; expected a form such as +15550001111 or whatsapp:+15550001111",
         );
@@ -73,21 +73,6 @@ fn check_addresses(message: &NewMessage) -> Result<(), SendError> {
         return fail("sender and recipient are the same");
     }
     Ok(())
-}
-
-/// Returns whether an address is one that can receive messages.
-pub(crate) fn can_receive(to: &Address) -> bool {
-    match (to.channel(), to.identity()) {
-        // An alphanumeric sender ID cannot receive messages.
-        (Channel::Sms, identity) => matches!(identity, Identity::Phone | Identity::ShortCode),
-        (Channel::WhatsApp, identity) => {
-            matches!(identity, Identity::Phone | Identity::BusinessScopedId)
-        }
-        // `rcs:brand` is a sender.
-        (Channel::Rcs, identity) => identity == Identity::Phone,
-        // The form of addresses on other channels is not checked.
-        _ => !to.id().is_empty(),
-    }
 }
 
 fn check_content(message: &NewMessage) -> Result<(), SendError> {

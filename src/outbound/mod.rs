@@ -45,7 +45,6 @@ use crate::store::{
     StoreHandle, Submission, SubmitOutcome,
 };
 use crate::twilio::{Client, Credentials, NewMessage, NewMessageContent};
-pub(crate) use check::can_receive;
 pub use error::{SendError, SendErrorKind};
 
 /// Client that queues outbound messages. Clones share the same store and template cache.

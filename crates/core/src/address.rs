@@ -94,6 +94,44 @@ impl Address {
         }
     }
 
+    /// Parses an address that an operator or a program states; `None` for a text in none of the forms that Twilio writes.
+    ///
+    /// The address is [normalized](Self::normalized), without white space around it.
+    pub fn parse_strict(text: &str) -> Option<Self> {
+        let text = text.trim();
+        // Lists show a phone number on SMS as `sms:…11`, while Twilio writes it without a channel.
+        let address = Self::parse(text.strip_prefix("sms:").unwrap_or(text)).normalized();
+        // A phone number without `+` and an empty ID match no user.
+        let is_valid = match (&address.channel, address.identity) {
+            (Channel::Sms, identity) => identity != Identity::Other,
+            (Channel::WhatsApp, identity) => {
+                matches!(identity, Identity::Phone | Identity::BusinessScopedId)
+            }
+            _ => true,
+        };
+        (is_valid && !address.id().trim().is_empty()).then_some(address)
+    }
+
+    /// Returns whether a message can be sent to the address.
+    pub fn can_receive(&self) -> bool {
+        match (&self.channel, self.identity) {
+            // An alphanumeric sender ID cannot receive messages.
+            (Channel::Sms, identity) => matches!(identity, Identity::Phone | Identity::ShortCode),
+            (Channel::WhatsApp, identity) => {
+                matches!(identity, Identity::Phone | Identity::BusinessScopedId)
+            }
+            // `rcs:brand` is a sender.
+            (Channel::Rcs, identity) => identity == Identity::Phone,
+            // The form of addresses on other channels is not checked.
+            _ => !self.id().is_empty(),
+        }
+    }
+
+    /// Returns whether the address can be that of a user. The name of a sender, such as `ACME` or `rcs:brand`, cannot.
+    pub fn can_be_user(&self) -> bool {
+        self.identity != Identity::Alphanumeric && self.can_receive()
+    }
+
     /// Returns the whole text as Twilio wrote it, including the channel's prefix.
     pub fn as_str(&self) -> &str {
         &self.text

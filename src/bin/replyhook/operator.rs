@@ -1,11 +1,10 @@
 //! Common parts of the operator's commands: access to a running server's store, and formatting of users and times.
 
 use anyhow::bail;
-use replyhook::address::Identity;
 use replyhook::config::{Sources, StoreSettings};
 use replyhook::store::{Access, StoreError, StoreErrorKind, StoreHandle, StoreUrl};
 use replyhook::twilio::RestError;
-use replyhook::{AccountSid, Address, Channel, Clock, SystemClock, Timestamp};
+use replyhook::{AccountSid, Address, Clock, SystemClock, Timestamp};
 use tokio::runtime::Runtime;
 
 use crate::exit::Failed;
@@ -132,35 +131,13 @@ pub(crate) fn now() -> Timestamp {
 
 /// Parses an address as Twilio writes it.
 pub(crate) fn parse_address(text: &str) -> Result<Address, &'static str> {
-    let text = text.trim();
-    // Lists show a phone number on SMS as `sms:…11`, while Twilio writes it without a channel.
-    let address = Address::parse(text.strip_prefix("sms:").unwrap_or(text)).normalized();
-    // `Address::parse` accepts any text, but a phone number without `+` or an empty id matches no user.
-    let is_valid = match address.channel() {
-        Channel::Sms => address.identity() != Identity::Other,
-        Channel::WhatsApp => {
-            matches!(
-                address.identity(),
-                Identity::Phone | Identity::BusinessScopedId
-            )
-        }
-        _ => true,
-    };
-    if is_valid && !address.id().is_empty() {
-        Ok(address)
-    } else {
-        Err(INVALID_ADDRESS)
-    }
+    Address::parse_strict(text).ok_or(INVALID_ADDRESS)
 }
 
 /// Parses the address of a user, which cannot be a sender's name, like ACME Shop or `rcs:brand`.
 pub(crate) fn parse_user(text: &str) -> Result<Address, &'static str> {
     let address = parse_address(text)?;
-    let is_valid = match (address.channel(), address.identity()) {
-        (_, Identity::Alphanumeric) => false,
-        (Channel::Rcs, identity) => identity == Identity::Phone,
-        _ => true,
-    };
+    let is_valid = address.can_be_user();
     is_valid.then_some(address).ok_or(INVALID_ADDRESS)
 }
 
