@@ -2,30 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use replyhook_core::template::WHATSAPP_TYPES;
+use replyhook_core::template::{WHATSAPP_TYPES, type_on};
 use serde_json::Value;
 
 use crate::address::Channel;
 use crate::reply::kinds::accepts_type;
 use crate::reply::names::media_type_by_extension;
-
-/// Types that each channel but WhatsApp can show, from the simplest to the most complex. On SMS, media make an MMS.
-///
-/// Source: twilio.com/docs/content/content-types-overview.
-const SMS_TYPES: [&str; 2] = ["twilio/text", "twilio/media"];
-const RCS_TYPES: [&str; 4] = [
-    "twilio/text",
-    "twilio/media",
-    "twilio/card",
-    "twilio/carousel",
-];
-const MESSENGER_TYPES: [&str; 5] = [
-    "twilio/text",
-    "twilio/media",
-    "twilio/quick-reply",
-    "twilio/call-to-action",
-    "twilio/card",
-];
 
 /// Reasons why channels cannot show a template, by channel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,33 +34,26 @@ impl ChannelSupport {
         if types.is_empty() || !types.keys().all(is_known) {
             return Self::ALL;
         }
-        let refusal = |channel, shown: &[&str], reason| {
-            let mut shown = shown.iter().rev();
-            match shown.find_map(|name| types.get(*name)) {
-                None => Some(reason),
-                Some(content) => media_refusal(&channel, content),
-            }
+        let refusal = |channel, reason| match type_on(&channel, types.keys().map(String::as_str)) {
+            None => Some(reason),
+            Some(name) => media_refusal(&channel, &types[name]),
         };
         Self {
             sms: refusal(
                 Channel::Sms,
-                &SMS_TYPES,
                 "SMS shows only twilio/text and twilio/media, and the template has neither; add twilio/text to it",
             ),
             whatsapp: refusal(
                 Channel::WhatsApp,
-                &WHATSAPP_TYPES,
                 "WhatsApp shows no content type of the template; add twilio/text to it",
             ),
             rcs: refusal(
                 Channel::Rcs,
-                &RCS_TYPES,
                 "RCS shows only twilio/text, twilio/media, twilio/card and twilio/carousel, and the template has none of them; \
                  add twilio/text to it",
             ),
             messenger: refusal(
                 Channel::Messenger,
-                &MESSENGER_TYPES,
                 "Messenger shows only twilio/text, twilio/media, twilio/quick-reply, twilio/call-to-action and twilio/card, and \
                  the template has none of them; add twilio/text to it",
             ),

@@ -62,7 +62,7 @@ pub(super) fn whatsapp_type<'a>(names: impl Iterator<Item = &'a str>) -> Option<
 }
 
 /// Returns the type among these that Twilio sends on a channel: the most complex one that it can show.
-pub(super) fn type_on<'a>(
+pub fn type_on<'a>(
     channel: &Channel,
     names: impl Iterator<Item = &'a str>,
 ) -> Option<&'static str> {

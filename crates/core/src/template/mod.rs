@@ -24,7 +24,7 @@ mod variable_rules;
 
 pub use channel_rules::lint_channels;
 pub use comparison::is_same_content;
-pub use content_types::{WHATSAPP_TYPES, is_shown_on};
+pub use content_types::{WHATSAPP_TYPES, is_shown_on, type_on};
 pub use declared::{DeclaredTemplate, templates_of};
 pub use finding::TemplateFinding;
 pub use lint::{lint_template, repeated_templates};
