@@ -7,10 +7,10 @@
 //! Sources: Twilio's "default handling of opt-out keywords" for SMS, MMS and, since 2026-03-15, RCS; its help article about
 //! toll-free numbers, whose carriers know fewer words. On other channels Twilio does not handle keywords.
 
-use replyhook_core::sms_keywords::{self, has_sms_keywords, sms_keyword};
+use replyhook_core::sms_keywords::{self, has_sms_keywords};
 
 use crate::address::{Address, Channel, Identity};
-use crate::choice::answer_texts;
+use crate::choice::{answer_texts, title_keyword};
 use crate::folding::fold_phrase;
 use crate::message::{InboundMessage, OptOutType};
 use crate::store::{ConsentKeyword, ConsentSource};
@@ -253,13 +253,12 @@ impl ConsentRules {
 
     /// Returns the keyword that a text is, or a shorter one that is taken for it, so that a user cannot answer with it.
     pub(crate) fn answer_keyword(&self, sender: &Address, text: &str) -> Option<AnswerKeyword> {
-        answer_texts(text).iter().find_map(|text| {
-            if self.keywords.are_twilios(sender.channel()) {
-                return sms_keyword(text).map(AnswerKeyword::Twilios);
-            }
-            let meaning = self.keywords.meaning(sender, text);
-            meaning.map(|_| AnswerKeyword::Own)
-        })
+        if self.keywords.are_twilios(sender.channel()) {
+            return title_keyword(text).map(AnswerKeyword::Twilios);
+        }
+        let mut answers = answer_texts(text).into_iter();
+        let is_own = answers.any(|text| self.keywords.meaning(sender, &text).is_some());
+        is_own.then_some(AnswerKeyword::Own)
     }
 
     /// Returns the consent keyword of a message, if it is one. `OptOutType` takes precedence over the text.

@@ -40,12 +40,12 @@ pub use question::{Answers, Question};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::choice::answer_texts;
+use crate::choice::title_keyword;
 use crate::folding::{IntoTexts, fold};
 use crate::handler::{Context, HandlerError, State};
 use crate::message::InboundMessage;
 use crate::reply::{IntoReply, Reply, ReplyMessage};
-use replyhook_core::sms_keywords::{has_sms_keywords, sms_keyword};
+use replyhook_core::sms_keywords::has_sms_keywords;
 
 /// Name of the conversation state that stores the progress of a form. Part of the stored data. It is not
 /// reserved: a bot that uses `state_named("form")` overwrites it.
@@ -162,7 +162,7 @@ impl Form {
     /// Cancels the form when the whole message is one of these words, compared as by [`text`](crate::route::text()).
     ///
     /// Do not use a keyword that Twilio handles itself on SMS and RCS, such as `cancel`, `end` or `quit`, after which the user
-    /// would get no further message. See [`sms_keyword`].
+    /// would get no further message. See [`sms_keyword`](crate::choice::sms_keyword).
     #[must_use]
     pub fn cancel(self, words: impl IntoTexts, reply: impl Into<ReplyMessage>) -> Self {
         let reply = Reply::from(reply.into());
@@ -241,8 +241,7 @@ impl Form {
         cx.offer_answers(self.cancel_words.iter().chain(answers.clone()));
         let mut words = self.cancel_words.iter().chain(answers);
         if has_sms_keywords(message.channel())
-            && let Some(keyword) =
-                words.find_map(|word| answer_texts(word).iter().find_map(|text| sms_keyword(text)))
+            && let Some(keyword) = words.find_map(|word| title_keyword(word))
         {
             tracing::warn!(
                 form = self.name,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use replyhook_core::sms_keywords::{has_sms_keywords, sms_keyword};
+use replyhook_core::sms_keywords::has_sms_keywords;
 
 use super::check::check_files;
 use super::error::SendError;
-use crate::choice::{OpenQuestion, QuestionId, answer_texts};
+use crate::choice::{OpenQuestion, QuestionId, title_keyword};
 use crate::form::FormParams;
 use crate::reply::{Reply, ReplyMessage, TemplateContent, WireMessage, WireRichContent};
 use crate::sid::AccountSid;
@@ -167,8 +167,7 @@ fn check_question(message: &NewMessage, question: &OpenQuestion) -> Result<(), S
     }
     if has_sms_keywords(message.to.channel()) {
         for (number, choice) in (1..).zip(&question.choices) {
-            let answers = answer_texts(choice.title());
-            if let Some(keyword) = answers.iter().find_map(|answer| sms_keyword(answer)) {
+            if let Some(keyword) = title_keyword(choice.title()) {
                 tracing::warn!(
                     choice = number,
                     keyword,

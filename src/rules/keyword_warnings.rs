@@ -1,7 +1,7 @@
 //! Warnings about choices and words of a form that are consent keywords, so that a user cannot answer with them.
 
 use super::problem::RulesProblem;
-use crate::choice::{answer_texts, sms_keyword};
+use crate::choice::title_keyword;
 use crate::consent::Keywords;
 
 /// A word that a user is meant to write, and its position.
@@ -16,9 +16,7 @@ impl AnswerWord {
     pub(super) fn warning(&self, keywords: &Keywords) -> Option<RulesProblem> {
         let word = &self.word;
         let is_own = keywords.has_on_other_channels(word);
-        // A title is answered by a text with fewer words too.
-        let answers = answer_texts(word);
-        let text = match answers.iter().find_map(|answer| sms_keyword(answer)) {
+        let text = match title_keyword(word) {
             Some(keyword) if is_own => format!(
                 "{keyword} is a keyword that Twilio handles itself on SMS and RCS, and this server on WhatsApp and Messenger: a \
                  user who writes it unsubscribes, subscribes or gets help; use another word"

@@ -9,7 +9,7 @@ pub(super) struct AnswerNumber {
     pub(super) kind: NumberKind,
 }
 
-/// Form of a number in an answer, which decides what else it may mean.
+/// Form of a number in an answer. The forms differ in the titles that they may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NumberKind {
     /// "2", which may be an amount.
@@ -241,16 +241,10 @@ const ORDINALS_ALONE: [&[&str]; 3] = [
 pub(super) fn ordinal_value(word: &str) -> Option<usize> {
     let english = ORDINALS.iter().position(|ordinal| *ordinal == word);
     let others = || {
-        ORDINALS_WITH_ARTICLE
-            .iter()
-            .position(|words| words.contains(&word))
+        let mut tables = [ORDINALS_WITH_ARTICLE, ORDINALS_ALONE].into_iter();
+        tables.find_map(|table| table.iter().position(|words| words.contains(&word)))
     };
-    let alone = || {
-        ORDINALS_ALONE
-            .iter()
-            .position(|words| words.contains(&word))
-    };
-    english.or_else(others).or_else(alone).map(|at| at + 1)
+    english.or_else(others).map(|at| at + 1)
 }
 
 /// Returns whether a word of a title is a number, or has one.

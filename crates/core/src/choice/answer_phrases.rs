@@ -1,4 +1,4 @@
-//! Words with which people lead in an answer, such as "I'd like".
+//! Introductory words of an answer, such as "I'd like".
 
 use super::answer_words::without_polite_words;
 

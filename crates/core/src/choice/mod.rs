@@ -39,4 +39,4 @@ pub use crate::sms_keywords::sms_keyword;
 #[doc(hidden)]
 pub use tap_payload::TapPayload;
 #[doc(hidden)]
-pub use typed_answer::answer_texts;
+pub use typed_answer::{answer_texts, title_keyword};

@@ -11,6 +11,7 @@ use super::answer_phrases::{without_article, without_lead_in};
 use super::answer_words::{pictures, without_polite_words, words, words_before_parenthesis};
 use super::single_choice::Choice;
 use crate::folding::fold;
+use crate::sms_keywords::sms_keyword;
 
 /// Choice that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +59,7 @@ pub(super) fn find(choices: &[Choice], answer: &str, has_numbers: bool) -> Optio
 }
 
 /// Returns the choice that an answer with other words names: "I'd like tomorrow", "the large one", "press 2".
-// What remains must be a title or a number as a whole, so that no other word changes the meaning.
+// The remaining words must be a whole title or a number: any other word may change the meaning.
 fn by_phrase(
     choices: &[Choice],
     titles: &[Vec<String>],
@@ -83,6 +84,12 @@ fn by_phrase(
 pub fn answer_texts(title: &str) -> Vec<String> {
     let before = words_before_parenthesis(title).map(|words| words.join(" "));
     std::iter::once(title.to_owned()).chain(before).collect()
+}
+
+/// Returns the SMS keyword with which a user may answer a title: the title itself, or the text before its parenthesis.
+pub fn title_keyword(title: &str) -> Option<&'static str> {
+    let answers = answer_texts(title);
+    answers.iter().find_map(|answer| sms_keyword(answer))
 }
 
 /// Returns the only choice whose title has the words of the answer.

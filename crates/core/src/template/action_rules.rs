@@ -5,7 +5,8 @@ use super::limits::{
     MAX_BUTTON_ID, MAX_BUTTON_TITLE, MAX_CODE, MAX_LINK_TITLE, MAX_PHONE, MAX_URL_BUTTONS,
 };
 use super::part_rules::{TemplatePart, TypeLint};
-use crate::sms_keywords::{STOP, sms_keyword};
+use crate::choice::title_keyword;
+use crate::sms_keywords::STOP;
 
 /// Types of buttons that each content type takes.
 pub(super) const QUICK_REPLIES: [&str; 1] = ["QUICK_REPLY"];
@@ -104,7 +105,7 @@ impl TypeLint<'_> {
 
     /// Checks that a title is not an opt-out keyword of SMS.
     pub(super) fn keyword(&mut self, path: &str, title: Option<&str>) {
-        let keyword = title.and_then(sms_keyword);
+        let keyword = title.and_then(title_keyword);
         if let Some(keyword) = keyword.filter(|keyword| STOP.contains(keyword)) {
             let reason = format!(
                 "on SMS, {keyword} is an opt-out keyword: Twilio blocks a user who types this title"

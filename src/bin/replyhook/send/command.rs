@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
-use replyhook::choice::{Choice, ChoiceForm, answer_texts, sms_keyword};
+use replyhook::choice::{Choice, ChoiceForm, title_keyword};
 use replyhook::config::SendSettings;
 use replyhook::outbound::{OutboundClient, OutboundConfig, SendError, SendErrorKind, SendReceipt};
 use replyhook::store::{Access, OutboundState};
@@ -209,8 +209,7 @@ impl Send {
             return false;
         }
         for choice in &self.choice {
-            let answers = answer_texts(choice.title());
-            if let Some(keyword) = answers.iter().find_map(|answer| sms_keyword(answer)) {
+            if let Some(keyword) = title_keyword(choice.title()) {
                 // To standard error, so that each line of --json stays an object. Nothing is lost if it is closed.
                 let _ = writeln!(
                     std::io::stderr(),
