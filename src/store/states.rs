@@ -66,8 +66,16 @@ pub(super) const REPLY_SUPPRESSED: &str = "its reply was not sent: its user has 
 /// Reason of an outbound message whose address has been split off the user that it was addressed to.
 pub(super) const NEW_OWNER: &str = "it must not be sent: its address is of another user now";
 
+/// Reason of an outbound message that is not sent because its user has opted out, as a literal for SQL.
+macro_rules! user_opted_out {
+    () => {
+        "the user has opted out"
+    };
+}
+pub(in crate::store) use user_opted_out;
+
 /// Reason of an outbound message that is not sent because its user has opted out.
-pub(super) const USER_OPTED_OUT: &str = "the user has opted out";
+pub(super) const USER_OPTED_OUT: &str = user_opted_out!();
 
 /// Returns the public reason for a message that [`claim_backlog`](super::journal::Journal::claim_backlog) made dead.
 pub(super) fn dead_reason(reason: &str) -> DeadReason {

@@ -15,7 +15,7 @@ use crate::lock::IgnorePoison;
 const TRUSTED: Duration = Duration::from_secs(1);
 /// Idle time after which a connection is closed.
 const MAX_IDLE: Duration = Duration::from_mins(10);
-/// Age at which a connection is closed instead of being kept: its process at the database keeps memory for what it has done.
+/// Age at which a connection is closed instead of being kept: the server process of an old connection keeps caches of its statements.
 const MAX_AGE: Duration = Duration::from_mins(30);
 
 /// Up to a number of connections.

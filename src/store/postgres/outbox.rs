@@ -132,44 +132,10 @@ pub(super) async fn record_outcome(
     match outcome {
         SendOutcome::Sent { sid, status } => record_sent(db, id, *sid, status, now).await?,
         SendOutcome::Prepared => shared_outbox::end_preparation(db, me, id).await?,
-        // Back to PENDING (0).
-        SendOutcome::Retry { not_before, code } => {
-            sqlx::query(
-                "UPDATE outbound SET state = 0, owner = NULL, not_before = $2, retried_after = coalesce($4, retried_after) \
-                 WHERE id = $1 AND (state = 2 OR (state = 1 AND owner = $3))",
-            )
-            .bind(id)
-            .bind(not_before.as_microsecond())
-            .bind(me)
-            .bind(code.map(|code| i64::from(code.0)))
-            .execute(&mut *db)
-            .await?;
-            delay_queue(db, id, *not_before, now).await?;
-        }
-        SendOutcome::RetryOnce { not_before, code } => {
-            sqlx::query(
-                "UPDATE outbound SET state = 0, owner = NULL, not_before = $2, resent_after = $4 \
-                 WHERE id = $1 AND (state = 2 OR (state = 1 AND owner = $3))",
-            )
-            .bind(id)
-            .bind(not_before.as_microsecond())
-            .bind(me)
-            .bind(i64::from(code.0))
-            .execute(&mut *db)
-            .await?;
-            delay_queue(db, id, *not_before, now).await?;
-        }
-        SendOutcome::RetryAsText { not_before, code } => {
-            sqlx::query(
-                "UPDATE outbound SET state = 0, owner = NULL, not_before = $2, text_after = $4 \
-                 WHERE id = $1 AND (state = 2 OR (state = 1 AND owner = $3))",
-            )
-            .bind(id)
-            .bind(not_before.as_microsecond())
-            .bind(me)
-            .bind(i64::from(code.0))
-            .execute(&mut *db)
-            .await?;
+        SendOutcome::Retry { not_before, .. }
+        | SendOutcome::RetryOnce { not_before, .. }
+        | SendOutcome::RetryAsText { not_before, .. } => {
+            shared_outbox::queue_again(db, me, id, outcome).await?;
             delay_queue(db, id, *not_before, now).await?;
         }
         // To FAILED (5).

@@ -10,9 +10,9 @@ use super::error::CallError;
 use super::reading::{message, read_message};
 use crate::clock::after;
 use crate::store::outbox::{ClaimedOutbox, LOOKUP_GRACE, MAX_PAUSE};
-use crate::store::shared::conditions::{has_new_owner, opted_out};
+use crate::store::shared::conditions::{has_new_owner, must_be_suppressed};
 use crate::store::shared::due_messages::{self, head_of_queue, is_next_part};
-use crate::store::states::{self, outbound};
+use crate::store::states::{self, outbound, user_opted_out};
 
 /// Makes messages unknown that a dead process was sending, and releases those that it was preparing.
 // SENDING (1) becomes UNKNOWN (2). The process may have died after its call reached Twilio, so the call must not be
@@ -54,12 +54,14 @@ const CLAIM: &str = concat!(
     // counts. The confirmation of the opt-out is sent.
     "checked AS (SELECT due.id, ",
     has_new_owner!("due"),
-    " AS new_owner, due.confirms_opt_out IS NULL AND ",
-    opted_out!("due"),
+    " AS new_owner, ",
+    must_be_suppressed!("due"),
     " AS opted_out FROM due), ",
     // A stopped message gets no owner and counts no attempt.
     "m AS (UPDATE outbound r SET state = CASE WHEN c.new_owner THEN 5 WHEN c.opted_out THEN 6 ELSE 1 END, \
-       reason = CASE WHEN c.new_owner THEN $6 WHEN c.opted_out THEN 'the user has opted out' ELSE r.reason END, \
+       reason = CASE WHEN c.new_owner THEN $6 WHEN c.opted_out THEN '",
+    user_opted_out!(),
+    "' ELSE r.reason END, \
        owner = CASE WHEN c.new_owner OR c.opted_out THEN r.owner ELSE $5 END, \
        attempt = r.attempt + CASE WHEN c.new_owner OR c.opted_out THEN 0 ELSE 1 END, \
        sent_at = CASE WHEN c.new_owner OR c.opted_out THEN r.sent_at ELSE $1 END, preparing = NULL FROM checked c WHERE r.id = c.id RETURNING r.*) ",

@@ -28,7 +28,7 @@ pub(in crate::store) use opted_out;
 
 /// SQL condition: the row `$row` of `outbound` must not be sent, because its user has opted out. The confirmation of an opt-out
 /// is sent.
-macro_rules! is_opted_out {
+macro_rules! must_be_suppressed {
     ($row:literal) => {
         concat!(
             "(",
@@ -39,7 +39,7 @@ macro_rules! is_opted_out {
         )
     };
 }
-pub(in crate::store) use is_opted_out;
+pub(in crate::store) use must_be_suppressed;
 
 /// SQL condition: the row `$row` of `outbound` was addressed to a former user of its address. A reply counts by the message that
 /// it answers, which may be from before a split although the reply was queued after it.

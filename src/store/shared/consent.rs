@@ -250,7 +250,7 @@ async fn entries_of<D: Database>(
 /// Treatment of an opt-out that changes nothing, since the user has opted out already.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Repeated {
-    /// It is added to the ledger: the user's last word. An address that is not tied to the user yet can have sent START since
+    /// It is added to the ledger as the user's latest decision. An address that is not tied to the user yet can have sent START since
     /// the first opt-out. Once both are tied, the later of the two counts.
     // One entry for each message: the order of the ledger decides, so an entry cannot move to a later time. A user who
     // alternates STOP and START adds as many.

@@ -52,8 +52,8 @@ macro_rules! is_next_part {
 #[cfg(feature = "postgres")]
 pub(in crate::store) use is_next_part;
 
-/// Lists the `$3` messages that have been due for longest: PENDING (0), and their time has come. The second column tells
-/// whether the message may be sent.
+/// Lists the `$3` messages that have been due for longest: PENDING (0), and their time has come. The second column is true if
+/// the message may be sent.
 // `state < 4` is the condition of the partial index `outbound_open`, whose order this is.
 pub(in crate::store) const BY_TIME: &str = concat!(
     "SELECT r.id, r.id = ",
@@ -64,9 +64,9 @@ pub(in crate::store) const BY_TIME: &str = concat!(
 );
 
 /// Lists up to `$3` queues, each with the message at its head if that may be sent, and its time.
-// `queue` has one message of each queue. From one to the next: the next account with this sender and address, else the next
-// address, else the next sender. A comparison of all three at once would use the index for the first only. `state < 3` is the
-// condition of the partial index `outbound_queue`.
+// `queue` has one message of each queue. Each step finds the next account with the same sender and address, or the next address
+// of the sender, or the next sender: three searches, because SQLite and PostgreSQL use the index for the first column only when
+// all three are compared in one condition. `state < 3` is the condition of the partial index `outbound_queue`.
 pub(in crate::store) const BY_QUEUE: &str = concat!(
     "WITH RECURSIVE queue(id, place) AS (\
        SELECT f.id, 1 FROM (SELECT o.id FROM outbound o WHERE o.state < 3 ORDER BY o.sender, o.address, o.account, o.id LIMIT 1) f \

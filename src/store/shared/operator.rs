@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 
 use super::account_users::{AccountUser, address_texts, users_of};
-use super::conditions::{has_new_owner, in_account, is_opted_out};
+use super::conditions::{has_new_owner, in_account, must_be_suppressed};
 use super::database::{Database, ids, params};
 use super::outbox::{outbound_columns, read_outbound};
 use crate::address::Address;
@@ -51,12 +51,14 @@ macro_rules! refuse {
             has_new_owner!("outbound"),
             " THEN 5 ELSE 6 END, reason = CASE WHEN ",
             has_new_owner!("outbound"),
-            " THEN $2 ELSE 'the user has opted out' END WHERE ",
+            " THEN $2 ELSE '",
+            states::user_opted_out!(),
+            "' END WHERE ",
             $which,
             " AND state IN (0, 3, 5) AND (",
             has_new_owner!("outbound"),
             " OR (state > 0 AND ",
-            is_opted_out!("outbound"),
+            must_be_suppressed!("outbound"),
             "))"
         )
     };
@@ -69,7 +71,7 @@ macro_rules! is_allowed {
             "NOT ",
             has_new_owner!("outbound"),
             " AND NOT ",
-            is_opted_out!("outbound")
+            must_be_suppressed!("outbound")
         )
     };
 }

@@ -4,8 +4,10 @@ use jiff::Timestamp;
 
 use super::conditions::{has_new_owner, opted_out};
 use super::database::{Database, StoredRow, params};
+use crate::error_code::ErrorCode;
 use crate::sid::AccountSid;
 use crate::store::error::StoreError;
+use crate::store::outbound_message::SendOutcome;
 use crate::store::outbound_message::{OutboundRow, ScheduledMessage};
 use crate::store::outbox::OutboxStats;
 use crate::store::redacted_params::RedactedParams;
@@ -18,7 +20,7 @@ macro_rules! outbound_columns {
             "outbound.id, state, sid, status, error_code, reason, params, rank, earlier_sid, resent_after, text_after, retried_after, ",
             $crate::store::shared::conditions::has_new_owner!("outbound"),
             ", ",
-            $crate::store::shared::conditions::is_opted_out!("outbound")
+            $crate::store::shared::conditions::must_be_suppressed!("outbound")
         )
     };
 }
@@ -29,8 +31,8 @@ pub(in crate::store) fn read_outbound(row: &mut StoredRow) -> Result<OutboundRow
     let sid: Option<Vec<u8>> = row.take(2)?;
     let earlier_sid: Option<Vec<u8>> = row.take(8)?;
     let params: Option<String> = row.take(6)?;
-    let (has_new_owner, is_opted_out): (bool, bool) = (row.take(12)?, row.take(13)?);
-    let refusal = match (has_new_owner, is_opted_out) {
+    let (has_new_owner, is_suppressed): (bool, bool) = (row.take(12)?, row.take(13)?);
+    let refusal = match (has_new_owner, is_suppressed) {
         (true, _) => Some(states::NEW_OWNER),
         (false, true) => Some(states::USER_OPTED_OUT),
         (false, false) => None,
@@ -87,6 +89,39 @@ pub(in crate::store) async fn outbox_stats<D: Database>(
         stats.add(row.take(0)?, row.take(1)?, packing::time(row.take(2)?)?);
     }
     Ok(stats)
+}
+
+/// Queues a message again after a call that may be repeated: back to PENDING (0). Without effect for other outcomes.
+// While this process is SENDING (1) it, or its result is UNKNOWN (2): nothing takes back that it was sent, and a message that
+// another process has claimed is left to that process. Each error code that is recorded stays.
+pub(in crate::store) async fn queue_again<D: Database>(
+    db: &mut D,
+    me: i64,
+    id: i64,
+    outcome: &SendOutcome,
+) -> Result<(), D::Error> {
+    let (not_before, [retried_after, resent_after, text_after]) = match outcome {
+        SendOutcome::Retry { not_before, code } => (*not_before, [*code, None, None]),
+        SendOutcome::RetryOnce { not_before, code } => (*not_before, [None, Some(*code), None]),
+        SendOutcome::RetryAsText { not_before, code } => (*not_before, [None, None, Some(*code)]),
+        _ => return Ok(()),
+    };
+    let number = |code: Option<ErrorCode>| code.map(|code| i64::from(code.0));
+    db.execute(
+        "UPDATE outbound SET state = 0, owner = NULL, not_before = $3, retried_after = coalesce($4, retried_after), \
+         resent_after = coalesce($5, resent_after), text_after = coalesce($6, text_after) \
+         WHERE id = $1 AND (state = 2 OR (state = 1 AND owner = $2))",
+        params![
+            id,
+            me,
+            not_before,
+            number(retried_after),
+            number(resent_after),
+            number(text_after)
+        ],
+    )
+    .await?;
+    Ok(())
 }
 
 /// Marks a message that this process is sending as one whose content is prepared. Returns false if it is not.

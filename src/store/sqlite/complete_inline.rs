@@ -10,18 +10,40 @@ use crate::store::journal::{Claim, Completion, ReplyDecision, SavedResponse};
 use crate::store::outbox::MAX_ORDER_WAIT;
 use crate::store::states;
 
+/// SQL condition: the author of the message `$row` has opted out, under any of their addresses.
+// Unary `+` limits the index search to the key.
+macro_rules! author_opted_out {
+    ($row:literal) => {
+        concat!(
+            "EXISTS (SELECT 1 FROM conversation_address a JOIN consent c ON c.consent_key = a.consent_key WHERE a.conversation = ",
+            $row,
+            ".conversation AND c.suppressed IS NOT NULL AND (+c.scope = a.sender OR +c.scope = ",
+            $row,
+            ".service OR +c.scope = (SELECT v.service FROM service_sender v WHERE v.sender = a.sender)))"
+        )
+    };
+}
+
+/// SQL after SELECT: the open replies in the queue from `?4` to `?5` of the account of the message `$row`.
+// Replies only, and none that an operator has released or retried: those are late already.
+macro_rules! from_open_replies {
+    ($row:literal) => {
+        concat!(
+            " FROM outbound_in_queue q WHERE q.sender = ?4 AND q.address = ?5 AND q.account = ",
+            $row,
+            ".account AND q.inbound IS NOT NULL AND q.unordered IS NULL"
+        )
+    };
+}
+
 /// Reads a claimed message whose reply path is undecided: its conversation, whether its author has opted out, and the
 /// time of creation of the oldest open reply in the queue from `?4` to `?5`.
 const UNDECIDED_MESSAGE: &str = concat!(
     "SELECT i.conversation, ",
-    // Under any address of the author. Unary `+` limits the index search to the key.
-    "EXISTS (SELECT 1 FROM conversation_address a JOIN consent c ON c.consent_key = a.consent_key \
-       WHERE a.conversation = i.conversation AND c.suppressed IS NOT NULL \
-       AND (+c.scope = a.sender OR +c.scope = i.service \
-         OR +c.scope = (SELECT v.service FROM service_sender v WHERE v.sender = a.sender))), ",
-    // Replies only, and none that an operator has released or retried: those are late already.
-    "(SELECT q.created_at FROM outbound_in_queue q WHERE q.sender = ?4 AND q.address = ?5 AND q.account = i.account \
-       AND q.inbound IS NOT NULL AND q.unordered IS NULL ORDER BY q.id LIMIT 1) ",
+    author_opted_out!("i"),
+    ", (SELECT q.created_at",
+    from_open_replies!("i"),
+    " ORDER BY q.id LIMIT 1) ",
     // PROCESSING (1) only: a deferred message replies via the REST API. Fenced by the claim.
     "FROM inbound i WHERE i.id = ?1 AND i.state = 1 AND i.owner = ?2 AND i.attempt = ?3"
 );
@@ -29,16 +51,15 @@ const UNDECIDED_MESSAGE: &str = concat!(
 /// Saves the response of a claimed message, if nothing else has to be decided or saved.
 ///
 /// Changes nothing if its author has opted out, if an older reply is open, or if the claim is lost.
-// The conditions of `UNDECIDED_MESSAGE`, in the statement that writes. From PROCESSING (1) to ANSWERED (3), fenced by the claim.
+// From PROCESSING (1) to ANSWERED (3), fenced by the claim. The statement that writes has the conditions of
+// `UNDECIDED_MESSAGE`, which saves a statement for most messages.
 const COMPLETE_USUAL: &str = concat!(
     "UPDATE inbound SET state = 3, reason = ?6, response = ?7, claimed_at = ?8 \
-     WHERE id = ?1 AND state = 1 AND owner = ?2 AND attempt = ?3 AND NOT EXISTS (\
-       SELECT 1 FROM conversation_address a JOIN consent c ON c.consent_key = a.consent_key \
-       WHERE a.conversation = inbound.conversation AND c.suppressed IS NOT NULL \
-       AND (+c.scope = a.sender OR +c.scope = inbound.service \
-         OR +c.scope = (SELECT v.service FROM service_sender v WHERE v.sender = a.sender))) ",
-    "AND NOT EXISTS (SELECT 1 FROM outbound_in_queue q WHERE q.sender = ?4 AND q.address = ?5 AND q.account = inbound.account \
-       AND q.inbound IS NOT NULL AND q.unordered IS NULL)"
+     WHERE id = ?1 AND state = 1 AND owner = ?2 AND attempt = ?3 AND NOT ",
+    author_opted_out!("inbound"),
+    " AND NOT EXISTS (SELECT 1",
+    from_open_replies!("inbound"),
+    ")"
 );
 
 /// Runs [`COMPLETE_USUAL`]. Returns false if it has changed nothing.

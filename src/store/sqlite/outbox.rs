@@ -160,27 +160,11 @@ pub(super) fn record_outcome(
         }
         SendOutcome::Prepared => ready(shared_outbox::end_preparation(&mut &*db, me, id))?,
         // The other outcomes change a message only while it is SENDING or UNKNOWN (1, 2): nothing takes back that it
-        // was sent. Back to PENDING (0).
-        SendOutcome::Retry { not_before, code } => {
-            db.prepare_cached(
-                "UPDATE outbound SET state = 0, owner = NULL, not_before = ?2, retried_after = coalesce(?3, retried_after) \
-                 WHERE id = ?1 AND state IN (1, 2)",
-            )?
-            .execute(params![id, not_before.as_microsecond(), code.map(|code| code.0)])?;
-            delay_queue(db, id, *not_before, now)?;
-        }
-        SendOutcome::RetryOnce { not_before, code } => {
-            db.prepare_cached(
-                "UPDATE outbound SET state = 0, owner = NULL, not_before = ?2, resent_after = ?3 WHERE id = ?1 AND state IN (1, 2)",
-            )?
-            .execute(params![id, not_before.as_microsecond(), code.0])?;
-            delay_queue(db, id, *not_before, now)?;
-        }
-        SendOutcome::RetryAsText { not_before, code } => {
-            db.prepare_cached(
-                "UPDATE outbound SET state = 0, owner = NULL, not_before = ?2, text_after = ?3 WHERE id = ?1 AND state IN (1, 2)",
-            )?
-            .execute(params![id, not_before.as_microsecond(), code.0])?;
+        // was sent.
+        SendOutcome::Retry { not_before, .. }
+        | SendOutcome::RetryOnce { not_before, .. }
+        | SendOutcome::RetryAsText { not_before, .. } => {
+            ready(shared_outbox::queue_again(&mut &*db, me, id, outcome))?;
             delay_queue(db, id, *not_before, now)?;
         }
         // To FAILED (5).

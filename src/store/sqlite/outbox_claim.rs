@@ -10,9 +10,9 @@ use super::reading::message;
 use crate::clock::after;
 use crate::store::error::StoreError;
 use crate::store::outbox::{ClaimedOutbox, LOOKUP_GRACE, MAX_PAUSE};
-use crate::store::shared::conditions::{has_new_owner, opted_out};
+use crate::store::shared::conditions::{has_new_owner, must_be_suppressed};
 use crate::store::shared::due_messages;
-use crate::store::states::{self, outbound};
+use crate::store::states::{self, outbound, user_opted_out};
 
 // These statements run every second on a table of everything that was ever sent. SQLite uses the partial index of open
 // messages only if the condition contains the index's own condition, `state < 4` (below SENT).
@@ -83,9 +83,11 @@ const STOP: &str = concat!(
     has_new_owner!("outbound"),
     " THEN 5 ELSE 6 END, reason = CASE WHEN ",
     has_new_owner!("outbound"),
-    " THEN ?2 ELSE 'the user has opted out' END WHERE id = ?1 AND ((confirms_opt_out IS NULL AND ",
-    opted_out!("outbound"),
-    ") OR ",
+    " THEN ?2 ELSE '",
+    user_opted_out!(),
+    "' END WHERE id = ?1 AND (",
+    must_be_suppressed!("outbound"),
+    " OR ",
     has_new_owner!("outbound"),
     ") RETURNING state",
 );
