@@ -22,7 +22,6 @@ mod explain;
 mod finding;
 mod handler_args;
 mod handoff;
-mod hangup;
 mod health;
 mod invoke;
 mod message_lines;
@@ -40,6 +39,7 @@ mod runtime;
 mod send;
 mod sender;
 mod serve;
+mod serve_runtime;
 mod settings_args;
 mod shell;
 mod sign;
@@ -55,7 +55,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::exit::{ExitStatus, exit_code};
-use self::hangup::WatchedRuntime;
+use self::serve_runtime::ServeRuntime;
 
 /// Receive WhatsApp and SMS messages through Twilio, and reply to them.
 #[derive(Parser)]
@@ -138,13 +138,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let watched = WatchedRuntime::start_if_serving();
+    let serve_runtime = ServeRuntime::start_if_serving();
     let result = match Cli::parse().command {
         #[cfg(feature = "emulator")]
         Command::Dev(dev) => dev.run(),
         #[cfg(feature = "emulator")]
         Command::Chat(chat) => chat.run(),
-        Command::Serve(serve) => serve.run(watched),
+        Command::Serve(serve) => serve.run(serve_runtime),
         Command::Check(check) => check.run(),
         #[cfg(feature = "emulator")]
         Command::Doctor(doctor) => doctor.run(),

@@ -6,7 +6,7 @@ use replyhook::App;
 
 use crate::exit::ExitStatus;
 use crate::handler_args::HandlerArgs;
-use crate::hangup::WatchedRuntime;
+use crate::serve_runtime::ServeRuntime;
 use crate::settings_args::SettingsArgs;
 
 #[derive(clap::Args)]
@@ -39,10 +39,10 @@ pub(crate) struct Serve {
 }
 
 impl Serve {
-    /// Runs the server. `watched` was started before the command line was read.
+    /// Runs the server. `runtime` was started before the command line was read; `None` if the command line hid `serve`.
     pub(crate) fn run(
         self,
-        watched: Option<io::Result<WatchedRuntime>>,
+        runtime: Option<io::Result<ServeRuntime>>,
     ) -> anyhow::Result<ExitStatus> {
         let mut sources = self.settings.sources();
         sources.allow_public_diagnostics = self.allow_public_diagnostics;
@@ -50,8 +50,8 @@ impl Serve {
         if let Some(port) = self.port {
             sources.env.insert("PORT".to_owned(), port.to_string());
         }
-        let watched = watched.unwrap_or_else(WatchedRuntime::start)?;
-        let (runtime, mut hangup) = (watched.runtime, watched.hangup);
+        let runtime = runtime.unwrap_or_else(ServeRuntime::start)?;
+        let (runtime, mut hangup) = (runtime.runtime, runtime.hangup);
         let result = runtime.block_on(async {
             let app = App::builder().sources(sources).build()?;
             let reload = app.reload_handle();

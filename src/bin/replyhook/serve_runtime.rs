@@ -1,24 +1,25 @@
-//! [`WatchedRuntime`]: SIGHUP never ends `serve`.
+//! [`ServeRuntime`]: the runtime of `serve`, with a handler of SIGHUP from the start.
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::runtime::runtime;
 
-/// The runtime of `serve`, which watches for SIGHUP from its start on.
-pub(crate) struct WatchedRuntime {
+/// Runtime and SIGHUP handler of `serve`.
+pub(crate) struct ServeRuntime {
     pub(crate) runtime: Runtime,
     pub(crate) hangup: Signal,
 }
 
-impl WatchedRuntime {
+impl ServeRuntime {
     /// Starts the runtime if the command line names `serve`, without parsing it.
-    // The first act of the program: until a handler is installed, SIGHUP ends the process. For other commands it must.
+    // Called before anything else: until a handler is installed, SIGHUP ends the process. Other commands must end on SIGHUP.
     pub(crate) fn start_if_serving() -> Option<std::io::Result<Self>> {
         let command = std::env::args_os().nth(1)?;
         (command == "serve").then(Self::start)
     }
 
+    /// Starts the runtime and installs the handler.
     pub(crate) fn start() -> std::io::Result<Self> {
         let runtime = runtime()?;
         let context = runtime.enter();
