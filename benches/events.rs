@@ -9,8 +9,12 @@
 mod arrivals;
 mod figures;
 mod running;
-#[expect(dead_code, reason = "there is no bare server to compare with")]
+#[expect(
+    dead_code,
+    reason = "this benchmark starts no server without replyhook"
+)]
 mod servers;
+mod steady;
 mod webhook;
 
 use std::net::TcpListener;

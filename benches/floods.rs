@@ -15,6 +15,7 @@ mod figures;
 mod flood;
 mod running;
 mod servers;
+mod steady;
 mod webhook;
 
 use std::net::SocketAddr;

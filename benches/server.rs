@@ -12,18 +12,19 @@
 mod figures;
 mod running;
 mod servers;
+mod steady;
 mod webhook;
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use figures::{Figures, Run, median};
 use servers::{Server, http};
+use steady::{percentile, response_times};
 use webhook::Webhook;
 
 /// Number of connections, and so of requests in flight.
@@ -178,59 +179,37 @@ fn measure_processor_time(plan: &Plan, figures: &mut Figures) {
 }
 
 /// Measures the response time at a thousand messages per second, whether or not the server keeps up.
-// Each time begins when the message was due. Otherwise messages that wait for a free connection, because the server is
-// slow, would not count as slow.
 fn measure_response_time(plan: &Plan, figures: &mut Figures) {
     let server = Server::replyhook(&plan.binary, &[]);
     // Signed before the clock starts.
     let requests: Vec<_> = (0..plan.timed).map(good).collect();
-    // Relaxed suffices: it hands out each number once, and the requests do not change.
-    let next = AtomicUsize::new(0);
     let mut connections = connections(&server);
     // One message on each connection before the clock starts, so that no connection is still being accepted.
     for (number, connection) in connections.iter_mut().enumerate() {
         let number = u32::try_from(number).expect("there are few connections");
         connection.ask(&good(plan.timed + number), 200);
     }
-    let started = Instant::now();
-    let mut waits: Vec<f64> = std::thread::scope(|scope| {
-        let threads = connections.iter_mut().map(|connection| {
-            scope.spawn(|| {
-                let mut waits = Vec::new();
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(request) = requests.get(number) else {
-                        return waits;
-                    };
-                    let due = started + Duration::from_millis(number as u64);
-                    sleep(due.saturating_duration_since(Instant::now()));
-                    connection.ask(request, 200);
-                    waits.push(due.elapsed().as_secs_f64() * 1e3);
-                }
-            })
-        });
-        // `collect` starts all threads before the first is joined.
-        let threads: Vec<_> = threads.collect();
-        let waits = threads
-            .into_iter()
-            .map(|thread| thread.join().expect("a sender thread does not panic"));
-        waits.flatten().collect()
-    });
+    let times = response_times(
+        &mut connections,
+        &requests,
+        Duration::from_millis(1),
+        |connection, request| {
+            connection.ask(request, 200);
+        },
+    );
     // After the messages, so that it does not disturb them.
     let fsync = server.fsync_ms(plan.timed / 20);
-    waits.sort_by(f64::total_cmp);
-    let percentile = |percent: usize| waits[(waits.len() * percent / 100).min(waits.len() - 1)];
     figures.show("p99 of an fsync on the same disk", fsync, "ms");
     figures.show(
         "median response time at 1,000 messages/s",
-        percentile(50),
+        percentile(&times, 50),
         "ms",
     );
     let what = "p99 response time at 1,000 messages/s";
     if fsync <= QUIET_MS {
-        figures.limit(what, percentile(99), "ms", MAX_WAIT_MS);
+        figures.limit(what, percentile(&times, 99), "ms", MAX_WAIT_MS);
     } else {
-        figures.show(what, percentile(99), "ms");
+        figures.show(what, percentile(&times, 99), "ms");
     }
 }
 

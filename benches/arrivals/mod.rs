@@ -3,8 +3,9 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use crate::steady::{percentile, response_times};
 
 /// Number of threads that send messages.
 const SENDERS: u32 = 64;
@@ -13,49 +14,22 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Sends one message in each interval, whether or not the server keeps up.
 ///
-/// Returns p99 of the time from the moment at which a message was due to its response, in milliseconds, and the number
-/// of failed messages. A failed message counts with the time until its failure.
-// The time does not begin at the connection. Otherwise messages that wait for a free sender thread, because the server
-// is slow, would not count as slow.
+/// Returns p99 of the [response times](response_times), and the number of failed messages. A failed message counts with the
+/// time until its failure.
 pub(crate) fn send_all(server: SocketAddr, requests: &[Vec<u8>], interval: Duration) -> (f64, u32) {
-    // Relaxed: `next` hands out each number once, and the end of the scope orders the increments of `failed` before
-    // `into_inner`.
-    let (next, failed) = (AtomicU32::new(0), AtomicU32::new(0));
-    let started = Instant::now();
-    let due = |number: u32| started + interval * number;
+    // Relaxed: the end of the threads orders the increments before `into_inner`.
+    let failed = AtomicU32::new(0);
     let count = u32::try_from(requests.len()).expect("there are few messages");
-    let end = due(count) + RESPONSE_TIMEOUT;
-    let mut waits: Vec<f64> = std::thread::scope(|scope| {
-        let threads = (0..SENDERS).map(|_| {
-            scope.spawn(|| {
-                let mut waits = Vec::new();
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(request) = requests.get(number as usize) else {
-                        return waits;
-                    };
-                    let due = due(number);
-                    sleep(due.saturating_duration_since(Instant::now()));
-                    // While all threads wait for messages that fail, later ones cannot be sent. Those that are still
-                    // not sent at `end` have failed too; so the round ends even if the server does not respond at all.
-                    let is_ok = Instant::now() < end && send(server, request).is_ok();
-                    if !is_ok {
-                        failed.fetch_add(1, Ordering::Relaxed);
-                    }
-                    waits.push(due.elapsed().as_secs_f64() * 1e3);
-                }
-            })
-        });
-        // `collect` starts all threads before the first is joined.
-        let threads: Vec<_> = threads.collect();
-        let waits = threads
-            .into_iter()
-            .map(|thread| thread.join().expect("a sender thread does not panic"));
-        waits.flatten().collect()
+    let end = Instant::now() + interval * count + RESPONSE_TIMEOUT;
+    let times = response_times(0..SENDERS, requests, interval, |_, request| {
+        // While all threads wait for messages that fail, later ones cannot be sent. Those that are still not sent at `end`
+        // have failed too; so the round ends even if the server does not respond at all.
+        let is_ok = Instant::now() < end && send(server, request).is_ok();
+        if !is_ok {
+            failed.fetch_add(1, Ordering::Relaxed);
+        }
     });
-    waits.sort_by(f64::total_cmp);
-    let p99 = waits[(waits.len() * 99 / 100).min(waits.len() - 1)];
-    (p99, failed.into_inner())
+    (percentile(&times, 99), failed.into_inner())
 }
 
 /// Sends a message on its own connection, and reads the response.
