@@ -10,35 +10,20 @@ use crate::support::{FakeTwilio, Fault, TempStore, TestApp, Webhook};
 const SEND: &str = "Authorization Failed: principal lacks twilio/messaging/messages/create";
 const OTHER: &str = "Authorization Failed: principal lacks twilio/messaging/services/read";
 
-fn send(to: &str) -> [&str; 9] {
-    [
-        "send",
-        "--to",
-        to,
-        "--from",
-        "+15550002222",
-        "--body",
-        "hi",
-        "--wait=30",
-        "--json",
-    ]
-}
-
-// A right that concerns one message holds up no other one: the wait is shorter than the pause of an account.
+// A missing right for one message does not delay others: the wait is shorter than the pause of an account.
 #[test]
 fn missing_permission_is_shown_in_twilios_words() {
     let twilio = FakeTwilio::start();
     let store = TempStore::with(&twilio);
     let server = store.server_with(&[("REPLYHOOK__REPLY__PATH", "rest")]);
     twilio.fault(Fault::Denied(OTHER), 1);
-    let first = send("+15550003333");
-    let (code, out, err) = store.run_for_account(&first[..8]);
+    let (code, out, err) = store.send_text("+15550003333", &["--wait=30"]);
     assert_eq!((code, err.as_str()), (1, ""), "{out}");
     let reason = format!(
         "Twilio rejected it with the text \"{OTHER}\": the API key lacks a permission (70051)"
     );
     assert!(out.contains(&reason), "{out}");
-    let (code, out, err) = store.run_for_account(&send("+15550004444"));
+    let (code, out, err) = store.send_text("+15550004444", &["--wait=30", "--json"]);
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     let shown = store.run_ok(&["messages", "show", "--outbound", "1"]);
     assert!(

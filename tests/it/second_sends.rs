@@ -20,6 +20,20 @@ fn reply_via_rest() -> Reply {
         .collect()
 }
 
+/// Replies in eleven parts. Twilio accepts all of them, and reports the last one as failed.
+fn reply_and_lose_last_part(store: &TempStore, twilio: &FakeTwilio) {
+    store.app(
+        |app| app.handler(async |_, _| reply_via_rest()),
+        async |app| {
+            app.says(1, "hi").await;
+            let phone = twilio.wait_for_phone(USER, 11);
+            app.wait_for_outbox("pending", 0).await;
+            let lost = twilio.status_webhook(&phone[10].sid, "failed", Some(30003));
+            app.send(lost).await.twiml();
+        },
+    );
+}
+
 fn advance(clock: &ManualClock, time: Duration) {
     clock.advance(time.try_into().unwrap());
 }
@@ -95,7 +109,7 @@ async fn waiting_second_send_holds_no_later_part() {
     assert_eq!(bodies, ["a1", "a2", "b1", "b2", "a1"]);
 }
 
-// A call through a Messaging Service is accepted before a number with a full queue is chosen.
+// Twilio accepts a call through a Messaging Service before it chooses the number, whose queue may be full.
 #[tokio::test(flavor = "multi_thread")]
 async fn full_queue_reported_later_is_sent_again() {
     let twilio = FakeTwilio::start();
@@ -145,16 +159,7 @@ fn undelivered_reply_is_released_after_confirmation() {
     let twilio = FakeTwilio::start();
     let store = TempStore::with(&twilio);
     let inbound = sid(1);
-    store.app(
-        |app| app.handler(async |_, _| reply_via_rest()),
-        async |app| {
-            app.says(1, "hi").await;
-            let phone = twilio.wait_for_phone(USER, 11);
-            app.wait_for_outbox("pending", 0).await;
-            let lost = twilio.status_webhook(&phone[10].sid, "failed", Some(30003));
-            app.send(lost).await.twiml();
-        },
-    );
+    reply_and_lose_last_part(&store, &twilio);
     let first = twilio.phone(USER)[10].sid.clone();
     let (code, out, _) = store.run(&["messages", "retry", &inbound]);
     assert!(code == 1 && out.contains("messages release"), "{out}");
@@ -201,19 +206,6 @@ fn release_of_failed_handler_points_to_retry_only() {
     assert!(!retried.contains("messages release"), "{retried}");
 }
 
-fn send(to: &str) -> [&str; 8] {
-    [
-        "send",
-        "--to",
-        to,
-        "--from",
-        "+15550002222",
-        "--body",
-        "hi",
-        "--wait=60",
-    ]
-}
-
 fn rejected(status: u16, code: Option<u32>) -> Fault {
     Fault::Status {
         status,
@@ -222,7 +214,7 @@ fn rejected(status: u16, code: Option<u32>) -> Fault {
     }
 }
 
-// A proxy's 404 has no code, nor has a 429 at times.
+// A 404 of a proxy has no code, and Twilio's 429 sometimes has none.
 #[test]
 fn repeated_calls_are_shown_with_their_cause() {
     let twilio = FakeTwilio::start();
@@ -243,7 +235,7 @@ fn repeated_calls_are_shown_with_their_cause() {
         (4, rejected(404, Some(20009)), "(20009)"),
     ] {
         twilio.fault(fault, 1);
-        let (code, out, err) = store.run_for_account(&send("+15550003333"));
+        let (code, out, err) = store.send_text("+15550003333", &["--wait=60"]);
         assert_eq!((code, err.as_str()), (0, ""), "{out}");
         let shown = store.run_ok(&["messages", "show", "--outbound", &id.to_string()]);
         let again = shown.lines().find(|line| line.starts_with("again "));
@@ -318,21 +310,12 @@ fn release_says_that_user_has_opted_out() {
     let store = TempStore::with(&twilio);
     let inbound = sid(1);
     // Accepted and not delivered, and rejected by the call.
-    store.app(
-        |app| app.handler(async |_, _| reply_via_rest()),
-        async |app| {
-            app.says(1, "hi").await;
-            let phone = twilio.wait_for_phone(USER, 11);
-            app.wait_for_outbox("pending", 0).await;
-            let lost = twilio.status_webhook(&phone[10].sid, "failed", Some(30003));
-            app.send(lost).await.twiml();
-        },
-    );
+    reply_and_lose_last_part(&store, &twilio);
     let server = store.server();
     let user = "+15550003333";
     for code in [21612, 21614] {
         twilio.fault(rejected(400, Some(code)), 1);
-        let (exit, out, _) = store.run_for_account(&send(user));
+        let (exit, out, _) = store.send_text(user, &["--wait=60"]);
         assert_eq!(exit, 1, "{out}");
     }
     server.send(&Webhook::message(2, "STOP")).twiml();

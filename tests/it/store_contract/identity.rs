@@ -613,10 +613,8 @@ async fn repeated_stop_reaches_addresses_that_started_again(backend: &mut Backen
     assert!(is_opted_out(store, other).await);
 }
 
-// The address that sent START between the two STOPs is tied to the user only later.
-async fn repeated_stop_counts_against_an_earlier_start(backend: &mut Backend) {
-    let store = backend.store();
-    let new_number = "whatsapp:+15550009999";
+/// Accepts STOP from a new number and from Ana, START from the new number, and STOP from Ana again.
+async fn stop_again_after_start(store: &dyn Store, new_number: &str) {
     stop(store, &[new_number], 1).await;
     stop(store, &[ANA], 2).await;
     let start = with_keyword(start_keyword(), inbound_from(&[new_number], 3));
@@ -625,6 +623,13 @@ async fn repeated_stop_counts_against_an_earlier_start(backend: &mut Backend) {
     let again = with_keyword(stop_keyword(), inbound_from(&[ANA], 4));
     // No second confirmation.
     assert_eq!(accept(store, again).await, AcceptOutcome::OptedOut);
+}
+
+// The address that sent START between the two STOPs is tied to the user only later.
+async fn repeated_stop_counts_against_an_earlier_start(backend: &mut Backend) {
+    let store = backend.store();
+    let new_number = "whatsapp:+15550009999";
+    stop_again_after_start(store, new_number).await;
     // Each message is in the ledger, in its order.
     let stops = store.consent_ledger(0, 9).await.unwrap().into_iter();
     let stops = stops.filter(|entry| entry.record.action == ConsentAction::OptOut);
@@ -651,12 +656,7 @@ async fn repeated_stop_counts_against_an_earlier_start(backend: &mut Backend) {
 async fn repeated_stop_keeps_its_place_after_a_purge(backend: &mut Backend) {
     let store = backend.store();
     let new_number = "whatsapp:+15550009999";
-    stop(store, &[new_number], 1).await;
-    stop(store, &[ANA], 2).await;
-    let start = with_keyword(start_keyword(), inbound_from(&[new_number], 3));
-    accept(store, start).await;
-    let again = with_keyword(stop_keyword(), inbound_from(&[ANA], 4));
-    accept(store, again).await;
+    stop_again_after_start(store, new_number).await;
     store.purge_user(&ANA.into(), None, false).await.unwrap();
     assert!(is_opted_out(store, ANA).await);
     let merged = store.merge_users(change(new_number, "says she moved"), &ANA.into());

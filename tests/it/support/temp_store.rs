@@ -86,6 +86,12 @@ impl TempStore {
         self.run_with(args, &account)
     }
 
+    /// Sends a text from the SMS sender of the tests to a user, with these further options.
+    pub fn send_text(&self, to: &str, options: &[&str]) -> (i32, String, String) {
+        let send = ["send", "--to", to, "--from", "+15550002222", "--body", "hi"];
+        self.run_for_account(&[&send, options].concat())
+    }
+
     /// Runs a command that must succeed, and returns its output.
     #[track_caller]
     pub fn run_ok(&self, args: &[&str]) -> String {
