@@ -60,7 +60,7 @@ const routes = {
 };
 const service = bot(replyTo, { onEvent });
 
-// Your own pages need a login of yours; the requests of replyhook are signed.
+// Protect these pages with a login. Requests from replyhook are signed, and `bot` checks the signature.
 serve(async (request, response) => {
   if (request.url === "/message") return service(request, response);
   let status = 200;

@@ -79,7 +79,7 @@ routes = {"/form": form, "/remind": remind, "/desk/answer": answer, "/desk/done"
 service = bot(reply_to, on_event=on_event)
 
 
-# Your own pages need a login of yours; the requests of replyhook are signed.
+# Protect these pages with a login. Requests from replyhook are signed, and `bot` checks the signature.
 def app(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/message":

@@ -64,7 +64,7 @@ class Client {
   async #call(method, path, body, headers = {}) {
     headers = { ...headers, authorization: `Bearer ${this.#token}`, "content-type": "application/json" };
     const signal = AbortSignal.timeout(this.#timeout);
-    // No redirect is followed: nobody else gets the token.
+    // Follow no redirect: another server would get the token.
     const options = { method, headers, signal, redirect: "error", body: body === undefined ? undefined : JSON.stringify(body) };
     const response = await fetch(`${this.#url}/v1${path}`, options);
     const text = await response.text();

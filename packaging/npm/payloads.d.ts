@@ -275,7 +275,7 @@ export interface Problem {
   message: string;
   /** A word for programs: opted_out, window_closed, no_opt_in, invalid_address, unknown_sender, template_not_approved, … */
   reason: string;
-  /** What to do. */
+  /** Change that solves the problem. */
   remedy: string;
 }
 

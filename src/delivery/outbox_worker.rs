@@ -52,7 +52,7 @@ impl OutboxWorker {
         }
     }
 
-    /// Forgets what is known of Twilio's side, which an emulator has reset.
+    /// Clears the caches of templates and resources, and ends pauses, after the emulator was reset.
     #[cfg(all(feature = "server", feature = "emulator"))]
     pub(crate) fn reset(&self) {
         self.sender.reset();

@@ -22,7 +22,7 @@ const MAX_READ_BYTES: usize = 16 * 1024;
 /// Client of the service that gets events.
 pub(crate) struct EventService {
     client: reqwest::Client,
-    /// `None` without a service.
+    /// `None` if `handler.events_url` is empty.
     target: Reloadable<Option<ForwardTarget>>,
     clock: Arc<dyn Clock>,
 }
@@ -63,7 +63,7 @@ impl EventService {
         let target = self.target.load();
         let Some(target) = &*target else {
             return EventDelivery::Failed {
-                reason: "there is no service".to_owned(),
+                reason: "handler.events_url is empty".to_owned(),
                 retry_after: None,
             };
         };

@@ -347,7 +347,7 @@ impl<'s> RulesReader<'s> {
     }
 }
 
-/// Returns where a key belongs that stands in the wrong table of a rule, or that is a usual word for another key.
+/// Returns the right place of a key that is in the wrong table of a rule, or the key that a common word stands for.
 fn places_of(name: &str, known_keys: &[&str]) -> Option<String> {
     let meant = SYNONYMS.iter().find(|(word, _)| *word == name);
     let meant = meant.map_or(name, |(_, key)| key);

@@ -5,20 +5,20 @@
 
 use std::fmt::Write;
 
-/// The header in whose place the ones of the body are put.
+/// Header that is replaced by those of the body.
 const EMPTY_BODY: &str = "content-length: 0\r\n";
 
 /// A response in place of the one that hyper writes.
 pub(super) struct ParserResponse {
     bytes: Vec<u8>,
     written: usize,
-    /// Length of hyper's response, which hyper must believe to have been written.
+    /// Length of hyper's response, which is reported to hyper as written.
     replaced: usize,
 }
 
 impl ParserResponse {
     /// Creates the response in place of what hyper writes; `None` if that is not a response without body to a rejected
-    /// head. The fault has no byte of the request.
+    /// head. The text of the fault contains no part of the request.
     pub(super) fn new(written: &[u8], fault: Option<&'static str>) -> Option<Self> {
         let head = std::str::from_utf8(written).ok()?;
         let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?;

@@ -37,7 +37,7 @@ impl PagedList<'_> {
     /// Reads the list page by page.
     ///
     /// `take_page` consumes a page and returns Twilio's link to the next one: a path with query, or an absolute URL. Returns
-    /// whether the list ends with the last page that was read.
+    /// false if the list has more pages than [`max_pages`](Self::max_pages).
     pub(super) async fn for_each_page<P: DeserializeOwned>(
         &self,
         client: AuthenticatedClient<'_>,

@@ -69,7 +69,7 @@ const TABLE: [Row; 18] = [
         &[SHORT_DEADLINE, RESEND],
         Expected::Once,
     ),
-    // A content resource is not the message.
+    // The content resource exists, but the message was not sent.
     ("P11.content=return", "ask when", &[], Expected::Once),
     ("P12=return", SLOW, &[SHORT_DEADLINE], Expected::Once),
     (
@@ -253,7 +253,8 @@ fn saved_response_lost_in_transit_is_returned_again() {
 fn crash_looping_message_is_dead_or_answered_once() {
     for (policy, acknowledged) in [
         (Policy::NEITHER, Some(false)),
-        // Either the second request dies too, or the message is dead before it: the restarted server resumes it at once.
+        // The restarted server resumes the message immediately. If it crashes before the second request arrives, the message is
+        // dead and this request gets 200; otherwise the request fails too.
         (Policy::RETRY, None),
         (Policy::BOTH, Some(true)),
     ] {

@@ -328,7 +328,7 @@ fn printed_url_of_bot_has_no_password_or_query_value() {
     assert!(!output.contains("s3cret"), "{output}");
 }
 
-// On loopback the bot gets a token of this run; elsewhere the API stays closed unless the settings open it.
+// On loopback `dev` makes a token for the bot. On other addresses the API stays closed unless the settings have a token.
 #[test]
 fn bot_gets_access_to_api_on_loopback() {
     let token = "0123456789abcdef0123456789abcdef-of-the-settings";

@@ -28,7 +28,7 @@ const RETRIES: &str = r#"replyhook_event_deliveries_total{outcome="retry"}"#;
 const DELIVERED: &str = r#"replyhook_event_deliveries_total{outcome="delivered"}"#;
 const STOPPED: &str = "replyhook_events_stopped";
 
-/// Service that takes its time, or hangs.
+/// A slow service, or one that hangs.
 #[derive(Clone, Default)]
 struct SlowService(Arc<Mutex<SlowState>>);
 
@@ -311,7 +311,7 @@ fn stopped_delivery_goes_on_at_another_url() {
     assert_eq!(doctor_line(&server), None);
     assert_eq!(service.requests_to("/moved").len(), 1);
 
-    // Back to the URL that is gone; the event of this time waits for the next start.
+    // The URL responds with 410 again, so this event waits until the next start.
     std::fs::write(&file, url("/gone")).unwrap();
     reload(&server);
     assert_eq!(server.send(&stop(2)).status, 200);

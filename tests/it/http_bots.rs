@@ -183,7 +183,7 @@ fn assert_example(world: &World) {
         "{reminder}"
     );
 
-    // To a person, and back.
+    // Hand over to a person and back.
     assert_eq!(world.says(ANA, "human"), "A person answers you here.");
     assert_eq!(world.says(ANA, "are you open on Monday?"), "");
     let first = world.desk("/inbox/0");
@@ -199,7 +199,7 @@ fn assert_example(world: &World) {
     assert_eq!(world.says(ANA, "book"), "What shall we do?");
     assert_eq!(world.phone(CARLA, 1).len(), 1);
 
-    // A reminder that fails is a call for a person.
+    // A failed reminder is added to the list of users to call.
     world.post("/form", &form("+15550005555", "Friday"));
     let fault = json!({"content_failure": {"code": 63024, "times": 1}});
     world.dev.control("PUT", "/faults", &fault);
@@ -216,7 +216,7 @@ fn python_bot_reminds_records_opt_in_and_hands_off() {
     assert_example(&World::start(&python, "bot.py", ""));
 }
 
-// With a token of the settings, which `dev` passes on in place of one of its own.
+// With `admin.token` in the settings, `dev` passes on that token and makes none.
 #[test]
 fn node_bot_reminds_records_opt_in_and_hands_off() {
     let Some(node) = node() else {

@@ -265,7 +265,7 @@ fn python_types_are_those_of_the_description() {
     assert_up_to_date(PYTHON, &text);
 }
 
-// Each helper is short enough to be read before it is used.
+// A user can read a helper of this length before using it.
 #[test]
 fn helpers_have_at_most_80_lines() {
     for file in [

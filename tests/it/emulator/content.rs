@@ -719,7 +719,7 @@ async fn closed_window_takes_approved_templates_only() {
     assert_eq!(rita["error_code"], Value::Null);
 }
 
-// What `replyhook templates lint` finds, but for advice such as a keyword as a title.
+// The findings of `replyhook templates lint` reject a template. Advice, such as about a keyword as a title, does not.
 #[tokio::test]
 async fn badly_written_template_is_rejected_with_reason() {
     let bench = bench().await;

@@ -76,7 +76,7 @@ async fn two_spellings_of_a_number_have_one_external_user_id() {
     for (one, other, is_one_user) in [
         ("whatsapp:+5215512345678", "whatsapp:+525512345678", true),
         ("whatsapp:+556199887766", "whatsapp:+5561999887766", true),
-        // Possibly a landline of another user.
+        // It may be the landline of another user.
         ("whatsapp:+5491123456789", "whatsapp:+541123456789", false),
     ] {
         assert_eq!(id(one).await == id(other).await, is_one_user, "{one}");

@@ -92,7 +92,7 @@ fn refused_call_of_another_server_stands_below_its_message() {
     let calls = calls_of(&browser, 3, "Webhook", "200");
     assert_eq!(refused(&calls), Vec::<&str>::new());
     browser.wait_for("!document.querySelector('#debugger-list .own')");
-    // The failure of this test's own calls is not one of the page.
+    // The failed calls of this test are not errors of the page.
     assert_no_console_messages(&browser);
 }
 

@@ -283,11 +283,11 @@ async fn line_break_in_variable_is_rejected_for_approved_template_only() {
                 "{text}"
             );
         }
-        // Whether this is an approved template is not known, and it need not be.
+        // The approval is unknown. An open window does not require it.
         for number in [2, 3] {
             send(BEN, number).await.unwrap();
         }
-        // A closed window: that it is not approved is what matters.
+        // With a closed window, the missing approval is the reason.
         let error = send(ANA, 2).await.unwrap_err();
         assert_eq!(error.kind(), SendErrorKind::NotApproved);
     }

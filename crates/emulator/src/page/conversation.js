@@ -34,7 +34,7 @@ export async function load() {
   arrivedDuringLoad = null;
   const selected = state.selected;
   state.messages = list;
-  // Nothing tells which is newer, the response or the event.
+  // The response may be older than the event, so load again.
   const isStale = list.some(({ sid }) => reported.changed.has(sid));
   for (const message of reported.messages) if (!bySid(message.sid)) state.messages.push(message);
   state.messages.push(...unconfirmed.filter((message) => message.user === user));

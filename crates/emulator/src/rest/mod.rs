@@ -167,7 +167,7 @@ async fn find_conversation(
         (None, None) => None,
     };
     let author = inbound_sid.as_deref().and_then(|sid| user_of(engine, sid));
-    // An unknown SID, such as one of another run, stands below no message.
+    // An unknown SID, such as one of an earlier run, has no message here.
     let inbound_sid = inbound_sid.filter(|_| author.is_some());
     (author.or(user), inbound_sid)
 }

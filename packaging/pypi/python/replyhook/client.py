@@ -59,7 +59,7 @@ class Client:
                 raise
 
     def _call(self, method: str, path: str, body: Any = None, headers: Any = {}) -> Any:
-        # Neither a redirect is followed nor a proxy used: nobody else gets the token.
+        # Follow no redirect and use no proxy: another server would get the token.
         kind = {"http": HTTPConnection, "https": HTTPSConnection}[self._url.scheme]
         connection = kind(self._url.hostname or "", self._url.port, timeout=self._timeout)
         try:

@@ -563,7 +563,7 @@ _ProblemRequired = TypedDict(
         "message": str,
         # A word for programs: opted_out, window_closed, no_opt_in, invalid_address, unknown_sender, template_not_approved, …
         "reason": str,
-        # What to do.
+        # Change that solves the problem.
         "remedy": str,
     },
 )
