@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -639,24 +639,33 @@ fn sighup_is_handled_before_command_line_is_read() {
     assert_eq!(serve.wait().unwrap().code(), Some(0));
 }
 
+/// Starts `dev` with a program that sets the treatment of SIGHUP.
+fn start_dev(folder: &Path, with: &mut Command) -> Program {
+    Program::start(
+        with.arg(env!("CARGO_BIN_EXE_replyhook"))
+            .args(["dev", "--emulator-port", "0", "--port", "0"])
+            .env("XDG_STATE_HOME", folder.join("state"))
+            .current_dir(folder),
+    )
+}
+
 // A terminal that closes sends SIGHUP. The file of the settings is watched.
 #[test]
 fn sighup_ends_dev() {
     let folder = tempfile::tempdir().unwrap();
-    let mut dev = Dev::start_in(folder.path(), &["--port", "0"], &[]);
+    // The tests themselves may run under nohup, which a child inherits.
+    let program = start_dev(
+        folder.path(),
+        Command::new("env").arg("--default-signal=HUP"),
+    );
+    let mut dev = Dev::from_program(program);
     assert_eq!(dev.program.signal_and_wait(Signal::HUP), Some(0));
 }
 
 #[test]
 fn sighup_does_not_end_dev_under_nohup() {
     let folder = tempfile::tempdir().unwrap();
-    let program = Program::start(
-        Command::new("nohup")
-            .arg(env!("CARGO_BIN_EXE_replyhook"))
-            .args(["dev", "--emulator-port", "0", "--port", "0"])
-            .env("XDG_STATE_HOME", folder.path().join("state"))
-            .current_dir(folder.path()),
-    );
+    let program = start_dev(folder.path(), &mut Command::new("nohup"));
     let dev = Dev::from_program(program);
     let pid = Pid::from_raw(i32::try_from(dev.program.pid()).unwrap()).unwrap();
     kill_process(pid, Signal::HUP).unwrap();

@@ -17,7 +17,8 @@ use crate::store::packing;
 use crate::store::redacted_params::RedactedParams;
 use crate::store::states::inbound;
 
-/// Time after which a claim ends. Longer than a delivery takes.
+/// Time after which a process may claim its own event again: it could not record the end of its delivery. Longer than a
+/// delivery takes.
 const CLAIM_TIME: Duration = Duration::from_mins(1);
 /// Number of users that one claim passes.
 const USERS_PER_CLAIM: usize = 256;
@@ -38,10 +39,12 @@ const HEADS: &str = "WITH RECURSIVE head (user_key, number) AS (\
 // SKIP LOCKED: another process is claiming the event.
 const CLAIM_SQLITE: &str = "UPDATE event SET owner = $2, attempt = attempt + 1, not_before = $4 \
      WHERE id = ANY ($1) AND NOT id = ANY ($5) AND (not_before <= $3 OR (owner IS NOT NULL AND owner <> $2)) RETURNING id";
+// The claim of another live process never ends by `not_before`, which comes from that process's clock: with clocks that
+// differ, two servers would deliver two events of a user at the same time.
 const CLAIM_POSTGRES: &str = "UPDATE event SET owner = $2, attempt = attempt + 1, not_before = $4 WHERE id IN (\
-       SELECT e.id FROM event e WHERE e.id = ANY ($1) AND NOT e.id = ANY ($5) AND (e.not_before <= $3 \
-         OR (e.owner IS NOT NULL AND e.owner <> $2 AND NOT EXISTS (\
-           SELECT 1 FROM owner o WHERE o.id = e.owner AND o.alive_until > statement_timestamp()))) \
+       SELECT e.id FROM event e WHERE e.id = ANY ($1) AND NOT e.id = ANY ($5) AND (\
+         CASE WHEN e.owner IS NULL OR e.owner = $2 THEN e.not_before <= $3 ELSE NOT EXISTS (\
+           SELECT 1 FROM owner o WHERE o.id = e.owner AND o.alive_until > statement_timestamp()) END) \
        FOR UPDATE SKIP LOCKED) RETURNING id";
 
 /// Claims due events, each the oldest of its user.

@@ -17,6 +17,8 @@ fn calls_of(browser: &Browser, number: usize, title: &str, verdict: &str) -> Vec
     browser.run(&format!(
         "document.querySelectorAll('[role=log] .in .details')[{number}].click()"
     ));
+    // Otherwise the list may still be the one of the message that was selected before.
+    browser.wait_for_frame();
     let calls = browser.wait_for(&format!(
         "(() => {{
            const text = (row, part) => row.querySelector(part).textContent;

@@ -119,10 +119,18 @@ impl Browser {
         }
     }
 
-    /// Clicks the element of a selector, as a user would.
+    /// Clicks the element of a selector, as a user would, and waits until the page shows the effect.
     pub fn click(&self, selector: &str) {
         let element = self.element(selector);
         self.command("POST", &format!("/element/{element}/click"), &json!({}));
+        self.wait_for_frame();
+    }
+
+    /// Waits until the page has drawn what its scripts have changed so far.
+    ///
+    /// The page draws parts of a change in the next frame, so a script could read old and new content together.
+    pub fn wait_for_frame(&self) {
+        self.run_async("requestAnimationFrame(() => done())");
     }
 
     /// Types into the element of a selector. A file picker takes the paths of files.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
+use super::wait::Wait;
+
 /// Limit for conditions that must become true.
 const WAIT_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -49,7 +51,14 @@ impl Program {
     /// Sends a signal, waits until the process exits, and returns its exit code.
     pub fn signal_and_wait(&mut self, signal: Signal) -> Option<i32> {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
-        self.child.wait().unwrap().code()
+        let wait = Wait::until("the program exits");
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            wait.check();
+            std::thread::yield_now();
+        }
     }
 
     /// Writes a line to the program's stdin.
