@@ -41,8 +41,8 @@ fn open_page_in(what: &str, args: &[&str], env: &[(&str, &str)]) -> Option<(Dev,
 
 fn open(browser: &Browser, dev: &Dev) {
     browser.open(&dev.url);
-    // The page is ready when it shows the address of the selected user.
-    browser.wait_for("document.querySelector('#chat-address').textContent === 'whatsapp:+15550001111' && document.querySelector('#gone').hidden");
+    // Earlier, the page would draw the conversation once more, while a test moves the focus or measures positions.
+    browser.wait_for("document.querySelector('#chat-address').textContent === 'whatsapp:+15550001111' && document.querySelector('#gone').hidden && document.querySelector('main').ariaBusy !== 'true'");
 }
 
 /// Waits until the page shows this text of the bot, and returns all its texts.

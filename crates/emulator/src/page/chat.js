@@ -1,7 +1,7 @@
 // Conversation as bubbles. A bubble keeps its element as long as its message object exists, so that a new status
 // changes only its ticks.
 
-import { $, fill, fillIfChanged, h, onNextFrame, reportErrors } from "./dom.js";
+import { $, fill, fillIfChanged, h, keepFocus, onNextFrame, reportErrors } from "./dom.js";
 import { contentElements, isFailed } from "./content.js";
 import { select } from "./conversation.js";
 import { channelOf, fetchServerState, nameOf, on, sendersFor, state } from "./store.js";
@@ -83,6 +83,7 @@ function buildBubble(message) {
 
 function drawBubble(message, node) {
   if (fillIfChanged(node.body, contentInput(message), () => bubbleContent(message))) onNextFrame(scrollIfPinned);
+  if (message.sid) node.details.dataset.key = `${message.sid} details`;
   const [glyph, words, tone] = ticks(message);
   const at = time.clock(message.at);
   const [timeLabel, tickLabel, description] = node.details.children;
@@ -129,8 +130,11 @@ function drawAll(start = Math.max(0, state.messages.length - BATCH_SIZE)) {
   nodes.clear();
   // Screen readers must not announce messages that are only redrawn.
   log.setAttribute("aria-live", "off");
-  log.replaceChildren();
-  state.messages.slice(firstShown).forEach(append);
+  // The list may come while the user is moving among its buttons, such as after a reconnection.
+  keepFocus(log, () => {
+    log.replaceChildren();
+    state.messages.slice(firstShown).forEach(append);
+  });
   $("earlier").hidden = firstShown === 0;
   $("earlier").textContent = `Show earlier messages (${firstShown.toLocaleString("en")} more)`;
   $("empty").hidden = state.messages.length > 0 || !state.sender;

@@ -28,6 +28,7 @@ const itemGroup = (message, items, label) =>
 /** Returns the button or link of an item. */
 function itemElement(message, item) {
   const element = makeItem(message, item);
+  element.dataset.key = `${message.sid} ${item.id ?? item.title}`; // keeps the focus when the message is drawn again
   // A message that was not delivered is not on the phone.
   if (isFailed(message)) element.ariaDisabled = "true";
   return element;
@@ -105,7 +106,7 @@ function openDialog(title, opener, ...children) {
 }
 
 const listButton = (message) => h("div", { class: "offers", role: "group", "aria-label": "List" },
-  h("button", { type: "button", class: "opens", "aria-haspopup": "dialog", onclick: (event) => openList(message, event.currentTarget) },
+  h("button", { type: "button", class: "opens", "data-key": `${message.sid} list`, "aria-haspopup": "dialog", onclick: (event) => openList(message, event.currentTarget) },
     h("span", { "aria-hidden": "true" }, "☰ "), message.content.button || "Options"));
 
 function openList(message, opener) {

@@ -15,11 +15,16 @@ export function h(tag, props, ...children) {
   return element;
 }
 
-/** Replaces the content of `parent`. The focus stays on the element with the same data-key. */
-export function fill(parent, ...children) {
+/** Calls `draw`, which draws `parent` again. The focus stays on the element with the same data-key. */
+export function keepFocus(parent, draw) {
   const key = parent.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-  parent.replaceChildren(...children.flat(Infinity).filter((child) => child != null && child !== false));
-  if (key) [...parent.querySelectorAll("[data-key]")].find((element) => element.dataset.key === key)?.focus();
+  draw();
+  if (key) [...parent.querySelectorAll("[data-key]")].find((element) => element.dataset.key === key)?.focus({ preventScroll: true });
+}
+
+/** Replaces the content of `parent`, and keeps the focus. */
+export function fill(parent, ...children) {
+  keepFocus(parent, () => parent.replaceChildren(...children.flat(Infinity).filter((child) => child != null && child !== false)));
 }
 
 const inputs = new WeakMap(); // element -> JSON of the input that its content was made from

@@ -36,6 +36,8 @@ async function reloadAll() {
   // Entries that arrived as events may also be in the response. They have no ID, so compare time and code.
   state.debugger = [...entries, ...state.debugger.filter((added) => !entries.some((entry) => entry.at === added.at && entry.code === added.code))];
   state.faults = faults ?? {};
+  // Before the conversation is fetched: the row of faults must not grow while the user is reading.
+  for (const topic of ["faults", "clock"]) emit(topic);
   if (state.current) await load();
   else {
     await open(firstUser());
@@ -43,7 +45,8 @@ async function reloadAll() {
     if (!narrow.matches && document.activeElement === document.body) $("body").focus();
   }
   addExchanges(exchanges);
-  for (const topic of ["users", "debugger", "faults", "clock"]) emit(topic);
+  for (const topic of ["users", "debugger"]) emit(topic);
+  document.querySelector("main").ariaBusy = null;
 }
 
 let disconnectTimer; // timer of the message about a lost connection; null while connected
