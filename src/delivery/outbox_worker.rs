@@ -103,7 +103,9 @@ impl OutboxWorker {
         let claimed = self.store.claim_with_wait(free_permits, wait, now).await;
         let outbox = self.store_report.record_error("claim", claimed)?;
         let claimed = outbox.messages;
-        let has_claimed = !claimed.is_empty();
+        // A stopped message makes way for the next one of its user.
+        let has_more =
+            !claimed.is_empty() || !outbox.suppressed.is_empty() || !outbox.new_owner.is_empty();
         // Before the lookups: if claiming those fails, these must not be left without a task, since no other process
         // takes over what this one has claimed.
         for message in claimed {
@@ -135,7 +137,7 @@ impl OutboxWorker {
                 }
             });
         }
-        Ok(has_claimed)
+        Ok(has_more)
     }
 
     /// Sends a message. A panic makes its result unknown, because Twilio may have accepted it; otherwise it would stay

@@ -5,7 +5,7 @@ use crate::message::InboundMessage;
 use crate::reply::{Reply, ReplyMessage, WireMessage, WireRichContent};
 use crate::sid::{AccountSid, MessageSid, MessagingServiceSid};
 use crate::signature::AuthTokenKind;
-use crate::store::{NewOutbound, ReplyQueue};
+use crate::store::NewOutbound;
 use crate::twilio::{WireAddresses, wire_params};
 
 /// Account, sender and user of an inbound message.
@@ -36,14 +36,6 @@ impl Origin {
         message
             .recipient()
             .is_none_or(|recipient| *recipient == self.user)
-    }
-
-    /// Returns the queue of replies to the author.
-    pub(super) fn queue(&self) -> ReplyQueue {
-        ReplyQueue {
-            sender: self.sender.normalized(),
-            user: self.user.normalized(),
-        }
     }
 
     /// Builds the outbox entries of a reply without media.

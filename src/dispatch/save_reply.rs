@@ -132,10 +132,9 @@ impl ReplySaver<'_> {
         let dispatcher = self.dispatcher;
         let is_empty = document == Document::empty();
         crate::crash_point!("P5");
-        // Without a queue the reply never waits for older ones. An empty reply overtakes none.
-        let queue = (keeps_order && !is_empty).then(|| self.origin.queue());
         let completion = Completion {
-            queue,
+            // An empty reply overtakes none.
+            keeps_order: keeps_order && !is_empty,
             ..completion.clone()
         };
         let now = dispatcher.clock.now();

@@ -50,6 +50,8 @@ pub(super) const CONTENT: &str = "content_expired";
 pub(super) const KEYS: &str = "keys_expired";
 pub(super) const OUTBOUND_TEXTS: &str = "outbound_texts_expired";
 pub(super) const OUTBOUND_CONTENT: &str = "outbound_expired";
+/// Time of the last link that the deletion of unused links has passed, in microseconds.
+pub(super) const LINKS: &str = "links_expired";
 /// Positions in `expire_later`, one per kind: the ID up to which its rows have been checked in this pass.
 pub(super) const LATER: [&str; 2] = ["messages_later", "outbound_later"];
 

@@ -16,7 +16,7 @@ pub use super::identity_kind::LinkKind;
 pub use super::journal::{
     AcceptOutcome, BacklogMessage, Claim, ClaimedBacklog, Completion, CrashPolicy, DeadMessage,
     DeadReason, DialogueChange, FailOutcome, HANDLER_FAILED, HANDLER_PANICKED, Journal,
-    QuestionChange, QueuedMessage, ReplyDecision, ReplyPath, ReplyQueue, SavedResponse, TurnStatus,
+    QuestionChange, QueuedMessage, ReplyDecision, ReplyPath, SavedResponse, TurnStatus,
 };
 pub use super::media::{
     CHUNK_BYTES, FileHash, LINK_SECRET_BYTES, LINK_TAG_BYTES, LinkSigningKey, LinkSource,

@@ -10,7 +10,6 @@ use super::handoff::HandoffChange;
 use super::new_inbound::NewInbound;
 use super::outbound_message::NewOutbound;
 use super::redacted_params::RedactedParams;
-use crate::address::Address;
 use crate::choice::{OpenQuestion, QuestionId};
 use crate::sid::{AccountSid, MessageSid};
 use crate::signature::AuthTokenKind;
@@ -158,9 +157,9 @@ pub struct Completion {
     /// IDs of messages [queued behind](Journal::queued_behind) this one that the reply covers. They get the empty
     /// response, except those that were decided in another way before.
     pub merged: Vec<i64>,
-    /// Queue whose order the reply keeps in [`Journal::complete_inline`]. `None` for a reply that never waits: an empty
-    /// one, or a redirect.
-    pub queue: Option<ReplyQueue>,
+    /// True if the reply waits in [`Journal::complete_inline`] for older replies of its conversation, while the oldest open
+    /// one was created less than a minute ago. False for a reply that never waits: an empty one, or a redirect.
+    pub keeps_order: bool,
     /// Reason for which the handler did not get the message. It must not contain message content.
     pub reason: Option<&'static str>,
 }
@@ -174,19 +173,6 @@ impl Completion {
             && self.question.is_none()
             && self.merged.is_empty()
     }
-}
-
-/// All replies from one sender to one user, sent in the order of creation.
-///
-/// A TwiML reply waits for older ones only while the oldest open one was created less than a minute ago.
-///
-/// See [`Journal::complete_inline`] for its use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReplyQueue {
-    /// Sender of the replies.
-    pub sender: Address,
-    /// Recipient of the replies.
-    pub user: Address,
 }
 
 impl QuestionChange {

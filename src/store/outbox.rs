@@ -71,6 +71,13 @@ pub struct OutboxStats {
     pub oldest: Option<Timestamp>,
 }
 
+/// Maximum number of searches of one claim.
+///
+/// A stopped message makes way for the next one of its reply or of its user, so the claim searches again. A user who has opted out
+/// may have thousands of messages, and their claim must not keep the store from accepting messages.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) const MAX_ROUNDS: usize = 16;
+
 /// Outcome of [`Outbox::claim_with_wait`].
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]

@@ -1,6 +1,7 @@
 //! The contract of `Store`, tested for each implementation: in memory, in a file, and on PostgreSQL.
 
 mod accepting;
+mod callback_links;
 mod consent;
 mod handoff;
 mod history;

@@ -14,16 +14,16 @@ use crate::store::states::{self, inbound};
 // One statement: either this reply or the `decide` of the request's deadline wins. Only a reply that wins changes the
 // dialogue state and the handoff.
 //
-// Parameters: 1 to 14 as in `save_completion!`, 15 the TwiML, 16 and 17 sender and user of the queue, 18 the longest wait, 19
-// the reason, and 20 the reason of a suppressed reply.
+// Parameters: 1 to 15 as in `save_completion!`, 16 the TwiML, 17 whether the reply keeps the order, 18 the longest wait, 19 the
+// reason, and 20 the reason of a suppressed reply.
 const COMPLETE_INLINE: &str = concat!(
-    // The oldest reply to the same user that is still to be sent. None that an operator has released or retried, which is
-    // late already.
-    "WITH oldest_reply AS (SELECT q.created_at FROM outbound_in_queue q WHERE q.sender = $17 AND q.address = $18 \
-       AND q.account = (SELECT account FROM inbound WHERE id = $1) AND q.inbound IS NOT NULL AND q.unordered IS NULL \
-       ORDER BY q.id LIMIT 1), ",
+    // The oldest reply to any address in the conversation that is still to be sent. None that an operator has released or
+    // retried, which is late already.
+    "WITH oldest_reply AS (SELECT min(q.created_at) AS created_at FROM inbound i JOIN conversation_address k ON k.conversation = i.conversation \
+       JOIN outbound_in_queue q ON q.sender = k.sender AND q.address_key = k.address_key AND q.account = i.account \
+       WHERE $17 AND i.id = $1 AND q.inbound IS NOT NULL AND q.unordered IS NULL), ",
     // `abs`: a time in the future was written before the clock was set back, and must not extend the wait.
-    "must_wait AS (SELECT FROM oldest_reply WHERE abs($7 - created_at) < $19), ",
+    "must_wait AS (SELECT FROM oldest_reply WHERE abs($7 - created_at) < $18), ",
     // From PROCESSING (1) to DEFERRED (2), fenced by owner and attempt. The claim stays valid, and the reply is queued
     // behind the older one with it.
     "message_deferred AS (UPDATE inbound SET state = 2, claimed_at = $7 \
@@ -35,7 +35,7 @@ const COMPLETE_INLINE: &str = concat!(
     // From PROCESSING (1) to ANSWERED (3), fenced by owner and attempt. The opt-out is checked in the same statement: the
     // reply of a user who opted out after the claim becomes NULL, the empty response.
     "completed AS (UPDATE inbound i SET state = 3, \
-       reason = CASE WHEN checked.opted_out AND $16::text IS NOT NULL THEN $21 ELSE $20 END, \
+       reason = CASE WHEN checked.opted_out AND $16::text IS NOT NULL THEN $20 ELSE $19 END, \
        response = CASE WHEN checked.opted_out THEN NULL ELSE $16::text END, claimed_at = $7 FROM checked \
      WHERE i.id = $1 AND i.state = 1 AND i.owner = $2 AND i.attempt = $3 AND NOT EXISTS (SELECT FROM must_wait) \
      RETURNING i.state, i.response, i.conversation), ",
@@ -54,12 +54,10 @@ pub(super) async fn complete_inline(
     params: &CompletionParams,
     records_events: bool,
 ) -> Result<ReplyDecision, CallError> {
-    let queue = completion.queue.as_ref();
     let decided: Option<(i64, Option<String>)> = params
         .query(COMPLETE_INLINE)
         .bind(twiml.map(pack))
-        .bind(queue.map(|queue| pack(queue.sender.as_str())))
-        .bind(queue.map(|queue| pack(queue.user.as_str())))
+        .bind(completion.keeps_order)
         .bind(i64::try_from(MAX_ORDER_WAIT.as_micros()).unwrap_or(i64::MAX))
         .bind(completion.reason)
         .bind(states::REPLY_SUPPRESSED)

@@ -15,6 +15,7 @@ use crate::store::conversations::ConsentRecord;
 use crate::store::outbound_message::{OutboundMessage, SendOutcome};
 use crate::store::outbox::LOOKUP_TIMEOUT;
 use crate::store::shared::database::RecordingDatabase;
+use crate::store::shared::due_messages::queues_of_conversation;
 use crate::store::shared::{outbox as shared_outbox, status_events};
 use crate::store::{decisions, packing, states};
 
@@ -220,7 +221,7 @@ async fn record_sent(
     status_events::apply_unmatched(db, id, sid, now).await
 }
 
-/// Delays due messages behind a retried one of the same queue until that one is due again.
+/// Delays due messages behind a retried one of the same conversation until that one is due again.
 // Otherwise each claim would read them and pass over them. `attempt = 1` marks them as tried, so that
 // the claim keeps their place in the queue although they are not due. PENDING (0) only. SKIP LOCKED: a delay is not worth
 // waiting for another transaction.
@@ -230,12 +231,14 @@ async fn delay_queue(
     until: Timestamp,
     now: Timestamp,
 ) -> Result<(), CallError> {
-    sqlx::query(
-        "WITH later AS (SELECT r.id FROM outbound retried JOIN outbound r ON r.sender = retried.sender AND r.address = retried.address \
-           AND r.account = retried.account WHERE retried.id = $1 AND retried.state = 0 AND r.id > $1 AND r.state = 0 AND r.not_before < $2 AND r.not_before <= $3 \
+    sqlx::query(concat!(
+        "WITH retried AS (",
+        queues_of_conversation!(),
+        "), later AS (SELECT r.id FROM retried JOIN outbound r ON r.sender = retried.sender AND r.address_key = retried.address_key \
+           AND r.account = retried.account WHERE r.id > $1 AND r.state = 0 AND r.state < 3 AND r.not_before < $2 AND r.not_before <= $3 \
            ORDER BY r.id FOR UPDATE OF r SKIP LOCKED) \
-         UPDATE outbound r SET not_before = $2, attempt = greatest(r.attempt, 1) FROM later WHERE r.id = later.id",
-    )
+         UPDATE outbound r SET not_before = $2, attempt = greatest(r.attempt, 1) FROM later WHERE r.id = later.id"
+    ))
     .bind(id)
     .bind(until.as_microsecond())
     .bind(now.as_microsecond())

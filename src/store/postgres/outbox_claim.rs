@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use super::conditions::has_valid_lease;
 use super::error::CallError;
 use super::reading::{message, read_message};
 use crate::clock::after;
-use crate::store::outbox::{ClaimedOutbox, LOOKUP_GRACE, MAX_PAUSE};
+use crate::store::outbox::{ClaimedOutbox, LOOKUP_GRACE, MAX_PAUSE, MAX_ROUNDS};
 use crate::store::shared::conditions::{has_new_owner, must_be_suppressed};
-use crate::store::shared::due_messages::{self, head_of_queue, is_next_part};
+use crate::store::shared::due_messages::{
+    self, head_of_queue, is_first_of_conversation, is_next_part,
+};
 use crate::store::states::{self, outbound, user_opted_out};
 
 /// Makes messages unknown that a dead process was sending, and releases those that it was preparing.
@@ -45,6 +48,8 @@ const CLAIM: &str = concat!(
     "r.id = ",
     head_of_queue!("r"),
     " AND ",
+    is_first_of_conversation!(),
+    " AND ",
     is_next_part!(),
     // SKIP LOCKED: a locked row belongs to a transaction that is claiming it or recording its outcome. Two messages of one
     // queue are not claimed concurrently, because the subquery of the younger one still counts the older one while it is
@@ -73,7 +78,7 @@ const CLAIM: &str = concat!(
 /// Messages to find for each one to claim: other servers may be claiming the first ones.
 const SPARE: usize = 4;
 /// Maximum number of searches whose messages other servers have claimed in the meantime.
-const MAX_SEARCHES: usize = 3;
+const MAX_LOST_SEARCHES: usize = 3;
 
 /// Fails the later parts of replies whose parts have failed: they would wait for an operator, who cannot release them.
 // PENDING (0) only. SKIP LOCKED: an operator may release them concurrently, and the claim must not wait.
@@ -100,42 +105,61 @@ pub(super) async fn claim(
         .bind(after(now, MAX_PAUSE).as_microsecond())
         .execute(&mut *db)
         .await?;
-    let mut claimed = Vec::new();
-    for _ in 0..MAX_SEARCHES {
-        let due = due_messages::find_due(db, limit.saturating_mul(SPARE), wait, now).await?;
-        if due.is_empty() {
+    let mut outbox = ClaimedOutbox::default();
+    let mut lost_searches = 0;
+    for _ in 0..MAX_ROUNDS {
+        let wanted = limit - outbox.messages.len();
+        let due = due_messages::find_due(db, wanted.saturating_mul(SPARE), wait, now).await?;
+        if due.is_empty() || wanted == 0 {
             break;
         }
-        claimed = sqlx::query(CLAIM)
+        let claimed = sqlx::query(CLAIM)
             .bind(now.as_microsecond())
             .bind(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX))
             .bind(due)
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
             .bind(me)
             .bind(states::NEW_OWNER)
             .fetch_all(&mut *db)
             .await?;
-        if !claimed.is_empty() {
+        let has_stopped = sort_claimed(db, &claimed, &mut outbox, now).await?;
+        lost_searches += usize::from(claimed.is_empty());
+        if lost_searches == MAX_LOST_SEARCHES || (!claimed.is_empty() && !has_stopped) {
             break;
         }
     }
-    let mut outbox = ClaimedOutbox::default();
-    for row in &claimed {
+    Ok(outbox)
+}
+
+/// Adds the claimed and the stopped messages to the outbox. Returns true if some were stopped.
+async fn sort_claimed(
+    db: &mut PgConnection,
+    claimed: &[PgRow],
+    outbox: &mut ClaimedOutbox,
+    now: Timestamp,
+) -> Result<bool, CallError> {
+    let mut failed: Vec<i64> = Vec::new();
+    let mut has_stopped = false;
+    for row in claimed {
         let message = read_message(row, now)?;
         // The column after those of `message!`.
-        match row.try_get::<i64, _>(16)? {
+        let state: i64 = row.try_get(16)?;
+        has_stopped |= state != outbound::SENDING;
+        match state {
             outbound::SUPPRESSED => outbox.suppressed.push(message),
-            outbound::FAILED => outbox.new_owner.push(message),
+            outbound::FAILED => {
+                failed.push(message.id);
+                outbox.new_owner.push(message);
+            }
             _ => outbox.messages.push(message),
         }
     }
-    if !outbox.new_owner.is_empty() {
-        let failed: Vec<i64> = outbox.new_owner.iter().map(|message| message.id).collect();
+    if !failed.is_empty() {
         sqlx::query(STOP_LATER_PARTS)
             .bind(failed)
             .bind(states::NEW_OWNER)
             .execute(db)
             .await?;
     }
-    Ok(outbox)
+    Ok(has_stopped)
 }

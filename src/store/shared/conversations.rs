@@ -95,6 +95,18 @@ pub(in crate::store) async fn set_question_numbered<D: Database>(
     Ok(())
 }
 
+/// SQL condition: the two addresses of a row of `identity_link` have neither a conversation nor a consent.
+// An RCS address shares the consent of its bare number.
+macro_rules! unused_link {
+    () => {
+        "NOT EXISTS (\
+           SELECT 1 FROM conversation_address n WHERE n.address_key IN (identity_link.a, identity_link.b)) AND NOT EXISTS (\
+           SELECT 1 FROM consent c WHERE c.consent_key IN (identity_link.a, identity_link.b, \
+             replace(identity_link.a, 'rcs:', ''), replace(identity_link.b, 'rcs:', '')))"
+    };
+}
+pub(super) use unused_link;
+
 /// Deletes conversations. In PostgreSQL the caller has locked them.
 pub(in crate::store) async fn delete_conversations<D: Database>(
     db: &mut D,
@@ -118,13 +130,11 @@ pub(in crate::store) async fn delete_conversations<D: Database>(
     ] {
         db.execute(sql, params![conversations]).await?;
     }
-    // Delete links whose two addresses have neither a conversation nor a consent. An RCS address shares the consent of its
-    // bare number.
     db.execute(
-        "DELETE FROM identity_link WHERE (a = ANY ($1) OR b = ANY ($1)) AND NOT EXISTS (\
-           SELECT 1 FROM conversation_address n WHERE n.address_key IN (identity_link.a, identity_link.b)) AND NOT EXISTS (\
-           SELECT 1 FROM consent c WHERE c.consent_key IN (identity_link.a, identity_link.b, \
-             replace(identity_link.a, 'rcs:', ''), replace(identity_link.b, 'rcs:', '')))",
+        concat!(
+            "DELETE FROM identity_link WHERE (a = ANY ($1) OR b = ANY ($1)) AND ",
+            unused_link!()
+        ),
         params![&keys[..]],
     )
     .await?;

@@ -1,6 +1,8 @@
 //! Search for the messages of the outbox that may be sent now.
 //!
-//! Of each queue only the first message may be sent. Two searches find it, and each is slow where the other is fast:
+//! Messages of one account from one sender to one address are a queue, whose order is the order of their IDs. Of each queue only
+//! the first message may be sent, and only after earlier messages to the user's other addresses in the conversation. Two searches
+//! find these messages, and each is slow where the other is fast:
 //!
 //! - by time: the messages that have been due for longest, each with a check for a place at the head of its queue. It is
 //!   slow if thousands of messages wait in few queues.
@@ -26,9 +28,9 @@ macro_rules! head_of_queue {
         concat!(
             "(SELECT q.id FROM outbound_in_queue q WHERE q.sender = ",
             $row,
-            ".sender AND q.address = ",
+            ".sender AND q.address_key = ",
             $row,
-            ".address AND q.account = ",
+            ".address_key AND q.account = ",
             $row,
             ".account AND (q.keeps_place OR q.not_before <= $1) ORDER BY q.id LIMIT 1)"
         )
@@ -36,6 +38,35 @@ macro_rules! head_of_queue {
 }
 #[cfg(feature = "postgres")]
 pub(in crate::store) use head_of_queue;
+
+/// SQL condition: no earlier message to another address of the user keeps the message `r`. `$1` is the time.
+// Addresses of one conversation, such as a number and its business-scoped ID: the user sees one chat. Each of them has a queue of
+// its own, so that links which are learned, or removed, later move no message. The order by ID is one for all queues, so two
+// queues never wait for each other. Most conversations have one address, and then this is one lookup.
+macro_rules! is_first_of_conversation {
+    () => {
+        "NOT EXISTS (SELECT 1 FROM conversation_address own JOIN conversation_address other \
+           ON other.conversation = own.conversation AND other.sender = own.sender AND other.address_key <> own.address_key \
+         WHERE own.sender = r.sender AND own.address_key = r.address_key AND (\
+           SELECT q.id FROM outbound_in_queue q WHERE q.sender = other.sender AND q.address_key = other.address_key \
+             AND q.account = r.account AND (q.keeps_place OR q.not_before <= $1) ORDER BY q.id LIMIT 1) < r.id)"
+    };
+}
+#[cfg(feature = "postgres")]
+pub(in crate::store) use is_first_of_conversation;
+
+/// SQL: sender, address key and account of the queue of the message `$1`, if that is PENDING (0), and of the queues to the other
+/// addresses in its conversation.
+macro_rules! queues_of_conversation {
+    () => {
+        "SELECT o.sender, o.address_key, o.account FROM outbound o WHERE o.id = $1 AND o.state = 0 \
+         UNION SELECT other.sender, other.address_key, o.account FROM outbound o \
+           JOIN conversation_address own ON own.sender = o.sender AND own.address_key = o.address_key \
+           JOIN conversation_address other ON other.conversation = own.conversation AND other.sender = own.sender \
+         WHERE o.id = $1 AND o.state = 0"
+    };
+}
+pub(in crate::store) use queues_of_conversation;
 
 /// SQL condition: no earlier part of its reply keeps the message `r`. `$1` is the time, `$2` the wait for a delivery.
 // A part of a reply only once every part before it is SENT or SUPPRESSED (4, 6), or has failed and waits for its second send
@@ -59,6 +90,8 @@ pub(in crate::store) const BY_TIME: &str = concat!(
     "SELECT r.id, r.id = ",
     head_of_queue!("r"),
     " AND ",
+    is_first_of_conversation!(),
+    " AND ",
     is_next_part!(),
     " FROM outbound r WHERE r.state = 0 AND r.state < 4 AND r.not_before <= $1 ORDER BY r.not_before, r.id LIMIT $3"
 );
@@ -69,19 +102,21 @@ pub(in crate::store) const BY_TIME: &str = concat!(
 // all three are compared in one condition. `state < 3` is the condition of the partial index `outbound_queue`.
 pub(in crate::store) const BY_QUEUE: &str = concat!(
     "WITH RECURSIVE queue(id, place) AS (\
-       SELECT f.id, 1 FROM (SELECT o.id FROM outbound o WHERE o.state < 3 ORDER BY o.sender, o.address, o.account, o.id LIMIT 1) f \
+       SELECT f.id, 1 FROM (SELECT o.id FROM outbound o WHERE o.state < 3 ORDER BY o.sender, o.address_key, o.account, o.id LIMIT 1) f \
        UNION ALL SELECT coalesce(\
-         (SELECT n.id FROM outbound n WHERE n.state < 3 AND n.sender = o.sender AND n.address = o.address AND n.account > o.account \
+         (SELECT n.id FROM outbound n WHERE n.state < 3 AND n.sender = o.sender AND n.address_key = o.address_key AND n.account > o.account \
            ORDER BY n.account, n.id LIMIT 1), \
-         (SELECT n.id FROM outbound n WHERE n.state < 3 AND n.sender = o.sender AND n.address > o.address \
-           ORDER BY n.address, n.account, n.id LIMIT 1), \
+         (SELECT n.id FROM outbound n WHERE n.state < 3 AND n.sender = o.sender AND n.address_key > o.address_key \
+           ORDER BY n.address_key, n.account, n.id LIMIT 1), \
          (SELECT n.id FROM outbound n WHERE n.state < 3 AND n.sender > o.sender \
-           ORDER BY n.sender, n.address, n.account, n.id LIMIT 1)), queue.place + 1 \
+           ORDER BY n.sender, n.address_key, n.account, n.id LIMIT 1)), queue.place + 1 \
        FROM queue JOIN outbound o ON o.id = queue.id WHERE queue.place < $3), \
      head AS (SELECT queue.id AS queue, ",
     head_of_queue!("o"),
     " AS id FROM queue JOIN outbound o ON o.id = queue.id) \
      SELECT r.id, r.not_before FROM head LEFT JOIN outbound r ON r.id = head.id AND r.state = 0 AND r.not_before <= $1 AND ",
+    is_first_of_conversation!(),
+    " AND ",
     is_next_part!()
 );
 

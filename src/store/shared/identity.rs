@@ -73,6 +73,27 @@ pub(in crate::store) async fn find_conversation<D: Database>(
     Ok(conversation)
 }
 
+/// Returns true if the store has a conversation, a consent or a link of one of the addresses.
+pub(in crate::store) async fn is_known<D: Database>(
+    db: &mut D,
+    named: &NamedAddresses,
+) -> Result<bool, D::Error> {
+    for member in named.members() {
+        let found = db
+            .row(
+                "SELECT EXISTS (SELECT 1 FROM conversation_address WHERE address_key = $1) \
+                   OR EXISTS (SELECT 1 FROM consent WHERE consent_key = $2) \
+                   OR EXISTS (SELECT 1 FROM identity_link WHERE a = $1) OR EXISTS (SELECT 1 FROM identity_link WHERE b = $1)",
+                params![member.key.as_str(), member.consent_key().as_str()],
+            )
+            .await?;
+        if found.unwrap_or_default().take(0)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Links the addresses that a webhook names, which are of one user. Returns the links of the user, or `None` if nothing
 /// is new.
 pub(in crate::store) async fn learn<D: Database>(

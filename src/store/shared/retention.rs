@@ -3,11 +3,11 @@
 //!
 //! Of a range of messages, the texts are deleted first, then replies and conversations, and the deduplication keys last.
 
-use super::conversations::delete_conversations;
+use super::conversations::{delete_conversations, unused_link};
 use super::database::{Database, StoredRow, ids, params};
 use crate::store::error::StoreError;
 use crate::store::expiry::{
-    self, CONTENT, DELETE_CONTENT, IdRange, KEYS, LATER, MESSAGE, MESSAGE_MARKS, OUTBOUND,
+    self, CONTENT, DELETE_CONTENT, IdRange, KEYS, LATER, LINKS, MESSAGE, MESSAGE_MARKS, OUTBOUND,
     OUTBOUND_CONTENT, OUTBOUND_TEXTS, ROWS_PER_STEP, TEXTS,
 };
 use crate::store::operator::{ExpiryReport, Retention};
@@ -122,6 +122,14 @@ const DELETE_OLD_KEYS: &str = "DELETE FROM idempotency_key WHERE key IN (SELECT 
 // A split is needed as long as the keys: a status callback about an older message must not tie the address again.
 const DELETE_OLD_SPLITS: &str = "DELETE FROM identity_split WHERE (address_key, account) IN (\
        SELECT address_key, account FROM identity_split WHERE at < $1 ORDER BY at LIMIT $2)";
+/// Finds the time of the $3rd link after the time $1 and before $2.
+const OLD_LINKS: &str = "SELECT max(at) FROM (SELECT at FROM identity_link WHERE at > $1 AND at < $2 ORDER BY at LIMIT $3) AS next";
+/// Deletes the links that no operator has made, after $1 and up to $2, whose addresses have neither a conversation nor a consent.
+// They come from status callbacks about users who never wrote, so no deletion of a conversation deletes them.
+const DELETE_UNUSED_LINKS: &str = concat!(
+    "DELETE FROM identity_link WHERE at > $1 AND at <= $2 AND kind <> 'operator' AND ",
+    unused_link!()
+);
 const DELETE_OLD_STATUS: &str = "DELETE FROM unmatched_status WHERE (sid, account) IN (SELECT sid, account FROM unmatched_status WHERE at < $1 ORDER BY at LIMIT $2)";
 
 /// Reads up to $3 rows of `expire_later` after the position $2.
@@ -136,7 +144,7 @@ const FIND_OUTBOUND: &str = "SELECT id FROM outbound WHERE id = $1";
 
 /// The statements over the rows of messages, whose time must not grow with the number of stored rows.
 #[cfg(all(test, feature = "sqlite"))]
-pub(in crate::store) const STATEMENTS: [&str; 21] = [
+pub(in crate::store) const STATEMENTS: [&str; 23] = [
     MESSAGES,
     REPLIES,
     POSTPONE_OPEN_MESSAGES,
@@ -155,6 +163,8 @@ pub(in crate::store) const STATEMENTS: [&str; 21] = [
     DELETE_OLD_KEYS,
     DELETE_OLD_SPLITS,
     DELETE_OLD_STATUS,
+    OLD_LINKS,
+    DELETE_UNUSED_LINKS,
     POSTPONED_ROWS,
     IS_ORDINARY,
     FIND_OUTBOUND,
@@ -198,6 +208,7 @@ pub(in crate::store) async fn expire<D: Database>(
     if let Some(range) = step.next_outbound(OUTBOUND_CONTENT, step.content).await? {
         step.expired.outbound += step.run(DELETE_OUTBOUND, range).await?;
     }
+    step.delete_unused_links().await?;
     step.expire_postponed_messages().await?;
     step.expire_postponed_outbound().await?;
     for (sql, before) in [
@@ -363,6 +374,23 @@ impl<D: Database> RetentionStep<'_, D> {
         }
         let idle = self.db.rows(IDLE_CONVERSATIONS, params![&old[..]]).await?;
         delete_conversations(self.db, &ids(idle)?).await
+    }
+
+    /// Deletes the unused ones of the next old links.
+    // The mark is a time. It passes each link once: what uses a link at that time deletes it later, with the conversation.
+    async fn delete_unused_links(&mut self) -> Result<(), D::Error> {
+        let from = self.mark(LINKS).await?;
+        let params = params![from, self.content, u32::from(ROWS_PER_STEP)];
+        let row = self.db.row(OLD_LINKS, params).await?;
+        let to: Option<i64> = row.unwrap_or_default().take(0)?;
+        if let Some(to) = to {
+            self.db
+                .execute(DELETE_UNUSED_LINKS, params![from, to])
+                .await?;
+            self.set_mark(LINKS, to).await?;
+            self.expired.has_more = true;
+        }
+        Ok(())
     }
 
     /// Returns the next rows of `expire_later`, and starts again from the first one after the last one.

@@ -58,6 +58,9 @@ async fn learn_ids<D: Database>(
     }
     let (at, time) = match found {
         Some(mut row) => (row.take(1)?, EvidenceTime::Outbound(row.take(0)?)),
+        // Another program has sent the message, or a purge has deleted it. A stranger who never writes here leaves no trace, and
+        // a purged user comes back by no late callback. An opt-out, which a purge keeps, is known and holds for the other address.
+        None if !identity::is_known(db, &named).await? => return Ok(()),
         None => (event.at.as_microsecond(), EvidenceTime::Unknown),
     };
     let evidence = Evidence {

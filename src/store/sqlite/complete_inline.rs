@@ -24,12 +24,16 @@ macro_rules! author_opted_out {
     };
 }
 
-/// SQL after SELECT: the open replies in the queue from `?4` to `?5` of the account of the message `$row`.
-// Replies only, and none that an operator has released or retried: those are late already.
+/// SQL after SELECT: the open replies in the conversation of the message `$row`, if `?4`.
+// Replies only, and none that an operator has released or retried: those are late already. To any address in the conversation:
+// the user sees one chat. CROSS JOIN searches the addresses first, which are few.
 macro_rules! from_open_replies {
     ($row:literal) => {
         concat!(
-            " FROM outbound_in_queue q WHERE q.sender = ?4 AND q.address = ?5 AND q.account = ",
+            " FROM conversation_address k CROSS JOIN outbound_in_queue q ON q.sender = k.sender AND q.address_key = k.address_key \
+              WHERE ?4 AND k.conversation = ",
+            $row,
+            ".conversation AND q.account = ",
             $row,
             ".account AND q.inbound IS NOT NULL AND q.unordered IS NULL"
         )
@@ -37,13 +41,13 @@ macro_rules! from_open_replies {
 }
 
 /// Reads a claimed message whose reply path is undecided: its conversation, whether its author has opted out, and the
-/// time of creation of the oldest open reply in the queue from `?4` to `?5`.
+/// time of creation of the oldest open reply in the conversation.
 const UNDECIDED_MESSAGE: &str = concat!(
     "SELECT i.conversation, ",
     author_opted_out!("i"),
-    ", (SELECT q.created_at",
+    ", (SELECT min(q.created_at)",
     from_open_replies!("i"),
-    " ORDER BY q.id LIMIT 1) ",
+    ") ",
     // PROCESSING (1) only: a deferred message replies via the REST API. Fenced by the claim.
     "FROM inbound i WHERE i.id = ?1 AND i.state = 1 AND i.owner = ?2 AND i.attempt = ?3"
 );
@@ -54,7 +58,7 @@ const UNDECIDED_MESSAGE: &str = concat!(
 // From PROCESSING (1) to ANSWERED (3), fenced by the claim. The statement that writes has the conditions of
 // `UNDECIDED_MESSAGE`, which saves a statement for most messages.
 const COMPLETE_USUAL: &str = concat!(
-    "UPDATE inbound SET state = 3, reason = ?6, response = ?7, claimed_at = ?8 \
+    "UPDATE inbound SET state = 3, reason = ?5, response = ?6, claimed_at = ?7 \
      WHERE id = ?1 AND state = 1 AND owner = ?2 AND attempt = ?3 AND NOT ",
     author_opted_out!("inbound"),
     " AND NOT EXISTS (SELECT 1",
@@ -71,13 +75,11 @@ fn complete_usual(
     completion: &Completion,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let queue = completion.queue.as_ref();
     let completed = db.prepare_cached(COMPLETE_USUAL)?.execute(params![
         claim.id,
         me,
         claim.attempt,
-        queue.map(|queue| queue.sender.as_str()),
-        queue.map(|queue| queue.user.as_str()),
+        completion.keeps_order,
         completion.reason,
         twiml,
         now.as_microsecond(),
@@ -99,18 +101,11 @@ pub(super) fn complete_inline(
             twiml: twiml.map(str::to_owned),
         }));
     }
-    let queue = completion.queue.as_ref();
     // A SELECT and then an UPDATE: for an UPDATE with RETURNING, SQLite makes a temporary table with a journal.
     let undecided: Option<(i64, bool, Option<i64>)> = db
         .prepare_cached(UNDECIDED_MESSAGE)?
         .query_row(
-            params![
-                claim.id,
-                me,
-                claim.attempt,
-                queue.map(|queue| queue.sender.as_str()),
-                queue.map(|queue| queue.user.as_str())
-            ],
+            params![claim.id, me, claim.attempt, completion.keeps_order],
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )
         .optional()?;
@@ -171,7 +166,7 @@ mod tests {
                 steps.push(row.get(3).unwrap());
             }
             let by_index =
-                "SEARCH r USING INDEX outbound_queue (sender=? AND address=? AND account=?)";
+                "SEARCH r USING INDEX outbound_queue (sender=? AND address_key=? AND account=?)";
             assert!(steps.iter().any(|step| step == by_index), "{steps:?}");
             // The statement runs for each reply, so it must not get slower with the number of stored messages.
             let is_slow = |step: &&String| step.starts_with("SCAN") || step.contains("TEMP B-TREE");

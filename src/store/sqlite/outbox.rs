@@ -13,6 +13,7 @@ use crate::store::error::StoreError;
 use crate::store::outbound_message::{NewOutbound, OutboundMessage, SendOutcome};
 use crate::store::outbox::LOOKUP_TIMEOUT;
 use crate::store::shared::database::RecordingDatabase;
+use crate::store::shared::due_messages::queues_of_conversation;
 use crate::store::shared::{outbox as shared_outbox, status_events};
 use crate::store::{decisions, packing, states};
 
@@ -210,7 +211,7 @@ pub(super) fn record_outcome(
     Ok(())
 }
 
-/// Delays the later messages of the same sender to the same user as long as a message that is retried.
+/// Delays the later messages of the same conversation as long as a message that is retried.
 // Without it, every claim would read these messages and pass over them. `attempt = 1` keeps their position, as if they
 // had been tried too. PENDING (0) only; `state < 3` is the condition of the index `outbound_queue`.
 fn delay_queue(
@@ -219,12 +220,13 @@ fn delay_queue(
     until: Timestamp,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    db.prepare_cached(
-        "UPDATE outbound SET not_before = ?2, attempt = max(attempt, 1) \
-         FROM (SELECT sender, address, account FROM outbound WHERE id = ?1 AND state = 0) AS retried \
-         WHERE outbound.sender = retried.sender AND outbound.address = retried.address AND outbound.account = retried.account AND outbound.id > ?1 \
-         AND outbound.state = 0 AND outbound.state < 3 AND outbound.not_before < ?2 AND outbound.not_before <= ?3",
-    )?
+    db.prepare_cached(concat!(
+        "UPDATE outbound SET not_before = ?2, attempt = max(attempt, 1) FROM (",
+        queues_of_conversation!(),
+        ") AS retried \
+         WHERE outbound.sender = retried.sender AND outbound.address_key = retried.address_key AND outbound.account = retried.account AND outbound.id > ?1 \
+         AND outbound.state = 0 AND outbound.state < 3 AND outbound.not_before < ?2 AND outbound.not_before <= ?3"
+    ))?
     .execute(params![id, until.as_microsecond(), now.as_microsecond()])?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use super::database::ready;
 use super::reading::message;
 use crate::clock::after;
 use crate::store::error::StoreError;
-use crate::store::outbox::{ClaimedOutbox, LOOKUP_GRACE, MAX_PAUSE};
+use crate::store::outbox::{ClaimedOutbox, LOOKUP_GRACE, MAX_PAUSE, MAX_ROUNDS};
 use crate::store::shared::conditions::{has_new_owner, must_be_suppressed};
 use crate::store::shared::due_messages;
 use crate::store::states::{self, outbound, user_opted_out};
@@ -45,7 +45,7 @@ pub(super) fn claim(
     db.prepare_cached(END_LONG_PAUSES)?
         .execute([now.as_microsecond(), after(now, MAX_PAUSE).as_microsecond()])?;
     let mut outbox = ClaimedOutbox::default();
-    loop {
+    for _ in 0..MAX_ROUNDS {
         let claimed = &mut outbox.messages;
         let wanted = limit - claimed.len();
         let ids = ready(due_messages::find_due(&mut &*db, wanted, wait, now))?;
@@ -69,11 +69,11 @@ pub(super) fn claim(
             .execute(params![id, me, now.as_microsecond()])?;
             claimed.push(message(db, id, now)?);
         }
-        // A stopped message makes way for the next one of its reply or of its user, so search again.
         if !stopped || claimed.len() >= limit {
-            return Ok(outbox);
+            break;
         }
     }
+    Ok(outbox)
 }
 
 /// Stops a message that must not be sent: it becomes FAILED (5) if its address is of another user now, else SUPPRESSED (6) if its

@@ -323,7 +323,9 @@ fn carousel_cards_are_labeled_and_tapped() {
     assert_eq!(label, "2 of 2: Green hat");
     tab_to(&browser, ".carousel .card:nth-child(2) button");
     // As after a reconnection. The focus stays.
-    browser.run_async("import('/page/store.js').then(({ emit }) => { emit('conversation'); done(); })");
+    browser.run_async(
+        "import('/page/store.js').then(({ emit }) => { emit('conversation'); done(); })",
+    );
     browser.press(ENTER);
     let params = wait_for_params(&dev, "ButtonPayload", "hat:green");
     assert_eq!(param(&params, "MessageType"), Some("button"));

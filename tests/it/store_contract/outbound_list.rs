@@ -45,6 +45,12 @@ async fn outbound_messages_are_listed_newest_first_and_filtered(backend: &mut Ba
         };
         assert_eq!(list_ids(store, of_user).await, [ids[1]]);
     }
+    let claimed = store.claim(9, at(4)).await.unwrap();
+    // The second message is to another address of the same user, so it waits for the answer.
+    store
+        .record_outcome(claimed[0].id, sent_outcome(12), at(4))
+        .await
+        .unwrap();
     store.claim(9, at(4)).await.unwrap();
     let rejected = SendOutcome::Failed {
         code: Some(ErrorCode(20003)),

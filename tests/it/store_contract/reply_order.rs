@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use replyhook::ErrorCode;
 use replyhook::internals::{
-    AcceptOutcome, Claim, Completion, NewOutbound, ReplyDecision, ReplyQueue, SavedResponse,
-    SendOutcome, Store, Submission,
+    AcceptOutcome, Claim, Completion, NewOutbound, ReplyDecision, SavedResponse, SendOutcome,
+    Store, Submission,
 };
 
 use super::{
-    ANA, BEN, Backend, RETRY, SENDER, accept, accept_and_answer, accept_claimed, at, bodies,
-    deliver, new_inbound, over_all_stores, reply, reply_via_rest, sent_outcome, sid, start_keyword,
+    ANA, BEN, Backend, RETRY, accept, accept_and_answer, accept_claimed, at, bodies, deliver,
+    new_inbound, over_all_stores, reply, reply_via_rest, sent_outcome, sid, start_keyword,
     stop_keyword, with_keyword,
 };
 
@@ -21,23 +21,21 @@ over_all_stores!(
     reply_from_future_limits_waiting,
     reply_behind_other_authors_reply_is_deferred,
     retried_and_released_replies_are_not_waited_for,
+    replies_to_all_addresses_of_conversation_keep_order,
+    replies_to_two_spellings_keep_order,
 );
 
 const TWIML: &str = "<Response><Message>two</Message></Response>";
 
-/// Accepts message `number` at second `number`, and completes it inline with Ana's reply queue.
+/// Accepts message `number` of Ana at second `number`, and completes it inline.
 async fn reply_inline(store: &dyn Store, number: u64) -> ReplyDecision {
     let claim = accept_claimed(store, new_inbound(number)).await;
     reply_inline_at(store, claim, i64::try_from(number).unwrap()).await
 }
 
 async fn reply_inline_at(store: &dyn Store, claim: Claim, seconds: i64) -> ReplyDecision {
-    let queue = ReplyQueue {
-        sender: SENDER.into(),
-        user: ANA.into(),
-    };
     let completion = Completion {
-        queue: Some(queue),
+        keeps_order: true,
         ..Completion::default()
     };
     let twiml = Some(TWIML.to_owned());
@@ -165,7 +163,7 @@ async fn reply_without_older_reply_is_saved(backend: &mut Backend) {
     };
     store.record_outcome(failed, failure, at(9)).await.unwrap();
     assert_eq!(reply_inline(store, 10).await, inline_decision());
-    // A completion without `queue` does not wait for a pending reply.
+    // A completion that does not keep the order does not wait for a pending reply.
     reply_via_rest(store, new_inbound(11), &["pending"]).await;
     let claim = accept_claimed(store, new_inbound(12)).await;
     let empty = store.complete_inline(claim, None, Completion::default(), at(12));
@@ -257,4 +255,74 @@ async fn retried_and_released_replies_are_not_waited_for(backend: &mut Backend) 
     assert_eq!(reply_inline(store, 6).await, inline_decision());
     // Both replies are still sent in order.
     assert_eq!(bodies(&deliver(store, 7).await), ["released", "retried"]);
+}
+
+/// Business-scoped ID of Ana.
+const ANA_ID: &str = "whatsapp:US.13491208655302741918";
+
+/// Accepts message `number` from the first of these addresses, and replies to it via the REST API.
+async fn reply_to(store: &dyn Store, addresses: &[&str], number: u64) {
+    let claim = accept_claimed(store, super::inbound_from(addresses, number)).await;
+    let message = NewOutbound {
+        user: addresses[0].into(),
+        ..reply(&number.to_string())
+    };
+    let now = at(i64::try_from(number).unwrap());
+    let finished = store.complete_via_rest(claim, vec![message], Completion::default(), now);
+    assert!(finished.await.unwrap());
+}
+
+/// Retries the first reply at second 20, and asserts that the two others are sent after it and in order.
+async fn assert_order_after_retry(store: &dyn Store) {
+    let first = store.claim(9, at(4)).await.unwrap();
+    assert_eq!(bodies(&first), ["1"]);
+    let retry = SendOutcome::Retry {
+        not_before: at(20),
+        code: None,
+    };
+    store
+        .record_outcome(first[0].id, retry, at(4))
+        .await
+        .unwrap();
+    assert_eq!(bodies(&store.claim(9, at(5)).await.unwrap()), [""; 0]);
+    for number in 1..=3 {
+        let claimed = store.claim(9, at(20)).await.unwrap();
+        assert_eq!(bodies(&claimed), [number.to_string()]);
+        let sent = sent_outcome(100 + number);
+        store
+            .record_outcome(claimed[0].id, sent, at(20))
+            .await
+            .unwrap();
+    }
+}
+
+async fn replies_to_all_addresses_of_conversation_keep_order(backend: &mut Backend) {
+    let store = backend.store();
+    reply_to(store, &[ANA, ANA_ID], 1).await;
+    // The first reply was sent to Ana's number. This one would be the response.
+    let inline = accept_claimed(store, super::inbound_from(&[ANA_ID], 2)).await;
+    assert_eq!(
+        reply_inline_at(store, inline, 2).await,
+        ReplyDecision::ViaRest
+    );
+    let message = NewOutbound {
+        user: ANA_ID.into(),
+        ..reply("2")
+    };
+    let finished = store.complete_via_rest(inline, vec![message], Completion::default(), at(2));
+    assert!(finished.await.unwrap());
+    reply_to(store, &[ANA], 3).await;
+    assert_order_after_retry(store).await;
+}
+
+async fn replies_to_two_spellings_keep_order(backend: &mut Backend) {
+    let store = backend.store();
+    for (number, address) in [
+        (1, "whatsapp:+5215512345678"),
+        (2, "whatsapp:+525512345678"),
+        (3, "whatsapp:+5215512345678"),
+    ] {
+        reply_to(store, &[address], number).await;
+    }
+    assert_order_after_retry(store).await;
 }

@@ -54,6 +54,8 @@ CREATE TABLE identity_link (
 ) WITHOUT ROWID;
 -- The primary key finds the links of `a`, this index those of `b`.
 CREATE INDEX identity_link_b ON identity_link (b);
+-- Old links of users who never wrote are deleted.
+CREATE INDEX identity_link_at ON identity_link (at);
 
 -- The last time that an address was split off its user, within one account. Since then it is of another user. Evidence from
 -- before is about the former user, and so are the replies to messages up to `last_inbound`, and the messages of the outbox up
@@ -159,7 +161,7 @@ CREATE INDEX outbound_inbound ON outbound (inbound, ordinal);
 CREATE INDEX outbound_sid ON outbound (sid) WHERE sid IS NOT NULL;
 CREATE INDEX outbound_earlier_sid ON outbound (earlier_sid) WHERE earlier_sid IS NOT NULL;
 -- Messages to one user are sent one after the other, oldest first.
-CREATE INDEX outbound_queue ON outbound (sender, address, account) WHERE state < 3;
+CREATE INDEX outbound_queue ON outbound (sender, address_key, account) WHERE state < 3;
 -- Messages that Twilio holds until their time; they are canceled when the user opts out.
 CREATE INDEX outbound_scheduled ON outbound (id) WHERE status = 'scheduled';
 
@@ -171,7 +173,7 @@ CREATE INDEX outbound_scheduled ON outbound (id) WHERE status = 'scheduled';
 -- time, `not_before`, has come.
 -- `state < 3`, below HELD, is the condition of the index `outbound_queue`.
 CREATE VIEW outbound_in_queue AS
-SELECT r.id, r.inbound, r.account, r.sender, r.address, r.not_before, r.created_at, r.unordered,
+SELECT r.id, r.inbound, r.account, r.sender, r.address_key, r.not_before, r.created_at, r.unordered,
   (r.state > 0 OR r.attempt > 0) AS keeps_place
 FROM outbound r
 WHERE r.state < 3 AND (r.inbound IS NULL OR NOT EXISTS (
