@@ -17,11 +17,22 @@ fn forwarding_to(url: &str, env: &[(&str, &str)]) -> Server {
     Server::start(&[&base_env[..], env].concat())
 }
 
-/// Returns a whole response without a `Connection` header.
+/// Returns a whole response that announces the end of its connection.
 fn complete_response(status: u16, content_type: &str, body: &str) -> String {
+    // Otherwise the client could send its next request on the connection while the service closes it.
+    let end = "connection: close\r\n";
+    response_with(end, status, content_type, body)
+}
+
+/// Returns a whole response that does not announce the end of its connection.
+fn kept_response(status: u16, content_type: &str, body: &str) -> String {
+    response_with("", status, content_type, body)
+}
+
+fn response_with(header: &str, status: u16, content_type: &str, body: &str) -> String {
     let length = body.len();
     format!(
-        "HTTP/1.1 {status} x\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}"
+        "HTTP/1.1 {status} x\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n{header}\r\n{body}"
     )
 }
 
@@ -296,7 +307,7 @@ async fn service_connection_is_reused() {
     let service = RawServer::start().await;
     service.queue_bytes(
         HANDLER_REQUEST,
-        complete_response(200, "text/plain", "hi"),
+        kept_response(200, "text/plain", "hi"),
         ResponseEnd::Keep,
     );
     let server = forwarding_to(service.url(), &[]);
@@ -314,7 +325,7 @@ async fn closed_service_connection_is_not_reused() {
     let service = RawServer::start().await;
     service.queue_bytes(
         HANDLER_REQUEST,
-        complete_response(200, "text/plain", "hi"),
+        kept_response(200, "text/plain", "hi"),
         ResponseEnd::Close,
     );
     let server = forwarding_to(service.url(), &[]);
@@ -335,13 +346,13 @@ async fn lost_request_is_retried_only_by_fallback_call() {
     let service = RawServer::start().await;
     service.queue_bytes(
         HANDLER_REQUEST,
-        complete_response(200, "text/plain", "hi"),
+        kept_response(200, "text/plain", "hi"),
         ResponseEnd::Keep,
     );
     service.queue_bytes(HANDLER_REQUEST, "", ResponseEnd::Close);
     service.queue_bytes(
         HANDLER_REQUEST,
-        complete_response(200, "text/plain", "again"),
+        kept_response(200, "text/plain", "again"),
         ResponseEnd::Keep,
     );
     let server = forwarding_to(service.url(), &[]);
