@@ -1,11 +1,13 @@
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::wait::Wait;
 use super::{Program, base64_decoded, wire};
 
 /// Limit for everything that a page does by itself.
@@ -24,18 +26,7 @@ impl Browser {
     /// Starts a browser in which `evil.example` resolves to this machine, as an attacker's DNS server could do.
     pub fn start(chromedriver: &str) -> Self {
         let profile = tempfile::tempdir().unwrap();
-        let driver = Program::start(
-            Command::new(chromedriver)
-                .arg("--port=0")
-                // Its temporary files are deleted with the profile.
-                .env("TMPDIR", profile.path())
-                // The page shows local times.
-                .env("TZ", "UTC"),
-        );
-        let port: u16 = driver.wait_for("port of the driver", |line| {
-            let (_, port) = line.split_once("started successfully on port ")?;
-            port.trim_end_matches('.').parse().ok()
-        });
+        let (driver, port) = start_driver(chromedriver, profile.path());
         let user_data = profile.path().join("profile");
         let user_data = format!("--user-data-dir={}", user_data.display());
         let mut browser = Self {
@@ -238,6 +229,33 @@ impl Browser {
         } else {
             Err(format!("{}: {}", value["error"], value["message"]))
         }
+    }
+}
+
+/// Starts the driver, and returns it with its port.
+// The driver takes a free port on IPv6, and then the same one on IPv4, where another program may have it. It then ends.
+fn start_driver(chromedriver: &str, folder: &Path) -> (Program, u16) {
+    let wait = Wait::until("the driver has a port on IPv4 and IPv6");
+    loop {
+        let driver = Program::start(
+            Command::new(chromedriver)
+                .arg("--port=0")
+                // Its temporary files are deleted with the profile.
+                .env("TMPDIR", folder)
+                // The page shows local times.
+                .env("TZ", "UTC"),
+        );
+        let port = driver.wait_for("port of the driver", |line| {
+            if line.contains("port not available") {
+                return Some(None);
+            }
+            let (_, port) = line.split_once("started successfully on port ")?;
+            port.trim_end_matches('.').parse().ok().map(Some)
+        });
+        if let Some(port) = port {
+            return (driver, port);
+        }
+        wait.check();
     }
 }
 
