@@ -100,7 +100,27 @@ impl Lines {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        // `dev` ends its bot when it ends, but not when it is killed.
+        let children = children(self.pid());
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for child in children {
+            // A bot has a group of its own, with the processes that it started. Other children have their parent's.
+            let _ = rustix::process::kill_process(child, Signal::KILL);
+            let _ = rustix::process::kill_process_group(child, Signal::KILL);
+        }
     }
+}
+
+/// Returns the processes that a process has started and that still run.
+fn children(pid: u32) -> Vec<Pid> {
+    let mut children = Vec::new();
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+    for thread in threads.into_iter().flatten().flatten() {
+        let listed = std::fs::read_to_string(thread.path().join("children"));
+        let pids = listed.unwrap_or_default();
+        let pids = pids.split_whitespace().filter_map(|pid| pid.parse().ok());
+        children.extend(pids.filter_map(Pid::from_raw));
+    }
+    children
 }
