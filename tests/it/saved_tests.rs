@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::markdown::blocks;
-use crate::support::{ANA, BEN, Dev, base64_of, installed, report_skipped, root};
+use crate::support::{ANA, BEN, Dev, Wait, base64_of, installed, report_skipped, root};
 
 /// Late replies after one second, so that the tests take seconds.
 const SETTINGS: [(&str, &str); 2] = [
@@ -311,6 +311,12 @@ fn record_server(
         &["--webhook", &webhook, "--", program, file],
         &[("PATH", &path)],
     );
+    // On a busy machine, `dev` may start before its bot listens.
+    let wait = Wait::until("the bot listens");
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        wait.check();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
     for text in ["hi", "menu", "bye"] {
         dev.control(
             "POST",
