@@ -24,9 +24,9 @@ use replyhook::internals::{CrashPolicy, Journal, NewOutbound, Outbox};
 use replyhook::store::sqlite::SqliteStore;
 
 /// Limit: processor time of a message in the large journal, divided by that in the small one.
-const MAX_GROWTH: f64 = 2.0;
+const MAX_GROWTH: f64 = 1.1;
 /// Limit: processor time of a message among a million users, divided by that among a thousand.
-const MAX_USER_GROWTH: f64 = 2.0;
+const MAX_USER_GROWTH: f64 = 1.1;
 /// Limit: processor time of a message of a user with two addresses, divided by that of a user with one.
 const MAX_ADDRESSES: f64 = 1.2;
 /// Limit: time from opening the store to the first claims of its backlog and outbox.

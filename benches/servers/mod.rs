@@ -91,7 +91,8 @@ impl Server {
         Self::start(command, port, folder)
     }
 
-    fn start(mut command: Command, port: u16, folder: tempfile::TempDir) -> Self {
+    /// Starts a server that listens on `port`.
+    pub(crate) fn start(mut command: Command, port: u16, folder: tempfile::TempDir) -> Self {
         // The child inherits the processor of the thread that starts it.
         stay_on(SERVER);
         let process = command
@@ -179,7 +180,7 @@ pub(crate) fn bare(args: &[String]) -> ExitCode {
 
 /// Returns two free ports.
 // Another process may take a port before the server binds it. The benchmark then fails, and can be repeated.
-fn free_ports() -> [u16; 2] {
+pub(crate) fn free_ports() -> [u16; 2] {
     // Both are bound before either is released, so that they differ.
     let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
     listeners.map(|listener| {
