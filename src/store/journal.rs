@@ -324,9 +324,9 @@ pub trait Journal: Send + Sync {
     /// Saves the response of a claimed message and its [`Completion`], if the reply path is undecided. The response is
     /// empty if the author has opted out since the message was accepted.
     ///
-    /// Decides [`ReplyDecision::ViaRest`] instead, and saves nothing else, while an older reply in
-    /// [`Completion::queue`] is open: pending, being sent, or being looked up. The caller then queues the reply behind
-    /// it with [`complete_via_rest`](Self::complete_via_rest). Later replies wait only while the oldest open one was
+    /// If the reply [keeps the order](Completion::keeps_order), decides [`ReplyDecision::ViaRest`] instead, and saves nothing
+    /// else, while an older reply of the conversation is open: pending, being sent, or being looked up. The caller then
+    /// queues the reply behind it with [`complete_via_rest`](Self::complete_via_rest). Later replies wait only while the oldest open one was
     /// created less than a minute ago. A reply that an operator has released, or whose message an operator has retried,
     /// does not count.
     fn complete_inline(
