@@ -166,7 +166,7 @@ const NOT_RUN: [(&str, &str, &str); 31] = [
     ),
     (
         "docs/src/tutorial/quick-start.md",
-        "git clone <repository> replyhook && cd replyhook\ncargo install --locked --path .\n",
+        "git clone <repository> replyhook && cd replyhook\ncargo build --locked\nexport PATH=\"$PWD/target/debug:$PATH\"\n",
         "it builds the program",
     ),
     (

@@ -240,6 +240,8 @@ fn rules_test_with_keyword_as_choice_exits_with_1() {
         assert_eq!(code, expected, "{output}{err}");
         assert!(output.contains("1 of 1 example passed"), "{output}");
         assert_eq!(output.contains("warning: "), expected == 1, "{output}");
+        let is_explained = output.ends_with("1 warning, so the exit code is 1\n");
+        assert_eq!(is_explained, expected == 1, "{output}");
     }
 }
 

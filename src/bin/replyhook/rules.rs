@@ -53,23 +53,30 @@ impl RulesArgs {
         let (stop_words, start_words) = ConsentSettings::words(&sources);
         let settings = example_settings(&sources)?;
         let mut text = String::new();
-        let mut has_findings = false;
+        let mut has_failures = false;
+        let mut warnings = 0;
         for (file, rules) in files.iter().zip(rules?) {
             for warning in rules.set()?.warnings(&stop_words, &start_words) {
-                has_findings = true;
+                warnings += 1;
                 writeln!(text, "warning: {}: {warning}", file.display())?;
             }
             for channel in &channels {
                 let results = rules.set()?.run_examples_with(channel, &settings);
-                has_findings |= results.iter().any(|result| result.failure.is_some());
+                has_failures |= results.iter().any(|result| result.failure.is_some());
                 if channels.len() > 1 {
                     writeln!(text, "on {}:", channel.as_str())?;
                 }
                 write_results(&mut text, file, &results)?;
             }
         }
+        // Otherwise exit code 1 after examples that all passed would be a riddle.
+        match warnings {
+            0 => {}
+            1 => writeln!(text, "1 warning, so the exit code is 1")?,
+            _ => writeln!(text, "{warnings} warnings, so the exit code is 1")?,
+        }
         print(&text)?;
-        Ok(if has_findings {
+        Ok(if has_failures || warnings > 0 {
             ExitStatus::No
         } else {
             ExitStatus::Yes
