@@ -322,10 +322,10 @@ fn carousel_cards_are_labeled_and_tapped() {
     let (_, label) = browser.role_and_label(".carousel .card:nth-child(2)");
     assert_eq!(label, "2 of 2: Green hat");
     tab_to(&browser, ".carousel .card:nth-child(2) button");
-    // As after a reconnection. The focus stays.
-    browser.run_async(
-        "import('/page/store.js').then(({ emit }) => { emit('conversation'); done(); })",
-    );
+    // As after a reconnection. The button stays in the page, with its focus: the user may be clicking on it.
+    browser.run("window.button = document.activeElement");
+    browser.run_async("import('/page/conversation.js').then(({ load }) => load()).then(done)");
+    browser.wait_for("window.button.isConnected && document.activeElement === window.button");
     browser.press(ENTER);
     let params = wait_for_params(&dev, "ButtonPayload", "hat:green");
     assert_eq!(param(&params, "MessageType"), Some("button"));

@@ -1,7 +1,7 @@
 // Conversation as bubbles. A bubble keeps its element as long as its message object exists, so that a new status
 // changes only its ticks.
 
-import { $, fill, fillIfChanged, h, keepFocus, onNextFrame, reportErrors } from "./dom.js";
+import { $, fill, fillIfChanged, h, onNextFrame, placeChildren, reportErrors } from "./dom.js";
 import { contentElements, isFailed } from "./content.js";
 import { select } from "./conversation.js";
 import { channelOf, fetchServerState, nameOf, on, sendersFor, state } from "./store.js";
@@ -118,27 +118,28 @@ function scrollIfPinned() {
   if (!log.contains(document.activeElement)) setTabStop(state.messages.at(-1));
 }
 
-function append(message) {
+/** Returns the elements of a message: the day if the message before is of another one, and the bubble. */
+function elementsOf(message) {
   const before = state.messages[state.messages.indexOf(message) - 1];
   const day = time.day(message.at);
-  if (!before || time.day(before.at) !== day) log.append(h("p", { class: "day" }, day));
-  log.append(buildBubble(message));
+  const node = nodes.get(message);
+  if (node) drawBubble(message, node);
+  const bubble = node?.item ?? buildBubble(message);
+  return before && time.day(before.at) === day ? [bubble] : [h("p", { class: "day" }, day), bubble];
 }
 
 function drawAll(start = Math.max(0, state.messages.length - BATCH_SIZE)) {
   firstShown = start;
-  nodes.clear();
+  const shown = state.messages.slice(firstShown);
+  const kept = new Set(shown);
+  for (const message of [...nodes.keys()]) if (!kept.has(message)) nodes.delete(message);
   // Screen readers must not announce messages that are only redrawn.
   log.setAttribute("aria-live", "off");
-  // The list may come while the user is moving among its buttons, such as after a reconnection.
-  keepFocus(log, () => {
-    log.replaceChildren();
-    state.messages.slice(firstShown).forEach(append);
-  });
+  placeChildren(log, shown.flatMap(elementsOf));
   $("earlier").hidden = firstShown === 0;
   $("earlier").textContent = `Show earlier messages (${firstShown.toLocaleString("en")} more)`;
   $("empty").hidden = state.messages.length > 0 || !state.sender;
-  setTabStop(state.messages.at(-1));
+  setTabStop(state.messages.find((message) => nodes.get(message)?.details === document.activeElement) ?? state.messages.at(-1));
   // Delayed: screen readers process the inserted elements asynchronously.
   setTimeout(() => log.setAttribute("aria-live", "polite"), 300);
 }
@@ -203,7 +204,7 @@ on("message", (message) => {
   $("newest").hidden = pinned;
   // Reduce to the latest batch, but not while the user reads earlier messages.
   if (nodes.size > 2 * BATCH_SIZE && pinned) drawAll();
-  else append(message);
+  else log.append(...elementsOf(message));
   $("empty").hidden = true;
   onNextFrame(scrollIfPinned);
 });

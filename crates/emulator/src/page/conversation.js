@@ -33,7 +33,8 @@ export async function load() {
   if (reported !== arrivedDuringLoad) return; // a later load has started, such as for another user, or a file was opened
   arrivedDuringLoad = null;
   const selected = state.selected;
-  state.messages = list;
+  // The object of a message that is shown stays, and with it its bubble: the user may be clicking on it.
+  state.messages = list.map((message) => Object.assign(bySid(message.sid) ?? {}, message));
   // The response may be older than the event, so load again.
   const isStale = list.some(({ sid }) => reported.changed.has(sid));
   for (const message of reported.messages) if (!bySid(message.sid)) state.messages.push(message);

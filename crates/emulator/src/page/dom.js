@@ -15,28 +15,36 @@ export function h(tag, props, ...children) {
   return element;
 }
 
-/** Calls `draw`, which draws `parent` again. The focus stays on the element with the same data-key. */
-export function keepFocus(parent, draw) {
-  const key = parent.contains(document.activeElement) ? document.activeElement.dataset.key : null;
-  draw();
-  if (key) [...parent.querySelectorAll("[data-key]")].find((element) => element.dataset.key === key)?.focus({ preventScroll: true });
-}
-
-/** Replaces the content of `parent`, and keeps the focus. */
+/** Replaces the content of `parent`. The focus stays on the element with the same data-key. */
 export function fill(parent, ...children) {
-  keepFocus(parent, () => parent.replaceChildren(...children.flat(Infinity).filter((child) => child != null && child !== false)));
+  const key = parent.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+  parent.replaceChildren(...children.flat(Infinity).filter((child) => child != null && child !== false));
+  if (key) [...parent.querySelectorAll("[data-key]")].find((element) => element.dataset.key === key)?.focus({ preventScroll: true });
 }
 
 const inputs = new WeakMap(); // element -> JSON of the input that its content was made from
 
+// An event and a response have the keys of the same object in different orders.
+const sortKeys = (_, value) => (value?.constructor === Object ? Object.fromEntries(Object.entries(value).sort()) : value);
+
 /** Fills `parent` with the result of `make`, unless its content was made from equal input. Returns whether it did. */
 export function fillIfChanged(parent, input, make) {
   // Unchanged elements stay in place, so that a click or a text selection in progress is not lost.
-  const text = JSON.stringify(input);
+  const text = JSON.stringify(input, sortKeys);
   if (inputs.get(parent) === text) return false;
   inputs.set(parent, text);
   fill(parent, make());
   return true;
+}
+
+/** Makes `children` the content of `parent`. Elements that stay keep their focus, and a click in progress. */
+export function placeChildren(parent, children) {
+  const kept = new Set(children);
+  const focused = document.activeElement;
+  for (const child of [...parent.children]) if (!kept.has(child)) child.remove();
+  // Insert only children that are not in their position: moving an element loses its focus and interrupts a click.
+  children.forEach((child, index) => child !== parent.children[index] && parent.insertBefore(child, parent.children[index] ?? null));
+  if (focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true }); // its element was moved
 }
 
 const lists = new WeakMap(); // element -> Map: key of an item -> its child
@@ -46,11 +54,7 @@ export function syncChildren(parent, items, keyOf, make, update) {
   const previous = lists.get(parent) ?? new Map();
   const children = new Map(items.map((item) => [keyOf(item), previous.get(keyOf(item)) ?? make(item)]));
   lists.set(parent, children);
-  const focused = document.activeElement;
-  for (const [key, child] of previous) if (!children.has(key)) child.remove();
-  // Insert only children that are not in their position: moving an element loses its focus and interrupts a click.
-  [...children.values()].forEach((child, index) => child !== parent.children[index] && parent.insertBefore(child, parent.children[index] ?? null));
-  if (focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true }); // its element was moved
+  placeChildren(parent, [...children.values()]);
   for (const item of items) update(children.get(keyOf(item)), item);
 }
 
