@@ -295,11 +295,7 @@ fn stopped_delivery_goes_on_at_another_url() {
     };
     assert_eq!(server.send(&stop(1)).status, 200);
     server.wait_until(STOPPED, 1.0);
-    assert!(
-        server.log().contains("responded with 410"),
-        "{}",
-        server.log()
-    );
+    server.wait_for("responded with 410");
     let line = doctor_line(&server).expect("doctor says so");
     assert!(line.contains("handler.events_url"), "{line}");
 

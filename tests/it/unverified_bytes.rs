@@ -57,7 +57,7 @@ fn budget_exceeded_drops_slowest_unverified_request() {
         .unwrap()
         .assert_rejected(403);
     assert!(server.metric(DROPPED) >= 1.0);
-    assert!(server.log().contains("limit of unverified bytes reached"));
+    server.wait_for("limit of unverified bytes reached");
     // Closed connections return their bytes to the budget, so as much fits again.
     drop(large);
     let wait = Wait::until("the connections are closed");

@@ -10,6 +10,7 @@ pub mod http;
 mod journal;
 pub mod markdown;
 mod openapi;
+mod output_file;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod program;

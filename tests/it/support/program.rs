@@ -1,46 +1,32 @@
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
+use super::output_file::OutputFile;
 use super::wait::Wait;
 
-/// Limit for conditions that must become true.
-const WAIT_TIMEOUT: Duration = Duration::from_mins(1);
-
-/// Child process whose output is read continuously. It is killed on drop.
+/// Child process whose output is kept. It is killed on drop.
 pub struct Program {
     child: Child,
     input: Option<ChildStdin>,
-    lines: Arc<Lines>,
-}
-
-#[derive(Default)]
-struct Lines {
-    output: Mutex<Vec<String>>,
-    more: Condvar,
+    output: OutputFile,
 }
 
 impl Program {
     pub fn start(command: &mut Command) -> Self {
+        let output = OutputFile::new();
         let mut child = command
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(output.stdio())
+            .stderr(output.stdio())
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let lines = Arc::new(Lines::default());
-        let out = child.stdout.take().unwrap();
-        let err = child.stderr.take().unwrap();
-        let (first, second) = (lines.clone(), lines.clone());
-        std::thread::spawn(move || first.read(out));
-        std::thread::spawn(move || second.read(err));
         Self {
             input: child.stdin.take(),
             child,
-            lines,
+            output,
         }
     }
 
@@ -67,34 +53,22 @@ impl Program {
     }
 
     /// Waits until `find` returns a value for a line of the output, and returns that.
+    #[track_caller]
     pub fn wait_for<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
-        let mut lines = self.lines.output.lock().unwrap();
+        let wait = Wait::until(format!("the output has {what}"));
         loop {
-            if let Some(found) = lines.iter().find_map(|line| find(line)) {
+            let output = self.output();
+            if let Some(found) = output.lines().find_map(&find) {
                 return found;
             }
-            let (guard, timeout) = self.lines.more.wait_timeout(lines, WAIT_TIMEOUT).unwrap();
-            assert!(
-                !timeout.timed_out(),
-                "no {what} in the output:\n{}",
-                guard.join("\n")
-            );
-            lines = guard;
+            wait.check_found(&output);
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 
     /// Output so far, of stdout and stderr.
     pub fn output(&self) -> String {
-        self.lines.output.lock().unwrap().join("\n")
-    }
-}
-
-impl Lines {
-    fn read(&self, from: impl std::io::Read) {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            self.output.lock().unwrap().push(line);
-            self.more.notify_all();
-        }
+        self.output.text()
     }
 }
 

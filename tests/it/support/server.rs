@@ -1,32 +1,23 @@
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tokio::net::TcpSocket;
 
+use super::output_file::OutputFile;
 use super::{HttpResponse, ORIGIN, TOKEN, UNSET, Wait, Webhook, wire};
 
 /// Running `replyhook serve`, on free ports. It is killed on drop.
 pub struct Server {
     child: Child,
-    log: Arc<Log>,
-    reader: Option<JoinHandle<()>>,
+    /// Log of the server.
+    log: OutputFile,
     pub public: SocketAddr,
     pub private: SocketAddr,
     /// Reserves the private port for the server.
     _reserved: TcpSocket,
-}
-
-/// Lines that the server has logged so far.
-#[derive(Default)]
-struct Log {
-    lines: Mutex<Vec<String>>,
-    more: Condvar,
 }
 
 impl Server {
@@ -61,29 +52,20 @@ impl Server {
         ]);
         all.extend(env.iter().map(|(name, value)| (*name, (*value).to_owned())));
         all.retain(|_, value| value != UNSET);
-        let mut child = command
+        let log = OutputFile::new();
+        let child = command
             .arg("serve")
             .env_clear()
             .envs(all)
             .current_dir(std::env::temp_dir())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
+            .stderr(log.stdio())
             .spawn()
             .unwrap();
-        let log = Arc::new(Log::default());
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let shared = log.clone();
-        let reader = std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                shared.lines.lock().unwrap().push(line);
-                shared.more.notify_all();
-            }
-        });
         Self {
             child,
             log,
-            reader: Some(reader),
             public: private,
             private,
             _reserved: reserved,
@@ -91,42 +73,30 @@ impl Server {
     }
 
     /// Waits for a log line that contains a text.
+    #[track_caller]
     pub fn wait_for(&self, text: &str) -> String {
-        let mut lines = self.log.lines.lock().unwrap();
-        loop {
-            if let Some(line) = lines.iter().find(|line| line.contains(text)) {
-                return line.clone();
-            }
-            let (guard, timeout) = self
-                .log
-                .more
-                .wait_timeout(lines, Duration::from_secs(30))
-                .unwrap();
-            assert!(
-                !timeout.timed_out(),
-                "no {text:?} in the log:\n{}",
-                guard.join("\n")
-            );
-            lines = guard;
-        }
+        let lines = self.wait_for_new(0, |line| line.contains(text));
+        let line = lines.into_iter().find(|line| line.contains(text));
+        line.unwrap()
     }
 
     /// Waits for a line that `is_awaited`, after the first `skip` lines of the log. Returns all lines after those.
+    #[track_caller]
     pub fn wait_for_new(&self, skip: usize, is_awaited: impl Fn(&str) -> bool) -> Vec<String> {
         let wait = Wait::until("the awaited line is logged");
-        let mut lines = self.log.lines.lock().unwrap();
         loop {
-            if lines.iter().skip(skip).any(|line| is_awaited(line)) {
-                return lines[skip..].to_vec();
+            let log = self.log();
+            let new = log.lines().skip(skip);
+            if new.clone().any(&is_awaited) {
+                return new.map(str::to_owned).collect();
             }
-            wait.check_found(&lines);
-            let pause = Duration::from_secs(1);
-            lines = self.log.more.wait_timeout(lines, pause).unwrap().0;
+            wait.check_found(&log);
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 
     pub fn log(&self) -> String {
-        self.log.lines.lock().unwrap().join("\n")
+        self.log.text()
     }
 
     pub fn send(&self, webhook: &Webhook) -> HttpResponse {
@@ -226,7 +196,6 @@ impl Server {
             assert!(std::time::Instant::now() < deadline, "no exit:\n{log}");
             std::thread::sleep(Duration::from_millis(2));
         };
-        self.reader.take().unwrap().join().unwrap();
         (status, self.log())
     }
 }
