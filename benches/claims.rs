@@ -7,12 +7,15 @@
 //! `cargo bench --bench claims` prints the figures for SQLite, and with `-- --postgres URL` also for PostgreSQL, on that server.
 //! With `-- --check` it exits with 1 if a limit is missed.
 
+mod database;
 mod figures;
+mod runtime;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use database::Database;
 use figures::{Figures, Run, median};
 use jiff::Timestamp;
 use replyhook::Secret;
@@ -21,8 +24,6 @@ use replyhook::signature::AuthTokenKind;
 use replyhook::store::Access;
 use replyhook::store::postgres::PostgresStore;
 use replyhook::store::sqlite::SqliteStore;
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 /// Limit: median time of a claim.
 const MAX_MS: f64 = 50.0;
@@ -39,11 +40,7 @@ fn main() -> ExitCode {
         Run::Measure | Run::Check => 100_000,
     };
     let mut figures = Figures::new(run);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime starts");
+    let runtime = runtime::start(2);
     let url = std::env::args()
         .skip_while(|arg| arg != "--postgres")
         .nth(1);
@@ -71,23 +68,11 @@ fn report(figures: &mut Figures, name: &str, times: Vec<f64>) {
 }
 
 async fn measure_postgres(url: &str, messages: u32, users: u32, is_blocked: bool) -> Vec<f64> {
-    let name = format!("replyhook_bench_claims_{}", std::process::id());
-    let (base, _) = url.rsplit_once('/').expect("the URL names a database");
-    let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
-    administrate(url, drop.clone()).await;
-    administrate(url, format!("CREATE DATABASE {name} TEMPLATE template0")).await;
-    let store = PostgresStore::new(Secret::new(format!("{base}/{name}")));
+    let database = Database::create(url, "claims").await;
+    let store = PostgresStore::new(Secret::new(database.url()));
     let times = measure(Arc::new(store), messages, users, is_blocked).await;
-    administrate(url, drop).await;
+    database.remove().await;
     times
-}
-
-async fn administrate(url: &str, sql: String) {
-    let options: PgConnectOptions = url.parse().expect("a URL of PostgreSQL");
-    let db = PgConnection::connect_with(&options).await;
-    let mut db = db.expect("PostgreSQL accepts a connection");
-    let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut db).await;
-    done.expect("databases can be created and dropped");
 }
 
 /// Returns the times of nine claims in milliseconds.

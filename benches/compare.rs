@@ -12,8 +12,10 @@
 //! `--go PATH` the program in `benches/go`.
 
 mod client;
+mod database;
 mod figures;
 mod running;
+mod runtime;
 mod servers;
 mod webhook;
 
@@ -25,10 +27,9 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::routing::post;
 use client::{Connection, Reuse, connect, connections, micros};
+use database::Database;
 use figures::{Figures, Run, median};
 use servers::{Server, http};
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use webhook::{PUBLIC_URL, TOKEN, Webhook};
 
 /// Limit: processor time of a message with SQLite, divided by that of the older version.
@@ -95,11 +96,7 @@ fn main() -> ExitCode {
     };
     // Before any thread starts, since threads inherit the processor.
     servers::stay_on(servers::CLIENT);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .expect("a runtime starts");
+    let runtime = runtime::start(1);
     let mut figures = Figures::new(run);
     measure_sqlite(&programs, &mut figures);
     measure_forward(&programs, &mut figures, &runtime);
@@ -169,36 +166,21 @@ fn measure_postgres(
     runtime: &tokio::runtime::Runtime,
     url: &str,
 ) {
-    let names = ["new", "old"].map(|side| format!("replyhook_bench_{side}_{}", std::process::id()));
-    let (base, _) = url.rsplit_once('/').expect("the URL names a database");
-    let recreate = |create: bool| {
-        runtime.block_on(async {
-            let options: PgConnectOptions = url.parse().expect("a URL of PostgreSQL");
-            let db = PgConnection::connect_with(&options).await;
-            let mut db = db.expect("PostgreSQL accepts a connection");
-            for name in &names {
-                let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
-                let create = create.then(|| format!("CREATE DATABASE {name} TEMPLATE template0"));
-                for sql in std::iter::once(drop).chain(create) {
-                    let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut db).await;
-                    done.expect("databases can be created and dropped");
-                }
-            }
-        });
-    };
-    recreate(true);
-    let mut names_left = names.iter();
+    let databases = ["new", "old"].map(|side| runtime.block_on(Database::create(url, side)));
+    let mut left = databases.iter();
     compare_versions(
         programs,
         figures,
         "PostgreSQL",
         MAX_OF_OLD_POSTGRES,
         |binary| {
-            let name = names_left.next().expect("two versions are compared");
-            Server::replyhook(binary, &[("DATABASE_URL", &format!("{base}/{name}"))])
+            let database = left.next().expect("two versions are compared");
+            Server::replyhook(binary, &[("DATABASE_URL", &database.url())])
         },
     );
-    recreate(false);
+    for database in databases {
+        runtime.block_on(database.remove());
+    }
 }
 
 /// Compares this version with the older one.

@@ -5,6 +5,7 @@
 //! `cargo bench --bench emulator` prints the figures. With `-- --check` it exits with 1 if a limit is missed.
 
 mod figures;
+mod runtime;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -26,11 +27,7 @@ fn main() -> ExitCode {
         Run::Measure | Run::Check => 300,
     };
     let mut figures = Figures::new(run);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime starts");
+    let runtime = runtime::start(2);
     let (page, bubbles) = runtime.block_on(measure(messages));
     let mut sorted = bubbles.clone();
     sorted.sort_by(f64::total_cmp);

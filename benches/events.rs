@@ -9,6 +9,7 @@
 mod arrivals;
 mod figures;
 mod running;
+mod runtime;
 #[expect(
     dead_code,
     reason = "this benchmark starts no server without replyhook"

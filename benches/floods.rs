@@ -14,6 +14,7 @@ mod arrivals;
 mod figures;
 mod flood;
 mod running;
+mod runtime;
 mod servers;
 mod steady;
 mod webhook;

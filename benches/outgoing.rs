@@ -7,6 +7,7 @@
 
 mod figures;
 mod running;
+mod runtime;
 mod webhook;
 
 use std::convert::Infallible;
@@ -79,11 +80,7 @@ impl Plan {
 }
 
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime starts");
+    let runtime = runtime::start(2);
     if std::env::args().nth(1).as_deref() == Some(BOT) {
         return runtime.block_on(bot());
     }

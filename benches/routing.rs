@@ -7,6 +7,7 @@
 
 mod figures;
 mod journal;
+mod runtime;
 mod webhook;
 
 use std::fmt::Write;
@@ -232,11 +233,7 @@ impl Handler for Timed {
 
 /// Returns the median time in µs of a message that no rule matches, in a journal of `conversations` conversations.
 fn measure_with_journal(path: &Path, bot: Rules, conversations: u32, messages: u32) -> f64 {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime starts");
+    let runtime = runtime::start(2);
     let times = Arc::new(Mutex::new(Vec::new()));
     runtime.block_on(async {
         let store = journal::open(path).await;

@@ -12,6 +12,7 @@
 mod client;
 mod figures;
 mod running;
+mod runtime;
 mod servers;
 mod steady;
 mod webhook;

@@ -10,6 +10,7 @@
 
 mod figures;
 mod journal;
+mod runtime;
 mod webhook;
 
 use std::path::Path;
@@ -40,11 +41,7 @@ fn main() -> ExitCode {
         Run::Measure | Run::Check => (1_000, 1_000_000, 10_000, 100_000, 4_000),
     };
     let mut figures = Figures::new(run);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime starts");
+    let runtime = runtime::start(2);
     let folder = tempfile::tempdir().expect("a temporary folder can be created");
     let path = folder.path().join("bench.db");
     let copy_path = folder.path().join("copy.db");

@@ -17,6 +17,7 @@ use http::StatusCode;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::running::Running;
+use crate::runtime;
 use crate::webhook::{PUBLIC_URL, TARGET, TOKEN};
 
 /// Argument with which this program runs as the bare server.
@@ -163,11 +164,7 @@ pub(crate) fn bare(args: &[String]) -> ExitCode {
         // `Bytes` makes axum read the body, as replyhook has to.
         .route(TARGET, post(move |_: Bytes| ready(text)))
         .fallback(|_: Bytes| ready((StatusCode::NOT_FOUND, "not found\n")));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime starts");
+    let runtime = runtime::start(2);
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await;
         let listener = listener.expect("the port is free");
