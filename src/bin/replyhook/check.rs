@@ -110,7 +110,7 @@ fn check_rules(file: &Path, sources: &Sources) -> anyhow::Result<ExitStatus> {
         _ => writeln!(
             text,
             "; {}: replyhook rules test {}",
-            rules::format_example_count(examples),
+            format_count(examples as u64, "example"),
             file.display()
         )?,
     }

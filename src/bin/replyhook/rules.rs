@@ -7,6 +7,7 @@ use replyhook::rules::{ExampleResult, ExampleSettings, RulesFile};
 
 use crate::channel_name::parse_channel;
 use crate::exit::ExitStatus;
+use crate::operator::format_count;
 use crate::print::print;
 use crate::settings_args::SettingsArgs;
 
@@ -69,11 +70,9 @@ impl RulesArgs {
                 write_results(&mut text, file, &results)?;
             }
         }
-        // Otherwise exit code 1 after examples that all passed would be a riddle.
-        match warnings {
-            0 => {}
-            1 => writeln!(text, "1 warning, so the exit code is 1")?,
-            _ => writeln!(text, "{warnings} warnings, so the exit code is 1")?,
+        if warnings > 0 {
+            let warnings = format_count(warnings, "warning");
+            writeln!(text, "{warnings}, so the exit code is 1")?;
         }
         print(&text)?;
         Ok(if has_failures || warnings > 0 {
@@ -117,16 +116,8 @@ fn write_results(text: &mut String, file: &Path, results: &[ExampleResult]) -> s
         text,
         "{name}: {} of {} passed",
         passed.count(),
-        format_example_count(results.len())
+        format_count(results.len() as u64, "example")
     )
-}
-
-/// Formats a number of examples.
-pub(crate) fn format_example_count(number: usize) -> String {
-    match number {
-        1 => "1 example".to_owned(),
-        _ => format!("{number} examples"),
-    }
 }
 
 /// Reads a rules file. The error has the file's name and all problems.

@@ -52,8 +52,8 @@ const CLAIM: &str = concat!(
     " AND ",
     is_next_part!(),
     // SKIP LOCKED: a locked row belongs to a transaction that is claiming it or recording its outcome. Two messages of one
-    // queue are not claimed concurrently, because the subquery of the younger one still counts the older one while it is
-    // open.
+    // conversation are not claimed concurrently, because the subqueries of the younger one still count the older one while it
+    // is open.
     " ORDER BY r.not_before, r.id LIMIT $4 FOR UPDATE SKIP LOCKED), ",
     // Check in the statement that claims, so that an opt-out or split that was committed before the claim always
     // counts. The confirmation of the opt-out is sent.
@@ -109,8 +109,11 @@ pub(super) async fn claim(
     let mut lost_searches = 0;
     for _ in 0..MAX_ROUNDS {
         let wanted = limit - outbox.messages.len();
+        if wanted == 0 {
+            break;
+        }
         let due = due_messages::find_due(db, wanted.saturating_mul(SPARE), wait, now).await?;
-        if due.is_empty() || wanted == 0 {
+        if due.is_empty() {
             break;
         }
         let claimed = sqlx::query(CLAIM)
@@ -122,9 +125,12 @@ pub(super) async fn claim(
             .bind(states::NEW_OWNER)
             .fetch_all(&mut *db)
             .await?;
-        let has_stopped = sort_claimed(db, &claimed, &mut outbox, now).await?;
-        lost_searches += usize::from(claimed.is_empty());
-        if lost_searches == MAX_LOST_SEARCHES || (!claimed.is_empty() && !has_stopped) {
+        if claimed.is_empty() {
+            lost_searches += 1;
+            if lost_searches == MAX_LOST_SEARCHES {
+                break;
+            }
+        } else if !sort_claimed(db, &claimed, &mut outbox, now).await? {
             break;
         }
     }

@@ -22,21 +22,24 @@ const FIRST_STEPS: i64 = 64;
 /// Growth of the number from one turn to the next.
 const GROWTH: i64 = 8;
 
-/// SQL: the ID of the message at the head of the queue of the row `$row`, or NULL. `$1` is the time.
+/// SQL: the ID of the message at the head of the queue of the row `$row`, or NULL. `$1` is the time, and `$account` the row with
+/// the account if `$row` has none.
 macro_rules! head_of_queue {
     ($row:literal) => {
+        $crate::store::shared::due_messages::head_of_queue!($row, $row)
+    };
+    ($row:literal, $account:literal) => {
         concat!(
             "(SELECT q.id FROM outbound_in_queue q WHERE q.sender = ",
             $row,
             ".sender AND q.address_key = ",
             $row,
             ".address_key AND q.account = ",
-            $row,
+            $account,
             ".account AND (q.keeps_place OR q.not_before <= $1) ORDER BY q.id LIMIT 1)"
         )
     };
 }
-#[cfg(feature = "postgres")]
 pub(in crate::store) use head_of_queue;
 
 /// SQL condition: no earlier message to another address of the user keeps the message `r`. `$1` is the time.
@@ -45,11 +48,13 @@ pub(in crate::store) use head_of_queue;
 // queues never wait for each other. Most conversations have one address, and then this is one lookup.
 macro_rules! is_first_of_conversation {
     () => {
-        "NOT EXISTS (SELECT 1 FROM conversation_address own JOIN conversation_address other \
-           ON other.conversation = own.conversation AND other.sender = own.sender AND other.address_key <> own.address_key \
-         WHERE own.sender = r.sender AND own.address_key = r.address_key AND (\
-           SELECT q.id FROM outbound_in_queue q WHERE q.sender = other.sender AND q.address_key = other.address_key \
-             AND q.account = r.account AND (q.keeps_place OR q.not_before <= $1) ORDER BY q.id LIMIT 1) < r.id)"
+        concat!(
+            "NOT EXISTS (SELECT 1 FROM conversation_address own JOIN conversation_address other \
+               ON other.conversation = own.conversation AND other.sender = own.sender AND other.address_key <> own.address_key \
+             WHERE own.sender = r.sender AND own.address_key = r.address_key AND ",
+            $crate::store::shared::due_messages::head_of_queue!("other", "r"),
+            " < r.id)"
+        )
     };
 }
 #[cfg(feature = "postgres")]

@@ -377,9 +377,11 @@ impl<D: Database> RetentionStep<'_, D> {
     }
 
     /// Deletes the unused ones of the next old links.
-    // The mark is a time. It passes each link once: what uses a link at that time deletes it later, with the conversation.
+    // The mark is a time, and passes each link once: a link that is used then is deleted with its conversation. A mark that is
+    // not older than the content to delete was set while the clock was ahead, or before the retention was extended: start again.
     async fn delete_unused_links(&mut self) -> Result<(), D::Error> {
-        let from = self.mark(LINKS).await?;
+        let mark = self.mark(LINKS).await?;
+        let from = if mark < self.content { mark } else { 0 };
         let params = params![from, self.content, u32::from(ROWS_PER_STEP)];
         let row = self.db.row(OLD_LINKS, params).await?;
         let to: Option<i64> = row.unwrap_or_default().take(0)?;

@@ -170,13 +170,13 @@ CREATE INDEX outbound_open ON outbound (state, not_before, id) WHERE state < 4;
 CREATE INDEX outbound_inbound ON outbound (inbound, ordinal);
 CREATE INDEX outbound_sid ON outbound (sid) WHERE sid IS NOT NULL;
 CREATE INDEX outbound_earlier_sid ON outbound (earlier_sid) WHERE earlier_sid IS NOT NULL;
--- Messages to one user are sent one after the other, oldest first.
+-- Messages to one address are sent one after the other, oldest first.
 CREATE INDEX outbound_queue ON outbound (sender, address_key, account, id) WHERE state < 3;
 -- Messages that Twilio holds until their time; they are canceled when the user opts out.
 CREATE INDEX outbound_scheduled ON outbound (id) WHERE status = 'scheduled';
 
--- The order of the outbox: messages of one account, from one sender to one user, are a queue, and only its first message is
--- sent. This view has the messages with a place in a queue. It omits a part of a reply behind a HELD or FAILED part (3, 5),
+-- The order of the outbox: messages of one account, from one sender to one address, are a queue, and only its first message is
+-- sent, after earlier ones to the other addresses of its conversation (src/store/shared/due_messages.rs). This view has the messages with a place in a queue. It omits a part of a reply behind a HELD or FAILED part (3, 5),
 -- which is not sent without an operator, so that no other message waits for it. A part behind one that waits for its second
 -- send has its place: it does not wait for that send, and an answer to a newer message must not overtake it.
 -- `keeps_place`: the message is SENDING or UNKNOWN (1, 2), or was tried before. Any other message has a place only once its
