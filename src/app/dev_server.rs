@@ -111,11 +111,22 @@ impl DevServer {
             .clock
             .clone()
             .unwrap_or_else(|| Arc::new(ShiftedClock::default()));
-        let emulator_listener =
-            bind_loopback("--emulator-port", options.emulator_port, EMULATOR_PORT).await?;
+        let emulator_listener = bind_loopback(
+            "--emulator-port, or DevServerOptions::emulator_port,",
+            options.emulator_port,
+            EMULATOR_PORT,
+        )
+        .await?;
         let app_listener = match options.webhook {
             Some(_) => None,
-            None => Some(bind_loopback("--port", options.port, SERVER_PORT).await?),
+            None => Some(
+                bind_loopback(
+                    "--port, or DevServerOptions::port,",
+                    options.port,
+                    SERVER_PORT,
+                )
+                .await?,
+            ),
         };
         // Both listeners are bound by now: the emulator and the app need each other's URL.
         let configured_paths = config::load_webhook_paths(&sources);
@@ -302,7 +313,6 @@ impl DevServer {
         let app = self
             .app_factory
             .build(builder, Some(running.store.clone()))?;
-        let address = running.address;
         // Try a new private address before stopping the old app, so that an error leaves it running.
         // An unchanged address is not tried: the old app still listens on it.
         if let Some(new_address) = admin_listen_address(&app)
@@ -310,10 +320,14 @@ impl DevServer {
         {
             drop(run::bind_listener("admin.listen", new_address).await?);
         }
+        // Connections that come before the new app runs wait in the queue of the socket.
+        let socket = running.socket.try_clone();
+        let app_listener = socket
+            .and_then(TcpListener::from_std)
+            .map_err(|error| AppError::listen("--port", &running.url, &error))?;
         if let Some(running) = self.app.take() {
             running.stop().await;
         }
-        let app_listener = run::bind_listener("--port", address).await?;
         let state = (self.app_factory.fault_injector.clone(), &self.emulator);
         self.app = Some(RunningApp::start(app, app_listener, state, true).await?);
         Ok(())

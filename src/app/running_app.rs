@@ -27,7 +27,9 @@ use replyhook_core::Secret;
 pub(super) struct RunningApp {
     pub(super) url: String,
     pub(super) webhook_url: String,
-    pub(super) address: SocketAddr,
+    /// The public listener's socket, for [`DevServer::restart`](super::dev_server::DevServer::restart).
+    // It stays open until then. A port that is closed and bound again may belong to another program in between.
+    pub(super) socket: std::net::TcpListener,
     pub(super) store: Arc<dyn Store>,
     pub(super) outbound: OutboundClient,
     pub(super) handler: &'static str,
@@ -52,9 +54,8 @@ impl RunningApp {
         let url = base_url(&app_listener);
         let public_url = &app.settings.server.public_url;
         let webhook_url = public_url.endpoint(public_url.paths().primary());
-        let address = app_listener
-            .local_addr()
-            .map_err(|error| AppError::listen("--port", &url, &error))?;
+        let (app_listener, socket) =
+            share(app_listener).map_err(|error| AppError::listen("--port", &url, &error))?;
         // After a restart the store is the old app's and still open.
         app.worker.is_open = store_is_open;
         app.worker.open().await?;
@@ -100,7 +101,7 @@ impl RunningApp {
         Ok(Self {
             url,
             webhook_url,
-            address,
+            socket,
             store,
             outbound,
             handler,
@@ -138,7 +139,7 @@ impl RunningApp {
         if !self.worker.is_finished() {
             let _ = self.worker.await;
         }
-        // Await each abort: `DevServer::restart` binds the same address next. `wait` may have polled one to completion.
+        // Await each abort: `DevServer::restart` serves the same addresses next. `wait` may have polled one to completion.
         for listener in self.listeners {
             listener.abort();
             if !listener.is_finished() {
@@ -146,6 +147,12 @@ impl RunningApp {
             }
         }
     }
+}
+
+/// Returns the listener, and its socket once more.
+fn share(listener: TcpListener) -> std::io::Result<(TcpListener, std::net::TcpListener)> {
+    let socket = listener.into_std()?;
+    Ok((TcpListener::from_std(socket.try_clone()?)?, socket))
 }
 
 /// Returns the error of a part whose task was lost.

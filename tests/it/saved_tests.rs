@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::markdown::blocks;
+use crate::support::server::reserve_port;
 use crate::support::{ANA, BEN, Dev, Wait, base64_of, installed, report_skipped, root};
 
 /// Late replies after one second, so that the tests take seconds.
@@ -301,9 +302,8 @@ fn record_server(
     if let Some(modules) = installed("REPLYHOOK_TEST_NODE_MODULES") {
         std::os::unix::fs::symlink(modules, recorded.path().join("node_modules")).unwrap();
     }
-    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    let reserved = reserve_port();
+    let port = reserved.local_addr().unwrap().port();
     let webhook = format!("http://127.0.0.1:{port}/sms");
     let path = installed("PATH").unwrap();
     let dev = Dev::start_in(

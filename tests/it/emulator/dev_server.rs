@@ -1,5 +1,7 @@
 //! The dev server with its emulator, which share a clock.
 
+use std::net::{SocketAddr, TcpStream};
+
 use replyhook::clock::SignedDuration;
 use replyhook::{App, Context, HandlerError, InboundMessage, IntoReply, Media, Reply};
 use serde_json::json;
@@ -256,5 +258,29 @@ async fn custom_handler_restart_keeps_saved_responses() {
         .unwrap();
     assert_eq!(again["twiml"], answer["twiml"]);
     assert_eq!(dev_server.handler_calls(), 1);
+    dev_server.stop().await;
+}
+
+// The port is never free in between: another program would get it, and the server could not start again.
+#[tokio::test(flavor = "multi_thread")]
+async fn restart_keeps_the_port() {
+    let (mut dev_server, _) = start_echo_server().await;
+    let url = dev_server.server_url().unwrap().to_owned();
+    let address: SocketAddr = url.strip_prefix("http://").unwrap().parse().unwrap();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let connecting = tokio::task::spawn_blocking(move || {
+        let mut refused = None;
+        while stopped.try_recv().is_err() && refused.is_none() {
+            refused = TcpStream::connect(address).err();
+        }
+        refused
+    });
+    for _ in 0..20 {
+        dev_server.restart(App::builder()).await.unwrap();
+        assert_eq!(dev_server.server_url(), Some(&*url));
+    }
+    stop.send(()).unwrap();
+    let refused = connecting.await.unwrap();
+    assert!(refused.is_none(), "{refused:?}");
     dev_server.stop().await;
 }
