@@ -4,33 +4,53 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::markdown::blocks;
-use crate::support::{installed, report_skipped};
+use tempfile::TempDir;
 
-/// Writes the blocks of a page whose first line names their file, and runs a command in their folder.
-fn run_tests(page: &str, names: [&str; 2], command: &mut Command, modules: Option<&str>) {
+use crate::support::markdown::blocks;
+use crate::support::{installed, report_skipped, root};
+
+const PYTHON_PAGE: &str = "docs/src/how-to/python.md";
+const NODE_PAGE: &str = "docs/src/how-to/node.md";
+
+/// Writes the blocks of a page whose first line names their file into a new folder.
+fn write_files(page: &str, names: [&str; 2]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let mut written = Vec::new();
-    for block in blocks(page) {
-        let first = block.text.lines().next().unwrap_or_default();
-        let name = first.trim_start_matches(['#', '/', ' ']);
-        if let Some(name) = names.iter().find(|listed| **listed == name) {
-            fs::write(folder.path().join(name), &block.text).unwrap();
-            written.push(*name);
-        }
+    for name in names {
+        let has_name = |text: &str| {
+            let first = text.lines().next().unwrap_or_default();
+            first.trim_start_matches(['#', '/', ' ']) == name
+        };
+        let mut found = blocks(page)
+            .into_iter()
+            .filter(|block| has_name(&block.text));
+        let block = found
+            .next()
+            .unwrap_or_else(|| panic!("{name} is not on {page}"));
+        fs::write(folder.path().join(name), &block.text).unwrap();
+        assert!(found.next().is_none(), "{name} is twice on {page}");
     }
-    assert_eq!(written, names, "{page}");
-    if let Some(modules) = modules {
-        std::os::unix::fs::symlink(modules, folder.path().join("node_modules")).unwrap();
-    }
+    folder
+}
+
+/// Makes the test start the other bot of the page: by the command in the comment after the one of this bot.
+fn test_other_bot(file: &Path, comment: &str) {
+    let text = fs::read_to_string(file).unwrap();
+    let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    let line = lines.iter_mut().find(|line| line.contains(comment));
+    let line = line.unwrap_or_else(|| panic!("{comment} is not in\n{text}"));
+    let (command, other) = line.split_once(comment).unwrap();
+    let (assigned, _) = command.split_once("= ").unwrap();
+    *line = format!("{assigned}= {other}");
+    fs::write(file, lines.join("\n")).unwrap();
+}
+
+fn assert_three_pass(command: &mut Command, folder: &TempDir) {
     let program = Path::new(env!("CARGO_BIN_EXE_replyhook"));
     let path = installed("PATH").unwrap();
+    let path = format!("{}:{path}", program.parent().unwrap().display());
     let output = command
         .current_dir(folder.path())
-        .env(
-            "PATH",
-            format!("{}:{path}", program.parent().unwrap().display()),
-        )
+        .env("PATH", path)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned()
@@ -44,29 +64,44 @@ fn run_tests(page: &str, names: [&str; 2], command: &mut Command, modules: Optio
 }
 
 #[test]
-fn python_page_tests_its_bot_with_pytest() {
+fn python_page_tests_its_bots_with_pytest() {
     let Some(python) = installed("REPLYHOOK_TEST_PYTHON") else {
         report_skipped("the page for Python developers");
         return;
     };
-    let mut pytest = Command::new(python);
-    pytest.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]);
-    run_tests(
-        "docs/src/how-to/python.md",
-        ["app.py", "test_app.py"],
-        &mut pytest,
-        None,
-    );
+    for bot in ["app.py", "bot.py"] {
+        let folder = write_files(PYTHON_PAGE, [bot, "test_app.py"]);
+        if bot == "bot.py" {
+            test_other_bot(&folder.path().join("test_app.py"), "  # or ");
+        }
+        let mut pytest = Command::new(&python);
+        pytest
+            .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
+            .env("PYTHONPATH", root().join("packaging/pypi/python"))
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        assert_three_pass(&mut pytest, &folder);
+    }
 }
 
 #[test]
-fn node_page_tests_its_bot_with_node_test() {
+fn node_page_tests_its_bots_with_node_test() {
     let Some(modules) = installed("REPLYHOOK_TEST_NODE_MODULES") else {
         report_skipped("the page for Node.js developers");
         return;
     };
-    let mut node = Command::new("node");
-    node.arg("--test");
-    let names = ["app.mjs", "app.test.mjs"];
-    run_tests("docs/src/how-to/node.md", names, &mut node, Some(&modules));
+    for bot in ["app.mjs", "bot.mjs"] {
+        let folder = write_files(NODE_PAGE, [bot, "app.test.mjs"]);
+        let found = folder.path().join("node_modules");
+        if bot == "bot.mjs" {
+            test_other_bot(&folder.path().join("app.test.mjs"), " // or ");
+            fs::create_dir(&found).unwrap();
+            let package = root().join("packaging/npm");
+            std::os::unix::fs::symlink(package, found.join("replyhook")).unwrap();
+        } else {
+            std::os::unix::fs::symlink(&modules, found).unwrap();
+        }
+        let mut node = Command::new("node");
+        node.arg("--test");
+        assert_three_pass(&mut node, &folder);
+    }
 }
