@@ -168,7 +168,8 @@ pub(super) fn twilio(
 }
 
 const MISSING_TOKEN: &str = "is missing: set TWILIO_AUTH_TOKEN (or TWILIO_AUTH_TOKEN_FILE) to the auth token in Twilio's \
-     console, or configure a key in signature.shared_keys; without either nothing can be verified";
+     console, or configure a key in signature.shared_keys; without either nothing can be verified. To try a bot without \
+     an account, run `replyhook dev`, or in Rust a DevServer";
 
 /// Records a missing auth token if no other key can take its place.
 fn report_missing_token(reader: &mut SettingsReader<'_>, account_sid: Option<AccountSid>) {

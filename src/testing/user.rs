@@ -1,5 +1,7 @@
 //! Simulated users in tests.
 
+use std::panic::Location;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -182,7 +184,13 @@ impl<'a> User<'a> {
     ///
     /// # Panics
     /// If that message has no such item, or no message has choices.
-    pub async fn taps(&self, title: &str) -> DeliveryExchange {
+    #[track_caller]
+    pub fn taps(&self, title: &str) -> impl Future<Output = DeliveryExchange> {
+        // In an `async fn`, the panic would name a line of this file in place of the test's.
+        self.tap_from(title, Location::caller())
+    }
+
+    async fn tap_from(&self, title: &str, caller: &Location<'_>) -> DeliveryExchange {
         let path = ["conversations", self.address()];
         let conversation = expect_ok(self.bot.emulator_client().get(&path)).await;
         let messages = conversation.as_array().into_iter().flatten().rev();
@@ -195,7 +203,7 @@ impl<'a> User<'a> {
         let item = items.iter().find(|item| item.has_title(title));
         let item = item.unwrap_or_else(|| {
             let titles: Vec<_> = items.iter().map(|item| item.title.as_str()).collect();
-            panic!("{title:?} is not one of the choices on the phone: {titles:?}")
+            panic!("{caller}: {title:?} is not one of the choices on the phone: {titles:?}")
         });
         self.sends(item.reply.clone()).await
     }

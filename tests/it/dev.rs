@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::http::{Listener, http_response};
 use crate::support::{
-    ACCOUNT, ANA, Dev, Program, SANDBOX, ScriptedServer, TOKEN, base64_of, replyhook,
+    ACCOUNT, ANA, Dev, Program, SANDBOX, ScriptedServer, TOKEN, base64_of, output_of, replyhook,
     report_missing, wire,
 };
 
@@ -298,9 +298,66 @@ fn chat_waits_for_late_reply_and_shows_fallback() {
 
 #[test]
 fn chat_last_shows_params_and_save_rejects_path() {
-    let (_, out, _) = replyhook(&["chat"], &[], "hello\n/last\n/save ../escape\n");
+    let (_, out, _) = replyhook(&["chat"], &[], "hello\n/last\n/save ../escape.rs\n");
     assert!(out.contains("Body = hello"), "{out}");
-    assert!(out.contains("! /save NAME, of letters"), "{out}");
+    assert!(out.contains("! /save FILE, as in"), "{out}");
+}
+
+// No user of Twilio's has a number without its plus sign: a server ignores such a message, and nothing would show why.
+#[test]
+fn address_without_plus_is_an_error_everywhere() {
+    let (code, out, err) = replyhook(&["chat", "--as", "15550001111"], &[], "hi\n");
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    assert!(err.contains("15550001111: not an address"), "{err}");
+    let (code, out, _) = replyhook(&["chat"], &[], "/as whatsapp:15550001111\nhi\n");
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("not an address"), "{out}");
+    assert!(out.contains("bot: hi"), "{out}");
+    let dev = Dev::start();
+    let addresses = [
+        ("from", json!({"from": "15550001111", "body": "hi"})),
+        (
+            "from",
+            json!({"from": "whatsapp:15550001111", "body": "hi"}),
+        ),
+        (
+            "to",
+            json!({"from": ANA, "to": "whatsapp:14155238886", "body": "hi"}),
+        ),
+    ];
+    for (field, message) in addresses {
+        let host = dev.url.strip_prefix("http://").unwrap();
+        let headers = [("Host", host), ("Content-Type", "application/json")];
+        let body = message.to_string();
+        let response = dev.exchange("POST", "/_emulator/messages", &headers, &body);
+        assert_eq!(response.status, 400, "{}", response.body);
+        let named = format!("{field}: not an address");
+        assert!(response.body.contains(&named), "{}", response.body);
+    }
+}
+
+// In the languages of the page. The tests themselves run on bots in `saved_tests`.
+#[test]
+fn chat_saves_test_in_language_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start();
+    let mut chat = Command::new(env!("CARGO_BIN_EXE_replyhook"));
+    chat.args(["chat", "--emulator", &dev.url])
+        .current_dir(&folder);
+    let lines = "hello\n/save order_test.rs\n/save test_order.py\n/save order.test.mjs\n";
+    let out = output_of(&mut chat, lines);
+    assert!(out.contains("Written to test_order.py."), "{out}");
+    for (file, part) in [
+        ("order_test.rs", "TestBot"),
+        ("test_order.py", "def test_"),
+        ("order.test.mjs", "node:test"),
+    ] {
+        let test = std::fs::read_to_string(folder.path().join(file)).unwrap();
+        assert!(
+            test.contains(part) && test.contains("hello"),
+            "{file}: {test}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -648,7 +705,7 @@ fn dev_on_terminal_prints_line_for_each_message() {
         let line = wait_for_line(&dev, expected);
         assert!(line.contains(ANA) && !line.contains("a secret"), "{line}");
         // Only a rejection asks about the token.
-        let asks = line.contains("was the server started with the account SID and auth token");
+        let asks = line.contains("does the server verify with the TWILIO_AUTH_TOKEN");
         assert_eq!(asks, expected.contains("403"), "{line}");
         // Ctrl-C.
         dev.program.write_line("\u{3}");
@@ -666,7 +723,7 @@ fn chat_with_rejecting_server_asks_about_token() {
     let (code, out, _) = replyhook(&["chat", "--emulator", &dev.url], &[], "hi\n");
     assert_eq!(code, 1, "{out}");
     assert!(
-        out.contains("was the server started with the account SID and auth token"),
+        out.contains("does the server verify with the TWILIO_AUTH_TOKEN"),
         "{out}"
     );
 }

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{ANA, Dev, Wait, installed, replyhook, report_skipped, root};
+use crate::support::server::reserve_port;
+use crate::support::{ANA, Dev, Program, Wait, installed, replyhook, report_skipped, root};
 
 const RULES: &str = "[[rule]]\nwhen.text = \"hi\"\nreply = \"Hello from the file\"\n";
 
@@ -86,10 +88,8 @@ fn forward_service(secret: &str, port: &str) -> Option<crate::support::Program> 
 #[test]
 fn forward_option_prints_secret_and_keeps_it() {
     let folder = tempfile::tempdir().unwrap();
-    let port = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().port().to_string()
-    };
+    let reserved = reserve_port();
+    let port = reserved.local_addr().unwrap().port().to_string();
     let url = format!("http://127.0.0.1:{port}/message");
     let start = |args: &[&str]| {
         let args = [&["--port", "0", "--forward", &url], args].concat();
@@ -234,10 +234,8 @@ fn command_of_forward_service_is_started_and_started_again() {
 
 #[test]
 fn command_of_webhook_server_gets_emulated_account() {
-    let port = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().port()
-    };
+    let reserved = reserve_port();
+    let port = reserved.local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{port}/sms");
     let reply = "'text/xml', f'<Response><Message>{os.getpid()}</Message></Response>'";
     check_command(&["--webhook", &url], "TWILIO_ACCOUNT_SID", reply);
@@ -252,11 +250,11 @@ fn webhook_option_prints_lines_for_env_file_node_and_python() {
     assert_eq!(printed(&dev, "TWILIO_API_URL="), dev.url);
     assert_eq!(
         printed(&dev, "client.api.baseUrl = client.content.baseUrl = "),
-        format!("\"{}\";", dev.url)
+        "process.env.TWILIO_API_URL;"
     );
     assert_eq!(
         printed(&dev, "client.api.base_url = client.content.base_url = "),
-        format!("\"{}\"", dev.url)
+        "os.environ[\"TWILIO_API_URL\"]"
     );
     let config: Value = dev.control("GET", "/config", &Value::Null);
     assert_eq!(config["webhook"], "http://127.0.0.1:9/sms");
@@ -304,19 +302,73 @@ fn processes_of_ended_bot_are_ended_before_the_next_start() {
     assert!(!is_running(second));
 }
 
-// `dev` reports the exit code before it stops waiting for the port.
+// The developer of a server for webhooks gets told which option is missing.
 #[test]
-fn bot_that_ends_at_once_is_reported_before_the_page() {
+fn bot_that_ends_early_is_reported_with_the_missing_option() {
     let folder = tempfile::tempdir().unwrap();
     let args = ["--port", "0", "--", "sh", "-c", "exit 7"];
     let dev = Dev::start_in(folder.path(), &args, &[("PATH", "/usr/bin:/bin")]);
     let output = dev.program.output();
-    let (ended, page) = (
-        output.find("exit code 7"),
-        output.find("Chat with your bot"),
+    let parts = [
+        "Chat with your bot",
+        "exit code 7",
+        "--webhook http://",
+        "does not listen on port",
+        "Ctrl-C",
+    ];
+    let found = parts.map(|part| {
+        output
+            .find(part)
+            .unwrap_or_else(|| panic!("{part}: {output}"))
+    });
+    assert!(found.is_sorted(), "{output}");
+    assert_eq!(output.matches("--webhook http://").count(), 1, "{output}");
+}
+
+#[test]
+fn page_is_named_while_bot_does_not_listen() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = reserve_port();
+    let port_number = port.local_addr().unwrap().port();
+    let url = format!("http://127.0.0.1:{port_number}/sms");
+    let program = Program::start(
+        Command::new(env!("CARGO_BIN_EXE_replyhook"))
+            .args(["dev", "--emulator-port", "0", "--webhook", &url])
+            .args(["--", "sleep", "60"])
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("XDG_STATE_HOME", folder.path())
+            .current_dir(folder.path()),
     );
-    assert!(ended.unwrap() < page.unwrap(), "{output}");
-    assert!(output.contains("does not listen on its port"), "{output}");
+    let waiting = format!("for the bot to listen on port {port_number}");
+    program.wait_for("what is waited for", |line| {
+        line.contains(&waiting).then_some(())
+    });
+    let output = program.output();
+    assert!(output.contains("Chat with your bot"), "{output}");
+    assert!(!output.contains("Ctrl-C"), "{output}");
+}
+
+#[test]
+fn port_of_bot_that_another_program_has_is_an_error() {
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = busy.local_addr().unwrap().port();
+    let url = format!("http://127.0.0.1:{port}/sms");
+    let named = format!("another program listens on port {port} already");
+    for options in [
+        &["--webhook", &url][..],
+        &["--port", "0", "--forward", &url],
+    ] {
+        let args = [
+            &["dev", "--emulator-port", "0"],
+            options,
+            &["--", "sleep", "60"],
+        ]
+        .concat();
+        let (code, out, err) = replyhook(&args, &[("PATH", "/usr/bin:/bin")], "");
+        assert_eq!(code, 2, "{out}{err}");
+        assert!(err.contains(&named), "{err}");
+    }
 }
 
 #[test]

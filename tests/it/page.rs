@@ -374,7 +374,7 @@ fn threat_40_hostile_texts_stay_texts() {
     );
     dev.says(&json!({"from": ANA, "location": {"latitude": 1.0, "longitude": 2.0, "label": image, "address": script}}));
     dev.says(&json!({"from": ANA, "button": {"text": image, "payload": script}}));
-    dev.says(&json!({"from": format!("whatsapp:{image}"), "body": script}));
+    dev.says(&json!({"from": format!("messenger:{image}"), "body": script}));
     let page = base64_of(b"<script>top.hit=1</script>");
     let file = json!({"data": page, "content_type": "text/html", "filename": script});
     let drawing = base64_of(b"<svg xmlns='http://www.w3.org/2000/svg' onload='top.hit=1'/>");

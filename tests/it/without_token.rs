@@ -277,7 +277,8 @@ fn usable_combination_of_keys_is_accepted() {
 #[test]
 fn wrong_combination_of_keys_is_reported_with_remedy() {
     let missing_token = "twilio.auth_token: is missing: set TWILIO_AUTH_TOKEN (or TWILIO_AUTH_TOKEN_FILE) to the auth token \
-         in Twilio's console, or configure a key in signature.shared_keys; without either nothing can be verified";
+         in Twilio's console, or configure a key in signature.shared_keys; without either nothing can be verified. To try a bot without \
+         an account, run `replyhook dev`, or in Rust a DevServer";
     let with_key = main_table(&api_key(API_KEY)) + &shared_key_of(ACCOUNT);
     let of_sub = |field: &str| format!("twilio.accounts.{SUBACCOUNT}{field}");
     for (file, problem) in [

@@ -135,12 +135,18 @@ impl EmulatorClient {
         self.send_json(Method::GET, path, None).await
     }
 
-    /// Sends a GET request for a path whose response is text.
+    /// Sends a GET request for a path whose response is text, with the names and values of a query.
     ///
     /// # Errors
     /// [`EmulatorClientError`] if the emulator cannot be reached or rejects the request.
-    pub async fn text_of(&self, path: &[&str]) -> Result<String, EmulatorClientError> {
-        let request = self.client.get(self.endpoint_url(path));
+    pub async fn text_of(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<String, EmulatorClientError> {
+        let mut url = self.endpoint_url(path);
+        url.query_pairs_mut().extend_pairs(query);
+        let request = self.client.get(url);
         self.send_for_text(request).await
     }
 

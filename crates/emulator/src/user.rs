@@ -69,6 +69,15 @@ struct UserMedia {
     filename: Option<String>,
 }
 
+fn checked_address(field: &str, text: &str) -> Result<String, String> {
+    match Address::parse_strict(text) {
+        Some(address) => Ok(address.as_str().to_owned()),
+        None => Err(format!(
+            "{field}: not an address: write it as Twilio does, with + before a phone number: whatsapp:+15550001111 or +15550004444"
+        )),
+    }
+}
+
 /// Validates a user's message, stores its media, and adds it to the conversation.
 ///
 /// # Errors
@@ -79,8 +88,17 @@ pub(super) async fn accept_message(
 ) -> Result<Record, String> {
     // These parameters also change the message, so that the conversation shows what the webhook contains.
     let param = |name: &str| message.params.get(name).cloned();
-    message.from = param("From").unwrap_or(message.from);
-    message.to = param("To").or(message.to);
+    // A parameter may be anything: it shows what a server does with a malformed request. An address is checked, since a phone
+    // number without + would be no user of Twilio's, and the bot's server would ignore it without a reply.
+    message.from = match param("From") {
+        Some(from) => from,
+        None => checked_address("from", &message.from)?,
+    };
+    message.to = match (param("To"), message.to) {
+        (Some(to), _) => Some(to),
+        (None, Some(to)) => Some(checked_address("to", &to)?),
+        (None, None) => None,
+    };
     message.body = param("Body").or(message.body);
     if message.media.len() > MAX_FILES {
         return Err(format!("media: {MAX_FILES} files at most"));

@@ -103,8 +103,8 @@ fn signature_verdict(response: Option<&HttpResponse>) -> String {
             let first_line = text.lines().next().unwrap_or_default();
             let first_line: String = first_line.chars().take(200).collect();
             format!(
-                "rejected with {}: {first_line}; was the server started with the account SID and auth token that `replyhook dev` \
-                 printed?",
+                "rejected with {}: {first_line}; does the server verify with the TWILIO_AUTH_TOKEN of `replyhook dev`, and with the \
+                 URL that was called?",
                 response.status
             )
         }

@@ -47,8 +47,9 @@ impl BotProcess {
         })
     }
 
-    /// Starts the process again whenever it ends. Cancel-safe; never returns unless this process cannot print.
-    pub(crate) async fn keep_running(&mut self) -> anyhow::Result<()> {
+    /// Starts the process again whenever it ends, and prints `help` at the first end. Cancel-safe; never returns unless this
+    /// process cannot print.
+    pub(crate) async fn keep_running(&mut self, mut help: Option<&str>) -> anyhow::Result<()> {
         loop {
             let ended = match self.child.wait().await {
                 Ok(status) => describe(status),
@@ -60,6 +61,9 @@ impl BotProcess {
                 "  The bot's process {ended}. It starts again in {} s.\n",
                 RESTART_DELAY.as_secs()
             ))?;
+            if let Some(help) = help.take() {
+                print(help)?;
+            }
             loop {
                 tokio::time::sleep(RESTART_DELAY).await;
                 match spawn(&self.command, &self.env, &self.removed) {

@@ -137,37 +137,39 @@ impl Dev {
             // Before `DevServer::start` reads the settings, so that a change in between is not missed.
             let mut watcher = ConfigWatcher::new(self.settings.file());
             let mut dev_server = DevServer::start(App::builder(), sources, options).await?;
+            let unsaved = if is_saved {
+                None
+            } else {
+                account.save(dev_server.emulator(), bot.forward_secret())
+            };
+            let mut process = bot.start(self.command, removed, &dev_server).await?;
+            // Before the bot listens, which may take it seconds.
+            let page = dev_server.emulator().page_url();
+            print(&format!("\n  Chat with your bot:  {page}\n\n"))?;
+            if let Some(process) = &mut process {
+                tokio::select! {
+                    listening = bot.wait_until_listening() => listening?,
+                    // Reports a process that ends during that time, and starts it again.
+                    ended = process.keep_running(bot.hint_after_early_end()) => {
+                        return ended.map(|()| ExitStatus::No);
+                    }
+                    () = signals.next() => {
+                        process.stop().await;
+                        return Ok(ExitStatus::Yes);
+                    }
+                }
+            }
+            let mut lines = MessageLines::start(&dev_server).await?;
+            // Last: what fails before has not changed the webhooks of the account.
             let tunnel = match (sender_settings, dev_server.tunnel_webhook_urls()) {
                 (Some(sender_settings), Some(urls)) => {
                     Some(TunnelWebhooks::point_senders(urls, &self.sender, sender_settings).await?)
                 }
                 _ => None,
             };
-            let unsaved = if is_saved {
-                None
-            } else {
-                account.save(dev_server.emulator(), bot.forward_secret())
-            };
-            let mut process = bot.start(self.command, removed, &dev_server)?;
-            let is_listening = match &mut process {
-                None => true,
-                Some(process) => tokio::select! {
-                    is_listening = bot.wait_until_listening() => is_listening,
-                    // Reports a process that ends during that time, and starts it again.
-                    ended = process.keep_running() => return ended.map(|()| ExitStatus::No),
-                    () = signals.next() => {
-                        process.stop().await;
-                        return Ok(ExitStatus::Yes);
-                    }
-                },
-            };
-            let mut lines = MessageLines::start(&dev_server).await?;
             // A block, so that an error of `print` does not skip the restore below either.
             let session = async {
-                let mut bot = bot.describe(&dev_server, process.is_some())?;
-                if !is_listening {
-                    bot.push_str("  The bot's process does not listen on its port, PORT, yet.\n");
-                }
+                let bot = bot.describe(&dev_server, process.is_some())?;
                 print(&welcome_text(
                     &dev_server,
                     &bot,
@@ -286,7 +288,7 @@ async fn run_until_stopped(
     // One future for all rounds of the loop: it may be in the middle of a start.
     let process = async {
         match process {
-            Some(process) => process.keep_running().await,
+            Some(process) => process.keep_running(None).await,
             None => std::future::pending().await,
         }
     };
@@ -376,7 +378,6 @@ fn welcome_text(
 ) -> anyhow::Result<String> {
     let emulator = dev_server.emulator();
     let mut text = String::new();
-    writeln!(text, "\n  Chat with your bot:  {}\n", emulator.page_url())?;
     if let (Some(url), Some(handler)) = (dev_server.webhook_url(), dev_server.handler_name()) {
         writeln!(text, "  webhook      {url} (handler: {handler})")?;
         writeln!(

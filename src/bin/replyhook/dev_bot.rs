@@ -12,11 +12,15 @@ use base64::prelude::BASE64_STANDARD;
 use replyhook::config::Sources;
 use replyhook::{DevServer, Secret};
 use replyhook_core::redact::redacted_url;
+use tokio::net::TcpStream;
 
 use crate::bot_process::BotProcess;
+use crate::print::print;
 
-/// Time that the bot's process has to listen before `dev` goes on without it. An interpreter may need seconds.
-const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time after which `dev` says that it waits for the bot's process to listen. Most bots listen before.
+const SILENT_WAIT: Duration = Duration::from_secs(2);
+/// Time of the wait after that, before `dev` goes on without the bot. An interpreter may need seconds.
+const ANNOUNCED_WAIT: Duration = Duration::from_secs(8);
 /// Interval between two attempts to connect to it.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(25);
 
@@ -102,8 +106,8 @@ impl DevBot {
     /// variables to remove.
     ///
     /// # Errors
-    /// The program cannot be started, or the URL of the bot has no port that could be passed on.
-    pub(crate) fn start(
+    /// The program cannot be started, or another one listens on the port of the bot's URL.
+    pub(crate) async fn start(
         &self,
         command: Vec<OsString>,
         removed: Vec<String>,
@@ -141,24 +145,57 @@ impl DevBot {
             ),
             Self::BuiltIn => bail!("a command needs --forward or --webhook"),
         };
-        env.push(("PORT", address(url)?.1.to_string()));
+        let (host, port) = address(url)?;
+        // That program would get the messages, and the bot could not listen.
+        if TcpStream::connect((host.as_str(), port)).await.is_ok() {
+            bail!(
+                "{}: another program listens on port {port} already; end it, or name another port in the URL",
+                redacted_url(url)
+            );
+        }
+        env.push(("PORT", port.to_string()));
         BotProcess::start(command, env, removed).map(Some)
     }
 
-    /// Waits until the bot accepts connections, so that the first message does not fail. Returns false after a timeout.
-    pub(crate) async fn wait_until_listening(&self) -> bool {
+    /// Waits until the bot accepts connections, so that the first message does not fail, and prints what it is waiting for if
+    /// that takes long. Returns after a timeout too.
+    pub(crate) async fn wait_until_listening(&self) -> anyhow::Result<()> {
         let (Self::Forward { url, .. } | Self::Webhook { url }) = self else {
-            return true;
+            return Ok(());
         };
-        let Ok(address) = address(url) else {
-            return true;
+        let Ok((host, port)) = address(url) else {
+            return Ok(());
         };
         let connect = async {
-            while tokio::net::TcpStream::connect(&address).await.is_err() {
+            while TcpStream::connect((host.as_str(), port)).await.is_err() {
                 tokio::time::sleep(CONNECT_INTERVAL).await;
             }
         };
-        tokio::time::timeout(LISTEN_TIMEOUT, connect).await.is_ok()
+        tokio::pin!(connect);
+        if tokio::time::timeout(SILENT_WAIT, &mut connect)
+            .await
+            .is_ok()
+        {
+            return Ok(());
+        }
+        let seconds = ANNOUNCED_WAIT.as_secs();
+        print(&format!(
+            "  Waiting up to {seconds} s for the bot to listen on port {port}, which it gets as PORT\n"
+        ))?;
+        if tokio::time::timeout(ANNOUNCED_WAIT, connect).await.is_err() {
+            print(&format!(
+                "  The bot does not listen on port {port} yet, so messages fail. Does it read PORT?\n"
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the help for a bot whose process has ended before it listened, which may be one of another kind.
+    pub(crate) fn hint_after_early_end(&self) -> Option<&'static str> {
+        matches!(self, Self::Forward { .. }).then_some(
+            "  If the bot is a server for Twilio's webhooks, name its URL, as in --webhook http://127.0.0.1:3000/sms: it then gets an\n\
+             \x20 emulated account. With --forward, or without a URL, it gets PORT and FORWARD_SECRET.\n",
+        )
     }
 
     /// Describes where the bot is, and what to paste into its settings, for the text that `dev` prints.
@@ -189,15 +226,17 @@ impl DevBot {
                 if !has_process {
                     writeln!(
                         text,
-                        "\n  Start that server with the emulated account, for example in a file .env:\n\
+                        "\n  Start that server with the emulated account, for example in a file .env, which `node --env-file=.env` and\
+                         \n  python-dotenv read:\n\
                          \n    TWILIO_ACCOUNT_SID={account}\n    TWILIO_AUTH_TOKEN={token}\n    TWILIO_API_URL={base}"
                     )?;
                 }
+                // Also with a process: Twilio's clients read no such variable.
                 writeln!(
                     text,
-                    "\n  If it calls Twilio's API, set the base URLs of its client, in Node and in Python:\n\
-                     \n    client.api.baseUrl = client.content.baseUrl = \"{base}\";\
-                     \n    client.api.base_url = client.content.base_url = \"{base}\""
+                    "\n  If it calls Twilio's API, let its client use TWILIO_API_URL, {base}, in Node and in Python:\n\
+                     \n    client.api.baseUrl = client.content.baseUrl = process.env.TWILIO_API_URL;\
+                     \n    client.api.base_url = client.content.base_url = os.environ[\"TWILIO_API_URL\"]"
                 )?;
             }
         }

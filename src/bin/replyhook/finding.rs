@@ -154,7 +154,12 @@ fn one_line(text: &str) -> String {
 
 /// Returns the question about a status with which a server rejects a signed webhook of the emulator.
 #[cfg(feature = "emulator")]
-pub(crate) fn token_question(status: Option<u64>) -> Option<&'static str> {
-    matches!(status, Some(401 | 403))
-        .then_some("was the server started with the account SID and auth token that `dev` printed?")
+pub(crate) fn rejection_question(status: Option<u64>) -> Option<&'static str> {
+    match status? {
+        401 | 403 => Some(
+            "does the server verify with the TWILIO_AUTH_TOKEN of `replyhook dev`, and with the URL that was called?",
+        ),
+        404 | 405 => Some("does the server have a POST route with the path of this URL?"),
+        _ => None,
+    }
 }

@@ -7,7 +7,7 @@ use replyhook::DevServer;
 use replyhook::emulator::{EmulatorClient, EmulatorEvent, EventStream};
 use serde_json::Value;
 
-use crate::finding::token_question;
+use crate::finding::rejection_question;
 use crate::print::printable;
 
 /// Lines about the emulator's messages; none if the output is not a terminal.
@@ -57,10 +57,12 @@ fn describe(event: &EmulatorEvent) -> Option<String> {
                     let attempt = data["attempt"].as_str().unwrap_or("webhook");
                     let ms = &data["ms"];
                     let line = format!("{time}  {user}  {attempt} -> {result}, {ms} ms");
-                    Some(match token_question(data["response"]["status"].as_u64()) {
-                        Some(question) => format!("{line}; {question}"),
-                        None => line,
-                    })
+                    Some(
+                        match rejection_question(data["response"]["status"].as_u64()) {
+                            Some(question) => format!("{line}; {question}"),
+                            None => line,
+                        },
+                    )
                 }
                 "rest" if data["error_code"].is_number() => {
                     Some(format!("{time}  {user}  REST call refused <- {result}"))

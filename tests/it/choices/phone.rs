@@ -228,7 +228,7 @@ async fn response_has_question_and_tap_takes_id_of_item() {
         let again = send(json!({"from": user, "choice": {"id": payload}})).await;
         assert_eq!(again["messages"][0]["body"], "other (over)");
         let path = ["conversations", user, "test"];
-        let test = bot.emulator_client().text_of(&path);
+        let test = bot.emulator_client().text_of(&path, &[]);
         let test = test.await.unwrap();
         assert!(test.contains("user.taps(\"Another day\").await"), "{test}");
     }

@@ -15,7 +15,7 @@ async fn invalid_control_request_is_rejected_with_reason() {
     let bench = Bench::new().await;
     for (message, part) in [
         (json!({}), "from"),
-        (json!({"from": "", "body": "x"}), "from: an address"),
+        (json!({"from": "", "body": "x"}), "from: not an address"),
         (json!({"from": ANA, "to": SMS}), "different channels"),
         (json!({"from": ANA, "to": ANA}), "the same address"),
         (json!({"from": ANA, "bdoy": "x"}), "bdoy"),
@@ -227,7 +227,7 @@ async fn conversation_exports_as_rust_test() {
         .await;
     let test = bench
         .remote
-        .text_of(&["conversations", ANA, "test"])
+        .text_of(&["conversations", ANA, "test"], &[])
         .await
         .unwrap();
     for line in [

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use replyhook::ErrorCode;
 use serde_json::Value;
 
 /// A message as the phone shows it.
@@ -46,10 +47,8 @@ impl Bubble {
             .zip(1..)
             .map(|(item, number)| describe_item(item, number));
         let status = message["status"].as_str().unwrap_or_default();
-        let failure = matches!(status, "failed" | "undelivered").then(|| {
-            let code = message["error_code"].as_u64();
-            format!("[{status} {}]", code.unwrap_or_default())
-        });
+        let failure = matches!(status, "failed" | "undelivered")
+            .then(|| format_failure(status, message["error_code"].as_u64().unwrap_or_default()));
         let author = message["by"].as_str().unwrap_or("bot");
         Self {
             author: author.to_owned(),
@@ -67,7 +66,7 @@ impl Bubble {
             body: "(the message above)".to_owned(),
             extras: Vec::new(),
             items: Vec::new(),
-            failure: Some(format!("[failed {code}]")),
+            failure: Some(format_failure("failed", code)),
         }
     }
 
@@ -129,6 +128,12 @@ fn describe_item(item: &Value, number: u32) -> String {
     } else {
         format!("{number} {title} ({effect})")
     }
+}
+
+/// Returns the status of a message that failed, with the meaning of its error code.
+fn format_failure(status: &str, code: u64) -> String {
+    let meaning = u32::try_from(code).map(|code| ErrorCode(code).meaning_or_link());
+    format!("[{status} {code}: {}]", meaning.unwrap_or_default())
 }
 
 fn text(value: &Value) -> String {

@@ -38,7 +38,8 @@ pub(super) enum ChatCommand {
     Clock(u64),
     State,
     Last,
-    Save(String),
+    /// Name of the file, and the language of its ending.
+    Save(String, &'static str),
     Help,
 }
 
@@ -56,7 +57,8 @@ pub(super) const HELP: &str = "\
   /clock +25h            advance the clock of the emulator and the bot
   /state                 show the server's state of this user
   /last                  show the last webhook call: parameters and response
-  /save NAME             write this conversation as a Rust test to NAME.rs
+  /save FILE             write this conversation as a test: in Rust (order_test.rs), Python (test_order.py) or
+                         JavaScript (order.test.mjs)
   /quit                  quit, as Ctrl-D does
   //TEXT                 send /TEXT";
 
@@ -120,8 +122,14 @@ pub(super) fn parse(line: &str) -> Line {
             Some(time) => ChatCommand::Clock(time),
             None => return usage_error("TIME, as in /clock +25h"),
         },
-        ("save", name) if is_plain_file_name(name) => ChatCommand::Save(name.to_owned()),
-        ("save", _) => return usage_error("NAME, of letters, digits, - and _"),
+        ("save", file) => match test_language(file) {
+            Some(language) => ChatCommand::Save(file.to_owned(), language),
+            None => {
+                return usage_error(
+                    "FILE, as in /save order_test.rs, /save test_order.py or /save order.test.mjs",
+                );
+            }
+        },
         _ => {
             return Line::Invalid(format!(
                 "unknown command /{name}; /help lists all commands, and //{name} sends it as a message"
@@ -165,10 +173,20 @@ fn parse_seconds(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
-/// Returns true for a file name that cannot lead out of the working directory.
-fn is_plain_file_name(name: &str) -> bool {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    !name.is_empty() && name.chars().all(is_plain)
+/// Returns the emulator's name for the language of a file; `None` for another ending, or a name that could lead out of the
+/// working directory.
+fn test_language(file: &str) -> Option<&'static str> {
+    let (name, ending) = file.rsplit_once('.')?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_valid =
+        name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(is_plain);
+    let language = match ending {
+        "rs" => "rust",
+        "py" => "python",
+        "mjs" => "node",
+        _ => return None,
+    };
+    is_valid.then_some(language)
 }
 
 #[cfg(test)]
@@ -213,6 +231,10 @@ mod tests {
             command("/form name=Ana, guests = 2"),
             ChatCommand::Form(fields)
         );
+        assert_eq!(
+            command("/save order.test.mjs"),
+            ChatCommand::Save("order.test.mjs".to_owned(), "node")
+        );
         assert_eq!(parse("  "), Line::Empty);
         assert_eq!(parse("/quit"), Line::Quit);
     }
@@ -227,7 +249,11 @@ mod tests {
             "/pin 91,0",
             "/late soon",
             "/clock +5y",
-            "/save ../x",
+            "/save ../x.rs",
+            "/save x/y.rs",
+            "/save .rs",
+            "/save x",
+            "/save x.txt",
             "/save",
             "/tap",
             "/form",

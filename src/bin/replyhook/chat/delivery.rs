@@ -7,7 +7,7 @@ use replyhook::emulator::{EmulatorClient, EmulatorClientError};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use crate::finding::token_question;
+use crate::finding::rejection_question;
 
 const MAX_RESTORE_ATTEMPTS: u32 = 5;
 /// Interval between two attempts to restore the emulator's faults.
@@ -139,7 +139,7 @@ pub(super) fn failure_reason(delivery: &Value) -> Option<String> {
         .ok()
         .map(|code| replyhook::ErrorCode(code).meaning_or_link());
     let status = last["status"].as_u64();
-    let question = token_question(status).map(|question| format!("; {question}"));
+    let question = rejection_question(status).map(|question| format!("; {question}"));
     let status = status.map_or_else(|| "no response".to_owned(), |status| status.to_string());
     Some(format!(
         "{}: {status}: {} ({code}){}",

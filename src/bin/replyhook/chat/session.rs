@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt::Write;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use replyhook::Address;
@@ -18,6 +18,7 @@ use super::bubble::Bubble;
 use super::command::{ChatCommand, HELP};
 use super::delivery::{ChatDelivery, deliver, failure_reason, restore_faults};
 use crate::exit::Failed;
+use crate::operator::parse_address;
 use crate::print::printable;
 
 pub(super) const WHATSAPP_USER: &str = "whatsapp:+15550001111";
@@ -403,12 +404,10 @@ impl ChatSession {
                 note(serde_json::to_string_pretty(&state)?)
             }
             ChatCommand::Last => self.describe_last().await.map(MessageOutcome::Note),
-            ChatCommand::Save(name) => {
-                let test = self
-                    .emulator
-                    .text_of(&["conversations", &self.user, "test"])
-                    .await?;
-                let file = format!("{name}.rs");
+            ChatCommand::Save(file, language) => {
+                let path = ["conversations", &self.user, "test"];
+                let query = [("language", language)];
+                let test = self.emulator.text_of(&path, &query).await?;
                 // `create_new`: never overwrite a file.
                 let mut options = std::fs::OpenOptions::new();
                 let created = options.write(true).create_new(true).open(&file);
@@ -454,8 +453,8 @@ impl ChatSession {
     }
 
     async fn switch_user(&mut self, user: &str) -> anyhow::Result<()> {
-        let user = user.trim();
-        let address = Address::parse(user);
+        let address = parse_address(user).map_err(|problem| anyhow!("{user}: {problem}"))?;
+        let user = address.as_str();
         let is_on_channel =
             |sender: &&String| Address::parse(sender.as_str()).channel() == address.channel();
         let sender = self.senders.iter().find(is_on_channel);
