@@ -139,12 +139,11 @@ fn body_length(response: &[u8], status: u16) -> Option<usize> {
         Some(status.to_string().as_str()),
         "{head}"
     );
-    // hyper writes header names in lower case, and both servers send a length.
-    let length = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length: "));
+    // hyper writes header names in lower case, and Go does not.
+    let mut headers = head.lines().filter_map(|line| line.split_once(": "));
+    let length = headers.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     let length = length
-        .and_then(|length| length.parse().ok())
+        .and_then(|(_, length)| length.parse().ok())
         .expect("the response has a Content-Length");
     (response.len() == end + 4 + length).then_some(length)
 }
