@@ -95,8 +95,13 @@ impl DatabaseFile {
         }
         db.pragma_update(None, "foreign_keys", true)?;
         db.pragma_update(None, "temp_store", "memory")?;
-        // KiB, because it is negative. Enough for the upper pages of every index of a million messages.
-        db.pragma_update(None, "cache_size", -8000)?;
+        // KiB, because it is negative. Enough for the upper pages of every index of a million messages. The lower pages of the
+        // largest index, the SIDs, are read in random order, so that a larger cache would hold few of those that come next. Each
+        // commit after a page split scans the table of the cache, so that a larger one also takes more time.
+        db.pragma_update(None, "cache_size", -2000)?;
+        // Pages. A transaction that changes more than the cache holds, as one with hundreds of messages does, would otherwise
+        // write pages before its end, and some of them twice.
+        db.pragma_update(None, "cache_spill", 2_000)?;
         // Deleted content is overwritten where that costs no further I/O. `purge_user` sets this to `on`.
         db.pragma_update_and_check(None, "secure_delete", "fast", |_| Ok(()))?;
         Ok(())
