@@ -1,6 +1,7 @@
 //! The webhooks of WhatsApp senders, numbers and Messaging Services at Twilio: `replyhook sender`, and `replyhook dev`
 //! behind a tunnel.
 
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -583,7 +584,8 @@ fn failed_sender_update_restores_earlier_senders() {
     ];
     let both = ["--sender", NUMBER, "--sender", OTHER];
     let (code, out, err) = replyhook(&[&dev[..], &both].concat(), &env, "");
-    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert_eq!(code, 1, "{err}");
+    assert!(!out.contains("Ctrl-C"), "{out}");
     assert!(err.contains("63100"), "{err}");
     let [primary, fallback, _] = OLD_WEBHOOKS;
     assert_eq!(
@@ -612,25 +614,38 @@ fn failed_restore_prints_manual_command() {
     assert!(output.contains("Twilio still calls the tunnel"), "{output}");
 }
 
-#[test]
-fn webhooks_are_restored_after_startup_error() {
-    let console = start_console();
-    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
-    let failed = Command::new(env!("CARGO_BIN_EXE_replyhook"))
+/// Runs `dev` with a sender, which fails to write to this file. Returns the webhooks that were set.
+fn webhooks_set_by_failing_dev(console: &Console, stdout: File, script: &str) -> Vec<[Value; 3]> {
+    let failed = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_replyhook")])
         .args(["dev", "--port", "0", "--emulator-port", "0"])
         .args(["--tunnel-url", TUNNEL, "--sender", NUMBER])
         .env_clear()
-        .envs(env(&console))
+        .env("PATH", "/usr/bin:/bin")
+        .envs(env(console))
         .current_dir(std::env::temp_dir())
-        // Writing the welcome text to /dev/full fails.
-        .stdout(full.unwrap())
+        .stdout(stdout)
         .stderr(Stdio::null())
         .status();
     assert_eq!(failed.unwrap().code(), Some(2));
-    let set: Vec<_> = console
-        .changes()
-        .iter()
-        .map(|(_, webhooks)| urls(webhooks))
-        .collect();
+    let changes = console.changes();
+    changes.iter().map(|(_, webhooks)| urls(webhooks)).collect()
+}
+
+#[test]
+fn startup_error_leaves_webhooks_unchanged() {
+    let console = start_console();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let set = webhooks_set_by_failing_dev(&console, full.unwrap(), "exec \"$0\" \"$@\"");
+    assert_eq!(set, Vec::<[Value; 3]>::new());
+}
+
+#[test]
+fn webhooks_are_restored_if_the_welcome_cannot_be_written() {
+    let console = start_console();
+    // The address of the page fits into a file of 512 bytes, and the text after the change of the webhooks does not.
+    let script = "trap '' XFSZ; ulimit -f 1; exec timeout 60 \"$0\" \"$@\"";
+    let stdout = tempfile::tempfile().unwrap();
+    let set = webhooks_set_by_failing_dev(&console, stdout, script);
     assert_eq!(set, [tunnel_webhooks(), OLD_WEBHOOKS.map(Value::from)]);
 }
