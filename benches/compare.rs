@@ -26,7 +26,7 @@ use std::process::{Command, ExitCode};
 use axum::Router;
 use axum::body::Bytes;
 use axum::routing::post;
-use client::{Connection, Reuse, connect, connections, micros};
+use client::{Reuse, connect, connections, micros};
 use database::Database;
 use figures::{Figures, Run, median};
 use servers::{Server, http};
@@ -57,7 +57,6 @@ struct Programs {
 struct Side {
     name: &'static str,
     server: Server,
-    connections: Vec<Connection>,
     times: Vec<f64>,
 }
 
@@ -65,7 +64,6 @@ impl Side {
     fn new(name: &'static str, server: Server) -> Self {
         Self {
             name,
-            connections: connections(&server),
             server,
             times: Vec::new(),
         }
@@ -207,8 +205,9 @@ fn measure(sides: &mut [Side], programs: &Programs) {
         let numbers = (1 + round * programs.messages)..=((round + 1) * programs.messages);
         let messages: Vec<_> = numbers.map(good).collect();
         for side in &mut *sides {
-            let (server, connections) = (&side.server, &mut side.connections);
-            let time = micros(server, connections, &messages, 200, Reuse::Keep);
+            // New ones: while the other sides are measured, a server closes idle connections.
+            let mut connections = connections(&side.server);
+            let time = micros(&side.server, &mut connections, &messages, 200, Reuse::Keep);
             if round > 0 {
                 side.times.push(time);
             }
