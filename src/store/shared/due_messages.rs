@@ -104,7 +104,9 @@ pub(in crate::store) const BY_TIME: &str = concat!(
 /// Lists up to `$3` queues, each with the message at its head if that may be sent, and its time.
 // `queue` has one message of each queue. Each step finds the next account with the same sender and address, or the next address
 // of the sender, or the next sender: three searches, because SQLite and PostgreSQL use the index for the first column only when
-// all three are compared in one condition. `state < 3` is the condition of the partial index `outbound_queue`.
+// all three are compared in one condition. `state < 3` is the condition of the partial index `outbound_queue`. `next` has the
+// heads that may be sent. It looks at each head by itself, in a subquery: in a join, PostgreSQL may check all due messages, as it
+// does while its statistics are from before thousands of messages were queued.
 pub(in crate::store) const BY_QUEUE: &str = concat!(
     "WITH RECURSIVE queue(id, place) AS (\
        SELECT f.id, 1 FROM (SELECT o.id FROM outbound o WHERE o.state < 3 ORDER BY o.sender, o.address_key, o.account, o.id LIMIT 1) f \
@@ -116,13 +118,15 @@ pub(in crate::store) const BY_QUEUE: &str = concat!(
          (SELECT n.id FROM outbound n WHERE n.state < 3 AND n.sender > o.sender \
            ORDER BY n.sender, n.address_key, n.account, n.id LIMIT 1)), queue.place + 1 \
        FROM queue JOIN outbound o ON o.id = queue.id WHERE queue.place < $3), \
-     head AS (SELECT queue.id AS queue, ",
+     head(id) AS MATERIALIZED (SELECT ",
     head_of_queue!("o"),
-    " AS id FROM queue JOIN outbound o ON o.id = queue.id) \
-     SELECT r.id, r.not_before FROM head LEFT JOIN outbound r ON r.id = head.id AND r.state = 0 AND r.not_before <= $1 AND ",
+    " FROM queue JOIN outbound o ON o.id = queue.id), \
+     next(id) AS MATERIALIZED (SELECT (SELECT r.id FROM outbound r WHERE r.id = head.id AND r.state = 0 AND r.not_before <= $1 AND ",
     is_first_of_conversation!(),
     " AND ",
-    is_next_part!()
+    is_next_part!(),
+    ") FROM head) \
+     SELECT next.id, (SELECT r.not_before FROM outbound r WHERE r.id = next.id) FROM next"
 );
 
 /// Returns the IDs of up to `limit` messages that may be sent now: those that have been due for longest.
