@@ -66,7 +66,7 @@ const NOT_RUN: [(&str, &str, &str); 31] = [
     ),
     (
         "docs/src/how-to/python.md",
-        "pip install twilio flask pytest\n",
+        "pip install twilio flask requests pytest\n",
         "scripts/sdk installs them",
     ),
     (

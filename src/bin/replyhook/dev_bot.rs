@@ -184,7 +184,7 @@ impl DevBot {
         ))?;
         if tokio::time::timeout(ANNOUNCED_WAIT, connect).await.is_err() {
             print(&format!(
-                "  The bot does not listen on port {port} yet, so messages fail. Does it read PORT?\n"
+                "  The bot does not listen on port {port} yet, so messages fail: see its output. Does it read PORT?\n"
             ))?;
         }
         Ok(())

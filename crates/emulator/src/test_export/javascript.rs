@@ -39,6 +39,8 @@ before(async () => {
     // The last line: the emulator and the bot are ready.
     if (line.includes("Ctrl-C")) break;
   }
+  // Read on: a full pipe would stop a bot that prints.
+  dev.stdout.resume();
   assert(url, "replyhook dev did not start");
 });
 

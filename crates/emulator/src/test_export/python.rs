@@ -16,6 +16,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.parse
 import urllib.request
@@ -93,17 +94,21 @@ class Emulator:
 @pytest.fixture
 def emulator():
     dev = subprocess.Popen(["replyhook", "dev", "--emulator-port", "0", *BOT], stdout=subprocess.PIPE, text=True)
-    url = None
-    for line in dev.stdout:
-        if found := re.search(r"Chat with your bot: +(\S+)", line):
-            url = found[1]
-        # The last line: the emulator and the bot are ready.
-        if "Ctrl-C" in line:
-            break
-    assert url, "replyhook dev did not start"
-    yield Emulator(url)
-    dev.terminate()
-    dev.wait()
+    try:
+        url = None
+        for line in dev.stdout:
+            if found := re.search(r"Chat with your bot: +(\S+)", line):
+                url = found[1]
+            # The last line: the emulator and the bot are ready.
+            if "Ctrl-C" in line:
+                break
+        assert url, "replyhook dev did not start"
+        # Read on: a full pipe would stop a bot that prints.
+        threading.Thread(target=dev.stdout.read, daemon=True).start()
+        yield Emulator(url)
+    finally:
+        dev.terminate()
+        dev.wait()
 
 
 def test_bot_replies_as_recorded(emulator):

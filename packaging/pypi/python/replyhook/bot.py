@@ -35,7 +35,7 @@ class Bot:
 
     def __init__(self, on_message: Any, on_event: Any, secret: str) -> None:
         if not secret.strip().startswith("whsec_"):
-            raise ValueError("the secret is not whsec_ and base64; it is the value of handler.forward_secret")
+            raise ValueError("the secret is not whsec_ and base64; set FORWARD_SECRET to the value of handler.forward_secret")
         base64.b64decode(secret.strip()[len("whsec_") :], validate=True)
         self.on_message, self.on_event, self.secret = on_message, on_event, secret
 
@@ -70,7 +70,7 @@ class Bot:
 def bot(on_message: Optional[Callable[[ForwardedMessage], BotReply]] = None, *, secret: Optional[str] = None,
         on_event: Optional[Callable[[ReplyhookEvent], Any]] = None) -> Bot:
     """Creates the service. `secret` is by default FORWARD_SECRET of the environment."""
-    return Bot(on_message, on_event, os.environ["FORWARD_SECRET"] if secret is None else secret)
+    return Bot(on_message, on_event, os.environ.get("FORWARD_SECRET", "") if secret is None else secret)
 
 
 def serve(app: Any, port: Optional[int] = None, host: str = "127.0.0.1") -> None:
