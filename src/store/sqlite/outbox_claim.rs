@@ -135,9 +135,12 @@ mod tests {
             let mut steps = plan.raw_query();
             while let Some(step) = steps.next().unwrap() {
                 let step: String = step.get(3).unwrap();
-                // The search by queue scans its list of queues, and begins with the first entry of an index.
+                // The search by queue scans its lists of queues, of their heads and of those to send, and begins with the first
+                // entry of an index.
                 let is_bounded = [
                     "SCAN queue",
+                    "SCAN head",
+                    "SCAN next",
                     "SCAN f",
                     "SCAN o USING INDEX outbound_queue",
                     "SCAN CONSTANT ROW",
